@@ -1,0 +1,289 @@
+"""One configuration for a run: dataclasses, one YAML file and `key=value` overrides through one strict parser.
+
+An unknown key is an error that names it and the nearest known one; nothing is ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+
+from llmrec.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data set and how it is split. `dataset`: world, movielens, amazon-minionerec, amazon, table, or folder."""
+
+    dataset: str = "world"
+    source: str | None = None
+    split: Literal["time", "leave-last-out", "given"] = "time"
+    valid_fraction: float = 0.1
+    test_fraction: float = 0.2
+    history_events: int = 20
+    """Events of the past kept in a state (the prompt's token budget may drop more)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The generated world (only for dataset: world)."""
+
+    domain: Literal["shop", "film", "music", "news", "course", "social"] = "shop"
+    language: Literal["en", "zh"] = "en"
+    users: int = 3000
+    items: int = 300
+    slates_per_user: int = 8
+    slate_size: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How a state is worded. `max_tokens` bounds the whole prompt."""
+
+    max_tokens: int = 96
+    language: str | None = None
+    profile: bool = True
+    feedback: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """`name`: "nano" (made on the spot) or any causal LM that transformers loads, by Hub id or path."""
+
+    name: str = "nano"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    nano_hidden: int = 128
+    nano_layers: int = 4
+    nano_vocabulary: int = 4096
+    nano_pretrain_sequences: int = 12000
+    """Training sequences (of at most text.max_tokens tokens) that the nano model is pretrained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """LoRA (Hu et al. 2021) on all linear layers of the backbone."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSettings:
+    """Supervised warm start. `weights`: full or lora; auto takes full for the nano model, else lora."""
+
+    weights: Literal["auto", "full", "lora"] = "auto"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    examples: int = 8000
+    epochs: float = 2.0
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    mixture: dict[str, float] = field(
+        default_factory=lambda: {
+            "next_item": 0.8,
+            "title_from_description": 0.05,
+            "description_from_title": 0.05,
+            "item_from_attributes": 0.05,
+            "item_from_prompt": 0.05,
+        }
+    )
+    history_dropout: float = 0.1
+    """Share of history interactions dropped at random from a training state (augmentation)."""
+    target: Literal["click", "conversion"] = "click"
+    save_every: int = 50
+    """Optimiser steps between checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatorSettings:
+    """Behaviour models. The judge is fitted on other users, with another architecture and seed."""
+
+    members: int = 2
+    epochs: int = 8
+    batch_size: int = 1024
+    learning_rate: float = 5e-3
+    negatives: int = 4
+    """Unclicked items sampled for each click where the data set has no impressions."""
+    judge_user_share: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """reward = click * P(click) + conversion * P(click and conversion); `sampled` draws 0 or 1 instead."""
+
+    click: float = 1.0
+    conversion: float = 3.0
+    sampled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings:
+    """PPO (Schulman et al. 2017) with critic and GAE, on the constrained policy."""
+
+    steps: int = 150
+    """Rollouts; each is followed by `iterations` passes over its samples."""
+    prompts: int = 32
+    """States per rollout (all processes together)."""
+    draws: int = 8
+    """Independent draws per state (G)."""
+    iterations: int = 1
+    minibatches: int = 2
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    kl_coefficient: float = 0.02
+    target_kl: float | None = None
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+    max_grad_norm: float = 1.0
+    weights: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    save_every: int = 25
+    """Rollouts between checkpoints (always at a rollout boundary)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured at the end. `k`: cut-offs of the ranking metrics; `beams`: width of the beam search."""
+
+    k: tuple[int, ...] = (1, 5, 10)
+    test_events: int = 2000
+    users: int = 1000
+    """Users met in the simulated comparison."""
+    beams: int = 20
+    bootstrap: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result; saved in the run folder."""
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sft: SFTSettings = field(default_factory=SFTSettings)
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    report_to: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path | None = None, overrides: typing.Sequence[str] = ()) -> Self:
+        """Reads a YAML file (optional) and applies `key.sub=value` overrides; raises `ConfigError`."""
+        tree: dict[str, Any] = {}
+        if path is not None:
+            tree = _read_yaml(path)
+        for text in overrides:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise ConfigError(f"Override {text!r} has no '='; write it as key=value, for example seed=1.")
+            node = tree
+            *parents, last = key.strip().split(".")
+            for part in parents:
+                node = node.setdefault(part, {})
+                if not isinstance(node, dict):
+                    raise ConfigError(f"Override {text!r} goes below {part!r}, which is a value, not a section.")
+            node[last] = yaml.safe_load(value)
+        return from_tree(cls, tree, str(path) if path else "the command line")
+
+    def tree(self) -> dict[str, Any]:
+        """The configuration as plain dictionaries and lists, ready for YAML or JSON."""
+        return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the path of a YAML configuration.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a YAML file in UTF-8: {reason}.") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values at its top level, not {type(tree).__name__}.")
+    return tree
+
+
+T = typing.TypeVar("T")
+
+
+def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "") -> T:
+    """Builds dataclass `cls` from nested dictionaries, strictly; `origin` names the source in errors."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"Key {prefix.rstrip('.')!r} in {origin} is a section and needs keys, not {tree!r}.")
+    hints = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            mend = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(hints)}."
+            raise ConfigError(f"Unknown key {prefix + str(key)!r} in {origin}; {mend}")
+    values = {key: _convert(value, hints[key], origin, prefix + key) for key, value in tree.items()}
+    return cls(**values)
+
+
+def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_tree(typing.cast(type[Any], hint), value, origin, key + ".")
+    base, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if base in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (a for a in arguments if a is not type(None))
+        return _convert(value, inner, origin, key)
+    if base is Literal:
+        if value not in arguments:
+            raise ConfigError(
+                f"Key {key!r} in {origin} is {value!r}; choose one of {', '.join(map(str, arguments))}."
+            )
+        return value
+    if base is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(v, arguments[0], origin, key) for v in value)
+    if base is dict and isinstance(value, dict):
+        return {str(k): _convert(v, arguments[1], origin, f"{key}.{k}") for k, v in value.items()}
+    return _scalar(value, hint, origin, key)
+
+
+def _scalar(value: Any, hint: Any, origin: str, key: str) -> Any:
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        if (
+            isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and abs(value) != float("inf")
+            and value == value
+        ):
+            return float(value)
+    elif hint is bool or hint is str or hint is int:
+        if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+            return value
+    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
+    wanted = names.get(hint, str(hint))
+    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {wanted}.")

@@ -1,0 +1,79 @@
+"""Progress bars with an estimate of the time left; plain lines where nobody watches a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+
+
+class Bar:
+    """One bar. On a terminal it is drawn by rich; elsewhere a line is printed at most every `every_s` seconds."""
+
+    def __init__(self, description: str, total: int | None, every_s: float = 20.0) -> None:
+        self.description, self.total, self.every_s, self.done = description, total, every_s, 0
+        self.start = self.last = time.monotonic()
+        self._rich: Progress | None = None
+
+    def __enter__(self) -> Bar:
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._rich = Progress(*columns, console=console)
+            self._rich.start()
+            self._task = self._rich.add_task(self.description, total=self.total, note="")
+        return self
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """Counts `steps` more as done; `note` (a loss, a reward) stands behind the bar."""
+        self.done += steps
+        if self._rich is not None:
+            self._rich.update(self._task, advance=steps, note=note)
+            return
+        now = time.monotonic()
+        if now - self.last >= self.every_s:
+            self.last = now
+            print(self._line(now - self.start, note), file=sys.stderr, flush=True)
+
+    def _line(self, elapsed: float, note: str) -> str:
+        of = f"/{self.total}" if self.total else ""
+        left = f", {elapsed / self.done * (self.total - self.done):.0f} s left" if self.total and self.done else ""
+        return f"{self.description}: {self.done}{of} after {elapsed:.0f} s{left} {note}".rstrip()
+
+    def __exit__(self, *_: object) -> None:
+        if self._rich is not None:
+            self._rich.stop()
+        elif self.last != self.start:
+            print(self._line(time.monotonic() - self.start, ""), file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterates over `items` behind a bar."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with Bar(description, total) as bar:
+        for item in items:
+            yield item
+            bar.advance()
