@@ -5,8 +5,10 @@ An unknown key is an error that names it and the nearest known one; nothing is i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -20,7 +22,11 @@ from llmrec.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which data set and how it is split. `dataset`: world, movielens, amazon-minionerec, amazon, table, or folder."""
+    """Which data set and how it is split.
+
+    `dataset`: world (generated), an importer's name (movielens, amazon, amazon-minionerec, table) with `source` as
+    its folder or file, or folder (`source` is a data set saved by llmrec).
+    """
 
     dataset: str = "world"
     source: str | None = None
@@ -268,22 +274,12 @@ def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
 
 
 def _scalar(value: Any, hint: Any, origin: str, key: str) -> Any:
-    if hint is float:
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            try:
-                value = float(value)
-            except ValueError:
-                pass
-        if (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and abs(value) != float("inf")
-            and value == value
-        ):
-            return float(value)
-    elif hint is bool or hint is str or hint is int:
-        if isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
-            return value
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (bool, str, int) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
     names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
-    wanted = names.get(hint, str(hint))
-    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {wanted}.")
+    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {names.get(hint, str(hint))}.")

@@ -1,0 +1,78 @@
+"""Any causal language model, by Hub id or path, in and out of memory. Safetensors only; no remote code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llmrec.errors import RunError
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def pick_device() -> torch.device:
+    """The GPU of this process if there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_tokenizer(name: str, revision: str | None = None) -> Any:
+    """The tokenizer of `name` (Hub id or folder), padding on the left, with a pad and an end token."""
+    tokenizer = _or_run_error(AutoTokenizer.from_pretrained, name, revision, "tokenizer")
+    tokenizer.padding_side = "left"
+    if tokenizer.eos_token_id is None:
+        raise RunError(f"The tokenizer of {name!r} has no end token (eos_token); set one and save it again.")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(
+    name: str, *, revision: str | None = None, dtype: str = "auto", device: torch.device | None = None
+) -> Any:
+    """A causal language model by Hub id or folder, in evaluation mode on `device`.
+
+    Raises:
+        RunError: the model is missing, private, of another kind, or has no safetensors weights.
+    """
+    device = device or pick_device()
+    model = _or_run_error(
+        AutoModelForCausalLM.from_pretrained,
+        name,
+        revision,
+        "model",
+        dtype=pick_dtype(dtype, device),
+        use_safetensors=True,
+    )
+    return model.to(device).eval()
+
+
+def _or_run_error(load: Any, name: str, revision: str | None, what: str, **options: Any) -> Any:
+    if _looks_like_path(name) and not Path(name).is_dir():
+        raise RunError(f"{name} is not a folder; give a folder with a saved {what} or a Hub id such as USER/NAME.")
+    try:
+        return load(name, revision=revision, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:240]
+        where = f" at revision {revision!r}" if revision else ""
+        raise RunError(
+            f"The {what} {name!r}{where} cannot be loaded; check the id, your access (hf auth login) and that it is a "
+            f"causal language model in safetensors ({reason})."
+        ) from error
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists()
+
+
+def save_causal_lm(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes full weights (safetensors) and tokenizer into `folder`, which exists and is the caller's to rename."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
