@@ -1,3 +1,19 @@
 """llmrec: a language model as a recommender, improved by reinforcement learning."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmrec.recommender import Recommender
+
 __version__ = "0.1.0"
+__all__ = ["Recommender", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Recommender":  # imported on first use: torch takes seconds
+        from llmrec.recommender import Recommender
+
+        return Recommender
+    raise AttributeError(f"module 'llmrec' has no attribute {name!r}")

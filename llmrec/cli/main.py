@@ -1,0 +1,127 @@
+"""The `llmrec` command. Bad input ends with one sentence on standard error and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+# Before anything imports torch or transformers: idle threads must sleep on a shared machine, and nothing phones home.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import typer
+
+from llmrec import __version__
+from llmrec.cli.data import data_app
+from llmrec.errors import LLMRecError
+
+app = typer.Typer(
+    name="llmrec",
+    help="Turn a language model into a recommender and improve it by reinforcement learning.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(data_app, name="data")
+
+Out = Annotated[Path, typer.Option("--out", help="The run folder; it appears whole when the job is done.")]
+Overrides = Annotated[
+    list[str], typer.Option("--set", help="A configuration key, for example --set ppo.steps=200 (repeatable).")
+]
+
+
+@app.command()
+def demo(
+    out: Out = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the world and of everything after it.")] = 0,
+    overrides: Overrides = [],  # noqa: B006 (typer needs a literal; it is never changed)
+) -> None:
+    """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores."""
+    from llmrec.pipeline.demo import run_demo
+
+    run_demo(out, seed, overrides)
+
+
+@app.command()
+def run(
+    out: Out,
+    dataset: Annotated[
+        str | None, typer.Option(help="world, movielens, amazon, amazon-minionerec, table or folder.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="The data set's folder or file.")] = None,
+    model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML configuration (see train/recipes).")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
+    from llmrec.pipeline.run import run_job, with_defaults
+
+    texts = list(overrides)
+    for key, value in (("data.dataset", dataset), ("data.source", source), ("model.name", model)):
+        if value is not None:
+            texts.insert(0, f"{key}={_quoted(str(value))}")
+    run_job(with_defaults(config, texts), out)
+
+
+@app.command()
+def recommend(
+    model: Annotated[str, typer.Option(help="A run folder or a Hub id (USER/NAME).")],
+    user: Annotated[str | None, typer.Option(help="A user of the run's data set.")] = None,
+    prompt: Annotated[str | None, typer.Option(help='Free text, for example "I liked Fargo and Se7en".')] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prints the best items for a user, or for a free prompt, with their scores."""
+    from llmrec.cli.show import show_recommendations
+
+    show_recommendations(model, user, prompt, k, data, revision, as_json)
+
+
+@app.command()
+def push(
+    run_folder: Annotated[Path, typer.Argument(help="The run folder.")],
+    repository: Annotated[str, typer.Argument(help="USER/NAME on the Hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make it public (private unless told otherwise).")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to push to (made if missing).")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of pushing.")] = False,
+) -> None:
+    """Uploads a run folder to the Hugging Face Hub as one commit."""
+    from llmrec.hub import push_run
+
+    typer.echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
+
+
+def _quoted(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"llmrec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Entry point of the `llmrec` command."""
+    try:
+        app()
+    except LLMRecError as error:
+        print(f"llmrec: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

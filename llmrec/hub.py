@@ -1,0 +1,133 @@
+"""Run folders on the Hugging Face Hub: one commit up, one snapshot down. Safetensors only; nothing is unpickled.
+
+The Hub's address and token are huggingface_hub's own (HF_ENDPOINT, HF_TOKEN, `hf auth login`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from llmrec.errors import RunError
+from llmrec.files import read_json
+
+_HTTP_ERROR = HfHubHTTPError.__bases__[0]  # of the HTTP client that huggingface_hub happens to use
+
+# What a run folder holds (see export.py); whatever else a person left in it stays at home.
+FILES = [
+    "llmrec.json",
+    "*.json",
+    "*.jinja",
+    "*.txt",
+    "*.model",
+    "*.safetensors",
+    "items.parquet",
+    "config.yaml",
+    "README.md",
+    "report.md",
+    "report.html",
+    "catalogue/*",
+    "prompts/*",
+]
+NEVER = ["*.pt", "*.bin", "*.pkl", "*.pickle", "*.ckpt", ".*", "*/.*", "events.parquet", "users.parquet"]
+
+
+def push_run(
+    folder: Path, repository: str, *, public: bool = False, revision: str | None = None, create_pr: bool = False
+) -> str:
+    """Uploads the run folder as one commit and returns the commit's address.
+
+    Args:
+        folder: a finished run folder.
+        repository: USER/NAME; made (private unless `public`) if it does not exist.
+        public: make a new repository public. One that exists keeps its visibility.
+        revision: branch to commit to; made from main if it does not exist.
+        create_pr: open a pull request with the commit instead.
+
+    Raises:
+        RunError: not a run folder, no login, no right to write, or the Hub cannot be reached.
+    """
+    if not (folder / "llmrec.json").is_file():
+        raise RunError(
+            f"{folder} is not a run folder (llmrec.json is missing); give a folder that `llmrec run` made."
+        )
+    facts = read_json(folder / "llmrec.json")
+    api = HfApi()
+    with _one_sentence(repository, revision):
+        if not (create_pr and api.repo_exists(repository)):
+            api.create_repo(repository, private=not public, exist_ok=True)
+        if revision is not None and not create_pr:
+            api.create_branch(repository, branch=revision, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=str(folder),
+            commit_message=f"llmrec run on {facts['dataset']['name']}",
+            revision=revision,
+            create_pr=create_pr,
+            allow_patterns=FILES,
+            ignore_patterns=NEVER,
+        )
+    return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def fetch_run(repository: str, *, revision: str | None = None) -> Path:
+    """Downloads a run folder (into the Hub's cache) and returns its place.
+
+    Raises:
+        RunError: no such repository or revision for this login, or it is not an llmrec run.
+    """
+    with _one_sentence(repository, revision):
+        folder = Path(snapshot_download(repository, revision=revision, allow_patterns=FILES, ignore_patterns=NEVER))
+    if not (folder / "llmrec.json").is_file():
+        raise RunError(f"The Hub repository {repository} is not an llmrec run (llmrec.json is missing).")
+    return folder
+
+
+@contextlib.contextmanager
+def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
+    """Turns what huggingface_hub raises into one sentence with the mend."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise RunError(
+            f"{repository!r} is not a Hub id; write it as USER/NAME ({' '.join(str(error).split())})."
+        ) from None
+    except RevisionNotFoundError:
+        raise RunError(f"The Hub repository {repository} has no revision {revision!r}.") from None
+    except GatedRepoError:
+        raise RunError(
+            f"The Hub repository {repository} is gated; ask for access on its page, then try again."
+        ) from None
+    except (RepositoryNotFoundError, LocalEntryNotFoundError):
+        raise RunError(_not_there(repository)) from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        if status in (401, 404):
+            raise RunError(_not_there(repository)) from None
+        if status == 403:
+            raise RunError(
+                f"Your Hub login may not write to {repository}; use your own name or --create-pr."
+            ) from None
+        raise RunError(f"The Hub answered {status} for {repository}; nothing was changed, try again later.") from None
+    except (OSError, _HTTP_ERROR) as error:
+        raise RunError(
+            f"The Hub cannot be reached ({' '.join(str(error).split())[:120]}); nothing was changed."
+        ) from None
+
+
+def _not_there(repository: str) -> str:
+    return (
+        f"The Hub repository {repository} does not exist, or your login may not see it; check the name and log in "
+        "with `hf auth login` (or set HF_TOKEN)."
+    )

@@ -1,0 +1,1 @@
+"""The main job: data -> base model -> SFT -> simulator -> PPO -> evaluation -> a run folder."""

@@ -1,0 +1,138 @@
+"""Recommendations from a run folder or a Hub repository, in three lines.
+
+from llmrec import Recommender
+recommender = Recommender.load("runs/ml")
+print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from llmrec.dataset.examples import History
+from llmrec.dataset.store import Dataset
+from llmrec.errors import RequestError, RunError
+from llmrec.export import CARD, Bundle, read_bundle
+from llmrec.text.free_prompt import Match, resolve_prompt
+from llmrec.types import IntArray, State
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendedItem:
+    """One place of the answer; `log_prob` is log pi(item | state) over the whole catalogue."""
+
+    item_id: str
+    title: str
+    log_prob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Items, best first, and how the request was read."""
+
+    items: tuple[RecommendedItem, ...]
+    matches: tuple[Match, ...] = ()
+    rest: str = ""
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{n:2d}. {i.title}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
+
+
+class Recommender:
+    """A trained policy with its catalogue; `data` (optional) knows the users."""
+
+    def __init__(self, bundle: Bundle, data: Dataset | None = None) -> None:
+        self.bundle = bundle
+        self._data = data
+        self._history: History | None = None
+
+    @classmethod
+    def load(cls, model: str | Path, *, revision: str | None = None, data: Path | str | None = None) -> Self:
+        """Loads a run folder, or a Hub repository USER/NAME (downloaded to the Hub's cache).
+
+        Raises:
+            RunError: not a run folder, or the repository cannot be read.
+            DataError: `data` is not a data set.
+        """
+        folder = Path(model).expanduser()
+        if not folder.exists():
+            if str(model).count("/") != 1 or str(model).startswith((".", "~", "/")):
+                raise RunError(f"{model} does not exist; give a run folder (with {CARD}) or a Hub id USER/NAME.")
+            from llmrec.hub import fetch_run
+
+            folder = fetch_run(str(model), revision=revision)
+        bundle = read_bundle(folder)
+        place = Path(data) if data is not None else default_data(folder)
+        return cls(bundle, Dataset.load(place) if place is not None else None)
+
+    def recommend(
+        self,
+        *,
+        user: str | None = None,
+        prompt: str | None = None,
+        state: State | None = None,
+        k: int = 10,
+        before: int | None = None,
+    ) -> Recommendation:
+        """The top k items by log pi for exactly one of a known user, a free prompt or a `State`.
+
+        Args:
+            user: a user id of the data set; one without events is a cold start.
+            prompt: free text; catalogue titles named in it become liked items, the rest is context.
+            state: a state made by hand.
+            k: number of items, at most the catalogue's size.
+            before: only events earlier than this time (seconds) are used; all of them by default.
+
+        Raises:
+            RequestError: not exactly one of the three, an unknown user, or a k that cannot be met.
+        """
+        if sum(x is not None for x in (user, prompt, state)) != 1:
+            raise RequestError("Give exactly one of user, prompt and state.")
+        matches: tuple[Match, ...] = ()
+        rest = note = ""
+        seen: IntArray | None = None
+        if user is not None:
+            state, seen = self._user_state(user, before)
+            note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
+        elif prompt is not None:
+            resolved = resolve_prompt(prompt, self.bundle.items)
+            state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
+        assert state is not None
+        (slate,) = self.bundle.policy.recommend([state], k, seen=None if seen is None else [seen])
+        if len(slate.items_K) < k:
+            note = f"{note} Only {len(slate.items_K)} items are left after leaving out what was seen.".strip()
+        items = tuple(
+            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p))
+            for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
+        )
+        return Recommendation(items, matches, rest, note)
+
+    def _user_state(self, user: str, before: int | None) -> tuple[State, IntArray]:
+        if self._data is None:
+            raise RequestError(
+                f"The run folder {self.bundle.folder} holds no users; give the data set's folder with --data "
+                "(data= in Python) to recommend for a user, or use a prompt."
+            )
+        if tuple(self._data.items["item_id"]) != self.bundle.policy.catalogue.item_ids:
+            raise RequestError(
+                "The data set's items are not those of the model's catalogue; give the data set of the run."
+            )
+        if self._history is None:
+            self._history = History(self._data, int(self.bundle.facts["history_events"]))
+        self._data.user(user)  # raises on an unknown user
+        return self._history.state(user, before), np.asarray(self._history.seen(user, before))
+
+
+def default_data(folder: Path) -> Path | None:
+    """The data set that the run in `folder` left in its working folder, if it is still there."""
+    place = folder.parent / f"{folder.name}.work" / "data" / "dataset"
+    return place if place.is_dir() else None
