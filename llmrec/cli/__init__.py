@@ -1,1 +1,1 @@
-
+"""The `llmrec` command."""

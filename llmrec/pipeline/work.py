@@ -44,6 +44,8 @@ class Work:
             self.seconds[name] = float(done["seconds"])
             console.print(f"[dim]{name}: done before ({done['seconds']:.0f} s)[/dim]")
             return place
+        for debris in self.folder.glob(f".{name}.*-*"):  # of a kill before or between two renames
+            shutil.rmtree(debris)
         spent = self._open_scratch(scratch, digest)
         start = time.monotonic()
         console.print(f"[bold]{name}[/bold]" + (" (resuming)" if spent is not None else ""))

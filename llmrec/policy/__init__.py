@@ -1,1 +1,1 @@
-
+"""The language model as a policy over a closed catalogue."""
