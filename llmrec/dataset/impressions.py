@@ -1,0 +1,166 @@
+"""What behaviour models learn from: items shown in a state, and whether each was clicked and then converted.
+
+Where a data set logs no impressions, a click stands for an impression and items that the user never touched are
+drawn as unclicked ones; such figures are proxies, and the manifest says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from llmrec.dataset.examples import History, indexed, sample, strongest
+from llmrec.dataset.signals import Signal
+from llmrec.dataset.split import Part, Split
+from llmrec.dataset.store import Dataset
+from llmrec.seeding import numpy_stream
+from llmrec.types import IntArray, State
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """M impressions in S states; the impressions of one slate share one state.
+
+    Attributes:
+        states: The S distinct (user, time) states, ordered by time and user.
+        state_row_M: Which state each impression belongs to.
+        item_M: Item shown.
+        click_M: 1 if clicked.
+        conversion_M: 1 if clicked and then converted.
+        position_M: Place in the slate, counted from 0; nan where unknown.
+        propensity_M: P(item at its position | state) under the logging policy; nan where unknown.
+        seen: For each state, all items that its user had chosen before.
+    """
+
+    states: list[State]
+    state_row_M: IntArray
+    item_M: IntArray
+    click_M: Float32Array
+    conversion_M: Float32Array
+    position_M: Float32Array
+    propensity_M: Float32Array
+    seen: list[IntArray] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.item_M)
+
+    @property
+    def user_ids(self) -> list[str | None]:
+        """The user of each state."""
+        return [state.user_id for state in self.states]
+
+
+def impressions(
+    dataset: Dataset,
+    split: Split,
+    part: Part,
+    *,
+    history_events: int = 20,
+    limit: int | None = None,
+    seed: int = 0,
+    negatives: int = 4,
+) -> Impressions:
+    """The impressions of `part`, slate by slate.
+
+    A click belongs to the impression of the same user, item and time, or else to the latest earlier one of the same
+    session; conversions likewise. Feedback that came after the part's end is not used.
+
+    Args:
+        dataset: The data set.
+        split: Its split.
+        part: Whose impressions.
+        history_events: How many interactions a state keeps.
+        limit: Keep a uniform sample of this many states, with all their impressions.
+        seed: The run's seed, for the sample and the drawn negatives.
+        negatives: Unclicked items drawn for each click where no impressions are logged, uniformly and with
+            replacement from the items that the user touched neither in this part nor before it.
+    """
+    manifest = dataset.manifest
+    past = split.until(part)
+    events = indexed(dataset, split.part(part))
+    logged = bool((events["kind"] == "impression").any())
+    clicks = events.filter(Signal.parse(manifest.click).mask())
+    conversions = events.filter(Signal.parse(manifest.conversion).mask())
+    shown = events.filter(pl.col("kind") == "impression") if logged else _stand_ins(clicks)
+    shown = shown.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
+    click = _linked(shown, clicks)
+    shown = shown.with_columns(
+        pl.Series("click", click), pl.Series("conversion", click & _linked(shown, conversions))
+    )
+    shown = shown.sort("time", "user_id", "position", "item", nulls_last=True)
+    states = shown.select("time", "user_id").unique(maintain_order=True)
+    kept = states[sample(states.height, limit, seed, "impressions", part)].with_row_index("state_row")
+    shown = shown.join(kept, on=["time", "user_id"], how="inner", maintain_order="left")
+    shown = shown.select("user_id", "state_row", "item", "click", "conversion", "position", "propensity")
+    if not logged and negatives:
+        drawn = _negatives(dataset, past, shown, negatives, numpy_stream(seed, "impressions", part, "negatives"))
+        shown = pl.concat([shown, drawn]).sort("state_row", maintain_order=True)
+    return _build(History(dataset, history_events, events=past), kept, shown)
+
+
+def _stand_ins(clicks: pl.DataFrame) -> pl.DataFrame:
+    """Clicks as impressions; their position would tell them from the drawn items, so it is left out."""
+    blank = clicks.with_columns(
+        pl.lit(None).alias(name).cast(clicks[name].dtype) for name in ("position", "propensity")
+    )
+    return blank.unique(["user_id", "item", "time"], keep="first", maintain_order=True)
+
+
+def _linked(shown: pl.DataFrame, feedback: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    """Which rows of `shown` (column `row`) got one of the `feedback` events: shape (rows of shown,)."""
+    marks = np.zeros(shown.height, dtype=bool)
+    keys = ["user_id", "item", "time"]
+    marks[shown.join(feedback.select(keys).unique(), on=keys, how="semi")["row"].to_numpy()] = True
+    late = feedback.join(shown.select(keys).unique(), on=keys, how="anti").filter(pl.col("session").is_not_null())
+    if late.height:
+        by = ["user_id", "item", "session"]
+        there = shown.filter(pl.col("session").is_not_null()).select(*by, "time", "row").sort("time")
+        met = late.select(*by, "time").sort("time").join_asof(there, on="time", by=by, check_sortedness=False)
+        marks[met["row"].drop_nulls().to_numpy()] = True
+    return marks
+
+
+def _negatives(
+    dataset: Dataset, past: pl.DataFrame, shown: pl.DataFrame, negatives: int, random: np.random.Generator
+) -> pl.DataFrame:
+    """`negatives` unclicked rows for each row of `shown`, from the items its user never touched in `past`."""
+    touched = strongest(indexed(dataset, past)).group_by("user_id").agg(pl.col("item").unique().sort())
+    items_of = dict(zip(touched["user_id"], touched["item"], strict=True))
+    rows: list[IntArray] = [np.empty(0, dtype=np.int64)]
+    items: list[IntArray] = [np.empty(0, dtype=np.int64)]
+    for (user_id,), group in shown.group_by(["user_id"], maintain_order=True):
+        known = items_of[str(user_id)].to_numpy()
+        free = dataset.n_items - len(known)
+        if free:
+            draws = random.integers(free, size=group.height * negatives)
+            # the r-th free item is r plus the number of touched items at or below it
+            items.append(draws + np.searchsorted(known - np.arange(len(known)), draws, side="right"))
+            rows.append(np.repeat(group["state_row"].to_numpy(), negatives))
+    columns = {"state_row": np.concatenate(rows), "item": np.concatenate(items)}
+    blank = {name: None for name in shown.columns if name not in columns}
+    frame = pl.DataFrame(columns).with_columns(**{name: pl.lit(value) for name, value in blank.items()})
+    frame = frame.with_columns(click=pl.lit(False), conversion=pl.lit(False))
+    return frame.select(shown.columns).cast(dict(shown.schema))  # type: ignore[arg-type]
+
+
+def _build(history: History, states: pl.DataFrame, shown: pl.DataFrame) -> Impressions:
+    pairs = list(states.select("user_id", "time").iter_rows())
+
+    def column(name: str) -> Float32Array:
+        return shown[name].cast(pl.Float32).fill_null(float("nan")).to_numpy().astype(np.float32)
+
+    return Impressions(
+        states=[history.state(user_id, time) for user_id, time in pairs],
+        state_row_M=shown["state_row"].cast(pl.Int64).to_numpy(),
+        item_M=shown["item"].cast(pl.Int64).to_numpy(),
+        click_M=column("click"),
+        conversion_M=column("conversion"),
+        position_M=column("position"),
+        propensity_M=column("propensity"),
+        seen=[history.seen(user_id, time) for user_id, time in pairs],
+    )
