@@ -1,0 +1,148 @@
+"""The hidden half of a generated world: who likes what, which items convert, and who would have been shown what.
+
+All equations are those of docs/world.md. With interests z (topics), s (styles) and w (styles, when buying) of user
+u, and topic t, style y, appeal and quality of item i:
+
+    A(u, i) = (z[t] + 0.6 s[y]) / norm            P(click | examined)  = sigmoid(b + a A + appeal[i])
+    B(u, i) = (0.5 z[t] + w[y]) / norm            P(conversion | click) = sigmoid(b2 + c B + quality[i])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from llmrec.seeding import numpy_stream
+from llmrec.types import FloatArray, IntArray
+
+TOPICS, STYLES = 12, 8
+_STYLE_WEIGHT, _TOPIC_WEIGHT_BUYING = 0.6, 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Scales of the world, frozen before any policy was trained on it (docs/world.md).
+
+    Affinities have variance 1 over users and items, so each number is a standard deviation of a logit.
+    """
+
+    click_bias: float = -3.0
+    click_affinity: float = 1.3
+    appeal_sd: float = 0.8
+    conversion_bias: float = -1.4
+    conversion_affinity: float = 1.0
+    quality_sd: float = 1.0
+    appeal_quality_correlation: float = -0.4
+    logging_appeal: float = 1.0
+    logging_affinity: float = 0.4
+    logging_noise: float = 1.0
+    uniform_share: float = 0.2
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Hidden variables: T topics, Y styles, U users (rows), N items (item indices).
+
+    `logged_topic_UT` and `logged_style_UY` are the noisy interests that the logging policy believes in.
+    """
+
+    topic_N: IntArray
+    style_N: IntArray
+    appeal_N: FloatArray
+    quality_N: FloatArray
+    topic_interest_UT: FloatArray
+    style_interest_UY: FloatArray
+    buying_interest_UY: FloatArray
+    logged_topic_UT: FloatArray
+    logged_style_UY: FloatArray
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by field name, as they are saved."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def draw_truth(users: int, items: int, parameters: Parameters, seed: int) -> Truth:
+    """Draws the hidden variables of `users` users and `items` items from the streams "items" and "users"."""
+    item_stream, user_stream = numpy_stream(seed, "world", "items"), numpy_stream(seed, "world", "users")
+    topic_N = item_stream.permutation(np.arange(items) % TOPICS)
+    style_N = item_stream.permutation(np.arange(items) % STYLES)
+    appeal_N, quality_N = _correlated(item_stream, items, parameters.appeal_quality_correlation)
+    topic_UT = _interests(user_stream, users, TOPICS, favourites=2)
+    style_UY = _interests(user_stream, users, STYLES, favourites=1)
+    own_UY = user_stream.standard_normal((users, STYLES))
+    noise = parameters.logging_noise
+    return Truth(
+        topic_N=topic_N,
+        style_N=style_N,
+        appeal_N=parameters.appeal_sd * appeal_N,
+        quality_N=parameters.quality_sd * quality_N,
+        topic_interest_UT=topic_UT,
+        style_interest_UY=style_UY,
+        buying_interest_UY=0.6 * style_UY + 0.8 * own_UY,
+        logged_topic_UT=topic_UT + noise * user_stream.standard_normal(topic_UT.shape),
+        logged_style_UY=style_UY + noise * user_stream.standard_normal(style_UY.shape),
+    )
+
+
+def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tuple[FloatArray, FloatArray]:
+    """Two vectors of sample mean 0, sample variance 1 and exactly the sample correlation that is asked for."""
+    one, other = stream.standard_normal((2, n))
+    one = (one - one.mean()) / one.std()
+    other = other - other.mean()
+    other = other - one * (one * other).mean()
+    other = other / other.std()
+    return one, correlation * one + np.sqrt(1 - correlation**2) * other
+
+
+def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: int) -> FloatArray:
+    """Interests (users, kinds) of mean 0 and variance about 1: a few clear favourites above a noisy floor."""
+    floor: FloatArray = 0.6 * stream.standard_normal((users, kinds))
+    lift = stream.permuted(np.broadcast_to(np.arange(kinds) < favourites, (users, kinds)), axis=1)
+    share = favourites / kinds
+    return floor + 0.8 * (lift - share) / float(np.sqrt(share * (1 - share)))
+
+
+def click_logit(truth: Truth, parameters: Parameters, user: IntArray, item: IntArray) -> FloatArray:
+    """Logit of P(click | examined); `user` (rows) and `item` (indices) broadcast against each other."""
+    affinity = _click_affinity(truth.topic_interest_UT, truth.style_interest_UY, truth, user, item)
+    logit: FloatArray = parameters.click_bias + parameters.click_affinity * affinity + truth.appeal_N[item]
+    return logit
+
+
+def conversion_logit(truth: Truth, parameters: Parameters, user: IntArray, item: IntArray) -> FloatArray:
+    """Logit of P(conversion | click); `user` (rows) and `item` (indices) broadcast against each other."""
+    topic = truth.topic_interest_UT[user, truth.topic_N[item]]
+    style = truth.buying_interest_UY[user, truth.style_N[item]]
+    affinity = (_TOPIC_WEIGHT_BUYING * topic + style) / np.sqrt(1 + _TOPIC_WEIGHT_BUYING**2)
+    logit: FloatArray = parameters.conversion_bias + parameters.conversion_affinity * affinity + truth.quality_N[item]
+    return logit
+
+
+def logging_policy_BN(truth: Truth, parameters: Parameters, user_B: IntArray) -> FloatArray:
+    """mu(item | user), shape (B, N): 0.8 softmax(appeal tilt + noisy affinity) + 0.2 uniform; rows sum to 1."""
+    items_N = np.arange(truth.topic_N.shape[0])
+    affinity = _click_affinity(truth.logged_topic_UT, truth.logged_style_UY, truth, user_B[:, None], items_N)
+    logit = parameters.logging_appeal * truth.appeal_N + parameters.logging_affinity * affinity
+    weight = np.exp(logit - logit.max(axis=1, keepdims=True))
+    softmax: FloatArray = weight / weight.sum(axis=1, keepdims=True)
+    return (1 - parameters.uniform_share) * softmax + parameters.uniform_share / items_N.size
+
+
+def _click_affinity(
+    topic_UT: FloatArray, style_UY: FloatArray, truth: Truth, user: IntArray, item: IntArray
+) -> FloatArray:
+    topic, style = topic_UT[user, truth.topic_N[item]], style_UY[user, truth.style_N[item]]
+    affinity: FloatArray = (topic + _STYLE_WEIGHT * style) / np.sqrt(1 + _STYLE_WEIGHT**2)
+    return affinity
+
+
+def sigmoid(x: FloatArray) -> FloatArray:
+    """Logistic function, without overflow for the logits that occur here."""
+    probability: FloatArray = 1.0 / (1.0 + np.exp(-x))
+    return probability
+
+
+def examination_K(slate_size: int, position_bias: float) -> FloatArray:
+    """P(position k is looked at) = (k + 1) ** -position_bias; all 1 where the bias is 0."""
+    return np.power(np.arange(1, slate_size + 1, dtype=np.float64), -position_bias)

@@ -1,0 +1,192 @@
+"""A generated world: a data set with text, and the truth behind it that real data never tells.
+
+`generate_world` draws users, items and a log of slates; `World` answers what any user would do with any item.
+Policies, simulators and baselines see only `World.dataset`; the truth is for judging them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from llmrec.config import WorldConfig, from_tree
+from llmrec.dataset.store import Dataset
+from llmrec.dataset.world import wording_en
+from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
+from llmrec.dataset.world.truth import (
+    Parameters,
+    Truth,
+    click_logit,
+    conversion_logit,
+    draw_truth,
+    logging_policy_BN,
+    sigmoid,
+)
+from llmrec.dataset.world.wording import People, Wording, items_table, users_table
+from llmrec.errors import ConfigError, RequestError, RunError
+from llmrec.files import new_folder, read_json, write_json
+from llmrec.seeding import numpy_stream
+from llmrec.types import FloatArray, IntArray
+
+LANGUAGES: dict[str, tuple[People, dict[str, Wording]]] = {
+    "en": (wording_en.PEOPLE, wording_en.DOMAINS),
+}
+_CELLS = 4_000_000  # (user, item) values held at a time while the optimum is sought
+_FORMAT = "llmrec-world-1"
+
+
+class Optimum(NamedTuple):
+    """The true best items of each user, best first, and their true values, both of shape (B, K)."""
+
+    items_BK: IntArray
+    value_BK: FloatArray
+
+
+class World:
+    """A data set and its truth. Every user and item of the data set may be asked about, shown or not."""
+
+    def __init__(
+        self, dataset: Dataset, truth: Truth, config: WorldConfig, seed: int, parameters: Parameters | None = None
+    ) -> None:
+        self.dataset, self.truth, self.config, self.seed = dataset, truth, config, seed
+        self.parameters = parameters or Parameters()
+        self._row = {user_id: row for row, user_id in enumerate(dataset.users["user_id"].to_list())}
+
+    def expected_click_BN(self, user_ids: Sequence[str]) -> FloatArray:
+        """True P(click | shown and looked at) of every item, shape (B, N)."""
+        return sigmoid(click_logit(self.truth, self.parameters, self._rows(user_ids)[:, None], self._items()))
+
+    def expected_conversion_BN(self, user_ids: Sequence[str]) -> FloatArray:
+        """True P(conversion | click) of every item, shape (B, N)."""
+        return sigmoid(conversion_logit(self.truth, self.parameters, self._rows(user_ids)[:, None], self._items()))
+
+    def value_BN(self, user_ids: Sequence[str], click: float = 1.0, conversion: float = 3.0) -> FloatArray:
+        """True expected reward of showing each item: click * P(click) + conversion * P(click and conversion)."""
+        click_BN = self.expected_click_BN(user_ids)
+        return click * click_BN + conversion * click_BN * self.expected_conversion_BN(user_ids)
+
+    def value_of_BK(
+        self, user_ids: Sequence[str], items_BK: IntArray, click: float = 1.0, conversion: float = 3.0
+    ) -> FloatArray:
+        """`value_BN` at the item indices `items_BK` only: the true value of slates, shape (B, K)."""
+        user_B1 = self._rows(user_ids)[:, None]
+        click_BK = sigmoid(click_logit(self.truth, self.parameters, user_B1, items_BK))
+        buy_BK = sigmoid(conversion_logit(self.truth, self.parameters, user_B1, items_BK))
+        return click * click_BK + conversion * click_BK * buy_BK
+
+    def optimum(self, user_ids: Sequence[str], k: int, click: float = 1.0, conversion: float = 3.0) -> Optimum:
+        """The k items of greatest true value for each user; raises `RequestError` where k is not in 1..N."""
+        n = self.dataset.n_items
+        if not 1 <= k <= n:
+            raise RequestError(f"k is {k}, but the catalogue has {n} items; choose k between 1 and {n}.")
+        chunk = max(1, _CELLS // n)
+        parts = []
+        for low in range(0, len(user_ids), chunk):
+            value_BN = self.value_BN(user_ids[low : low + chunk], click, conversion)
+            parts.append(np.argsort(-value_BN, axis=1, kind="stable")[:, :k])
+        items_BK = np.concatenate(parts) if parts else np.zeros((0, k), dtype=np.int64)
+        return Optimum(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion))
+
+    def logging_policy_BN(self, user_ids: Sequence[str]) -> FloatArray:
+        """mu(item | user) of the first position of a logged slate, shape (B, N); rows sum to 1."""
+        return logging_policy_BN(self.truth, self.parameters, self._rows(user_ids))
+
+    def save(self, folder: Path) -> None:
+        """Writes data set, truth and configuration to `folder`, whole or not at all."""
+        with new_folder(folder) as work:
+            self.dataset.save(work / "dataset")
+            save_file(self.truth.arrays(), work / "truth.safetensors")
+            facts = {
+                "format": _FORMAT,
+                "seed": self.seed,
+                "content_hash": self.dataset.manifest.content_hash,
+                "config": dataclasses.asdict(self.config),
+                "parameters": dataclasses.asdict(self.parameters),
+            }
+            write_json(work / "world.json", facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> World:
+        """Reads a saved world; raises `RunError` where the folder is not one, `DataError` for a broken data set."""
+        facts = read_json(folder / "world.json")
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise RunError(f"{folder / 'world.json'} is not of the format {_FORMAT}; generate the world anew.")
+        dataset = Dataset.load(folder / "dataset")
+        if facts.get("content_hash") != dataset.manifest.content_hash:
+            raise RunError(f"{folder} holds the truth of another data set; generate the world anew.")
+        config = from_tree(WorldConfig, facts["config"], str(folder / "world.json"))
+        parameters = from_tree(Parameters, facts["parameters"], str(folder / "world.json"))
+        return cls(dataset, _load_truth(folder / "truth.safetensors"), config, int(facts["seed"]), parameters)
+
+    def _rows(self, user_ids: Sequence[str]) -> IntArray:
+        try:
+            return np.array([self._row[user_id] for user_id in user_ids], dtype=np.int64)
+        except KeyError as error:
+            raise RequestError(f"User {error} is not a user of this world; take one of its users table.") from None
+
+    def _items(self) -> IntArray:
+        return np.arange(self.dataset.n_items)
+
+
+def _load_truth(path: Path) -> Truth:
+    try:
+        return Truth(**load_file(path))
+    except Exception as error:  # safetensors raises its own untyped errors
+        raise RunError(f"{path} is not the truth of a world ({error}); generate the world anew.") from None
+
+
+def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None = None) -> World:
+    """Generates the world of `config` and `seed`; the same arguments give the same content hash.
+
+    Args:
+        config: Domain, language, sizes and position bias.
+        seed: Run seed; items, users, their wording, times, slates and feedback each have a stream of their own.
+        parameters: Scales of the truth; the frozen defaults unless an experiment says otherwise.
+
+    Raises:
+        ConfigError: A size that cannot be met.
+    """
+    _check(config)
+    parameters = parameters or Parameters()
+    people, domains = LANGUAGES[config.language]
+    wording = domains[config.domain]
+    truth = draw_truth(config.users, config.items, parameters, seed)
+    items = items_table(truth, wording, people, numpy_stream(seed, "world", "item wording"))
+    users = users_table(truth, wording, people, numpy_stream(seed, "world", "user wording"))
+    slates = draw_slates(truth, parameters, config.users, config.slates_per_user, config.slate_size, seed)
+    click_MK, conversion_MK = draw_feedback(truth, parameters, slates, config.position_bias, seed)
+    events = events_table(slates, click_MK, conversion_MK, users["user_id"], items["item_id"], items["price"])
+    dataset = Dataset.build(
+        items,
+        users,
+        events,
+        name=f"world-{config.domain}-{config.language}-{seed}",
+        domain=config.domain,
+        language=config.language,
+        source=f"generated by llmrec, seed {seed}",
+        terms="Generated data, free of any rights.",
+        repeat="allow",
+        click="click",
+        conversion="conversion",
+    )
+    return World(dataset, truth, config, seed, parameters)
+
+
+def _check(config: WorldConfig) -> None:
+    for key in ("users", "items", "slates_per_user", "slate_size"):
+        if getattr(config, key) < 1:
+            raise ConfigError(f"Key 'world.{key}' is {getattr(config, key)}, but it must be 1 or more.")
+    if config.items < max(2, config.slate_size):
+        raise ConfigError(
+            f"Key 'world.items' is {config.items}, but a slate shows {config.slate_size} different items"
+            f" (world.slate_size); set world.items to {max(2, config.slate_size)} or more."
+        )
+    if not 0 <= config.position_bias <= 5:
+        raise ConfigError(f"Key 'world.position_bias' is {config.position_bias}, but it must lie in 0..5.")
+    if config.language not in LANGUAGES or config.domain not in LANGUAGES[config.language][1]:
+        raise ConfigError(f"There is no world {config.domain!r} in language {config.language!r}.")
