@@ -47,6 +47,8 @@ class WorldConfig:
     items: int = 300
     slates_per_user: int = 8
     slate_size: int = 10
+    position_bias: float = 0.0
+    """P(the item at 0-based position k is looked at) = (k + 1) ** -position_bias; 0 means that all are."""
 
 
 @dataclass(frozen=True, kw_only=True)
