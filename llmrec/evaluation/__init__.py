@@ -1,1 +1,1 @@
-
+"""Ranking metrics, simulated comparison, significance, tables, plots and the report of a run."""

@@ -1,0 +1,181 @@
+"""Co-visitation: transition counts between items, smoothed by the likeness of their texts.
+
+    C[i, j] = (sum of decay^(d-1) over j following i at distance d <= window, plus back times the reverse)
+              / (count of i + 1)
+    T[i, j] = TF-IDF cosine of the items' texts, 0 on the diagonal
+    score(j | history) = sum over k of history_decay^k (C[i_k, j] + text T[i_k, j]) + 0.001 log(1 + count of j)
+
+with k = 0 for the latest item. It learns in a second and is hard to beat, so no quality claim of the language
+model is made without it in the same table.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from llmrec.baselines.base import BATCH, ScoreRecommender, exclude, history_weights, item_counts, positives
+from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
+from llmrec.dataset.store import Dataset
+from llmrec.errors import DataError
+from llmrec.types import Example, FloatArray, IntArray, State
+
+POPULARITY = 0.001
+"""Weight of log(1 + count): orders what counts and text leave at zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovisitationSettings:
+    """Parameters of the formula above; the defaults are those selected for counts with text."""
+
+    window: int = 1
+    decay: float = 0.8
+    back: float = 0.0
+    history_decay: float = 0.5
+    text: float = 0.4
+
+
+COUNTS_ONLY = CovisitationSettings(window=10, decay=0.8, back=0.5, history_decay=0.5, text=0.0)
+
+GRID: tuple[CovisitationSettings, ...] = tuple(
+    CovisitationSettings(window=w, back=b, history_decay=h, text=t)
+    for w, b, h, t in itertools.product((1, 3, 10), (0.0, 0.5), (0.5, 0.8), (0.0, 0.2, 0.4, 0.8))
+)
+"""What `fit_selected` chooses from unless told otherwise."""
+
+
+class Covisitation(ScoreRecommender):
+    """Transition counts plus text likeness.
+
+    Args:
+        settings: parameters of the formula.
+        seed: run seed, for the order of items of equal score.
+    """
+
+    name = "covisitation"
+
+    def __init__(self, settings: CovisitationSettings | None = None, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.settings = settings or CovisitationSettings()
+
+    def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
+        self.count_N = item_counts(events, dataset.n_items)
+        self.counts_NN = transitions(events, self.count_N, self.settings)
+        self.text_NV = text_vectors(dataset)
+
+    def score(self, states: Sequence[State]) -> FloatArray:
+        """Scores by the formula, shape (B, N)."""
+        weights_BN = history_weights(states, self.n_items, self.settings.history_decay)
+        scores_BN = (weights_BN @ self.counts_NN).toarray() + POPULARITY * np.log1p(self.count_N)
+        if self.settings.text:
+            scores_BN += self.settings.text * text_scores(weights_BN, self.text_NV)
+        return np.asarray(scores_BN)
+
+    def fit_selected(
+        self,
+        dataset: Dataset,
+        events: pl.DataFrame,
+        valid: Sequence[Example],
+        *,
+        seen: Sequence[IntArray] | None = None,
+        grid: Iterable[CovisitationSettings] = GRID,
+    ) -> Self:
+        """Fits on `events` with the settings of `grid` that have the best NDCG@10 on `valid`.
+
+        Ties count as their expectation; the first of equally good settings wins. `valid_ndcg` then maps each
+        setting to its figure.
+
+        Args:
+            dataset: items, texts and the manifest's rules.
+            events: training events only.
+            valid: examples of the validation part.
+            seen: item indices excluded for each example where the manifest excludes repeats; by default those in
+                its state.
+            grid: settings to choose from.
+
+        Raises:
+            DataError: no validation example or an empty grid to choose by.
+        """
+        options = list(grid)
+        if not valid or not options:
+            raise DataError("Selecting co-visitation settings needs a validation example and a grid of settings.")
+        excluded: Sequence[Sequence[int] | IntArray] = [()] * len(valid)
+        if dataset.manifest.repeat == "exclude":
+            excluded = seen if seen is not None else [e.state.seen() for e in valid]
+        self.valid_ndcg = _grid_ndcg(dataset, positives(dataset, events), valid, excluded, options)
+        self.settings = max(options, key=self.valid_ndcg.__getitem__)
+        return self.fit(dataset, events)
+
+
+def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
+    """C of the formula, sparse (N, N), from `positives` rows (user, item, time)."""
+    user, item = events["user"].to_numpy(), events["item"].to_numpy()
+    n_items = len(count_N)
+    forward = sp.csr_matrix((n_items, n_items), dtype=np.float64)
+    for distance in range(1, min(settings.window, len(item) - 1) + 1):
+        same = user[:-distance] == user[distance:]
+        pair = (item[:-distance][same], item[distance:][same])
+        weight = np.full(int(same.sum()), settings.decay ** (distance - 1))
+        forward = forward + sp.csr_matrix((weight, pair), shape=(n_items, n_items))
+    both = forward + settings.back * forward.T
+    return sp.csr_matrix(sp.diags(1.0 / (count_N + 1.0)) @ both)
+
+
+def text_vectors(dataset: Dataset) -> sp.csr_matrix:
+    """TF-IDF rows of unit length (N, V) of "title title brand description"; a row of zeros where no term is left.
+
+    Chinese is not written with spaces between words, so there the terms are characters and pairs of them.
+    """
+    columns = dataset.items.select(pl.col("title", "brand", "description").fill_null(""))
+    texts = [f"{title} {title} {brand} {description}" for title, brand, description in columns.iter_rows()]
+    analyzer = "char" if dataset.manifest.language == "zh" else "word"
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, analyzer=analyzer)
+    try:
+        return sp.csr_matrix(vectorizer.fit_transform(texts))
+    except ValueError:  # a handful of items may share no term at all
+        return sp.csr_matrix((len(texts), 1), dtype=np.float64)
+
+
+def text_scores(weights_BN: sp.csr_matrix, text_NV: sp.csr_matrix) -> FloatArray:
+    """The weighted sum of T's rows, (B, N), without ever forming T (N, N)."""
+    norm_N = np.asarray(text_NV.multiply(text_NV).sum(axis=1)).ravel()
+    likeness_BN = ((weights_BN @ text_NV) @ text_NV.T).toarray()
+    own_BN = weights_BN.multiply(norm_N).tocoo()  # the diagonal of T is 0
+    likeness_BN[own_BN.row, own_BN.col] -= own_BN.data
+    return np.asarray(likeness_BN)
+
+
+def _grid_ndcg(
+    dataset: Dataset,
+    events: pl.DataFrame,
+    valid: Sequence[Example],
+    excluded: Sequence[Sequence[int] | IntArray],
+    options: Sequence[CovisitationSettings],
+) -> dict[CovisitationSettings, float]:
+    """NDCG@10 of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
+    count_N = item_counts(events, dataset.n_items)
+    keys = {option: replace(option, text=0.0, history_decay=0.0) for option in options}
+    counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
+    text_NV = text_vectors(dataset)
+    total = dict.fromkeys(options, 0.0)
+    for start in range(0, len(valid), BATCH):
+        batch = valid[start : start + BATCH]
+        states, targets_B = [e.state for e in batch], np.array([e.target for e in batch], dtype=np.int64)
+        popular_BN = np.tile(POPULARITY * np.log1p(count_N), (len(states), 1))
+        base_BN = exclude(popular_BN, excluded[start : start + BATCH])
+        for decay in dict.fromkeys(o.history_decay for o in options):
+            weights_BN = history_weights(states, dataset.n_items, decay)
+            text_BN = text_scores(weights_BN, text_NV)
+            for key, counts_NN in counts.items():
+                counted_BN = base_BN + (weights_BN @ counts_NN).toarray()
+                for option in (o for o in options if keys[o] == key and o.history_decay == decay):
+                    places = target_places(counted_BN + option.text * text_BN, targets_B)
+                    total[option] += float(expected_gain(*places, ndcg_gain(10)).sum())
+    return {option: value / len(valid) for option, value in total.items()}

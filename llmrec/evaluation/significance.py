@@ -1,0 +1,179 @@
+"""Intervals for means and paired differences: bootstrap over rows or users, and Student's t over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from llmrec.errors import RequestError
+from llmrec.seeding import numpy_stream
+from llmrec.types import FloatArray
+
+CELLS = 4_000_000
+"""Numbers gathered at a time: bounds the memory of a bootstrap at some 64 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its two-sided confidence interval, in the unit of the values."""
+
+    mean: float
+    low: float
+    high: float
+    level: float = 0.95
+
+    @property
+    def above_zero(self) -> bool:
+        """Whether the whole interval lies above 0: a significant gain."""
+        return self.low > 0.0
+
+    @property
+    def below_zero(self) -> bool:
+        """Whether the whole interval lies below 0: a significant loss."""
+        return self.high < 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelativeBound:
+    """mean(a) / mean(b) - 1 and its one-sided lower confidence bound."""
+
+    relative: float
+    low: float
+    level: float = 0.95
+
+    def not_inferior(self, margin: float) -> bool:
+        """Whether a is shown to lose less than `margin` (0.03 is 3%) of b."""
+        return self.low > -margin
+
+
+def bootstrap_interval(
+    values_B: FloatArray,
+    *,
+    users: Sequence[object] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    name: Sequence[object] = (),
+) -> Interval:
+    """Percentile bootstrap interval (Efron 1979) of the mean of `values_B`.
+
+    Args:
+        values_B: one value a row.
+        users: the user of each row; given, whole users are drawn and not rows (rows of one user are not independent).
+        samples: bootstrap samples.
+        level: two-sided confidence.
+        seed: run seed.
+        name: further parts of the random stream's name.
+
+    Raises:
+        RequestError: no row, a value that is not finite, or users that do not fit.
+    """
+    values_B = _finite(values_B, "values")
+    means_S1 = _resampled((values_B,), users, samples, numpy_stream(seed, "bootstrap", *name))
+    low, high = np.quantile(means_S1[:, 0], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values_B.mean()), float(low), float(high), level)
+
+
+def paired_bootstrap(
+    a_B: FloatArray,
+    b_B: FloatArray,
+    *,
+    users: Sequence[object] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    name: Sequence[object] = (),
+) -> Interval:
+    """Percentile bootstrap interval of mean(a - b), both measured on the same rows; arguments as above."""
+    a_B, b_B = _pair(a_B, b_B)
+    return bootstrap_interval(a_B - b_B, users=users, samples=samples, level=level, seed=seed, name=name)
+
+
+def noninferiority_bound(
+    a_B: FloatArray,
+    b_B: FloatArray,
+    *,
+    users: Sequence[object] | None = None,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    name: Sequence[object] = (),
+) -> RelativeBound:
+    """One-sided lower bound of the relative difference mean(a) / mean(b) - 1 on the same rows.
+
+    Raises:
+        RequestError: as `bootstrap_interval`, or mean(b) not above 0 (then nothing is relative to it).
+    """
+    a_B, b_B = _pair(a_B, b_B)
+    if b_B.mean() <= 0:
+        raise RequestError(f"A relative difference needs a reference above 0, but its mean is {b_B.mean():.4g}.")
+    means_S2 = _resampled((a_B, b_B), users, samples, numpy_stream(seed, "bootstrap", *name))
+    means_S2 = means_S2[means_S2[:, 1] > 0]
+    low = float(np.quantile(means_S2[:, 0] / means_S2[:, 1] - 1.0, 1.0 - level))
+    return RelativeBound(float(a_B.mean() / b_B.mean() - 1.0), low, level)
+
+
+def t_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of a few independent values, one a seed.
+
+    Raises:
+        RequestError: fewer than two values, or one that is not finite.
+    """
+    array = _finite(np.asarray(values, dtype=np.float64), "values")
+    if len(array) < 2:
+        raise RequestError("A t interval needs at least two values; run more seeds.")
+    mean, error = float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array)))
+    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * error
+    return Interval(mean, mean - half, mean + half, level)
+
+
+def _finite(values: FloatArray, what: str) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or not array.size:
+        raise RequestError(f"An interval needs at least one row of {what}, but their shape is {array.shape}.")
+    if not np.isfinite(array).all():
+        raise RequestError(f"Row {int(np.argmin(np.isfinite(array)))} of the {what} is not a finite number.")
+    return array
+
+
+def _pair(a_B: FloatArray, b_B: FloatArray) -> tuple[FloatArray, FloatArray]:
+    a_B, b_B = _finite(a_B, "first system"), _finite(b_B, "second system")
+    if a_B.shape != b_B.shape:
+        raise RequestError(f"Paired systems need the same rows, but they have {len(a_B)} and {len(b_B)}.")
+    return a_B, b_B
+
+
+def _resampled(
+    columns: Sequence[FloatArray],
+    users: Sequence[object] | None,
+    samples: int,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Means of each column over bootstrap samples of the rows, or of the users with all their rows: (samples, C)."""
+    table_UC = _unit_sums(columns, users)
+    units = len(table_UC)
+    chunk = max(1, CELLS // table_UC.size)
+    sums = []
+    for start in range(0, samples, chunk):
+        drawn_SU = rng.integers(units, size=(min(chunk, samples - start), units))
+        sums.append(table_UC[drawn_SU].sum(axis=1))
+    sums_SC = np.concatenate(sums)
+    means_SC: FloatArray = sums_SC[:, :-1] / sums_SC[:, -1:]
+    return means_SC
+
+
+def _unit_sums(columns: Sequence[FloatArray], users: Sequence[object] | None) -> FloatArray:
+    """Sum of each column and number of rows (last column) of each unit that is drawn."""
+    table_BC = np.column_stack([*columns, np.ones(len(columns[0]))])
+    if users is None:
+        return table_BC
+    if len(users) != len(table_BC):
+        raise RequestError(f"{len(table_BC)} rows need {len(table_BC)} users, but {len(users)} were given.")
+    codes: dict[object, int] = {}
+    unit_B = [codes.setdefault(user, len(codes)) for user in users]
+    table_UC = np.zeros((len(codes), table_BC.shape[1]))
+    np.add.at(table_UC, unit_B, table_BC)
+    return table_UC
