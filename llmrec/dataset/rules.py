@@ -1,0 +1,208 @@
+"""Soft rules: what looks odd in a data set that can be used. `check` counts them, `clean` removes the removable.
+
+A rule is a boolean mask over one table. Masks never raise: they judge a data set that `Dataset.build` accepted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+from llmrec.dataset import event_rules, text_rules
+from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError
+
+Severity = Literal["info", "warning", "error"]
+"""info: worth knowing; warning: may harm training or evaluation; error: the data set cannot be trained on."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One soft rule.
+
+    `find` returns the mask of the rows of `table` that it names. `removable` rules may be given to `clean`;
+    those with `by_default` are applied unless switched off.
+    """
+
+    name: str
+    table: Literal["items", "users", "events"]
+    severity: Severity
+    meaning: str
+    find: Callable[[Dataset, int], pl.Series]
+    removable: bool = False
+    by_default: bool = field(default=False)
+
+
+def _rule(
+    name: str,
+    table: Literal["items", "users", "events"],
+    severity: Severity,
+    meaning: str,
+    find: Callable[[Dataset, int], pl.Series],
+    clean: Literal["never", "asked", "default"] = "never",
+) -> Rule:
+    return Rule(name, table, severity, meaning, find, clean != "never", clean == "default")
+
+
+RULES: tuple[Rule, ...] = (
+    _rule(
+        "time-unit",
+        "events",
+        "warning",
+        "times are so large that they are not seconds (milliseconds?); divide them and import anew",
+        event_rules.time_unit,
+    ),
+    _rule(
+        "zero-time",
+        "events",
+        "warning",
+        "the time is 0 although other times are dates",
+        event_rules.zero_time,
+        "default",
+    ),
+    _rule("future-time", "events", "warning", "the time is in the future", event_rules.future_time, "default"),
+    _rule(
+        "duplicate-events",
+        "events",
+        "warning",
+        "the event equals an earlier one in every column",
+        event_rules.duplicates,
+        "default",
+    ),
+    _rule(
+        "rating-without-value",
+        "events",
+        "warning",
+        "a rating event has no value",
+        event_rules.rating_without_value,
+        "default",
+    ),
+    _rule(
+        "rating-range",
+        "events",
+        "warning",
+        "the rating is outside the scale that at least 99% of the ratings fit",
+        event_rules.rating_outside_scale,
+        "default",
+    ),
+    _rule(
+        "robot-users",
+        "users",
+        "warning",
+        "the user acts in the busiest minute or day far more often than people do here",
+        event_rules.robot_users,
+        "default",
+    ),
+    _rule(
+        "repeated-rating",
+        "events",
+        "info",
+        "the user rated this item again later; only the last rating is the user's opinion",
+        event_rules.superseded_rating,
+        "asked",
+    ),
+    _rule(
+        "conversion-without-click",
+        "events",
+        "warning",
+        "a conversion has no click of this user on this item at or before it",
+        event_rules.conversion_without_click,
+        "asked",
+    ),
+    _rule(
+        "click-without-impression",
+        "events",
+        "warning",
+        "a click has no impression of this item to this user at or before it",
+        event_rules.click_without_impression,
+        "asked",
+    ),
+    _rule(
+        "missing-propensity",
+        "events",
+        "warning",
+        "an impression has no propensity although others have one, so off-policy estimates lack it",
+        event_rules.missing_propensity,
+        "asked",
+    ),
+    _rule(
+        "missing-position",
+        "events",
+        "info",
+        "an impression has no position although others have one",
+        event_rules.missing_position,
+    ),
+    _rule(
+        "shared-session",
+        "events",
+        "warning",
+        "the session id is used by more than one user; ids should be unique over users",
+        event_rules.shared_session,
+    ),
+    _rule("long-session", "events", "info", "the session lasts more than a day", event_rules.long_session),
+    _rule(
+        "equal-time",
+        "events",
+        "info",
+        "another event of this user has the same time, so their order is unknown",
+        event_rules.equal_time,
+    ),
+    _rule("equal-titles", "items", "info", "another item has the same title", text_rules.equal_titles),
+    _rule("empty-description", "items", "info", "the description is empty", text_rules.empty_description),
+    _rule(
+        "long-text",
+        "items",
+        "warning",
+        f"the title has over {text_rules.LONG_TITLE} or the description over {text_rules.LONG_TEXT:,} characters",
+        text_rules.long_text,
+    ),
+    _rule(
+        "item-control-characters",
+        "items",
+        "warning",
+        "title or description holds control or invisible characters",
+        text_rules.item_control_characters,
+    ),
+    _rule(
+        "item-markup",
+        "items",
+        "warning",
+        "title or description holds HTML or chat markers (they are made harmless in prompts)",
+        text_rules.item_markup,
+    ),
+    _rule("negative-price", "items", "warning", "the price is below 0", text_rules.negative_price),
+    _rule("items-without-events", "items", "info", "the item is in no event", event_rules.cold_items, "asked"),
+    _rule(
+        "user-control-characters",
+        "users",
+        "warning",
+        "the profile holds control or invisible characters",
+        text_rules.user_control_characters,
+    ),
+    _rule("user-markup", "users", "warning", "the profile holds HTML or chat markers", text_rules.user_markup),
+    _rule("users-without-events", "users", "info", "the user is in no event", event_rules.cold_users, "asked"),
+)
+BY_NAME = {rule.name: rule for rule in RULES}
+
+
+def removable(rules: set[str] | None = None, without: set[str] | None = None) -> tuple[Rule, ...]:
+    """The rules that `clean` applies: `rules` (None: the defaults) less `without`, in the order of `RULES`.
+
+    Raises:
+        ConfigError: a name that is no removable rule.
+    """
+    known = {rule.name: rule for rule in RULES if rule.removable}
+    for name in sorted((rules or set()) | (without or set())):
+        if name not in known:
+            raise ConfigError(f"{name!r} is no rule that can be cleaned; choose from: {', '.join(known)}.")
+    chosen = {rule.name for rule in known.values() if rule.by_default} if rules is None else rules
+    return tuple(rule for rule in known.values() if rule.name in chosen - (without or set()))
+
+
+def now_seconds() -> int:
+    """The present in seconds since the epoch."""
+    return int(time.time())
