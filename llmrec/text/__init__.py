@@ -1,1 +1,1 @@
-
+"""States as text: templates, token budget, untrusted text, free prompts."""

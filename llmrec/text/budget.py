@@ -1,0 +1,143 @@
+"""Prompts as tokens: the frame that a model's chat template puts around a text, and how much text fits."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from llmrec.errors import ConfigError
+from llmrec.text.escape import control_token_ids, cut_at_word
+
+_PROBE = "probe"
+T = TypeVar("T")
+
+
+class PromptEncoder:
+    """Turns a text into prompt tokens as the model expects them.
+
+    For a chat model the text is the user's turn of the tokenizer's own chat template, generation prompt included;
+    the template is rendered once and its two halves are kept. For a base model the text stays plain, after the BOS
+    token where the tokenizer itself adds one; an end token that it adds is left out, as an answer follows.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer.
+        chat: force or forbid the chat template; by default it is used where the tokenizer has one.
+    """
+
+    def __init__(self, tokenizer: Any, chat: bool | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.chat = bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
+        self.control_ids = control_token_ids(tokenizer)
+        self.before, self.after = self._chat_frame() if self.chat else ("", "")
+        self.lead_ids = [] if self.chat else self._lead_ids()
+        self.frame_controls = self._controls(self.encode_unchecked([_PROBE])[0])
+
+    def wrap(self, text: str) -> str:
+        """The full prompt string around `text`."""
+        return self.before + text + self.after
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of the wrapped texts. No text adds a control token, whatever it says."""
+        ids = self.encode_unchecked(texts)
+        for row, prompt in enumerate(ids):
+            if self._controls(prompt) != self.frame_controls:
+                ids[row] = self._encode_apart(texts[row])
+        return ids
+
+    def encode_unchecked(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of the wrapped texts as the tokenizer gives them."""
+        return [self.lead_ids + ids for ids in self._tokenise([self.wrap(text) for text in texts])]
+
+    def count(self, text: str) -> int:
+        """Number of tokens of a bare text."""
+        return len(self._tokenise([text])[0])
+
+    def _encode_apart(self, text: str) -> list[int]:
+        """The frame and the text tokenised apart, the text with its special tokens split and the rest removed."""
+        before, after = self._tokenise([self.before, self.after]) if self.chat else ([], [])
+        middle = self._tokenise([text], split_special_tokens=True)[0]
+        return self.lead_ids + before + [i for i in middle if i not in self.control_ids] + after
+
+    def _tokenise(self, texts: list[str], **options: Any) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            texts, add_special_tokens=False, return_attention_mask=False, verbose=False, **options
+        )
+        return list(encoded["input_ids"])
+
+    def _controls(self, ids: list[int]) -> int:
+        return sum(map(self.control_ids.__contains__, ids))
+
+    def _chat_frame(self) -> tuple[str, str]:
+        # enable_thinking: templates in the manner of Qwen3 then close the empty thought themselves
+        prompt = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": _PROBE}],
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=False,
+        )
+        before, found, after = prompt.rpartition(_PROBE)
+        if not found:
+            raise ConfigError("The tokenizer's chat template leaves the user's text out; use another template.")
+        return before, after
+
+    def _lead_ids(self) -> list[int]:
+        plain = self._tokenise([_PROBE])[0]
+        marked = list(self.tokenizer(_PROBE, return_attention_mask=False)["input_ids"])
+        for start in range(len(marked) - len(plain) + 1):
+            if marked[start : start + len(plain)] == plain:
+                return marked[:start]
+        return []
+
+
+class Fit:
+    """Searches the largest number of newest entries whose prompt fits `room` tokens.
+
+    `costs` (tokens of each entry, oldest first) only steer the search; what fits is measured. Use: encode the prompt
+    with `guess` entries, call `measured`, repeat until `done`; `best` is the answer (-1: not even none fits).
+    """
+
+    def __init__(self, costs: Sequence[int], base: int, room: int) -> None:
+        self._total = [0]
+        for cost in reversed(costs):
+            self._total.append(self._total[-1] + cost)
+        self.room, self.best, self._fails = room, -1, len(costs) + 1
+        self.guess = self._within(room - base)
+        self.done = False
+
+    def measured(self, tokens: int) -> None:
+        """Takes the length of the prompt with `guess` entries and moves `guess` on."""
+        if tokens <= self.room:
+            self.best = self.guess
+        else:
+            self._fails = self.guess
+        free = self._total[self.guess] + self.room - tokens
+        self.guess = min(max(self._within(free), self.best), self._fails - 1)
+        self.done = self.guess == self.best
+
+    def _within(self, tokens: int) -> int:
+        """How many newest entries cost at most `tokens` together."""
+        return max(0, bisect.bisect_right(self._total, tokens) - 1)
+
+
+def longest_that_fits(text: str, fits: Callable[[str], bool]) -> str | None:
+    """The longest beginning of `text`, cut at a word, for which `fits` holds; None where not even "" does."""
+    if fits(text):
+        return text
+    if not fits(""):
+        return None
+    low, high = 0, len(text)  # the beginning of length low fits, that of length high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(cut_at_word(text, middle)) else (low, middle)
+    return cut_at_word(text, low)
+
+
+def chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Consecutive lists of at most `size` values."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

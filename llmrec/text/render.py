@@ -1,0 +1,273 @@
+"""State -> prompt: what the policy reads.
+
+A prompt is the domain's template filled with a state, inside the model's chat template where it has one, of at most
+`max_tokens` tokens in all. What does not fit goes in this order: the oldest of the history, the oldest of the
+session, the end of the profile, the end of the context. It ends exactly where the answer's first token begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import astuple
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from llmrec.errors import ConfigError, RunError
+from llmrec.files import new_folder, read_json, write_json, write_text
+from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fits
+from llmrec.text.escape import Cleaner
+from llmrec.text.tasks import TASKS, TaskText, task_values
+from llmrec.text.templates import TemplateSet, folder_sources, shipped_sources
+from llmrec.text.wording import StateText, Wording
+from llmrec.types import Item, State
+
+_BATCH = 512
+
+
+def make_wording(
+    items: Sequence[Item],
+    *,
+    domain: str,
+    language: str,
+    templates: Path | None = None,
+    cleaner: Cleaner | None = None,
+    profile: bool = True,
+    feedback: bool = True,
+    chat: bool = False,
+    max_events: int = 20,
+) -> Wording:
+    """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name."""
+    sources = {**shipped_sources(language, domain), **(folder_sources(templates) if templates else {})}
+    return Wording(
+        items,
+        TemplateSet(sources),
+        cleaner=cleaner,
+        language=language,
+        profile=profile,
+        feedback=feedback,
+        chat=chat,
+        max_events=max_events,
+    )
+
+
+class StateRenderer:
+    """Turns states into prompt tokens.
+
+    Args:
+        items: the catalogue in item-index order.
+        tokenizer: the policy's Hugging Face tokenizer.
+        domain: "shop", "film", "music", "news", "course" or "social".
+        language: "en" or "zh".
+        max_tokens: bound of the whole prompt, chat template included.
+        profile: whether the user's profile is shown.
+        feedback: whether what the user did with an item is shown.
+        templates: a folder whose templates replace the shipped ones of equal name.
+        chat: force or forbid the chat template; by default it is used where the tokenizer has one.
+
+    Raises:
+        ConfigError: unknown domain or language, a template that does not render, or a bare template (a user about
+            whom nothing is known) that takes more than `max_tokens`.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        tokenizer: Any,
+        *,
+        domain: str,
+        language: str,
+        max_tokens: int,
+        profile: bool = True,
+        feedback: bool = True,
+        templates: Path | None = None,
+        chat: bool | None = None,
+    ) -> None:
+        self.domain, self.language, self.max_tokens = domain, language, max_tokens
+        self.encoder = PromptEncoder(tokenizer, chat)
+        self.wording = make_wording(
+            items,
+            domain=domain,
+            language=language,
+            templates=templates,
+            cleaner=Cleaner(tokenizer),
+            profile=profile,
+            feedback=feedback,
+            chat=self.encoder.chat,
+            max_events=max(max_tokens, 1),  # an entry takes a token at least
+        )
+        self.answer_prefix = self.wording.answer_prefix
+        self._index = {item.item_id: row for row, item in enumerate(items)}
+        self._titles: tuple[str, ...] | None = None
+        self._count = lru_cache(maxsize=65536)(self.encoder.count)
+        self._costs: dict[str, int] = {}
+        self._bare, self._labels = self._measure_template()
+        if self._bare > max_tokens:
+            raise ConfigError(
+                f"text.max_tokens is {max_tokens}, but the empty prompt alone takes {self._bare} tokens; raise it."
+            )
+
+    @property
+    def templates(self) -> dict[str, str]:
+        """The template sources in use, by name."""
+        return dict(self.wording.templates.sources)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """Clean titles in item-index order: what the catalogue encodes, each behind `answer_prefix`."""
+        if self._titles is None:
+            self._titles = tuple(map(self.wording.item_title, self.wording.items))
+        return self._titles
+
+    def prompt(self, state: State) -> str:
+        """The whole prompt as a string (without the BOS that a base model's tokenizer may add)."""
+        return self.prompts([state])[0]
+
+    def prompts(self, states: Sequence[State], reserve: Sequence[int] | None = None) -> list[str]:
+        """The prompts of many states; `reserve` tokens of the budget of each are left free."""
+        fitted = self._fit(states, reserve or [0] * len(states))
+        return [self.encoder.wrap(text) for text, _ in fitted]
+
+    def token_ids(self, state: State) -> list[int]:
+        """The prompt's token ids, at most `max_tokens`."""
+        return self.token_ids_many([state])[0]
+
+    def token_ids_many(self, states: Sequence[State]) -> list[list[int]]:
+        """`token_ids` of many states, several times faster than one by one."""
+        return [ids for _, ids in self._fit(states, [0] * len(states))]
+
+    def task_text(
+        self, name: str, item: Item | int, *, liked: Sequence[Item | int] = (), variant: int = 0
+    ) -> TaskText | None:
+        """A training task about an item; None where the item lacks the description or attributes it needs.
+
+        Args:
+            name: one of `tasks.TASKS`.
+            item: an item of the catalogue or its index.
+            liked: for item_from_prompt, the items that the ask names; without them it names categories.
+            variant: which paraphrase of the ask.
+
+        Raises:
+            ConfigError: unknown task, or a task whose bare template does not fit the budget.
+        """
+        if name not in TASKS:
+            raise ConfigError(f"There is no task {name!r}; choose one of next_item, {', '.join(TASKS)}.")
+        index = item if isinstance(item, int) else self._index[item.item_id]
+        pool = self.wording.items
+        named = [pool[other] if isinstance(other, int) else other for other in liked]
+        values = task_values(self.wording, name, pool[index], liked=named, variant=variant)
+        if values is None:
+            return None
+        prompt_ids = self._fit_task(name, values)
+        if name == "description_from_title":
+            return TaskText(prompt_ids, answer=f"{self.answer_prefix}{values['description']}")
+        return TaskText(prompt_ids, target_item=index)
+
+    def save(self, folder: Path) -> None:
+        """Writes settings and templates to `folder`; no item, no user."""
+        wording = self.wording
+        settings = {
+            "domain": self.domain,
+            "language": self.language,
+            "max_tokens": self.max_tokens,
+            "profile": wording.profile,
+            "feedback": wording.feedback,
+            "chat": self.encoder.chat,
+        }
+        with new_folder(folder) as work:
+            write_json(work / "renderer.json", settings)
+            for name, source in wording.templates.sources.items():
+                write_text(work / name, source)
+
+    @classmethod
+    def load(cls, folder: Path, items: Sequence[Item], tokenizer: Any) -> Self:
+        """Reads what `save` wrote. Raises `RunError` where that is incomplete."""
+        settings = read_json(folder / "renderer.json")
+        kinds = {"domain": str, "language": str, "max_tokens": int, "profile": bool, "feedback": bool, "chat": bool}
+        for key, kind in kinds.items():
+            if not isinstance(settings, dict) or not isinstance(settings.get(key), kind):
+                raise RunError(f"Key {key!r} in {folder / 'renderer.json'} is missing or of a wrong kind; save anew.")
+        return cls(items, tokenizer, templates=folder, **{key: settings[key] for key in kinds})
+
+    def _fit_task(self, name: str, values: dict[str, Any]) -> list[int]:
+        """Prompt ids of a task; a long description is cut at a word, then lists lose their last entries."""
+        ids = self._encode_task(name, values)
+        if len(ids) > self.max_tokens and "description" in values and name == "title_from_description":
+            best = longest_that_fits(
+                values["description"],
+                lambda part: len(self._encode_task(name, {**values, "description": part})) <= self.max_tokens,
+            )
+            ids = self._encode_task(name, {**values, "description": best or ""})
+        lists = [key for key in ("liked", "categories") if len(values.get(key, ())) > 1]
+        while len(ids) > self.max_tokens and lists:
+            values = {**values, lists[0]: values[lists[0]][:-1]}
+            lists = [key for key in lists if len(values[key]) > 1]
+            ids = self._encode_task(name, values)
+        if len(ids) > self.max_tokens:
+            raise ConfigError(f"text.max_tokens is {self.max_tokens}, too little for task {name!r}; raise it.")
+        return ids
+
+    def _encode_task(self, name: str, values: dict[str, Any]) -> list[int]:
+        return self.encoder.encode([self.wording.render(name, **values)])[0]
+
+    def _fit(self, states: Sequence[State], reserve: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """The text within the frame and the prompt's token ids of each state."""
+        fitted: list[tuple[str, list[int]]] = []
+        for chunk in chunks(list(zip(states, reserve, strict=True)), _BATCH):
+            values = [self.wording.values(state) for state, _ in chunk]
+            self._learn_costs(values)
+            rooms = [max(self.max_tokens - free, self._bare) for _, free in chunk]
+            fitted += self._fit_batch(values, rooms)
+        return fitted
+
+    def _fit_batch(self, values: list[StateText], rooms: list[int]) -> list[tuple[str, list[int]]]:
+        """Encodes guesses for all states together until each search is done; mostly once or twice."""
+        fits = [self._search(value, room) for value, room in zip(values, rooms, strict=True)]
+        best: dict[int, tuple[str, list[int]]] = {}
+        open_rows = list(range(len(values)))
+        while open_rows:
+            texts = [self.wording.state_text(values[row].keep(fits[row].guess)) for row in open_rows]
+            for row, text, ids in zip(open_rows, texts, self.encoder.encode(texts), strict=True):
+                if len(ids) <= rooms[row]:
+                    best[row] = (text, ids)
+                fits[row].measured(len(ids))
+            open_rows = [row for row in open_rows if not fits[row].done]
+        rows = range(len(values))
+        return [best[row] if row in best else self._shorten(values[row], rooms[row]) for row in rows]
+
+    def _search(self, values: StateText, room: int) -> Fit:
+        base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
+        base += sum(label for label, value in zip(self._labels, astuple(values), strict=True) if value)
+        return Fit([self._costs[entry] for entry in values.entries], base, room)
+
+    def _measure_template(self) -> tuple[int, list[int]]:
+        """Tokens of the empty prompt, and what the label of each field of `StateText` adds."""
+        fields = [("a", "", (), ()), ("", "a", (), ()), ("", "", ("a",), ()), ("", "", (), ("a",))]
+        texts = [self.wording.state_text(StateText(*values)) for values in (("", "", (), ()), *fields)]
+        bare, *filled = map(len, self.encoder.encode(texts))
+        probe = self.encoder.count("a")
+        # A list's cost per entry counts one separator too many
+        return bare, [length - bare - probe - (row >= 2) for row, length in enumerate(filled)]
+
+    def _learn_costs(self, values: list[StateText]) -> None:
+        """Counts, for each new entry, the tokens that one more of it adds to a list."""
+        new = list({entry for value in values for entry in value.entries} - self._costs.keys())
+        pairs = [(entry + self.wording.separator + entry) for entry in new]
+        twice, once = self.encoder.encode_unchecked(pairs), self.encoder.encode_unchecked(new)
+        self._costs.update((e, len(t) - len(o)) for e, t, o in zip(new, twice, once, strict=True))
+
+    def _shorten(self, values: StateText, room: int) -> tuple[str, list[int]]:
+        """Without any entry: cuts the profile, then the context, at a word."""
+
+        def text(profile: str, context: str) -> str:
+            return self.wording.state_text(StateText(profile, context, (), ()))
+
+        def fits(profile: str, context: str) -> bool:
+            return len(self.encoder.encode([text(profile, context)])[0]) <= room
+
+        context = values.context
+        profile = longest_that_fits(values.profile, lambda part: fits(part, context))
+        if profile is None:
+            profile, context = "", longest_that_fits(context, lambda part: fits("", part)) or ""
+        short = text(profile, context)
+        return short, self.encoder.encode([short])[0]

@@ -1,0 +1,99 @@
+"""The wording of prompts: Jinja templates by language and domain, in a sandbox.
+
+`prompts/{language}/{domain}/` holds one set, `prompts/{language}/_common/` what the domains share. A set is used
+under flat names ("state.jinja", "_common/lines.jinja"), so that a run folder can keep exactly what it used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from llmrec.errors import ConfigError
+
+TASKS = ("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt")
+REQUIRED = ("state.jinja", "entry.jinja", *(f"{task}.jinja" for task in TASKS))
+SEPARATORS = {"en": "; ", "zh": "；"}
+
+
+def prompts_root() -> Path:
+    """The folder of the shipped templates: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for root in (package / "_prompts", package.parent / "prompts"):
+        if root.is_dir():
+            return root
+    raise ConfigError(f"{package} holds no prompts; install llmrec anew.")
+
+
+def shipped_sources(language: str, domain: str) -> dict[str, str]:
+    """Template sources of one language and domain by flat name; raises `ConfigError` for unknown ones."""
+    root = _known(prompts_root(), language, "language")
+    folder = _known(root, domain, "domain")
+    return {**_read(root / "_common", "_common/"), **_read(folder)}
+
+
+def folder_sources(folder: Path) -> dict[str, str]:
+    """Template sources of a flat folder (a run's saved prompts, or a person's own), `_common/` included."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder of templates; give one that holds state.jinja.")
+    return {**_read(folder / "_common", "_common/"), **_read(folder)}
+
+
+def _known(root: Path, name: str, what: str) -> Path:
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(("_", ".")))
+    if name not in names:
+        raise ConfigError(f"There are no prompts for {what} {name!r}; choose one of {', '.join(names)}.")
+    return root / name
+
+
+def _read(folder: Path, prefix: str = "") -> dict[str, str]:
+    sources = {}
+    for path in sorted(folder.glob("*.jinja")):
+        try:
+            sources[prefix + path.name] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not UTF-8; save it as UTF-8.") from None
+    return sources
+
+
+class TemplateSet:
+    """Compiled templates. The sandbox keeps a template from a stranger's run away from Python's internals.
+
+    Args:
+        sources: template source by flat name; every name of `REQUIRED` must be there.
+    """
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self.sources = dict(sources)
+        environment = ImmutableSandboxedEnvironment(
+            loader=jinja2.DictLoader(self.sources),
+            undefined=jinja2.StrictUndefined,
+            autoescape=False,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        missing = [name for name in REQUIRED if name not in self.sources]
+        if missing:
+            raise ConfigError(f"Template {missing[0]} is missing; add it to the folder of templates.")
+        self._templates = {}
+        for name in self.sources:
+            try:
+                self._templates[name] = environment.get_template(name)
+            except jinja2.TemplateSyntaxError as error:
+                reason = f"Template {name} is wrong in line {error.lineno}: {error.message}."
+                raise ConfigError(f"{reason} Mend it there.") from None
+
+    def render(self, name: str, **values: Any) -> str:
+        """Renders one template; outer whitespace is removed, as the answer begins right behind the text.
+
+        Raises:
+            ConfigError: the template uses an unknown variable or fails otherwise.
+        """
+        try:
+            return self._templates[name].render(values).strip()
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError, ArithmeticError) as error:
+            raise ConfigError(f"Template {name} cannot be rendered: {error}; mend the template.") from None

@@ -1,0 +1,128 @@
+"""From items and states to text, before any tokenizer counts it: clean values in, rendered templates out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from llmrec.errors import RequestError
+from llmrec.text.escape import Cleaner
+from llmrec.text.templates import SEPARATORS, TemplateSet
+from llmrec.types import Interaction, Item, State
+
+TITLE_CHARACTERS = 160
+"""A title as an answer is cut here; the catalogue must tell items apart within it."""
+ENTRY_CHARACTERS = 64
+"""A title inside the history is cut here, at a word: old favourites should not crowd out recent ones."""
+DESCRIPTION_CHARACTERS = 600
+TEXT_CHARACTERS = 2000
+"""Profile and context are cut here before tokens are counted."""
+
+_LIST_MARKS = str.maketrans({";": ",", "；": "，"})
+
+
+@dataclass(frozen=True, slots=True)
+class StateText:
+    """The clean values of a state's template. `history` and `session` are finished entries, oldest first."""
+
+    profile: str
+    context: str
+    history: tuple[str, ...]
+    session: tuple[str, ...]
+
+    @property
+    def entries(self) -> tuple[str, ...]:
+        """History, then session: the order in which entries are given up."""
+        return self.history + self.session
+
+    def keep(self, count: int) -> StateText:
+        """The same with only the newest `count` entries; history goes before session."""
+        session = self.session[max(0, len(self.session) - count) :]
+        rest = count - len(session)
+        return StateText(self.profile, self.context, self.history[len(self.history) - rest :], session)
+
+
+class Wording:
+    """Words items and states by templates; every value is cleaned on its way in.
+
+    Args:
+        items: the catalogue in item-index order.
+        templates: the templates of the domain and language.
+        cleaner: knows the tokenizer's control tokens; the general rules alone where None.
+        language: "en" or "zh"; decides the list separator.
+        profile: whether states show the user's profile.
+        feedback: whether states show what the user did with an item.
+        chat: whether the text becomes a chat turn (templates then say what is asked for).
+        max_events: newest interactions considered at all.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        templates: TemplateSet,
+        *,
+        cleaner: Cleaner | None = None,
+        language: str = "en",
+        profile: bool = True,
+        feedback: bool = True,
+        chat: bool = False,
+        max_events: int = 200,
+    ) -> None:
+        self.items, self.templates, self.cleaner = items, templates, cleaner or Cleaner()
+        self.profile, self.feedback, self.chat, self.max_events = profile, feedback, chat, max_events
+        self.separator = SEPARATORS.get(language, "; ")
+        # Behind "Next film:" a base model expects a space; behind a chat turn or a Chinese colon nothing.
+        self.answer_prefix = " " if language == "en" and not chat else ""
+        self.clean = lru_cache(maxsize=65536)(self.cleaner.clean)
+        self._entries: dict[tuple[int, str, float | None], str] = {}
+
+    def title(self, item: int) -> str:
+        """The item's clean title; "item ID" where nothing visible is left of it."""
+        return self.item_title(self.items[item])
+
+    def item_title(self, item: Item) -> str:
+        """`title` for an item that may be outside the catalogue."""
+        name = self.clean(item.title, TITLE_CHARACTERS) or f"item {self.clean(item.item_id, 40)}".strip()
+        return name.translate(_LIST_MARKS)  # a title must not look like two entries of a list
+
+    def entry(self, interaction: Interaction) -> str:
+        """An entry of history or session, such as "Red Kettle (bought)"; cached."""
+        value = interaction.value if interaction.feedback == "rating" else None
+        key = (interaction.item, interaction.feedback, value)
+        if key not in self._entries:
+            if not 0 <= interaction.item < len(self.items):
+                raise RequestError(f"Item index {interaction.item} is outside the catalogue of {len(self.items)}.")
+            self._entries[key] = self.templates.render(
+                "entry.jinja",
+                title=self.clean(self.title(interaction.item), ENTRY_CHARACTERS),
+                feedback=interaction.feedback if self.feedback else "",
+                value=f"{value:g}" if value is not None and self.feedback else "",
+            )
+        return self._entries[key]
+
+    def values(self, state: State) -> StateText:
+        """The clean values of a state; without a limit on tokens."""
+        session = state.session[-self.max_events :]
+        room = self.max_events - len(session)
+        return StateText(
+            self.clean(state.profile, TEXT_CHARACTERS) if self.profile and state.profile else "",
+            self.clean(state.context, TEXT_CHARACTERS) if state.context else "",
+            tuple(map(self.entry, state.history[-room:] if room else ())),
+            tuple(map(self.entry, session)),
+        )
+
+    def state_text(self, values: StateText) -> str:
+        """Renders state.jinja."""
+        return self.render(
+            "state",
+            profile=values.profile,
+            context=values.context,
+            history=values.history,
+            session=values.session,
+        )
+
+    def render(self, name: str, **values: Any) -> str:
+        """Renders template `name`.jinja with values that are clean already."""
+        return self.templates.render(f"{name}.jinja", chat=self.chat, separator=self.separator, **values)
