@@ -131,6 +131,8 @@ class RewardSettings:
     click: float = 1.0
     conversion: float = 3.0
     sampled: bool = False
+    pessimism: float = 0.0
+    """Standard deviations over the ensemble's members that are taken off the expected feedback."""
 
 
 @dataclass(frozen=True, kw_only=True)

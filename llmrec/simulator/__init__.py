@@ -1,1 +1,1 @@
-
+"""Simulated users: fitted behaviour models, their ensembles, their calibration and their quality."""

@@ -1,0 +1,148 @@
+"""Several behaviour models as one: the mean of what they expect, and how far they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmrec.config import SimulatorSettings
+from llmrec.errors import RunError
+from llmrec.files import new_folder, read_json, write_json
+from llmrec.seeding import stream_seed
+from llmrec.simulator.behaviour import (
+    JUDGE_ARCHITECTURE,
+    REWARD_ARCHITECTURE,
+    BehaviourModel,
+    Catalogued,
+    fit_behaviour,
+    load_behaviour,
+)
+from llmrec.simulator.log import Impressions, of_users, user_share
+from llmrec.types import FloatArray, IntArray, Item, Prediction, State
+
+
+class Predictor(Protocol):
+    """Anything that predicts slates, such as a behaviour model or an ensemble of them."""
+
+    def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction: ...  # noqa: D102
+    def predict_all(self, states: Sequence[State]) -> Prediction: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Standard deviation over members of P(click) and of P(click and conversion): shapes (B, K)."""
+
+    click_BK: FloatArray
+    joint_BK: FloatArray
+
+
+class Ensemble:
+    """Predicts the mean of its members' P(click) and P(click and conversion).
+
+    The conversion probability is the ratio of the two means, so that the product of the two predictions is the
+    mean of the members' products.
+    """
+
+    def __init__(self, members: Sequence[BehaviourModel]) -> None:
+        if not members:
+            raise RunError("An ensemble needs one member at least; set simulator.members to 1 or more.")
+        self.members = tuple(members)
+
+    @property
+    def proxy(self) -> str:
+        """The members' sentence on stand-ins, or nothing."""
+        return self.members[0].proxy
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What each member says of its fit."""
+        return {"members": [member.facts for member in self.members]}
+
+    def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
+        """Mean prediction of the items `items_BK`."""
+        return _mean([member.predict(states, items_BK) for member in self.members])
+
+    def predict_all(self, states: Sequence[State]) -> Prediction:
+        """Mean prediction of every item, shape (B, N)."""
+        return _mean([member.predict_all(states) for member in self.members])
+
+    def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement:
+        """Standard deviation over members (0 with one member)."""
+        predictions = [member.predict(states, items_BK) for member in self.members]
+        click_EBK = np.stack([p.click_BK for p in predictions])
+        joint_EBK = np.stack([p.click_BK * p.conversion_BK for p in predictions])
+        return Disagreement(click_EBK.std(axis=0), joint_EBK.std(axis=0))
+
+    def save(self, folder: Path) -> None:
+        """Writes one folder a member, whole or not at all."""
+        with new_folder(folder) as work:
+            for k, member in enumerate(self.members):
+                member.save(work / f"member-{k}")
+            write_json(work / "ensemble.json", {"kind": "ensemble", "members": len(self.members)})
+
+
+def _mean(predictions: Sequence[Prediction]) -> Prediction:
+    click_BK = np.mean([p.click_BK for p in predictions], axis=0)
+    joint_BK = np.mean([p.click_BK * p.conversion_BK for p in predictions], axis=0)
+    conversion_BK = np.divide(joint_BK, click_BK, out=np.zeros_like(joint_BK), where=click_BK > 0)
+    return Prediction(click_BK, np.clip(conversion_BK, 0.0, 1.0))
+
+
+def load_ensemble(folder: Path, items: Sequence[Item] | Catalogued) -> Ensemble:
+    """Loads what `Ensemble.save` wrote; raises `RunError` for anything else."""
+    facts = read_json(folder / "ensemble.json")
+    if not isinstance(facts, dict) or not isinstance(facts.get("members"), int):
+        raise RunError(f"{folder / 'ensemble.json'} does not describe an ensemble; fit it anew.")
+    return Ensemble([load_behaviour(folder / f"member-{k}", items) for k in range(facts["members"])])
+
+
+def fit_ensemble(
+    dataset: Any,
+    impressions: Impressions,
+    *,
+    architecture: str = REWARD_ARCHITECTURE,
+    seed: int,
+    settings: SimulatorSettings,
+    valid: Impressions | None = None,
+    on_member: Callable[[int], None] | None = None,
+) -> Ensemble:
+    """Fits `settings.members` models that differ in their seeds; see `fit_behaviour` for the arguments."""
+    members = []
+    for k in range(settings.members):
+        own = stream_seed(seed, "simulator", "member", k)
+        members.append(
+            fit_behaviour(dataset, impressions, architecture=architecture, seed=own, settings=settings, valid=valid)
+        )
+        if on_member is not None:
+            on_member(k)
+    return Ensemble(members)
+
+
+def fit_reward_and_judge(
+    dataset: Any,
+    impressions: Impressions,
+    *,
+    seed: int,
+    settings: SimulatorSettings,
+    valid: Impressions | None = None,
+) -> tuple[Ensemble, BehaviourModel]:
+    """The reward ensemble and a judge that shares with it neither users, nor architecture, nor seed.
+
+    `settings.judge_user_share` of the users (of both parts together) go to the judge, the rest to the reward.
+    """
+    users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
+    judges = user_share(users, settings.judge_user_share, seed, "judge")
+    theirs = [None if part is None else of_users(part, judges) for part in (impressions, valid)]
+    others = [None if part is None else of_users(part, users - judges) for part in (impressions, valid)]
+    assert theirs[0] is not None
+    assert others[0] is not None
+    reward = fit_ensemble(dataset, others[0], seed=seed, settings=settings, valid=others[1])
+    judge_seed = stream_seed(seed, "simulator", "judge")
+    judge = fit_behaviour(
+        dataset, theirs[0], architecture=JUDGE_ARCHITECTURE, seed=judge_seed, settings=settings, valid=theirs[1]
+    )
+    return reward, judge

@@ -1,0 +1,69 @@
+"""Predictions become feedback: expected, or drawn with common random numbers.
+
+Two policies met by the same users under the same seed see the same uniforms at the same place of the same turn, so
+their difference has far less noise than either alone. Clicks at the places of a slate are independent of one
+another in this version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec.errors import DataError
+from llmrec.seeding import stream_seed
+from llmrec.simulator.metrics import check_probabilities
+from llmrec.types import Feedback, FloatArray, Prediction
+
+DRAWS = 2  # a uniform for the click and one for the conversion
+
+
+def common_uniforms(seed: int, user_ids: Sequence[str | None], turn: int | Sequence[int], places: int) -> FloatArray:
+    """Uniforms in [0, 1) that depend on (seed, user, turn, place) alone: shape (B, K, 2).
+
+    The user's key is hashed by SHA-256; the rest is a counter through SplitMix64 (Steele et al. 2014), so a number
+    does not depend on who else is in the batch or on how long the slate is. `turn` may be one for all or one a user.
+    """
+    key_of = {user: stream_seed(seed, "feedback", user) for user in set(user_ids)}
+    key_B = np.array([key_of[user] for user in user_ids], dtype=np.uint64)
+    turn_B = np.broadcast_to(np.asarray(turn, dtype=np.uint64), key_B.shape)
+    with np.errstate(over="ignore"):
+        start_B = _split_mix(key_B + _split_mix(turn_B))
+        counter_K2 = np.arange(1, places * DRAWS + 1, dtype=np.uint64).reshape(places, DRAWS)
+        bits = _split_mix(start_B[:, None, None] + counter_K2 * np.uint64(0x9E3779B97F4A7C15))
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _split_mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The finaliser of SplitMix64, a bijection of 64 bits."""
+    z = state + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def check_prediction(prediction: Prediction) -> None:
+    """Raises `DataError` where shapes differ or a probability is not a finite number in [0, 1]."""
+    if prediction.click_BK.shape != prediction.conversion_BK.shape:
+        raise DataError(
+            f"The behaviour model predicts clicks of shape {prediction.click_BK.shape} but conversions of shape "
+            f"{prediction.conversion_BK.shape}; they must be equal."
+        )
+    check_probabilities(prediction.click_BK, "click")
+    check_probabilities(prediction.conversion_BK, "conversion")
+
+
+def simulate_feedback(prediction: Prediction, uniforms_BK2: FloatArray) -> Feedback:
+    """Draws clicks (uniform < P(click)) and, where clicked, conversions (uniform < P(conversion | click))."""
+    check_prediction(prediction)
+    click_BK = uniforms_BK2[..., 0] < prediction.click_BK
+    conversion_BK = click_BK & (uniforms_BK2[..., 1] < prediction.conversion_BK)
+    return Feedback(click_BK.astype(np.float64), conversion_BK.astype(np.float64))
+
+
+def expected_feedback(prediction: Prediction) -> Feedback:
+    """P(click), and P(click and conversion) = P(click) P(conversion | click)."""
+    check_prediction(prediction)
+    return Feedback(prediction.click_BK, prediction.click_BK * prediction.conversion_BK)
