@@ -18,7 +18,7 @@ ROBOT_PER_MINUTE = 100
 """Chosen events a minute below which nobody is called a robot (a page of ratings is sent at once)."""
 ROBOT_PER_DAY = 1000
 """Chosen events a day below which nobody is called a robot."""
-_ROBOT_DEVIATIONS = 6.0
+_ROBOT_DEVIATIONS = 4.0
 
 
 def time_unit(dataset: Dataset, now: int) -> pl.Series:
@@ -68,7 +68,7 @@ def superseded_rating(dataset: Dataset, now: int) -> pl.Series:
 def robot_users(dataset: Dataset, now: int) -> pl.Series:
     """Users with an impossible number of chosen events in their busiest minute or day.
 
-    A user is named if the logarithm of that number lies more than 6 robust standard deviations (1.4826 times the
+    A user is named if the logarithm of that number lies more than 4 robust standard deviations (1.4826 times the
     median absolute deviation) above the median user's, and the number itself is above `ROBOT_PER_MINUTE` or
     `ROBOT_PER_DAY`. Impressions do not count: the system sent them. Minutes are judged only where times have
     seconds.

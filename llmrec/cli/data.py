@@ -1,0 +1,234 @@
+"""`llmrec data`: import, download, check, clean and split data sets, and generate worlds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmrec.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from llmrec.dataset.store import Dataset
+
+data_app = typer.Typer(help="Import, download, check, clean and split data sets.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(help="A data set's folder.")]
+Out = Annotated[Path, typer.Argument(help="The new folder; it appears whole or not at all.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the folder if it exists.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the result to this JSON file.")]
+
+
+@data_app.command("check")
+def check_command(
+    folder: Folder,
+    json_file: Json = None,
+) -> None:
+    """Says what is odd about a data set. Exit code 2 if it cannot be used, else 0."""
+    from llmrec.dataset.check import check
+
+    dataset = _load(folder)
+    findings = check(dataset)
+    _describe(dataset)
+    for finding in findings:
+        first = f" First: {finding.example}." if finding.example else ""
+        typer.echo(
+            f"{finding.severity}: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.{first}"
+        )
+    number = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
+    typer.echo(f"errors: {number['error']}, warnings: {number['warning']}, remarks: {number['info']}")
+    if json_file is not None:
+        _write_json(json_file, [_fields(f) for f in findings])
+    if number["error"]:
+        raise DataError(f"{folder} cannot be trained on: {next(f.meaning for f in findings)}.")
+
+
+@data_app.command("clean")
+def clean_command(
+    source: Annotated[Path, typer.Argument(help="The folder of the data set to clean; it is left as it is.")],
+    out: Out,
+    rules: Annotated[str | None, typer.Option(help="Apply just these rules, divided by commas.")] = None,
+    without: Annotated[str | None, typer.Option(help="Leave these rules out, divided by commas.")] = None,
+    force: Force = False,
+    json_file: Json = None,
+) -> None:
+    """Writes a copy without duplicate, invalid and anomalous rows, and says which rule removed how many."""
+    from llmrec.dataset.clean import clean
+    from llmrec.dataset.rules import RULES, removable
+
+    only = None if rules is None else _names(rules)
+    applied = {rule.name for rule in removable(only, _names(without))}
+    _free(out, force)
+    dataset, removals = clean(_load(source), only, without=_names(without))
+    dataset.save(out)
+    lines = [(r.rule, r.table, f"{r.count:,}") for r in removals]
+    lines += [(r.name, r.table, "switched off") for r in RULES if r.removable and r.name not in applied]
+    _table(("rule", "table", "removed"), lines, right=2)
+    _describe(dataset)
+    if json_file is not None:
+        _write_json(json_file, [_fields(r) for r in removals])
+
+
+@data_app.command("import")
+def import_command(
+    kind: Annotated[str, typer.Argument(help="movielens, amazon, amazon-minionerec or table.")],
+    source: Annotated[Path, typer.Argument(help="The folder or file to read.")],
+    out: Out,
+    mapping: Annotated[
+        list[str], typer.Option("--map", help="OURS=THEIRS, for example --map item_id=asin (repeatable; table only).")
+    ] = [],  # noqa: B006 (typer needs a literal; it is never changed)
+    items: Annotated[Path | None, typer.Option(help="The file of items (table only).")] = None,
+    users: Annotated[Path | None, typer.Option(help="The file of users (table only).")] = None,
+    option: Annotated[list[str], typer.Option("--option", help="NAME=VALUE of the importer (repeatable).")] = [],  # noqa: B006
+    force: Force = False,
+) -> None:
+    """Turns public or own data into an llmrec data set."""
+    from llmrec.dataset.importers import IMPORTERS, import_dataset
+
+    options = {name: _scalar(value) for name, value in _pairs(option, "--option").items()}
+    given = {"mapping": _pairs(mapping, "--map"), "items": items, "users": users}
+    options |= {name: value for name, value in given.items() if value}
+    if kind in IMPORTERS:
+        _known(options, IMPORTERS[kind], kind)
+    _free(out, force)
+    dataset = import_dataset(kind, source, **options)
+    dataset.save(out)
+    _describe(dataset)
+
+
+@data_app.command("world")
+def world_command(
+    out: Out,
+    domain: Annotated[str, typer.Option(help="shop, film, music, news, course or social.")] = "shop",
+    language: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    users: Annotated[int, typer.Option(help="How many users.")] = 3000,
+    items: Annotated[int, typer.Option(help="How many items.")] = 300,
+    seed: Annotated[int, typer.Option(help="Everything is drawn from this number.")] = 0,
+    force: Force = False,
+) -> None:
+    """Generates a world with known truth; its data set lies in OUT/dataset."""
+    from llmrec.config import WorldConfig, from_tree
+    from llmrec.dataset.world import generate_world
+
+    tree: dict[str, Any] = {"domain": domain, "language": language, "users": users, "items": items}
+    config = from_tree(WorldConfig, tree, "the command line")
+    _free(out, force)
+    world = generate_world(config, seed)
+    world.save(out)
+    _describe(world.dataset)
+
+
+@data_app.command("split-info")
+def split_info_command(
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="time, leave-last-out or given.")] = "time",
+    valid_fraction: Annotated[float, typer.Option(help="Share of the events in valid (time).")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of the events in test (time).")] = 0.2,
+    json_file: Json = None,
+) -> None:
+    """Prints how a split divides the events, and how many of them belong to users without a training event."""
+    from llmrec.config import DataConfig, from_tree
+    from llmrec.dataset.split import PARTS, make_split
+
+    tree = {"split": split, "valid_fraction": valid_fraction, "test_fraction": test_fraction}
+    config = from_tree(DataConfig, tree, "the command line")
+    made = make_split(_load(folder), config.split, config.valid_fraction, config.test_fraction)
+    counts = made.counts
+    columns = ("events", "users", "events_of_new_users")
+    _table(
+        ("part", "events", "users", "events of new users"),
+        ((part, *(_count(counts.get(f"{part}_{column}")) for column in columns)) for part in PARTS),
+        right=1,
+    )
+    for name, cut in (("valid", made.cut_valid), ("test", made.cut_test)):
+        if cut is not None:
+            typer.echo(f"{name} begins at time {cut}")
+    if json_file is not None:
+        _write_json(json_file, {**counts, "cut_valid": made.cut_valid, "cut_test": made.cut_test})
+
+
+def _load(folder: Path) -> Dataset:
+    from llmrec.dataset.store import MANIFEST, Dataset
+
+    inner = folder / "dataset"  # a world, or the data stage of a run
+    return Dataset.load(inner if not (folder / MANIFEST).exists() and (inner / MANIFEST).exists() else folder)
+
+
+def _free(out: Path, force: bool) -> None:
+    if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} exists already; name a new folder or add --force to replace it.")
+
+
+def _names(text: str | None) -> set[str]:
+    return {name.strip() for name in (text or "").split(",") if name.strip()}
+
+
+def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise ConfigError(f"{flag} {text!r} is not NAME=VALUE; write for example {flag} item_id=asin.")
+        pairs[name.strip()] = value
+    return pairs
+
+
+def _known(options: Iterable[str], importer: Callable[..., object], kind: str) -> None:
+    import inspect
+
+    known = list(inspect.signature(importer).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"Importer {kind} has no option {name!r}; it has: {', '.join(known) or 'none'}.")
+
+
+def _scalar(text: str) -> object:
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text
+
+
+def _describe(dataset: Dataset) -> None:
+    manifest = dataset.manifest
+    counts = ", ".join(f"{number:,} {name}" for name, number in manifest.counts.items() if number)
+    typer.echo(f"{manifest.name}: {counts}; click is {manifest.click}, conversion is {manifest.conversion}.")
+    for note in (manifest.proxy, manifest.terms and f"Terms: {manifest.terms}"):
+        if note:
+            typer.echo(note)
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], right: int) -> None:
+    """Prints a table; column number `right` is set to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="right" if place == right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(value)
+
+
+def _write_json(path: Path, value: object) -> None:
+    from llmrec.files import write_text
+
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
