@@ -1,0 +1,127 @@
+"""The model that SFT starts from: one from the Hub or a folder, or the nano model, pretrained here and cached.
+
+The nano model is cached by everything that decides it (texts, sizes, seed), under LLMREC_CACHE or ~/.cache/llmrec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llmrec.config import RunConfig
+from llmrec.dataset.examples import History
+from llmrec.files import new_folder, sha256_of
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.work import Work
+from llmrec.policy.loading import load_tokenizer, save_causal_lm
+from llmrec.policy.nano import make_nano, train_tokenizer
+from llmrec.progress import console
+from llmrec.seeding import numpy_stream
+from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.tasks import documents
+from llmrec.training.sft import train_lm
+from llmrec.types import State
+
+NANO = "nano"
+TOKENIZER_TEXTS = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Where the base model is: a Hub id or a folder. `nano` tells that it was made here."""
+
+    name: str
+    revision: str | None
+    nano: bool
+
+
+def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
+    """Finds or makes the base model.
+
+    Raises:
+        RunError: the named model cannot be loaded (only its tokenizer is tried here).
+    """
+    if config.model.name != NANO:
+        load_tokenizer(config.model.name, config.model.revision)
+        return Base(config.model.name, config.model.revision, nano=False)
+    states = training_states(config, data)
+    corpus = list(_nano_texts(config, data, states))
+    key = sha256_of(repr(_decides_nano(config)), *corpus)
+    cached = cache_folder() / "nano" / key[:24]
+    if cached.is_dir():
+        console.print(f"[dim]nano model: from the cache ({cached})[/dim]")
+        return Base(str(cached), None, nano=True)
+
+    def build(out: Path, scratch: Path) -> None:
+        tokenizer = train_tokenizer(corpus, config.model.nano_vocabulary)
+        model = make_nano(tokenizer, config.model, config.seed)
+        renderer = make_renderer(config, data, tokenizer)
+        texts = list(documents(data.dataset.item_list, states, renderer))
+        sequences = config.model.nano_pretrain_sequences
+        made = train_lm(
+            model, tokenizer, texts, config.text.max_tokens, sequences, seed=config.seed, out=scratch / "trainer"
+        )
+        save_causal_lm(made.model, tokenizer, out)
+
+    place = work.stage("nano", key, build)
+    with new_folder(cached) as folder:
+        for file in place.iterdir():
+            if file.is_file() and file.name != "stage.json":
+                (folder / file.name).write_bytes(file.read_bytes())
+    return Base(str(cached), None, nano=True)
+
+
+def cache_folder() -> Path:
+    """Where models made here are kept: LLMREC_CACHE, else ~/.cache/llmrec."""
+    return Path(os.environ.get("LLMREC_CACHE") or Path.home() / ".cache" / "llmrec")
+
+
+def make_renderer(config: RunConfig, data: RunData, tokenizer: Any) -> StateRenderer:
+    """The renderer of states for this run and `tokenizer`."""
+    text, manifest = config.text, data.dataset.manifest
+    return StateRenderer(
+        data.dataset.item_list,
+        tokenizer,
+        domain=manifest.domain,
+        language=text.language or manifest.language,
+        max_tokens=text.max_tokens,
+        profile=text.profile,
+        feedback=text.feedback,
+    )
+
+
+def training_states(config: RunConfig, data: RunData) -> list[State]:
+    """For each user of the training period: the last state, and one at a random earlier event."""
+    history = History(data.dataset, config.data.history_events, events=data.split.train)
+    random = numpy_stream(config.seed, "nano", "states")
+    states = []
+    for user in sorted(set(data.split.train["user_id"].to_list())):
+        last = history.state(user, None)
+        states.append(last)
+        if len(last.history) > 2:
+            states.append(history.state(user, last.history[int(random.integers(2, len(last.history)))].time))
+    return states
+
+
+def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterable[str]:
+    """What the tokenizer learns from: item texts, and a sample of states as they will be worded."""
+    manifest = data.dataset.manifest
+    wording = make_wording(
+        data.dataset.item_list,
+        domain=manifest.domain,
+        language=config.text.language or manifest.language,
+        profile=config.text.profile,
+        feedback=config.text.feedback,
+    )
+    per_state = max(1, len(states) // TOKENIZER_TEXTS)
+    yield from documents(data.dataset.item_list, list(islice(states, 0, None, per_state)), wording)
+
+
+def _decides_nano(config: RunConfig) -> dict[str, Any]:
+    tree = config.tree()
+    sizes = {k: v for k, v in tree["model"].items() if k.startswith("nano_")}
+    return {"sizes": sizes, "text": tree["text"], "seed": config.seed, "history": config.data.history_events}

@@ -1,0 +1,113 @@
+"""The SFT stage, and policies put together again from what stages saved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import RunConfig
+from llmrec.dataset.examples import examples
+from llmrec.dataset.split import Part
+from llmrec.dataset.examples import Examples
+from llmrec.files import read_json, write_json
+from llmrec.pipeline.base_model import Base, make_renderer
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
+from llmrec.training.sft import train_sft
+
+
+@dataclass(frozen=True, slots=True)
+class SFTStage:
+    """A finished warm start: `folder` holds the weights (or adapter), the catalogue and the loss curve."""
+
+    folder: Path
+    base: Base
+    curve: list[dict[str, float]]
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether SFT left a LoRA adapter on the base model rather than weights of its own."""
+        return (self.folder / "adapter").is_dir()
+
+
+def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> Examples:
+    """Examples of a part of the split whose targets are the feedback that SFT imitates."""
+    return examples(
+        data.dataset,
+        data.split,
+        part,
+        signal=config.sft.target,
+        history_events=config.data.history_events,
+        limit=limit,
+        seed=config.seed,
+    )
+
+
+def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTStage:
+    """Warm-starts the base model on the training period."""
+    tree = config.tree()
+    key = {
+        "base": [base.name, base.revision],
+        "data": data.dataset.manifest.content_hash,
+        "config": [tree["sft"], tree["text"], tree["data"], tree["model"]["dtype"], config.seed],
+    }
+
+    def build(out: Path, scratch: Path) -> None:
+        tokenizer = load_tokenizer(base.name, base.revision)
+        model = load_causal_lm(base.name, revision=base.revision, dtype=config.model.dtype)
+        renderer = make_renderer(config, data, tokenizer)
+        catalogue = Catalogue.from_titles(
+            data.dataset.items["item_id"].to_list(), renderer.titles, tokenizer, answer_prefix=renderer.answer_prefix
+        )
+        rows = targets(config, data, "train", config.sft.examples)
+        result = train_sft(
+            model,
+            tokenizer,
+            catalogue,
+            renderer,
+            rows.rows,
+            data.dataset.item_list,
+            config.sft,
+            seed=config.seed,
+            out=scratch / "trainer",
+            report_to=config.report_to,
+        )
+        catalogue.save(out / "catalogue")
+        if result.adapter is None:
+            (out / "model").mkdir()
+            save_causal_lm(result.model, tokenizer, out / "model")
+        else:
+            result.adapter.save(out / "adapter")
+        write_json(out / "curve.json", result.curve)
+
+    folder = work.stage("sft", key, build)
+    return SFTStage(folder, base, read_json(folder / "curve.json"))
+
+
+def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePolicy:
+    """The warm-started policy, freshly loaded (an SFT adapter is merged into its base)."""
+    if stage.has_adapter:
+        from peft import PeftModel
+
+        base = load_causal_lm(stage.base.name, revision=stage.base.revision, dtype=config.model.dtype)
+        model: Any = PeftModel.from_pretrained(base, str(stage.folder / "adapter")).merge_and_unload().eval()
+        tokenizer = load_tokenizer(stage.base.name, stage.base.revision)
+    else:
+        model = load_causal_lm(str(stage.folder / "model"), dtype=config.model.dtype)
+        tokenizer = load_tokenizer(str(stage.folder / "model"))
+    catalogue = Catalogue.load(stage.folder / "catalogue")
+    renderer = make_renderer(config, data, tokenizer)
+    return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
+
+
+def with_adapter(config: RunConfig, data: RunData, stage: SFTStage, adapter: Path) -> LanguagePolicy:
+    """The warm-started policy with a PPO adapter merged into it."""
+    from peft import PeftModel
+
+    policy = sft_policy(config, data, stage)
+    model = PeftModel.from_pretrained(policy.model, str(adapter)).merge_and_unload().eval()
+    return LanguagePolicy(model, policy.tokenizer, policy.catalogue, policy.renderer, policy.repeat)

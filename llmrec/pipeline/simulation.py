@@ -1,0 +1,81 @@
+"""The simulator stage: the reward's behaviour models, the judge, and how well each fits held-out events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec.config import RunConfig
+from llmrec.dataset.impressions import Impressions, impressions
+from llmrec.dataset.split import Part
+from llmrec.files import read_json, write_json
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.work import Work
+from llmrec.simulator.behaviour import BehaviourModel, load_behaviour
+from llmrec.simulator.ensemble import Ensemble, fit_reward_and_judge, load_ensemble
+from llmrec.simulator.metrics import fit_report, reliability
+
+RELIABILITY_BINS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Simulators:
+    """What rewards, what judges, and the fit of both on the test period."""
+
+    reward: Ensemble
+    judge: BehaviourModel
+    fit: dict[str, Any]
+
+
+def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
+    """Fits reward and judge on the training period (calibrated on the validation period)."""
+    tree = config.tree()
+    key = {
+        "data": data.dataset.manifest.content_hash,
+        "config": [tree["simulator"], tree["data"], config.seed],
+    }
+
+    def build(out: Path, _: Path) -> None:
+        train, valid, test = (log_of(config, data, part) for part in ("train", "valid", "test"))
+        reward, judge = fit_reward_and_judge(
+            data.dataset, train, seed=config.seed, settings=config.simulator, valid=valid
+        )
+        reward.save(out / "reward")
+        judge.save(out / "judge")
+        fit = {}
+        for name, model in (("reward", reward), ("judge", judge)):
+            fit[name] = fit_report(model, test, train=train, seed=config.seed)
+            fit[name]["reliability"] = reliability(model, test)
+        write_json(out / "fit.json", fit)
+
+    folder = work.stage("simulator", key, build)
+    items = data.dataset.item_list
+    return Simulators(
+        load_ensemble(folder / "reward", items),
+        load_behaviour(folder / "judge", items),
+        read_json(folder / "fit.json"),
+    )
+
+
+def log_of(config: RunConfig, data: RunData, part: Part) -> Impressions:
+    """The impressions of a part of the split, with sampled negatives where none were logged."""
+    return impressions(
+        data.dataset,
+        data.split,
+        part,
+        history_events=config.data.history_events,
+        negatives=config.simulator.negatives,
+        seed=config.seed,
+    )
+
+
+def one_state_per_user(log: Impressions, limit: int, random: np.random.Generator) -> list[int]:
+    """Rows of `log.states`: each user's first state, at most `limit` users drawn at random."""
+    first: dict[str | None, int] = {}
+    for row, user in enumerate(log.user_ids):
+        first.setdefault(user, row)
+    rows = np.array(list(first.values()))
+    return sorted(random.choice(rows, size=min(limit, len(rows)), replace=False).tolist())
