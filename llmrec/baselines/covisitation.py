@@ -19,9 +19,9 @@ from typing import Self
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from llmrec.baselines.base import BATCH, ScoreRecommender, exclude, history_weights, item_counts, positives
+from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
@@ -68,14 +68,14 @@ class Covisitation(ScoreRecommender):
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         self.count_N = item_counts(events, dataset.n_items)
         self.counts_NN = transitions(events, self.count_N, self.settings)
-        self.text_NV = text_vectors(dataset)
+        self.text = TextLikeness(text_vectors(dataset))
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores by the formula, shape (B, N)."""
         weights_BN = history_weights(states, self.n_items, self.settings.history_decay)
         scores_BN = (weights_BN @ self.counts_NN).toarray() + POPULARITY * np.log1p(self.count_N)
         if self.settings.text:
-            scores_BN += self.settings.text * text_scores(weights_BN, self.text_NV)
+            scores_BN += self.settings.text * self.text.sum(weights_BN)
         return np.asarray(scores_BN)
 
     def fit_selected(
@@ -128,30 +128,6 @@ def transitions(events: pl.DataFrame, count_N: FloatArray, settings: Covisitatio
     return sp.csr_matrix(sp.diags(1.0 / (count_N + 1.0)) @ both)
 
 
-def text_vectors(dataset: Dataset) -> sp.csr_matrix:
-    """TF-IDF rows of unit length (N, V) of "title title brand description"; a row of zeros where no term is left.
-
-    Chinese is not written with spaces between words, so there the terms are characters and pairs of them.
-    """
-    columns = dataset.items.select(pl.col("title", "brand", "description").fill_null(""))
-    texts = [f"{title} {title} {brand} {description}" for title, brand, description in columns.iter_rows()]
-    analyzer = "char" if dataset.manifest.language == "zh" else "word"
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, analyzer=analyzer)
-    try:
-        return sp.csr_matrix(vectorizer.fit_transform(texts))
-    except ValueError:  # a handful of items may share no term at all
-        return sp.csr_matrix((len(texts), 1), dtype=np.float64)
-
-
-def text_scores(weights_BN: sp.csr_matrix, text_NV: sp.csr_matrix) -> FloatArray:
-    """The weighted sum of T's rows, (B, N), without ever forming T (N, N)."""
-    norm_N = np.asarray(text_NV.multiply(text_NV).sum(axis=1)).ravel()
-    likeness_BN = ((weights_BN @ text_NV) @ text_NV.T).toarray()
-    own_BN = weights_BN.multiply(norm_N).tocoo()  # the diagonal of T is 0
-    likeness_BN[own_BN.row, own_BN.col] -= own_BN.data
-    return np.asarray(likeness_BN)
-
-
 def _grid_ndcg(
     dataset: Dataset,
     events: pl.DataFrame,
@@ -163,7 +139,7 @@ def _grid_ndcg(
     count_N = item_counts(events, dataset.n_items)
     keys = {option: replace(option, text=0.0, history_decay=0.0) for option in options}
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
-    text_NV = text_vectors(dataset)
+    text = TextLikeness(text_vectors(dataset))
     total = dict.fromkeys(options, 0.0)
     for start in range(0, len(valid), BATCH):
         batch = valid[start : start + BATCH]
@@ -172,7 +148,7 @@ def _grid_ndcg(
         base_BN = exclude(popular_BN, excluded[start : start + BATCH])
         for decay in dict.fromkeys(o.history_decay for o in options):
             weights_BN = history_weights(states, dataset.n_items, decay)
-            text_BN = text_scores(weights_BN, text_NV)
+            text_BN = text.sum(weights_BN)
             for key, counts_NN in counts.items():
                 counted_BN = base_BN + (weights_BN @ counts_NN).toarray()
                 for option in (o for o in options if keys[o] == key and o.history_decay == decay):

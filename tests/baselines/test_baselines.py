@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Random
+from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Random, likeness
 from llmrec.baselines.base import ScoreRecommender, history_weights
+from llmrec.baselines.likeness import text_vectors
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
 from llmrec.types import Example, Interaction, State
@@ -81,6 +82,14 @@ def test_text_likeness_is_the_cosine_and_zero_for_the_item_itself() -> None:
     scores = Covisitation(settings).fit(data, data.events).score([state(2, 0)])[0]
     # Titles that are equal have cosine 1, others share no term; item 4 only has its popularity.
     assert scores == pytest.approx([0.0, 0.5, 0.0, 0.25, 0.001 * math.log(2)])
+
+
+def test_likeness_of_a_large_catalogue_is_that_of_a_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = text_vectors(make(LOG))
+    weights = history_weights([state(0, 3, 0), state()], 5, 0.5)
+    kept = likeness.TextLikeness(vectors).sum(weights)
+    monkeypatch.setattr(likeness, "DENSE_ITEMS", 0)
+    assert likeness.TextLikeness(vectors).sum(weights) == pytest.approx(kept, abs=1e-6)
 
 
 def test_text_works_where_no_term_is_shared() -> None:

@@ -1,0 +1,55 @@
+"""How alike two items' texts are: TF-IDF cosine, without the item itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from llmrec.dataset.store import Dataset
+from llmrec.types import FloatArray
+
+DENSE_ITEMS = 5000
+"""Up to this catalogue size all likenesses are kept (100 MB); above, they are computed for each batch."""
+
+
+class TextLikeness:
+    """T[i, j]: cosine of the TF-IDF vectors of items i and j, 0 on the diagonal.
+
+    Args:
+        text_NV: rows of unit length (or of zeros), sparse (N, V).
+    """
+
+    def __init__(self, text_NV: sp.csr_matrix) -> None:
+        self.text_NV = text_NV
+        self._own_N = np.asarray(text_NV.multiply(text_NV).sum(axis=1)).ravel()
+        self._dense_NN: FloatArray | None = None
+        if text_NV.shape[0] <= DENSE_ITEMS:
+            dense_NN = (text_NV.astype(np.float32) @ text_NV.T.astype(np.float32)).toarray()
+            np.fill_diagonal(dense_NN, 0.0)
+            self._dense_NN = dense_NN
+
+    def sum(self, weights_BN: sp.csr_matrix) -> FloatArray:
+        """The weighted sum of T's rows, dense (B, N)."""
+        if self._dense_NN is not None:
+            return np.asarray(weights_BN.astype(np.float32) @ self._dense_NN)
+        sum_BN = ((weights_BN @ self.text_NV) @ self.text_NV.T).toarray()
+        own_BN = weights_BN.multiply(self._own_N).tocoo()  # what the diagonal of T would add
+        sum_BN[own_BN.row, own_BN.col] -= own_BN.data
+        return np.asarray(sum_BN)
+
+
+def text_vectors(dataset: Dataset) -> sp.csr_matrix:
+    """TF-IDF rows of unit length (N, V) of "title title brand description"; a row of zeros where no term is left.
+
+    Chinese is not written with spaces between words, so there the terms are characters and pairs of them.
+    """
+    columns = dataset.items.select(pl.col("title", "brand", "description").fill_null(""))
+    texts = [f"{title} {title} {brand} {description}" for title, brand, description in columns.iter_rows()]
+    analyzer = "char" if dataset.manifest.language == "zh" else "word"
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, analyzer=analyzer)
+    try:
+        return sp.csr_matrix(vectorizer.fit_transform(texts))
+    except ValueError:  # a handful of items may share no term at all
+        return sp.csr_matrix((len(texts), 1), dtype=np.float64)
