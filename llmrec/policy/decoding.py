@@ -1,0 +1,215 @@
+"""The best items of a state, and independent draws of items, both over legal tokens only.
+
+Decoding walks the prefix tree from branching to branching: forced tokens cost no step, and a prefix that leads to one
+item is finished. Nothing is ever read from a checkpoint's generation configuration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.errors import RequestError
+from llmrec.policy.edges import Edges, require_allowed
+from llmrec.policy.heads import Head, checked_head
+from llmrec.policy.modes import device_of, evaluating
+from llmrec.policy.packing import align
+from llmrec.policy.prefill import PlainPrefill, Prefill, SharedPrefill
+from llmrec.policy.sharing import supports_sharing
+
+
+@dataclass(frozen=True)
+class Samples:
+    """G independent draws for each of B prompts: item indices and log-probabilities under the sampling policy.
+
+    `token_log_prob_BGL` is 0 at forced tokens and after the end; `log_prob_BG` is its sum over tokens.
+    """
+
+    items_BG: Tensor
+    log_prob_BG: Tensor
+    token_log_prob_BGL: Tensor
+
+
+def _walker(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
+    prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
+    shared = supports_sharing(model, prompts.ids_BP.shape[1] + index.max_length)
+    return (SharedPrefill if shared else PlainPrefill)(model, prompts, index)
+
+
+@torch.no_grad()
+def beam_search(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    k: int,
+    index: PrefixIndex,
+    *,
+    beams: int | None = None,
+    exclude: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k best items of each prompt by log pi(item | state), which exclusions prune but never change.
+
+    With `beams` at least the catalogue's size the ranking is exact. The model is in evaluation mode meanwhile.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding.
+        k: items wanted.
+        index: the catalogue's prefix index.
+        beams: width of the search, at least k; 2k and at least 20 by default.
+        exclude: item indices (B, E) padded with -1.
+
+    Returns:
+        Item indices (B, k), best first, and log pi; -1 and -inf where fewer items are allowed.
+
+    Raises:
+        RequestError: k below 1 or above the catalogue's size, or beams below k.
+    """
+    check_k(k, index.n_items)
+    beams = max(2 * k, 20) if beams is None else beams
+    if beams < k:
+        raise RequestError(f"{beams} beams cannot hold {k} items; give at least as many beams as items.")
+    index, head = index.to(device_of(model)), checked_head(model)
+    exclusion = index.exclusion(exclude)
+    with evaluating(model):
+        walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
+        node = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=index.device)
+        users = torch.arange(len(node), device=index.device).unsqueeze(1)
+        score = torch.zeros(node.shape, device=index.device)
+        score = score.masked_fill(~index.is_allowed(node, users, exclusion), -torch.inf)
+        live = torch.isfinite(score) & ~index.is_decided(node)
+        while bool(live.any()):
+            node, score = _extend(walker, head, index, exclusion, node, score, live, min(beams, index.n_items))
+            live = torch.isfinite(score) & ~index.is_decided(node)
+    return _best(index, node, score, k)
+
+
+def _extend(
+    walker: Prefill,
+    head: Head,
+    index: PrefixIndex,
+    exclusion: Exclusion | None,
+    node_BK: Tensor,
+    score_BK: Tensor,
+    live_BK: Tensor,
+    beams: int,
+) -> tuple[Tensor, Tensor]:
+    """Replaces live beams by their children and keeps the best; finished beams compete with the score they have."""
+    user_U, _ = torch.nonzero(live_BK, as_tuple=True)
+    edges = Edges.of(index, user_U, index.settle(node_BK[live_BK]), None)
+    hidden = walker.hidden(edges.user_U, edges.node_U)
+    value_E = score_BK[live_BK][edges.state_E] + edges.log_probs(hidden, head, index, 1.0).to(score_BK.dtype)
+    user_E = user_U[edges.state_E]
+    value_E = value_E.masked_fill(~index.is_allowed(edges.child_E, user_E, exclusion), -torch.inf)
+    count_B = torch.bincount(user_E, minlength=len(node_BK))
+    place_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
+    shape = (len(node_BK), int(count_B.max()))
+    value = score_BK.new_full(shape, -torch.inf).index_put((user_E, place_E), value_E)
+    child = node_BK.new_zeros(shape).index_put((user_E, place_E), edges.child_E)
+    value = torch.cat([score_BK.masked_fill(live_BK, -torch.inf), value], 1)
+    child = torch.cat([node_BK, child], 1)
+    score, kept = value.topk(min(beams, value.shape[1]), dim=1)
+    return child.gather(1, kept), score
+
+
+def _best(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    score, kept = score_BK.topk(min(k, score_BK.shape[1]), dim=1)
+    items = index.item_of(node_BK.gather(1, kept)).masked_fill(~torch.isfinite(score), -1)
+    missing = (0, k - score.shape[1])
+    pad = torch.nn.functional.pad
+    return pad(items, missing, value=-1), pad(score, missing, value=-torch.inf)
+
+
+def check_k(k: int, n_items: int) -> None:
+    """Raises `RequestError` unless 1 <= k <= n_items."""
+    if k < 1:
+        raise RequestError(f"-k {k} asks for no item; ask for at least 1.")
+    if k > n_items:
+        raise RequestError(f"-k {k} is more than the {n_items} items of the catalogue; ask for at most {n_items}.")
+
+
+@torch.no_grad()
+def sample_items(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    draws: int,
+    index: PrefixIndex,
+    *,
+    uniform_BGL: Tensor,
+    exclude: Tensor | None = None,
+    temperature: float = 1.0,
+) -> Samples:
+    """Draws items independently from pi (or pi_F with exclusions) by the inverse distribution function.
+
+    A draw depends on its prompt and its own row of `uniform_BGL`, on nothing else in the batch. The model is in
+    evaluation mode meanwhile.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding.
+        draws: G, draws for each prompt.
+        index: the catalogue's prefix index.
+        uniform_BGL: numbers in [0, 1), one for each token that may be chosen; L at least `index.max_length`.
+        exclude: item indices (B, E) padded with -1.
+        temperature: divides the logits.
+
+    Raises:
+        RequestError: everything is excluded for a user.
+    """
+    index, head = index.to(device_of(model)), checked_head(model)
+    shape = (len(prompt_ids_BP), draws)
+    if uniform_BGL.shape[:2] != shape or uniform_BGL.shape[2] < index.max_length:
+        raise ValueError(f"uniform_BGL is {tuple(uniform_BGL.shape)}, not {(*shape, index.max_length)}.")
+    uniform, exclusion = uniform_BGL.to(index.device), index.exclusion(exclude)
+    node = torch.zeros(shape, dtype=torch.long, device=index.device)
+    require_allowed(_roots(index, len(node), exclusion))
+    log_prob = torch.zeros((*shape, index.max_length), device=index.device)
+    with evaluating(model):
+        walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
+        while bool((live := ~index.is_decided(node)).any()):
+            user, draw = torch.nonzero(live, as_tuple=True)
+            at = index.settle(node[live])
+            level = index.depth_M[at].long()
+            child, chosen = _choose(walker, head, index, exclusion, user, at, uniform[user, draw, level], temperature)
+            node[live] = child
+            log_prob[user, draw, level] = chosen.to(log_prob.dtype)
+    return Samples(index.item_of(node), log_prob.sum(-1), log_prob)
+
+
+def _roots(index: PrefixIndex, users: int, exclusion: Exclusion | None) -> Edges:
+    user = torch.arange(users, device=index.device)
+    return Edges.of(index, user, torch.zeros_like(user), exclusion)
+
+
+def _choose(
+    walker: Prefill,
+    head: Head,
+    index: PrefixIndex,
+    exclusion: Exclusion | None,
+    user_X: Tensor,
+    node_X: Tensor,
+    uniform_X: Tensor,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """One choice of each draw: the child taken and its log-probability. Draws at one prefix share its computation."""
+    key_U, state_X = torch.unique(user_X * index.n_nodes + node_X, return_inverse=True)
+    edges = Edges.of(index, key_U // index.n_nodes, key_U % index.n_nodes, exclusion)
+    child_X = edges.child_E[edges.start_U[state_X]]
+    log_prob_X = torch.zeros_like(uniform_X)
+    open_U = edges.count_U > 1
+    if not bool(open_U.any()):
+        return child_X, log_prob_X
+    choices, open_X = edges.only(open_U), open_U[state_X]
+    hidden = walker.hidden(choices.user_U, choices.node_U)
+    log_prob_E = choices.log_probs(hidden, head, index, temperature)
+    edge = choices.draw(log_prob_E, (open_U.cumsum(0) - 1)[state_X[open_X]], uniform_X[open_X])
+    child_X[open_X] = choices.child_E[edge]
+    log_prob_X[open_X] = log_prob_E[edge].to(log_prob_X.dtype)
+    return child_X, log_prob_X

@@ -1,0 +1,121 @@
+"""Legal continuations of (user, prefix) pairs as one flat list of edges, and the distribution over them.
+
+U pairs, E edges (all children of all pairs, in order, only those that lead to an allowed item).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.errors import RequestError, RunError
+from llmrec.policy.heads import Head
+
+
+@dataclass(frozen=True)
+class Edges:
+    """Edges of U pairs; pair u owns edges start_U[u] .. start_U[u] + count_U[u] - 1, in token order."""
+
+    user_U: Tensor
+    node_U: Tensor
+    count_U: Tensor
+    start_U: Tensor
+    state_E: Tensor
+    child_E: Tensor
+    token_E: Tensor
+
+    @classmethod
+    def of(cls, index: PrefixIndex, user_U: Tensor, node_U: Tensor, exclusion: Exclusion | None) -> Edges:
+        """All edges out of the pairs that lead to an allowed item."""
+        degree = index.degree_M[node_U].long()
+        state = torch.repeat_interleave(torch.arange(len(node_U), device=node_U.device), degree)
+        offset = torch.arange(len(state), device=node_U.device) - (degree.cumsum(0) - degree)[state]
+        child = index.first_child_M[node_U].long()[state] + offset
+        if exclusion is not None:
+            kept = index.is_allowed(child, user_U[state], exclusion)
+            state, child = state[kept], child[kept]
+        count = torch.bincount(state, minlength=len(node_U))
+        start = count.cumsum(0) - count
+        return cls(user_U, node_U, count, start, state, child, index.token_M[child].long())
+
+    def only(self, keep_U: Tensor) -> Edges:
+        """The edges of some pairs (bool (U,))."""
+        kept = keep_U[self.state_E]
+        new_place = keep_U.cumsum(0) - 1
+        count = self.count_U[keep_U]
+        return Edges(
+            self.user_U[keep_U],
+            self.node_U[keep_U],
+            count,
+            count.cumsum(0) - count,
+            new_place[self.state_E[kept]],
+            self.child_E[kept],
+            self.token_E[kept],
+        )
+
+    def log_probs(self, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
+        """Log-probability of every edge among its pair's edges, softmax at `temperature`: (E,), differentiable.
+
+        Raises:
+            RunError: a logit is NaN or infinite.
+        """
+        logits = self._logits(hidden_UH, head, index)
+        if not bool(torch.isfinite(logits).all()):
+            raise RunError(
+                "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
+            )
+        return self.log_softmax(logits / temperature)
+
+    def _logits(self, hidden_UH: Tensor, head: Head, index: PrefixIndex) -> Tensor:
+        """Roots have many children, the same for all users, and deeper prefixes few: they are taken apart."""
+        at_root = (self.node_U == 0)[self.state_E]
+        if not bool(at_root.any()):
+            return head.edge_logits(hidden_UH, self.state_E, self.token_E)
+        root_U = self.node_U == 0
+        first, degree = int(index.first_child_M[0]), int(index.degree_M[0])
+        place_U = root_U.cumsum(0) - 1
+        table = head.logits(hidden_UH[root_U], index.token_M[first : first + degree].long())
+        top = table[place_U[self.state_E[at_root]], self.child_E[at_root] - first]
+        if bool(at_root.all()):
+            return top
+        rest = head.edge_logits(hidden_UH, self.state_E[~at_root], self.token_E[~at_root])
+        out = top.new_zeros(len(self.token_E))
+        return out.masked_scatter(at_root, top).masked_scatter(~at_root, rest)
+
+    def log_softmax(self, value_E: Tensor) -> Tensor:
+        """Log-softmax of edge values within each pair."""
+        top = torch.full((len(self.count_U),), -torch.inf, dtype=value_E.dtype, device=value_E.device)
+        top = top.scatter_reduce(0, self.state_E, value_E.detach(), "amax")
+        centred = value_E - top[self.state_E]
+        return centred - self.sum(centred.exp()).log()[self.state_E]
+
+    def sum(self, value_E: Tensor) -> Tensor:
+        """Sum of edge values within each pair: (U,)."""
+        zero = torch.zeros(len(self.count_U), dtype=value_E.dtype, device=value_E.device)
+        return zero.index_add(0, self.state_E, value_E)
+
+    def find(self, state: Tensor, child: Tensor, index: PrefixIndex) -> Tensor:
+        """Edge of pair `state` to node `child` (same shapes); any edge where there is none."""
+        keys = self.state_E * index.n_nodes + self.child_E
+        return torch.searchsorted(keys, state * index.n_nodes + child).clamp(max=len(keys) - 1)
+
+    def draw(self, log_prob_E: Tensor, state_X: Tensor, uniform_X: Tensor) -> Tensor:
+        """Inverse distribution function: for each draw the edge of its pair at its number in [0, 1): (X,)."""
+        mass = log_prob_E.double().exp().cumsum(0)
+        first, last = self.start_U[state_X], (self.start_U + self.count_U - 1)[state_X]
+        base = torch.where(first > 0, mass[(first - 1).clamp(min=0)], 0.0)
+        edge = torch.searchsorted(mass, base + uniform_X.double() * (mass[last] - base), right=True)
+        return torch.minimum(torch.maximum(edge, first), last)
+
+
+def require_allowed(edges: Edges) -> None:
+    """Raises `RequestError` where a user's root has no edge left."""
+    empty = (edges.node_U == 0) & (edges.count_U == 0)
+    if bool(empty.any()):
+        user = int(edges.user_U[empty][0])
+        raise RequestError(
+            f"All items are excluded for state number {user}; allow some, for example by allowing repeats."
+        )

@@ -1,0 +1,113 @@
+"""The output head, computed only for the tokens that are needed.
+
+A sliced head must do again what the model's own forward does after its linear layer: bias, logit scale and soft cap.
+What it does is read off the configuration and then checked once against the model's own logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmrec.errors import RunError
+from llmrec.policy.modes import base_model, evaluating, flags
+from llmrec.seeding import torch_stream
+
+
+class Head:
+    """The output head of one causal language model; make it anew for each use, it holds no copy of weights."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = base_model(model)
+        self.module = self.model.get_output_embeddings()
+        self.scale, self.cap = _scale_and_cap(self.model)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows of the weight can be taken (no LoRA, hook or shard on the head)."""
+        module = self.module
+        hooked = module._forward_hooks or module._forward_pre_hooks if isinstance(module, nn.Module) else True
+        return type(module) is nn.Linear and not hooked and module.weight.dim() == 2 and type(module.weight) in _PLAIN
+
+    def logits(self, hidden_UH: Tensor, token_R: Tensor) -> Tensor:
+        """Logits of tokens `token_R` at each hidden state: (U, R), float32 (float64 for a float64 model)."""
+        if self.is_plain:
+            weight = self.module.weight[token_R]
+            bias = None if self.module.bias is None else self.module.bias[token_R]
+            out = nn.functional.linear(hidden_UH.to(weight), weight, bias)
+        else:
+            out = self.module(hidden_UH)[:, token_R]
+        return self._finish(out)
+
+    def edge_logits(self, hidden_UH: Tensor, state_E: Tensor, token_E: Tensor) -> Tensor:
+        """Logit of token `token_E[e]` at hidden state `state_E[e]`: (E,).
+
+        Either one product with the union of tokens or one dot product an edge, whichever reads less.
+        """
+        token_R, place_E = torch.unique(token_E, return_inverse=True)
+        n_edges, width = len(token_E), hidden_UH.shape[-1]
+        if self.is_plain and n_edges * 16 < len(hidden_UH) * len(token_R) and n_edges * width < 2**26:
+            wide = torch.promote_types(hidden_UH.dtype, torch.float32)
+            out = (hidden_UH[state_E].to(wide) * self.module.weight[token_E].to(wide)).sum(-1)
+            if self.module.bias is not None:
+                out = out + self.module.bias[token_E].to(wide)
+            return self._finish(out)
+        return self.logits(hidden_UH, token_R)[state_E, place_E]
+
+    def _finish(self, logits: Tensor) -> Tensor:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+
+_PLAIN = (nn.Parameter, Tensor)
+
+
+def checked_head(model: Any) -> Head:
+    """The head of `model`, compared once with the logits of the model's own forward.
+
+    Raises:
+        RunError: they differ, so the model does something to its logits that this library does not know.
+    """
+    head = Head(model)
+    known = flags(head.model)
+    key = f"head {type(head.module).__name__} {head.scale} {head.cap}"
+    if key not in known:
+        known[key] = _agrees(head)
+    if not known[key]:
+        raise RunError(
+            f"The output head of {type(head.model).__name__} changes its logits in a way that llmrec does not know; "
+            "use another model or report this one."
+        )
+    return head
+
+
+def _agrees(head: Head) -> bool:
+    model = head.model
+    device = model.get_input_embeddings().weight.device
+    rows = model.get_input_embeddings().weight.shape[0] or model.config.get_text_config().vocab_size
+    ids = torch.randint(rows, (1, 6), generator=torch_stream(0, "policy", "head")).to(device)
+    token_R = torch.randint(rows, (min(rows, 64),), generator=torch_stream(1, "policy", "head")).to(device)
+    with torch.no_grad(), evaluating(model):
+        out = model(input_ids=ids, use_cache=False)
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        theirs, ours = out.logits[0, :, token_R].float(), head.logits(hidden[0], token_R).float()
+    if not bool(torch.isfinite(theirs).all()):
+        return True  # broken weights are told apart from an unknown head where the logits are used
+    tolerance = 1e-3 if out.logits.dtype in (torch.float32, torch.float64) else 0.05
+    return float((theirs - ours).norm()) <= tolerance * float(theirs.norm()) + 1e-6
+
+
+def _scale_and_cap(model: Any) -> tuple[float, float | None]:
+    config = model.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name)), cap
+    scaling = getattr(config, "logits_scaling", None)
+    if scaling is None:
+        return 1.0, cap
+    return (float(scaling) if config.model_type == "hyperclovax" else 1.0 / float(scaling)), cap

@@ -1,0 +1,170 @@
+"""The policy as the rest of the library sees it: states in, items and log-probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
+from llmrec.policy.modes import device_of
+from llmrec.policy.scoring import score_items
+from llmrec.progress import Bar
+from llmrec.seeding import torch_stream
+from llmrec.types import IntArray, Slate, State
+
+
+class Renderer(Protocol):
+    """Turns a state into the token ids of its prompt."""
+
+    def token_ids(self, state: State) -> list[int]:
+        """Prompt tokens, ending right before the answer's first token."""
+        ...
+
+
+class LanguagePolicy:
+    """A causal language model as a distribution pi(item | state) over a closed catalogue.
+
+    Attributes:
+        model: a Hugging Face or PEFT causal language model.
+        tokenizer: its tokenizer.
+        catalogue: the items.
+        renderer: state to prompt.
+        repeat: whether items of the history may be recommended again.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        catalogue: Catalogue,
+        renderer: Renderer,
+        repeat: Literal["allow", "exclude"] = "exclude",
+    ) -> None:
+        self.model, self.tokenizer, self.catalogue = model, tokenizer, catalogue
+        self.renderer, self.repeat = renderer, repeat
+        self.index = catalogue.index.to(device_of(model))
+
+    def encode(self, states: Sequence[State]) -> tuple[Tensor, Tensor]:
+        """Prompt token ids and mask, (B, P) int64, padded on the left, on the model's device."""
+        return self._pad([self.renderer.token_ids(state) for state in states])
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id
+        ids = np.full((len(rows), width), 0 if pad is None else pad, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for b, row in enumerate(rows):
+            ids[b, width - len(row) :], mask[b, width - len(row) :] = row, 1
+        device = device_of(self.model)
+        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+    def exclude(self, states: Sequence[State], seen: Sequence[IntArray] | None = None) -> Tensor:
+        """Items of each state, and of `seen` beside it, as (B, E) item indices padded with -1."""
+        rows = [np.asarray(state.seen(), dtype=np.int64) for state in states]
+        if seen is not None:
+            rows = [np.union1d(a, np.asarray(b, dtype=np.int64)) for a, b in zip(rows, seen, strict=True)]
+        out = np.full((len(rows), max((len(row) for row in rows), default=0)), -1, dtype=np.int64)
+        for b, row in enumerate(rows):
+            out[b, : len(row)] = row
+        return torch.from_numpy(out)
+
+    def _excluded(
+        self, states: Sequence[State], seen: Sequence[IntArray] | None, exclude_seen: bool | None
+    ) -> Tensor | None:
+        wanted = self.repeat == "exclude" if exclude_seen is None else exclude_seen
+        return self.exclude(states, seen) if wanted else None
+
+    def _batches(self, states: Sequence[State], size: int) -> list[tuple[list[int], Tensor, Tensor]]:
+        """Batches of states of like length: which states, their ids and mask."""
+        rows = [self.renderer.token_ids(state) for state in states]
+        order = sorted(range(len(rows)), key=lambda b: -len(rows[b]))
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        return [(part, *self._pad([rows[b] for b in part])) for part in parts]
+
+    @torch.no_grad()  # not inference_mode: tensors that layers cache meanwhile must stay fit for training
+    def recommend(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        beams: int | None = None,
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        batch_size: int = 64,
+    ) -> list[Slate]:
+        """The k best items of each state by log pi, by beam search.
+
+        Args:
+            states: what to recommend for.
+            k: items wanted; a slate is shorter where fewer items are allowed.
+            beams: width of the search; wider is slower and never worse on the whole.
+            exclude_seen: leave out seen items; by default as `repeat` says.
+            seen: all items each user has seen, beside those in the state.
+            batch_size: states decoded at once.
+
+        Raises:
+            RequestError: k below 1 or above the catalogue's size.
+        """
+        check_k(k, len(self.catalogue))
+        exclude = self._excluded(states, seen, exclude_seen)
+        slates: list[Slate] = [Slate((), ())] * len(states)
+        with Bar("recommend", len(states)) as bar:
+            for part, ids, mask in self._batches(states, batch_size):
+                left_out = None if exclude is None else exclude[part]
+                items, log_probs = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=left_out)
+                for b, items_K, log_probs_K in zip(part, items.tolist(), log_probs.tolist(), strict=True):
+                    found = sum(item >= 0 for item in items_K)
+                    slates[b] = Slate(tuple(items_K[:found]), tuple(log_probs_K[:found]))
+                bar.advance(len(part))
+        return slates
+
+    def sample(
+        self,
+        states: Sequence[State],
+        draws: int,
+        *,
+        seed: int,
+        name: tuple[object, ...] = (),
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+    ) -> Samples:
+        """Independent draws from pi_F, F leaving out seen items as `exclude_seen` (by default `repeat`) says.
+
+        The draws depend on the states, their order and the stream (`seed`, `name`), not on `batch_size`.
+        """
+        exclude = self._excluded(states, seen, exclude_seen)
+        shape = (len(states), draws, self.index.max_length)
+        uniform = torch.rand(shape, generator=torch_stream(seed, "policy", "sample", *name), dtype=torch.float64)
+        device = self.index.device
+        items = torch.zeros(shape[:2], dtype=torch.long, device=device)
+        token_log_prob = torch.zeros(shape, device=device)
+        for part, ids, mask in self._batches(states, batch_size):
+            left_out = None if exclude is None else exclude[part]
+            drawn = sample_items(
+                self.model,
+                ids,
+                mask,
+                draws,
+                self.index,
+                uniform_BGL=uniform[part],
+                exclude=left_out,
+                temperature=temperature,
+            )
+            items[part], token_log_prob[part] = drawn.items_BG, drawn.token_log_prob_BGL
+        return Samples(items, token_log_prob.sum(-1), token_log_prob)
+
+    def log_prob(
+        self, states: Sequence[State], items_BG: Tensor, *, exclude_seen: bool = False, temperature: float = 1.0
+    ) -> Tensor:
+        """log pi(item | state), (B, G), differentiable; with `exclude_seen` log pi_F, as `sample` draws."""
+        ids, mask = self.encode(states)
+        exclude = self.exclude(states) if exclude_seen else None
+        scores = score_items(self.model, ids, mask, items_BG, self.index, exclude=exclude, temperature=temperature)
+        return scores.item_log_prob_BG

@@ -1,0 +1,43 @@
+"""Small things that every use of a loaded model needs: unwrap it, put it in evaluation mode, remember trials."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+FLAGS = "_llmrec_trials"
+
+
+def base_model(model: Any) -> Any:
+    """The Hugging Face model inside a PEFT model (adapters stay active in its layers), or `model` itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def device_of(model: Any) -> torch.device:
+    """Where input ids go."""
+    device: torch.device = base_model(model).get_input_embeddings().weight.device
+    return device
+
+
+def flags(model: Any) -> dict[str, bool]:
+    """Outcomes of trials made on this model, kept on the model itself."""
+    if not hasattr(model, FLAGS):
+        setattr(model, FLAGS, {})
+    known: dict[str, bool] = getattr(model, FLAGS)
+    return known
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode (no dropout, no gradient checkpointing) inside, each module's own mode again after."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,153 @@
+"""Hidden states at (user, prefix) pairs, in two ways that give the same numbers.
+
+*Plain*: one row for each longest prefix, the prompt repeated in each; right for any causal architecture.
+*Packed*: one row a user, its prompt once and then every needed prefix node once as a slot; needs `sharing`.
+
+A pair's hidden state is the one that predicts the next token after the user's prompt and the node's tokens.
+Rows are padded on the right, so that in a causal model padding can never reach a token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.masks import ancestry, for_model
+from llmrec.policy.modes import base_model
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts padded on the right: token ids (0 at padding) and token counts."""
+
+    ids_BP: Tensor
+    length_B: Tensor
+
+    @property
+    def valid_BP(self) -> Tensor:
+        """Which places hold a token."""
+        return torch.arange(self.ids_BP.shape[1], device=self.ids_BP.device) < self.length_B.unsqueeze(1)
+
+    def rows(self, row_U: Tensor) -> Prompts:
+        """The prompts of some users."""
+        return Prompts(self.ids_BP[row_U], self.length_B[row_U])
+
+
+def align(prompt_ids_BP: Tensor, prompt_mask_BP: Tensor) -> Prompts:
+    """Moves the tokens of each prompt to the left of its row and cuts the padding that all rows share.
+
+    Raises:
+        ValueError: a prompt has no token.
+    """
+    valid = prompt_mask_BP.bool()
+    length = valid.sum(-1)
+    if not bool((length > 0).all()):
+        raise ValueError("A prompt is empty; every prompt needs at least one token.")
+    order = torch.argsort((~valid).to(torch.int8), dim=-1, stable=True)[:, : int(length.max())]
+    ids = prompt_ids_BP.gather(1, order)
+    return Prompts(ids.masked_fill(~valid.gather(1, order), 0), length)
+
+
+def run_decoder(model: Any, **inputs: Any) -> Tensor:
+    """Last hidden states (rows, places, H) of the decoder, with nothing taken from a generation configuration."""
+    out: Tensor = base_model(model).get_decoder()(**inputs).last_hidden_state
+    return out
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Nodes of each user in one row: (B, S), -1 at padding, sorted; and where a pair's node is."""
+
+    node_BS: Tensor
+    key_X: Tensor
+    start_B: Tensor
+    n_nodes: int
+
+    @classmethod
+    def of(
+        cls, index: PrefixIndex, user_U: Tensor, node_U: Tensor, users: int, done_X: Tensor | None = None
+    ) -> Slots:
+        """Slots for the pairs' nodes and all their ancestors (the root has none), without those in `done_X`."""
+        low, _ = index.range_of(node_U)
+        path_UL = index.path_NL[low].long()
+        on_way = torch.arange(path_UL.shape[1], device=node_U.device) < index.depth_M[node_U].unsqueeze(1)
+        keys = torch.unique((user_U.unsqueeze(1) * index.n_nodes + path_UL)[on_way])
+        if done_X is not None:
+            keys = keys[~torch.isin(keys, done_X)]
+        user, node = keys // index.n_nodes, keys % index.n_nodes
+        count = torch.bincount(user, minlength=users)
+        start = count.cumsum(0) - count
+        width = int(count.max()) if len(keys) else 0
+        slots = torch.full((users, width), -1, dtype=torch.long, device=node_U.device)
+        slots[user, torch.arange(len(keys), device=node_U.device) - start[user]] = node
+        return cls(slots, keys, start, index.n_nodes)
+
+    def place(self, user_U: Tensor, node_U: Tensor) -> Tensor:
+        """Place in its row of each pair's node, which must be there."""
+        return torch.searchsorted(self.key_X, user_U * self.n_nodes + node_U) - self.start_B[user_U]
+
+    def tokens(self, index: PrefixIndex) -> Tensor:
+        """Token ids to feed: (B, S)."""
+        return index.token_M[self.node_BS.clamp(min=0)].long().clamp(min=0)
+
+    def positions(self, index: PrefixIndex, prompts: Prompts) -> Tensor:
+        """Positions of the slots: (B, S)."""
+        return prompts.length_B.unsqueeze(1) + index.depth_M[self.node_BS.clamp(min=0)].long().clamp(min=1) - 1
+
+
+def packed_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> Tensor:
+    """Hidden states (U, H) of pairs by one forward with one row a user; differentiable."""
+    inner = base_model(model)
+    users, width = prompts.ids_BP.shape
+    slots = Slots.of(index, user_U, node_U, users)
+    ids = torch.cat([prompts.ids_BP, slots.tokens(index)], 1)
+    prompt_positions = torch.arange(width, device=ids.device).expand(users, width)
+    positions = torch.cat([prompt_positions, slots.positions(index, prompts)], 1)
+    seen = ids.new_zeros((users, ids.shape[1], ids.shape[1]), dtype=torch.bool)
+    valid = prompts.valid_BP
+    causal = torch.ones((width, width), dtype=torch.bool, device=ids.device).tril()
+    seen[:, :width, :width] = causal & valid.unsqueeze(1)
+    seen[:, width:, :width] = valid.unsqueeze(1)
+    seen[:, width:, width:] = ancestry(index, slots.node_BS, slots.node_BS)
+    dtype = inner.get_input_embeddings().weight.dtype
+    mask = for_model(inner, seen, positions, positions, dtype)
+    hidden = run_decoder(inner, input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    place = torch.where(node_U == 0, prompts.length_B[user_U] - 1, width)
+    deeper = node_U > 0
+    place = place.masked_scatter(deeper, width + slots.place(user_U[deeper], node_U[deeper]))
+    return hidden[user_U, place]
+
+
+def plain_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> Tensor:
+    """Hidden states (U, H) of pairs by one forward with a row for each longest prefix; differentiable."""
+    order, row_U = _longest(index, user_U, node_U)
+    user_R, node_R = user_U[order], node_U[order]
+    own = prompts.rows(user_R)
+    low, _ = index.range_of(node_R)
+    depth = index.depth_M[node_R].long()
+    path = index.path_NL[low][:, : int(depth.max())].long()
+    width = own.ids_BP.shape[1]
+    ids = torch.nn.functional.pad(own.ids_BP, (0, path.shape[1]))
+    row, level = torch.nonzero(torch.arange(path.shape[1], device=ids.device) < depth.unsqueeze(1), as_tuple=True)
+    ids[row, own.length_B[row] + level] = index.token_M[path[row, level]].long()
+    ids = ids[:, : min(int((own.length_B + depth).max()), width + path.shape[1])]
+    hidden = run_decoder(model, input_ids=ids, use_cache=False)
+    return hidden[row_U, prompts.length_B[user_U] - 1 + index.depth_M[node_U].long()]
+
+
+def _longest(index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs that begin no other pair of their user, and for every pair the place there of one that it begins."""
+    low, high = index.range_of(node_U)
+    depth = index.depth_M[node_U].long()
+    key = (user_U * (index.n_items + 1) + low) * (index.max_length + 1) + depth
+    order = torch.argsort(key)  # by user, then first row, then depth: a walk through each user's tree
+    user, low, high = user_U[order], low[order], high[order]
+    ends = torch.ones_like(user, dtype=torch.bool)
+    ends[:-1] = (user[1:] != user[:-1]) | (low[1:] >= high[:-1])
+    row = torch.empty_like(user)
+    row[order] = ends.cumsum(0) - ends.long()  # the next end in the walk lies below the pair
+    return order[ends], row

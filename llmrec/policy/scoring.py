@@ -1,0 +1,161 @@
+"""log pi(item | state), exactly: a softmax over the legal tokens of each step, which sums to 1 over the catalogue.
+
+With exclusions the distribution is pi_F: tokens that lead to no allowed item are masked and each step renormalised.
+It sums to 1 over the allowed items, but it is not pi conditioned on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.policy.edges import Edges, require_allowed
+from llmrec.policy.heads import checked_head
+from llmrec.policy.modes import device_of
+from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden
+from llmrec.policy.sharing import supports_sharing
+
+Path = Literal["auto", "packed", "plain"]
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Scores of G items for each of B prompts, token by token.
+
+    Attributes:
+        log_prob_BGL: float32 (float64 for a float64 model); 0 at forced tokens and after the end; -inf where the
+            item is excluded.
+        entropy_BGL: entropy over the legal tokens in nats; 0 at forced tokens and after the end.
+        choice_BGL: whether the step had more than one legal token.
+        hidden_BGLH: the hidden state that predicts token l, at l = 0 and wherever there is a choice; 0 elsewhere.
+        edges: the legal continuations of every distinct (user, prefix), once.
+        edge_log_prob_E: their log-probabilities.
+        state_BGL: which of those prefixes a token was chosen at; -1 where it was forced.
+    """
+
+    log_prob_BGL: Tensor
+    entropy_BGL: Tensor
+    choice_BGL: Tensor
+    hidden_BGLH: Tensor
+    edges: Edges
+    edge_log_prob_E: Tensor
+    state_BGL: Tensor
+
+    @property
+    def item_log_prob_BG(self) -> Tensor:
+        """log pi(item | state): (B, G)."""
+        return self.log_prob_BGL.sum(-1)
+
+    @property
+    def child_log_prob_BGLC(self) -> Tensor:
+        """Log-probabilities of all legal tokens of each step; 0 at illegal places (see `child_legal_BGLC`)."""
+        table = self.edge_log_prob_E.new_zeros((len(self.edges.count_U) + 1, self._widest()))
+        place = torch.arange(len(self.edges.state_E), device=table.device) - self.edges.start_U[self.edges.state_E]
+        return table.index_put((self.edges.state_E, place), self.edge_log_prob_E)[self.state_BGL]
+
+    @property
+    def child_legal_BGLC(self) -> Tensor:
+        """Which places of `child_log_prob_BGLC` hold a legal token; none at forced tokens."""
+        place = torch.arange(self._widest(), device=self.state_BGL.device)
+        count = torch.nn.functional.pad(self.edges.count_U, (0, 1))
+        return place < count[self.state_BGL].unsqueeze(-1)
+
+    def _widest(self) -> int:
+        return int(self.edges.count_U.max()) if len(self.edges.count_U) else 0
+
+    def spread(self, value_U: Tensor) -> Tensor:
+        """Values of prefixes laid out by token: (B, G, L), 0 at forced tokens and after the end."""
+        return torch.nn.functional.pad(value_U, (0, 1))[self.state_BGL]
+
+
+def score_items(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    items_BG: Tensor,
+    index: PrefixIndex,
+    *,
+    exclude: Tensor | None = None,
+    temperature: float = 1.0,
+    path: Path = "auto",
+) -> TokenScores:
+    """Scores items under pi (or pi_F), differentiably in the model's parameters.
+
+    Equal prefixes of a user's items are computed once; the head is computed for legal tokens only, and nothing is
+    computed below a prefix that leads to one item.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model, in whatever mode it is.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding (on either side).
+        items_BG: item indices; may repeat.
+        index: the catalogue's prefix index.
+        exclude: item indices (B, E) padded with -1, which turns pi into pi_F; an excluded item scores -inf.
+        temperature: divides the logits.
+        path: "packed" (one row a prompt), "plain" (one row an item) or "auto" (packed where the model allows it).
+
+    Raises:
+        RequestError: everything is excluded for a user.
+        RunError: logits are not finite, or the model's head is of an unknown kind.
+    """
+    device = device_of(model)
+    index, items_BG = index.to(device), items_BG.to(device)
+    prompts = align(prompt_ids_BP.to(device), prompt_mask_BP.to(device))
+    head = checked_head(model)
+    before_BGL, after_BGL = index.prefixes(items_BG)
+    exclusion = index.exclusion(exclude)
+    edges, state_BGL = _states(index, before_BGL, exclusion)
+    hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
+    edge_log_prob = edges.log_probs(hidden_UH, head, index, temperature)
+    at = state_BGL >= 0
+    edge = edges.find(state_BGL.clamp(min=0), after_BGL.clamp(min=0), index)
+    user_BGL = torch.arange(len(items_BG), device=device).view(-1, 1, 1).expand_as(after_BGL)
+    allowed = (after_BGL < 0) | index.is_allowed(after_BGL.clamp(min=0), user_BGL, exclusion)
+    log_prob = torch.where(at, edge_log_prob[edge], 0.0).masked_fill(~allowed, -torch.inf)
+    entropy_U = -edges.sum(edge_log_prob.exp() * edge_log_prob)
+    choice = at & (torch.nn.functional.pad(edges.count_U, (0, 1))[state_BGL] > 1)
+    return TokenScores(
+        log_prob,
+        torch.nn.functional.pad(entropy_U, (0, 1))[state_BGL],
+        choice,
+        torch.nn.functional.pad(hidden_UH, (0, 0, 0, 1))[state_BGL],
+        edges,
+        edge_log_prob,
+        state_BGL,
+    )
+
+
+def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Exclusion | None) -> tuple[Edges, Tensor]:
+    """Distinct (user, prefix) pairs at which something is chosen, all roots included, and each token's pair."""
+    users = torch.arange(len(before_BGL), device=before_BGL.device).view(-1, 1, 1).expand_as(before_BGL)
+    key = torch.where(before_BGL >= 0, users * index.n_nodes + before_BGL, 0)
+    branching = (before_BGL >= 0) & (index.degree_M[before_BGL.clamp(min=0)] > 1)
+    branching[..., 0] = True
+    key_U = torch.unique(key[branching])
+    edges = Edges.of(index, key_U // index.n_nodes, key_U % index.n_nodes, exclusion)
+    require_allowed(edges)
+    # under pi_F a prefix may have one allowed continuation left, or none below an excluded item
+    kept = (edges.count_U > 1) | (edges.node_U == 0)
+    number = torch.where(kept, kept.cumsum(0) - 1, -1)
+    state = number[torch.searchsorted(key_U, key).clamp(max=len(key_U) - 1)]
+    return edges.only(kept), torch.where(branching, state, -1)
+
+
+def _hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor, path: Path) -> Tensor:
+    length = prompts.ids_BP.shape[1] + index.max_length
+    packed = supports_sharing(model, length) if path == "auto" else path == "packed"
+    return (packed_hidden if packed else plain_hidden)(model, prompts, index, user_U, node_U)
+
+
+def exact_kl_BGL(scores: TokenScores, reference: TokenScores) -> Tensor:
+    """KL(pi(. | prefix) || reference(. | prefix)) over the legal tokens of each step: (B, G, L), in nats.
+
+    Summed over the tokens of items drawn from pi, its expectation is KL(pi || reference) over items. Both scores
+    must be of the same prompts, items and exclusions. Differentiable in both.
+    """
+    difference = scores.edge_log_prob_E - reference.edge_log_prob_E
+    return scores.spread(scores.edges.sum(scores.edge_log_prob_E.exp() * difference))

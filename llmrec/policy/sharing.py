@@ -1,0 +1,98 @@
+"""Whether a model may share one prompt between many items in one row: tried on the loaded model, told by the numbers.
+
+Recurrent and convolutional layers, position schemes that ignore `position_ids` and attention kernels without 4-D
+masks fail or are silently wrong; the plain path serves those.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.masks import window_of
+from llmrec.policy.modes import base_model, device_of, evaluating, flags
+from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden
+from llmrec.policy.prefill import SharedPrefill
+from llmrec.seeding import numpy_stream
+
+_ATTENTION = ("full_attention", "sliding_attention")
+_TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+_SHORT = 14
+
+
+def supports_sharing(model: Any, length: int | None = None) -> bool:
+    """Whether packed scoring and tree decoding equal the plain way on this model.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        length: longest sequence (prompt and item, in tokens) to be run. A sliding window that is shorter is tried
+            too, with a prompt longer than the window.
+
+    Returns:
+        The outcome of a small trial, remembered on the model for its dtype and attention implementation.
+    """
+    inner = base_model(model)
+    window = window_of(inner)
+    beyond = window is not None and (length is None or length > window)
+    weight = inner.get_input_embeddings().weight
+    config = inner.config.get_text_config()
+    key = f"sharing {weight.dtype} {config._attn_implementation} {weight.device.type} {'windowed' if beyond else ''}"
+    known = flags(inner)
+    if key not in known:
+        tokens = _SHORT if not beyond or window is None else max(_SHORT, window + 4)
+        known[key] = _allowed(config) and _trial(inner, tokens)
+    return known[key]
+
+
+def _allowed(config: Any) -> bool:
+    kinds = getattr(config, "layer_types", None) or ()
+    return config._attn_implementation in ("sdpa", "eager") and all(kind in _ATTENTION for kind in kinds)
+
+
+def _trial(model: Any, tokens: int) -> bool:
+    index, prompts, user_U, node_U = _material(model, tokens)
+    tolerance = _TOLERANCE.get(model.get_input_embeddings().weight.dtype, 0.0)
+    try:
+        with torch.no_grad(), evaluating(model):
+            plain = plain_hidden(model, prompts, index, user_U, node_U)
+            packed = packed_hidden(model, prompts, index, user_U, node_U)
+            tree = _tree(model, prompts, index, user_U, node_U)
+    except Exception:  # whatever an unknown architecture raises, the answer is no
+        return False
+    return _near(packed, plain, tolerance) and _near(tree, plain, tolerance)
+
+
+def _material(model: Any, tokens: int) -> tuple[PrefixIndex, Prompts, Tensor, Tensor]:
+    """Two prompts of unequal length, six ragged items and all their prefixes as pairs."""
+    random, device = numpy_stream(0, "policy", "sharing"), device_of(model)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    names = random.choice(vocabulary, size=6, replace=False)
+    rows = np.array([[0, 1, 2, 3], [0, 1, 4, 3], [0, 5, 3, -1], [4, 1, 2, 3], [4, 3, -1, -1], [5, 0, 3, -1]])
+    table = np.where(rows >= 0, names[rows], -1)
+    index = PrefixIndex.from_tokens(table, (rows >= 0).sum(1)).to(device)
+    ids = torch.from_numpy(random.integers(0, vocabulary, size=(2, tokens)))
+    length = torch.tensor([tokens, tokens - 5])
+    ids = ids.masked_fill(torch.arange(tokens) >= length.unsqueeze(1), 0)
+    node = torch.nonzero(index.degree_M > 0).squeeze(1)
+    user = torch.arange(2, device=device).repeat_interleave(len(node))
+    return index, Prompts(ids.to(device), length.to(device)), user, node.repeat(2)
+
+
+def _tree(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> Tensor:
+    """The same hidden states by prefill and one step for each depth."""
+    walker = SharedPrefill(model, prompts, index)
+    parts, places = [], []
+    for depth in range(int(index.depth_M[node_U].max()) + 1):
+        there = torch.nonzero(index.depth_M[node_U] == depth).squeeze(1)
+        parts.append(walker.hidden(user_U[there], node_U[there]))
+        places.append(there)
+    return torch.cat(parts)[torch.argsort(torch.cat(places))]
+
+
+def _near(ours: Tensor, reference: Tensor, tolerance: float) -> bool:
+    error = (ours - reference).float().norm(dim=-1)
+    return bool((error <= tolerance * reference.float().norm(dim=-1) + 1e-9).all())
