@@ -1,0 +1,43 @@
+"""Importers: public or own data sets from files at hand, one module a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmrec.dataset.importers.amazon import import_amazon
+from llmrec.dataset.importers.minionerec import import_minionerec
+from llmrec.dataset.importers.movielens import import_movielens
+from llmrec.dataset.importers.table import import_table
+from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError, DataError
+
+__all__ = ["IMPORTERS", "import_amazon", "import_dataset", "import_minionerec", "import_movielens", "import_table"]
+
+IMPORTERS: dict[str, Callable[..., Dataset]] = {
+    "movielens": import_movielens,
+    "amazon": import_amazon,
+    "amazon-minionerec": import_minionerec,
+    "table": import_table,
+}
+
+
+def import_dataset(kind: str, source: Path | str, **options: Any) -> Dataset:
+    """Imports the files at `source` (a folder or file) by the importer called `kind`.
+
+    Args:
+        kind: A key of `IMPORTERS`.
+        source: Where the files are.
+        options: Passed on to the importer; see its own arguments.
+
+    Raises:
+        ConfigError: `kind` is unknown.
+        DataError: The files are missing or cannot be used.
+    """
+    if kind not in IMPORTERS:
+        raise ConfigError(f"Importer {kind!r} is unknown; choose one of {', '.join(IMPORTERS)}.")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(f"{path} does not exist; give the folder or file that holds the {kind} data.")
+    return IMPORTERS[kind](path, **options)
