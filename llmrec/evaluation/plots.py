@@ -1,0 +1,174 @@
+"""The figures of a report, each an `<svg>` element: training curves, reliability, comparison of systems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from llmrec.errors import RequestError
+from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, panels, style, to_svg
+from llmrec.evaluation.table import Comparison
+from llmrec.types import FloatArray
+
+Curve = Sequence[Mapping[str, float]]
+"""One entry a logging step: "step" and any figures."""
+
+PPO_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Reward", ("reward",)),
+    ("Expected clicks and conversions", ("click", "conversion")),
+    ("KL from the SFT policy (nats)", ("kl",)),
+    ("Entropy (nats)", ("entropy",)),
+    ("Value loss", ("value_loss",)),
+    ("Share of clipped ratios", ("clip_fraction",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """Predicted against observed rates in bins of equal count: shapes (J,); `count_J` events in each."""
+
+    predicted_J: FloatArray
+    observed_J: FloatArray
+    count_J: FloatArray
+
+
+def reliability_bins(probability_M: FloatArray, label_M: FloatArray, bins: int = 10) -> Reliability:
+    """Sorts events by probability into `bins` of (nearly) equal count and averages both in each.
+
+    Raises:
+        RequestError: no events, or labels that do not fit.
+    """
+    if not len(probability_M) or len(probability_M) != len(label_M):
+        raise RequestError(
+            f"{len(probability_M)} probabilities (at least 1) need as many labels, not {len(label_M)}."
+        )
+    parts = np.array_split(np.argsort(probability_M, kind="stable"), min(bins, len(probability_M)))
+    return Reliability(
+        np.array([probability_M[part].mean() for part in parts]),
+        np.array([label_M[part].mean() for part in parts]),
+        np.array([len(part) for part in parts]),
+    )
+
+
+def loss_figure(curve: Curve, key: str = "loss", title: str = "SFT loss (nats per answer token)") -> str:
+    """The loss over the optimiser's steps."""
+    return curve_figure(curve, ((title, (key,)),), label=title, width=6.4)
+
+
+def ppo_figure(curve: Curve) -> str:
+    """Reward, its terms, KL, entropy and value loss over the rollouts; panels without data are left out."""
+    return curve_figure(curve, PPO_PANELS, label="PPO training curves", xlabel="rollout")
+
+
+def curve_figure(
+    curve: Curve,
+    wanted: Sequence[tuple[str, tuple[str, ...]]],
+    *,
+    label: str,
+    xlabel: str = "step",
+    width: float = 9.6,
+) -> str:
+    """One panel for each (title, keys) of `wanted` that the curve has; "" where it has none."""
+    found = [(title, [k for k in keys if any(k in e for e in curve)]) for title, keys in wanted]
+    found = [(title, keys) for title, keys in found if keys]
+    if not found:
+        return ""
+    with style():
+        figure, axes = panels(len(found), width=width)
+        for axis, (title, keys) in zip(axes, found, strict=True):
+            for colour, key in zip(SERIES, keys, strict=False):
+                _line(axis, curve, key, colour)
+            axis.set_title(title)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axis.yaxis.set_major_locator(MaxNLocator(5))
+            if len(keys) > 1:
+                axis.legend(fontsize=8.5)
+        for axis in axes[-min(3, len(axes)) :]:
+            axis.set_xlabel(xlabel)
+        return to_svg(figure, label)
+
+
+def _line(axis: Axes, curve: Curve, key: str, colour: str) -> None:
+    points = [(e["step"], e[key]) for e in curve if key in e and "step" in e and np.isfinite(e[key])]
+    if not points:
+        return
+    x, y = np.array(points, dtype=np.float64).T
+    window = len(x) // 12
+    if window < 3:
+        axis.plot(x, y, color=colour, label=key, marker="o", markersize=2.5)
+        return
+    # Noise stays visible, pale, behind the running mean of its last points.
+    axis.plot(x, y, color=colour, alpha=0.28, linewidth=0.8)
+    total = np.concatenate(([0.0], np.cumsum(y)))
+    low = np.maximum(np.arange(1, len(y) + 1) - window, 0)
+    high = np.arange(1, len(y) + 1)
+    axis.plot(x, (total[high] - total[low]) / (high - low), color=colour, label=key)
+
+
+def reliability_figure(bins: Mapping[str, Reliability]) -> str:
+    """Reliability diagrams, one panel a signal: observed rate (95% Wilson interval) over predicted probability."""
+    if not bins:
+        return ""
+    with style():
+        figure, axes = panels(len(bins), width=min(9.6, 3.7 * len(bins)), height=3.2)
+        for axis, (title, found) in zip(axes, bins.items(), strict=True):
+            low_J, high_J = _wilson(found.observed_J, found.count_J)
+            top = float(min(1.0, 1.08 * max(found.predicted_J.max(), high_J.max(), 1e-3)))
+            axis.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+            axis.vlines(found.predicted_J, low_J, high_J, color=BLUE, linewidth=1.2, alpha=0.6)
+            axis.plot(found.predicted_J, found.observed_J, color=BLUE, marker="o", markersize=4, linewidth=1)
+            axis.set(xlim=(0, top), ylim=(0, top), xlabel="predicted", ylabel="observed", title=title)
+            for side in (axis.xaxis, axis.yaxis):
+                side.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.05 else 1))
+                side.set_major_locator(MaxNLocator(5))
+        return to_svg(figure, "Reliability of the simulator: " + ", ".join(bins))
+
+
+def _wilson(rate_J: FloatArray, count_J: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Wilson's 95% score interval (1927) of a rate."""
+    z2 = 1.96**2
+    centre = (rate_J + z2 / (2 * count_J)) / (1 + z2 / count_J)
+    half = np.sqrt(rate_J * (1 - rate_J) * z2 / count_J + z2**2 / (4 * count_J**2)) / (1 + z2 / count_J)
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
+def comparison_figure(comparison: Comparison, metrics: Sequence[str] | None = None) -> str:
+    """A forest plot: every system's mean with its interval, one panel a metric; the reference is a dashed line."""
+    shown = [m for m in (metrics or comparison.metrics) if m in comparison.metrics]
+    if not shown:
+        return ""
+    with style():
+        columns = min(3, len(shown))
+        figure, axes = panels(len(shown), columns, height=0.75 + 0.25 * len(comparison.systems))
+        for place, (axis, metric) in enumerate(zip(axes, shown, strict=True)):
+            _forest(axis, comparison, metric, names=place % columns == 0)
+        return to_svg(figure, comparison.title)
+
+
+def _forest(axis: Axes, comparison: Comparison, metric: str, *, names: bool) -> None:
+    scale = 100.0 if metric in comparison.percent else 1.0
+    for row, system in enumerate(comparison.systems):
+        cell = comparison.cells[system].get(metric)
+        if cell is None:
+            continue
+        colour = INK if system == comparison.reference else BLUE
+        if cell.interval is not None:
+            axis.hlines(row, scale * cell.interval.low, scale * cell.interval.high, color=colour, linewidth=1.6)
+        axis.plot(scale * cell.mean, row, "o", color=colour, markersize=4.5)
+        if system == comparison.reference:
+            axis.axvline(scale * cell.mean, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+    axis.set_yticks(range(len(comparison.systems)), [_short(s) for s in comparison.systems] if names else [])
+    axis.tick_params(axis="y", labelcolor=INK)
+    axis.set_ylim(len(comparison.systems) - 0.5, -0.5)
+    axis.grid(visible=False, axis="y")
+    axis.spines["left"].set_color(GRID)
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.set_title(comparison.label(metric) + (" (%)" if scale == 100.0 else ""))
+
+
+def _short(text: str, limit: int = 34) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

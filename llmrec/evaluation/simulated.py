@@ -1,0 +1,130 @@
+"""Simulated comparison: what a judge expects of the slates that would be deployed.
+
+Every figure is an expectation, not a draw, so that two systems differ by their slates alone. Rates are per
+impression: an empty place of a slate is neither an impression nor a click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llmrec.errors import RequestError
+from llmrec.evaluation.ranking import slates_to_items
+from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
+from llmrec.progress import Bar
+from llmrec.types import FloatArray, IntArray, Prediction, Slate, State
+
+BATCH = 512
+"""States judged at a time."""
+
+
+class Judge(Protocol):
+    """Anything that predicts what users do: a behaviour model, an ensemble, or a generated world's truth."""
+
+    def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
+        """P(click) and P(conversion | click), each (B, K)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """Expected behaviour of each user, averaged over the impressions of the slate shown: shapes (B,).
+
+    `conversion_B` is P(click and conversion); `value_B` the weighted sum of both; `shown_B` counts impressions
+    (a user without any has 0 in the other arrays). `users_B` names the user of each row, for clustered intervals.
+    """
+
+    click_B: FloatArray
+    conversion_B: FloatArray
+    value_B: FloatArray
+    shown_B: IntArray
+    users_B: tuple[str, ...]
+
+    @property
+    def per_user(self) -> dict[str, FloatArray]:
+        """The three measures by their names in tables and JSON."""
+        return {"click_rate": self.click_B, "conversion_rate": self.conversion_B, "value": self.value_B}
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over users of each measure."""
+        return {name: float(values_B.mean()) for name, values_B in self.per_user.items()}
+
+    def intervals(self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Bootstrap interval over users of each measure."""
+        return {
+            name: bootstrap_interval(values_B, users=self.users_B, samples=samples, seed=seed)
+            for name, values_B in self.per_user.items()
+        }
+
+    def minus(self, other: Simulated, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Paired interval over users of this system minus `other`, met by the same users in the same order."""
+        if self.users_B != other.users_B:
+            raise RequestError("A paired comparison needs the same users in the same order for both systems.")
+        return {
+            name: paired_bootstrap(
+                self.per_user[name], other.per_user[name], users=self.users_B, samples=samples, seed=seed
+            )
+            for name in self.per_user
+        }
+
+
+def simulate(
+    slates: Sequence[Slate],
+    states: Sequence[State],
+    judge: Judge,
+    *,
+    k: int | None = None,
+    click: float = 1.0,
+    conversion: float = 3.0,
+) -> Simulated:
+    """Judges the deployed slate of each user.
+
+    Args:
+        slates: one a state, best first.
+        states: what was known of the user; a state without a user id counts as a user of its own.
+        judge: predicts behaviour; must not be the model that gave the reward.
+        k: places shown; by default the longest slate.
+        click: weight of a click in `value_B`.
+        conversion: weight of a conversion in `value_B`.
+
+    Raises:
+        RequestError: no states, slates that do not fit, or a judge that answers with no probability.
+    """
+    if not states or len(slates) != len(states):
+        raise RequestError(f"{len(states)} states need {len(states)} slates (at least one), not {len(slates)}.")
+    items_BK = slates_to_items(slates, k)
+    shown_BK = items_BK >= 0
+    click_BK, conversion_BK = _judged(states, np.where(shown_BK, items_BK, 0), judge)
+    click_BK, conversion_BK = click_BK * shown_BK, conversion_BK * click_BK * shown_BK
+    shown_B = shown_BK.sum(axis=1)
+    per_B = np.maximum(shown_B, 1)
+    click_B, conversion_B = click_BK.sum(axis=1) / per_B, conversion_BK.sum(axis=1) / per_B
+    users_B = tuple(s.user_id if s.user_id is not None else f"\0{row}" for row, s in enumerate(states))
+    return Simulated(click_B, conversion_B, click * click_B + conversion * conversion_B, shown_B, users_B)
+
+
+def _judged(states: Sequence[State], items_BK: IntArray, judge: Judge) -> tuple[FloatArray, FloatArray]:
+    """P(click) and P(conversion | click) of all rows, batch by batch."""
+    clicks, conversions = [], []
+    with Bar("Judging slates", len(states)) as bar:
+        for start in range(0, len(states), BATCH):
+            rows = slice(start, start + BATCH)
+            prediction = judge.predict(states[rows], items_BK[rows])
+            clicks.append(_probabilities(prediction.click_BK, items_BK[rows], "click"))
+            conversions.append(_probabilities(prediction.conversion_BK, items_BK[rows], "conversion"))
+            bar.advance(len(items_BK[rows]))
+    return np.concatenate(clicks), np.concatenate(conversions)
+
+
+def _probabilities(values_BK: FloatArray, items_BK: IntArray, what: str) -> FloatArray:
+    array_BK = np.asarray(values_BK, dtype=np.float64)
+    if array_BK.shape != items_BK.shape:
+        raise RequestError(f"The judge answers {what} with shape {array_BK.shape} for items of {items_BK.shape}.")
+    if not ((array_BK >= 0) & (array_BK <= 1)).all():
+        raise RequestError(f"The judge's {what} probabilities must be numbers from 0 to 1.")
+    return array_BK
