@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,28 +75,61 @@ def clean_command(
 @data_app.command("import")
 def import_command(
     kind: Annotated[str, typer.Argument(help="movielens, amazon, amazon-minionerec or table.")],
-    source: Annotated[Path, typer.Argument(help="The folder or file to read.")],
+    source: Annotated[Path, typer.Argument(help="The folder or file to read; for tables the file of events.")],
     out: Out,
-    mapping: Annotated[
-        list[str], typer.Option("--map", help="OURS=THEIRS, for example --map item_id=asin (repeatable; table only).")
+    items: Annotated[Path | None, typer.Option(help="The file of items (table).")] = None,
+    users: Annotated[Path | None, typer.Option(help="The file of users (table).")] = None,
+    columns: Annotated[
+        list[str],
+        typer.Option("--map", help="COLUMN=YOURS, for example item_id=asin or items.item_id=id (table, repeatable)."),
     ] = [],  # noqa: B006 (typer needs a literal; it is never changed)
-    items: Annotated[Path | None, typer.Option(help="The file of items (table only).")] = None,
-    users: Annotated[Path | None, typer.Option(help="The file of users (table only).")] = None,
-    option: Annotated[list[str], typer.Option("--option", help="NAME=VALUE of the importer (repeatable).")] = [],  # noqa: B006
+    kinds: Annotated[
+        list[str], typer.Option("--kind", help="YOURS=KIND, for example view=click or remove=ignore (table).")
+    ] = [],  # noqa: B006
+    option: Annotated[
+        list[str], typer.Option("--option", help="NAME=VALUE of the importer, for example core=5 (repeatable).")
+    ] = [],  # noqa: B006
     force: Force = False,
 ) -> None:
     """Turns public or own data into an llmrec data set."""
+    from llmrec.cli.import_options import importer_options, pairs, table_mapping
     from llmrec.dataset.importers import IMPORTERS, import_dataset
 
-    options = {name: _scalar(value) for name, value in _pairs(option, "--option").items()}
-    given = {"mapping": _pairs(mapping, "--map"), "items": items, "users": users}
-    options |= {name: value for name, value in given.items() if value}
-    if kind in IMPORTERS:
-        _known(options, IMPORTERS[kind], kind)
+    given = pairs(option, "--option", "name=shop")
+    renamed, mapped = pairs(columns, "--map", "item_id=asin"), pairs(kinds, "--kind", "view=click")
+    options: dict[str, Any] = {}
+    if kind == "table":
+        mapping = table_mapping(source, items, users, renamed, mapped, given)
+        options = {} if mapping is None else {"mapping": mapping}
+    elif items or users or renamed or mapped:
+        raise ConfigError(f"--items, --users, --map and --kind belong to the importer table, not to {kind}.")
+    elif kind in IMPORTERS:
+        options = importer_options(IMPORTERS[kind], given)
     _free(out, force)
     dataset = import_dataset(kind, source, **options)
     dataset.save(out)
     _describe(dataset)
+
+
+@data_app.command("download")
+def download_command(
+    name: Annotated[str | None, typer.Argument(help="A data set; leave it out to list them.")] = None,
+    dest: Annotated[Path | None, typer.Option(help="The new folder (default: downloads/NAME).")] = None,
+    url: Annotated[str | None, typer.Option(help="Another address to fetch it from.")] = None,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="You accept the terms that are shown.")
+    ] = False,
+) -> None:
+    """Fetches a public data set from its public address, after showing its terms."""
+    from llmrec.dataset.download import download, load_recipes
+
+    recipes = load_recipes()
+    if name is None:
+        _table(("name", "size", "page"), ((r.name, r.size, r.page) for r in recipes.values()), right=1)
+        return
+    folder = download(name, dest or Path("downloads") / name, url, accept_terms)
+    kind = recipes[name.partition("/")[0]].kind
+    typer.echo(f"{folder} is there; next: llmrec data import {kind} {folder} OUT")
 
 
 @data_app.command("world")
@@ -158,41 +191,19 @@ def _load(folder: Path) -> Dataset:
 
 
 def _free(out: Path, force: bool) -> None:
-    if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
+    """Refuses a place that holds something: without --force anything, with it all but a data set or a world."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not force:
         raise DataError(f"{out} exists already; name a new folder or add --force to replace it.")
+    if not any((out / name).is_file() for name in ("manifest.json", "world.json")):
+        raise DataError(
+            f"{out} is neither a data set nor a world, so --force does not replace it; name a new folder."
+        )
 
 
 def _names(text: str | None) -> set[str]:
     return {name.strip() for name in (text or "").split(",") if name.strip()}
-
-
-def _pairs(texts: Iterable[str], flag: str) -> dict[str, str]:
-    pairs = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise ConfigError(f"{flag} {text!r} is not NAME=VALUE; write for example {flag} item_id=asin.")
-        pairs[name.strip()] = value
-    return pairs
-
-
-def _known(options: Iterable[str], importer: Callable[..., object], kind: str) -> None:
-    import inspect
-
-    known = list(inspect.signature(importer).parameters)[1:]
-    for name in options:
-        if name not in known:
-            raise ConfigError(f"Importer {kind} has no option {name!r}; it has: {', '.join(known) or 'none'}.")
-
-
-def _scalar(text: str) -> object:
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, str | int | float | bool) else text
 
 
 def _describe(dataset: Dataset) -> None:
