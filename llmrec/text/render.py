@@ -8,7 +8,6 @@ session, the end of the profile, the end of the context. It ends exactly where t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -237,7 +236,7 @@ class StateRenderer:
 
     def _search(self, values: StateText, room: int) -> Fit:
         base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
-        base += sum(label for label, value in zip(self._labels, astuple(values), strict=True) if value)
+        base += sum(label for label, value in zip(self._labels, values.fields(), strict=True) if value)
         return Fit([self._costs[entry] for entry in values.entries], base, room)
 
     def _measure_template(self) -> tuple[int, list[int]]:

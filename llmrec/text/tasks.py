@@ -95,9 +95,9 @@ def _plain_documents(items: Sequence[Item], states: Sequence[State], wording: Wo
 
 
 def _without_last(state: State) -> tuple[State, int | None]:
-    """The state before its latest interaction, and that interaction's item."""
-    if state.session:
-        return replace(state, session=state.session[:-1]), state.session[-1].item
-    if state.history:
-        return replace(state, history=state.history[:-1]), state.history[-1].item
-    return state, None
+    """The state before its latest interaction, and that item; None where it was only shown or nothing is there."""
+    name = "session" if state.session else "history"
+    past = state.session or state.history
+    if not past or past[-1].feedback == "impression":
+        return state, None
+    return replace(state, **{name: past[:-1]}), past[-1].item

@@ -37,6 +37,10 @@ class StateText:
         """History, then session: the order in which entries are given up."""
         return self.history + self.session
 
+    def fields(self) -> tuple[str | tuple[str, ...], ...]:
+        """The values in the order of their declaration."""
+        return self.profile, self.context, self.history, self.session
+
     def keep(self, count: int) -> StateText:
         """The same with only the newest `count` entries; history goes before session."""
         session = self.session[max(0, len(self.session) - count) :]
