@@ -166,6 +166,20 @@ class PPOSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """Which PPO checkpoint is promoted: the best by the judge among the admissible ones, else SFT is kept.
+
+    Admissible: the judge's gain over SFT is significant (paired, 95%), and NDCG@10 on validation events has not
+    fallen by more than `ndcg_tolerance` of SFT's.
+    """
+
+    users: int = 300
+    events: int = 500
+    slate: int = 10
+    ndcg_tolerance: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """What is measured at the end. `k`: cut-offs of the ranking metrics; `beams`: width of the beam search."""
 
@@ -190,6 +204,7 @@ class RunConfig:
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report_to: tuple[str, ...] = ()
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import RunConfig
-from llmrec.dataset.examples import examples
+from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part
-from llmrec.dataset.examples import Examples
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, make_renderer
 from llmrec.pipeline.data import RunData

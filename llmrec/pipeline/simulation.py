@@ -16,9 +16,8 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work
 from llmrec.simulator.behaviour import BehaviourModel, load_behaviour
 from llmrec.simulator.ensemble import Ensemble, fit_reward_and_judge, load_ensemble
-from llmrec.simulator.metrics import fit_report, reliability
-
-RELIABILITY_BINS = 10
+from llmrec.simulator.metrics import fit_report
+from llmrec.simulator.reliability import reliability
 
 
 @dataclass(frozen=True, slots=True)
