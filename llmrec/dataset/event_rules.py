@@ -61,7 +61,7 @@ def rating_outside_scale(dataset: Dataset, now: int) -> pl.Series:
 def superseded_rating(dataset: Dataset, now: int) -> pl.Series:
     """Ratings that the same user replaced by a later one of the same item."""
     last = pl.col("time").max().over("user_id", "item_id")
-    rated = dataset.events.with_row_index("row").filter(pl.col("kind") == "rating")
+    rated = dataset.events.with_row_index("row").filter((pl.col("kind") == "rating") & pl.col("value").is_not_null())
     return _at(dataset.events, rated.filter(pl.col("time") < last)["row"])
 
 
