@@ -1,0 +1,95 @@
+"""What runs beside a trainer: the progress bar, and checkpoints that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from llmrec.errors import RunError
+from llmrec.files import read_json, sha256_of, write_json
+from llmrec.progress import Bar
+
+COMPLETE = "complete.json"
+ORIGIN = "origin.json"
+
+
+class BarCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Moves `bar` once in every `every` optimiser steps; the last logged value of `key` stands behind it."""
+
+    def __init__(self, bar: Bar, *, every: int = 1, key: str = "loss") -> None:
+        self.bar, self.every, self.key = bar, every, key
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Counts one more step on the main process; asks for a last entry of the log at the end."""
+        if state.global_step >= state.max_steps:
+            control.should_log = True
+        if state.is_world_process_zero and state.global_step % self.every == 0:
+            last = next((entry[self.key] for entry in reversed(state.log_history) if self.key in entry), None)
+            self.bar.advance(note="" if last is None else f"{self.key} {last:.3f}")
+
+
+class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Marks each checkpoint as complete after everything in it is written and `on_save` has returned.
+
+    A checkpoint without the mark was cut off by a kill and is never resumed from. The mark carries the seconds
+    trained so far, over all resumptions.
+    """
+
+    def __init__(self, seconds: float, on_save: Callable[[int], None] | None = None) -> None:
+        self.before, self.start, self.on_saved = seconds, time.monotonic(), on_save
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training up to now."""
+        return self.before + time.monotonic() - self.start
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Calls `on_saved(step)` on every process, then marks the checkpoint on the main one."""
+        if self.on_saved is not None:
+            self.on_saved(state.global_step)
+        if state.is_world_process_zero:
+            folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            write_json(folder / COMPLETE, {"step": state.global_step, "seconds": self.seconds})
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest complete checkpoint under `out`, or None."""
+    found = [folder for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / COMPLETE).is_file()]
+    return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+
+
+def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | None, float]:
+    """Prepares `out` for a training that is decided by `origin` (a digest of settings, data and first weights).
+
+    Checkpoints of another origin, and all of them if `resume` is false, are removed, as are incomplete ones.
+
+    Returns:
+        The checkpoint to go on from (None: from the start) and the seconds trained before it.
+
+    Raises:
+        RunError: `out` is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out} is a file; give a folder for the trainer's checkpoints.")
+    mark = out / ORIGIN
+    same = resume and mark.is_file() and read_json(mark)["origin"] == origin
+    for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if not (same and (folder / COMPLETE).is_file()):
+            shutil.rmtree(folder)
+    write_json(mark, {"origin": origin})
+    newest = last_checkpoint(out)
+    return newest, float(read_json(newest / COMPLETE)["seconds"]) if newest else 0.0
+
+
+def origin_digest(model: torch.nn.Module, *parts: object) -> str:
+    """A digest of `parts` (anything JSON can write) and of the weights' sums, for `open_checkpoints`."""
+    sums = [(name, float(p.detach().double().sum())) for name, p in sorted(model.state_dict().items())]
+    return sha256_of(json.dumps([parts, sums], sort_keys=True, default=str))

@@ -1,0 +1,96 @@
+"""LoRA adapters (Hu et al. 2021): made, taken out, merged, and two of them joined into one exactly.
+
+After supervised fine-tuning with LoRA the weights are W + s1 B1 A1; PPO adds s2 B2 A2 on top. What is handed on is
+one adapter for W, of rank r1 + r2: B = [s1 B1, s2 B2] and A = [A1; A2], so that B A is the sum.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from llmrec.config import LoraSettings
+from llmrec.errors import RunError
+from llmrec.seeding import stream_seed
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter apart from its model: its configuration and its tensors under PEFT's names."""
+
+    config: LoraConfig
+    tensors: dict[str, torch.Tensor]
+
+    def save(self, folder: Path) -> None:
+        """Writes `adapter_config.json` and `adapter_model.safetensors`, which `PeftModel.from_pretrained` reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(str(folder))
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def make_lora(model: Any, settings: LoraSettings, name: str = DEFAULT, *, seed: int = 0) -> PeftModel:
+    """Puts a fresh adapter called `name` on every linear layer of the backbone (not on the output head).
+
+    The adapter starts as the identity (B = 0); A is drawn from a named stream of `seed`, and nothing else of
+    torch's random state is touched. All weights of `model` are frozen.
+    """
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(stream_seed(seed, "lora", name))
+        return get_peft_model(model, config, adapter_name=name)
+
+
+def adapter_of(model: PeftModel, name: str = DEFAULT) -> Adapter:
+    """A copy of adapter `name` of `model`."""
+    tensors = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    config = copy.deepcopy(model.peft_config[name])
+    config.inference_mode = True
+    return Adapter(config, {key: tensor.detach().clone() for key, tensor in tensors.items()})
+
+
+def merge(model: PeftModel) -> Any:
+    """Adds the adapter into the weights and returns the plain model, in evaluation mode. `model` is used up."""
+    return model.merge_and_unload().eval()
+
+
+def combine_adapters(first: Adapter, second: Adapter) -> Adapter:
+    """One adapter that changes the weights exactly as `first` and then `second` do ("cat" in PEFT's terms).
+
+    Its rank is the sum of the ranks and its scaling 1.
+
+    Raises:
+        RunError: the adapters do not adapt the same layers.
+    """
+    if first.tensors.keys() != second.tensors.keys():
+        odd = sorted(first.tensors.keys() ^ second.tensors.keys())[0]
+        raise RunError(f"The two adapters cannot be joined: only one of them adapts {odd!r}.")
+    tensors = {name: _joined(name, first, second) for name in first.tensors}
+    config = copy.deepcopy(first.config)
+    config.r = config.lora_alpha = first.config.r + second.config.r
+    return Adapter(config, tensors)
+
+
+def _joined(name: str, first: Adapter, second: Adapter) -> torch.Tensor:
+    a, b = first.tensors[name], second.tensors[name]
+    if "lora_A" in name:
+        return torch.cat([a, b], dim=0)
+    return torch.cat([a * _scaling(first), b * _scaling(second)], dim=1)
+
+
+def _scaling(adapter: Adapter) -> float:
+    return float(adapter.config.lora_alpha / adapter.config.r)

@@ -1,0 +1,235 @@
+"""Supervised warm start: the policy learns to name the item that the user chose next.
+
+Against a plain `trl.SFTTrainer` run: rows are tokenised beforehand (an item's answer is the catalogue's tokens and
+nothing else), the loss is on the answer alone, batches hold rows of one length, and a training that was killed goes
+on from its last complete checkpoint to the same result. The embedded model's language-model pretraining takes the
+same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import Dataset as HFDataset
+from peft import PeftModel
+from transformers import PrinterCallback
+from trl import SFTConfig
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import SFTSettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.files import sha256_of
+from llmrec.progress import Bar
+from llmrec.seeding import numpy_stream
+from llmrec.training.arguments import common_arguments, divisor_near, per_process, quiet, world_size
+from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
+from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
+from llmrec.training.sft_data import Row, build_rows
+from llmrec.training.trl_seam import SFTTrainer, forget_patches
+from llmrec.types import Example, Item
+
+SMALL = 50_000_000
+"""Parameters up to which `weights: auto` trains all of them."""
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SFTResult:
+    """A trained model (plain, in evaluation mode), its loss curve and the time it took.
+
+    `adapter` is what LoRA added to the first weights, None where all weights were trained. `curve` holds one
+    dictionary per 10 steps or fewer: step, loss (nats per answer token), learning_rate, grad_norm.
+    """
+
+    model: Any
+    curve: list[dict[str, float]]
+    seconds: float
+    adapter: Adapter | None = None
+
+
+def train_sft(
+    model: Any,
+    tokenizer: Any,
+    catalogue: Catalogue,
+    renderer: Any,
+    examples: Sequence[Example],
+    items: Sequence[Item],
+    settings: SFTSettings,
+    *,
+    seed: int,
+    out: Path,
+    resume: bool = True,
+    report_to: Sequence[str] = (),
+) -> SFTResult:
+    """Fine-tunes `model` on the mixture of `settings`.
+
+    Args:
+        model: a causal language model of transformers; trained in place (full) or merged into (LoRA).
+        examples: states with the item chosen; at most `settings.examples` of them are used, drawn by the seed.
+        items: the catalogue's items in item-index order, for the text tasks.
+        out: folder of the checkpoints; the caller may remove it when the model is saved.
+        resume: go on from the last complete checkpoint in `out` that this very training made.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        DataError: nothing to learn from.
+    """
+    _check(settings)
+    rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
+    lora = uses_lora(model, settings)
+    trained = make_lora(model, settings.lora, seed=seed) if lora else model
+    plan = FitPlan("SFT", settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
+    curve, seconds = fit_rows(trained, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+    if not lora:
+        return SFTResult(trained, curve, seconds)
+    adapter = adapter_of(trained)
+    return SFTResult(merge(trained), curve, seconds, adapter)
+
+
+def uses_lora(model: Any, settings: SFTSettings) -> bool:
+    """Whether `settings` means LoRA for `model`: auto trains all weights up to 50 M parameters."""
+    if settings.weights != "auto":
+        return settings.weights == "lora"
+    return bool(sum(p.numel() for p in model.parameters()) > SMALL)
+
+
+def train_lm(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    max_tokens: int,
+    sequences: int,
+    *,
+    seed: int,
+    out: Path,
+    batch_size: int = 64,
+    learning_rate: float = 2e-3,
+    warmup: float = 0.05,
+    save_every: int = 50,
+    resume: bool = True,
+    report_to: Sequence[str] = (),
+) -> SFTResult:
+    """Pretrains all weights of `model` as a language model on `texts`, packed into `sequences` of `max_tokens`.
+
+    The texts are shuffled by the seed, each is ended by the tokenizer's end token, and they are repeated in a new
+    order until the sequences are full.
+
+    Raises:
+        DataError: no text has a token.
+    """
+    rows = pack_texts(tokenizer, texts, max_tokens, sequences, seed=seed)
+    plan = FitPlan("Pretraining", batch_size, learning_rate, warmup, save_every)
+    curve, seconds = fit_rows(model, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+    return SFTResult(model, curve, seconds)
+
+
+def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences: int, *, seed: int) -> list[Row]:
+    """`sequences` rows of exactly `max_tokens` tokens, cut from the stream of shuffled, ended texts."""
+    wanted = max_tokens * sequences
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    documents = [np.array([*ids, tokenizer.eos_token_id], dtype=np.int64) for ids in encoded if ids]
+    if not documents:
+        raise DataError("There is no text to pretrain on: every item text and profile is empty.")
+    parts: list[np.ndarray[Any, Any]] = []
+    have, turn = 0, 0
+    while have < wanted:
+        for index in numpy_stream(seed, "pretraining", "order", turn).permutation(len(documents)):
+            parts.append(documents[index])
+            have += len(documents[index])
+            if have >= wanted:
+                break
+        turn += 1
+    stream = np.concatenate(parts)[:wanted].reshape(sequences, max_tokens)
+    return [Row(tuple(ids), max_tokens) for ids in stream.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """How `fit_rows` goes over its rows; `save_every` in optimiser steps, `warmup` as a share of them."""
+
+    name: str
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    save_every: int
+
+
+def fit_rows(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    plan: FitPlan,
+    *,
+    seed: int,
+    out: Path,
+    resume: bool,
+    report_to: Sequence[str],
+) -> tuple[list[dict[str, float]], float]:
+    """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
+    steps = -(-len(rows) // plan.batch_size)
+    with PartialState().main_process_first():
+        digest = origin_digest(model, dataclasses.asdict(plan), seed, _digest(rows))
+        start, before = open_checkpoints(out, digest, resume=resume)
+    done = int(start.name.rsplit("-", 1)[1]) if start else 0
+    checkpoints = CheckpointCallback(before)
+    with quiet(), Bar(plan.name, steps - done) as bar:
+        trainer = SFTTrainer(
+            model=model,
+            args=_arguments(model, plan, steps, seed, out, report_to),
+            train_dataset=_dataset(rows),
+            processing_class=tokenizer,
+            callbacks=[BarCallback(bar), checkpoints],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    forget_patches(model.get_base_model() if isinstance(model, PeftModel) else model)
+    model.eval()
+    return _curve(trainer.state.log_history), checkpoints.seconds
+
+
+def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, report_to: Sequence[str]) -> SFTConfig:
+    common = common_arguments(
+        model,
+        out=out,
+        seed=seed,
+        learning_rate=plan.learning_rate,
+        warmup=plan.warmup,
+        steps=steps,
+        log_every=divisor_near(LOG_EVERY, plan.save_every),
+        save_every=plan.save_every,
+        report_to=report_to,
+    )
+    return SFTConfig(
+        **common,
+        per_device_train_batch_size=per_process(plan.batch_size, world_size(), "sft.batch_size"),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+
+def _check(settings: SFTSettings) -> None:
+    for key in ("examples", "batch_size", "save_every", "epochs", "learning_rate"):
+        if getattr(settings, key) <= 0:
+            raise ConfigError(f"Key 'sft.{key}' is {getattr(settings, key)}; it must be above 0.")
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    flat = np.fromiter((t for row in rows for t in (-row.answer, *row.input_ids)), dtype=np.int64)
+    return sha256_of(flat.tobytes())
+
+
+def _dataset(rows: Sequence[Row]) -> Any:
+    return HFDataset.from_dict(
+        {"input_ids": [list(row.input_ids) for row in rows], "labels": [row.labels() for row in rows]}
+    )
+
+
+def _curve(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    return [{key: float(entry[key]) for key in keys if key in entry} for entry in history if "loss" in entry]

@@ -1,0 +1,227 @@
+"""The rows of supervised fine-tuning: a mixture of tasks, augmented, in an order that wastes little padding.
+
+Everything is made before training starts, from named streams of the run's seed: the same seed gives the same rows in
+the same order, so a resumed training only has to skip what it has seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import SFTSettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.progress import Bar
+from llmrec.seeding import numpy_stream
+from llmrec.types import EventKind, Example, Item, State
+
+NEXT_ITEM = "next_item"
+ITEM_TASKS = ("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt")
+PREFIX_SHARE = 0.1
+"""Share of next-item rows whose history is cut at a random earlier choice, which becomes the target."""
+TEXT_ANSWER_TOKENS = 64
+MEGABATCH = 16
+"""Batches that are sorted by length together."""
+
+_CHUNK = 512
+_STRENGTH: dict[EventKind, int] = {"impression": 0, "click": 1, "rating": 2, "conversion": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Token ids of prompt and answer; the loss is on the last `answer` tokens alone."""
+
+    input_ids: tuple[int, ...]
+    answer: int
+
+    def labels(self) -> list[int]:
+        """The answer's tokens behind -100 for each token of the prompt."""
+        cut = len(self.input_ids) - self.answer
+        return [-100] * cut + list(self.input_ids[cut:])
+
+
+def task_counts(mixture: Mapping[str, float], examples: int) -> dict[str, int]:
+    """Rows of each task in one epoch: every example once as next item, the other tasks in proportion.
+
+    Without next_item in the mixture the tasks share `examples` rows.
+
+    Raises:
+        ConfigError: an unknown task, a negative weight, or no weight above 0.
+    """
+    known = (NEXT_ITEM, *ITEM_TASKS)
+    for task, weight in mixture.items():
+        if task not in known:
+            raise ConfigError(f"Key 'sft.mixture' has the unknown task {task!r}; known tasks: {', '.join(known)}.")
+        if weight < 0:
+            raise ConfigError(f"Key 'sft.mixture.{task}' is {weight}; it must not be negative.")
+    unit = mixture.get(NEXT_ITEM, 0.0) or sum(mixture.values())
+    if unit <= 0:
+        raise ConfigError("Key 'sft.mixture' has no weight above 0; give next_item a weight such as 0.8.")
+    return {task: round(examples * mixture.get(task, 0.0) / unit) for task in known}
+
+
+def build_rows(
+    examples: Sequence[Example],
+    items: Sequence[Item],
+    catalogue: Catalogue,
+    renderer: Any,
+    tokenizer: Any,
+    settings: SFTSettings,
+    *,
+    seed: int,
+) -> list[Row]:
+    """All rows of all epochs, in training order.
+
+    Raises:
+        DataError: there is nothing to learn from.
+        ConfigError: a bad mixture or a share outside 0..1.
+    """
+    if not 0 <= settings.history_dropout < 1:
+        raise ConfigError(f"Key 'sft.history_dropout' is {settings.history_dropout}; it must be in [0, 1).")
+    if not examples:
+        raise DataError("There is no training example: the training part of the split has no event of the target.")
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer)
+    chosen = _sample(examples, settings.examples, seed)
+    counts = task_counts(settings.mixture, len(chosen))
+    rows: list[Row] = []
+    left: list[Row] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
+    with Bar("SFT rows", round(sum(counts.values()) * settings.epochs)) as bar:
+        for epoch in range(math.ceil(settings.epochs)):
+            share = min(1.0, settings.epochs - epoch)
+            made = left + _epoch(encoder, chosen, counts, settings, seed, epoch, share, bar)
+            ordered = by_length(made, settings.batch_size, numpy_stream(seed, "sft", "order", epoch))
+            full = len(ordered) // settings.batch_size * settings.batch_size
+            rows, left = rows + ordered[:full], ordered[full:]
+    rows += left
+    if not rows:
+        raise DataError(
+            "The SFT mixture gives no row; raise 'sft.epochs', 'sft.examples' or a weight of 'sft.mixture'."
+        )
+    return rows
+
+
+def by_length(rows: Sequence[Row], batch: int, rng: np.random.Generator) -> list[Row]:
+    """`rows` shuffled, then sorted by length within stretches of 16 batches, the batches shuffled again.
+
+    A batch holds rows of nearly one length and padding is rare. The last batch may be smaller and stays last.
+    """
+    order = rng.permutation(len(rows))
+    stretch = batch * MEGABATCH
+    order = np.concatenate([_sorted(rows, order[i : i + stretch]) for i in range(0, len(rows), stretch)])
+    full = len(order) // batch
+    batches = order[: full * batch].reshape(full, batch)[rng.permutation(full)].ravel()
+    return [rows[i] for i in np.concatenate([batches, order[full * batch :]])]
+
+
+def _sorted(rows: Sequence[Row], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.array(sorted(index, key=lambda i: (len(rows[i].input_ids), rows[i].answer)), dtype=np.int64)
+
+
+def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    if len(examples) <= limit:
+        return list(examples)
+    chosen = numpy_stream(seed, "sft", "examples").choice(len(examples), size=limit, replace=False)
+    return [examples[i] for i in np.sort(chosen)]
+
+
+def _epoch(
+    encoder: RowEncoder,
+    examples: Sequence[Example],
+    counts: Mapping[str, int],
+    settings: SFTSettings,
+    seed: int,
+    epoch: int,
+    share: float,
+    bar: Bar,
+) -> list[Row]:
+    rng = numpy_stream(seed, "sft", "rows", epoch)
+    rows: list[Row] = []
+    if counts[NEXT_ITEM]:
+        chosen = rng.permutation(len(examples))[: round(share * counts[NEXT_ITEM])].tolist()
+        augmented = [augment(examples[index], settings, rng) for index in chosen]
+        for start in range(0, len(augmented), _CHUNK):
+            chunk = augmented[start : start + _CHUNK]
+            rows += encoder.next_items(chunk)
+            bar.advance(len(chunk))
+    for task in ITEM_TASKS:
+        for _ in range(round(share * counts[task])):
+            row = encoder.item_task(task, examples[int(rng.integers(len(examples)))], rng)
+            rows += [row] if row is not None else []
+            bar.advance()
+    return rows
+
+
+def augment(example: Example, settings: SFTSettings, rng: np.random.Generator) -> Example:
+    """Cuts the history at an earlier choice now and then, and drops interactions at random.
+
+    A cut keeps only what happened strictly before the new target, of feedback at least as strong as the target's
+    kind asks for, and never a target that the shortened history already holds.
+    """
+    if rng.random() < PREFIX_SHARE:
+        example = _prefix(example, settings.target, rng)
+    state = example.state
+    keep = rng.random(len(state.history)) >= settings.history_dropout
+    history = tuple(h for h, kept in zip(state.history, keep, strict=True) if kept)
+    return dataclasses.replace(example, state=dataclasses.replace(state, history=history))
+
+
+def _prefix(example: Example, target: EventKind, rng: np.random.Generator) -> Example:
+    history = example.state.history
+    able = [h for h in history if _STRENGTH[h.feedback] >= _STRENGTH[target]]
+    if not able:
+        return example
+    new = able[int(rng.integers(len(able)))]
+    before = tuple(h for h in history if h.time < new.time)
+    if any(h.item == new.item for h in before):
+        return example
+    state = State(example.state.user_id, example.state.profile, before, time=new.time)
+    return Example(state, new.item, new.feedback)
+
+
+class RowEncoder:
+    """Turns examples and items into rows; answers that are items are the catalogue's own tokens."""
+
+    def __init__(self, items: Sequence[Item], catalogue: Catalogue, renderer: Any, tokenizer: Any) -> None:
+        self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
+
+    def next_items(self, examples: Sequence[Example]) -> list[Row]:
+        """The states as prompts and the chosen items as answers."""
+        prompts = self.renderer.token_ids_many([example.state for example in examples])
+        return [
+            _row(ids, self.catalogue.token_ids(example.target))
+            for ids, example in zip(prompts, examples, strict=True)
+        ]
+
+    def item_task(self, task: str, example: Example, rng: np.random.Generator) -> Row | None:
+        """One of `ITEM_TASKS` about a random item; None where that item lacks the text for it.
+
+        For item_from_prompt half of the prompts name one or two items of the example's history and ask for its
+        target.
+        """
+        item, liked = int(rng.integers(len(self.items))), []
+        if task == "item_from_prompt" and example.state.history and rng.random() < 0.5:
+            number = min(len(example.state.history), int(rng.integers(1, 3)))
+            chosen = rng.choice(len(example.state.history), number, replace=False)
+            liked = [example.state.history[place].item for place in chosen]
+            item = example.target
+        text = self.renderer.task_text(task, item, liked=liked, variant=int(rng.integers(8)))
+        if text is None:
+            return None
+        answer = self._text(text.answer) if text.answer is not None else self.catalogue.token_ids(text.target_item)
+        return _row(text.prompt_ids, answer)
+
+    def _text(self, text: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(tokens) >= TEXT_ANSWER_TOKENS:
+            return tokens[:TEXT_ANSWER_TOKENS]  # cut, so it does not teach that the text ends here
+        return [*tokens, self.tokenizer.eos_token_id]
+
+
+def _row(prompt: Sequence[int], answer: Sequence[int]) -> Row:
+    return Row((*map(int, prompt), *map(int, answer)), len(answer))
