@@ -85,7 +85,7 @@ def css_variables(colours: dict[str, str]) -> str:
 @contextmanager
 def style() -> Iterator[None]:
     """matplotlib's settings for the figures drawn inside the block."""
-    with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context(_STYLE):
         yield
 
 
