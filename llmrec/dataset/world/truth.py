@@ -27,17 +27,21 @@ class Parameters:
     Affinities have variance 1 over users and items, so each number is a standard deviation of a logit.
     """
 
-    click_bias: float = -3.0
-    click_affinity: float = 1.3
-    appeal_sd: float = 0.8
-    conversion_bias: float = -1.4
-    conversion_affinity: float = 1.0
-    quality_sd: float = 1.0
+    click_bias: float = -2.8
+    click_affinity: float = 0.5
+    appeal_sd: float = 0.5
+    conversion_bias: float = -1.0
+    conversion_affinity: float = 0.5
+    quality_sd: float = 2.2
     appeal_quality_correlation: float = -0.4
-    logging_appeal: float = 1.0
-    logging_affinity: float = 0.4
+    logging_appeal: float = 3.0
+    logging_affinity: float = 0.2
     logging_noise: float = 1.0
     uniform_share: float = 0.2
+    interest_noise: float = 0.4
+    """Share of standard deviation of an interest that is no clear favourite."""
+    buying_correlation: float = 0.8
+    """Correlation of the styles that a user clicks and the styles that the user buys."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,10 @@ def draw_truth(users: int, items: int, parameters: Parameters, seed: int) -> Tru
     topic_N = item_stream.permutation(np.arange(items) % TOPICS)
     style_N = item_stream.permutation(np.arange(items) % STYLES)
     appeal_N, quality_N = _correlated(item_stream, items, parameters.appeal_quality_correlation)
-    topic_UT = _interests(user_stream, users, TOPICS, favourites=2)
-    style_UY = _interests(user_stream, users, STYLES, favourites=1)
+    topic_UT = _interests(user_stream, users, TOPICS, 2, parameters.interest_noise)
+    style_UY = _interests(user_stream, users, STYLES, 1, parameters.interest_noise)
     own_UY = user_stream.standard_normal((users, STYLES))
-    noise = parameters.logging_noise
+    noise, rho = parameters.logging_noise, parameters.buying_correlation
     return Truth(
         topic_N=topic_N,
         style_N=style_N,
@@ -79,7 +83,7 @@ def draw_truth(users: int, items: int, parameters: Parameters, seed: int) -> Tru
         quality_N=parameters.quality_sd * quality_N,
         topic_interest_UT=topic_UT,
         style_interest_UY=style_UY,
-        buying_interest_UY=0.6 * style_UY + 0.8 * own_UY,
+        buying_interest_UY=rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
         logged_topic_UT=topic_UT + noise * user_stream.standard_normal(topic_UT.shape),
         logged_style_UY=style_UY + noise * user_stream.standard_normal(style_UY.shape),
     )
@@ -95,12 +99,13 @@ def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tupl
     return one, correlation * one + np.sqrt(1 - correlation**2) * other
 
 
-def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: int) -> FloatArray:
-    """Interests (users, kinds) of mean 0 and variance about 1: a few clear favourites above a noisy floor."""
-    floor: FloatArray = 0.6 * stream.standard_normal((users, kinds))
+def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: int, noise: float) -> FloatArray:
+    """Interests (users, kinds) of mean 0 and variance 1: clear favourites, and a share noise**2 of Gaussian noise."""
     lift = stream.permuted(np.broadcast_to(np.arange(kinds) < favourites, (users, kinds)), axis=1)
     share = favourites / kinds
-    return floor + 0.8 * (lift - share) / float(np.sqrt(share * (1 - share)))
+    clear = (lift - share) / float(np.sqrt(share * (1 - share)))
+    interest: FloatArray = float(np.sqrt(1 - noise**2)) * clear + noise * stream.standard_normal((users, kinds))
+    return interest
 
 
 def click_logit(truth: Truth, parameters: Parameters, user: IntArray, item: IntArray) -> FloatArray:

@@ -48,7 +48,10 @@ class Wording:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """Words of a language that profiles and people's names are made of. `facts` has {age} {job} {place}."""
+    """Words of a language that profiles and people's names are made of. `facts` has {age} {job} {place}.
+
+    `separator` joins favourites, `join` sentences; `edition` numbers titles beyond the first of a kind.
+    """
 
     facts: str
     jobs: str
@@ -59,7 +62,7 @@ class People:
     join: str
     edition: str
     capitals: bool
-    comma: str = ", "
+    currency: str
 
 
 def entries(table: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -158,7 +161,7 @@ def users_table(truth: Truth, wording: Wording, people: People, stream: np.rando
     users = truth.topic_interest_UT.shape[0]
     best_UT = np.argsort(-truth.topic_interest_UT, axis=1, kind="stable")
     best_UY = np.argsort(-truth.style_interest_UY, axis=1, kind="stable")
-    hints_U: IntArray = np.searchsorted(np.cumsum(_HINT_CHANCES[:-1]), stream.random(users), side="right")
+    hints_U = stream.random((users, 1)) >= np.cumsum(_HINT_CHANCES[:-1])
     wrong_UH: BoolArray = stream.random((users, _HINTS)) < _WRONG_HINT
     false_UH = stream.integers(0, len(topics), (users, _HINTS))
     chance_UF = stream.random((users, 2))
@@ -166,7 +169,7 @@ def users_table(truth: Truth, wording: Wording, people: People, stream: np.rando
     fluff_U = stream.integers(0, len(people.fluff), users)
     profiles = []
     for u in range(users):
-        named = [false_UH[u, h] if wrong_UH[u, h] else best_UT[u, h] for h in range(hints_U[u])]
+        named = [false_UH[u, h] if wrong_UH[u, h] else best_UT[u, h] for h in range(hints_U[u].sum())]
         parts = [facts[u]]
         if named:
             liked = people.separator.join(dict.fromkeys(topics[t] for t in named))

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmrec.config import WorldConfig, from_tree
 from llmrec.dataset.store import Dataset
-from llmrec.dataset.world import wording_en
+from llmrec.dataset.world import wording_en, wording_zh
 from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
 from llmrec.dataset.world.truth import (
     Parameters,
@@ -35,6 +35,7 @@ from llmrec.types import FloatArray, IntArray
 
 LANGUAGES: dict[str, tuple[People, dict[str, Wording]]] = {
     "en": (wording_en.PEOPLE, wording_en.DOMAINS),
+    "zh": (wording_zh.PEOPLE, wording_zh.DOMAINS),
 }
 _CELLS = 4_000_000  # (user, item) values held at a time while the optimum is sought
 _FORMAT = "llmrec-world-1"
@@ -173,6 +174,7 @@ def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None
         repeat="allow",
         click="click",
         conversion="conversion",
+        currency=people.currency if wording.price else "",
     )
     return World(dataset, truth, config, seed, parameters)
 
