@@ -34,14 +34,14 @@ def clean_text(text: str, limit: int) -> str:
 def cut_at_word(text: str, limit: int) -> str:
     """The longest beginning of `text` of at most `limit` characters that ends with a whole word.
 
-    Text without a space in its last third (Chinese, one long word) is cut at the character.
+    Text without a space in the second half (Chinese, one long word) is cut at the character.
     """
     if len(text) <= limit:
         return text
     head = text[: max(limit, 0)]
     if not text[len(head)].isspace():
         space = head.rfind(" ")
-        head = head[:space] if space >= 2 * limit // 3 and space > 0 else head
+        head = head[:space] if 2 * space >= limit and space > 0 else head
     return head.rstrip(" ,;:-–—，；：、(（")
 
 

@@ -96,8 +96,8 @@ def _plain_documents(items: Sequence[Item], states: Sequence[State], wording: Wo
 
 def _without_last(state: State) -> tuple[State, int | None]:
     """The state before its latest interaction, and that item; None where it was only shown or nothing is there."""
-    name = "session" if state.session else "history"
     past = state.session or state.history
     if not past or past[-1].feedback == "impression":
         return state, None
-    return replace(state, **{name: past[:-1]}), past[-1].item
+    before = replace(state, session=past[:-1]) if state.session else replace(state, history=past[:-1])
+    return before, past[-1].item
