@@ -37,8 +37,8 @@ def verdict(simulated: Comparison, ranking: Comparison | None, *, after: str, me
     relative = f", {100 * (cell.mean / before - 1):+.1f}%".replace("-", "−") if before > 0 else ""
     sentence = (
         f"{head}: the judged {simulated.label(metric)} goes from {simulated.number(metric, before)} "
-        f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval of "
-        f"the difference {simulated.interval(metric, cell.difference, sign=True)})."
+        f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval "
+        f"of the difference {simulated.interval(metric, cell.difference, sign=True)})."
     )
     return Verdict(outcome, " ".join(filter(None, [sentence, _ranking_sentence(ranking, after)])))
 
@@ -74,6 +74,6 @@ def _ranking_sentence(ranking: Comparison | None, after: str, metric: str = "NDC
         else "does not change significantly"
     )
     return (
-        f"{metric} on held-out events {change}: {ranking.number(metric, before)} to {ranking.number(metric, cell.mean)} "
-        f"(difference {ranking.interval(metric, cell.difference, sign=True)})."
+        f"{metric} on held-out events {change}: {ranking.number(metric, before)} to "
+        f"{ranking.number(metric, cell.mean)} (difference {ranking.interval(metric, cell.difference, sign=True)})."
     )

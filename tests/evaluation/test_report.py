@@ -1,0 +1,181 @@
+"""The report shows everything, loads nothing, and lets no untrusted text become markup."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrec.evaluation.facts import config_changes, machine_facts, package_versions
+from llmrec.evaluation.plots import comparison_figure, loss_figure, ppo_figure, reliability_bins, reliability_figure
+from llmrec.evaluation.report import DataFacts, RunReport, render_markdown, write_report
+from tests.evaluation.sample import HOSTILE, sample_report, sample_tables
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text; checks that tags close in order."""
+
+    VOID = frozenset({"meta", "br", "img", "link"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(folder, sample_report(title=f"Run {HOSTILE}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_untrusted_text_stays_text(page: Page) -> None:
+    assert not page.open
+    assert not {"script", "img", "iframe", "link", "object", "form", "a"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert HOSTILE in [t.removeprefix("Run ") for t in page.text]
+
+
+def test_the_page_loads_nothing(page: Page, folder: Path) -> None:
+    loading = [value for name, value in page.attributes if name in ("src", "href", "data", "srcset", "action")]
+    assert all(value.startswith("#") for value in loading)
+    style = (folder / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\((?!#)", style)
+    outside = style.replace("http://evil.example", "")
+    assert "http" not in outside.replace("http-equiv", "")
+
+
+def test_ids_are_unique_and_references_resolve(page: Page) -> None:
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    values = " ".join(value for _, value in page.attributes)
+    used = set(re.findall(r"url\(#([^)]*)\)", values)) | {v[1:] for n, v in page.attributes if n == "href"}
+    assert used <= set(ids)
+
+
+def test_the_page_holds_every_part(page: Page) -> None:
+    text = " ".join(" ".join(page.text).split())
+    report = sample_report()
+    assert report.verdict is not None
+    parts = [
+        report.verdict.sentence,
+        report.data.proxy,
+        report.data.content_hash,
+        report.command,
+        "ppo.steps",
+        "PPO 0%",
+    ]
+    parts += ["2.13.0", "Example CPU", "1 min 35 s", "4 min 07 s", "The Quiet Lamp", "What got worse", *report.notes]
+    for part in parts:
+        assert part in text
+    assert page.tags.count("svg") == 5
+    assert page.tags.count("table") == 4
+
+
+def test_markdown_holds_the_tables_and_no_markup_from_outside(folder: Path) -> None:
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for table in sample_tables():
+        assert table.to_markdown() in text
+    assert not re.search(r"<\w|</", text)
+    assert "http://" not in text
+    assert "| 1 | The Quiet Lamp | The Quiet Lamp |" in text
+    for name in re.findall(r"\]\((figures/[\w-]+\.svg)\)", text):
+        assert (folder / name).is_file()
+
+
+def test_figure_files_are_svg_with_colours_of_their_own(folder: Path) -> None:
+    files = sorted((folder / "figures").iterdir())
+    assert [f.stem for f in files] == ["comparison-1", "comparison-2", "ppo", "reliability", "sft"]
+    for file in files:
+        root = ET.fromstring(file.read_text(encoding="utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        style = root.find("{http://www.w3.org/2000/svg}style")
+        assert style is not None
+        assert "prefers-color-scheme" in str(style.text)
+
+
+def test_an_almost_empty_report_is_whole(tmp_path: Path) -> None:
+    facts = {
+        "name": "x",
+        "content_hash": "0",
+        "click": "click",
+        "conversion": "click",
+        "split": "time",
+        "repeat": "allow",
+    }
+    report = RunReport(title="t", date="d", command="c ``` d", data=DataFacts(counts={"items": 2}, **facts))
+    write_report(tmp_path, report)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert not page.open
+    assert {"svg", "table"}.isdisjoint(page.tags)
+    assert "````\nc ``` d\n````" in render_markdown(report, [])
+    assert not (tmp_path / "figures").exists()
+
+
+def test_figures_leave_out_what_is_not_there() -> None:
+    assert ppo_figure([]) == loss_figure([]) == reliability_figure({}) == ""
+    assert comparison_figure(sample_tables()[0], ["absent"]) == ""
+    svg = ppo_figure([{"step": 1, "reward": 0.5}, {"step": 2, "reward": float("nan"), "kl": 0.1}])
+    assert "Reward" in svg
+    assert "Value loss" not in svg
+
+
+def test_text_in_a_figure_is_escaped() -> None:
+    table = sample_tables()[0]
+    table.cells[HOSTILE[:30] + "$x$"] = table.cells["PPO"]
+    svg = comparison_figure(table)
+    assert "<script" not in svg
+    assert "&lt;script&gt;" in svg
+    ET.fromstring(svg)
+
+
+def test_reliability_bins_by_hand() -> None:
+    found = reliability_bins(np.array([0.9, 0.1, 0.2, 0.8]), np.array([1.0, 0.0, 1.0, 1.0]), bins=2)
+    assert found.predicted_J == pytest.approx([0.15, 0.85])
+    assert found.observed_J == pytest.approx([0.5, 1.0])
+    assert found.count_J.tolist() == [2, 2]
+
+
+def test_config_changes_name_the_key_and_both_values() -> None:
+    default = {"seed": 0, "ppo": {"steps": 150, "lora": {"rank": 16}}}
+    chosen = {"seed": 0, "ppo": {"steps": 20, "lora": {"rank": 8}}}
+    assert config_changes(default, chosen) == {"ppo.steps": (150, 20), "ppo.lora.rank": (16, 8)}
+
+
+def test_facts_are_there_and_name_no_host() -> None:
+    import platform
+
+    assert package_versions()["python"] == platform.python_version()
+    assert package_versions()["numpy"] == np.__version__
+    facts = machine_facts()
+    assert int(facts["cores"]) >= 1
+    assert platform.node() not in facts.values()
