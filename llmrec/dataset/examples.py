@@ -133,8 +133,9 @@ class History:
 def _ranges(users: pl.Series) -> dict[str, tuple[int, int]]:
     """First and last + 1 row of each user in a column that is sorted by user."""
     runs = users.rle().struct.unnest()
-    ends = runs["len"].cast(pl.Int64).cum_sum().to_list()
-    return {user: (low, high) for user, low, high in zip(runs["value"], [0, *ends[:-1]], ends, strict=True)}
+    lengths = runs["len"].cast(pl.Int64)
+    ends = lengths.cum_sum()
+    return {user: (low, high) for user, low, high in zip(runs["value"], ends - lengths, ends, strict=True)}
 
 
 @dataclass(frozen=True)
