@@ -40,7 +40,7 @@ def make_wording(
     sources = {**shipped_sources(language, domain), **(folder_sources(templates) if templates else {})}
     return Wording(
         items,
-        TemplateSet(sources),
+        _compiled(tuple(sorted(sources.items()))),
         cleaner=cleaner,
         language=language,
         profile=profile,
@@ -48,6 +48,11 @@ def make_wording(
         chat=chat,
         max_events=max_events,
     )
+
+
+@lru_cache(maxsize=32)
+def _compiled(sources: tuple[tuple[str, str], ...]) -> TemplateSet:
+    return TemplateSet(dict(sources))
 
 
 class StateRenderer:
