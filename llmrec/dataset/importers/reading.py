@@ -148,8 +148,10 @@ def read_numbers(path: Path, text: bytes, columns: list[str], *, separator: str,
         )
     except pl.exceptions.PolarsError:
         frame = None
-    if frame is not None and frame.width == len(columns) and not any(frame.null_count().row(0)):
-        return frame
+    if frame is not None and frame.width == len(columns):
+        finite = frame["value"].is_finite() if "value" in columns else pl.Series([True])
+        if finite.all() and not any(frame.null_count().row(0)):
+            return frame
     for number_, line in enumerate(text.decode("latin-1").splitlines()[int(header) :], start=1 + int(header)):
         fields = line.split(separator)
         if line and (len(fields) != len(columns) or not all(map(_is_number, fields, columns))):
