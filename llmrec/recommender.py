@@ -134,5 +134,5 @@ class Recommender:
 
 def default_data(folder: Path) -> Path | None:
     """The data set that the run in `folder` left in its working folder, if it is still there."""
-    place = folder.parent / f"{folder.name}.work" / "data" / "dataset"
-    return place if place.is_dir() else None
+    data = folder.parent / f"{folder.name}.work" / "data"
+    return next((place for place in (data / "dataset", data / "world" / "dataset") if place.is_dir()), None)

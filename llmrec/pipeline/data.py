@@ -40,9 +40,7 @@ def open_data(config: RunConfig, work: Work) -> RunData:
         key = {"world": config.tree()["world"], "seed": config.seed}
 
         def generate(out: Path, _: Path) -> None:
-            made = generate_world(config.world, config.seed)
-            made.save(out / "world")
-            made.dataset.save(out / "dataset")
+            generate_world(config.world, config.seed).save(out / "world")
 
         world = World.load(work.stage("data", key, generate) / "world")
         return RunData(world.dataset, _split(config, world.dataset), world)
