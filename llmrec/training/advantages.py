@@ -1,0 +1,71 @@
+"""Advantages over choice points: generalised advantage estimation (Schulman et al. 2016) and whitening.
+
+A *choice point* is a token with more than one legal continuation. Forced tokens are no steps: nothing is decided
+there, so they get no advantage, and neither gamma nor lambda is applied across them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def gae(
+    reward_BG: Tensor, value_BGL: Tensor, choice_BGL: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of items, both (B, G, L), 0 where nothing is chosen.
+
+    delta_l = r_l + gamma V_{l+1} - V_l and A_l = delta_l + gamma lambda A_{l+1} over an item's choice points; the
+    item's whole reward falls on its last one, after which the episode has ended (no bootstrap). The return, which
+    the critic is fitted to, is A_l + V_l.
+
+    Args:
+        reward_BG: reward of each item, given at its last token.
+        value_BGL: V of the prefix before token l.
+        choice_BGL: bool, the choice points. An item without any gets zeros.
+        gamma: discount a choice point.
+        lam: lambda; 1 is the Monte Carlo return less V, 0 is the one-step error.
+    """
+    advantage = torch.zeros_like(value_BGL)
+    reward_left = reward_BG.to(value_BGL.dtype)
+    next_value = next_advantage = torch.zeros_like(reward_left)
+    for place in reversed(range(value_BGL.shape[-1])):
+        step, value = choice_BGL[..., place], value_BGL[..., place]
+        here = reward_left + gamma * next_value - value + gamma * lam * next_advantage
+        advantage[..., place] = torch.where(step, here, 0.0)
+        next_advantage = torch.where(step, here, next_advantage)
+        next_value = torch.where(step, value, next_value)
+        reward_left = torch.where(step, 0.0, reward_left)
+    return advantage, torch.where(choice_BGL, advantage + value_BGL, 0.0)
+
+
+def moments(value: Tensor, where: Tensor) -> Tensor:
+    """Number, sum and sum of squares of `value` at `where`, float64; triples of several processes may be added."""
+    chosen = value[where].double()
+    count = torch.tensor(float(chosen.numel()), dtype=torch.float64, device=value.device)
+    return torch.stack([count, chosen.sum(), chosen.square().sum()])
+
+
+def mean_and_variance(moments_3: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of what `moments` summed up; zeros where there is nothing."""
+    count, total, squares = moments_3.unbind()
+    mean = total / count.clamp(min=1)
+    return mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
+
+
+def whiten(
+    parts: list[Tensor], where: list[Tensor], add_up: Callable[[Tensor], Tensor] = lambda moments_3: moments_3
+) -> list[Tensor]:
+    """Shifts and scales `parts` to mean 0 and variance 1 over all choice points of all parts and processes.
+
+    Args:
+        parts: tensors of any shapes.
+        where: bool masks of the same shapes; elsewhere the result is 0.
+        add_up: sums a tensor over processes.
+    """
+    total = torch.stack([moments(p, w) for p, w in zip(parts, where, strict=True)]).sum(0)
+    mean, variance = mean_and_variance(add_up(total))
+    shift, scale = mean.to(parts[0].dtype), variance.sqrt().to(parts[0].dtype)
+    return [torch.where(w, (p - shift) / (scale + 1e-8), 0.0) for p, w in zip(parts, where, strict=True)]

@@ -1,0 +1,38 @@
+"""The clipped losses of PPO (Schulman et al. 2017), summed over choice points.
+
+Sums, not means over tokens: divided by a constant (the number of items) the policy loss has the gradient of the
+expected reward of an item. A mean over an item's tokens would weigh items by their length.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped_policy_loss(
+    log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, choice: Tensor, clip: float
+) -> tuple[Tensor, Tensor]:
+    """-sum min(r A, clip(r, 1 - clip, 1 + clip) A), r = pi / pi_old, over choice points.
+
+    Returns:
+        The loss, and the number of choice points whose ratio left [1 - clip, 1 + clip] (no gradient).
+    """
+    ratio = torch.where(choice, log_prob - old_log_prob, 0.0).exp()
+    clipped = ratio.clamp(1 - clip, 1 + clip)
+    gain = torch.minimum(ratio * advantage, clipped * advantage)
+    outside = (ratio.detach() - 1).abs() > clip
+    return -torch.where(choice, gain, 0.0).sum(), (outside & choice).sum()
+
+
+def clipped_value_loss(value: Tensor, old_value: Tensor, returns: Tensor, choice: Tensor, clip: float) -> Tensor:
+    """sum of 1/2 max((V - R)^2, (V_clip - R)^2) over choice points, V_clip within `clip` of the rollout's V."""
+    near = old_value + (value - old_value).clamp(-clip, clip)
+    error = torch.maximum((value - returns).square(), (near - returns).square())
+    return 0.5 * torch.where(choice, error, 0.0).sum()
+
+
+def moved_kl(log_prob: Tensor, old_log_prob: Tensor, choice: Tensor) -> Tensor:
+    """Estimates the sum of KL(pi_old || pi) over choice points by (r - 1) - log r, never negative (no gradient)."""
+    difference = torch.where(choice, log_prob.detach() - old_log_prob, 0.0)
+    return (difference.exp() - 1 - difference).sum()
