@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 
 from llmrec.dataset.world.truth import Truth
-from llmrec.types import BoolArray, FloatArray, IntArray
+from llmrec.types import FloatArray, IntArray
 
 _CLUE_SHARE = 0.7
 _CLUE_LEVEL = 0.4  # standard deviations of quality above (below) which a clue is good (bad)
-_HINTS, _HINT_CHANCES = 3, (0.2, 0.4, 0.4)  # number of favourite topics that a profile names, and its chances
+_HINT_CHANCES = (0.8, 0.4)  # that a profile names at least one, at least two favourite topics
 _WRONG_HINT = 0.1
 _STYLE_HINT = 0.5
 _FLUFF_SHARE = 0.3
@@ -84,7 +84,7 @@ def items_table(truth: Truth, wording: Wording, people: People, stream: np.rando
     makers, names = words(wording.makers), words(people.names)
     maker_N, name_N = stream.integers(0, len(makers), n), stream.integers(0, len(names), n)
     clue_N = _clues(truth.quality_N, wording, stream)
-    titles, descriptions, categories = [], [], []
+    rows = []
     for i in range(n):
         (topic, nouns), (style, adjectives) = topics[truth.topic_N[i]], styles[truth.style_N[i]]
         text = {
@@ -96,20 +96,12 @@ def items_table(truth: Truth, wording: Wording, people: People, stream: np.rando
             "maker": makers[maker_N[i]],
         }
         title = wording.title.format(**text) + (people.edition.format(edition_N[i] + 1) if edition_N[i] else "")
-        titles.append(_capitals(title) if people.capitals else title)
         sentence = wording.description.format(**text)
-        descriptions.append(people.join.join((sentence[0].upper() + sentence[1:], clue_N[i])))
-        categories.append([topic, style])
-    return pl.DataFrame(
-        {
-            "item_id": [f"i{i:05d}" for i in range(n)],
-            "title": titles,
-            "description": descriptions,
-            "categories": categories,
-            "brand": [makers[m] for m in maker_N],
-            "price": pl.Series(_prices(n, wording.price, stream), dtype=pl.Float64),
-        }
-    )
+        description = people.join.join((sentence[0].upper() + sentence[1:], clue_N[i]))
+        rows.append((f"i{i:05d}", _capitals(title) if people.capitals else title, description, [topic, style]))
+    table = pl.DataFrame(rows, schema=["item_id", "title", "description", "categories"], orient="row")
+    prices = pl.Series(_prices(n, wording.price, stream), dtype=pl.Float64)
+    return table.with_columns(brand=pl.Series([makers[m] for m in maker_N]), price=prices)
 
 
 def _combinations(
@@ -158,28 +150,35 @@ def users_table(truth: Truth, wording: Wording, people: People, stream: np.rando
     """The users' profiles: plain facts, usually one or two favourite topics, often a favourite style."""
     topics = [name for name, _ in entries(wording.topics)]
     styles = [name for name, _ in entries(wording.styles)]
-    users = truth.topic_interest_UT.shape[0]
-    best_UT = np.argsort(-truth.topic_interest_UT, axis=1, kind="stable")
-    best_UY = np.argsort(-truth.style_interest_UY, axis=1, kind="stable")
-    hints_U = stream.random((users, 1)) >= np.cumsum(_HINT_CHANCES[:-1])
-    wrong_UH: BoolArray = stream.random((users, _HINTS)) < _WRONG_HINT
-    false_UH = stream.integers(0, len(topics), (users, _HINTS))
-    chance_UF = stream.random((users, 2))
-    facts = _facts(users, people, stream)
-    fluff_U = stream.integers(0, len(people.fluff), users)
+    users = len(truth.topic_interest_UT)
+    favourite_U = np.argmax(truth.style_interest_UY, axis=1)
+    told_U = stream.random(users) < _STYLE_HINT
+    fluff_U = np.where(stream.random(users) < _FLUFF_SHARE, stream.integers(0, len(people.fluff), users), -1)
     profiles = []
-    for u in range(users):
-        named = [false_UH[u, h] if wrong_UH[u, h] else best_UT[u, h] for h in range(hints_U[u].sum())]
-        parts = [facts[u]]
-        if named:
-            liked = people.separator.join(dict.fromkeys(topics[t] for t in named))
-            parts.append(wording.likes.format(topics=liked))
-        if named and chance_UF[u, 0] < _STYLE_HINT:
-            parts.append(wording.prefers.format(styles=styles[best_UY[u, 0]]))
-        if chance_UF[u, 1] < _FLUFF_SHARE:
-            parts.append(people.fluff[fluff_U[u]])
+    for fact, hints, style, told, fluff in zip(
+        _facts(users, people, stream), _hints(truth, stream), favourite_U, told_U, fluff_U, strict=True
+    ):
+        parts = [fact]
+        if hints:
+            parts.append(wording.likes.format(topics=people.separator.join(topics[t] for t in hints)))
+        if hints and told:
+            parts.append(wording.prefers.format(styles=styles[style]))
+        if fluff >= 0:
+            parts.append(people.fluff[fluff])
         profiles.append(people.join.join(parts))
     return pl.DataFrame({"user_id": [f"u{u:05d}" for u in range(users)], "profile": profiles})
+
+
+def _hints(truth: Truth, stream: np.random.Generator) -> list[list[int]]:
+    """Topics that each profile names, best first: none, one or two, now and then a wrong one."""
+    interest_UT = truth.topic_interest_UT
+    users, most = len(interest_UT), len(_HINT_CHANCES)
+    best_UH = np.argsort(-interest_UT, axis=1, kind="stable")[:, :most]
+    wrong_UH = stream.random((users, most)) < _WRONG_HINT
+    named_UH = np.where(wrong_UH, stream.integers(0, interest_UT.shape[1], (users, most)), best_UH)
+    count_U = (stream.random((users, 1)) < np.array(_HINT_CHANCES)).sum(axis=1)
+    rows = zip(named_UH.tolist(), count_U.tolist(), strict=True)
+    return [list(dict.fromkeys(named[:count])) for named, count in rows]
 
 
 def _facts(users: int, people: People, stream: np.random.Generator) -> list[str]:
