@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmrec.version import __version__
+
 if TYPE_CHECKING:
     from llmrec.recommender import Recommender
 
-__version__ = "0.1.0"
 __all__ = ["Recommender", "__version__"]
 
 

@@ -16,16 +16,18 @@ from typing import Any
 import polars as pl
 import yaml
 
-from llmrec import __version__
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import RunConfig
+from llmrec.dataset.signals import Signal
 from llmrec.dataset.store import Dataset, Manifest
 from llmrec.errors import RunError
 from llmrec.files import read_json, write_json, write_text
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.text.render import StateRenderer
+from llmrec.training.lora import Adapter
 from llmrec.types import Item
+from llmrec.version import __version__
 
 FORMAT = 1
 CARD = "llmrec.json"
@@ -36,7 +38,7 @@ class Weights:
     """What is exported: a plain model (`adapter` None), or an adapter on the Hub model `base` at `revision`."""
 
     model: Any
-    adapter: Any | None = None
+    adapter: Adapter | None = None
     base: str | None = None
     revision: str | None = None
 
@@ -55,9 +57,12 @@ def write_bundle(
     if weights.adapter is None:
         save_causal_lm(weights.model, policy.tokenizer, folder)
     else:
-        weights.adapter.save_pretrained(folder, safe_serialization=True)
+        weights.adapter.config.base_model_name_or_path = weights.base
+        weights.adapter.config.revision = weights.revision
+        weights.adapter.save(folder)
         policy.tokenizer.save_pretrained(folder)
     policy.catalogue.save(folder / "catalogue")
+    assert isinstance(policy.renderer, StateRenderer)
     policy.renderer.save(folder / "prompts")
     dataset.items.write_parquet(folder / "items.parquet")
     write_json(folder / CARD, _facts(weights, dataset.manifest, config, policy.catalogue))
@@ -73,6 +78,7 @@ def _facts(weights: Weights, manifest: Manifest, config: RunConfig, catalogue: C
         "domain": manifest.domain,
         "language": config.text.language or manifest.language,
         "repeat": manifest.repeat,
+        "liked": Signal.parse(manifest.click).kind,
         "history_events": config.data.history_events,
         "weights": "full" if weights.adapter is None else "adapter",
         "base": weights.base,

@@ -104,7 +104,9 @@ class Recommender:
             state, seen = self._user_state(user, before)
             note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
         elif prompt is not None:
-            resolved = resolve_prompt(prompt, self.bundle.items)
+            liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
+            value = 5.0 if liked == "rating" else None
+            resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value)
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
         assert state is not None
         (slate,) = self.bundle.policy.recommend([state], k, seen=None if seen is None else [seen])

@@ -15,9 +15,9 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import typer
 
-from llmrec import __version__
 from llmrec.cli.data import data_app
 from llmrec.errors import LLMRecError
+from llmrec.version import __version__
 
 app = typer.Typer(
     name="llmrec",

@@ -12,7 +12,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
 from llmrec.evaluation.ranking import coverage, illegal_share, ranking_metrics
 from llmrec.evaluation.simulated import Judge, simulate
-from llmrec.evaluation.table import Comparison
+from llmrec.evaluation.table import Cell, Comparison
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.simulation import log_of, one_state_per_user
@@ -43,7 +43,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
     rows = one_state_per_user(log, config.evaluation.users, numpy_stream(config.seed, "evaluation", "users"))
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
-        judges["true"] = Truth(data.world)
+        judges["truth"] = Truth(data.world)
     return Arena(
         targets(config, data, "test", config.evaluation.test_events),
         [log.states[r] for r in rows],
@@ -56,37 +56,37 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All systems' figures: `ranking` by test event, `deployed` by user, and the slates of the users."""
+    """All systems' figures.
+
+    `ranking` is by system, arrays over test events; `deployed` by judge and system, arrays over users; `slates` are
+    what the users were given.
+    """
 
     ranking: dict[str, Row]
-    deployed: dict[str, Row]
+    deployed: dict[str, dict[str, Row]]
     slates: dict[str, list[Slate]]
 
-    def tables(self, config: RunConfig, reference: str, arena: Arena) -> tuple[Comparison, Comparison]:
-        """The ranking table and the table of deployed slates, with intervals paired to `reference`."""
-        users = [str(e.state.user_id) for e in arena.examples]
-        common: dict[str, Any] = {"samples": config.evaluation.bootstrap, "seed": config.seed}
-        ranking = Comparison.of(
-            "Ranking of held-out events over the full catalogue",
-            self.ranking,
-            reference=reference,
-            users=users,
-            **common,
-        )
-        deployed = Comparison.of(
-            "Deployed slates: expected clicks and conversions per impression",
-            self.deployed,
-            reference=reference,
-            percent=tuple(m for row in self.deployed.values() for m in row if "rate" in m),
-            **common,
-        )
-        return ranking, deployed
+    def means(self) -> dict[str, Any]:
+        """Means by kind, system and figure, for metrics.json."""
+        kinds = {"ranking": self.ranking, **self.deployed}
+        return {
+            k: {n: {m: float(np.mean(v)) for m, v in r.items()} for n, r in rows.items()} for k, rows in kinds.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The comparison as tables: `deployed` by judge, and `summary`, their main columns side by side."""
+
+    ranking: Comparison
+    deployed: dict[str, Comparison]
+    summary: Comparison
 
 
 def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> Measured:
     """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
     ranking: dict[str, Row] = {}
-    deployed: dict[str, Row] = {}
+    deployed: dict[str, dict[str, Row]] = {judge: {} for judge in arena.judges}
     slates: dict[str, list[Slate]] = {}
     top = min(max(config.evaluation.k), arena.n_items)
     for name, system in systems.items():
@@ -94,7 +94,8 @@ def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> M
         found = system.recommend([e.state for e in arena.examples], top, seen=arena.examples.seen)
         ranking[name] = _rank(config, arena, found, top)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
-        deployed[name] = _deploy(config, arena, slates[name], top)
+        for judge in arena.judges:
+            deployed[judge][name] = _deploy(config, arena, slates[name], judge, top)
     return Measured(ranking, deployed, slates)
 
 
@@ -108,19 +109,45 @@ def _rank(config: RunConfig, arena: Arena, found: Sequence[Slate], top: int) -> 
     return row
 
 
-def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], top: int) -> Row:
-    row: Row = {}
+def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int) -> Row:
     weights = {"click": config.reward.click, "conversion": config.reward.conversion}
-    for name, judge in arena.judges.items():
-        for k in (1, top):
-            seen = simulate(slates, arena.states, judge, k=k, **weights)
-            row |= {f"{name} {measure}@{k}": values for measure, values in seen.per_user.items()}
-    return row
+    whole = simulate(slates, arena.states, arena.judges[judge], k=top, **weights)
+    first = simulate(slates, arena.states, arena.judges[judge], k=1, **weights)
+    return {**whole.per_user, "value@1": first.value_B}
 
 
-def plain(measured: Measured) -> dict[str, Any]:
-    """Means by system and figure, for metrics.json."""
-    return {
-        kind: {name: {m: float(np.mean(v)) for m, v in row.items()} for name, row in rows.items()}
-        for kind, rows in (("ranking", measured.ranking), ("deployed", measured.deployed))
+def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: str) -> Tables:
+    """Tables with bootstrap intervals, differences paired to `reference`; ranking rows are clustered by user."""
+    common: dict[str, Any] = {
+        "reference": reference,
+        "samples": config.evaluation.bootstrap,
+        "seed": config.seed,
+        "percent": ("click_rate", "conversion_rate", "illegal"),
+        "lower_is_better": ("illegal",),
     }
+    users = [str(e.state.user_id) for e in arena.examples]
+    title = f"Ranking of {len(arena.examples)} held-out events over all {arena.n_items} items"
+    ranking = Comparison.of(title, measured.ranking, users=users, **common)
+    titles = {
+        "judge": f"Deployed slates of {len(arena.states)} users, as the judge expects them (it was not the reward)",
+        "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",
+    }
+    deployed = {judge: Comparison.of(titles[judge], rows, **common) for judge, rows in measured.deployed.items()}
+    return Tables(ranking, deployed, _summary(ranking, deployed))
+
+
+def _summary(ranking: Comparison, deployed: Mapping[str, Comparison]) -> Comparison:
+    kept = [m for m in ranking.metrics if m.startswith(("NDCG@10", "HR@10", "coverage", "illegal"))]
+    kept = kept or list(ranking.metrics)
+    cells: dict[str, dict[str, Cell]] = {}
+    for system in ranking.systems:
+        row = {m: ranking.cells[system][m] for m in kept}
+        for judge, table in deployed.items():
+            chosen = ("click_rate", "conversion_rate", "value") if judge == "judge" else ("value@1", "value")
+            row |= {f"{judge} {m}": table.cells[system][m] for m in chosen}
+        cells[system] = row
+    percent = ("judge click_rate", "judge conversion_rate", "illegal")
+    labels = {f"{j} {m}": f"{j} {m.replace('_', ' ')}" for j in deployed for m in ("click_rate", "conversion_rate")}
+    return Comparison(
+        "In one table", cells, ranking.reference, percent=percent, lower_is_better=("illegal",), labels=labels
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from llmrec.config import LoraSettings
 from llmrec.errors import RunError
@@ -94,3 +94,10 @@ def _joined(name: str, first: Adapter, second: Adapter) -> torch.Tensor:
 
 def _scaling(adapter: Adapter) -> float:
     return float(adapter.config.lora_alpha / adapter.config.r)
+
+
+def load_adapter(folder: Path) -> Adapter:
+    """What `Adapter.save` (or PEFT's `save_pretrained`) wrote into `folder`."""
+    config = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    return Adapter(config, load_file(folder / "adapter_model.safetensors"))

@@ -1,0 +1,83 @@
+"""The model card of a run folder: what it is, how to use it, its numbers and its limits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from llmrec.evaluation.table import markdown
+
+if TYPE_CHECKING:
+    from llmrec.pipeline.run import Finished
+
+CARD = """---
+{header}---
+
+# llmrec: recommendations on {name}
+
+A causal language model that reads a user's state as text and writes an item of a closed catalogue of {items} items.
+It was warm-started by supervised fine-tuning and then {improved}.
+
+```python
+from llmrec import Recommender
+
+recommender = Recommender.load("USER/NAME")  # this repository, or a folder
+print(recommender.recommend(prompt="I liked ...", k=10))
+```
+
+On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." -k 10`.
+
+## Numbers
+
+{verdict}
+
+{tables}
+
+## How it was made
+
+- Base model: {base}.
+- Data: {name}, {counts}; content hash `{hash}`. {proxy}
+- Command: `{command}`, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
+- The reward came from a simulator of users fitted on the training period; the judge in the table is another model,
+  fitted on other users. {promotion}
+
+## Limits
+
+Rewards and judged figures are simulated. Offline ranking metrics favour what was logged. Before real users see its
+recommendations, compare it with the baselines of the table in an experiment. This folder holds the catalogue's texts
+and no user's rows. {terms}
+"""
+
+
+def model_card(run: Finished, command: str) -> str:
+    """README.md of the run folder, with the Hub's metadata header."""
+    manifest = run.data.dataset.manifest
+    header: dict[str, Any] = {
+        "library_name": "llmrec",
+        "pipeline_tag": "text-generation",
+        "language": [run.config.text.language or manifest.language],
+        "tags": ["recommender-system", "reinforcement-learning", "ppo", "llmrec"],
+    }
+    if not run.base.nano:
+        header["base_model"] = run.base.name
+    promoted = run.ppo.promoted is not None
+    tables = [run.tables.ranking, *run.tables.deployed.values()]
+    return CARD.format(
+        header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
+        name=markdown(manifest.name),
+        items=run.data.dataset.n_items,
+        improved="improved by PPO with LoRA" if promoted else "left as it was: PPO brought no admissible gain",
+        verdict=markdown(run.verdict.sentence),
+        tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
+        base="a small Qwen3-architecture model made from this data set's own texts"
+        if run.base.nano
+        else run.base.name,
+        counts=", ".join(f"{v:,} {k}" for k, v in manifest.counts.items() if k in ("items", "users", "events")),
+        hash=manifest.content_hash[:16],
+        proxy=markdown(manifest.proxy),
+        command=command.replace("`", "'"),
+        seed=run.config.seed,
+        promotion=markdown(run.ppo.verdict),
+        terms=markdown(f"Terms of the data: {manifest.terms}" if manifest.terms else ""),
+    )

@@ -1,0 +1,179 @@
+"""The main job: data, base model, SFT, simulator, PPO with its gate, evaluation, report, run folder.
+
+Every stage is finished or not there, so the same command after a kill goes on and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrec.baselines.covisitation import Covisitation
+from llmrec.baselines.popularity import Popularity
+from llmrec.config import RunConfig
+from llmrec.errors import ConfigError, RunError
+from llmrec.evaluation.verdict import Verdict, verdict
+from llmrec.export import CARD
+from llmrec.pipeline.base_model import Base, base_model
+from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
+from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.improve import PPOStage, ppo_stage
+from llmrec.pipeline.policies import SFTStage, sft_policy, sft_stage, targets, with_adapter
+from llmrec.pipeline.recipes import recipe_for
+from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
+from llmrec.pipeline.work import Work
+from llmrec.progress import console
+from llmrec.rewards import RewardModel
+
+SFT, PPO, PPO_LAST = "SFT", "PPO", "PPO (last)"
+RERANKED, GREEDY, OPTIMUM = "SFT top 20 reranked by simulator", "simulator's argmax", "true optimum"
+POPULARITY, COVISITATION = "popularity", "covisitation"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All stages of a run and what was measured at its end."""
+
+    config: RunConfig
+    data: RunData
+    base: Base
+    sft: SFTStage
+    simulators: Simulators
+    ppo: PPOStage
+    arena: Arena
+    measured: Measured
+    tables: Tables
+    verdict: Verdict
+    seconds: dict[str, float]
+    out: Path
+
+
+def with_defaults(path: Path | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top."""
+    if path is None:
+        path = recipe_for(RunConfig.read(None, overrides).data.dataset)
+    return RunConfig.read(path, overrides)
+
+
+def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
+    """Runs the main job to its end and writes the run folder `out`.
+
+    Raises:
+        LLMRecError: anything that a person can mend; nothing is half-written.
+    """
+    from llmrec.pipeline.finish import finish
+
+    check_out(out)
+    work = Work(out.with_name(f"{out.name}.work"))
+    stages = train_stages(config, work)
+    finished = evaluate(config, *stages, work, out)
+    finish(finished, command)
+    return finished
+
+
+def check_out(out: Path) -> None:
+    """Refuses to put a run where something else lies."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
+        raise RunError(f"{out} exists and is not a run folder; give another --out or move it away.")
+
+
+def train_stages(config: RunConfig, work: Work) -> tuple[RunData, Base, SFTStage, Simulators, PPOStage]:
+    """Data, base model, SFT, simulators and PPO, each from its finished stage if there is one."""
+    check_config(config)
+    data = open_data(config, work)
+    base = base_model(config, data, work)
+    sft = sft_stage(config, data, base, work)
+    simulators = simulator_stage(config, data, work)
+    ppo = ppo_stage(config, data, sft, simulators, work)
+    return data, base, sft, simulators, ppo
+
+
+def check_config(config: RunConfig) -> None:
+    """Refuses before anything is made what would fail an hour later."""
+    if not config.evaluation.k or min(config.evaluation.k) < 1:
+        raise ConfigError("Key 'evaluation.k' must hold at least one whole number, each 1 or more.")
+    for key, value in (
+        ("sft.examples", config.sft.examples),
+        ("ppo.steps", config.ppo.steps),
+        ("evaluation.users", config.evaluation.users),
+        ("evaluation.test_events", config.evaluation.test_events),
+        ("gate.users", config.gate.users),
+        ("gate.slate", config.gate.slate),
+        ("text.max_tokens", config.text.max_tokens),
+    ):
+        if value < 1:
+            raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
+
+
+def make_systems(
+    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, ppo: PPOStage
+) -> dict[str, System]:
+    """What stands in the table, in its order."""
+    beams, manifest = config.evaluation.beams, data.dataset.manifest
+    reward = RewardModel(simulators.reward, config.reward, seed=config.seed)
+    start = Policy(sft_policy(config, data, sft), beams)
+    valid = targets(config, data, "valid", config.gate.events)
+    covisitation = Covisitation(seed=config.seed)
+    if len(valid):
+        covisitation.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
+    else:
+        covisitation.fit(data.dataset, data.split.train)
+    systems: dict[str, System] = {
+        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
+        COVISITATION: covisitation,
+        SFT: start,
+    }
+    if ppo.promoted is not None:
+        systems[PPO] = Policy(with_adapter(config, data, sft, ppo.promoted), beams)
+    if ppo.promoted != ppo.last:
+        systems[PPO_LAST] = Policy(with_adapter(config, data, sft, ppo.last), beams)
+    systems[RERANKED] = Reranked(start, reward)
+    systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
+    if data.world is not None:
+        systems[OPTIMUM] = Optimum(data.world, config.reward.click, config.reward.conversion)
+    return systems
+
+
+def evaluate(
+    config: RunConfig,
+    data: RunData,
+    base: Base,
+    sft: SFTStage,
+    simulators: Simulators,
+    ppo: PPOStage,
+    work: Work,
+    out: Path,
+) -> Finished:
+    """Measures all systems on the test period and says what PPO brought."""
+    console.print("[bold]evaluation[/bold]")
+    arena = make_arena(config, data, simulators.judge)
+    measured = compare(config, arena, make_systems(config, data, sft, simulators, ppo))
+    tables = make_tables(config, arena, measured, SFT)
+    after = PPO if ppo.promoted is not None else PPO_LAST
+    found = verdict(tables.deployed["judge"], tables.ranking, after=after)
+    if ppo.promoted is None:
+        found = Verdict("none", f"{ppo.verdict} {found.sentence}")
+    return Finished(config, data, base, sft, simulators, ppo, arena, measured, tables, found, dict(work.seconds), out)
+
+
+def metrics_of(run: Finished) -> dict[str, Any]:
+    """metrics.json: every figure by plain names, with its intervals, and what they were measured on."""
+    manifest = run.data.dataset.manifest
+    return {
+        "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
+        "seed": run.config.seed,
+        "test_events": len(run.arena.examples),
+        "test_users": len(run.arena.states),
+        "means": run.measured.means(),
+        "tables": {
+            "ranking": run.tables.ranking.to_json(),
+            **{name: table.to_json() for name, table in run.tables.deployed.items()},
+        },
+        "simulator": run.simulators.fit,
+        "checkpoints": run.ppo.checkpoints,
+        "promotion": run.ppo.verdict,
+        "verdict": {"outcome": run.verdict.outcome, "sentence": run.verdict.sentence},
+    }
