@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,7 +68,7 @@ class Catalogue:
         if len(item_ids) != len(titles):
             raise CatalogueError(f"{len(item_ids)} item ids but {len(titles)} titles; give one title for each item.")
         if len(set(item_ids)) != len(item_ids):
-            twice = next(i for i in item_ids if list(item_ids).count(i) > 1)
+            twice = Counter(item_ids).most_common(1)[0][0]
             raise CatalogueError(f"Item id {twice!r} occurs twice in the catalogue; item ids must be unique.")
         encoder = TitleEncoder(tokenizer, answer_prefix, max_title_tokens)
         shown, rows = encoder.encode_distinct(item_ids, titles)

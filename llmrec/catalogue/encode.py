@@ -81,13 +81,13 @@ class TitleEncoder:
         used, count = set(rows), dict.fromkeys(first, 1)
         titles, out = list(shown), list(rows)
         for i, row in enumerate(rows):
-            while first[row] != i and out[i] in used and out[i] is row:
+            numbered = row
+            while first[row] != i and numbered in used:
                 count[row] += 1
-                suffix = f" ({count[row]})"
-                numbered = self._numbered(shown[i], row, suffix)
-                if numbered not in used:
-                    used.add(numbered)
-                    titles[i], out[i] = shown[i] + suffix, numbered
+                titles[i] = f"{shown[i]} ({count[row]})"
+                numbered = self._numbered(shown[i], row, f" ({count[row]})")
+            used.add(numbered)
+            out[i] = numbered
         return titles, out
 
     def _numbered(self, title: str, row: Tokens, suffix: str) -> Tokens:

@@ -163,13 +163,21 @@ class PrefixIndex:
         if exclude_BE is None or not bool((exclude_BE >= 0).any()):
             return None
         exclude_BE = exclude_BE.to(self.device)
+        if bool((exclude_BE >= self.n_items).any()):
+            raise ValueError(f"exclude holds {int(exclude_BE.max())}, which is no index of the {self.n_items} items.")
         user = torch.arange(len(exclude_BE), device=self.device).unsqueeze(1).expand_as(exclude_BE)
         there = exclude_BE >= 0
         keys = user[there] * (self.n_items + 1) + self.row_of_item_N[exclude_BE[there]]
         return Exclusion(cast(Tensor, torch.unique(keys)), self.n_items)
 
     def prefixes(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Nodes before and after each token of items: two tensors of shape items.shape + (L,), -1 after the end."""
+        """Nodes before and after each token of items: two tensors of shape items.shape + (L,), -1 after the end.
+
+        Raises:
+            ValueError: an index outside 0 .. N - 1.
+        """
+        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < self.n_items:
+            raise ValueError(f"Item indices must lie in 0 .. {self.n_items - 1}.")
         after = self.path_NL[self.row_of_item_N[items]].long()
         before = torch.cat([torch.zeros_like(after[..., :1]), after[..., :-1]], -1)
         return before.masked_fill(after < 0, -1), after

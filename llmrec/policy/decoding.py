@@ -17,7 +17,7 @@ from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import device_of, evaluating
-from llmrec.policy.packing import align
+from llmrec.policy.packing import align, require_room
 from llmrec.policy.prefill import PlainPrefill, Prefill, SharedPrefill
 from llmrec.policy.sharing import supports_sharing
 
@@ -36,6 +36,7 @@ class Samples:
 
 def _walker(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
     prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
+    require_room(model, prompts, index)
     shared = supports_sharing(model, prompts.ids_BP.shape[1] + index.max_length)
     return (SharedPrefill if shared else PlainPrefill)(model, prompts, index)
 
@@ -82,11 +83,20 @@ def beam_search(
         users = torch.arange(len(node), device=index.device).unsqueeze(1)
         score = torch.zeros(node.shape, device=index.device)
         score = score.masked_fill(~index.is_allowed(node, users, exclusion), -torch.inf)
-        live = torch.isfinite(score) & ~index.is_decided(node)
+        score, live = _living(index, node, score, k)
         while bool(live.any()):
             node, score = _extend(walker, head, index, exclusion, node, score, live, min(beams, index.n_items))
-            live = torch.isfinite(score) & ~index.is_decided(node)
+            score, live = _living(index, node, score, k)
     return _best(index, node, score, k)
+
+
+def _living(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Drops beams below the k-th best finished item, which they cannot pass, and tells which are still to extend."""
+    decided = index.is_decided(node_BK)
+    if k <= score_BK.shape[1]:
+        finished = score_BK.masked_fill(~decided, -torch.inf)
+        score_BK = score_BK.masked_fill(score_BK < finished.topk(k, dim=1).values[:, -1:], -torch.inf)
+    return score_BK, torch.isfinite(score_BK) & ~decided
 
 
 def _extend(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmrec.errors import RunError
-from llmrec.policy.modes import base_model, evaluating, flags
+from llmrec.policy.modes import base_model, decoder_of, device_of, flags, trial
 from llmrec.seeding import torch_stream
 
 
@@ -87,13 +87,13 @@ def checked_head(model: Any) -> Head:
 
 def _agrees(head: Head) -> bool:
     model = head.model
-    device = model.get_input_embeddings().weight.device
+    device = device_of(model)
     rows = model.get_input_embeddings().weight.shape[0] or model.config.get_text_config().vocab_size
     ids = torch.randint(rows, (1, 6), generator=torch_stream(0, "policy", "head")).to(device)
     token_R = torch.randint(rows, (min(rows, 64),), generator=torch_stream(1, "policy", "head")).to(device)
-    with torch.no_grad(), evaluating(model):
+    with trial(model):
         out = model(input_ids=ids, use_cache=False)
-        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = decoder_of(model)(input_ids=ids, use_cache=False).last_hidden_state
         theirs, ours = out.logits[0, :, token_R].float(), head.logits(hidden[0], token_R).float()
     if not bool(torch.isfinite(theirs).all()):
         return True  # broken weights are told apart from an unknown head where the logits are used

@@ -13,7 +13,7 @@ from llmrec.catalogue.catalogue import Catalogue
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
 from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
-from llmrec.progress import Bar
+from llmrec.progress import track
 from llmrec.seeding import torch_stream
 from llmrec.types import IntArray, Slate, State
 
@@ -113,14 +113,13 @@ class LanguagePolicy:
         check_k(k, len(self.catalogue))
         exclude = self._excluded(states, seen, exclude_seen)
         slates: list[Slate] = [Slate((), ())] * len(states)
-        with Bar("recommend", len(states)) as bar:
-            for part, ids, mask in self._batches(states, batch_size):
-                left_out = None if exclude is None else exclude[part]
-                items, log_probs = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=left_out)
-                for b, items_K, log_probs_K in zip(part, items.tolist(), log_probs.tolist(), strict=True):
-                    found = sum(item >= 0 for item in items_K)
-                    slates[b] = Slate(tuple(items_K[:found]), tuple(log_probs_K[:found]))
-                bar.advance(len(part))
+        batches = self._batches(states, batch_size)
+        for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
+            left_out = None if exclude is None else exclude[part]
+            items, log_probs = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=left_out)
+            for b, items_K, log_probs_K in zip(part, items.tolist(), log_probs.tolist(), strict=True):
+                found = sum(item >= 0 for item in items_K)
+                slates[b] = Slate(tuple(items_K[:found]), tuple(log_probs_K[:found]))
         return slates
 
     def sample(

@@ -16,6 +16,13 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def decoder_of(model: Any) -> Any:
+    """The part of the model that ends in the hidden states which the output head reads."""
+    inner = base_model(model)
+    decoder = inner.get_decoder()
+    return inner.model if decoder is inner and hasattr(inner, "model") else decoder
+
+
 def device_of(model: Any) -> torch.device:
     """Where input ids go."""
     device: torch.device = base_model(model).get_input_embeddings().weight.device
@@ -28,6 +35,13 @@ def flags(model: Any) -> dict[str, bool]:
         setattr(model, FLAGS, {})
     known: dict[str, bool] = getattr(model, FLAGS)
     return known
+
+
+@contextlib.contextmanager
+def trial(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients or autocast, so that a trial tells of the model and not of its caller."""
+    with torch.no_grad(), torch.autocast(device_of(model).type, enabled=False), evaluating(model):
+        yield
 
 
 @contextlib.contextmanager

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.errors import RequestError
 from llmrec.policy.masks import ancestry, for_model
-from llmrec.policy.modes import base_model
+from llmrec.policy.modes import base_model, decoder_of
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,20 @@ def align(prompt_ids_BP: Tensor, prompt_mask_BP: Tensor) -> Prompts:
     return Prompts(ids.masked_fill(~valid.gather(1, order), 0), length)
 
 
+def require_room(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
+    """Raises `RequestError` where prompt and item together are longer than the model has positions for."""
+    most = getattr(base_model(model).config.get_text_config(), "max_position_embeddings", None)
+    longest = prompts.ids_BP.shape[1]
+    if most is not None and longest + index.max_length - 1 > most:
+        raise RequestError(
+            f"A prompt of {longest} tokens and an item of {index.max_length} are more than the {most} that the model "
+            "reads; lower text.max_tokens."
+        )
+
+
 def run_decoder(model: Any, **inputs: Any) -> Tensor:
     """Last hidden states (rows, places, H) of the decoder, with nothing taken from a generation configuration."""
-    out: Tensor = base_model(model).get_decoder()(**inputs).last_hidden_state
+    out: Tensor = decoder_of(model)(**inputs).last_hidden_state
     return out
 
 

@@ -16,7 +16,7 @@ from llmrec.catalogue.index import Exclusion, PrefixIndex
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import device_of
-from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden
+from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden, require_room
 from llmrec.policy.sharing import supports_sharing
 
 Path = Literal["auto", "packed", "plain"]
@@ -99,12 +99,13 @@ def score_items(
         path: "packed" (one row a prompt), "plain" (one row an item) or "auto" (packed where the model allows it).
 
     Raises:
-        RequestError: everything is excluded for a user.
+        RequestError: everything is excluded for a user, or prompt and item are longer than the model can read.
         RunError: logits are not finite, or the model's head is of an unknown kind.
     """
     device = device_of(model)
     index, items_BG = index.to(device), items_BG.to(device)
     prompts = align(prompt_ids_BP.to(device), prompt_mask_BP.to(device))
+    require_room(model, prompts, index)
     head = checked_head(model)
     before_BGL, after_BGL = index.prefixes(items_BG)
     exclusion = index.exclusion(exclude)

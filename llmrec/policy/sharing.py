@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.policy.masks import window_of
-from llmrec.policy.modes import base_model, device_of, evaluating, flags
+from llmrec.policy.modes import base_model, device_of, flags, trial
 from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden
 from llmrec.policy.prefill import SharedPrefill
 from llmrec.seeding import numpy_stream
@@ -57,7 +57,7 @@ def _trial(model: Any, tokens: int) -> bool:
     index, prompts, user_U, node_U = _material(model, tokens)
     tolerance = _TOLERANCE.get(model.get_input_embeddings().weight.dtype, 0.0)
     try:
-        with torch.no_grad(), evaluating(model):
+        with trial(model):
             plain = plain_hidden(model, prompts, index, user_U, node_U)
             packed = packed_hidden(model, prompts, index, user_U, node_U)
             tree = _tree(model, prompts, index, user_U, node_U)

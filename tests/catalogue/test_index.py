@@ -25,7 +25,7 @@ def node_of(index, items, prefix):
     return index.prefixes(torch.tensor(item))[1][len(prefix) - 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(catalogues, st.data())
 def test_children_equal_brute_force(items, data):
     index = index_of(items)
@@ -47,7 +47,7 @@ def test_children_equal_brute_force(items, data):
             assert c == node_of(index, items, (*prefix, t))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(catalogues)
 def test_paths_and_settling(items):
     index = index_of(items)

@@ -193,6 +193,21 @@ def test_everything_excluded_and_empty_prompts_are_errors():
         score_items(model, IDS, MASK * 0, EVERY, INDEX)
 
 
+def test_item_indices_are_checked():
+    model = tiny_model("qwen3")
+    for items, exclude in (([[0, -1]] * 3, None), ([[0, 12]] * 3, None), ([[0]] * 3, [[12]] * 3)):
+        with pytest.raises(ValueError, match=r"items|indices"):
+            left_out = None if exclude is None else torch.tensor(exclude)
+            score_items(model, IDS, MASK, torch.tensor(items), INDEX, exclude=left_out)
+
+
+def test_autocast_does_not_change_the_answer_of_the_trial():
+    model = tiny_model("qwen3", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert supports_sharing(model)
+        score_items(model, IDS, MASK, EVERY, INDEX).item_log_prob_BG.sum().backward()
+
+
 def test_broken_weights_give_a_clear_error():
     model = tiny_model("qwen3")
     with torch.no_grad():
