@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-# Before anything imports torch or transformers: idle threads must sleep on a shared machine, and nothing phones home.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-
 import typer
 
 from llmrec.cli.data import data_app
+from llmrec.cli.guard import set_environment
 from llmrec.errors import LLMRecError
 from llmrec.version import __version__
 
@@ -116,6 +110,7 @@ def _root(
 
 def main() -> None:
     """Entry point of the `llmrec` command."""
+    set_environment()
     try:
         app()
     except LLMRecError as error:

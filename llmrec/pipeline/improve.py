@@ -97,7 +97,9 @@ class Gate:
         return score
 
 
-def ppo_stage(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, work: Work) -> PPOStage:
+def ppo_stage(
+    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, work: Work, *, name: str = "ppo"
+) -> PPOStage:
     """Improves the warm-started policy by PPO against the reward simulator."""
     tree = config.tree()
     key = {
@@ -133,7 +135,7 @@ def ppo_stage(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simul
             {"curve": result.curve, "checkpoints": scores, "stopped": result.stopped_reason or "", "last": last},
         )
 
-    folder = work.stage("ppo", key, build)
+    folder = work.stage(name, key, build)
     record = read_json(folder / "ppo.json")
     best, verdict = promote(record["checkpoints"])
     return PPOStage(

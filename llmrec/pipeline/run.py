@@ -80,14 +80,16 @@ def check_out(out: Path) -> None:
         raise RunError(f"{out} exists and is not a run folder; give another --out or move it away.")
 
 
-def train_stages(config: RunConfig, work: Work) -> tuple[RunData, Base, SFTStage, Simulators, PPOStage]:
+def train_stages(
+    config: RunConfig, work: Work, *, ppo_name: str = "ppo"
+) -> tuple[RunData, Base, SFTStage, Simulators, PPOStage]:
     """Data, base model, SFT, simulators and PPO, each from its finished stage if there is one."""
     check_config(config)
     data = open_data(config, work)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)
-    ppo = ppo_stage(config, data, sft, simulators, work)
+    ppo = ppo_stage(config, data, sft, simulators, work, name=ppo_name)
     return data, base, sft, simulators, ppo
 
 

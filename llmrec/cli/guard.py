@@ -1,0 +1,38 @@
+"""What every script shares: bad input ends with one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+
+SETTINGS = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep instead of spinning on a shared machine
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+}
+
+
+def set_environment() -> None:
+    """Settings that must stand before torch and transformers are imported; what a person has set stays."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def guarded(main: Callable[[], None]) -> Callable[[], None]:
+    """Wraps a script's `main`: an `LLMRecError` is printed as its sentence, with exit code 2."""
+
+    @functools.wraps(main)
+    def run() -> None:
+        from llmrec.errors import LLMRecError
+
+        try:
+            main()
+        except LLMRecError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    set_environment()
+    return run
