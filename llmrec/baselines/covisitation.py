@@ -5,7 +5,8 @@
     T[i, j] = TF-IDF cosine of the items' texts, 0 on the diagonal
     score(j | history) = sum over k of history_decay^k (C[i_k, j] + text T[i_k, j]) + 0.001 log(1 + count of j)
 
-with k = 0 for the latest item. It learns in a second and is hard to beat, so no quality claim of the language
+with k = 0 for the latest item. A user's events of equal time have no order: they count in the order of the table and
+in its reverse, half each. It learns in a second and is hard to beat, so no quality claim of the language
 model is made without it in the same table.
 """
 
@@ -25,6 +26,7 @@ from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
+from llmrec.progress import track
 from llmrec.types import Example, FloatArray, IntArray, State
 
 POPULARITY = 0.001
@@ -116,16 +118,23 @@ class Covisitation(ScoreRecommender):
 
 def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
     """C of the formula, sparse (N, N), from `positives` rows (user, item, time)."""
-    user, item = events["user"].to_numpy(), events["item"].to_numpy()
     n_items = len(count_N)
-    forward = sp.csr_matrix((n_items, n_items), dtype=np.float64)
+    turned = events.with_row_index("row").sort("user", "time", "row", descending=[False, False, True])
+    forward = 0.5 * (_following(events, n_items, settings) + _following(turned, n_items, settings))
+    both = forward + settings.back * forward.T
+    return sp.csr_matrix(sp.diags(1.0 / (count_N + 1.0)) @ both)
+
+
+def _following(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) -> sp.csr_matrix:
+    """Sum of decay^(distance - 1) over the pairs in which j follows i, in the order of the rows."""
+    user, item = events["user"].to_numpy(), events["item"].to_numpy()
+    total = sp.csr_matrix((n_items, n_items), dtype=np.float64)
     for distance in range(1, min(settings.window, len(item) - 1) + 1):
         same = user[:-distance] == user[distance:]
         pair = (item[:-distance][same], item[distance:][same])
         weight = np.full(int(same.sum()), settings.decay ** (distance - 1))
-        forward = forward + sp.csr_matrix((weight, pair), shape=(n_items, n_items))
-    both = forward + settings.back * forward.T
-    return sp.csr_matrix(sp.diags(1.0 / (count_N + 1.0)) @ both)
+        total = total + sp.csr_matrix((weight, pair), shape=(n_items, n_items))
+    return total
 
 
 def _grid_ndcg(
@@ -141,7 +150,7 @@ def _grid_ndcg(
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
     text = TextLikeness(text_vectors(dataset))
     total = dict.fromkeys(options, 0.0)
-    for start in range(0, len(valid), BATCH):
+    for start in track(range(0, len(valid), BATCH), "Selecting co-visitation settings"):
         batch = valid[start : start + BATCH]
         states, targets_B = [e.state for e in batch], np.array([e.target for e in batch], dtype=np.int64)
         popular_BN = np.tile(POPULARITY * np.log1p(count_N), (len(states), 1))

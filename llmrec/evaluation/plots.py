@@ -19,11 +19,11 @@ Curve = Sequence[Mapping[str, float]]
 
 PPO_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reward", ("reward",)),
-    ("Expected clicks and conversions", ("click", "conversion")),
+    ("Expected clicks and conversions", ("reward/click", "reward/conversion")),
     ("KL from the SFT policy (nats)", ("kl",)),
     ("Entropy (nats)", ("entropy",)),
     ("Value loss", ("value_loss",)),
-    ("Share of clipped ratios", ("clip_fraction",)),
+    ("Clipped ratios (share)", ("clip_fraction",)),
 )
 
 
@@ -93,20 +93,21 @@ def curve_figure(
 
 
 def _line(axis: Axes, curve: Curve, key: str, colour: str) -> None:
+    label = key.rpartition("/")[2]
     points = [(e["step"], e[key]) for e in curve if key in e and "step" in e and np.isfinite(e[key])]
     if not points:
         return
     x, y = np.array(points, dtype=np.float64).T
     window = len(x) // 12
     if window < 3:
-        axis.plot(x, y, color=colour, label=key, marker="o", markersize=2.5)
+        axis.plot(x, y, color=colour, label=label, marker="o", markersize=2.5)
         return
     # Noise stays visible, pale, behind the running mean of its last points.
     axis.plot(x, y, color=colour, alpha=0.28, linewidth=0.8)
     total = np.concatenate(([0.0], np.cumsum(y)))
     low = np.maximum(np.arange(1, len(y) + 1) - window, 0)
     high = np.arange(1, len(y) + 1)
-    axis.plot(x, (total[high] - total[low]) / (high - low), color=colour, label=key)
+    axis.plot(x, (total[high] - total[low]) / (high - low), color=colour, label=label)
 
 
 def reliability_figure(bins: Mapping[str, Reliability]) -> str:
@@ -120,7 +121,9 @@ def reliability_figure(bins: Mapping[str, Reliability]) -> str:
             top = float(min(1.0, 1.08 * max(found.predicted_J.max(), high_J.max(), 1e-3)))
             axis.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
             axis.vlines(found.predicted_J, low_J, high_J, color=BLUE, linewidth=1.2, alpha=0.6)
-            axis.plot(found.predicted_J, found.observed_J, color=BLUE, marker="o", markersize=4, linewidth=1)
+            axis.plot(
+                found.predicted_J, found.observed_J, color=BLUE, marker="o", markersize=4, linewidth=1, clip_on=False
+            )
             axis.set(xlim=(0, top), ylim=(0, top), xlabel="predicted", ylabel="observed", title=title)
             for side in (axis.xaxis, axis.yaxis):
                 side.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.05 else 1))

@@ -21,6 +21,12 @@ from llmrec.evaluation.table import Comparison, markdown
 from llmrec.evaluation.verdict import Verdict
 from llmrec.files import write_text
 
+PLOTTED = (
+    *("HR@10", "NDCG@10", "coverage@10", "value", "click_rate", "conversion_rate"),
+    *("judge value@10", "judge click_rate@10", "judge conversion_rate@10", "true value@1", "true value@10"),
+)
+"""Metrics that are drawn where a table has them, unless a report names others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
@@ -67,7 +73,7 @@ class RunReport:
         tables: comparisons; the first is shown as a figure too.
         plotted: metrics of all tables that are drawn.
         sft_curve: entries with step and loss.
-        ppo_curve: entries with step, reward, click, conversion, kl, entropy, value_loss, clip_fraction.
+        ppo_curve: entries with step, reward, reward/click, reward/conversion, kl, entropy, value_loss, clip_fraction.
         reliability: reliability of the simulator by signal.
         simulator: further figures of the simulator by signal (auc, log_loss, ...).
         slates: a few users' slates before and after reinforcement learning.
@@ -89,7 +95,7 @@ class RunReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     tables: Sequence[Comparison] = ()
-    plotted: Sequence[str] = ("HR@10", "NDCG@10", "value", "click_rate", "conversion_rate")
+    plotted: Sequence[str] = PLOTTED
     sft_curve: Curve = ()
     ppo_curve: Curve = ()
     reliability: Mapping[str, Reliability] = field(default_factory=dict)

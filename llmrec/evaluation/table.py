@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,11 @@ class Comparison:
     def metrics(self) -> tuple[str, ...]:
         """Column names, in order of first appearance."""
         return tuple(dict.fromkeys(metric for row in self.cells.values() for metric in row))
+
+    def select(self, metrics: Sequence[str]) -> Comparison:
+        """The same table with these columns only, in this order; absent ones are left out."""
+        chosen = {system: {m: row[m] for m in metrics if m in row} for system, row in self.cells.items()}
+        return replace(self, cells=chosen)
 
     def label(self, metric: str) -> str:
         """What stands above a column."""

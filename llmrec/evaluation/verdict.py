@@ -16,14 +16,22 @@ class Verdict:
     sentence: str
 
 
-def verdict(simulated: Comparison, ranking: Comparison | None, *, after: str, metric: str = "value") -> Verdict:
-    """Whether `after` beats the reference of `simulated` on `metric`, and what that did to NDCG@10.
+def verdict(
+    simulated: Comparison,
+    ranking: Comparison | None,
+    *,
+    after: str,
+    metric: str = "value",
+    ranking_metric: str = "NDCG@10",
+) -> Verdict:
+    """Whether `after` beats the reference of `simulated` on `metric`, and what that did to the ranking.
 
     Args:
         simulated: judged figures; its reference is the system before reinforcement learning.
         ranking: offline figures on held-out events with the same reference, or None.
         after: the system after reinforcement learning.
         metric: the judged measure that decides.
+        ranking_metric: the offline measure that is named beside it.
 
     Raises:
         RequestError: there is no paired difference of `after` and a reference on `metric`.
@@ -40,7 +48,7 @@ def verdict(simulated: Comparison, ranking: Comparison | None, *, after: str, me
         f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval "
         f"of the difference {simulated.interval(metric, cell.difference, sign=True)})."
     )
-    return Verdict(outcome, " ".join(filter(None, [sentence, _ranking_sentence(ranking, after)])))
+    return Verdict(outcome, " ".join(filter(None, [sentence, _ranking_sentence(ranking, after, ranking_metric)])))
 
 
 def what_got_worse(tables: list[Comparison], system: str) -> list[str]:
@@ -61,7 +69,7 @@ def what_got_worse(tables: list[Comparison], system: str) -> list[str]:
     return sentences
 
 
-def _ranking_sentence(ranking: Comparison | None, after: str, metric: str = "NDCG@10") -> str:
+def _ranking_sentence(ranking: Comparison | None, after: str, metric: str) -> str:
     cell = ranking.cells.get(after, {}).get(metric) if ranking is not None else None
     if ranking is None or cell is None or cell.difference is None:
         return ""

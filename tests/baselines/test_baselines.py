@@ -76,6 +76,17 @@ def test_transition_counts_by_hand() -> None:
     assert model.score([state()])[0] == pytest.approx(popularity)
 
 
+def test_events_of_equal_time_have_no_order() -> None:
+    log = [("a", "i0", "click", 1), ("a", "i1", "click", 1), ("a", "i2", "click", 2)]
+    data = make(log, repeat="allow")
+    settings = CovisitationSettings(window=1, text=0.0, history_decay=1.0)
+    model = Covisitation(settings).fit(data, data.events)
+    # 0, 1, 2 and 1, 0, 2 are equally likely: each pair of neighbours has half a count, divided by 1 + 1.
+    quarter = model.score([state(0)])[0] - 0.001 * math.log(2) * np.array([1, 1, 1, 0, 0])
+    assert quarter == pytest.approx([0, 0.25, 0.25, 0, 0])
+    assert model.score([state(1)])[0, [0, 2]] == pytest.approx(model.score([state(0)])[0, [1, 2]])
+
+
 def test_text_likeness_is_the_cosine_and_zero_for_the_item_itself() -> None:
     data = make([("a", "i4", "click", 1)], repeat="allow", titles=["oak", "oak", "elm", "elm", "fir"])
     settings = CovisitationSettings(text=0.5, history_decay=0.5)

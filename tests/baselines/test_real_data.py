@@ -96,5 +96,5 @@ def test_measured_figures(
 def test_selection_on_the_validation_rows(dataset: Dataset) -> None:
     train = dataset.events.filter(pl.col("split") == "train")
     grid = [CovisitationSettings(), replace(CovisitationSettings(), text=0.0), COUNTS_ONLY]
-    model = Covisitation().fit_selected(dataset, train, read_rows("valid")[:1200], grid=grid)
+    model = Covisitation().fit_selected(dataset, train, read_rows("valid")[:600], grid=grid)
     assert model.settings == CovisitationSettings()

@@ -51,8 +51,8 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
         {
             "step": float(s),
             "reward": 0.3 + 0.1 * (1 - np.exp(-s / 40)) + rng.normal(0, 0.02),
-            "click": 0.2 + 0.03 * (1 - np.exp(-s / 40)) + rng.normal(0, 0.008),
-            "conversion": 0.04 + 0.03 * (1 - np.exp(-s / 40)) + rng.normal(0, 0.004),
+            "reward/click": 0.2 + 0.03 * (1 - np.exp(-s / 40)) + rng.normal(0, 0.008),
+            "reward/conversion": 0.04 + 0.03 * (1 - np.exp(-s / 40)) + rng.normal(0, 0.004),
             "kl": 0.05 * s / 150 + abs(rng.normal(0, 0.004)),
             "entropy": 3.5 - s / 200 + rng.normal(0, 0.04),
             "value_loss": 0.2 * np.exp(-s / 30) + 0.02 + abs(rng.normal(0, 0.01)),

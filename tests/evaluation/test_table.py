@@ -61,6 +61,12 @@ def test_best_follows_the_direction_of_the_metric() -> None:
     assert Comparison("t", {"a": {"loss": Cell(1.0)}}).best("loss") == frozenset()
 
 
+def test_select_takes_columns_in_the_order_asked_for() -> None:
+    whole = Comparison("t", {"a": {"x": Cell(1.0), "y": Cell(2.0), "z": Cell(3.0)}, "b": {"x": Cell(0.0)}})
+    assert whole.select(["z", "absent", "x"]).metrics == ("z", "x")
+    assert whole.select(["z"]).systems == ("a", "b")
+
+
 def test_json_holds_plain_numbers() -> None:
     found = json.loads(json.dumps(table("value", 0.2, 0.3, 0.05, 0.15).to_json()))
     assert found["reference"] == "SFT"
