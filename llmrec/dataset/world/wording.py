@@ -143,7 +143,7 @@ def _prices(n: int, price: tuple[float, float] | None, stream: np.random.Generat
         return [None] * n
     low, high = np.log(price)
     draws_N = np.exp((low + high) / 2 + (high - low) / 2 * stream.standard_normal(n))
-    return [float(max(1, round(2 * p)) / 2 - 0.01) for p in draws_N.tolist()]
+    return [round(max(1, round(2 * p)) / 2 - 0.01, 2) for p in draws_N.tolist()]
 
 
 def users_table(truth: Truth, wording: Wording, people: People, stream: np.random.Generator) -> pl.DataFrame:

@@ -39,6 +39,7 @@ LANGUAGES: dict[str, tuple[People, dict[str, Wording]]] = {
 }
 _CELLS = 4_000_000  # (user, item) values held at a time while the optimum is sought
 _FORMAT = "llmrec-world-1"
+_LEAST_ITEMS = 3  # two items have no correlation but 1 or -1
 
 
 class Optimum(NamedTuple):
@@ -120,9 +121,15 @@ class World:
         dataset = Dataset.load(folder / "dataset")
         if facts.get("content_hash") != dataset.manifest.content_hash:
             raise RunError(f"{folder} holds the truth of another data set; generate the world anew.")
-        config = from_tree(WorldConfig, facts["config"], str(folder / "world.json"))
-        parameters = from_tree(Parameters, facts["parameters"], str(folder / "world.json"))
-        return cls(dataset, _load_truth(folder / "truth.safetensors"), config, int(facts["seed"]), parameters)
+        origin = str(folder / "world.json")
+        try:
+            config = from_tree(WorldConfig, facts["config"], origin)
+            parameters = from_tree(Parameters, facts["parameters"], origin)
+            seed = int(facts["seed"])
+        except (KeyError, TypeError, ValueError, ConfigError) as error:
+            raise RunError(f"{origin} is damaged ({error}); generate the world anew.") from None
+        truth = _load_truth(folder / "truth.safetensors", dataset)
+        return cls(dataset, truth, config, seed, parameters)
 
     def _rows(self, user_ids: Sequence[str]) -> IntArray:
         try:
@@ -134,11 +141,14 @@ class World:
         return np.arange(self.dataset.n_items)
 
 
-def _load_truth(path: Path) -> Truth:
+def _load_truth(path: Path, dataset: Dataset) -> Truth:
     try:
-        return Truth(**load_file(path))
+        truth = Truth(**load_file(path))
     except Exception as error:  # safetensors raises its own untyped errors
         raise RunError(f"{path} is not the truth of a world ({error}); generate the world anew.") from None
+    if (len(truth.topic_interest_UT), len(truth.topic_N)) != (dataset.users.height, dataset.n_items):
+        raise RunError(f"{path} is the truth of a world of another size; generate the world anew.")
+    return truth
 
 
 def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None = None) -> World:
@@ -183,10 +193,11 @@ def _check(config: WorldConfig) -> None:
     for key in ("users", "items", "slates_per_user", "slate_size"):
         if getattr(config, key) < 1:
             raise ConfigError(f"Key 'world.{key}' is {getattr(config, key)}, but it must be 1 or more.")
-    if config.items < max(2, config.slate_size):
+    least = max(_LEAST_ITEMS, config.slate_size)
+    if config.items < least:
         raise ConfigError(
             f"Key 'world.items' is {config.items}, but a slate shows {config.slate_size} different items"
-            f" (world.slate_size); set world.items to {max(2, config.slate_size)} or more."
+            f" (world.slate_size); set world.items to {least} or more."
         )
     if not 0 <= config.position_bias <= 5:
         raise ConfigError(f"Key 'world.position_bias' is {config.position_bias}, but it must lie in 0..5.")
