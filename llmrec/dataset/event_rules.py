@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 
 from llmrec.dataset.store import Dataset
+from llmrec.dataset.validate import rows_of
+from llmrec.types import IntArray
 
 DAY = 86_400
 _DATES = 100_000_000  # seconds; 1973: below it times are counted from some other start
@@ -60,9 +62,13 @@ def rating_outside_scale(dataset: Dataset, now: int) -> pl.Series:
 
 def superseded_rating(dataset: Dataset, now: int) -> pl.Series:
     """Ratings that the same user replaced by a later one of the same item."""
-    last = pl.col("time").max().over("user_id", "item_id")
-    rated = dataset.events.with_row_index("row").filter((pl.col("kind") == "rating") & pl.col("value").is_not_null())
-    return _at(dataset.events, rated.filter(pl.col("time") < last)["row"])
+    rated = _coded(dataset).filter((pl.col("kind") == "rating") & pl.col("value").is_not_null())
+    pair = (pl.col("user") * dataset.n_items + pl.col("item")).alias("pair")
+    rated = rated.select("row", "time", pair).sort("pair", "time")
+    starts, lengths = _runs(rated["pair"])
+    time = rated["time"].to_numpy()
+    last = np.repeat(time[starts + lengths - 1], lengths)
+    return _at(dataset.events, rated["row"].filter(pl.Series(time < last)))
 
 
 def robot_users(dataset: Dataset, now: int) -> pl.Series:
@@ -73,20 +79,23 @@ def robot_users(dataset: Dataset, now: int) -> pl.Series:
     `ROBOT_PER_DAY`. Impressions do not count: the system sent them. Minutes are judged only where times have
     seconds.
     """
-    chosen = dataset.events.filter(pl.col("kind") != "impression").select("user_id", "time")
+    chosen = _coded(dataset).filter(pl.col("kind") != "impression")
     found = _too_busy(chosen, DAY, ROBOT_PER_DAY)
     if (chosen["time"] % 60 != 0).any():
         found = pl.concat([found, _too_busy(chosen, 60, ROBOT_PER_MINUTE)])
-    return dataset.users["user_id"].is_in(found.implode())
+    return _at(dataset.users, found)
 
 
 def _too_busy(chosen: pl.DataFrame, window: int, floor: int) -> pl.Series:
-    counts = chosen.group_by("user_id", pl.col("time") // window).len()
-    busiest = counts.group_by("user_id").agg(pl.col("len").max().cast(pl.Float64).log().alias("log"))
-    median = busiest["log"].median()
-    spread = (busiest["log"] - median).abs().median()
-    limit = _number(median) + _ROBOT_DEVIATIONS * 1.4826 * _number(spread)
-    return busiest.filter(pl.col("log") > max(limit, math.log(floor)))["user_id"]
+    """User rows whose fullest window of so many seconds holds far more events than the median user's and `floor`."""
+    windows = (pl.col("time") // window).clip(0, 2**36 - 1)
+    runs = chosen.select((pl.col("user") * 2**36 + windows).sort().rle().alias("run")).unnest("run")
+    per_user = runs.group_by(pl.col("value") // 2**36).agg(pl.col("len").max())
+    busiest = per_user.with_columns(pl.col("len").cast(pl.Float64).log().alias("log"))
+    median = _number(busiest["log"].median())
+    spread = _number((busiest["log"] - median).abs().median())
+    limit = max(median + _ROBOT_DEVIATIONS * 1.4826 * spread, math.log(floor))
+    return busiest.filter(pl.col("log") > limit)["value"]
 
 
 def conversion_without_click(dataset: Dataset, now: int) -> pl.Series:
@@ -141,9 +150,13 @@ def long_session(dataset: Dataset, now: int) -> pl.Series:
 
 def equal_time(dataset: Dataset, now: int) -> pl.Series:
     """Chosen events (no impressions) that share user and time with one about another item."""
-    rows = dataset.events.with_row_index("row").filter(pl.col("kind") != "impression")
-    items = pl.col("item_id").n_unique().over("user_id", "time")
-    return _at(dataset.events, rows.filter(items > 1)["row"])
+    rows = _coded(dataset).filter(pl.col("kind") != "impression")
+    starts, lengths = _runs(rows.select(pl.struct("time", "user").rle_id().alias("run"))["run"])  # sorted that way
+    if not len(starts):
+        return _none(dataset.events)
+    item = rows["item"].to_numpy()
+    several = np.maximum.reduceat(item, starts) != np.minimum.reduceat(item, starts)
+    return _at(dataset.events, rows["row"].filter(pl.Series(np.repeat(several, lengths))))
 
 
 def cold_items(dataset: Dataset, now: int) -> pl.Series:
@@ -160,6 +173,22 @@ def cold_users(dataset: Dataset, now: int) -> pl.Series:
     if dataset.rows is not None:
         used = pl.concat([used, dataset.rows["user_id"]])
     return ~_in(dataset.users["user_id"], used)
+
+
+def _coded(dataset: Dataset) -> pl.DataFrame:
+    """row, user (row in users), item (item index), kind, time and value of every event; numbers group fast."""
+    events = dataset.events
+    return events.select("kind", "time", "value").with_columns(
+        pl.int_range(pl.len()).alias("row"),
+        rows_of(events["user_id"], dataset.users["user_id"], "events", "users").cast(pl.Int64).alias("user"),
+        rows_of(events["item_id"], dataset.items["item_id"], "events", "items").cast(pl.Int64).alias("item"),
+    )
+
+
+def _runs(values: pl.Series) -> tuple[IntArray, IntArray]:
+    """Starts and lengths of the runs of equal neighbours."""
+    lengths = values.rle().struct.field("len").to_numpy().astype(np.int64)
+    return np.cumsum(lengths) - lengths, lengths
 
 
 def _median_time(dataset: Dataset) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,11 +18,13 @@ from llmrec.dataset.signals import Signal
 from llmrec.dataset.validate import rows_of, validate_events, validate_items, validate_rows, validate_users
 from llmrec.errors import DataError
 from llmrec.files import new_folder
+from llmrec.progress import Bar
 from llmrec.types import EVENT_KINDS, Item, User
 
 __all__ = ["MANIFEST", "Dataset", "Manifest", "Signal"]
 
 MANIFEST = "manifest.json"
+_MANY_EVENTS = 1_000_000  # from here on building takes seconds and shows a bar
 _ORDER = ("time", "user_id", "session", "position", "kind", "item_id", "value", "propensity", "split")
 
 
@@ -78,20 +81,26 @@ class Dataset:
         Raises:
             DataError: one sentence that names table, row, key and mend.
         """
-        items = cast_table(items, "items")
-        validate_items(items)
-        events = cast_table(events, "events")
-        rows = None if rows is None else cast_table(rows, "rows")
-        users = cast_table(pl.DataFrame({"user_id": []}) if users is None else users, "users")
-        if add_missing_users or users.is_empty():
-            users = _with_missing_users(users, events, rows)
-        validate_users(users)
-        validate_events(events)
-        if rows is not None:
-            validate_rows(rows, items["item_id"], users["user_id"])
-        events, coded = _sorted_events(events, items, users)
-        tables = {"items": items, "users": users, "events": coded} | ({} if rows is None else {"rows": rows})
-        hashes = {table: table_hash(frame) for table, frame in tables.items()}
+        bar = Bar("Building the data set (stages)", 4)
+        with bar if events.height > _MANY_EVENTS else contextlib.nullcontext():
+            items = cast_table(items, "items")
+            validate_items(items)
+            events = cast_table(events, "events")
+            bar.advance()
+            rows = None if rows is None else cast_table(rows, "rows")
+            users = cast_table(pl.DataFrame({"user_id": []}) if users is None else users, "users")
+            if add_missing_users or users.is_empty():
+                users = _with_missing_users(users, events, rows)
+            validate_users(users)
+            validate_events(events)
+            if rows is not None:
+                validate_rows(rows, items["item_id"], users["user_id"])
+            bar.advance()
+            events, coded = _sorted_events(events, items, users)
+            bar.advance()
+            tables = {"items": items, "users": users, "events": coded} | ({} if rows is None else {"rows": rows})
+            hashes = {table: table_hash(frame) for table, frame in tables.items()}
+            bar.advance()
         manifest = Manifest(
             name=name,
             domain=domain,

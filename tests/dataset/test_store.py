@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import struct
 import tempfile
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.dataset import Dataset, Signal
+from llmrec.dataset.content import combine_hashes, table_hash
 from llmrec.errors import DataError
 
 ITEMS = {"item_id": ["a", "b", "c"], "title": ["Alpha", "Beta", "Gamma"]}
@@ -234,6 +237,26 @@ def test_the_hash_changes_with_every_value() -> None:
         build(events={"value": [0.0, None, None]}).manifest.content_hash
         == build(events={"value": [-0.0, None, None]}).manifest.content_hash
     )
+
+
+def _part(*parts: bytes) -> str:
+    return hashlib.sha256(b"".join(len(p).to_bytes(8, "big") + p for p in parts)).hexdigest()
+
+
+def test_the_hash_follows_its_written_definition() -> None:
+    frame = pl.DataFrame({"t": ["é", None, ""], "n": [1.0, -0.0, None], "l": [["a", "bc"], [], ["d"]]})
+    expected = b"".join(
+        (
+            _part(b"t", b"3").encode() + bytes([0b101_00000]) + struct.pack("<2I", 2, 0) + "é".encode(),
+            _part(b"n", b"3").encode() + bytes([0b110_00000]) + struct.pack("<2d", 1.0, 0.0),
+            _part(b"l", b"3").encode() + bytes([0b111_00000]) + struct.pack("<3I", 2, 0, 1),
+            bytes([0b111_00000]) + struct.pack("<3I", 1, 2, 1) + b"abcd",
+        )
+    )
+    assert table_hash(frame) == hashlib.sha256(expected).hexdigest()
+    parts = pl.concat([frame.head(1), frame.tail(2)], rechunk=False)
+    assert table_hash(parts) == table_hash(frame)
+    assert combine_hashes({"b": "2", "a": "1"}) == _part(b"a", b"1", b"b", b"2")
 
 
 def test_the_hash_is_stable_over_releases() -> None:
