@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
@@ -34,7 +34,7 @@ class Rule:
     meaning: str
     find: Callable[[Dataset, int], pl.Series]
     removable: bool = False
-    by_default: bool = field(default=False)
+    by_default: bool = False
 
 
 def _rule(
@@ -186,7 +186,6 @@ RULES: tuple[Rule, ...] = (
     _rule("user-markup", "users", "warning", "the profile holds HTML or chat markers", text_rules.user_markup),
     _rule("users-without-events", "users", "info", "the user is in no event", event_rules.cold_users, "asked"),
 )
-BY_NAME = {rule.name: rule for rule in RULES}
 
 
 def removable(rules: set[str] | None = None, without: set[str] | None = None) -> tuple[Rule, ...]:
