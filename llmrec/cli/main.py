@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -52,13 +53,12 @@ def run(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
-    from llmrec.pipeline.run import run_job, with_defaults
+    from llmrec.pipeline.demo import print_result
+    from llmrec.pipeline.run import overrides_of, run_job, with_defaults
 
-    texts = list(overrides)
-    for key, value in (("data.dataset", dataset), ("data.source", source), ("model.name", model)):
-        if value is not None:
-            texts.insert(0, f"{key}={_quoted(str(value))}")
-    run_job(with_defaults(config, texts), out)
+    named = {"data.dataset": dataset, "data.source": source, "model.name": model}
+    finished = run_job(with_defaults(config, overrides_of(named, overrides)), out, command=_command_line())
+    print_result(finished)
 
 
 @app.command()
@@ -91,8 +91,8 @@ def push(
     typer.echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
 
 
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
+def _command_line() -> str:
+    return shlex.join(["llmrec", *sys.argv[1:]])
 
 
 def _version(value: bool) -> None:

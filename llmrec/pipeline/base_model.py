@@ -16,7 +16,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.examples import History
 from llmrec.files import new_folder, sha256_of
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.loading import load_tokenizer, save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.progress import console
@@ -67,11 +67,13 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
         )
         save_causal_lm(made.model, tokenizer, out)
 
-    place = work.stage("nano", key, build)
-    with new_folder(cached) as folder:
-        for file in place.iterdir():
-            if file.is_file() and file.name != "stage.json":
-                (folder / file.name).write_bytes(file.read_bytes())
+    place = work.stage("nano", key, build, together=True)
+    if is_first():
+        with new_folder(cached) as folder:
+            for file in place.iterdir():
+                if file.is_file() and file.name != "stage.json":
+                    (folder / file.name).write_bytes(file.read_bytes())
+    wait_for_all()
     return Base(str(cached), None, nano=True)
 
 

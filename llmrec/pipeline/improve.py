@@ -135,7 +135,7 @@ def ppo_stage(
             {"curve": result.curve, "checkpoints": scores, "stopped": result.stopped_reason or "", "last": last},
         )
 
-    folder = work.stage(name, key, build)
+    folder = work.stage(name, key, build, together=True)
     record = read_json(folder / "ppo.json")
     best, verdict = promote(record["checkpoints"])
     return PPOStage(

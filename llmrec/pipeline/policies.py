@@ -83,7 +83,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             result.adapter.save(out / "adapter")
         write_json(out / "curve.json", result.curve)
 
-    folder = work.stage("sft", key, build)
+    folder = work.stage("sft", key, build, together=True)
     return SFTStage(folder, base, read_json(folder / "curve.json"))
 
 

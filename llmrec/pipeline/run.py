@@ -5,7 +5,7 @@ Every stage is finished or not there, so the same command after a kill goes on a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,9 @@ RERANKED, GREEDY, OPTIMUM = "SFT top 20 reranked by simulator", "simulator's arg
 POPULARITY, COVISITATION = "popularity", "covisitation"
 
 
+Stages = tuple[RunData, Base, SFTStage, Simulators, PPOStage]
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """All stages of a run and what was measured at its end."""
@@ -58,17 +61,35 @@ def with_defaults(path: Path | None, overrides: Sequence[str]) -> RunConfig:
     return RunConfig.read(path, overrides)
 
 
+def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> list[str]:
+    """Overrides for the keys of `named` that are not None, before those in `texts` (which win)."""
+    given = [
+        f"{key}='{str(value).replace(chr(39), 2 * chr(39))}'" for key, value in named.items() if value is not None
+    ]
+    return [*given, *texts]
+
+
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
     """Runs the main job to its end and writes the run folder `out`.
 
     Raises:
         LLMRecError: anything that a person can mend; nothing is half-written.
     """
+    check_out(out)
+    work = Work(work_folder(out))
+    stages = train_stages(config, work)
+    return conclude(config, stages, work, out, command)
+
+
+def work_folder(out: Path) -> Path:
+    """Where the stages of the run `out` are kept."""
+    return out.with_name(f"{out.name}.work")
+
+
+def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> Finished:
+    """Evaluates finished stages and writes the run folder."""
     from llmrec.pipeline.finish import finish
 
-    check_out(out)
-    work = Work(out.with_name(f"{out.name}.work"))
-    stages = train_stages(config, work)
     finished = evaluate(config, *stages, work, out)
     finish(finished, command)
     return finished
@@ -80,9 +101,7 @@ def check_out(out: Path) -> None:
         raise RunError(f"{out} exists and is not a run folder; give another --out or move it away.")
 
 
-def train_stages(
-    config: RunConfig, work: Work, *, ppo_name: str = "ppo"
-) -> tuple[RunData, Base, SFTStage, Simulators, PPOStage]:
+def train_stages(config: RunConfig, work: Work, *, ppo_name: str = "ppo") -> Stages:
     """Data, base model, SFT, simulators and PPO, each from its finished stage if there is one."""
     check_config(config)
     data = open_data(config, work)

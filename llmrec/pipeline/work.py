@@ -8,7 +8,9 @@ where it was stopped. A stage is keyed by everything that decides its result; un
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,43 +33,79 @@ class Work:
         self.folder = folder
         self.seconds: dict[str, float] = {}
 
-    def stage(self, name: str, key: object, build: Callable[[Path, Path], None]) -> Path:
+    def stage(self, name: str, key: object, build: Callable[[Path, Path], None], *, together: bool = False) -> Path:
         """Returns the folder of stage `name`, calling `build(folder, scratch)` unless it is finished under `key`.
 
         `folder` becomes the stage when `build` returns. `scratch` outlives a kill: trainers keep their checkpoints
         there and resume from them; it is emptied when the key changes and removed when the stage is finished.
+
+        Under several processes (torchrun, accelerate launch) the first one builds while the others wait, unless
+        `together`: then all call `build`, and what the others write into their `folder` is thrown away.
         """
         place, scratch = self.folder / name, self.folder / f"{name}.partial"
         digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
         done = self._done(place)
+        wait_for_all()  # nobody looks while the first process writes
         if done is not None and done["key"] == digest:
             self.seconds[name] = float(done["seconds"])
-            console.print(f"[dim]{name}: done before ({done['seconds']:.0f} s)[/dim]")
+            say(f"[dim]{name}: done before ({done['seconds']:.0f} s)[/dim]")
             return place
+        start = time.monotonic()
+        if is_first():
+            self._build(name, digest, place, scratch, build, wait=together)
+        elif together:
+            wait_for_all()
+            with tempfile.TemporaryDirectory() as own:
+                build(Path(own), scratch)
+        wait_for_all()
+        self.seconds[name] = time.monotonic() - start
+        return place
+
+    def _build(
+        self, name: str, digest: str, place: Path, scratch: Path, build: Callable[[Path, Path], None], *, wait: bool
+    ) -> None:
         for debris in self.folder.glob(f".{name}.*-*"):  # of a kill before or between two renames
             shutil.rmtree(debris)
-        spent = self._open_scratch(scratch, digest)
+        resumed = self._open_scratch(scratch, digest)
+        if wait:
+            wait_for_all()
         start = time.monotonic()
-        console.print(f"[bold]{name}[/bold]" + (" (resuming)" if spent is not None else ""))
+        say(f"[bold]{name}[/bold]" + (" (resuming)" if resumed else ""))
         with new_folder(place) as folder:
             build(folder, scratch)
-            elapsed = time.monotonic() - start
-            write_json(folder / DONE, {"key": digest, "seconds": elapsed})
+            write_json(folder / DONE, {"key": digest, "seconds": time.monotonic() - start})
         shutil.rmtree(scratch, ignore_errors=True)
-        self.seconds[name] = elapsed
-        return place
 
     @staticmethod
     def _done(place: Path) -> dict[str, Any] | None:
         return dict(read_json(place / DONE)) if (place / DONE).is_file() else None
 
     @staticmethod
-    def _open_scratch(scratch: Path, digest: str) -> float | None:
-        """Keeps `scratch` if it was opened under `digest` (then returns a time), else makes it anew."""
+    def _open_scratch(scratch: Path, digest: str) -> bool:
+        """Keeps `scratch` (True) if it was opened under `digest`, else makes it anew."""
         mark = scratch / "key.json"
         if mark.is_file() and read_json(mark)["key"] == digest:
-            return mark.stat().st_mtime
+            return True
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         write_json(mark, {"key": digest})
-        return None
+        return False
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes files and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait_for_all() -> None:
+    """A barrier; nothing with one process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def say(text: str) -> None:
+    """Prints on the first process."""
+    if is_first():
+        console.print(text)

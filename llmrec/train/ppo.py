@@ -1,0 +1,14 @@
+"""`accelerate launch -m llmrec.train.ppo --config FILE --out RUN`; see `llmrec.train.stages`."""
+
+from llmrec.cli.guard import guarded
+from llmrec.train.stages import run_until
+
+
+@guarded
+def main() -> None:
+    """Runs the main job up to and including the ppo stage."""
+    run_until("ppo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The training scripts: a configuration in, stages done, under one process or many.
+
+    python train/ppo.py --config train/recipes/movielens.yaml --source FOLDER --out runs/ml
+    torchrun --nproc-per-node 2 train/ppo.py ...       accelerate launch train/ppo.py ...
+    accelerate launch -m llmrec.train.ppo ...          (from an installed wheel)
+
+Stages that are already finished under the same configuration are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Literal
+
+Stage = Literal["sft", "simulator", "ppo"]
+
+
+def run_until(stage: Stage) -> None:
+    """Parses the command line and runs the main job up to and including `stage`; ppo ends with the run folder."""
+    parser = argparse.ArgumentParser(prog=f"llmrec.train.{stage}", description=f"llmrec: train up to {stage}.")
+    parser.add_argument("--config", type=Path, help="YAML configuration (default: the data set's shipped recipe)")
+    parser.add_argument("--out", type=Path, required=True, help="run folder; stages are kept in OUT.work beside it")
+    parser.add_argument("--dataset", help="sets data.dataset")
+    parser.add_argument("--source", type=Path, help="sets data.source")
+    parser.add_argument("--model", help="sets model.name: a Hub id, a folder, or nano")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    from llmrec.pipeline.run import overrides_of, with_defaults
+
+    named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
+    config = with_defaults(options.config, overrides_of(named, options.overrides))
+    _run(stage, config, options.out, shlex.join([f"train/{stage}.py", *sys.argv[1:]]))
+
+
+def _run(stage: Stage, config: object, out: Path, command: str) -> None:
+    from llmrec.config import RunConfig
+    from llmrec.pipeline.base_model import base_model
+    from llmrec.pipeline.data import open_data
+    from llmrec.pipeline.policies import sft_stage
+    from llmrec.pipeline.run import check_config, check_out, conclude, train_stages, work_folder
+    from llmrec.pipeline.simulation import simulator_stage
+    from llmrec.pipeline.work import Work, is_first
+
+    assert isinstance(config, RunConfig)
+    check_out(out)
+    check_config(config)
+    work = Work(work_folder(out))
+    if stage == "ppo":
+        stages = train_stages(config, work)
+        if is_first():
+            conclude(config, stages, work, out, command)
+        return
+    data = open_data(config, work)
+    if stage == "sft":
+        sft_stage(config, data, base_model(config, data, work), work)
+    else:
+        simulator_stage(config, data, work)
