@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from llmrec.config import LoraSettings
 from llmrec.errors import RunError
 from llmrec.seeding import stream_seed
+from llmrec.training.arguments import quiet
 
 DEFAULT = "default"
 
@@ -50,7 +51,7 @@ def make_lora(model: Any, settings: LoraSettings, name: str = DEFAULT, *, seed: 
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, "lora", name))
         return get_peft_model(model, config, adapter_name=name)
 

@@ -1,0 +1,33 @@
+"""Reward models whose right answer is known: a user who likes a colour is to get that colour's lamp."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmrec.config import LoraSettings, PPOSettings
+from llmrec.training.ppo import train_ppo
+from llmrec.types import Reward
+from tests.training.conftest import COLOURS
+
+SMALL = PPOSettings(
+    steps=4, prompts=4, draws=3, minibatches=2, iterations=2, save_every=2, lora=LoraSettings(rank=4, alpha=8)
+)
+
+
+def best(states):
+    """The lamp of each state's colour: item 0, 3, 6 or 9."""
+    return np.array([3 * COLOURS.index(state.profile.split()[-1]) for state in states])
+
+
+def lamps(states, items_BK):
+    """Clicks on the colour, conversions on its lamp."""
+    right = best(states)[:, None]
+    click, conversion = (items_BK // 3 * 3 == right).astype(float), (items_BK == right).astype(float)
+    return Reward(0.5 * click + conversion, {"click": click, "conversion": conversion})
+
+
+def run(shop, out, settings=SMALL, *, model=None, states=24, repeat="allow", reward=lamps, seed=5, **options):
+    given = shop.states(states)
+    model = shop.model() if model is None else model
+    data = (shop.catalogue, shop.renderer, given, [np.array([], dtype=np.int64)] * states, reward, settings)
+    return train_ppo(model, shop.tokenizer, *data, repeat=repeat, seed=seed, out=out, **options)
