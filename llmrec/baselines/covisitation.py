@@ -66,11 +66,13 @@ class Covisitation(ScoreRecommender):
     def __init__(self, settings: CovisitationSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.settings = settings or CovisitationSettings()
+        self._text_of: pl.DataFrame | None = None  # the items that `text` was made from
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         self.count_N = item_counts(events, dataset.n_items)
         self.counts_NN = transitions(events, self.count_N, self.settings)
-        self.text = TextLikeness(text_vectors(dataset))
+        if self.settings.text and self._text_of is not dataset.items:
+            self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores by the formula, shape (B, N)."""
@@ -111,7 +113,8 @@ class Covisitation(ScoreRecommender):
         excluded: Sequence[Sequence[int] | IntArray] = [()] * len(valid)
         if dataset.manifest.repeat == "exclude":
             excluded = seen if seen is not None else [e.state.seen() for e in valid]
-        self.valid_ndcg = _grid_ndcg(dataset, positives(dataset, events), valid, excluded, options)
+        self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
+        self.valid_ndcg = _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, options)
         self.settings = max(options, key=self.valid_ndcg.__getitem__)
         return self.fit(dataset, events)
 
@@ -140,6 +143,7 @@ def _following(events: pl.DataFrame, n_items: int, settings: CovisitationSetting
 def _grid_ndcg(
     dataset: Dataset,
     events: pl.DataFrame,
+    text: TextLikeness,
     valid: Sequence[Example],
     excluded: Sequence[Sequence[int] | IntArray],
     options: Sequence[CovisitationSettings],
@@ -148,7 +152,6 @@ def _grid_ndcg(
     count_N = item_counts(events, dataset.n_items)
     keys = {option: replace(option, text=0.0, history_decay=0.0) for option in options}
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
-    text = TextLikeness(text_vectors(dataset))
     total = dict.fromkeys(options, 0.0)
     for start in track(range(0, len(valid), BATCH), "Selecting co-visitation settings"):
         batch = valid[start : start + BATCH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ Curve = Sequence[Mapping[str, float]]
 
 PPO_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reward", ("reward",)),
-    ("Expected clicks and conversions", ("reward/click", "reward/conversion")),
+    ("Expected clicks and conversions", ("click", "conversion", "reward/click", "reward/conversion")),
     ("KL from the SFT policy (nats)", ("kl",)),
     ("Entropy (nats)", ("entropy",)),
     ("Value loss", ("value_loss",)),
@@ -80,7 +81,7 @@ def curve_figure(
     with style():
         figure, axes = panels(len(found), width=width)
         for axis, (title, keys) in zip(axes, found, strict=True):
-            for colour, key in zip(SERIES, keys, strict=False):
+            for colour, key in zip(itertools.cycle(SERIES), keys, strict=False):
                 _line(axis, curve, key, colour)
             axis.set_title(title)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -73,7 +73,7 @@ class RunReport:
         tables: comparisons; the first is shown as a figure too.
         plotted: metrics of all tables that are drawn.
         sft_curve: entries with step and loss.
-        ppo_curve: entries with step, reward, reward/click, reward/conversion, kl, entropy, value_loss, clip_fraction.
+        ppo_curve: entries with step, reward, click, conversion, kl, entropy, value_loss, clip_fraction.
         reliability: reliability of the simulator by signal.
         simulator: further figures of the simulator by signal (auc, log_loss, ...).
         slates: a few users' slates before and after reinforcement learning.
