@@ -21,10 +21,7 @@ from llmrec.evaluation.table import Comparison, markdown
 from llmrec.evaluation.verdict import Verdict
 from llmrec.files import write_text
 
-PLOTTED = (
-    *("HR@10", "NDCG@10", "coverage@10", "value", "click_rate", "conversion_rate"),
-    *("judge value@10", "judge click_rate@10", "judge conversion_rate@10", "true value@1", "true value@10"),
-)
+PLOTTED = ("HR@10", "NDCG@10", "coverage@10", "value", "value@1", "click_rate", "conversion_rate")
 """Metrics that are drawn where a table has them, unless a report names others."""
 
 

@@ -172,7 +172,12 @@ class Comparison:
 
     def to_rich(self) -> Table:
         """A table for the terminal."""
-        table = Table(title=escape(self.title), caption=escape(self.legend()) or None, title_justify="left")
+        table = Table(
+            title=escape(self.title),
+            caption=escape(self.legend()) or None,
+            title_justify="left",
+            caption_justify="left",
+        )
         table.add_column("system")
         for metric in self.metrics:
             table.add_column(escape(self.label(metric)), justify="right")
