@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from llmrec.errors import RunError
+
+transformers_logging.disable_progress_bar()  # ours show the stages; a bar a file drowns them
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -63,8 +66,8 @@ def _or_run_error(load: Any, name: str, revision: str | None, what: str, **optio
         reason = " ".join(str(error).split())[:240]
         where = f" at revision {revision!r}" if revision else ""
         raise RunError(
-            f"The {what} {name!r}{where} cannot be loaded; check the id, your access (hf auth login) and that it is a "
-            f"causal language model in safetensors ({reason})."
+            f"The {what} {name!r}{where} cannot be loaded; check the id, your access (hf auth login) and that it is "
+            f"a causal language model in safetensors ({reason})."
         ) from error
 
 
