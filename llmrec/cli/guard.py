@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 SETTINGS = {
@@ -19,6 +20,8 @@ def set_environment() -> None:
     """Settings that must stand before torch and transformers are imported; what a person has set stays."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    # Deprecations inside the packages below us are not for the person at the terminal.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl|peft|torch|accelerate)\b")
 
 
 def guarded(main: Callable[[], None]) -> Callable[[], None]:

@@ -137,17 +137,23 @@ def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: 
 
 
 def _summary(ranking: Comparison, deployed: Mapping[str, Comparison]) -> Comparison:
-    kept = [m for m in ranking.metrics if m.startswith(("NDCG@10", "HR@10", "coverage", "illegal"))]
-    kept = kept or list(ranking.metrics)
+    """The columns a person looks at first, narrow enough for a terminal."""
+    ndcg = next(m for m in reversed(ranking.metrics) if m.startswith("NDCG@"))
+    labels = {"clicks": "judge:\nclicks", "buys": "judge:\nconversions", "value": "judge:\nvalue"}
+    labels |= {"true@1": "true value,\ntop item", "true": "true value,\nslate"}
     cells: dict[str, dict[str, Cell]] = {}
     for system in ranking.systems:
-        row = {m: ranking.cells[system][m] for m in kept}
-        for judge, table in deployed.items():
-            chosen = ("click_rate", "conversion_rate", "value") if judge == "judge" else ("value@1", "value")
-            row |= {f"{judge} {m}": table.cells[system][m] for m in chosen}
+        judged = deployed["judge"].cells[system]
+        row = {ndcg: ranking.cells[system][ndcg], "clicks": judged["click_rate"]}
+        row |= {"buys": judged["conversion_rate"], "value": judged["value"]}
+        if "truth" in deployed:
+            true = deployed["truth"].cells[system]
+            row |= {"true@1": true["value@1"], "true": true["value"]}
         cells[system] = row
-    percent = ("judge click_rate", "judge conversion_rate", "illegal")
-    labels = {f"{j} {m}": f"{j} {m.replace('_', ' ')}" for j in deployed for m in ("click_rate", "conversion_rate")}
     return Comparison(
-        "In one table", cells, ranking.reference, percent=percent, lower_is_better=("illegal",), labels=labels
+        "Held-out events, and what is shown to users",
+        cells,
+        ranking.reference,
+        percent=("clicks", "buys"),
+        labels=labels,
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from llmrec.config import RunConfig
@@ -28,11 +29,17 @@ def run_demo(out: Path, seed: int, overrides: Sequence[str]) -> Finished:
 
 
 def print_result(finished: Finished) -> None:
-    """The summary table and the verdict, on standard output."""
-    console = Console(highlight=False)
-    console.print(finished.tables.summary.to_rich())
-    console.print(finished.verdict.sentence)
-    console.print(finished.ppo.verdict)
+    """The summary table, the verdict and where the report is, on standard output."""
+    screen = Console(highlight=False)
+    if not screen.is_terminal:
+        screen = Console(highlight=False, width=110)
+    screen.print(finished.tables.summary.to_rich())
+    illegal = max(float(np.max(row["illegal"])) for row in finished.measured.ranking.values())
+    screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
+    screen.print(finished.ppo.verdict)
+    screen.print(f"Run folder {finished.out} (model card, metrics, report.html). Try it:")
+    title = finished.data.dataset.item(0).title.replace('"', "'")
+    screen.print(f'  llmrec recommend --model {finished.out} --prompt "I liked {title}" -k 5', markup=False)
 
 
 def _command(out: Path, seed: int, overrides: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,11 @@ from llmrec.training.lora import combine_adapters, load_adapter
 SHOWN_USERS = 4
 
 
-def finish(run: Finished, command: str) -> None:
-    """Writes the run folder and prints where it is."""
+def finish(run: Finished, command: str, work: Path) -> None:
+    """Writes the run folder, and a second report with a few users' slates into the working folder `work`.
+
+    The run folder is made to be handed on, so its own report shows no user.
+    """
     config, data = run.config, run.data
     policy = (
         with_adapter(config, data, run.sft, run.ppo.promoted)
@@ -43,8 +48,10 @@ def finish(run: Finished, command: str) -> None:
             metrics=metrics_of(run),
             card=model_card(run, command),
         )
+        write_report(folder, dataclasses.replace(report, slates=()))
+    with new_folder(work / "report") as folder:
         write_report(folder, report)
-    console.print(f"Run folder: {run.out}  (report: {run.out / 'report.html'})")
+    console.print(f"[dim]report with users' slates (not for handing on): {work / 'report' / 'report.html'}[/dim]")
 
 
 def _weights(run: Finished, merged: Any) -> Weights:

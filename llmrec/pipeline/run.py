@@ -29,7 +29,7 @@ from llmrec.progress import console
 from llmrec.rewards import RewardModel
 
 SFT, PPO, PPO_LAST = "SFT", "PPO", "PPO (last)"
-RERANKED, GREEDY, OPTIMUM = "SFT top 20 reranked by simulator", "simulator's argmax", "true optimum"
+RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
 POPULARITY, COVISITATION = "popularity", "covisitation"
 
 
@@ -91,7 +91,7 @@ def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: 
     from llmrec.pipeline.finish import finish
 
     finished = evaluate(config, *stages, work, out)
-    finish(finished, command)
+    finish(finished, command, work.folder)
     return finished
 
 
