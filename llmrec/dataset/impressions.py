@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from llmrec.dataset.examples import History, indexed, sample, strongest
+from llmrec.dataset.examples import sample
+from llmrec.dataset.history import History, indexed, strongest
 from llmrec.dataset.signals import Signal
 from llmrec.dataset.split import Part, Split
 from llmrec.dataset.store import Dataset
@@ -149,18 +150,18 @@ def _negatives(
 
 
 def _build(history: History, states: pl.DataFrame, shown: pl.DataFrame) -> Impressions:
-    pairs = list(states.select("user_id", "time").iter_rows())
+    made, seen = history.states(states["user_id"].to_list(), states["time"].to_numpy())
 
     def column(name: str) -> Float32Array:
         return shown[name].cast(pl.Float32).fill_null(float("nan")).to_numpy().astype(np.float32)
 
     return Impressions(
-        states=[history.state(user_id, time) for user_id, time in pairs],
+        states=made,
         state_row_M=shown["state_row"].cast(pl.Int64).to_numpy(),
         item_M=shown["item"].cast(pl.Int64).to_numpy(),
         click_M=column("click"),
         conversion_M=column("conversion"),
         position_M=column("position"),
         propensity_M=column("propensity"),
-        seen=[history.seen(user_id, time) for user_id, time in pairs],
+        seen=seen,
     )

@@ -116,3 +116,6 @@ def test_states_by_brute_force(events, t, kept):
             len(expected) - min(kept, len(expected)) :
         ]
         assert set(history.seen(user, t).tolist()) == {item for item, _, _ in expected}
+    many, seen = history.states([*USERS, "stranger"], np.full(len(USERS) + 1, t))
+    assert many == [history.state(user, t) for user in [*USERS, "stranger"]]
+    assert [s.tolist() for s in seen] == [history.seen(user, t).tolist() for user in [*USERS, "stranger"]]

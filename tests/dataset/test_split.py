@@ -32,6 +32,9 @@ def test_equal_times_move_together_to_the_nearer_side():
 def test_training_part_never_empty_under_ties():
     split = make_split(tiny(_clicks([0] * 9 + [7])))
     assert _times(split) == [[0] * 9, [], [7]]
+    # rank 1 of 10 is nearest to the border before the first event, which would leave nothing to train on
+    split = make_split(tiny(_clicks([0] * 5 + [1, 2, 3, 4, 5])), valid_fraction=0, test_fraction=0.9)
+    assert _times(split) == [[0] * 5, [], [1, 2, 3, 4, 5]]
 
 
 @settings(max_examples=30, deadline=None)
