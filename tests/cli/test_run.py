@@ -1,0 +1,102 @@
+"""The main job as a process: what it leaves, what it prints, and that a stop costs nothing."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.cli import tiny
+
+
+def test_the_run_folder_holds_what_a_stranger_needs_and_no_user(finished):
+    out, done = finished
+    names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    needed = {
+        "llmrec.json",
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "items.parquet",
+        "config.yaml",
+        "metrics.json",
+        "README.md",
+        "report.md",
+        "report.html",
+    }
+    assert needed <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".pickle")) or "event" in n or "user" in n]
+    users = [f"u{n:05d}" for n in range(120)]
+    for name in names:
+        if name.endswith((".json", ".md", ".html", ".yaml")):
+            text = (out / name).read_text(encoding="utf-8")
+            assert not [u for u in users if u in text], name
+    for word in ("popularity", "covisitation", "SFT", "PPO", "true optimum", "Illegal recommendations: 0.00%"):
+        assert word in done.stdout, done.stdout
+    assert "http://" not in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_metrics_have_every_figure_and_nothing_illegal(finished):
+    out, _ = finished
+    found = tiny.metrics(out)
+    systems = found["means"]["ranking"]
+    assert {"popularity", "covisitation", "SFT"} <= set(systems)
+    for row in systems.values():
+        assert row["illegal"] == 0
+        assert {f"{m}@{k}" for m in ("HR", "NDCG", "MRR") for k in (1, 5, 10)} <= set(row)
+    truth = found["means"]["truth"]
+    assert truth["true optimum"]["value@1"] == max(row["value@1"] for row in truth.values())
+    assert found["verdict"]["outcome"] in ("gain", "none", "loss")
+
+
+def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
+    out, _ = finished
+    by_user = json.loads(
+        tiny.llmrec("recommend", "--model", out, "--user", "u00003", "-k", 5, "--json", cache=cache).stdout
+    )
+    assert len({i["item_id"] for i in by_user["items"]}) == 5
+    scores = [i["log_prob"] for i in by_user["items"]]
+    assert scores == sorted(scores, reverse=True)
+    title = by_user["items"][2]["title"]
+    shown = tiny.llmrec("recommend", "--model", out, "--prompt", f"I liked {title}", "-k", 3, cache=cache).stdout
+    assert f"is read as {title}" in " ".join(shown.split())
+
+    from llmrec import Recommender
+
+    again = Recommender.load(out).recommend(user="u00003", k=5)
+    assert [i.item_id for i in again.items] == [i["item_id"] for i in by_user["items"]]
+
+
+def test_the_same_command_again_makes_nothing_anew(finished, cache):
+    out, _ = finished
+    before = tiny.metrics(out)
+    start = time.monotonic()
+    done = tiny.llmrec("demo", "--out", out, *tiny.arguments(), cache=cache)
+    assert done.stderr.count("done before") >= 4, done.stderr
+    assert tiny.metrics(out) == before
+    assert time.monotonic() - start < 120
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["nano", "sft", "simulator", "ppo"])
+def test_killed_in_a_stage_and_resumed_equals_uninterrupted(finished, tmp_path, stage):
+    out, _ = finished
+    again = tmp_path / out.name
+    cache = tmp_path / "cache"
+    line = tiny.command("demo", "--out", again, *tiny.arguments())
+    process = subprocess.Popen(
+        line, env=tiny.environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    scratch = tmp_path / f"{out.name}.work" / f"{stage}.partial"
+    wanted = {"nano": "checkpoint-2", "sft": "checkpoint-2", "ppo": "checkpoint-*"}
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if list(scratch.rglob(wanted[stage])) if stage in wanted else scratch.is_dir():
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not again.exists()
+    tiny.llmrec("demo", "--out", again, *tiny.arguments(), cache=cache)
+    assert tiny.metrics(again) == tiny.metrics(out)
