@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.config import LoraSettings, PPOSettings
+from llmrec.config import LoraSettings, PPOSettings, SFTSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.critic import Critic, load_critic, save_critic
-from llmrec.training.lora import adapter_of
-from llmrec.training.ppo import check_settings, usable_states
+from llmrec.training.lora import adapter_of, make_lora
+from llmrec.training.ppo import check_settings, train_ppo, usable_states
 from llmrec.training.rollout import StateSource
-from llmrec.types import Reward, State
+from llmrec.training.sft import train_sft
+from llmrec.types import Example, Reward, State
+from tests.training.conftest import COLOURS
 from tests.training.worlds import SMALL, best, lamps, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,8 +32,6 @@ def test_trainable_parameters_move_and_frozen_ones_do_not(shop, tmp_path):
     plain = {name.replace(".base_layer", ""): tensor for name, tensor in after.items() if "lora_" not in name}
     assert plain.keys() == before.keys()  # the critic is gone from the model
     assert all(torch.equal(plain[name], before[name]) for name in before)
-    from llmrec.training.lora import make_lora
-
     fresh = adapter_of(make_lora(shop.model(), SMALL.lora, seed=5)).tensors
     assert [n for n, t in adapter_of(result.model).tensors.items() if torch.equal(t, fresh[n])] == []
     untouched = Critic(32, seed=5).state_dict()
@@ -74,13 +74,11 @@ def test_one_draw_a_prompt_works(shop, tmp_path):
     assert len(run(shop, tmp_path, dataclasses.replace(SMALL, draws=1, steps=2)).curve) == 2
 
 
-def test_a_kl_bound_skips_the_rest_of_the_rollout(shop, tmp_path):
-    settings = dataclasses.replace(SMALL, steps=3, iterations=3, learning_rate=3e-2, target_kl=1e-4, warmup=0.0)
-    bound = run(shop, tmp_path / "a", settings)
-    free = run(shop, tmp_path / "b", dataclasses.replace(settings, target_kl=None))
-    assert bound.stopped_reason is not None
-    assert "3 of 3 rollouts" in bound.stopped_reason
-    assert 0 < bound.curve[-1]["kl"] < free.curve[-1]["kl"]
+def test_a_kl_bound_ends_rollouts_and_says_so(shop, tmp_path):
+    settings = dataclasses.replace(SMALL, steps=2, learning_rate=3e-2, target_kl=1e-6, warmup=0.0)
+    bound = run(shop, tmp_path, settings)
+    assert bound.stopped_reason == "target_kl ended 2 of 2 rollouts before all of their steps."
+    assert all(row["kl_stop"] > 0 for row in bound.curve)
 
 
 def test_a_bound_of_zero_leaves_the_policy_after_one_step_a_rollout(shop, tmp_path):
@@ -159,15 +157,26 @@ def test_a_killed_training_resumes_to_the_same_result(shop, tmp_path):
     assert [[row[k] for k in times] for row in again.curve] == [[row[k] for k in times] for row in whole.curve]
 
 
-def test_it_learns_what_each_kind_of_user_wants(shop, tmp_path):
-    settings = PPOSettings(
-        steps=60, prompts=16, draws=8, learning_rate=1e-2, kl_coefficient=0.0, lora=LoraSettings(rank=8, alpha=16)
+def test_it_finds_what_imitation_does_not_show(shop, tmp_path):
+    """Users chose things of the colour they like, the lamp rarely; only the lamp is bought."""
+    states = [State(f"u{n}", f"likes {COLOURS[n % 4]}") for n in range(24)]
+    log = [Example(s, int(lamp) + n) for s, lamp in zip(states, best(states), strict=True) for n in (0, 1, 1, 2, 2)]
+    imitate = SFTSettings(epochs=30.0, batch_size=30, learning_rate=5e-3, mixture={"next_item": 1.0}, save_every=999)
+    data = (shop.catalogue, shop.renderer)
+    warm = train_sft(
+        shop.model(hidden=64), shop.tokenizer, *data, log, shop.items, imitate, seed=0, out=tmp_path / "a"
     )
-    states = shop.states(24)
-    result = run(shop, tmp_path, settings)
-    policy = LanguagePolicy(result.model, shop.tokenizer, shop.catalogue, shop.renderer, "allow")
-    chosen = np.array([slate.items_K[0] for slate in policy.recommend(states, 1)])
-    assert (chosen == best(states)).mean() >= 0.95
+
+    def top(model):
+        policy = LanguagePolicy(model, shop.tokenizer, *data, "allow")
+        return np.array([slate.items_K[0] for slate in policy.recommend(states, 1)])
+
+    assert (top(warm.model) == best(states)).mean() < 0.5
+    settings = PPOSettings(steps=24, prompts=12, learning_rate=1e-2, kl_coefficient=0.0, lora=LoraSettings(rank=8))
+    seen = [np.array([], dtype=np.int64)] * 24
+    options = {"repeat": "allow", "seed": 0, "out": tmp_path / "b"}
+    result = train_ppo(warm.model, shop.tokenizer, *data, states, seen, lamps, settings, **options)
+    assert (top(result.model) == best(states)).mean() >= 0.95
 
 
 def test_the_plan_is_the_same_for_any_number_of_processes(shop):

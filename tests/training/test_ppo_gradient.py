@@ -80,7 +80,7 @@ def test_first_pass_is_reinforce(shop, tmp_path, exclude):
 
 
 def test_sampler_and_scorer_agree_on_the_old_log_probs(shop, tmp_path):
-    model, trainer, (batch,) = set_up(shop, tmp_path, PLAIN, shop.states(4))
+    model, _, (batch,) = set_up(shop, tmp_path, PLAIN, shop.states(4))
     scores = model(ppo=batch.request)["scores"]
     torch.testing.assert_close(scores.log_prob_BGL, batch.old_log_prob_BGL, atol=2e-5, rtol=0)
 

@@ -1,0 +1,93 @@
+"""The seams of TRL that `trl_seam.py` overrides or relies on, pinned to TRL 1.16.
+
+A failure here means that TRL changed below us: read the change, mend `trl_seam.py`, then pin anew with
+`python -m tests.training.test_contract`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+
+import pytest
+import trl
+from trl.trainer import base_trainer, utils
+
+from llmrec.training import trl_seam
+
+SEAMS = {
+    "GRPOTrainer.__init__": trl.GRPOTrainer.__init__,
+    "GRPOTrainer.get_train_dataloader": trl.GRPOTrainer.get_train_dataloader,
+    "GRPOTrainer._get_train_sampler": trl.GRPOTrainer._get_train_sampler,
+    "GRPOTrainer.training_step": trl.GRPOTrainer.training_step,
+    "GRPOTrainer._prepare_inputs": trl.GRPOTrainer._prepare_inputs,
+    "GRPOTrainer._calculate_rewards": trl.GRPOTrainer._calculate_rewards,
+    "GRPOTrainer.compute_loss": trl.GRPOTrainer.compute_loss,
+    "GRPOTrainer.log": trl.GRPOTrainer.log,
+    "GRPOTrainer._save_checkpoint": trl.GRPOTrainer._save_checkpoint,
+    "GRPOTrainer._load_optimizer_and_scheduler": trl.GRPOTrainer._load_optimizer_and_scheduler,
+    "GRPOConfig.__post_init__": trl.GRPOConfig.__post_init__,
+    "RepeatSampler": utils.RepeatSampler,
+    "add_fused_lm_head": utils.add_fused_lm_head,
+    "SFTTrainer.__init__": trl.SFTTrainer.__init__,
+    "SFTTrainer.compute_loss": trl.SFTTrainer.compute_loss,
+    "SFTTrainer.training_step": trl.SFTTrainer.training_step,
+    "SFTTrainer.log": trl.SFTTrainer.log,
+    "SFTTrainer._save_checkpoint": trl.SFTTrainer._save_checkpoint,
+    "_BaseTrainer": base_trainer._BaseTrainer,
+}
+
+PINNED = {
+    "GRPOTrainer.__init__": "18f01b7a46c9544b",
+    "GRPOTrainer.get_train_dataloader": "2bffe5a57c539e17",
+    "GRPOTrainer._get_train_sampler": "36497afb4d311dc9",
+    "GRPOTrainer.training_step": "9e18632f7dd8e8d8",
+    "GRPOTrainer._prepare_inputs": "f824e7fb07147956",
+    "GRPOTrainer._calculate_rewards": "736ae29b083840b5",
+    "GRPOTrainer.compute_loss": "a2d6ef8bd29c3e26",
+    "GRPOTrainer.log": "1e7772819cc8cf09",
+    "GRPOTrainer._save_checkpoint": "ec91bde123649111",
+    "GRPOTrainer._load_optimizer_and_scheduler": "5c1772becdfd7fdb",
+    "GRPOConfig.__post_init__": "e833cd8d6b4619ad",
+    "RepeatSampler": "ba139f4a43eeecd4",
+    "add_fused_lm_head": "422d009f04b66659",
+    "SFTTrainer.__init__": "90b61e42b6900b05",
+    "SFTTrainer.compute_loss": "ca448211ff653fe6",
+    "SFTTrainer.training_step": "bba41f264647016a",
+    "SFTTrainer.log": "0d4c8e5d64f894ac",
+    "SFTTrainer._save_checkpoint": "b6ee0a370c266b6f",
+    "_BaseTrainer": "9cd77f0279bbaef9",
+}
+
+
+def digest(seam: object) -> str:
+    return hashlib.sha256(inspect.getsource(inspect.unwrap(seam)).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", SEAMS)
+def test_the_source_of_the_seam_is_the_one_we_read(name):
+    assert digest(SEAMS[name]) == PINNED[name], f"trl {trl.__version__} changed {name}"
+
+
+def test_whole_methods_that_we_replace_still_exist_with_these_parameters():
+    parameters = {
+        "_generate_and_score_completions": ["self", "inputs"],
+        "_compute_loss": ["self", "model", "inputs"],
+        "_prepare_inputs": ["self", "generation_batch"],
+        "training_step": ["self", "model", "inputs", "num_items_in_batch"],
+    }
+    for name, expected in parameters.items():
+        assert list(inspect.signature(getattr(trl.GRPOTrainer, name)).parameters) == expected
+        assert list(inspect.signature(getattr(trl_seam.PPOTrainer, name)).parameters) == expected
+    assert trl.GRPOTrainer.loss_is_scaled_for_ga is True
+
+
+def test_no_telemetry_is_sent():
+    for trainer in (trl_seam.PPOTrainer, trl_seam.SFTTrainer):
+        assert trainer._send_telemetry is trl_seam.QuietTrainer._send_telemetry
+        assert trainer.create_model_card is trl_seam.QuietTrainer.create_model_card
+
+
+if __name__ == "__main__":
+    for seam_name, seam in SEAMS.items():
+        print(f'    "{seam_name}": "{digest(seam)}",')
