@@ -112,6 +112,8 @@ class History:
         self.max_events = max_events
         self._profiles = dict(zip(dataset.users["user_id"], dataset.users["profile"], strict=True))
         self._table = strongest(indexed(dataset, dataset.events if events is None else events))
+        self._columns = [self._table[name].to_numpy() for name in ("item", "rank", "time")]
+        self._values = self._table["value"].to_list()
         self._choices = Timeline(self._table)
         self._interactions: dict[str, tuple[Interaction, ...]] = {}
 
@@ -159,7 +161,7 @@ class History:
         made = self._interactions.get(user_id)
         if made is None:
             low, high = self._choices.rows(user_id)
-            rows = self._table[low:high].select("item", "rank", "time", "value").iter_rows()
+            rows = zip(*(column[low:high].tolist() for column in self._columns), self._values[low:high], strict=True)
             made = tuple(Interaction(item, _KIND_OF_RANK[rank], time, value) for item, rank, time, value in rows)
             self._interactions[user_id] = made
         return made
