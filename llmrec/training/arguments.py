@@ -24,13 +24,18 @@ from llmrec.seeding import stream_seed
 LARGE = 1_000_000_000
 
 
+def processes() -> PartialState:
+    """What accelerate knows of the processes of this training; the first call joins them."""
+    return PartialState(cpu=not torch.cuda.is_available())  # without cpu=True it joins none where there is no GPU
+
+
 def world_size() -> int:
     """Number of processes of this training.
 
     Raises:
         ConfigError: the launcher announced more processes than have joined (each would then train on its own).
     """
-    joined: int = PartialState().num_processes
+    joined: int = processes().num_processes
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if joined != announced:
         raise ConfigError(
@@ -40,11 +45,11 @@ def world_size() -> int:
     return joined
 
 
-def per_process(total: int, processes: int, key: str) -> int:
+def per_process(total: int, number: int, key: str) -> int:
     """`total` divided by the number of processes; `ConfigError` naming `key` if that leaves a remainder."""
-    if total < 1 or total % processes:
-        raise ConfigError(f"Key {key!r} is {total}; it must be a positive multiple of {processes} (processes).")
-    return total // processes
+    if total < 1 or total % number:
+        raise ConfigError(f"Key {key!r} is {total}; it must be a positive multiple of {number} (processes).")
+    return total // number
 
 
 def common_arguments(
@@ -76,6 +81,7 @@ def common_arguments(
         "gradient_checkpointing": gpu and size > LARGE,
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": gpu,
+        "ddp_find_unused_parameters": False,
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
         "logging_strategy": "steps",

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from accelerate import PartialState
 from transformers import PrinterCallback
 
 from llmrec.catalogue.catalogue import Catalogue
@@ -22,7 +21,7 @@ from llmrec.config import PPOSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
 from llmrec.progress import Bar
-from llmrec.training.arguments import common_arguments, quiet, world_size
+from llmrec.training.arguments import common_arguments, processes, quiet, world_size
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
 from llmrec.training.critic import Critic
 from llmrec.training.lora import make_lora
@@ -102,7 +101,7 @@ def train_ppo(
     source = StateSource(states, excluded, renderer, catalogue, tokenizer, seed)
     trained = make_lora(model, settings.lora, seed=seed) if settings.weights == "lora" else model
     rewards: list[RewardFunction] = [GroupedReward(reward_model, states, settings.draws), *reward_funcs]
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         parts = (dataclasses.asdict(settings), seed, repeat, critic_input, sha256_of(repr(states), repr(excluded)))
         start, before = open_checkpoints(out, origin_digest(trained, *parts), resume=resume)
     per_rollout = settings.iterations * settings.minibatches
@@ -175,11 +174,10 @@ def _arguments(
         beta=0.0,
         shuffle_dataset=False,
         disable_dropout=True,
-        ddp_find_unused_parameters=False,
     )
 
 
-def check_settings(settings: PPOSettings, processes: int = 1) -> None:
+def check_settings(settings: PPOSettings, number: int = 1) -> None:
     """Raises `ConfigError` for values that PPO cannot run with; cheap, so it can be called before a model loads."""
     for key in ("steps", "prompts", "draws", "iterations", "minibatches", "save_every", "learning_rate", "clip"):
         if getattr(settings, key) <= 0:
@@ -187,13 +185,13 @@ def check_settings(settings: PPOSettings, processes: int = 1) -> None:
     for key in ("gamma", "gae_lambda"):
         if not 0 <= getattr(settings, key) <= 1:
             raise ConfigError(f"Key 'ppo.{key}' is {getattr(settings, key)}; it must be in [0, 1].")
-    share = settings.minibatches * processes
+    share = settings.minibatches * number
     if settings.prompts % share:
         raise ConfigError(
             f"Key 'ppo.prompts' is {settings.prompts}; it must be a multiple of {share} "
-            f"(ppo.minibatches {settings.minibatches} x {processes} processes)."
+            f"(ppo.minibatches {settings.minibatches} x {number} processes)."
         )
-    if settings.prompts * settings.draws < 2 * processes:
+    if settings.prompts * settings.draws < 2 * number:
         raise ConfigError(
             "Keys 'ppo.prompts' and 'ppo.draws' give a process fewer than two items; raise one of them."
         )

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from datasets import Dataset as HFDataset
 from peft import PeftModel
 from transformers import PrinterCallback
@@ -27,7 +26,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, quiet, world_size
+from llmrec.training.arguments import common_arguments, divisor_near, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
 from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
 from llmrec.training.sft_data import Row, build_rows
@@ -173,7 +172,7 @@ def fit_rows(
 ) -> tuple[list[dict[str, float]], float]:
     """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
     steps = -(-len(rows) // plan.batch_size)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         digest = origin_digest(model, dataclasses.asdict(plan), seed, _digest(rows))
         start, before = open_checkpoints(out, digest, resume=resume)
     done = int(start.name.rsplit("-", 1)[1]) if start else 0
