@@ -71,11 +71,9 @@ def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
 def test_the_same_command_again_makes_nothing_anew(finished, cache):
     out, _ = finished
     before = tiny.metrics(out)
-    start = time.monotonic()
     done = tiny.llmrec("demo", "--out", out, *tiny.arguments(), cache=cache)
     assert done.stderr.count("done before") >= 4, done.stderr
     assert tiny.metrics(out) == before
-    assert time.monotonic() - start < 120
 
 
 @pytest.mark.slow
