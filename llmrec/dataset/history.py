@@ -34,15 +34,17 @@ def indexed(dataset: Dataset, events: pl.DataFrame) -> pl.DataFrame:
 def strongest(events: pl.DataFrame) -> pl.DataFrame:
     """One row for each (user, item, time): its strongest feedback (`rank`) and the value of that one.
 
-    `events` has the column `item`; impressions are left out, they are no choice of the user. The rows come sorted
-    by user, time and item.
+    `events` has the column `item`; impressions are left out, they are no choice of the user. Each user's rows stand
+    together, sorted by time and item.
     """
     chosen = events.filter(pl.col("kind") != "impression")
-    ranked = chosen.select(
-        "user_id", "item", "time", "value", pl.col("kind").replace_strict(RANK, return_dtype=pl.Int64).alias("rank")
-    )
-    ordered = ranked.sort("user_id", "time", "item", "rank", "value", nulls_last=False)
-    return ordered.unique(["user_id", "time", "item"], keep="last", maintain_order=True)
+    user = pl.col("user_id").cast(pl.Categorical).to_physical().alias("user")  # sorts faster than text
+    rank = pl.col("kind").replace_strict(RANK, return_dtype=pl.Int64).alias("rank")
+    ranked = chosen.select(user, "user_id", "item", "time", "value", rank)
+    ordered = ranked.sort("user", "time", "item", "rank", "value", nulls_last=False)
+    group = [pl.col(name) for name in ("user", "time", "item")]
+    is_last = pl.any_horizontal(column != column.shift(-1) for column in group).fill_null(True)
+    return ordered.filter(is_last).drop("user")
 
 
 @contextlib.contextmanager
@@ -61,7 +63,7 @@ class Timeline:
     """Items by user and time, with a binary search for how many of a user's lie strictly before a moment.
 
     Args:
-        table: Columns user_id, time, item, sorted by user and time.
+        table: Columns user_id, time, item; each user's rows together, sorted by time.
     """
 
     def __init__(self, table: pl.DataFrame) -> None:
