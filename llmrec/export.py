@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 import yaml
 
 from llmrec.catalogue.catalogue import Catalogue
@@ -112,7 +113,9 @@ def read_bundle(folder: Path) -> Bundle:
         from peft import PeftModel
 
         base = load_causal_lm(facts["base"], revision=facts["base_revision"])
-        model = PeftModel.from_pretrained(base, str(folder)).merge_and_unload().eval()
+        model = PeftModel.from_pretrained(base, str(folder)).eval()
+        if base.dtype == torch.float32:  # in bfloat16 merging rounds log pi by up to 0.1
+            model = model.merge_and_unload().eval()
     catalogue = Catalogue.load(folder / "catalogue")
     catalogue.check_tokenizer(tokenizer)
     if catalogue.content_hash != facts["catalogue"]:

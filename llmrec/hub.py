@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from llmrec.errors import RunError
 from llmrec.files import read_json
 
-_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # type: ignore[assignment]  # of the HTTP client that huggingface_hub happens to use
+_HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client that huggingface_hub happens to use
 
 # What a run folder holds (see export.py); whatever else a person left in it stays at home.
 FILES = [
@@ -39,6 +39,7 @@ FILES = [
     "report.html",
     "catalogue/*",
     "prompts/*",
+    "figures/*",
 ]
 NEVER = ["*.pt", "*.bin", "*.pkl", "*.pickle", "*.ckpt", ".*", "*/.*", "events.parquet", "users.parquet"]
 

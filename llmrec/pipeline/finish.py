@@ -18,7 +18,7 @@ from llmrec.evaluation.verdict import what_got_worse
 from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
-from llmrec.pipeline.policies import sft_policy, with_adapter
+from llmrec.pipeline.policies import ppo_policy, sft_policy
 from llmrec.pipeline.run import PPO, PPO_LAST, SFT, Finished, metrics_of
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
@@ -33,7 +33,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
     """
     config, data = run.config, run.data
     policy = (
-        with_adapter(config, data, run.sft, run.ppo.promoted)
+        ppo_policy(config, data, run.sft, run.ppo.promoted)
         if run.ppo.promoted is not None
         else sft_policy(config, data, run.sft)
     )
@@ -56,11 +56,12 @@ def finish(run: Finished, command: str, work: Path) -> None:
 
 def _weights(run: Finished, merged: Any) -> Weights:
     """Full weights, or one adapter on the Hub model: SFT's, PPO's, or both joined."""
-    if run.base.nano or not run.sft.has_adapter:
+    promoted = run.ppo.promoted
+    if run.base.nano or not run.sft.has_adapter or (promoted is not None and (promoted / "model").is_dir()):
         return Weights(merged)
     adapter = load_adapter(run.sft.folder / "adapter")
-    if run.ppo.promoted is not None:
-        adapter = combine_adapters(adapter, load_adapter(run.ppo.promoted))
+    if promoted is not None:
+        adapter = combine_adapters(adapter, load_adapter(promoted / "adapter"))
     return Weights(merged, adapter, run.base.name, run.base.revision)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peft import PeftModel
 
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
@@ -20,6 +21,7 @@ from llmrec.pipeline.policies import SFTStage, sft_policy, targets
 from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
 from llmrec.seeding import numpy_stream
@@ -32,8 +34,9 @@ from llmrec.types import IntArray, State
 class PPOStage:
     """A finished PPO run.
 
-    `last` and `promoted` are adapter folders (`promoted` None: no checkpoint was admissible and SFT is kept);
-    `checkpoints` are the gate's figures in order of steps, `verdict` says in a sentence what was promoted and why.
+    `last` and `promoted` are checkpoint folders with an adapter, or with all weights (`promoted` None: no checkpoint
+    was admissible and SFT is kept); `checkpoints` are the gate's figures in order of steps, `verdict` says in a
+    sentence what was promoted and why.
     """
 
     folder: Path
@@ -88,7 +91,11 @@ class Gate:
             "admissible": bool(gain.above_zero and fall <= self.config.gate.ndcg_tolerance),
         }
         with new_folder(place) as out:
-            adapter_of(model).save(out / "adapter")
+            if isinstance(model, PeftModel):
+                adapter_of(model).save(out / "adapter")
+            else:
+                (out / "model").mkdir()
+                save_causal_lm(model, self.sft.tokenizer, out / "model")
             write_json(out / "score.json", score)
         console.print(
             f"[dim]  checkpoint {step}: judge {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over SFT, "
@@ -142,8 +149,8 @@ def ppo_stage(
         folder,
         record["curve"],
         record["checkpoints"],
-        folder / f"step-{record['last']:06d}" / "adapter",
-        None if best is None else folder / f"step-{best['step']:06d}" / "adapter",
+        folder / f"step-{record['last']:06d}",
+        None if best is None else folder / f"step-{best['step']:06d}",
         verdict,
         record["stopped"],
     )

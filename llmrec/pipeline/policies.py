@@ -103,10 +103,13 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
     return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
 
 
-def with_adapter(config: RunConfig, data: RunData, stage: SFTStage, adapter: Path) -> LanguagePolicy:
-    """The warm-started policy with a PPO adapter merged into it."""
+def ppo_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:
+    """The policy of a PPO checkpoint: its adapter merged into the warm-started weights, or its own weights."""
     from peft import PeftModel
 
     policy = sft_policy(config, data, stage)
-    model = PeftModel.from_pretrained(policy.model, str(adapter)).merge_and_unload().eval()
+    if (checkpoint / "model").is_dir():
+        model = load_causal_lm(str(checkpoint / "model"), dtype=config.model.dtype)
+    else:
+        model = PeftModel.from_pretrained(policy.model, str(checkpoint / "adapter")).merge_and_unload().eval()
     return LanguagePolicy(model, policy.tokenizer, policy.catalogue, policy.renderer, policy.repeat)

@@ -20,7 +20,7 @@ from llmrec.pipeline.base_model import Base, base_model
 from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import PPOStage, ppo_stage
-from llmrec.pipeline.policies import SFTStage, sft_policy, sft_stage, targets, with_adapter
+from llmrec.pipeline.policies import SFTStage, ppo_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.recipes import recipe_for
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
@@ -148,9 +148,9 @@ def make_systems(
         SFT: start,
     }
     if ppo.promoted is not None:
-        systems[PPO] = Policy(with_adapter(config, data, sft, ppo.promoted), beams)
+        systems[PPO] = Policy(ppo_policy(config, data, sft, ppo.promoted), beams)
     if ppo.promoted != ppo.last:
-        systems[PPO_LAST] = Policy(with_adapter(config, data, sft, ppo.last), beams)
+        systems[PPO_LAST] = Policy(ppo_policy(config, data, sft, ppo.last), beams)
     systems[RERANKED] = Reranked(start, reward)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     if data.world is not None:
