@@ -106,10 +106,14 @@ def _alternatives(tokens: Iterable[str]) -> re.Pattern[str] | None:
 def control_token_ids(tokenizer: Any) -> frozenset[int]:
     """Ids that no untrusted text may emit: special tokens, and added ones that are neither space nor a plain word.
 
-    The unknown token is left out: an odd character yields it and it closes nothing.
+    The unknown token is left out where it is nothing else: an odd character yields it and it closes nothing. (In
+    GPT-2-like tokenizers it is the end token too, and then it counts.)
     """
     special = set(tokenizer.all_special_ids)
     added = {
         index for token, index in tokenizer.get_added_vocab().items() if token.strip() and not token.strip().isalnum()
     }
-    return frozenset((special | added) - {getattr(tokenizer, "unk_token_id", None)})
+    roles = ("eos", "bos", "pad", "sep", "cls", "mask")
+    closing = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
+    harmless = {getattr(tokenizer, "unk_token_id", None)} - closing
+    return frozenset((special | added) - harmless)

@@ -148,3 +148,13 @@ def test_a_long_description_is_cut_quickly() -> None:
     for _ in range(100):
         assert len(clean_text(text, 300)) <= 300
     assert time.perf_counter() - start < 2.0  # one takes well under a millisecond
+
+
+def test_an_unknown_token_that_is_also_the_end_token_counts_as_control():
+    from types import SimpleNamespace
+
+    from llmrec.text.escape import control_token_ids
+
+    parts = {"all_special_ids": [0, 1], "get_added_vocab": dict, "unk_token_id": 0}
+    assert control_token_ids(SimpleNamespace(**parts, eos_token_id=0)) == {0, 1}
+    assert control_token_ids(SimpleNamespace(**parts, eos_token_id=1)) == {1}
