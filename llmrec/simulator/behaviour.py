@@ -26,7 +26,7 @@ from llmrec.simulator.crossed import CrossedNet
 from llmrec.simulator.factorised import FactorisedNet, UserTensors
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.fitting import VALID_SHARE, FitCurve, Net, fit_net, pair_logits
-from llmrec.simulator.log import Impressions, latest, read_log, require_learnable
+from llmrec.simulator.log import Impressions, Log, latest, read_log, require_learnable
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 Architecture = Literal["factorised", "crossed"]
@@ -36,7 +36,6 @@ ARCHITECTURES: dict[str, Callable[[FeatureSpace], Net]] = {
 }
 REWARD_ARCHITECTURE: Architecture = "factorised"
 JUDGE_ARCHITECTURE: Architecture = "crossed"
-TEXT_DIMENSION = 32
 _CHUNK = 256  # states at a time in predictions
 
 
@@ -179,12 +178,12 @@ def fit_behaviour(
         require_learnable(log, states, len(items))
     else:
         held_out = read_log(valid, len(items))
-        held_out = type(log)(held_out.row_M + len(states), held_out.item_M, held_out.click_M, held_out.conversion_M)
+        held_out = Log(held_out.row_M + len(states), held_out.item_M, held_out.click_M, held_out.conversion_M)
         states += valid.states
     space = FeatureSpace.fit(
         items,
         states[: len(impressions.states)],
-        dimension=TEXT_DIMENSION,
+        np.bincount(log.item_M, minlength=len(items)).astype(np.float64),
         seed=stream_seed(seed, "simulator", "text"),
     )
     users = UserTensors.of(space.encode(states), space)
@@ -196,7 +195,9 @@ def fit_behaviour(
         fit_calibrator(logits_M2[:, 0], held_out.click_M),
         fit_calibrator(logits_M2[clicked_M, 1], held_out.conversion_M[clicked_M]),
     )
-    return BehaviourModel(architecture, space, net, calibrators, _facts(dataset, log, curve, calibrators, seed))
+    return BehaviourModel(
+        architecture, space, net, calibrators, _facts(dataset, log, states, curve, calibrators, seed)
+    )
 
 
 def _fresh_net(architecture: str, space: FeatureSpace, seed: int) -> Net:
@@ -206,13 +207,19 @@ def _fresh_net(architecture: str, space: FeatureSpace, seed: int) -> Net:
 
 
 def _facts(
-    dataset: Any, log: Any, curve: FitCurve, calibrators: tuple[Calibrator, Calibrator], seed: int
+    dataset: Any,
+    log: Log,
+    states: Sequence[State],
+    curve: FitCurve,
+    calibrators: tuple[Calibrator, Calibrator],
+    seed: int,
 ) -> dict[str, Any]:
     proxy = getattr(getattr(dataset, "manifest", None), "proxy", "")
     if not getattr(dataset, "has_impressions", True):
         proxy = f"{proxy} Items without a click were sampled, so probabilities are relative.".strip()
     return {
         "seed": seed,
+        "users": len({states[row].user_id for row in np.unique(log.row_M)}),
         "impressions": len(log),
         "clicks": int(log.click_M.sum()),
         "conversions": int(log.conversion_M.sum()),

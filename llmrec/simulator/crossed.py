@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llmrec.simulator.factorised import HEADS, HistoryBag, UserTensors
+from llmrec.simulator.factorised import BIAS_PRIOR, BIAS_SCALE, HEADS, HistoryBag, UserTensors
 from llmrec.simulator.features import FeatureSpace
 
 
@@ -22,12 +22,14 @@ class CrossedNet(nn.Module):
         known = len(space.known)
         self.crossings = space.crossings()
         self.register_buffer("item_NF", torch.from_numpy(space.item_NF), persistent=False)
+        self.register_buffer("words_NW", torch.from_numpy(space.words_NW), persistent=False)
         self.register_buffer("known_N", torch.from_numpy(space.known_N), persistent=False)
         crossed = sum(block.stop - block.start for block, _ in self.crossings)
         self.state = nn.Linear(space.user_width, hidden)
         self.bag = HistoryBag(known, 16, hidden)
         self.item = nn.Linear(space.item_NF.shape[1], hidden, bias=False)
         self.item_free = nn.Embedding(known + 1, hidden, padding_idx=known)
+        self.words = nn.Linear(space.words_NW.shape[1], HEADS, bias=False)
         self.item_bias = nn.Embedding(known + 1, HEADS, padding_idx=known)
         self.product = nn.Linear(crossed + len(self.crossings), hidden, bias=False)
         self.second = nn.Linear(hidden, second)
@@ -35,6 +37,7 @@ class CrossedNet(nn.Module):
         self.direct = nn.Linear(len(self.crossings), HEADS, bias=False)
         nn.init.normal_(self.item_free.weight, std=0.03)
         nn.init.zeros_(self.item_bias.weight)
+        nn.init.zeros_(self.words.weight)
         self.item_free.weight.data[known] = 0
 
     def users(self, users: UserTensors) -> Tensor:
@@ -46,7 +49,9 @@ class CrossedNet(nn.Module):
         """Of each item: first-layer share (N, hidden), columns that are crossed, and bias (N, heads)."""
         item_NF: Tensor = self.item_NF  # type: ignore[assignment]
         crossed = torch.cat([item_NF[:, block] for _, block in self.crossings], dim=1)
-        return self.item(item_NF) + self.item_free(self.known_N), crossed, self.item_bias(self.known_N)
+        words_NW: Tensor = self.words_NW  # type: ignore[assignment]
+        bias = BIAS_SCALE * (self.words(words_NW) + self.item_bias(self.known_N))
+        return self.item(item_NF) + self.item_free(self.known_N), crossed, bias
 
     def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor:
         """Logits of M pairs (state row, item): (M, heads)."""
@@ -70,5 +75,6 @@ class CrossedNet(nn.Module):
 
     def penalty(self) -> Tensor:
         """Minus the log prior of the free parts: Gaussian, wide for biases, narrow for vectors."""
-        vectors = 8.0 * self.item_free.weight.square().sum() + 2.0 * self.bag.vectors.weight.square().sum()
-        return vectors + 0.5 * self.item_bias.weight.square().sum()
+        vectors = self.item_free.weight.square().sum() + self.bag.vectors.weight.square().sum()
+        bias_2 = self.item_bias.weight.square().sum(dim=0) + self.words.weight.square().sum(dim=1)
+        return 8.0 * vectors + (bias_2 * torch.tensor(BIAS_PRIOR)).sum()

@@ -1,8 +1,10 @@
 """Architecture "factorised": two inner products of a user vector and an item vector, one for each head.
 
-logit(user, item) = u(state) . v(item) + b(item) + b(state), once for click and once for conversion. An item's
-vector and bias are a linear map of its features plus a free part with a Gaussian prior around zero: an item seldom
-shown is judged by its text, one shown often by what happened to it, and a new one by its text alone.
+logit(state, item) = u(state) . v(item) + b(state) + b(item), once for click and once for conversion. The product
+sums a bilinear form x' (L + M) f of the features of both, where L has one scalar for each block of columns that
+live in one space (likeness) and M is free, and a product of free vectors of the history's items and of the item.
+b(item) is linear in the features plus a free part. All carry Gaussian priors around zero, so an item seldom shown
+is judged by its features, one shown often by what happened to it, and a new one by its text alone.
 """
 
 from __future__ import annotations
@@ -15,6 +17,10 @@ from torch import Tensor, nn
 from llmrec.simulator.features import CHANNELS, FeatureSpace, UserArrays
 
 HEADS = 2  # click, conversion given click
+BIAS_PRIOR = (40.0, 1.0)
+"""Precisions of the item biases of the two heads: given popularity, items differ less in how they are clicked than
+in how a click converts (clickbait and hidden gems)."""
+LIKENESS_SCALE, BIAS_SCALE = 5.0, 3.0  # let a few weights travel far at the learning rate of many small ones
 
 
 @dataclass(frozen=True)
@@ -54,41 +60,51 @@ class HistoryBag(nn.Module):
 
 
 class FactorisedNet(nn.Module):
-    """The module of the architecture; see the file's docstring for the equation."""
+    """The module of the architecture; see the file's docstring for the equation.
 
-    def __init__(self, space: FeatureSpace, *, width: int = 24, inner: int = 16) -> None:
+    The bilinear map starts at zero and is convex; the free vectors start near zero, so that nothing random is left
+    where the log is silent.
+    """
+
+    def __init__(self, space: FeatureSpace, *, width: int = 16, inner: int = 16) -> None:
         super().__init__()
         known, features = len(space.known), space.item_NF.shape[1]
-        self.width, self.crossings = width, space.crossings()
+        self.width, self.features, self.crossings = width, features, space.crossings()
         self.register_buffer("item_NF", torch.from_numpy(space.item_NF), persistent=False)
+        self.register_buffer("words_NW", torch.from_numpy(space.words_NW), persistent=False)
         self.register_buffer("known_N", torch.from_numpy(space.known_N), persistent=False)
-        size = HEADS * (width + 1)  # vector and bias of each head
-        self.linear = nn.Linear(space.user_width, size)
-        self.tower = nn.Sequential(nn.Linear(space.user_width, 64), nn.GELU(), nn.Linear(64, size))
-        self.bag = HistoryBag(known, inner, size)
-        self.item_map = nn.Linear(features, size)
-        self.item_free = nn.Embedding(known + 1, size, padding_idx=known)
+        self.state = nn.Linear(space.user_width, HEADS)
+        self.item = nn.Linear(features + space.words_NW.shape[1], HEADS, bias=False)
         self.likeness = nn.Parameter(torch.zeros(HEADS, len(self.crossings)))
-        for weight, scale in ((self.item_map.weight, 0.1), (self.item_free.weight, 0.03)):
-            nn.init.normal_(weight, std=scale)
+        self.bilinear = nn.Parameter(torch.zeros(HEADS, space.user_width, features))
+        self.bag = HistoryBag(known, inner, HEADS * width)
+        self.item_free = nn.Embedding(known + 1, HEADS * width, padding_idx=known)
+        self.item_bias = nn.Embedding(known + 1, HEADS, padding_idx=known)
+        nn.init.normal_(self.item_free.weight, std=0.05)
         self.item_free.weight.data[known] = 0
+        for weight in (self.state.weight, self.state.bias, self.item.weight, self.item_bias.weight):
+            nn.init.zeros_(weight)
 
     def users(self, users: UserTensors) -> Tensor:
-        """Vector of each state, one a head: own part, bias, 1, the columns likened to an item's: (S, heads, X)."""
+        """Vector of each state, one a head, in the space of `items`: (S, heads, X)."""
         dense_SF = users.dense_SF
-        own = self.linear(dense_SF) + self.tower(dense_SF) + self.bag(users)
-        parts = [own.reshape(-1, HEADS, self.width + 1), torch.ones(len(own), HEADS, 1)]
-        for k, (block, _) in enumerate(self.crossings):
-            parts.append(self.likeness[:, k, None] * dense_SF[:, None, block])
-        return torch.cat(parts, dim=2)
+        features = torch.einsum("sf,hfx->shx", dense_SF, self.bilinear)
+        for k, (mine, theirs) in enumerate(self.crossings):
+            like = LIKENESS_SCALE * self.likeness[:, k, None] * dense_SF[:, None, mine]
+            features = features + nn.functional.pad(like, (theirs.start, features.shape[2] - theirs.stop))
+        free = self.bag(users).reshape(-1, HEADS, self.width)
+        return torch.cat(
+            [features, free, BIAS_SCALE * self.state(dense_SF)[:, :, None], torch.ones(*free.shape[:2], 1)], dim=2
+        )
 
     def items(self) -> Tensor:
-        """Vector of each item, one a head, so that a product with `users` is a logit: (N, heads, X)."""
+        """Vector of each item, one a head: its features, its free vector, 1, its bias: (N, heads, X)."""
         item_NF: Tensor = self.item_NF  # type: ignore[assignment]
-        own = (self.item_map(item_NF) + self.item_free(self.known_N)).reshape(-1, HEADS, self.width + 1)
-        vector, bias = torch.split(own, [self.width, 1], dim=2)
-        like = torch.cat([item_NF[:, block] for _, block in self.crossings], dim=1)
-        return torch.cat([vector, torch.ones_like(bias), bias, like[:, None].expand(-1, HEADS, -1)], dim=2)
+        features = item_NF[:, None].expand(-1, HEADS, -1)
+        free = self.item_free(self.known_N).reshape(-1, HEADS, self.width)
+        words_NW: Tensor = self.words_NW  # type: ignore[assignment]
+        bias = BIAS_SCALE * (self.item(torch.cat([item_NF, words_NW], dim=1)) + self.item_bias(self.known_N))
+        return torch.cat([features, free, torch.ones_like(bias)[:, :, None], bias[:, :, None]], dim=2)
 
     def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor:
         """Logits of M pairs (state row, item): (M, heads)."""
@@ -99,9 +115,9 @@ class FactorisedNet(nn.Module):
         return torch.einsum("shx,nhx->snh", user_SX, self.items())
 
     def penalty(self) -> Tensor:
-        """Minus the log prior of the free parts: Gaussian, wide for biases, narrow for vectors."""
-        free = self.item_free.weight.reshape(-1, HEADS, self.width + 1)
-        vectors, biases = free[:, :, : self.width], free[:, :, self.width]
-        return (
-            8.0 * vectors.square().sum() + 0.5 * biases.square().sum() + 2.0 * self.bag.vectors.weight.square().sum()
-        )
+        """Minus the log prior of the weights: Gaussians around zero."""
+        bias_2 = self.item_bias.weight.square().sum(dim=0) + self.item.weight[:, self.features :].square().sum(dim=1)
+        linear = self.item.weight[:, : self.features].square().sum() + self.state.weight.square().sum()
+        free = self.item_free.weight.square().sum() + self.bag.vectors.weight.square().sum()
+        bilinear = self.bilinear.square().sum()
+        return (bias_2 * torch.tensor(BIAS_PRIOR)).sum() + 2.0 * linear + 8.0 * free + 500.0 * bilinear

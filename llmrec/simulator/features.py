@@ -23,6 +23,10 @@ CHANNELS = ("liked", "converted", "skipped")
 HISTORY = 30
 DECAY = 0.95
 CATEGORIES = 64
+TEXT = 32
+"""Length of the text vectors that states and items are compared in."""
+WORDS = 128
+"""Length of the longer text vector of an item, which tells what sets it apart from its like (a clue on quality)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ class FeatureSpace:
     Attributes:
         known: `item_id` of each item met in fitting, in order; `known_N` maps an item index to its place there, or
             to `len(known)` for an item that came later.
-        item_NF: Item rows: text vector, category indicators (unit length), standardised log price, price missing.
+        words_NW: The longer text vector of each item.
+        item_NF: Item rows: text vector, category indicators (unit length), standardised log price, price missing,
+            number of impressions (log, as a spline: what the log's policy believed in tells something of an item;
+            0, the average, for one that came after fitting).
     """
 
     def __init__(
@@ -61,20 +68,31 @@ class FeatureSpace:
         numbers: Mapping[str, float],
         item_text: TextSpace,
         profile_text: TextSpace,
+        shown_K: FloatArray,
     ) -> None:
         self.known, self.categories, self.numbers = tuple(known), tuple(categories), dict(numbers)
-        self.item_text, self.profile_text = item_text, profile_text
+        self.item_text, self.profile_text, self.shown_K = item_text, profile_text, shown_K
         place = {item_id: k for k, item_id in enumerate(self.known)}
         self.known_N = np.array([place.get(item.item_id, len(place)) for item in items], dtype=np.int64)
-        self.text_ND = unit(item_text.encode([item_words(item) for item in items]))
+        self.words_NW = item_text.encode([item_words(item) for item in items])
+        self.text_ND = unit(self.words_NW[:, :TEXT])
         self.category_NC = unit(self._category_rows(items))
         self.price_N2 = self._price_rows(items)
-        self.item_NF = np.concatenate([self.text_ND, self.category_NC, self.price_N2], axis=1)
+        popular_N4 = np.concatenate([_spline(np.log1p(shown_K)), np.zeros((1, 4))])[self.known_N]
+        self.item_NF = np.concatenate([self.text_ND, self.category_NC, self.price_N2, popular_N4], axis=1)
+        self.item_NF = self.item_NF.astype(np.float32)
         _require_finite(self.item_NF, items)
 
     @classmethod
-    def fit(cls, items: Sequence[Item], states: Sequence[State], *, dimension: int, seed: int) -> FeatureSpace:
-        """Fits the encoders on the catalogue's text and the training states; raises `DataError`."""
+    def fit(cls, items: Sequence[Item], states: Sequence[State], shown_N: FloatArray, *, seed: int) -> FeatureSpace:
+        """Fits the encoders on the catalogue's text and the training states; raises `DataError`.
+
+        Args:
+            items: The catalogue.
+            states: The states of the training part.
+            shown_N: Number of impressions of each item in the training part.
+            seed: Seed of the truncated decompositions.
+        """
         prices = [item.price for item in items if item.price is not None]
         for item in items:
             if item.price is not None and not (np.isfinite(item.price) and item.price >= 0):
@@ -88,9 +106,10 @@ class FeatureSpace:
         }
         counts = Counter(category for item in items for category in set(item.categories))
         categories = [name for name, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:CATEGORIES]]
-        item_text = TextSpace.fit([item_words(item) for item in items], dimension, seed)
-        profile_text = TextSpace.fit([_profile_words(state) for state in states], dimension, seed)
-        return cls(items, [item.item_id for item in items], categories, numbers, item_text, profile_text)
+        item_text = TextSpace.fit([item_words(item) for item in items], WORDS, seed)
+        profile_text = TextSpace.fit([_profile_words(state) for state in states], TEXT, seed)
+        known = [item.item_id for item in items]
+        return cls(items, known, categories, numbers, item_text, profile_text, np.asarray(shown_N, dtype=np.float64))
 
     @property
     def n_items(self) -> int:
@@ -100,15 +119,26 @@ class FeatureSpace:
     @property
     def user_width(self) -> int:
         """F, the length of a state's dense row."""
-        pair = self.item_text.dimension + self.profile_text.dimension
-        return int(pair + len(CHANNELS) * self.item_NF.shape[1] + len(CHANNELS) + 1)
+        pair = TEXT + self.profile_text.dimension
+        return int(pair + len(CHANNELS) * (self.item_NF.shape[1] + len(self.categories) + 1) + 1)
 
     def crossings(self) -> list[tuple[slice, slice]]:
-        """Columns of a state and columns of an item that live in one space, so that their products mean likeness."""
-        start, text, width = self.profile_text.dimension, self.item_text.dimension, self.item_NF.shape[1]
-        profile = (slice(start, start + text), slice(0, text))
-        starts = [start + text + channel * width for channel in range(len(CHANNELS))]
-        return [profile, *((slice(first, first + width), slice(0, width)) for first in starts)]
+        """Columns of a state and columns of an item that live in one space, so that their products mean likeness.
+
+        They are profile x text, and for each channel of the history: text x text, categories x categories (shares),
+        the rest of the item row x the same, and categories x categories (sums).
+        """
+        text, categories, width = TEXT, len(self.categories), self.item_NF.shape[1]
+        start = self.profile_text.dimension
+        pairs = [(slice(start, start + text), slice(0, text))]
+        start += text
+        for _ in CHANNELS:
+            for low, high in ((0, text), (text, text + categories), (text + categories, width)):
+                pairs.append((slice(start + low, start + high), slice(low, high)))
+            start += width
+            pairs.append((slice(start, start + categories), slice(text, text + categories)))
+            start += categories
+        return [pair for pair in pairs if pair[0].stop > pair[0].start]
 
     def _category_rows(self, items: Sequence[Item]) -> FloatArray:
         column = {name: k for k, name in enumerate(self.categories)}
@@ -129,13 +159,15 @@ class FeatureSpace:
         """Encodes `states`; unknown items of a history are an error that names the user."""
         item_SH, weight_SHC = self._bags(states)
         words = [_profile_words(state) for state in states]
-        blocks = [self.profile_text.encode(words), unit(self.item_text.encode(words))]
+        blocks = [self.profile_text.encode(words), unit(self.item_text.encode(words)[:, :TEXT])]
         weight_SC = weight_SHC.sum(axis=1)
         for channel in range(len(CHANNELS)):
             means = self._bag_matrix(item_SH, weight_SHC[:, :, channel]) @ self.item_NF
             blocks.append(means / (1 + weight_SC[:, channel, None]))  # 1: shrinks short histories to nothing
+            sums = self._bag_matrix(item_SH, weight_SHC[:, :, channel]) @ self.category_NC
+            blocks.append(np.asarray(sums) / 4)  # how much, where the mean says only which share
         blocks.append(np.log1p(weight_SC))
-        blocks.append(np.array([[not word] for word in words], dtype=np.float32))
+        blocks.append(np.array([not word for word in words], dtype=np.float32)[:, None])
         dense_SF = np.concatenate(blocks, axis=1).astype(np.float32)
         return UserArrays(dense_SF, item_SH, weight_SHC / (1 + weight_SC[:, None, :]))
 
@@ -171,6 +203,7 @@ class FeatureSpace:
             for name, space in (("item_text", self.item_text), ("profile_text", self.profile_text))
             for part in ("idf_V", "components_DV")
         }
+        arrays["features.shown"] = self.shown_K
         return arrays, {"known": list(self.known), "categories": list(self.categories), "numbers": self.numbers}
 
     @classmethod
@@ -180,7 +213,14 @@ class FeatureSpace:
             name: TextSpace(arrays[f"features.{name}.idf_V"], arrays[f"features.{name}.components_DV"])
             for name in ("item_text", "profile_text")
         }
-        return cls(items, values["known"], values["categories"], values["numbers"], **spaces)
+        return cls(
+            items,
+            values["known"],
+            values["categories"],
+            values["numbers"],
+            **spaces,
+            shown_K=arrays["features.shown"],
+        )
 
 
 def item_words(item: Item) -> str:
@@ -201,6 +241,13 @@ def _feedback_weights(interaction: Interaction, value_mean: float) -> tuple[floa
         good = float(interaction.value >= value_mean) if np.isfinite(interaction.value) else np.nan
         return good + 0.5, good, 1.0 - good
     return 1.0, float(kind == "conversion"), 0.0
+
+
+def _spline(values_K: FloatArray) -> FloatArray:
+    """Standardised values and their excess over each quartile, each column of mean 0: shape (K, 4)."""
+    z_K = (values_K - values_K.mean()) / (values_K.std() or 1.0)
+    columns = [z_K, *(np.maximum(z_K - knot, 0.0) for knot in np.quantile(z_K, [0.25, 0.5, 0.75]))]
+    return np.stack([column - column.mean() for column in columns], axis=1)
 
 
 def unit(rows: FloatArray) -> FloatArray:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llmrec.config import SimulatorSettings
 from llmrec.errors import DataError
@@ -25,6 +26,7 @@ from llmrec.simulator.log import Log
 from llmrec.types import FloatArray, IntArray
 
 PATIENCE = 2
+AVERAGE = 0.99
 VALID_SHARE = 0.1
 
 
@@ -71,7 +73,9 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
     batches = _Batches(train, settings.batch_size)
     total = settings.epochs * batches.count
-    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.1, total_iters=total)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, total_iters=total)
+    average = AveragedModel(cast(torch.nn.Module, net), multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))  # type: ignore[no-untyped-call]
+    mean_net = cast(Net, average.module)  # a moving average of the weights: less noise than any single step
     best, kept, state = np.inf, -1, net.state_dict()
     train_curve, valid_curve = [], []
     with Bar("Behaviour model", total) as bar:
@@ -84,15 +88,16 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
                 (data_loss + net.penalty() / len(train)).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
+                average.update_parameters(cast(torch.nn.Module, net))
                 losses.append(data_loss.item())
                 bar.advance(note=f"loss {losses[-1]:.4f}")
             train_curve.append(float(np.mean(losses)))
-            valid_curve.append(held_out_loss(net, users, valid))
+            valid_curve.append(held_out_loss(mean_net, users, valid))
             if not np.isfinite(valid_curve[-1]):
                 raise DataError("The behaviour model's loss is not finite; lower simulator.learning_rate.")
             if valid_curve[-1] < best:
                 best, kept = valid_curve[-1], epoch
-                state = {name: value.clone() for name, value in net.state_dict().items()}
+                state = {name: value.clone() for name, value in mean_net.state_dict().items()}
             elif epoch - kept >= PATIENCE:
                 break
     net.load_state_dict(state)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
@@ -130,6 +132,61 @@ def fit_report(
     for name, (keep_M, label_M, model_M, mean_M) in sections.items():
         report[name] = _section(label_M[keep_M], model_M[keep_M], mean_M[keep_M], group_M[keep_M], seed)
     return report
+
+
+def reliability(model: Predictor, impressions: Impressions, bins: int = 10) -> dict[str, Any]:
+    """The reliability curve behind the calibration error, for "click", "conversion_given_click" and the joint event.
+
+    Each holds three lists over bins of equal mass, from the least probability up: mean `predicted` probability,
+    `observed` rate and number of `events`.
+    """
+    log = read_log(impressions, int(np.max(impressions.item_M, initial=0)) + 1)
+    predicted = predict_log(model, list(impressions.states), log)
+    clicked_M = log.click_M > 0
+    curves = {
+        "click": (log.click_M, predicted.click_BK),
+        "conversion_given_click": (log.conversion_M[clicked_M], predicted.conversion_BK[clicked_M]),
+        "click_and_conversion": (log.conversion_M, predicted.click_BK * predicted.conversion_BK),
+    }
+    return {name: _curve(label_M, probability_M, bins) for name, (label_M, probability_M) in curves.items()}
+
+
+def _curve(label_M: FloatArray, probability_M: FloatArray, bins: int) -> dict[str, list[float]]:
+    order = np.argsort(probability_M, kind="stable")
+    parts = np.array_split(order, min(bins, len(order))) if len(order) else []
+    return {
+        "predicted": [float(probability_M[part].mean()) for part in parts],
+        "observed": [float(label_M[part].mean()) for part in parts],
+        "events": [len(part) for part in parts],
+    }
+
+
+def value_agreement(
+    model: Predictor, states: Sequence[State], value_BN: FloatArray, *, click: float, conversion: float
+) -> dict[str, float]:
+    """How well the predicted values of all items agree with known ones (of a generated world), mean over states.
+
+    Returns:
+        "pearson" and "spearman" over the catalogue; "top1" and "top10", the known value of the items predicted best;
+        "best1" and "best10", of the items that are best.
+    """
+    found = model.predict_all(states)
+    predicted_BN = found.click_BK * (click + conversion * found.conversion_BK)
+    order_BN, best_BN = np.argsort(-predicted_BN, axis=1, kind="stable"), -np.sort(-value_BN, axis=1)
+    chosen_BN = np.take_along_axis(value_BN, order_BN, axis=1)
+    figures = {
+        "pearson": _row_correlation(predicted_BN, value_BN),
+        "spearman": _row_correlation(rankdata(predicted_BN, axis=1), rankdata(value_BN, axis=1)),
+    }
+    for k in (1, 10):
+        figures[f"top{k}"], figures[f"best{k}"] = float(chosen_BN[:, :k].mean()), float(best_BN[:, :k].mean())
+    return figures
+
+
+def _row_correlation(one_BN: FloatArray, other_BN: FloatArray) -> float:
+    one_BN, other_BN = (rows - rows.mean(axis=1, keepdims=True) for rows in (one_BN, other_BN))
+    scale_B = np.sqrt((one_BN**2).sum(axis=1) * (other_BN**2).sum(axis=1))
+    return float(np.mean((one_BN * other_BN).sum(axis=1) / np.where(scale_B > 0, scale_B, 1.0)))
 
 
 def item_means(log: Log, item_M: IntArray, n_items: int, strength: float = 10.0) -> Prediction:
