@@ -211,25 +211,43 @@ class RunConfig:
     @classmethod
     def read(cls, path: Path | None = None, overrides: typing.Sequence[str] = ()) -> Self:
         """Reads a YAML file (optional) and applies `key.sub=value` overrides; raises `ConfigError`."""
-        tree: dict[str, Any] = {}
-        if path is not None:
-            tree = _read_yaml(path)
-        for text in overrides:
-            key, equals, value = text.partition("=")
-            if not equals:
-                raise ConfigError(f"Override {text!r} has no '='; write it as key=value, for example seed=1.")
-            node = tree
-            *parents, last = key.strip().split(".")
-            for part in parents:
-                node = node.setdefault(part, {})
-                if not isinstance(node, dict):
-                    raise ConfigError(f"Override {text!r} goes below {part!r}, which is a value, not a section.")
-            node[last] = yaml.safe_load(value)
-        return from_tree(cls, tree, str(path) if path else "the command line")
+        tree = _read_yaml(path) if path is not None else {}
+        from_tree(cls, tree, str(path))
+        given = _override_tree(overrides)
+        from_tree(cls, given, "the command line")
+        return from_tree(cls, _merged(tree, given), "the configuration")
 
     def tree(self) -> dict[str, Any]:
         """The configuration as plain dictionaries and lists, ready for YAML or JSON."""
         return typing.cast(dict[str, Any], _plain(dataclasses.asdict(self)))
+
+
+def _override_tree(overrides: typing.Sequence[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"Override {text!r} has no '='; write it as key=value, for example seed=1.")
+        node = tree
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"Override {text!r} goes below {part!r}, which is a value, not a section.")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"The value of override {text!r} cannot be read; put quotes around text.") from None
+    return tree
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` on top of `below`; a mapping that is a value (sft.mixture) is merged key by key too."""
+    tree = dict(below)
+    for key, value in above.items():
+        old = tree.get(key)
+        tree[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return tree
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import torch
@@ -26,9 +26,11 @@ from llmrec.files import read_json, write_json, write_text
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.text.render import StateRenderer
-from llmrec.training.lora import Adapter
 from llmrec.types import Item
 from llmrec.version import __version__
+
+if TYPE_CHECKING:
+    from llmrec.training.lora import Adapter
 
 FORMAT = 1
 CARD = "llmrec.json"

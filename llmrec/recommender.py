@@ -130,7 +130,10 @@ class Recommender:
             )
         if self._history is None:
             self._history = History(self._data, int(self.bundle.facts["history_events"]))
-        self._data.user(user)  # raises on an unknown user
+        if self._data.user(user) is None:
+            raise RequestError(
+                f"User {user!r} is not in the data set; use a user id of its users table, or a prompt."
+            )
         return self._history.state(user, before), np.asarray(self._history.seen(user, before))
 
 

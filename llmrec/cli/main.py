@@ -36,9 +36,12 @@ def demo(
     overrides: Overrides = [],  # noqa: B006 (typer needs a literal; it is never changed)
 ) -> None:
     """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores."""
+    from llmrec.pipeline.recipes import demo_config
+
+    configuration = demo_config(seed, overrides)
     from llmrec.pipeline.demo import run_demo
 
-    run_demo(out, seed, overrides)
+    run_demo(configuration, out, _command_line())
 
 
 @app.command()
@@ -53,11 +56,14 @@ def run(
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
-    from llmrec.pipeline.demo import print_result
-    from llmrec.pipeline.run import overrides_of, run_job, with_defaults
+    from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": dataset, "data.source": source, "model.name": model}
-    finished = run_job(with_defaults(config, overrides_of(named, overrides)), out, command=_command_line())
+    configuration = with_defaults(config, overrides_of(named, overrides))
+    from llmrec.pipeline.demo import print_result
+    from llmrec.pipeline.run import run_job
+
+    finished = run_job(configuration, out, command=_command_line())
     print_result(finished)
 
 

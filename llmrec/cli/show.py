@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llmrec.errors import RequestError
-from llmrec.recommender import Recommendation, Recommender
+
+if TYPE_CHECKING:
+    from llmrec.recommender import Recommendation
 
 
 def show_recommendations(
@@ -22,6 +25,8 @@ def show_recommendations(
         raise RequestError("Give either --user ID or --prompt TEXT.")
     if k < 1:
         raise RequestError(f"-k is {k}; it must be at least 1.")
+    from llmrec.recommender import Recommender
+
     recommender = Recommender.load(model, revision=revision, data=data)
     answer = recommender.recommend(user=user, prompt=prompt, k=k)
     print(json.dumps(answer.to_json(), ensure_ascii=False)) if as_json else _print(answer)

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from llmrec.config import RunConfig
-from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.run import Finished, run_job
 
 
-def demo_config(seed: int = 0, overrides: Sequence[str] = ()) -> RunConfig:
-    """The demo's configuration: train/recipes/demo.yaml."""
-    return RunConfig.read(recipes_root() / "demo.yaml", [f"seed={seed}", *overrides])
-
-
-def run_demo(out: Path, seed: int, overrides: Sequence[str]) -> Finished:
+def run_demo(config: RunConfig, out: Path, command: str) -> Finished:
     """Runs the demo and prints its table, honest if the gain is absent."""
     start = time.monotonic()
-    finished = run_job(demo_config(seed, overrides), out, command=_command(out, seed, overrides))
+    finished = run_job(config, out, command=command)
     print_result(finished)
     Console(highlight=False).print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
     return finished
@@ -40,7 +33,3 @@ def print_result(finished: Finished) -> None:
     screen.print(f"Run folder {finished.out} (model card, metrics, report.html). Try it:")
     title = finished.data.dataset.item(0).title.replace('"', "'")
     screen.print(f'  llmrec recommend --model {finished.out} --prompt "I liked {title}" -k 5', markup=False)
-
-
-def _command(out: Path, seed: int, overrides: Sequence[str]) -> str:
-    return " ".join(["llmrec demo", f"--out {out}", f"--seed {seed}", *(f"--set {o}" for o in overrides)])

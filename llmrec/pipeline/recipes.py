@@ -1,8 +1,11 @@
-"""Recipes: the shipped configurations, in the wheel or in the checkout."""
+"""Recipes: the shipped configurations, in the wheel or in the checkout. Light: a bad key is named at once."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from llmrec.config import RunConfig
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -17,3 +20,23 @@ def recipe_for(dataset: str) -> Path | None:
     """The recipe made for an importer's data sets, None where the defaults serve."""
     place = recipes_root() / f"{dataset}.yaml"
     return place if place.is_file() else None
+
+
+def with_defaults(path: Path | None, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top."""
+    if path is None:
+        path = recipe_for(RunConfig.read(None, overrides).data.dataset)
+    return RunConfig.read(path, overrides)
+
+
+def demo_config(seed: int = 0, overrides: Sequence[str] = ()) -> RunConfig:
+    """The demo's configuration: train/recipes/demo.yaml."""
+    return RunConfig.read(recipes_root() / "demo.yaml", [f"seed={seed}", *overrides])
+
+
+def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> list[str]:
+    """Overrides for the keys of `named` that are not None, before those in `texts` (which win)."""
+    given = [
+        f"{key}='{str(value).replace(chr(39), 2 * chr(39))}'" for key, value in named.items() if value is not None
+    ]
+    return [*given, *texts]

@@ -5,7 +5,6 @@ Every stage is finished or not there, so the same command after a kill goes on a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import PPOStage, ppo_stage
 from llmrec.pipeline.policies import SFTStage, ppo_policy, sft_policy, sft_stage, targets
-from llmrec.pipeline.recipes import recipe_for
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.work import Work
@@ -52,21 +50,6 @@ class Finished:
     verdict: Verdict
     seconds: dict[str, float]
     out: Path
-
-
-def with_defaults(path: Path | None, overrides: Sequence[str]) -> RunConfig:
-    """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top."""
-    if path is None:
-        path = recipe_for(RunConfig.read(None, overrides).data.dataset)
-    return RunConfig.read(path, overrides)
-
-
-def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> list[str]:
-    """Overrides for the keys of `named` that are not None, before those in `texts` (which win)."""
-    given = [
-        f"{key}='{str(value).replace(chr(39), 2 * chr(39))}'" for key, value in named.items() if value is not None
-    ]
-    return [*given, *texts]
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:

@@ -28,7 +28,7 @@ def run_until(stage: Stage) -> None:
     parser.add_argument("--model", help="sets model.name: a Hub id, a folder, or nano")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from llmrec.pipeline.run import overrides_of, with_defaults
+    from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
     config = with_defaults(options.config, overrides_of(named, options.overrides))
