@@ -134,33 +134,6 @@ def fit_report(
     return report
 
 
-def reliability(model: Predictor, impressions: Impressions, bins: int = 10) -> dict[str, Any]:
-    """The reliability curve behind the calibration error, for "click", "conversion_given_click" and the joint event.
-
-    Each holds three lists over bins of equal mass, from the least probability up: mean `predicted` probability,
-    `observed` rate and number of `events`.
-    """
-    log = read_log(impressions, int(np.max(impressions.item_M, initial=0)) + 1)
-    predicted = predict_log(model, list(impressions.states), log)
-    clicked_M = log.click_M > 0
-    curves = {
-        "click": (log.click_M, predicted.click_BK),
-        "conversion_given_click": (log.conversion_M[clicked_M], predicted.conversion_BK[clicked_M]),
-        "click_and_conversion": (log.conversion_M, predicted.click_BK * predicted.conversion_BK),
-    }
-    return {name: _curve(label_M, probability_M, bins) for name, (label_M, probability_M) in curves.items()}
-
-
-def _curve(label_M: FloatArray, probability_M: FloatArray, bins: int) -> dict[str, list[float]]:
-    order = np.argsort(probability_M, kind="stable")
-    parts = np.array_split(order, min(bins, len(order))) if len(order) else []
-    return {
-        "predicted": [float(probability_M[part].mean()) for part in parts],
-        "observed": [float(label_M[part].mean()) for part in parts],
-        "events": [len(part) for part in parts],
-    }
-
-
 def value_agreement(
     model: Predictor, states: Sequence[State], value_BN: FloatArray, *, click: float, conversion: float
 ) -> dict[str, float]:

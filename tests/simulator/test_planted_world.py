@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from llmrec.simulator.metrics import fit_report, predict_log, read_log, reliability
+from llmrec.simulator.metrics import fit_report, predict_log, read_log
+from llmrec.simulator.reliability import reliability
 from tests.simulator.conftest import Fitted
 
 ARCHITECTURES = ("factorised", "crossed")
@@ -46,8 +47,8 @@ def test_report_is_calibrated_and_beats_the_item_means(fitted: Fitted, name: str
     assert report["click"]["calibration_error"] < 0.03
     assert report["click_and_conversion"]["calibration_error"] < 0.03
     curve = reliability(fitted.models[name], fitted.held_out)["click"]
-    assert sum(curve["events"]) == len(fitted.held_out.item_M)
-    assert np.abs(np.array(curve["predicted"]) - np.array(curve["observed"])).max() < 0.12
+    assert sum(part["count"] for part in curve) == len(fitted.held_out.item_M)
+    assert max(abs(part["predicted"] - part["observed"]) for part in curve) < 0.12
 
 
 def test_an_item_that_came_later_is_judged_by_its_text(fitted: Fitted, tmp_path) -> None:
