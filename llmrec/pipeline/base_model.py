@@ -21,8 +21,8 @@ from llmrec.policy.loading import load_tokenizer, save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
+from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
-from llmrec.text.tasks import documents
 from llmrec.training.sft import train_lm
 from llmrec.types import State
 

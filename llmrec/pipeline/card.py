@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from llmrec.evaluation.table import markdown
-
-if TYPE_CHECKING:
-    from llmrec.pipeline.run import Finished
+from llmrec.pipeline.result import Finished
 
 CARD = """---
 {header}---

@@ -20,7 +20,8 @@ from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.significance import noninferiority_bound, t_interval
 from llmrec.files import write_json
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.run import OPTIMUM, PPO, PPO_LAST, SFT, Finished, evaluate, train_stages
+from llmrec.pipeline.result import OPTIMUM, PPO, PPO_LAST, SFT, Finished
+from llmrec.pipeline.run import evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.types import FloatArray

@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from llmrec.config import RunConfig
-from llmrec.pipeline.run import Finished, run_job
+from llmrec.pipeline.result import Finished
+from llmrec.pipeline.run import run_job
 
 
 def run_demo(config: RunConfig, out: Path, command: str) -> Finished:

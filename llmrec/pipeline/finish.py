@@ -19,7 +19,7 @@ from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
 from llmrec.pipeline.policies import ppo_policy, sft_policy
-from llmrec.pipeline.run import PPO, PPO_LAST, SFT, Finished, metrics_of
+from llmrec.pipeline.result import PPO, PPO_LAST, SFT, Finished, metrics_of
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
 

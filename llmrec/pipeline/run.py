@@ -5,9 +5,7 @@ Every stage is finished or not there, so the same command after a kill goes on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmrec.baselines.covisitation import Covisitation
 from llmrec.baselines.popularity import Popularity
@@ -16,40 +14,28 @@ from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.verdict import Verdict, verdict
 from llmrec.export import CARD
 from llmrec.pipeline.base_model import Base, base_model
-from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
+from llmrec.pipeline.compare import compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import PPOStage, ppo_stage
 from llmrec.pipeline.policies import SFTStage, ppo_policy, sft_policy, sft_stage, targets
+from llmrec.pipeline.result import (
+    COVISITATION,
+    GREEDY,
+    OPTIMUM,
+    POPULARITY,
+    PPO,
+    PPO_LAST,
+    RERANKED,
+    SFT,
+    Finished,
+    Stages,
+)
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
-
-SFT, PPO, PPO_LAST = "SFT", "PPO", "PPO (last)"
-RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
-POPULARITY, COVISITATION = "popularity", "covisitation"
-
-
-Stages = tuple[RunData, Base, SFTStage, Simulators, PPOStage]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """All stages of a run and what was measured at its end."""
-
-    config: RunConfig
-    data: RunData
-    base: Base
-    sft: SFTStage
-    simulators: Simulators
-    ppo: PPOStage
-    arena: Arena
-    measured: Measured
-    tables: Tables
-    verdict: Verdict
-    seconds: dict[str, float]
-    out: Path
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
@@ -71,8 +57,6 @@ def work_folder(out: Path) -> Path:
 
 def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> Finished:
     """Evaluates finished stages and writes the run folder."""
-    from llmrec.pipeline.finish import finish
-
     finished = evaluate(config, *stages, work, out)
     finish(finished, command, work.folder)
     return finished
@@ -161,23 +145,3 @@ def evaluate(
     if ppo.promoted is None:
         found = Verdict("none", f"{ppo.verdict} {found.sentence}")
     return Finished(config, data, base, sft, simulators, ppo, arena, measured, tables, found, dict(work.seconds), out)
-
-
-def metrics_of(run: Finished) -> dict[str, Any]:
-    """metrics.json: every figure by plain names, with its intervals, and what they were measured on."""
-    manifest = run.data.dataset.manifest
-    return {
-        "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
-        "seed": run.config.seed,
-        "test_events": len(run.arena.examples),
-        "test_users": len(run.arena.states),
-        "means": run.measured.means(),
-        "tables": {
-            "ranking": run.tables.ranking.to_json(),
-            **{name: table.to_json() for name, table in run.tables.deployed.items()},
-        },
-        "simulator": run.simulators.fit,
-        "checkpoints": run.ppo.checkpoints,
-        "promotion": run.ppo.verdict,
-        "verdict": {"outcome": run.verdict.outcome, "sentence": run.verdict.sentence},
-    }

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from llmrec.errors import ConfigError
+from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
-from llmrec.text.tasks import TASKS, documents
+from llmrec.text.tasks import TASKS
 from llmrec.types import Item, State
 from tests.text.conftest import clicks
 
