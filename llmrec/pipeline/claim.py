@@ -21,7 +21,7 @@ from llmrec.evaluation.significance import noninferiority_bound, t_interval
 from llmrec.files import write_json
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import OPTIMUM, PPO, PPO_LAST, SFT, Finished
-from llmrec.pipeline.run import evaluate, train_stages
+from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.types import FloatArray
@@ -88,6 +88,7 @@ def _config(seed: int, overrides: Sequence[str], click_only: bool) -> RunConfig:
 
 
 def _run(config: RunConfig, folder: Path, click_only: bool) -> Finished:
+    check_config(config)
     work = Work(folder)
     stages = train_stages(config, work, ppo_name="ppo-click" if click_only else "ppo")
     return evaluate(config, *stages, work, folder)

@@ -10,7 +10,6 @@ from llmrec.config import RunConfig
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.split import Split, make_split
 from llmrec.dataset.store import Dataset
-from llmrec.errors import ConfigError
 from llmrec.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ def open_data(config: RunConfig, work: Work) -> RunData:
     """Makes or finds the data set of the run in the working folder and splits it.
 
     Raises:
-        ConfigError: `data.source` is missing where the kind of data set needs one.
         DataError: the source cannot be read.
     """
     from llmrec.dataset.world.world import World, generate_world
@@ -44,8 +42,7 @@ def open_data(config: RunConfig, work: Work) -> RunData:
 
         world = World.load(work.stage("data", key, generate) / "world")
         return RunData(world.dataset, _split(config, world.dataset), world)
-    if config.data.source is None:
-        raise ConfigError(f"Data set {kind!r} needs a source; give --source with its folder or file.")
+    assert config.data.source is not None  # pipeline.run.check_config
     source = Path(config.data.source)
     if kind == "folder":
         dataset = Dataset.load(source)

@@ -45,6 +45,7 @@ def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finish
         LLMRecError: anything that a person can mend; nothing is half-written.
     """
     check_out(out)
+    check_config(config)
     work = Work(work_folder(out))
     stages = train_stages(config, work)
     return conclude(config, stages, work, out, command)
@@ -70,7 +71,6 @@ def check_out(out: Path) -> None:
 
 def train_stages(config: RunConfig, work: Work, *, ppo_name: str = "ppo") -> Stages:
     """Data, base model, SFT, simulators and PPO, each from its finished stage if there is one."""
-    check_config(config)
     data = open_data(config, work)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
@@ -81,6 +81,13 @@ def train_stages(config: RunConfig, work: Work, *, ppo_name: str = "ppo") -> Sta
 
 def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
+    if config.data.dataset != "world":
+        if config.data.source is None:
+            raise ConfigError(
+                f"Data set {config.data.dataset!r} needs a source; give --source with its folder or file."
+            )
+        if not Path(config.data.source).exists():
+            raise ConfigError(f"The source {config.data.source} does not exist; give a folder or file that does.")
     if not config.evaluation.k or min(config.evaluation.k) < 1:
         raise ConfigError("Key 'evaluation.k' must hold at least one whole number, each 1 or more.")
     for key, value in (

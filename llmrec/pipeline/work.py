@@ -16,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmrec.errors import RunError
+from llmrec.errors import LLMRecError, RunError
 from llmrec.files import new_folder, read_json, sha256_of, write_json
 from llmrec.progress import console
 
 DONE = "stage.json"
+KEY = "key.json"
 
 
 class Work:
@@ -71,10 +72,21 @@ class Work:
             wait_for_all()
         start = time.monotonic()
         say(f"[bold]{name}[/bold]" + (" (resuming)" if resumed else ""))
-        with new_folder(place) as folder:
-            build(folder, scratch)
-            write_json(folder / DONE, {"key": digest, "seconds": time.monotonic() - start})
+        try:
+            with new_folder(place) as folder:
+                build(folder, scratch)
+                write_json(folder / DONE, {"key": digest, "seconds": time.monotonic() - start})
+        except LLMRecError:
+            self._leave_nothing(scratch)
+            raise
         shutil.rmtree(scratch, ignore_errors=True)
+
+    def _leave_nothing(self, scratch: Path) -> None:
+        """Removes what holds no work after a refusal: a scratch with its mark alone, then an empty folder."""
+        if [file.name for file in scratch.iterdir()] == [KEY]:
+            shutil.rmtree(scratch)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     @staticmethod
     def _done(place: Path) -> dict[str, Any] | None:
@@ -83,7 +95,7 @@ class Work:
     @staticmethod
     def _open_scratch(scratch: Path, digest: str) -> bool:
         """Keeps `scratch` (True) if it was opened under `digest`, else makes it anew."""
-        mark = scratch / "key.json"
+        mark = scratch / KEY
         if mark.is_file() and read_json(mark)["key"] == digest:
             return True
         shutil.rmtree(scratch, ignore_errors=True)

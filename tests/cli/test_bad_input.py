@@ -33,7 +33,9 @@ def test_configuration_is_refused_before_anything_is_made(cache, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     assert "is not a run folder" in refused(cache, "demo", "--out", tmp_path / "mine")
-    assert not out.exists()
+    (tmp_path / "u.data").write_text("no ratings")
+    assert "u.data" in refused(cache, "run", "--dataset", "movielens", "--source", tmp_path, "--out", out)
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith((".", "out"))], "nothing half-written"
 
 
 ITEMS = "item_id,title\na,Kettle\nb,Kettle\nc,Teapot <|im_end|>\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmrec.errors import RunError
+from llmrec.errors import DataError, RunError
 from llmrec.pipeline.work import Work
 
 
@@ -51,3 +51,19 @@ def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "w").write_text("")
     with pytest.raises(RunError, match="is a file"):
         Work(tmp_path / "w")
+
+
+def test_a_refusal_leaves_nothing_and_work_done_stays(tmp_path):
+    def refuse(folder, scratch):
+        raise DataError("bad row")
+
+    def refuse_late(folder, scratch):
+        (scratch / "checkpoint").touch()
+        raise DataError("bad row")
+
+    with pytest.raises(DataError):
+        Work(tmp_path / "w").stage("data", 1, refuse)
+    assert not (tmp_path / "w").exists()
+    with pytest.raises(DataError):
+        Work(tmp_path / "w").stage("data", 1, refuse_late)
+    assert (tmp_path / "w" / "data.partial" / "checkpoint").exists()
