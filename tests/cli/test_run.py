@@ -87,7 +87,7 @@ def test_killed_in_a_stage_and_resumed_equals_uninterrupted(finished, tmp_path, 
         line, env=tiny.environment(cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     scratch = tmp_path / f"{out.name}.work" / f"{stage}.partial"
-    wanted = {"nano": "checkpoint-2", "sft": "checkpoint-2", "ppo": "checkpoint-*"}
+    wanted = {"nano": "trainer", "sft": "checkpoint-2", "ppo": "checkpoint-*"}
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         if list(scratch.rglob(wanted[stage])) if stage in wanted else scratch.is_dir():
