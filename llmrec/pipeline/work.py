@@ -112,9 +112,9 @@ def is_first() -> bool:
 def wait_for_all() -> None:
     """A barrier; nothing with one process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from accelerate import PartialState
+        from llmrec.training.arguments import processes
 
-        PartialState().wait_for_everyone()
+        processes().wait_for_everyone()
 
 
 def say(text: str) -> None:
