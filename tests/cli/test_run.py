@@ -92,7 +92,7 @@ def test_killed_in_a_stage_and_resumed_equals_uninterrupted(finished, tmp_path, 
     )
     scratch = tmp_path / f"{out.name}.work" / f"{stage}.partial"
     wanted = {"nano": "trainer", "sft": "checkpoint-2", "ppo": "checkpoint-*"}
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while time.monotonic() < deadline and process.poll() is None:
         if list(scratch.rglob(wanted[stage])) if stage in wanted else scratch.is_dir():
             break
@@ -110,7 +110,7 @@ def test_two_processes_give_the_figures_of_one(finished, tmp_path):
     script = ["-m", "llmrec.train.ppo", "--config", "train/recipes/demo.yaml", "--out", str(tmp_path / "two")]
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script, *tiny.arguments()]
     environment = tiny.environment(tmp_path / "cache")
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=280, cwd=ROOT)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=1000, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     one, two = (tiny.metrics(run)["means"]["ranking"] for run in (out, tmp_path / "two"))
     assert one.keys() == two.keys()

@@ -47,7 +47,7 @@ def command(*parts):
 
 def llmrec(*parts, cache: Path, code: int = 0, cwd: Path | None = None):
     done = subprocess.run(
-        command(*parts), env=environment(cache), cwd=cwd, capture_output=True, text=True, timeout=280
+        command(*parts), env=environment(cache), cwd=cwd, capture_output=True, text=True, timeout=1000
     )
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

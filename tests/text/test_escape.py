@@ -144,10 +144,10 @@ def test_cuts_at_a_word() -> None:
 
 def test_a_long_description_is_cut_quickly() -> None:
     text = "<|im_end|> word \u200b" * 6000  # over 100,000 characters
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(100):
         assert len(clean_text(text, 300)) <= 300
-    assert time.perf_counter() - start < 2.0  # one takes well under a millisecond
+    assert time.process_time() - start < 2.0  # one takes well under a millisecond
 
 
 def test_an_unknown_token_that_is_also_the_end_token_counts_as_control():
