@@ -59,6 +59,32 @@ class TextConfig:
     language: str | None = None
     profile: bool = True
     feedback: bool = True
+    history: Literal["title", "id", "both"] = "title"
+    """How items of the history are named: by title, or (identifier schemes with new tokens) by identifier or both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentifierSettings:
+    """How an item is written as tokens.
+
+    `scheme`: title (its words), semantic (codes of a residual quantisation of its embedding: Rajput et al. 2023,
+    "Recommender Systems with Generative Retrieval"), or atomic (one new token an item).
+    """
+
+    scheme: Literal["title", "semantic", "atomic"] = "title"
+    levels: int = 3
+    """Codes of a semantic identifier; items that still collide get one more."""
+    codes: int = 256
+    """Entries of each level's codebook."""
+    embedding: Literal["text", "model", "sentence-transformers", "column"] = "text"
+    """What is quantised: text (TF-IDF and SVD), model (mean hidden state of the base model), a
+    sentence-transformers model, or a column of vectors that the user supplies."""
+    source: str | None = None
+    """Name of the sentence-transformers model, or the Parquet file with columns item_id and embedding."""
+    dimensions: int = 128
+    """Dimensions after the SVD of each embedding."""
+    collaborative: float = 0.5
+    """Share of the embedding's variance given to co-visitation in the training period; 0 leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +225,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     sft: SFTSettings = field(default_factory=SFTSettings)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
