@@ -38,6 +38,23 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScenarioSettings:
+    """What makes a generated world hard for naive learners (docs/world.md); "none" changes nothing, to the last bit."""
+
+    kind: Literal[
+        "none", "cold-start", "popularity-loop", "clickbait", "seasonality", "shift", "adversarial-text"
+    ] = "none"
+    share: float = 0.2
+    """Share of the items (cold-start: of the users too) that the scenario is about."""
+    strength: float = 1.0
+    """Scale of the effect; 1 is the documented one, 0 leaves only what is shown when."""
+    day: float = 45.0
+    """Day of the log (of 90) on which new items and users arrive, or demand shifts."""
+    period: float = 60.0
+    """Days of one turn of the seasons."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorldConfig:
     """The generated world (only for dataset: world)."""
 
@@ -49,6 +66,7 @@ class WorldConfig:
     slate_size: int = 10
     position_bias: float = 0.0
     """P(the item at 0-based position k is looked at) = (k + 1) ** -position_bias; 0 means that all are."""
+    scenario: ScenarioSettings = field(default_factory=ScenarioSettings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +169,124 @@ class SimulatorSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChoiceSettings:
+    """How the places of a slate share a user's attention (`llmrec.simulator.choice`).
+
+    `position_bias` (position): P(place k is looked at) = (k + 1) ** -position_bias, k from 0. `perseverance`
+    (dynamic-bayesian): P(an unsatisfied user goes on to the next place). The rest is for fitting on logs.
+    """
+
+    model: Literal["independent", "position", "cascade", "dynamic-bayesian", "logit"] = "independent"
+    position_bias: float = 1.0
+    perseverance: float = 0.9
+    prior_strength: float = 2.0
+    """Pseudo-impressions (Beta prior at the log's click rate) that steady items with few impressions."""
+    tolerance: float = 1e-7
+    """EM ends when the objective gains less than this an impression."""
+    max_steps: int = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftSettings:
+    """Interest moves to what is consumed by `rate`, and home by `decay` a turn; `weight`: on the click's logit."""
+
+    enabled: bool = False
+    rate: float = 0.1
+    decay: float = 0.02
+    conversion: float = 1.0
+    """How much more a conversion counts than a click alone."""
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SatiationSettings:
+    """Boredom by category: `clicked` and `shown` add to it, `recovery` is its share lost a turn."""
+
+    enabled: bool = False
+    recovery: float = 0.2
+    clicked: float = 1.0
+    shown: float = 0.0
+    weight: float = 0.5
+    """Taken off the click's logit for each unit of satiation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoveltySettings:
+    """Liking for unfamiliar categories: `learning` and `forgetting` of familiarity, `rate` of the appetite."""
+
+    enabled: bool = False
+    learning: float = 0.2
+    forgetting: float = 0.02
+    rate: float = 0.1
+    initial: float = 0.5
+    weight: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrustSettings:
+    """Trust in [0, 1]: clicked items above `threshold` in quality build it by `gain`, those below lose it by `loss`."""
+
+    enabled: bool = False
+    initial: float = 0.5
+    gain: float = 0.05
+    loss: float = 0.2
+    threshold: float = 0.5
+    weight: float = 2.0
+    conversion_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSettings:
+    """Money left (the data set's currency): purchases take from it, `income` a day fills it up to `initial`."""
+
+    enabled: bool = False
+    initial: float = 100.0
+    income: float = 5.0
+    pressure: float = 1.0
+    """Taken off the conversion's logit where the price is the whole budget; less for a smaller share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatienceSettings:
+    """Patience in [0, 1] and P(leave) after a turn, from `leave_empty` (patience 0) to `leave_full` (patience 1)."""
+
+    enabled: bool = False
+    initial: float = 1.0
+    gain: float = 0.3
+    loss: float = 0.3
+    leave_full: float = 0.02
+    leave_empty: float = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReturnSettings:
+    """Coming back: P(return on a day) from `hazard_unsatisfied` to `hazard_satisfied`; over `max_days` is never."""
+
+    enabled: bool = False
+    hazard_unsatisfied: float = 0.03
+    hazard_satisfied: float = 0.4
+    rate: float = 0.2
+    """Weight of the newest slate in the running satisfaction."""
+    initial: float = 0.5
+    max_days: int = 30
+    turns_per_day: float = 10.0
+    """Turns of recovery (satiation, interest, familiarity) that a day away is worth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsSettings:
+    """How users change from turn to turn (`llmrec.simulator.dynamics`); all is off by default."""
+
+    drift: DriftSettings = field(default_factory=DriftSettings)
+    satiation: SatiationSettings = field(default_factory=SatiationSettings)
+    novelty: NoveltySettings = field(default_factory=NoveltySettings)
+    trust: TrustSettings = field(default_factory=TrustSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    patience: PatienceSettings = field(default_factory=PatienceSettings)
+    comeback: ReturnSettings = field(default_factory=ReturnSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardSettings:
     """reward = click * P(click) + conversion * P(click and conversion); `sampled` draws 0 or 1 instead."""
 
@@ -229,6 +365,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     sft: SFTSettings = field(default_factory=SFTSettings)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
     ppo: PPOSettings = field(default_factory=PPOSettings)
     gate: GateSettings = field(default_factory=GateSettings)
