@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from llmrec.errors import ConfigError
 from llmrec.text.escape import control_token_ids, cut_at_word
+from llmrec.text.identified import IdentifierTokens
 
 _PROBE = "probe"
 T = TypeVar("T")
@@ -24,25 +25,34 @@ class PromptEncoder:
     Args:
         tokenizer: a Hugging Face tokenizer.
         chat: force or forbid the chat template; by default it is used where the tokenizer has one.
+        identifiers: the trusted identifier of each item, for the marks of `identified.mark` in a text.
     """
 
-    def __init__(self, tokenizer: Any, chat: bool | None = None) -> None:
+    def __init__(self, tokenizer: Any, chat: bool | None = None, identifiers: Sequence[str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.chat = bool(getattr(tokenizer, "chat_template", None)) if chat is None else chat
         self.control_ids = control_token_ids(tokenizer)
         self.before, self.after = self._chat_frame() if self.chat else ("", "")
         self.lead_ids = [] if self.chat else self._lead_ids()
-        self.frame_controls = self._controls(self.encode_unchecked([_PROBE])[0])
+        self.identifiers = IdentifierTokens(identifiers or (), tokenizer, self.control_ids)
+        frame = self._controls(self.encode_unchecked([_PROBE])[0])
+        head = len(self._controls(self.lead_ids + self._tokenise([self.before])[0]))
+        self._frame = frame[:head], frame[head:]
 
     def wrap(self, text: str) -> str:
-        """The full prompt string around `text`."""
-        return self.before + text + self.after
+        """The full prompt string around `text`, identifiers spelled out."""
+        return self.before + self.identifiers.expand(text) + self.after
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of the wrapped texts. No text adds a control token, whatever it says."""
+        """Token ids of the wrapped texts.
+
+        The control tokens of a prompt are exactly those of its frame with the identifiers that the text marks between
+        them; no text adds one, whatever it says.
+        """
         ids = self.encode_unchecked(texts)
+        (before, after), marked = self._frame, self.identifiers.expected
         for row, prompt in enumerate(ids):
-            if self._controls(prompt) != self.frame_controls:
+            if self._controls(prompt) != [*before, *marked(texts[row]), *after]:
                 ids[row] = self._encode_apart(texts[row])
         return ids
 
@@ -52,13 +62,19 @@ class PromptEncoder:
 
     def count(self, text: str) -> int:
         """Number of tokens of a bare text."""
-        return len(self._tokenise([text])[0])
+        return len(self._tokenise([self.identifiers.expand(text)])[0])
 
     def _encode_apart(self, text: str) -> list[int]:
         """The frame and the text tokenised apart, the text with its special tokens split and the rest removed."""
         before, after = self._tokenise([self.before, self.after]) if self.chat else ([], [])
-        middle = self._tokenise([text], split_special_tokens=True)[0]
-        return self.lead_ids + before + [i for i in middle if i not in self.control_ids] + after
+        ids = self.lead_ids + before
+        for piece in self.identifiers.pieces(text):
+            ids += self._harmless(piece) if isinstance(piece, str) else piece
+        return ids + after
+
+    def _harmless(self, text: str) -> list[int]:
+        ids = self._tokenise([text], split_special_tokens=True)[0]
+        return [i for i in ids if i not in self.control_ids]
 
     def _tokenise(self, texts: list[str], **options: Any) -> list[list[int]]:
         if not texts:
@@ -68,8 +84,8 @@ class PromptEncoder:
         )
         return list(encoded["input_ids"])
 
-    def _controls(self, ids: list[int]) -> int:
-        return sum(map(self.control_ids.__contains__, ids))
+    def _controls(self, ids: list[int]) -> list[int]:
+        return list(filter(self.control_ids.__contains__, ids))
 
     def _chat_frame(self) -> tuple[str, str]:
         # enable_thinking: templates in the manner of Qwen3 then close the empty thought themselves

@@ -16,9 +16,9 @@ from llmrec.errors import ConfigError, RunError
 from llmrec.files import new_folder, read_json, write_json, write_text
 from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fits
 from llmrec.text.escape import Cleaner
-from llmrec.text.tasks import TASKS, TaskText, task_values
+from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, TaskText, task_values
 from llmrec.text.templates import TemplateSet, folder_sources, shipped_sources
-from llmrec.text.wording import StateText, Wording
+from llmrec.text.wording import HistoryStyle, StateText, Wording
 from llmrec.types import Item, State
 
 _BATCH = 512
@@ -35,8 +35,23 @@ def make_wording(
     feedback: bool = True,
     chat: bool = False,
     max_events: int = 20,
+    identifiers: Sequence[str] | None = None,
+    history: HistoryStyle = "title",
 ) -> Wording:
-    """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name."""
+    """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
+
+    With `identifiers` (one an item) items are answered by identifier; `history` says how entries name them.
+
+    Raises:
+        ConfigError: `history` asks for identifiers that there are not, or not one for each item.
+    """
+    if identifiers is None and history != "title":
+        raise ConfigError(
+            f"Key 'text.history' is {history!r}, but items have no identifiers under identifiers.scheme: title; set "
+            "text.history: title, or identifiers.scheme: semantic or atomic."
+        )
+    if identifiers is not None and len(identifiers) != len(items):
+        raise ConfigError(f"There are {len(items)} items but {len(identifiers)} identifiers; give one for each item.")
     sources = {**shipped_sources(language, domain), **(folder_sources(templates) if templates else {})}
     return Wording(
         items,
@@ -47,6 +62,8 @@ def make_wording(
         feedback=feedback,
         chat=chat,
         max_events=max_events,
+        identified=identifiers is not None,
+        history=history,
     )
 
 
@@ -68,10 +85,13 @@ class StateRenderer:
         feedback: whether what the user did with an item is shown.
         templates: a folder whose templates replace the shipped ones of equal name.
         chat: force or forbid the chat template; by default it is used where the tokenizer has one.
+        identifiers: for each item its identifier, trusted special tokens of `tokenizer` such as "<a_3><b_7>". Items
+            are then answered by identifier, and `tasks.ID_TASKS` can be asked.
+        history: whether history and session name items by title, by identifier or by both.
 
     Raises:
-        ConfigError: unknown domain or language, a template that does not render, or a bare template (a user about
-            whom nothing is known) that takes more than `max_tokens`.
+        ConfigError: unknown domain or language, a template that does not render, a bare template (a user about
+            whom nothing is known) that takes more than `max_tokens`, or identifiers that do not fit.
     """
 
     def __init__(
@@ -86,9 +106,11 @@ class StateRenderer:
         feedback: bool = True,
         templates: Path | None = None,
         chat: bool | None = None,
+        identifiers: Sequence[str] | None = None,
+        history: HistoryStyle = "title",
     ) -> None:
         self.domain, self.language, self.max_tokens = domain, language, max_tokens
-        self.encoder = PromptEncoder(tokenizer, chat)
+        self.encoder = PromptEncoder(tokenizer, chat, identifiers)
         self.wording = make_wording(
             items,
             domain=domain,
@@ -99,6 +121,8 @@ class StateRenderer:
             feedback=feedback,
             chat=self.encoder.chat,
             max_events=max(max_tokens, 1),  # an entry takes a token at least
+            identifiers=identifiers,
+            history=history,
         )
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
@@ -143,10 +167,10 @@ class StateRenderer:
     def task_text(
         self, name: str, item: Item | int, *, liked: Sequence[Item | int] = (), variant: int = 0
     ) -> TaskText | None:
-        """A training task about an item; None where the item lacks the description or attributes it needs.
+        """A training task about an item; None where the item lacks the text or identifier that it needs.
 
         Args:
-            name: one of `tasks.TASKS`.
+            name: one of `tasks.TASKS` or `tasks.ID_TASKS`.
             item: an item of the catalogue or its index.
             liked: for item_from_prompt, the items that the ask names; without them it names categories.
             variant: which paraphrase of the ask.
@@ -154,17 +178,18 @@ class StateRenderer:
         Raises:
             ConfigError: unknown task, or a task whose bare template does not fit the budget.
         """
-        if name not in TASKS:
-            raise ConfigError(f"There is no task {name!r}; choose one of next_item, {', '.join(TASKS)}.")
+        if name not in (*TASKS, *ID_TASKS):
+            known = ", ".join(("next_item", *TASKS, *ID_TASKS))
+            raise ConfigError(f"There is no task {name!r}; choose one of {known}.")
         index = item if isinstance(item, int) else self._index[item.item_id]
         pool = self.wording.items
         named = [pool[other] if isinstance(other, int) else other for other in liked]
-        values = task_values(self.wording, name, pool[index], liked=named, variant=variant)
+        values = task_values(self.wording, name, index, liked=named, variant=variant)
         if values is None:
             return None
         prompt_ids = self._fit_task(name, values)
-        if name == "description_from_title":
-            return TaskText(prompt_ids, answer=f"{self.answer_prefix}{values['description']}")
+        if name in TEXT_ANSWERS:
+            return TaskText(prompt_ids, answer=f"{self.answer_prefix}{values[TEXT_ANSWERS[name]]}")
         return TaskText(prompt_ids, target_item=index)
 
     def save(self, folder: Path) -> None:
@@ -177,6 +202,7 @@ class StateRenderer:
             "profile": wording.profile,
             "feedback": wording.feedback,
             "chat": self.encoder.chat,
+            "history": wording.history,
         }
         with new_folder(folder) as work:
             write_json(work / "renderer.json", settings)
@@ -184,14 +210,20 @@ class StateRenderer:
                 write_text(work / name, source)
 
     @classmethod
-    def load(cls, folder: Path, items: Sequence[Item], tokenizer: Any) -> Self:
+    def load(
+        cls, folder: Path, items: Sequence[Item], tokenizer: Any, identifiers: Sequence[str] | None = None
+    ) -> Self:
         """Reads what `save` wrote. Raises `RunError` where that is incomplete."""
         settings = read_json(folder / "renderer.json")
         kinds = {"domain": str, "language": str, "max_tokens": int, "profile": bool, "feedback": bool, "chat": bool}
         for key, kind in kinds.items():
             if not isinstance(settings, dict) or not isinstance(settings.get(key), kind):
                 raise RunError(f"Key {key!r} in {folder / 'renderer.json'} is missing or of a wrong kind; save anew.")
-        return cls(items, tokenizer, templates=folder, **{key: settings[key] for key in kinds})
+        history = settings.get("history", "title")  # older folders name items by title alone
+        if history not in ("title", "id", "both"):
+            raise RunError(f"Key 'history' in {folder / 'renderer.json'} is {history!r}; save anew.")
+        known = {key: settings[key] for key in kinds}
+        return cls(items, tokenizer, templates=folder, identifiers=identifiers, history=history, **known)
 
     def _fit_task(self, name: str, values: dict[str, Any]) -> list[int]:
         """Prompt ids of a task; a long description is cut at a word, then lists lose their last entries."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llmrec.text.templates import TASKS
+from llmrec.text.identified import mark
+from llmrec.text.templates import ID_TASKS, TASKS
 from llmrec.text.wording import DESCRIPTION_CHARACTERS, Wording
 from llmrec.types import Item
 
-__all__ = ["TASKS", "TaskText", "task_values"]
+__all__ = ["ID_TASKS", "TASKS", "TEXT_ANSWERS", "TaskText", "task_values"]
+
+TEXT_ANSWERS = {"description_from_title": "description", "title_from_id": "title", "attributes_from_id": "told"}
+"""Tasks whose answer is text, and which value of `task_values` it is; the others are answered by an item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +30,46 @@ class TaskText:
 
 
 def task_values(
-    wording: Wording, name: str, item: Item, *, liked: Sequence[Item] = (), variant: int = 0
+    wording: Wording, name: str, item: Item | int, *, liked: Sequence[Item] = (), variant: int = 0
 ) -> dict[str, object] | None:
     """The clean values of a task's template; None where the item lacks what the task needs.
 
     Args:
         wording: cleans the item's text.
-        name: one of `TASKS`.
-        item: the item asked for or described.
+        name: one of `TASKS` or `ID_TASKS`.
+        item: the item asked for or described, or its index (an item outside of the catalogue has no identifier).
         liked: items that the ask names ("I liked A and B"); without them it names the item's categories.
-        variant: which paraphrase of the ask, any whole number.
+        variant: which paraphrase of the ask, or which of the item's attributes; any whole number.
     """
+    if name in ID_TASKS:
+        return _id_values(wording, name, item, variant) if wording.identified and isinstance(item, int) else None
+    item = wording.items[item] if isinstance(item, int) else item
     description = wording.clean(item.description, DESCRIPTION_CHARACTERS)
-    categories = [wording.clean(c, 40) for c in item.categories[:6] if c.strip()]
     if name in ("title_from_description", "description_from_title"):
         return {"title": wording.item_title(item), "description": description} if description else None
+    attributes = _attributes(wording, item)
+    categories = attributes["categories"]
     if name == "item_from_prompt":
         titles = [wording.clean(wording.item_title(other), 64) for other in liked]
         return {"liked": titles, "categories": categories, "variant": variant} if titles or categories else None
-    brand = wording.clean(item.brand, 60)
+    return {**attributes} if categories or attributes["brand"] else None
+
+
+def _id_values(wording: Wording, name: str, index: int, variant: int) -> dict[str, object] | None:
+    item = wording.items[index]
+    values: dict[str, object] = {"identifier": mark(index), "title": wording.item_title(item)}
+    if name != "attributes_from_id":
+        return values
+    named = {key: value for key, value in _attributes(wording, item).items() if value}
+    if not named:
+        return None
+    attribute = list(named)[variant % len(named)]
+    value = named[attribute]
+    told = value if isinstance(value, str) else wording.comma.join(value)
+    return {**values, "attribute": attribute, "told": told}
+
+
+def _attributes(wording: Wording, item: Item) -> dict[str, str | list[str]]:
     price = "" if item.price is None else f"{item.price:.2f}".removesuffix(".00")
-    return {"categories": categories, "brand": brand, "price": price} if categories or brand else None
+    categories = [wording.clean(c, 40) for c in item.categories[:6] if c.strip()]
+    return {"categories": categories, "brand": wording.clean(item.brand, 60), "price": price}

@@ -16,8 +16,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from llmrec.errors import ConfigError
 
 TASKS = ("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt")
-REQUIRED = ("state.jinja", "entry.jinja", *(f"{task}.jinja" for task in TASKS))
+ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
+"""Tasks that tie an item's identifier to its words; only where items have identifiers."""
+REQUIRED = ("state.jinja", "entry.jinja", *(f"{task}.jinja" for task in (*TASKS, *ID_TASKS)))
 SEPARATORS = {"en": "; ", "zh": "；"}
+COMMAS = {"en": ", ", "zh": "、"}
+IDENTIFIER = {"en": "identifier", "zh": "编号"}
+"""What a chat template asks for in place of the title where items are answered by identifier."""
 
 
 def prompts_root() -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from llmrec.errors import RequestError
 from llmrec.text.escape import Cleaner
-from llmrec.text.templates import SEPARATORS, TemplateSet
+from llmrec.text.identified import mark
+from llmrec.text.templates import COMMAS, IDENTIFIER, SEPARATORS, TemplateSet
 from llmrec.types import Interaction, Item, State
 
 TITLE_CHARACTERS = 160
@@ -20,6 +21,7 @@ DESCRIPTION_CHARACTERS = 600
 TEXT_CHARACTERS = 2000
 """Profile and context are cut here before tokens are counted."""
 
+HistoryStyle = Literal["title", "id", "both"]
 _LIST_MARKS = str.maketrans({";": ",", "；": "，"})
 
 
@@ -60,6 +62,8 @@ class Wording:
         feedback: whether states show what the user did with an item.
         chat: whether the text becomes a chat turn (templates then say what is asked for).
         max_events: newest interactions considered at all.
+        identified: whether items have identifiers; they are then what the model answers with.
+        history: whether history and session name items by title, by identifier (as `identified.mark`) or by both.
     """
 
     def __init__(
@@ -73,10 +77,14 @@ class Wording:
         feedback: bool = True,
         chat: bool = False,
         max_events: int = 200,
+        identified: bool = False,
+        history: HistoryStyle = "title",
     ) -> None:
         self.items, self.templates, self.cleaner = items, templates, cleaner or Cleaner()
         self.profile, self.feedback, self.chat, self.max_events = profile, feedback, chat, max_events
-        self.separator = SEPARATORS.get(language, "; ")
+        self.identified, self.history = identified, history
+        self.answer = IDENTIFIER.get(language, "identifier") if identified else ""
+        self.separator, self.comma = SEPARATORS.get(language, "; "), COMMAS.get(language, ", ")
         # Behind "Next film:" a base model expects a space; behind a chat turn or a Chinese colon nothing.
         self.answer_prefix = " " if language == "en" and not chat else ""
         self.clean = lru_cache(maxsize=65536)(self.cleaner.clean)
@@ -100,11 +108,18 @@ class Wording:
                 raise RequestError(f"Item index {interaction.item} is outside the catalogue of {len(self.items)}.")
             self._entries[key] = self.templates.render(
                 "entry.jinja",
-                title=self.clean(self.title(interaction.item), ENTRY_CHARACTERS),
+                title=self._named(interaction.item),
                 feedback=interaction.feedback if self.feedback else "",
                 value=f"{value:g}" if value is not None and self.feedback else "",
             )
         return self._entries[key]
+
+    def _named(self, item: int) -> str:
+        """The item as an entry of the history names it."""
+        if self.history == "id":
+            return mark(item)
+        title = self.clean(self.title(item), ENTRY_CHARACTERS)
+        return title if self.history == "title" else f"{title} {mark(item)}"
 
     def values(self, state: State) -> StateText:
         """The clean values of a state; without a limit on tokens."""
@@ -129,4 +144,5 @@ class Wording:
 
     def render(self, name: str, **values: Any) -> str:
         """Renders template `name`.jinja with values that are clean already."""
-        return self.templates.render(f"{name}.jinja", chat=self.chat, separator=self.separator, **values)
+        shared = {"chat": self.chat, "separator": self.separator, "answer": self.answer}
+        return self.templates.render(f"{name}.jinja", **{**values, **shared})
