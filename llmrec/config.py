@@ -39,7 +39,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ScenarioSettings:
-    """What makes a generated world hard for naive learners (docs/world.md); "none" changes nothing, to the last bit."""
+    """What makes a generated world hard for naive learners (docs/world.md); "none" changes nothing at all."""
 
     kind: Literal[
         "none", "cold-start", "popularity-loop", "clickbait", "seasonality", "shift", "adversarial-text"

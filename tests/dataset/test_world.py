@@ -18,7 +18,7 @@ from scipy import stats
 
 from llmrec.config import WorldConfig
 from llmrec.dataset.world import Parameters, Truth, World, generate_world
-from llmrec.dataset.world.log import sequential_propensity
+from llmrec.dataset.world.slates import sequential_propensity
 from llmrec.dataset.world.truth import click_logit, conversion_logit, logging_policy_BN
 from llmrec.dataset.world.wording import entries
 from llmrec.dataset.world.world import LANGUAGES

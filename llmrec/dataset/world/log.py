@@ -1,31 +1,31 @@
 """The visible half of the log: slates drawn from the logging policy with exact propensities, clicks, conversions.
 
-A slate is drawn in order without replacement (Plackett-Luce): P(i at k | earlier) = mu_i / (1 - sum of earlier mu).
+How a slate is drawn stands in `slates`; what a scenario changes in `scenario`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from llmrec.config import ScenarioSettings
+from llmrec.dataset.world.scenario import DAY, DAYS, START, Scenario
+from llmrec.dataset.world.slates import SlateSampler
 from llmrec.dataset.world.truth import (
     Parameters,
     Truth,
     click_logit,
     conversion_logit,
     examination_K,
-    logging_policy_BN,
     sigmoid,
 )
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.types import BoolArray, FloatArray, IntArray
 
-START = 1_704_067_200  # 2024-01-01 00:00 UTC
-DAY = 86_400
-DAYS = 90
 _SESSION_GAP_S = 1800
 _CELLS = 2_000_000  # (user, item) pairs whose probabilities are held at a time
 
@@ -42,30 +42,46 @@ class Slates:
 
 
 def draw_slates(
-    truth: Truth, parameters: Parameters, users: int, slates_per_user: int, slate_size: int, seed: int
+    truth: Truth,
+    parameters: Parameters,
+    users: int,
+    slates_per_user: int,
+    slate_size: int,
+    seed: int,
+    scenario: Scenario | None = None,
 ) -> Slates:
-    """Draws the slates of all users, ordered by user and then time, from the streams "times" and "slates"."""
-    time_US = _times(numpy_stream(seed, "world", "times"), users, slates_per_user)
+    """Draws the slates of all users, ordered by user and then time, from the streams "times" and "slates".
+
+    The phases of a scenario are drawn one after another, as what is shown in one may depend on the ones before.
+    """
+    scenario = scenario or Scenario.draw(ScenarioSettings(), users, truth.topic_N.size, seed)
+    time_US = scenario.times(_times(numpy_stream(seed, "world", "times"), users, slates_per_user))
     new_session = np.diff(time_US, axis=1, prepend=time_US[:, :1]) > _SESSION_GAP_S
     stream = numpy_stream(seed, "world", "slates")
-    chunk = max(1, _CELLS // truth.topic_N.shape[0])
-    items, propensities = [], []
-    with Bar("World: slates", users) as bar:
-        for low in range(0, users, chunk):
-            user_B = np.arange(low, min(low + chunk, users))
-            policy_BN = logging_policy_BN(truth, parameters, user_B)
-            row_M = np.repeat(np.arange(user_B.size), slates_per_user)
-            items_MK = without_replacement(stream, policy_BN, row_M, slate_size)
-            items.append(items_MK)
-            propensities.append(sequential_propensity(policy_BN, row_M, items_MK))
-            bar.advance(user_B.size)
+    user_M, phase_M = np.repeat(np.arange(users), slates_per_user), scenario.phase_M(time_US.ravel())
+    items_MK = np.zeros((user_M.size, slate_size), dtype=np.int64)
+    propensity_MK = np.zeros(items_MK.shape)
+    shown_N = np.zeros(truth.topic_N.size, dtype=np.int64)
+    with Bar("World: slates", user_M.size) as bar:
+        for phase in range(scenario.phases):
+            sampler = SlateSampler(truth, parameters, scenario.tilt_N(phase, shown_N))
+            for part_M in _parts(user_M, np.flatnonzero(phase_M == phase), max(1, _CELLS // sampler.width)):
+                items_MK[part_M], propensity_MK[part_M] = sampler.draw(stream, user_M[part_M], slate_size)
+                shown_N += np.bincount(items_MK[part_M].ravel(), minlength=shown_N.size)
+                bar.advance(part_M.size)
     return Slates(
-        user_M=np.repeat(np.arange(users), slates_per_user),
+        user_M=user_M,
         time_M=time_US.ravel(),
         session_M=np.cumsum(new_session, axis=1, dtype=np.int64).ravel(),
-        items_MK=np.concatenate(items),
-        propensity_MK=np.concatenate(propensities),
+        items_MK=items_MK,
+        propensity_MK=propensity_MK,
     )
+
+
+def _parts(user_M: IntArray, rows: IntArray, users: int) -> Iterator[IntArray]:
+    """`rows` (ordered by user) in parts of the slates of `users` users each."""
+    border = np.flatnonzero(np.diff(user_M[rows] // users)) + 1
+    return (part for part in np.split(rows, border) if part.size)
 
 
 def _times(stream: np.random.Generator, users: int, slates: int) -> IntArray:
@@ -76,45 +92,21 @@ def _times(stream: np.random.Generator, users: int, slates: int) -> IntArray:
     return START + np.sort(moment_US, axis=1) + np.arange(slates)
 
 
-def without_replacement(
-    stream: np.random.Generator, policy_BN: FloatArray, row_M: IntArray, slate_size: int
-) -> IntArray:
-    """Draws M ordered slates (M, K) of distinct items, slate m from row `row_M[m]` of the policy.
-
-    An item drawn a second time is dropped and drawn anew, which is exactly renormalising over the items left.
-    """
-    # One ascending sequence for all rows (row b lies in [b, b + 1)) lets one search serve every draw.
-    cumulative_BN = np.cumsum(policy_BN, axis=1)
-    ladder = (cumulative_BN / cumulative_BN[:, -1:] + np.arange(len(policy_BN))[:, None]).ravel()
-    n = policy_BN.shape[1]
-    items_MK = np.full((row_M.size, slate_size), -1, dtype=np.int64)
-    filled_M = np.zeros(row_M.size, dtype=np.int64)
-    open_M = np.arange(row_M.size)
-    while open_M.size:
-        rung = np.searchsorted(ladder, row_M[open_M] + stream.random(open_M.size), side="right")
-        drawn = np.minimum(rung - row_M[open_M] * n, n - 1)
-        fresh = ~(items_MK[open_M] == drawn[:, None]).any(axis=1)
-        slate = open_M[fresh]
-        items_MK[slate, filled_M[slate]] = drawn[fresh]
-        filled_M[slate] += 1
-        open_M = open_M[filled_M[open_M] < slate_size]
-    return items_MK
-
-
-def sequential_propensity(policy_BN: FloatArray, row_M: IntArray, items_MK: IntArray) -> FloatArray:
-    """P(item at k | items at earlier positions), shape (M, K)."""
-    mass_MK = policy_BN[row_M[:, None], items_MK]
-    earlier_MK = np.cumsum(mass_MK, axis=1) - mass_MK
-    return np.minimum(mass_MK / (1.0 - earlier_MK), 1.0)  # rounding, where the last item left is certain
-
-
 def draw_feedback(
-    truth: Truth, parameters: Parameters, slates: Slates, position_bias: float, seed: int
+    truth: Truth,
+    parameters: Parameters,
+    slates: Slates,
+    position_bias: float,
+    seed: int,
+    scenario: Scenario | None = None,
 ) -> tuple[BoolArray, BoolArray]:
     """Independent clicks and conversions (M, K) for each impression, from the stream "feedback"."""
     stream = numpy_stream(seed, "world", "feedback")
     user, shape = slates.user_M[:, None], slates.items_MK.shape
-    click = sigmoid(click_logit(truth, parameters, user, slates.items_MK))
+    logit = click_logit(truth, parameters, user, slates.items_MK)
+    if scenario is not None:
+        logit = logit + scenario.offset(slates.time_M[:, None], truth.topic_N[slates.items_MK])
+    click = sigmoid(logit)
     click_MK = stream.random(shape) < click * examination_K(shape[1], position_bias)
     buy = sigmoid(conversion_logit(truth, parameters, user, slates.items_MK))
     return click_MK, click_MK & (stream.random(shape) < buy)

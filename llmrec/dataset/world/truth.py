@@ -124,14 +124,28 @@ def conversion_logit(truth: Truth, parameters: Parameters, user: IntArray, item:
     return logit
 
 
-def logging_policy_BN(truth: Truth, parameters: Parameters, user_B: IntArray) -> FloatArray:
-    """mu(item | user), shape (B, N): 0.8 softmax(appeal tilt + noisy affinity) + 0.2 uniform; rows sum to 1."""
+def logging_policy_BN(
+    truth: Truth, parameters: Parameters, user_B: IntArray, tilt_N: FloatArray | None = None
+) -> FloatArray:
+    """mu(item | user), shape (B, N): 0.8 softmax(appeal tilt + noisy affinity) + 0.2 uniform; rows sum to 1.
+
+    `tilt_N` is added to the logits; items with -inf are not on offer and get 0.
+    """
     items_N = np.arange(truth.topic_N.shape[0])
-    affinity = _click_affinity(truth.logged_topic_UT, truth.logged_style_UY, truth, user_B[:, None], items_N)
+    affinity = logged_affinity(truth, user_B[:, None], items_N)
     logit = parameters.logging_appeal * truth.appeal_N + parameters.logging_affinity * affinity
+    offered: float | FloatArray = 1.0 / items_N.size
+    if tilt_N is not None:
+        logit = logit + tilt_N
+        offered = np.isfinite(tilt_N) / np.isfinite(tilt_N).sum()
     weight = np.exp(logit - logit.max(axis=1, keepdims=True))
     softmax: FloatArray = weight / weight.sum(axis=1, keepdims=True)
-    return (1 - parameters.uniform_share) * softmax + parameters.uniform_share / items_N.size
+    return (1 - parameters.uniform_share) * softmax + parameters.uniform_share * offered
+
+
+def logged_affinity(truth: Truth, user: IntArray, item: IntArray) -> FloatArray:
+    """A'(u, i), what the logging policy believes; `user` (rows) and `item` (indices) broadcast."""
+    return _click_affinity(truth.logged_topic_UT, truth.logged_style_UY, truth, user, item)
 
 
 def _click_affinity(

@@ -18,6 +18,8 @@ from llmrec.config import WorldConfig, from_tree
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.world import wording_en, wording_zh
 from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
+from llmrec.dataset.world.scenario import END, Scenario
+from llmrec.dataset.world.slates import DENSE_ITEMS, contenders
 from llmrec.dataset.world.truth import (
     Parameters,
     Truth,
@@ -27,7 +29,7 @@ from llmrec.dataset.world.truth import (
     logging_policy_BN,
     sigmoid,
 )
-from llmrec.dataset.world.wording import People, Wording, items_table, users_table
+from llmrec.dataset.world.wording import People, Wording, entries, items_table, users_table
 from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import numpy_stream
@@ -57,45 +59,69 @@ class World:
     ) -> None:
         self.dataset, self.truth, self.config, self.seed = dataset, truth, config, seed
         self.parameters = parameters or Parameters()
+        self.scenario = Scenario.draw(config.scenario, dataset.users.height, dataset.n_items, seed)
         self._row = {user_id: row for row, user_id in enumerate(dataset.users["user_id"].to_list())}
 
-    def expected_click_BN(self, user_ids: Sequence[str]) -> FloatArray:
-        """True P(click | shown and looked at) of every item, shape (B, N)."""
-        return sigmoid(click_logit(self.truth, self.parameters, self._rows(user_ids)[:, None], self._items()))
+    def expected_click_BN(self, user_ids: Sequence[str], time: int = END) -> FloatArray:
+        """True P(click | shown and looked at) of every item, shape (B, N).
+
+        `time` (seconds) matters in scenarios where demand moves; by default it is the end of the log, which is what
+        a policy learned from the log meets.
+        """
+        return self._click(self._rows(user_ids)[:, None], self._items(), time)
 
     def expected_conversion_BN(self, user_ids: Sequence[str]) -> FloatArray:
         """True P(conversion | click) of every item, shape (B, N)."""
         return sigmoid(conversion_logit(self.truth, self.parameters, self._rows(user_ids)[:, None], self._items()))
 
-    def value_BN(self, user_ids: Sequence[str], click: float = 1.0, conversion: float = 3.0) -> FloatArray:
+    def value_BN(
+        self, user_ids: Sequence[str], click: float = 1.0, conversion: float = 3.0, time: int = END
+    ) -> FloatArray:
         """True expected reward of showing each item: click * P(click) + conversion * P(click and conversion)."""
-        click_BN = self.expected_click_BN(user_ids)
-        return click * click_BN + conversion * click_BN * self.expected_conversion_BN(user_ids)
+        return self._value(self._rows(user_ids)[:, None], self._items(), click, conversion, time)
 
     def value_of_BK(
-        self, user_ids: Sequence[str], items_BK: IntArray, click: float = 1.0, conversion: float = 3.0
+        self,
+        user_ids: Sequence[str],
+        items_BK: IntArray,
+        click: float = 1.0,
+        conversion: float = 3.0,
+        time: int = END,
     ) -> FloatArray:
         """`value_BN` at the item indices `items_BK` only: the true value of slates, shape (B, K)."""
-        user_B1 = self._rows(user_ids)[:, None]
-        click_BK = sigmoid(click_logit(self.truth, self.parameters, user_B1, items_BK))
-        buy_BK = sigmoid(conversion_logit(self.truth, self.parameters, user_B1, items_BK))
-        return click * click_BK + conversion * click_BK * buy_BK
+        return self._value(self._rows(user_ids)[:, None], items_BK, click, conversion, time)
 
-    def optimum(self, user_ids: Sequence[str], k: int, click: float = 1.0, conversion: float = 3.0) -> Optimum:
+    def optimum(
+        self, user_ids: Sequence[str], k: int, click: float = 1.0, conversion: float = 3.0, time: int = END
+    ) -> Optimum:
         """The k items of greatest true value for each user; raises `RequestError` where k is not in 1..N."""
         n = self.dataset.n_items
         if not 1 <= k <= n:
             raise RequestError(f"k is {k}, but the catalogue has {n} items; choose k between 1 and {n}.")
-        chunk = max(1, _CELLS // n)
+        few_C = contenders(self.truth, k) if n > DENSE_ITEMS and min(click, conversion) >= 0 else self._items()
+        chunk = max(1, _CELLS // few_C.size)
         parts = []
         for low in range(0, len(user_ids), chunk):
-            value_BN = self.value_BN(user_ids[low : low + chunk], click, conversion)
-            parts.append(np.argsort(-value_BN, axis=1, kind="stable")[:, :k])
+            rows_B1 = self._rows(user_ids[low : low + chunk])[:, None]
+            value_BC = self._value(rows_B1, few_C, click, conversion, time)
+            parts.append(few_C[np.argsort(-value_BC, axis=1, kind="stable")[:, :k]])
         items_BK = np.concatenate(parts) if parts else np.zeros((0, k), dtype=np.int64)
-        return Optimum(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion))
+        return Optimum(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion, time))
+
+    def _click(self, user: IntArray, item: IntArray, time: int) -> FloatArray:
+        logit = click_logit(self.truth, self.parameters, user, item)
+        return sigmoid(logit + self.scenario.offset(time, self.truth.topic_N[item]))
+
+    def _value(self, user: IntArray, item: IntArray, click: float, conversion: float, time: int) -> FloatArray:
+        click_BK = self._click(user, item, time)
+        buy_BK = sigmoid(conversion_logit(self.truth, self.parameters, user, item))
+        return click * click_BK + conversion * click_BK * buy_BK
 
     def logging_policy_BN(self, user_ids: Sequence[str]) -> FloatArray:
-        """mu(item | user) of the first position of a logged slate, shape (B, N); rows sum to 1."""
+        """mu(item | user) of the first position of a logged slate, shape (B, N); rows sum to 1.
+
+        Under "cold-start" and "popularity-loop" it is what mu would be without them; the log records what was.
+        """
         return logging_policy_BN(self.truth, self.parameters, self._rows(user_ids))
 
     def save(self, folder: Path) -> None:
@@ -166,17 +192,21 @@ def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None
     parameters = parameters or Parameters()
     people, domains = LANGUAGES[config.language]
     wording = domains[config.domain]
-    truth = draw_truth(config.users, config.items, parameters, seed)
+    scenario = Scenario.draw(config.scenario, config.users, config.items, seed)
+    _check_offer(config, scenario)
+    truth = scenario.applied(draw_truth(config.users, config.items, parameters, seed))
     items = items_table(truth, wording, people, numpy_stream(seed, "world", "item wording"))
-    users = users_table(truth, wording, people, numpy_stream(seed, "world", "user wording"))
-    slates = draw_slates(truth, parameters, config.users, config.slates_per_user, config.slate_size, seed)
-    click_MK, conversion_MK = draw_feedback(truth, parameters, slates, config.position_bias, seed)
+    items = scenario.reworded(items, [name for name, _ in entries(wording.topics)])
+    users = scenario.profiles(users_table(truth, wording, people, numpy_stream(seed, "world", "user wording")))
+    sizes = (config.users, config.slates_per_user, config.slate_size)
+    slates = draw_slates(truth, parameters, *sizes, seed, scenario)
+    click_MK, conversion_MK = draw_feedback(truth, parameters, slates, config.position_bias, seed, scenario)
     events = events_table(slates, click_MK, conversion_MK, users["user_id"], items["item_id"], items["price"])
     dataset = Dataset.build(
         items,
         users,
         events,
-        name=f"world-{config.domain}-{config.language}-{seed}",
+        name="-".join(["world", config.domain, config.language, *_scenario_name(config), str(seed)]),
         domain=config.domain,
         language=config.language,
         source=f"generated by llmrec, seed {seed}",
@@ -187,6 +217,19 @@ def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None
         currency=people.currency if wording.price else "",
     )
     return World(dataset, truth, config, seed, parameters)
+
+
+def _scenario_name(config: WorldConfig) -> list[str]:
+    return [] if config.scenario.kind == "none" else [config.scenario.kind]
+
+
+def _check_offer(config: WorldConfig, scenario: Scenario) -> None:
+    offered = config.items - int(scenario.item_N.sum())
+    if config.scenario.kind == "cold-start" and offered < config.slate_size:
+        raise ConfigError(
+            f"Key 'world.scenario.share' is {config.scenario.share}, which leaves {offered} items before the launch, "
+            f"but a slate shows {config.slate_size} (world.slate_size); lower the share or add items."
+        )
 
 
 def _check(config: WorldConfig) -> None:
