@@ -254,7 +254,7 @@ def test_titles_stay_distinct_when_words_run_out() -> None:
 
 def test_same_seed_same_world_in_another_process() -> None:
     code = (
-        "from llmrec.config import WorldConfig; from llmrec.dataset.world import generate_world;"
+        "from llmrec.config import ScenarioSettings, WorldConfig; from llmrec.dataset.world import generate_world;"
         f"print(generate_world({SMALL!r}, 9).dataset.manifest.content_hash)"
     )
     root = Path(__file__).resolve().parents[2]
