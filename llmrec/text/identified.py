@@ -63,8 +63,8 @@ class IdentifierTokens:
     def _text(self, item: int) -> str:
         if item >= len(self.texts):
             raise ConfigError(
-                f"A prompt marks the identifier of item index {item}, which is not there; take control characters out "
-                "of the templates."
+                f"A prompt marks the identifier of item index {item}, which is not there; take control characters "
+                "out of the templates."
             )
         return self.texts[item]
 

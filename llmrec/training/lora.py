@@ -2,11 +2,17 @@
 
 After supervised fine-tuning with LoRA the weights are W + s1 B1 A1; PPO adds s2 B2 A2 on top. What is handed on is
 one adapter for W, of rank r1 + r2: B = [s1 B1, s2 B2] and A = [A1; A2], so that B A is the sum.
+
+LoRA leaves embeddings and output head frozen, but tokens that were added to the tokenizer must learn theirs. PEFT's
+`trainable_token_indices` trains those rows whole; they are part of the adapter and replace the base model's rows, so
+of two adapters the later one's rows hold. PPO starts from weights that hold them already and leaves them as SFT left
+them: its reference is then the policy with the adapter switched off, to the bit.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from llmrec.config import LoraSettings
 from llmrec.errors import RunError
+from llmrec.policy.adapters import token_rows_key
 from llmrec.seeding import stream_seed
 from llmrec.training.arguments import quiet
 
@@ -38,22 +45,58 @@ class Adapter:
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def make_lora(model: Any, settings: LoraSettings, name: str = DEFAULT, *, seed: int = 0) -> PeftModel:
+def make_lora(
+    model: Any,
+    settings: LoraSettings,
+    name: str = DEFAULT,
+    *,
+    seed: int = 0,
+    new_tokens: Sequence[int] = (),
+) -> PeftModel:
     """Puts a fresh adapter called `name` on every linear layer of the backbone (not on the output head).
 
     The adapter starts as the identity (B = 0); A is drawn from a named stream of `seed`, and nothing else of
     torch's random state is touched. All weights of `model` are frozen.
+
+    Args:
+        model: a plain causal language model.
+        settings: rank, scaling and dropout.
+        name: PEFT's name of the adapter.
+        seed: the run's seed.
+        new_tokens: token ids whose rows of the input embedding, and of an untied output head, are trained too.
+
+    Raises:
+        RunError: `new_tokens` for an output head with a bias, which PEFT would drop.
     """
+    layers = token_layers(model) if len(new_tokens) else []
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
+        trainable_token_indices={layer: [int(token) for token in new_tokens] for layer in layers} or None,
     )
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, "lora", name))
         return get_peft_model(model, config, adapter_name=name)
+
+
+def token_layers(model: Any) -> list[str]:
+    """Names of the layers that hold a row for each token: the input embedding, and the output head if it is untied.
+
+    Raises:
+        RunError: the head has a bias.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if getattr(head, "bias", None) is not None:
+        raise RunError(
+            f"The output head of {type(model).__name__} has a bias, so new tokens cannot be trained with LoRA; set "
+            "sft.weights: full, or identifiers.scheme: title."
+        )
+    wanted = [embedding] if head.weight is embedding.weight else [embedding, head]
+    names = {id(module): name for name, module in model.named_modules()}
+    return [names[id(module)] for module in wanted]
 
 
 def adapter_of(model: PeftModel, name: str = DEFAULT) -> Adapter:
@@ -72,18 +115,39 @@ def merge(model: PeftModel) -> Any:
 def combine_adapters(first: Adapter, second: Adapter) -> Adapter:
     """One adapter that changes the weights exactly as `first` and then `second` do ("cat" in PEFT's terms).
 
-    Its rank is the sum of the ranks and its scaling 1.
+    Its rank is the sum of the ranks and its scaling 1. Rows of tokens are those of `second` where it has them, else
+    those of `first`.
 
     Raises:
         RunError: the adapters do not adapt the same layers.
     """
-    if first.tensors.keys() != second.tensors.keys():
-        odd = sorted(first.tensors.keys() ^ second.tensors.keys())[0]
+    matrices = [{name for name in adapter.tensors if "lora_" in name} for adapter in (first, second)]
+    if matrices[0] != matrices[1]:
+        odd = sorted(matrices[0] ^ matrices[1])[0]
         raise RunError(f"The two adapters cannot be joined: only one of them adapts {odd!r}.")
-    tensors = {name: _joined(name, first, second) for name in first.tensors}
+    tensors = {name: _joined(name, first, second) for name in first.tensors if "lora_" in name}
     config = copy.deepcopy(first.config)
     config.r = config.lora_alpha = first.config.r + second.config.r
+    indices: dict[str, list[int]] = {}
+    for layer in {**_indices(first), **_indices(second)}:
+        indices[layer], tensors[token_rows_key(layer)] = _joined_rows(layer, first, second)
+    config.trainable_token_indices = indices or None
     return Adapter(config, tensors)
+
+
+def _indices(adapter: Adapter) -> dict[str, list[int]]:
+    """Token ids that have rows of their own, by layer."""
+    return dict(adapter.config.trainable_token_indices or {})
+
+
+def _joined_rows(layer: str, first: Adapter, second: Adapter) -> tuple[list[int], torch.Tensor]:
+    have = [a for a in (first, second) if layer in _indices(a)]
+    if len(have) == 1:
+        return _indices(have[0])[layer], have[0].tensors[token_rows_key(layer)]
+    old, new = (torch.tensor(_indices(adapter)[layer]) for adapter in have)
+    kept = ~torch.isin(old, new)
+    rows = [adapter.tensors[token_rows_key(layer)] for adapter in have]
+    return torch.cat([old[kept], new]).tolist(), torch.cat([rows[0][kept.to(rows[0].device)], rows[1]])
 
 
 def _joined(name: str, first: Adapter, second: Adapter) -> torch.Tensor:
