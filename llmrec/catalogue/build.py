@@ -10,6 +10,16 @@ from llmrec.errors import CatalogueError
 Array = npt.NDArray[np.integer]
 
 
+class SameTokens(CatalogueError):
+    """Two items whose tokens are equal, or those of one begin those of the other."""
+
+    def __init__(self, first: int, second: int) -> None:
+        self.first, self.second = first, second
+        super().__init__(
+            f"The tokens of items number {first} and {second} equal or begin one another; make them distinct."
+        )
+
+
 def tree_arrays(tokens_NL: Array, lengths_N: Array) -> dict[str, Array]:
     """All arrays of `PrefixIndex`, by the names of its fields, from token rows padded with -1 in item order.
 
@@ -24,10 +34,8 @@ def tree_arrays(tokens_NL: Array, lengths_N: Array) -> dict[str, Array]:
     leaf = (arrays["degree_M"] == 0) & (arrays["high_M"] - arrays["low_M"] > 1)
     ends_inside = (arrays["degree_M"] > 0)[path[np.arange(len(path)), lengths[order] - 1]]
     if leaf.any() or ends_inside.any():
-        row = int(arrays["low_M"][leaf.argmax()] + 1) if leaf.any() else int(ends_inside.argmax())
-        raise CatalogueError(
-            f"The tokens of item number {int(order[row])} equal or begin those of another; make them distinct."
-        )
+        row = int(arrays["low_M"][leaf.argmax()]) if leaf.any() else int(ends_inside.argmax())
+        raise SameTokens(int(order[row]), int(order[row + 1]))
     row_of_item = np.empty_like(order)
     row_of_item[order] = np.arange(len(order))
     return {

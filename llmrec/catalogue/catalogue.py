@@ -2,51 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
-from safetensors.numpy import load as tensors_from_bytes
-from safetensors.numpy import save as tensors_to_bytes
+import torch
+from torch import Tensor
 
-from llmrec.catalogue.encode import TitleEncoder
+from llmrec.catalogue.build import SameTokens
+from llmrec.catalogue.encode import TitleEncoder, display_title
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.catalogue.names import NO_NAMES, TokenNames
+from llmrec.catalogue.rows import checked_items, end_token_of, ended, padded
+from llmrec.catalogue.store import FACTS, Parts, read_parts, sha256_of_arrays, tensor_hash, write_parts
+from llmrec.catalogue.texts import Texts
 from llmrec.errors import CatalogueError, RunError
-from llmrec.files import read_json, sha256_of, write_json
 
-TENSORS, TABLE = "catalogue.safetensors", "catalogue.json"
+TITLE, INDEX = "title", "index."
+VERIFIED_ITEMS = 50_000
+"""Up to so many items, loading recomputes all hashes."""
+CHECKED_TITLES = 256
+"""Titles that `check_tokenizer` encodes again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Catalogue:
     """Distinct, prefix-free token sequences of N items, in item-index order.
 
     Attributes:
         item_ids: the data set's item ids.
-        titles: display titles; where two items encode alike, the later one carries " (2)", " (3)", ...
+        titles: display titles; under the title scheme, where two items encode alike, the later one carries " (2)",
+            " (3)", ...
         tokens_NL: int32 token ids, each row ended by `end_token` and padded with -1.
-        lengths_N: int64 tokens of each item, the end token counted.
+        lengths_N: int32 tokens of each item, the end token counted.
         end_token: id of the token that ends every item and occurs nowhere else.
         answer_prefix: text put before a title when it is encoded (the prompt ends right before it).
-        max_title_tokens: longest title in tokens, the end token not counted.
+        max_title_tokens: longest sequence in tokens, the end token not counted.
+        scheme: where the sequences come from: "title" (the title's own tokens), or the name of another scheme.
+        token_names: how the tokenizer called the tokens.
     """
 
-    item_ids: tuple[str, ...]
-    titles: tuple[str, ...]
+    item_ids: Texts
+    titles: Texts
     tokens_NL: npt.NDArray[np.int32]
-    lengths_N: npt.NDArray[np.int64]
+    lengths_N: npt.NDArray[np.int32]
     end_token: int
     answer_prefix: str = " "
     max_title_tokens: int = 24
+    scheme: str = TITLE
+    token_names: TokenNames = NO_NAMES
 
     @classmethod
     def from_titles(
@@ -63,21 +71,47 @@ class Catalogue:
         Raises:
             CatalogueError: no item, two equal item ids, an empty title, or a tokenizer without an end token.
         """
-        if not item_ids:
-            raise CatalogueError("The catalogue is empty; it needs at least one item.")
-        if len(item_ids) != len(titles):
-            raise CatalogueError(f"{len(item_ids)} item ids but {len(titles)} titles; give one title for each item.")
-        if len(set(item_ids)) != len(item_ids):
-            twice = Counter(item_ids).most_common(1)[0][0]
-            raise CatalogueError(f"Item id {twice!r} occurs twice in the catalogue; item ids must be unique.")
+        ids, _ = checked_items(item_ids, titles)
         encoder = TitleEncoder(tokenizer, answer_prefix, max_title_tokens)
         shown, rows = encoder.encode_distinct(item_ids, titles)
-        lengths = np.array([len(row) + 1 for row in rows], dtype=np.int64)
-        tokens = np.full((len(rows), int(lengths.max())), -1, dtype=np.int32)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = row
-            tokens[i, len(row)] = encoder.end
-        return cls(tuple(item_ids), tuple(shown), tokens, lengths, encoder.end, answer_prefix, max_title_tokens)
+        tokens, lengths = padded(rows, encoder.end)
+        names = TokenNames.of(tokenizer, tokens)
+        return cls(ids, Texts.of(shown), tokens, lengths, encoder.end, answer_prefix, max_title_tokens, TITLE, names)
+
+    @classmethod
+    def from_sequences(
+        cls,
+        item_ids: Sequence[str],
+        titles: Sequence[str],
+        sequences: Sequence[Sequence[int]] | npt.NDArray[np.integer],
+        tokenizer_or_end_token: Any,
+        *,
+        scheme: str,
+    ) -> Catalogue:
+        """Takes token sequences as they are (semantic ids, atomic ids); the end token is appended to each.
+
+        Args:
+            item_ids: distinct ids, N.
+            titles: titles to display, N; they need not be distinct.
+            sequences: token ids without end token: N lists of integers, or an (N, L) array padded with -1.
+            tokenizer_or_end_token: the tokenizer, whose names of the tokens are kept for `check_tokenizer`; or the
+                id of the end token alone.
+            scheme: name of the scheme, any but "title".
+
+        Raises:
+            CatalogueError: no item, equal ids, two items with equal tokens, an empty sequence, or a token id that is
+                negative, the end token, or unknown to the tokenizer.
+        """
+        if scheme == TITLE:
+            raise CatalogueError('The scheme "title" encodes titles itself; use Catalogue.from_titles.')
+        ids, shown = checked_items(item_ids, [display_title(title) for title in titles])
+        tokenizer = None if isinstance(tokenizer_or_end_token, int | np.integer) else tokenizer_or_end_token
+        end = end_token_of(tokenizer) if tokenizer is not None else int(tokenizer_or_end_token)
+        tokens, lengths = ended(ids, sequences, end)
+        names = NO_NAMES if tokenizer is None else TokenNames.of(tokenizer, tokens)
+        catalogue = cls(ids, shown, tokens, lengths, end, "", int(lengths.max()) - 1, scheme, names)
+        _ = catalogue.index  # equal sequences are found here
+        return catalogue
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -85,82 +119,151 @@ class Catalogue:
     @cached_property
     def index(self) -> PrefixIndex:
         """The tree of all prefixes (on the CPU; `.index.to(device)` moves it)."""
-        return PrefixIndex.from_tokens(self.tokens_NL, self.lengths_N)
+        try:
+            return PrefixIndex.from_tokens(self.tokens_NL, self.lengths_N)
+        except SameTokens as clash:
+            one, other = (self.item_ids[i] for i in sorted((clash.first, clash.second)))
+            raise CatalogueError(
+                f"The tokens of items {one!r} and {other!r} are the same, or one's begin the other's; give each item "
+                "a sequence of its own."
+            ) from None
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over ids, titles and tokens."""
-        tokens = np.ascontiguousarray(self.tokens_NL, dtype="<i4").tobytes()
-        return sha256_of(str(self.tokens_NL.shape), tokens, *self.item_ids, *self.titles)
+        """SHA-256 over scheme, end token, ids, titles and tokens (of a loaded catalogue: as its files state it)."""
+        return self._content_digest()
+
+    @cached_property
+    def index_hash(self) -> str:
+        """SHA-256 over the index (of a loaded catalogue: as its files state it)."""
+        return tensor_hash(_index_tensors(self.index))
+
+    def _content_digest(self) -> str:
+        facts = f"{self.scheme}\n{self.end_token}\n{self.tokens_NL.shape}\n{self.answer_prefix}"
+        tokens = np.ascontiguousarray(self.tokens_NL, dtype="<i4")
+        return sha256_of_arrays(facts, tokens, *self.item_ids.buffers(), *self.titles.buffers())
 
     def token_ids(self, item: int) -> list[int]:
         """Tokens of one item, the end token last."""
         return [int(t) for t in self.tokens_NL[item, : self.lengths_N[item]]]
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Raises `CatalogueError` unless `tokenizer` has the same end token and encodes titles the same way."""
+        """Raises `CatalogueError` unless `tokenizer` means the same by the catalogue's tokens.
+
+        It must have the same end token and know all tokens by the names they had; under the title scheme it must
+        also encode titles the same way (a sample is tried).
+        """
         mend = "load the tokenizer that was saved beside the catalogue, or build the catalogue anew."
         if tokenizer.eos_token_id != self.end_token:
             raise CatalogueError(
                 f"The catalogue ends items with token {self.end_token}, the tokenizer's end token is "
                 f"{tokenizer.eos_token_id}; {mend}"
             )
+        if self.scheme == TITLE:
+            self._check_titles(tokenizer, mend)
+        largest = self.largest_token
+        if largest >= len(tokenizer):
+            raise CatalogueError(
+                f"The catalogue uses token {largest}, the tokenizer knows {len(tokenizer)} tokens only; {mend}"
+            )
+        self.token_names.check(tokenizer, mend)
+
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest token id in use."""
+        return int(self.index.token_M.max())
+
+    def _check_titles(self, tokenizer: Any, mend: str) -> None:
         encoder = TitleEncoder(tokenizer, self.answer_prefix, self.max_title_tokens)
-        uncut = [i for i in range(min(len(self), 256)) if self.lengths_N[i] <= self.max_title_tokens]
+        uncut = [i for i in range(min(len(self), CHECKED_TITLES)) if self.lengths_N[i] <= self.max_title_tokens]
         rows = encoder.encode([self.titles[i] for i in uncut]) if uncut else []
         for i, row in zip(uncut, rows, strict=True):
             if list(row) != self.token_ids(i)[:-1]:
                 raise CatalogueError(f"The tokenizer encodes the title {self.titles[i]!r} differently; {mend}")
 
     def save(self, folder: Path) -> None:
-        """Writes `catalogue.safetensors` and `catalogue.json` into `folder`, each atomically."""
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_bytes(folder / TENSORS, tensors_to_bytes({"tokens_NL": self.tokens_NL, "lengths_N": self.lengths_N}))
-        table = {
+        """Writes the catalogue and its index into `folder`: three files, each atomically (see `store`)."""
+        write_parts(folder, self._parts())
+
+    def _parts(self) -> Parts:
+        facts = {
             "content_hash": self.content_hash,
+            "index_hash": self.index_hash,
+            "scheme": self.scheme,
             "end_token": self.end_token,
             "answer_prefix": self.answer_prefix,
             "max_title_tokens": self.max_title_tokens,
-            "item_ids": list(self.item_ids),
-            "titles": list(self.titles),
+            "token_names": self.token_names.digest,
+            "items": len(self),
+            "nodes": self.index.n_nodes,
         }
-        write_json(folder / TABLE, table)
+        own = {"tokens_NL": self.tokens_NL, "lengths_N": self.lengths_N, "named_V": self.token_names.ids_V}
+        tensors = {name: torch.from_numpy(value) for name, value in own.items()} | _index_tensors(self.index)
+        return Parts(facts, tensors, {"item_ids": self.item_ids, "titles": self.titles})
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:
-        """Reads what `save` wrote; raises `RunError` for files that are missing, broken or of another catalogue."""
-        table, path = read_json(folder / TABLE), folder / TENSORS
+        """Opens what `save` wrote; tokens, index, ids and titles stay in their files until they are used.
+
+        Raises:
+            RunError: files that are missing, broken or of different catalogues. A small catalogue is verified in
+                full, a large one by `verify`.
+        """
+        parts = read_parts(folder)
         try:
-            tensors = tensors_from_bytes(path.read_bytes())
-            catalogue = cls(
-                tuple(table["item_ids"]),
-                tuple(table["titles"]),
-                tensors["tokens_NL"],
-                tensors["lengths_N"],
-                int(table["end_token"]),
-                str(table["answer_prefix"]),
-                int(table["max_title_tokens"]),
-            )
-            known_hash = table["content_hash"]
-        except FileNotFoundError:
-            raise RunError(f"{path} does not exist; the folder holds no whole catalogue.") from None
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise RunError(f"{path} or {TABLE} is not a catalogue ({error!r}); save it anew.") from None
-        if catalogue.content_hash != known_hash:
-            raise RunError(f"{folder / TABLE} and {TENSORS} do not belong together; save the catalogue anew.")
+            catalogue = _from_parts(parts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(
+                f"{folder / FACTS} and its tensors are no whole catalogue ({error!r}); save it anew."
+            ) from None
+        if len(catalogue) <= VERIFIED_ITEMS:
+            catalogue.verify()
         return catalogue
 
+    def verify(self) -> None:
+        """Recomputes the hashes of a loaded catalogue from all that it holds.
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(name).unlink()
-        raise
+        Raises:
+            RunError: ids, titles, tokens or index are not those that were saved.
+        """
+        for texts in (self.item_ids, self.titles):
+            texts.verify()
+        if self._content_digest() != self.content_hash:
+            raise RunError("The catalogue's ids, titles or tokens are not those that were saved; save it anew.")
+        if tensor_hash(_index_tensors(self.index)) != self.index_hash:
+            raise RunError("The catalogue's index is not the one that was saved; save the catalogue anew.")
+
+
+def _index_tensors(index: PrefixIndex) -> dict[str, Tensor]:
+    """The tensors of the index by the names they have in the file."""
+    values = {f.name: getattr(index, f.name) for f in fields(index)}
+    return {INDEX + name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _from_parts(parts: Parts) -> Catalogue:
+    facts, tensors = parts.facts, parts.tensors
+    index = PrefixIndex(**{n.removeprefix(INDEX): tensor for n, tensor in tensors.items() if n.startswith(INDEX)})
+    catalogue = Catalogue(
+        parts.texts["item_ids"],
+        parts.texts["titles"],
+        tensors["tokens_NL"].numpy(),
+        tensors["lengths_N"].numpy(),
+        int(facts["end_token"]),
+        str(facts["answer_prefix"]),
+        int(facts["max_title_tokens"]),
+        str(facts["scheme"]),
+        TokenNames(tensors["named_V"].numpy(), str(facts["token_names"])),
+    )
+    sizes = {
+        len(catalogue.item_ids),
+        len(catalogue.titles),
+        len(catalogue.tokens_NL),
+        len(catalogue.lengths_N),
+        index.n_items,
+        int(facts["items"]),
+    }
+    if len(sizes) > 1 or index.n_nodes != int(facts["nodes"]):
+        raise ValueError(f"parts of different sizes: {sorted(sizes)}")
+    known = {"index": index, "content_hash": str(facts["content_hash"]), "index_hash": str(facts["index_hash"])}
+    catalogue.__dict__.update(known)  # where cached_property looks first
+    return catalogue
