@@ -170,13 +170,14 @@ class Dynamics:
         away = users.take(rows)
         days = self.comeback.days_away(away, turn.uniforms_B2[rows, 1])
         returns = np.isfinite(days)
-        rows, away, days = rows[returns], away.take(returns), days[returns].astype(np.float32)
+        rows, away, gap = rows[returns], away.take(returns), days[returns].astype(np.float32)
         gone_B[rows] = False
-        days_B[rows] = days
-        away.days_B += days
+        days_B[rows] = gap
+        away.days_B += gap
         away.visit_B += 1
+        turns = (gap * self.settings.comeback.turns_per_day).astype(np.float32)
         for transition in self.transitions:
-            transition.rest(away, days * np.float32(self.settings.comeback.turns_per_day))
+            transition.rest(away, turns)
         users.put(rows, away)
 
     def _check_shapes(self, users: UserState, item_BK: Any, click_BK: Any, conversion_BK: Any, uniforms: Any) -> None:

@@ -7,6 +7,7 @@ that a million users with 16 interests and 20 categories take some 210 MB.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ class UserState:
         theirs = users.arrays()
         for name, own in self.arrays().items():
             if own is not None:
-                own[rows] = theirs[name]
+                own[rows] = cast(npt.NDArray[np.generic], theirs[name])
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic] | None]:
         """All arrays by name, None where a switch is off."""

@@ -57,7 +57,7 @@ class Turn:
         np.cumsum(clicked_B, out=start_B1[1:])
         total_B = np.bincount(row_P, items.quality_N[item_P], minlength=users)
         quality_B = (total_B / np.maximum(clicked_B, 1)).astype(np.float32)
-        converted_P = conversion_BK.reshape(-1)[flat_P] > 0
+        converted_P = conversion_BK.reshape(-1)[flat_P].astype(np.bool_)
         return cls(items, item_BK, row_P, item_P, converted_P, start_B1, clicked_B, quality_B, uniforms_B2)
 
     def mean_of(self, value_P: npt.NDArray[np.floating]) -> Float32Array:
