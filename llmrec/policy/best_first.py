@@ -1,0 +1,229 @@
+"""Best-first search: the best items of a state together with the proof that there are none better.
+
+A prefix's log-probability bounds all items below it from above, and one that leads to a single item has that item's
+own. So prefixes are expanded in the order of their log-probability, and an item is proven as soon as no prefix that is
+still open lies above it (A* with the bound 0 for all that is to come). Beam search has no such certificate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.errors import RequestError
+from llmrec.policy.decoding import _walker, check_k
+from llmrec.policy.edges import Edges
+from llmrec.policy.heads import checked_head
+from llmrec.policy.modes import device_of, evaluating
+
+BATCH = 8
+"""Prefixes of a user that are expanded together; more need fewer forwards and expand more in vain."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best items found.
+
+    Attributes:
+        items_BK: item indices, best first; -1 where fewer were found.
+        log_prob_BK: log pi, float64; -inf where there is no item.
+        proven_B: whether the list is shown to be the exact one.
+        bound_B: log pi that an item outside the list can have at most; -inf where none is left. Places with
+            `log_prob_BK >= bound_B` are exact, whether or not the search was ended early.
+        expansions_B: prefixes whose continuations were computed.
+    """
+
+    items_BK: Tensor
+    log_prob_BK: Tensor
+    proven_B: Tensor
+    bound_B: Tensor
+    expansions_B: Tensor
+
+
+def as_exclusion(index: PrefixIndex, exclude: Tensor | Exclusion | None) -> Exclusion | None:
+    """The filter for excluded items (B, E) padded with -1; one that is made already is taken as it is."""
+    return index.exclusion(exclude) if exclude is None or isinstance(exclude, Tensor) else exclude
+
+
+class BestFirst:
+    """A search that can go on: `next_items` gives the items of each state in their exact order, as many as wanted.
+
+    A constraint on the whole slate (a maximum per category) takes items from it until the slate is full; walking down
+    the exact order and taking what still fits is then optimal.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model; must not change during the search.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding.
+        index: the catalogue's prefix index.
+        exclude: item indices (B, E) padded with -1, or a filter made beforehand. It prunes and changes no score.
+        batch: prefixes of a state that are expanded at once.
+        most: items of a state that will ever be asked for; what cannot be among them is then forgotten.
+
+    Raises:
+        RequestError: batch below 1, or prompt and item are longer than the model can read.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompt_ids_BP: Tensor,
+        prompt_mask_BP: Tensor,
+        index: PrefixIndex,
+        *,
+        exclude: Tensor | Exclusion | None = None,
+        batch: int = BATCH,
+        most: int | None = None,
+    ) -> None:
+        if batch < 1:
+            raise RequestError(f"A batch of {batch} expands nothing; expand at least 1 prefix at a time.")
+        self.model, self.index, self.batch = model, index.to(device_of(model)), batch
+        self.most = self.index.n_items if most is None else most
+        self.head, self.exclusion = checked_head(model), as_exclusion(self.index, exclude)
+        with torch.no_grad(), evaluating(model):
+            self.walker = _walker(model, prompt_ids_BP, prompt_mask_BP, self.index)
+        # entries of each state, best first: open prefixes and finished items; -inf is an empty place
+        self.node_BW = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=self.index.device)
+        user_B1 = torch.arange(len(self.node_BW), device=self.index.device).unsqueeze(1)
+        allowed_B1 = self.index.is_allowed(self.node_BW, user_B1, self.exclusion)
+        zero_B1 = torch.zeros(self.node_BW.shape, dtype=torch.float64, device=self.index.device)
+        self.score_BW = zero_B1.masked_fill(~allowed_B1, -torch.inf)
+        self.expansions_B = torch.zeros_like(self.node_BW[:, 0])
+        self.given_B = torch.zeros_like(self.expansions_B)
+
+    def next_items(self, count: int, wanted_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The `count` items that follow those given before, in exact order of log pi.
+
+        Args:
+            count: items wanted.
+            wanted_B: states that want them (bool); the others get none, at no cost, and keep their place.
+
+        Returns:
+            Item indices (B, count) and log pi; -1 and -inf where no item is left.
+
+        Raises:
+            RequestError: count below 1.
+        """
+        if count < 1:
+            raise RequestError(f"{count} items are none; ask for at least 1.")
+        wanted_B = torch.ones_like(self.given_B, dtype=torch.bool) if wanted_B is None else wanted_B
+        goal_B = torch.where(wanted_B.to(self.given_B.device), self.given_B + count, 0)
+        self.prove(goal_B)
+        items, log_prob = self._listed(self.given_B, count, goal_B)
+        self.given_B = self.given_B + (items >= 0).sum(1)
+        return items, log_prob
+
+    @torch.no_grad()
+    def prove(self, goal_B: Tensor, max_expansions: int | None = None) -> None:
+        """Expands until the best goal_B[b] items of each state b are proven, or its budget of expansions is spent."""
+        with evaluating(self.model):
+            while bool((chosen_BW := self._chosen(goal_B, max_expansions)).any()):
+                self._expand(chosen_BW)
+
+    def found(self, k: int) -> Found:
+        """The best k items so far, with what is known about those that are not among them."""
+        finished, open_BW = self._kinds()
+        nth_BW = finished.cumsum(1)
+        first_B = torch.zeros_like(self.given_B)
+        items, log_prob = self._listed(first_B, k, first_B + k)
+        beyond = self.score_BW.masked_fill(finished & (nth_BW <= k), -torch.inf)
+        proven_B = ~(open_BW & (nth_BW < k)).any(1)
+        return Found(items, log_prob, proven_B, beyond.amax(1), self.expansions_B.clone())
+
+    def _kinds(self) -> tuple[Tensor, Tensor]:
+        """Which entries are finished items, and which are open prefixes."""
+        there, decided = torch.isfinite(self.score_BW), self.index.is_decided(self.node_BW)
+        return there & decided, there & ~decided
+
+    def _chosen(self, goal_B: Tensor, max_expansions: int | None) -> Tensor:
+        """The best open prefixes of each state that stand above its goal-th finished item."""
+        finished, open_BW = self._kinds()
+        most_B = torch.full_like(self.expansions_B, self.batch)
+        if max_expansions is not None:
+            most_B = torch.minimum(most_B, max_expansions - self.expansions_B)
+        needed = open_BW & (finished.cumsum(1) < goal_B.unsqueeze(1))
+        return needed & (needed.cumsum(1) <= most_B.unsqueeze(1))
+
+    def _expand(self, chosen_BW: Tensor) -> None:
+        """Replaces the chosen entries by their children."""
+        user_U, _ = torch.nonzero(chosen_BW, as_tuple=True)
+        edges = Edges.of(self.index, user_U, self.index.settle(self.node_BW[chosen_BW]), None)
+        hidden = self.walker.hidden(edges.user_U, edges.node_U)
+        own_E = edges.log_probs(hidden, self.head, self.index, 1.0).double()
+        value_E, user_E = self.score_BW[chosen_BW][edges.state_E] + own_E, user_U[edges.state_E]
+        kept = self.index.is_allowed(edges.child_E, user_E, self.exclusion)
+        self.expansions_B = self.expansions_B + chosen_BW.sum(1)
+        self.score_BW = self.score_BW.masked_fill(chosen_BW, -torch.inf)
+        self._add(user_E[kept], edges.child_E[kept], value_E[kept])
+
+    def _add(self, user_E: Tensor, node_E: Tensor, value_E: Tensor) -> None:
+        """Adds entries (in order of user), sorts, and drops the columns that are empty or can never be asked for."""
+        count_B = torch.bincount(user_E, minlength=len(self.node_BW))
+        place_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
+        shape = (len(self.node_BW), int(count_B.max()))
+        score = self.score_BW.new_full(shape, -torch.inf).index_put((user_E, place_E), value_E)
+        node = self.node_BW.new_zeros(shape).index_put((user_E, place_E), node_E)
+        self.score_BW, order = torch.cat([self.score_BW, score], 1).sort(dim=1, descending=True, stable=True)
+        self.node_BW = torch.cat([self.node_BW, node], 1).gather(1, order)
+        finished, _ = self._kinds()
+        # the first entry behind the last item that can be asked for stays: it is the bound
+        behind = finished.cumsum(1) - finished.long() >= self.most
+        useful = torch.isfinite(self.score_BW) & (behind.cumsum(1) <= 1)
+        width = max(int(useful.sum(1).max()), 1)
+        self.score_BW, self.node_BW = self.score_BW[:, :width], self.node_BW[:, :width]
+
+    def _listed(self, first_B: Tensor, count: int, end_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Finished items number first .. min(first + count, end) - 1 of each state, in rows padded with -1."""
+        finished, _ = self._kinds()
+        place = finished.cumsum(1) - 1
+        taken = finished & (place >= first_B.unsqueeze(1)) & (place < end_B.unsqueeze(1))
+        user_X, _ = torch.nonzero(taken, as_tuple=True)
+        at = (user_X, (place - first_B.unsqueeze(1))[taken])
+        items = self.node_BW.new_full((len(first_B), count), -1)
+        log_prob = self.score_BW.new_full((len(first_B), count), -torch.inf)
+        return (
+            items.index_put(at, self.index.item_of(self.node_BW[taken])),
+            log_prob.index_put(at, self.score_BW[taken]),
+        )
+
+
+def best_first_search(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    k: int,
+    index: PrefixIndex,
+    *,
+    exclude: Tensor | Exclusion | None = None,
+    batch: int = BATCH,
+    max_expansions: int | None = None,
+) -> Found:
+    """The k best items of each prompt by log pi(item | state), proven exact unless the budget runs out before.
+
+    The list without a budget is that of beam search with as many beams as items; exclusions prune and never change a
+    score. The model is in evaluation mode meanwhile.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding.
+        k: items wanted.
+        index: the catalogue's prefix index.
+        exclude: item indices (B, E) padded with -1, or a filter made beforehand.
+        batch: prefixes of a state that are expanded at once.
+        max_expansions: prefixes of a state that are expanded at most; a flat distribution may need very many.
+
+    Raises:
+        RequestError: k below 1 or above the catalogue's size, batch or max_expansions below 1.
+        RunError: logits are not finite, or the model's head is of an unknown kind.
+    """
+    check_k(k, index.n_items)
+    if max_expansions is not None and max_expansions < 1:
+        raise RequestError(f"A budget of {max_expansions} expansions finds nothing; allow at least 1.")
+    search = BestFirst(model, prompt_ids_BP, prompt_mask_BP, index, exclude=exclude, batch=batch, most=k)
+    search.prove(torch.full_like(search.given_B, k), max_expansions)
+    return search.found(k)
