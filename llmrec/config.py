@@ -146,8 +146,13 @@ class SFTSettings:
             "description_from_title": 0.05,
             "item_from_attributes": 0.05,
             "item_from_prompt": 0.05,
+            "title_from_id": 0.05,
+            "id_from_title": 0.05,
+            "attributes_from_id": 0.05,
         }
     )
+    """Weights of the tasks: one epoch holds each example once as next_item, and the others in proportion to it. The
+    last three tie the tokens of an identifier to its item's words; under identifiers.scheme: title there are none."""
     history_dropout: float = 0.1
     """Share of history interactions dropped at random from a training state (augmentation)."""
     target: Literal["click", "conversion"] = "click"
