@@ -171,6 +171,19 @@ class SimulatorSettings:
     negatives: int = 4
     """Unclicked items sampled for each click where the data set has no impressions."""
     judge_user_share: float = 0.5
+    reward_architecture: str = "factorised"
+    judge_architecture: str = "crossed"
+    objective: Literal["funnel", "clicks-only", "esmm", "escm2-ips", "escm2-dr"] = "funnel"
+    """What click and conversion are trained by, see docs/architecture.md; all but the first two train conversions
+    over all impressions (ESMM: Ma et al. 2018; ESCM²: Wang et al. 2022)."""
+    counterfactual: float = 0.1
+    """Weight of ESCM²'s conversion risk."""
+    correction: Literal["none", "ips", "dr", "position", "inverse-position"] = "none"
+    """For a biased log: ips and dr need logged propensities, position and inverse-position logged positions."""
+    clip: float = 20.0
+    """Largest inverse-propensity weight (for ips and dr as a multiple of the median one)."""
+    bootstrap: bool = False
+    """Fit each member of an ensemble on users drawn with replacement."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,6 +302,25 @@ class DynamicsSettings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     patience: PatienceSettings = field(default_factory=PatienceSettings)
     comeback: ReturnSettings = field(default_factory=ReturnSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentSettings:
+    """Episodes of the Gymnasium environments (`llmrec.simulator.environments`)."""
+
+    slate_size: int = 10
+    turns: int = 50
+    """An episode is cut off (truncated) after so many turns."""
+    remembered_turns: int = 5
+    """Turns of the episode that a text state tells of."""
+    decay: float = 0.9
+    """What a turn leaves of the weight of earlier ones in the observed interests."""
+    click: float = 1.0
+    conversion: float = 3.0
+    """The reward of a turn is click * clicks + conversion * conversions."""
+    block: int = 2048
+    """Users computed at a time, so that their arrays stay in the cache."""
+    threads: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

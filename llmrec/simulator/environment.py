@@ -18,6 +18,11 @@ from llmrec.simulator.metrics import check_probabilities
 from llmrec.types import Feedback, FloatArray, Prediction
 
 DRAWS = 2  # a uniform for the click and one for the conversion
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
 
 
 def common_uniforms(seed: int, user_ids: Sequence[str | None], turn: int | Sequence[int], places: int) -> FloatArray:
@@ -26,22 +31,35 @@ def common_uniforms(seed: int, user_ids: Sequence[str | None], turn: int | Seque
     The user's key is hashed by SHA-256; the rest is a counter through SplitMix64 (Steele et al. 2014), so a number
     does not depend on who else is in the batch or on how long the slate is. `turn` may be one for all or one a user.
     """
+    return keyed_uniforms(user_keys(seed, user_ids), turn, places)
+
+
+def user_keys(seed: int, user_ids: Sequence[str | None]) -> npt.NDArray[np.uint64]:
+    """A 63-bit key for each user, shape (B,): the SHA-256 of seed and id."""
     key_of = {user: stream_seed(seed, "feedback", user) for user in set(user_ids)}
-    key_B = np.array([key_of[user] for user in user_ids], dtype=np.uint64)
+    return np.array([key_of[user] for user in user_ids], dtype=np.uint64)
+
+
+def keyed_uniforms(
+    key_B: npt.NDArray[np.uint64], turn: npt.ArrayLike, places: int, draws: int = DRAWS
+) -> FloatArray:
+    """Uniforms in [0, 1) that depend on (key, turn, place, draw) alone: shape (B, K, draws)."""
     turn_B = np.broadcast_to(np.asarray(turn, dtype=np.uint64), key_B.shape)
     with np.errstate(over="ignore"):
-        start_B = _split_mix(key_B + _split_mix(turn_B))
-        counter_K2 = np.arange(1, places * DRAWS + 1, dtype=np.uint64).reshape(places, DRAWS)
-        bits = _split_mix(start_B[:, None, None] + counter_K2 * np.uint64(0x9E3779B97F4A7C15))
+        start_B = split_mix(key_B + split_mix(turn_B))
+        counter_KD = np.arange(1, places * draws + 1, dtype=np.uint64).reshape(places, draws)
+        bits = split_mix(start_B[:, None, None] + counter_KD * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _split_mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def split_mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The finaliser of SplitMix64, a bijection of 64 bits."""
-    z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    z = state + _GOLDEN  # a new array, which the rest may change
+    for shift, factor in _ROUNDS:
+        z ^= z >> shift
+        z *= factor
+    z ^= z >> np.uint64(31)
+    return z
 
 
 def check_prediction(prediction: Prediction) -> None:

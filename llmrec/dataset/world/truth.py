@@ -17,7 +17,7 @@ from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
 
 TOPICS, STYLES = 12, 8
-_STYLE_WEIGHT, _TOPIC_WEIGHT_BUYING = 0.6, 0.5
+STYLE_WEIGHT, TOPIC_WEIGHT_BUYING = 0.6, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def conversion_logit(truth: Truth, parameters: Parameters, user: IntArray, item:
     """Logit of P(conversion | click); `user` (rows) and `item` (indices) broadcast against each other."""
     topic = truth.topic_interest_UT[user, truth.topic_N[item]]
     style = truth.buying_interest_UY[user, truth.style_N[item]]
-    affinity = (_TOPIC_WEIGHT_BUYING * topic + style) / np.sqrt(1 + _TOPIC_WEIGHT_BUYING**2)
+    affinity = (TOPIC_WEIGHT_BUYING * topic + style) / np.sqrt(1 + TOPIC_WEIGHT_BUYING**2)
     logit: FloatArray = parameters.conversion_bias + parameters.conversion_affinity * affinity + truth.quality_N[item]
     return logit
 
@@ -152,7 +152,7 @@ def _click_affinity(
     topic_UT: FloatArray, style_UY: FloatArray, truth: Truth, user: IntArray, item: IntArray
 ) -> FloatArray:
     topic, style = topic_UT[user, truth.topic_N[item]], style_UY[user, truth.style_N[item]]
-    affinity: FloatArray = (topic + _STYLE_WEIGHT * style) / np.sqrt(1 + _STYLE_WEIGHT**2)
+    affinity: FloatArray = (topic + STYLE_WEIGHT * style) / np.sqrt(1 + STYLE_WEIGHT**2)
     return affinity
 
 

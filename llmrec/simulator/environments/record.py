@@ -1,0 +1,175 @@
+"""What can be seen of users: running sums for numeric observations, the last turns for text states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from llmrec.config import EnvironmentSettings
+from llmrec.errors import RequestError
+from llmrec.simulator.environments.population import Float32Array, Population
+from llmrec.types import EventKind, IntArray, Interaction, State
+
+_KINDS: tuple[EventKind, ...] = ("impression", "click", "conversion")
+TURN_S = 60
+DAY_S = 86_400
+
+
+class Record:
+    """What B users were shown and did in their present episodes.
+
+    Attributes:
+        clicked_BF: Sum of the features of clicked items, older turns weighing less; `passed_BF` of those not clicked.
+        weight_B2: How much was clicked and passed, with the same weights.
+        count_B2: Clicks and conversions of the episode.
+        last_BK: The last slate (-1: no item), `click_BK` and `conversion_BK` what it got.
+        ring_BRK: Items of the last R turns, at place turn % R; `kind_BRK` their feedback, `time_BR` their moments.
+        turn_B: Turns played in the episode.
+    """
+
+    def __init__(self, count: int, population: Population, settings: EnvironmentSettings) -> None:
+        features, places, turns = population.feature_NF.shape[1], settings.slate_size, settings.remembered_turns
+        self.population, self.settings = population, settings
+        self.clicked_BF = np.zeros((count, features), dtype=np.float32)
+        self.passed_BF = np.zeros((count, features), dtype=np.float32)
+        self.weight_B2 = np.zeros((count, 2), dtype=np.float32)
+        self.count_B2 = np.zeros((count, 2), dtype=np.int32)
+        self.last_BK = np.full((count, places), -1, dtype=np.int32)
+        self.click_BK = np.zeros((count, places), dtype=np.bool_)
+        self.conversion_BK = np.zeros((count, places), dtype=np.bool_)
+        self.ring_BRK = np.full((count, turns, places), -1, dtype=np.int32)
+        self.kind_BRK = np.zeros((count, turns, places), dtype=np.int8)
+        self.time_BR = np.zeros((count, turns), dtype=np.int64)
+        self.turn_B = np.zeros(count, dtype=np.int32)
+
+    def restart(self, rows: slice | IntArray, user_B: IntArray) -> None:
+        """New episodes of the users `user_B` at `rows`."""
+        self.clicked_BF[rows], self.weight_B2[rows, 0] = self.population.past(user_B)
+        self.passed_BF[rows] = 0
+        self.weight_B2[rows, 1] = 0
+        self.count_B2[rows] = 0
+        self.last_BK[rows] = -1
+        self.click_BK[rows] = self.conversion_BK[rows] = False
+        self.turn_B[rows] = 0
+
+    def turn(
+        self, rows: slice | IntArray, items_BK: IntArray, click_BK: Any, conversion_BK: Any, time_B: IntArray
+    ) -> None:
+        """One turn of the users at `rows`, all of whom play."""
+        decay, feature_NF = np.float32(self.settings.decay), self.population.feature_NF
+        clicked_BF, all_BF = _sums(feature_NF, items_BK, click_BK)
+        count_B = np.count_nonzero(click_BK, axis=1)
+        passed_B = np.count_nonzero(items_BK >= 0, axis=1) - count_B
+        self.clicked_BF[rows] = decay * self.clicked_BF[rows] + clicked_BF
+        self.passed_BF[rows] = decay * self.passed_BF[rows] + (all_BF - clicked_BF)
+        self.weight_B2[rows] = decay * self.weight_B2[rows] + np.stack([count_B, passed_B], axis=1)
+        self.count_B2[rows] += np.stack([count_B, np.count_nonzero(conversion_BK, axis=1)], axis=1).astype(np.int32)
+        self.last_BK[rows], self.click_BK[rows], self.conversion_BK[rows] = items_BK, click_BK, conversion_BK
+        slot_B = self.turn_B[rows] % self.ring_BRK.shape[1]
+        row_B = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        self.ring_BRK[row_B, slot_B] = items_BK
+        self.kind_BRK[row_B, slot_B] = click_BK.view(np.int8) + conversion_BK.view(np.int8)
+        self.time_BR[row_B, slot_B] = time_B
+        self.turn_B[rows] += 1
+
+    def observe(self, rows: slice, out: dict[str, npt.NDArray[Any]], user_B: IntArray) -> None:
+        """Writes the numeric observations of the users at `rows` into the arrays of `out`."""
+        out["profile"][rows] = self.population.profile_UP[user_B]
+        weight_B2 = 1 + self.weight_B2[rows]
+        np.divide(self.clicked_BF[rows], weight_B2[:, :1], out=out["interest"][rows])
+        np.divide(self.passed_BF[rows], weight_B2[:, 1:], out=out["passed"][rows])
+        np.log1p(self.count_B2[rows], out=out["counts"][rows])
+        out["slate"][rows] = self.last_BK[rows]
+        out["clicks"][rows] = self.click_BK[rows]
+        out["conversions"][rows] = self.conversion_BK[rows]
+        out["turn"][rows, 0] = self.turn_B[rows] / np.float32(self.settings.turns)
+
+    def state(self, row: int, user: int, time: int, *, before_turn: bool = False) -> State:
+        """The text state of one user: what was known before the episode, and its last turns as the session.
+
+        With `before_turn` it is the state in which the last slate was chosen.
+        """
+        known = self.population.state(user)
+        turns, size = int(self.turn_B[row]), self.ring_BRK.shape[1]
+        first = max(0, turns - size)
+        if before_turn and turns:
+            turns -= 1
+            time = int(self.time_BR[row, turns % size])
+        session = []
+        for turn in range(first, turns):
+            moment = int(self.time_BR[row, turn % size])
+            pairs = zip(self.ring_BRK[row, turn % size], self.kind_BRK[row, turn % size], strict=True)
+            session += [Interaction(int(item), _KINDS[kind], moment) for item, kind in pairs if item >= 0]
+        return State(known.user_id, known.profile, known.history, tuple(session), known.context, time)
+
+
+def _sums(feature_NF: Float32Array, items_BK: IntArray, click_BK: Any) -> tuple[Float32Array, Float32Array]:
+    """Sum of the features of the clicked and of all items of each slate, both (B, F)."""
+    shown_BKF = feature_NF.take(items_BK, axis=0, mode="clip")
+    if items_BK.size and items_BK.min() < 0:
+        shown_BKF[items_BK < 0] = 0
+    clicked_BF = np.zeros((len(items_BK), feature_NF.shape[1]), dtype=np.float32)
+    row_P, place_P = np.nonzero(click_BK)
+    if len(row_P):
+        first_P = np.flatnonzero(np.diff(row_P, prepend=-1))
+        clicked_BF[row_P[first_P]] = np.add.reduceat(shown_BKF[row_P, place_P], first_P, axis=0)
+    return clicked_BF, shown_BKF.sum(axis=1)
+
+
+class LazyStates(Sequence[State]):
+    """Text states of the users of an environment, each made when it is asked for and not before.
+
+    They are those of the moment at which the environment handed this object out; once it has moved on they are gone,
+    and asking raises `RequestError`. `made` counts the states that were made.
+    """
+
+    def __init__(self, make: Callable[[int], State], count: int, moment: int, now: Callable[[], int]) -> None:
+        self._make, self._count, self._moment, self._now, self.made = make, count, moment, now, 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> State: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[State]: ...
+    def __getitem__(self, index: int | slice) -> State | list[State]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"user {index} of {self._count}")
+        if self._now() != self._moment:
+            raise RequestError("The environment has moved on since these states; read them before the next step.")
+        self.made += 1
+        return self._make(index % self._count)
+
+    def __iter__(self) -> Iterator[State]:
+        return (self[i] for i in range(self._count))
+
+
+class LazyState:
+    """The text state of the one user of an environment: call it to get the `State`.
+
+    Two are equal where they are of the same turn of the same visit (`moment`); nothing is made to find that out.
+    """
+
+    def __init__(self, states: LazyStates, moment: tuple[int, int, int]) -> None:
+        self._states, self.moment = states, moment
+
+    def __call__(self) -> State:
+        """Makes the state; raises `RequestError` once the environment has moved on."""
+        return self._states[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LazyState) and other.moment == self.moment
+
+    def __hash__(self) -> int:
+        return hash(self.moment)
+
+    @property
+    def made(self) -> int:
+        """How many states were made."""
+        return self._states.made
