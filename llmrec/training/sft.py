@@ -65,6 +65,7 @@ def train_sft(
     out: Path,
     resume: bool = True,
     report_to: Sequence[str] = (),
+    new_tokens: Sequence[int] = (),
 ) -> SFTResult:
     """Fine-tunes `model` on the mixture of `settings`.
 
@@ -74,6 +75,7 @@ def train_sft(
         items: the catalogue's items in item-index order, for the text tasks.
         out: folder of the checkpoints; the caller may remove it when the model is saved.
         resume: go on from the last complete checkpoint in `out` that this very training made.
+        new_tokens: ids of tokens that were added to `tokenizer` and `model`, whose rows LoRA must train too.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -82,7 +84,7 @@ def train_sft(
     _check(settings)
     rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
     lora = uses_lora(model, settings)
-    trained = make_lora(model, settings.lora, seed=seed) if lora else model
+    trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
     plan = FitPlan("SFT", settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
     curve, seconds = fit_rows(trained, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
     if not lora:

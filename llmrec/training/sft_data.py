@@ -22,7 +22,12 @@ from llmrec.seeding import numpy_stream
 from llmrec.types import EventKind, Example, Item, State
 
 NEXT_ITEM = "next_item"
-ITEM_TASKS = ("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt")
+ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
+"""Tasks that tie the tokens of an item's identifier to its words; left out where titles are the identifiers."""
+ITEM_TASKS = (
+    *("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt"),
+    *ID_TASKS,
+)
 PREFIX_SHARE = 0.1
 """Share of next-item rows whose history is cut at a random earlier choice, which becomes the target."""
 TEXT_ANSWER_TOKENS = 64
@@ -46,10 +51,11 @@ class Row:
         return [-100] * cut + list(self.input_ids[cut:])
 
 
-def task_counts(mixture: Mapping[str, float], examples: int) -> dict[str, int]:
+def task_counts(mixture: Mapping[str, float], examples: int, *, identified: bool = True) -> dict[str, int]:
     """Rows of each task in one epoch: every example once as next item, the other tasks in proportion.
 
-    Without next_item in the mixture the tasks share `examples` rows.
+    Without next_item in the mixture the tasks share `examples` rows. Unless items are `identified` by tokens of their
+    own, `ID_TASKS` get none; the others keep their proportions.
 
     Raises:
         ConfigError: an unknown task, a negative weight, or no weight above 0.
@@ -60,10 +66,13 @@ def task_counts(mixture: Mapping[str, float], examples: int) -> dict[str, int]:
             raise ConfigError(f"Key 'sft.mixture' has the unknown task {task!r}; known tasks: {', '.join(known)}.")
         if weight < 0:
             raise ConfigError(f"Key 'sft.mixture.{task}' is {weight}; it must not be negative.")
-    unit = mixture.get(NEXT_ITEM, 0.0) or sum(mixture.values())
+    left_out = () if identified else ID_TASKS
+    weights = {task: 0.0 if task in left_out else mixture.get(task, 0.0) for task in known}
+    unit = weights[NEXT_ITEM] or sum(weights.values())
     if unit <= 0:
-        raise ConfigError("Key 'sft.mixture' has no weight above 0; give next_item a weight such as 0.8.")
-    return {task: round(examples * mixture.get(task, 0.0) / unit) for task in known}
+        only = "" if identified else f" (there is no {', '.join(ID_TASKS)} under identifiers.scheme: title)"
+        raise ConfigError(f"Key 'sft.mixture' has no weight above 0{only}; give next_item a weight such as 0.8.")
+    return {task: round(examples * weight / unit) for task, weight in weights.items()}
 
 
 def build_rows(
@@ -88,7 +97,7 @@ def build_rows(
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     encoder = RowEncoder(items, catalogue, renderer, tokenizer)
     chosen = _sample(examples, settings.examples, seed)
-    counts = task_counts(settings.mixture, len(chosen))
+    counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[Row] = []
     left: list[Row] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
     with Bar("SFT rows", round(sum(counts.values()) * settings.epochs)) as bar:

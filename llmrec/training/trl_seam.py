@@ -57,9 +57,10 @@ class QuietTrainer:
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         trainer: Any = self
         unwrapped = trainer.accelerator.unwrap_model(trainer.model)
-        unwrapped.save_pretrained(
-            output_dir or trainer.args.output_dir, state_dict=state_dict, is_main_process=trainer.args.should_save
-        )
+        # PEFT would look the base model up on the Hub, and keep all of an embedding that was widened
+        more = {"save_embedding_layers": False} if isinstance(unwrapped, PeftModel) else {}
+        folder, first = output_dir or trainer.args.output_dir, trainer.args.should_save
+        unwrapped.save_pretrained(folder, state_dict=state_dict, is_main_process=first, **more)
 
 
 class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is untyped
