@@ -8,27 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import cast
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.allowed import Allowed, ItemFilter, take
 from llmrec.catalogue.build import tree_arrays
+from llmrec.errors import RequestError
 
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Items that users must not get: sorted keys user * (N + 1) + row, each once."""
-
-    keys: Tensor
-    n_items: int
-
-    def count(self, user: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """How many sorted rows of [low, high) are excluded for `user`; all arguments of one shape."""
-        base = user * (self.n_items + 1)
-        return torch.searchsorted(self.keys, base + high) - torch.searchsorted(self.keys, base + low)
+Exclusion = Allowed
 
 
 @dataclass(frozen=True)
@@ -100,7 +91,7 @@ class PrefixIndex:
 
     def range_of(self, node: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted rows [low, high) below each node, int64."""
-        return self.low_M[node].long(), self.high_M[node].long()
+        return take(self.low_M, node).long(), take(self.high_M, node).long()
 
     def is_leaf(self, node: Tensor) -> Tensor:
         """Whether a node is a whole item."""
@@ -131,29 +122,70 @@ class PrefixIndex:
         child = torch.where(legal, self.first_child_M[node].long().unsqueeze(-1) + place, 0)
         return torch.where(legal, self.token_M[child].long(), 0), child, legal
 
-    def allowed_children(self, node_U: Tensor, user_U: Tensor, exclusion: Exclusion | None) -> Tensor:
-        """Like the third part of `children`, but only children that lead to an item allowed for the user: (U, C)."""
-        _, child_UC, legal_UC = self.children(node_U)
-        return legal_UC & self.is_allowed(child_UC, user_U.unsqueeze(-1).expand_as(child_UC), exclusion)
+    @cached_property
+    def _levels(self) -> dict[int, tuple[Tensor, Tensor, int]]:
+        return {}
 
-    def is_allowed(self, node: Tensor, user: Tensor, exclusion: Exclusion | None) -> Tensor:
-        """Whether an item that is not excluded for `user` lies below `node` (same shapes)."""
-        if exclusion is None:
-            return torch.ones_like(node, dtype=torch.bool)
-        low, high = self.range_of(node)
-        return high - low > exclusion.count(user, low, high)
+    def level(self, depth: int) -> tuple[Tensor, Tensor, int]:
+        """Tokens into the nodes of a depth, each once: (R,); the place there of each node's token; the first node.
 
-    def exclusion(self, exclude_BE: Tensor | None) -> Exclusion | None:
-        """Sorted excluded rows from item indices padded with -1; None where nothing is excluded."""
-        if exclude_BE is None or not bool((exclude_BE >= 0).any()):
+        Nodes of a depth are neighbours, so node n has place `places[n - first]`. Made at the first call and kept.
+        """
+        if depth not in self._levels:
+            first, end = (int(torch.searchsorted(self.depth_M, d)) for d in (depth, depth + 1))
+            tokens, places = torch.unique(self.token_M[first:end].long(), return_inverse=True)
+            self._levels[depth] = (tokens, places, first)
+        return self._levels[depth]
+
+    def is_allowed(self, node: Tensor, user: Tensor, allowed: Allowed | None) -> Tensor:
+        """Whether an item that is allowed for `user` lies below `node` (same shapes)."""
+        return torch.ones_like(node, dtype=torch.bool) if allowed is None else allowed.is_open(node, user)
+
+    @cached_property
+    def size_M(self) -> Tensor:
+        """Items below each node, int32."""
+        return self.high_M - self.low_M
+
+    def item_filter(self, passes_N: Tensor) -> ItemFilter:
+        """A filter from a predicate by item index, bool (N,)."""
+        return ItemFilter.of(passes_N.to(self.device)[self.item_of_row_N], self.low_M, self.high_M)
+
+    def allowed(
+        self,
+        exclude_BE: Tensor | None = None,
+        *,
+        dense: ItemFilter | None = None,
+        candidates_BC: Tensor | None = None,
+    ) -> Allowed | None:
+        """What is left for each user of a batch; None where that is everything.
+
+        Args:
+            exclude_BE: item indices that a user must not get, padded with -1.
+            dense: a filter for all users.
+            candidates_BC: item indices that a user may get at all, padded with -1.
+
+        Raises:
+            RequestError: an index that is none of the catalogue.
+        """
+        without, only = self._keys(exclude_BE, "exclude"), self._keys(candidates_BC, "candidates")
+        return Allowed.of(self.path_NL, self.size_M, dense=dense, without=without, only=only)
+
+    def exclusion(self, exclude: Tensor | Allowed | None) -> Allowed | None:
+        """`allowed(exclude)` for item indices (B, E); a ready `Allowed` is handed back."""
+        return exclude if isinstance(exclude, Allowed) else self.allowed(exclude)
+
+    def _keys(self, items_BE: Tensor | None, what: str) -> Tensor | None:
+        if items_BE is None:
             return None
-        exclude_BE = exclude_BE.to(self.device)
-        if bool((exclude_BE >= self.n_items).any()):
-            raise ValueError(f"exclude holds {int(exclude_BE.max())}, which is no index of the {self.n_items} items.")
-        user = torch.arange(len(exclude_BE), device=self.device).unsqueeze(1).expand_as(exclude_BE)
-        there = exclude_BE >= 0
-        keys = user[there] * (self.n_items + 1) + self.row_of_item_N[exclude_BE[there]]
-        return Exclusion(cast(Tensor, torch.unique(keys)), self.n_items)
+        items_BE = items_BE.to(self.device)
+        if items_BE.numel() and int(items_BE.max()) >= self.n_items:
+            raise RequestError(
+                f"{what} holds item index {int(items_BE.max())}; the catalogue's {self.n_items} items have "
+                f"indices 0 to {self.n_items - 1}."
+            )
+        user = torch.arange(len(items_BE), device=self.device).unsqueeze(1).expand_as(items_BE)
+        there = items_BE >= 0
+        return user[there] * (self.n_items + 1) + self.row_of_item_N[items_BE[there]]
 
     def prefixes(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """Nodes before and after each token of items: two tensors of shape items.shape + (L,), -1 after the end.

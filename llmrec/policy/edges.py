@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.catalogue.allowed import Allowed, ranges, take
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.heads import Head
 
@@ -28,18 +29,25 @@ class Edges:
     token_E: Tensor
 
     @classmethod
-    def of(cls, index: PrefixIndex, user_U: Tensor, node_U: Tensor, exclusion: Exclusion | None) -> Edges:
+    def of(cls, index: PrefixIndex, user_U: Tensor, node_U: Tensor, exclusion: Allowed | None) -> Edges:
         """All edges out of the pairs that lead to an allowed item."""
-        degree = index.degree_M[node_U].long()
-        state = torch.repeat_interleave(torch.arange(len(node_U), device=node_U.device), degree)
-        offset = torch.arange(len(state), device=node_U.device) - (degree.cumsum(0) - degree)[state]
-        child = index.first_child_M[node_U].long()[state] + offset
-        if exclusion is not None:
-            kept = index.is_allowed(child, user_U[state], exclusion)
-            state, child = state[kept], child[kept]
-        count = torch.bincount(state, minlength=len(node_U))
+        count = take(index.degree_M, node_U).long()
         start = count.cumsum(0) - count
-        return cls(user_U, node_U, count, start, state, child, index.token_M[child].long())
+        first = take(index.first_child_M, node_U).long()
+        child, state = ranges(first, count)
+        if exclusion is not None:
+            open_E = exclusion.open_children(user_U, first, count, child)
+            state, child = state[open_E], child[open_E]
+            count = torch.bincount(state, minlength=len(node_U))
+            start = count.cumsum(0) - count
+        return cls(user_U, node_U, count, start, state, child, take(index.token_M, child))
+
+    def is_open(self, index: PrefixIndex, exclusion: Allowed | None) -> Tensor | None:
+        """Of edges made without a filter, those that lead to an allowed item: bool (E,); None means all."""
+        if exclusion is None:
+            return None
+        first = take(index.first_child_M, self.node_U).long()
+        return exclusion.open_children(self.user_U, first, self.count_U, self.child_E)
 
     def only(self, keep_U: Tensor) -> Edges:
         """The edges of some pairs (bool (U,))."""

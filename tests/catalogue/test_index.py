@@ -41,7 +41,7 @@ def test_children_equal_brute_force(items, data):
         assert set(index.item_of_row_N[low:high].tolist()) == below
         assert bool(index.is_decided(node)) == (len(below) == 1)
         for user, kept in ((0, items), (1, allowed)):
-            mask = index.allowed_children(node.view(1), torch.tensor([user]), exclusion)[0]
+            mask = index.is_allowed(child, torch.full_like(child, user), exclusion) & legal
             assert token[mask].tolist() == legal_tokens(prefix, kept)
         for t, c in zip(token[legal].tolist(), child[legal], strict=True):
             assert c == node_of(index, items, (*prefix, t))
@@ -68,11 +68,11 @@ def test_paths_and_settling(items):
         assert int(index.settle(torch.tensor(node))) == walk
 
 
-def test_counts_ignore_repeated_exclusions():
-    index = index_of()
-    exclusion = index.exclusion(torch.tensor([[0, 0, 1, -1], [-1, -1, -1, -1]]))
-    node, user = torch.tensor([0, 0]), torch.tensor([0, 1])
-    assert exclusion.count(user, *index.range_of(node)).tolist() == [2, 0]
+def test_repeated_exclusions_count_once():
+    index = index_of([(1, 2), (1, 3), (4, 2)])
+    exclusion = index.exclusion(torch.tensor([[0, 0, -1, -1], [0, 0, 1, -1], [-1, -1, -1, -1]]))
+    node = index.prefixes(torch.tensor(0))[1][0].expand(3)
+    assert index.is_allowed(node, torch.arange(3), exclusion).tolist() == [True, False, True]
     assert index.exclusion(torch.full((2, 3), -1)) is None
     assert index.exclusion(None) is None
 

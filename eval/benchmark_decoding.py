@@ -1,0 +1,214 @@
+"""The K best items of a prompt: llmrec against Hugging Face beam search under the same constraint.
+
+    python eval/benchmark_decoding.py --items 100000 --k 50
+    python eval/benchmark_decoding.py --shape qwen2.5-0.5b --k 50 --users 2 --repeats 3
+
+The opponents decode the same model, prompts, catalogue and K:
+  dictionary  beam search with a processor that looks each row's prefix up in a dictionary, as the projects of
+              generative recommendation write it (log-softmax over the vocabulary, then the mask)
+  prefix_fn   beam search with `prefix_allowed_tokens_fn`
+  prefilled   the same, from a cache of the prompt that is read once and then copied to the K beams
+Lists and scores are compared first; opponents renormalise over legal tokens for that (`renormalize_logits`).
+Random weights; prompts of --prompt tokens; identifiers of four tokens. One CPU thread unless --threads says more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+SIDES = ("dictionary", "prefix_fn", "prefilled", "llmrec")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--k", type=int, default=50, help="items wanted, and beams of every side")
+    parser.add_argument("--users", type=int, default=8)
+    parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    parser.add_argument("--memory", action="store_true", help="also measure each side's memory in a fresh process")
+    parser.add_argument("--only-memory-of", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    return parser.parse_args()
+
+
+class Bench:
+    """One model, one catalogue, some prompts, and every side as a function of no argument."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import speed
+        import torch
+
+        torch.set_num_threads(options.threads)
+        self.k, self.device = options.k, options.device
+        self.model = speed.make_model(options.shape, dtype=getattr(torch, options.dtype), device=options.device)
+        vocabulary = self.model.config.vocab_size
+        self.tokens = speed.four_codes(options.items, vocabulary)
+        self.ids, self.mask = speed.make_prompts(options.users, options.prompt, vocabulary, device=options.device)
+        self.prompt = options.prompt
+        self.index = speed.index_of(self.tokens, options.device)
+        self.children: dict[tuple[int, ...], list[int]] = {}
+        if options.only_memory_of != "llmrec":
+            self.children = legal_tokens(self.tokens)
+
+    def side(self, name: str, renormalise: bool = True) -> Callable[[], Any]:
+        """A function that gives items (B, K) and scores (B, K)."""
+        if name == "llmrec":
+            return self.llmrec
+        if name == "dictionary":
+            return lambda: self.huggingface(renormalise, logits_processor=[Dictionary(self.children, self.k)])
+        legal = lambda _, row: self.children[tuple(row[self.prompt :].tolist())]  # noqa: E731
+        if name == "prefix_fn":
+            return lambda: self.huggingface(True, prefix_allowed_tokens_fn=legal)
+        return lambda: self.huggingface(True, prefix_allowed_tokens_fn=legal, past_key_values=self.prefilled())
+
+    def llmrec(self) -> tuple[Any, Any]:
+        from llmrec.policy.decoding import beam_search
+
+        return beam_search(self.model, self.ids, self.mask, self.k, self.index, beams=self.k)
+
+    def prefilled(self) -> Any:
+        import torch
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        with torch.no_grad():
+            self.model.get_decoder()(input_ids=self.ids[:, :-1], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(self.k)
+        return cache
+
+    def huggingface(self, renormalise: bool, **how: Any) -> tuple[Any, Any]:
+        import torch
+        from transformers import GenerationConfig
+
+        config = GenerationConfig(
+            num_beams=self.k,
+            num_return_sequences=self.k,
+            max_new_tokens=4,
+            do_sample=False,
+            length_penalty=0.0,
+            renormalize_logits=renormalise,
+            return_dict_in_generate=True,
+            output_scores=True,
+            pad_token_id=0,
+        )
+        with torch.no_grad():
+            out = self.model.generate(self.ids, attention_mask=self.mask, generation_config=config, **how)
+        tokens = out.sequences[:, self.prompt :].view(-1, self.k, 4)
+        return self.item_of(tokens), out.sequences_scores.view(-1, self.k)
+
+    def item_of(self, tokens_BKL: Any) -> Any:
+        """Item indices of four-token rows: the catalogue's rows are sorted."""
+        import numpy as np
+        import torch
+
+        radix = (self.model.config.vocab_size) ** np.arange(3, -1, -1, dtype=object)
+        keys = {int(key): i for i, key in enumerate(self.tokens.astype(object) @ radix)}
+        flat = tokens_BKL.reshape(-1, 4).cpu().numpy().astype(object) @ radix
+        return torch.tensor([keys.get(int(key), -1) for key in flat]).view(tokens_BKL.shape[:2])
+
+
+def legal_tokens(tokens: Any) -> dict[tuple[int, ...], list[int]]:
+    """The legal next tokens of every prefix."""
+    children: dict[tuple[int, ...], set[int]] = {}
+    for row in tokens.tolist():
+        for length in range(len(row)):
+            children.setdefault(tuple(row[:length]), set()).add(row[length])
+    return {prefix: sorted(legal) for prefix, legal in children.items()}
+
+
+class Dictionary:
+    """A logits processor as it is commonly written: one look-up a row, a mask over the whole vocabulary."""
+
+    def __init__(self, children: dict[tuple[int, ...], list[int]], beams: int) -> None:
+        self.children, self.beams, self.step = children, beams, 0
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        scores = torch.log_softmax(scores, -1)
+        mask = torch.full_like(scores, -1e6)
+        for row, ids in enumerate(input_ids):
+            legal = self.children.get(tuple(ids[len(ids) - self.step :].tolist()), [])
+            if legal:
+                mask[row, legal] = 0
+        self.step += 1
+        return scores + mask
+
+
+def agreement(ours: tuple[Any, Any], theirs: tuple[Any, Any]) -> dict[str, float]:
+    """Share of places with the same item, share of items in both lists, largest difference of scores."""
+    (items, scores), (other, others) = ours, theirs
+    items, other = items.cpu(), other.cpu()
+    both = [len(set(a.tolist()) & set(b.tolist())) for a, b in zip(items, other, strict=True)]
+    return {
+        "same place": float((items == other).float().mean()),
+        "same items": sum(both) / items.numel(),
+        "score difference": float((scores.cpu().float() - others.cpu().float()).abs().max()),
+    }
+
+
+def main() -> None:
+    options = parse()
+    import speed
+
+    bench = Bench(options)
+    if options.only_memory_of:
+        print(json.dumps({"bytes": speed.extra_memory(bench.side(options.only_memory_of, False))}))
+        return
+    from llmrec.evaluation.facts import machine_facts, package_versions
+    from llmrec.files import write_json
+    from llmrec.progress import console
+
+    ours = bench.llmrec()
+    agree = {name: agreement(ours, bench.side(name)()) for name in options.sides if name != "llmrec"}
+    sides = {name: bench.side(name, renormalise=False) for name in options.sides}
+    seconds = speed.in_turn(sides, options.repeats, device=options.device)
+    memory = {name: memory_of(name) for name in options.sides} if options.memory else {}
+    settings = {key: value for key, value in vars(options).items() if key not in ("json", "only_memory_of", "memory")}
+    figures = {"settings": settings, "machine": machine_facts(), "packages": package_versions(), "sides": {}}
+    console.print(
+        f"{options.shape}, {options.items} items, K = {options.k}, prompt {options.prompt}, {options.dtype}"
+    )
+    for name in options.sides:
+        row = {
+            "seconds": seconds[name],
+            "users per second": options.users / sorted(seconds[name])[len(seconds[name]) // 2],
+            "times as long as llmrec": speed.ratio(seconds[name], seconds["llmrec"]),
+            "extra bytes": memory.get(name),
+            **agree.get(name, {}),
+        }
+        figures["sides"][name] = row
+        shown = {key: value for key, value in row.items() if key != "seconds" and value is not None}
+        console.print(f"  {name:11s}" + "  ".join(f"{key} {_short(value)}" for key, value in shown.items()))
+    if options.json:
+        write_json(options.json, figures)
+
+
+def _short(value: float) -> str:
+    return f"{value / 2**20:.0f} MiB" if value > 1e5 else f"{value:.4g}"
+
+
+def memory_of(name: str) -> int:
+    import sys
+
+    import speed
+
+    kept = [a for a in sys.argv[1:] if a != "--memory"]
+    return int(speed.in_fresh_process([sys.argv[0], *kept, "--only-memory-of", name])["bytes"])
+
+
+if __name__ == "__main__":
+    main()

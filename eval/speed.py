@@ -1,0 +1,180 @@
+"""What the benchmarks have in common: random models of real shapes, made-up catalogues, fair clocks.
+
+Sides are run in turn in one process, so that what the machine does meanwhile falls on all of them alike. On a CPU
+the clock is the process's CPU time (one thread unless told otherwise), on a GPU it is synchronised wall time.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from llmrec.catalogue import PrefixIndex
+from llmrec.seeding import numpy_stream, stream_seed
+
+CODES = 256
+SHAPES: dict[str, tuple[type, type, dict[str, Any]]] = {
+    "small": (
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        {
+            "vocab_size": 32_000,
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+        },
+    ),
+    "qwen2.5-0.5b": (
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+        },
+    ),
+    "qwen3-0.6b": (
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 1024,
+            "intermediate_size": 3072,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+    ),
+    "qwen3-1.7b": (
+        Qwen3Config,
+        Qwen3ForCausalLM,
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+        },
+    ),
+}
+
+
+def make_model(shape: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> Any:
+    """A random model of a real model's shape, in evaluation mode.
+
+    Random weights give nearly flat logits; the tied embedding is scaled so that items are told apart.
+    """
+    config_class, model_class, sizes = SHAPES[shape]
+    config = config_class(
+        **sizes,
+        tie_word_embeddings=True,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(stream_seed(seed, "benchmark", "model"))
+    with torch.device(device):
+        model = model_class(config)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(3.0)
+    return model.to(dtype).eval()
+
+
+def four_codes(items: int, vocabulary: int, *, seed: int = 0) -> np.ndarray:
+    """Distinct four-code identifiers, popular codes more often: (N, 4) token ids at the end of the vocabulary."""
+    random = numpy_stream(seed, "benchmark", "catalogue")
+    weight = 1.0 / (np.arange(CODES) + 8.0) ** 0.7
+    keys = np.empty(0, dtype=np.int64)
+    while len(keys) < items:
+        drawn = random.choice(CODES, size=(2 * (items - len(keys)) + 64, 4), p=weight / weight.sum())
+        for level in range(1, 4):  # siblings favour different codes
+            drawn[:, level] = (drawn[:, level] + 89 * drawn[:, level - 1]) % CODES
+        keys = np.unique(np.concatenate([keys, drawn @ CODES ** np.arange(3, -1, -1)]))
+    keys = np.sort(random.permutation(keys)[:items])
+    codes = keys[:, None] // CODES ** np.arange(3, -1, -1) % CODES
+    return codes + vocabulary - 4 * CODES + CODES * np.arange(4)
+
+
+def index_of(tokens_NL: np.ndarray, device: str = "cpu") -> PrefixIndex:
+    """The prefix index of items of one length."""
+    return PrefixIndex.from_tokens(tokens_NL, np.full(len(tokens_NL), tokens_NL.shape[1])).to(device)
+
+
+def make_prompts(
+    users: int, tokens: int, vocabulary: int, *, device: str = "cpu", seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random prompts of one length that hold no identifier: ids and mask, (B, P)."""
+    random = numpy_stream(seed, "benchmark", "prompts")
+    ids = torch.from_numpy(random.integers(1, vocabulary - 4 * CODES, size=(users, tokens)))
+    return ids.to(device), torch.ones_like(ids).to(device)
+
+
+def clock(device: str) -> float:
+    """CPU seconds of this process, or wall seconds once the GPU has caught up."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def in_turn(
+    sides: dict[str, Callable[[], Any]], repeats: int, *, device: str = "cpu", warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round; every round runs all sides, the order turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(-warm_up, repeats):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            gc.collect()
+            start = clock(device)
+            sides[name]()
+            if turn >= 0:
+                seconds[name].append(clock(device) - start)
+    return seconds
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """The median over rounds of how many times longer `slow` took."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def resident() -> int:
+    """Bytes of this process in memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def extra_memory(run: Callable[[], Any]) -> int:
+    """Bytes that the process grew by at its highest while `run` ran (Linux)."""
+    gc.collect()
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")
+    run()
+    high = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(high.split()[1]) * 1024 - before
+
+
+def in_fresh_process(arguments: Sequence[str]) -> Any:
+    """The JSON that this script prints last when it is called anew with `arguments`."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
