@@ -1,8 +1,8 @@
 """Best-first search: the best items of a state together with the proof that there are none better.
 
 A prefix's log-probability bounds all items below it from above, and one that leads to a single item has that item's
-own. So prefixes are expanded in the order of their log-probability, and an item is proven as soon as no prefix that is
-still open lies above it (A* with the bound 0 for all that is to come). Beam search has no such certificate.
+own. So prefixes are expanded in the order of their log-probability, and an item is proven as soon as no prefix that
+is still open lies above it (A* with the bound 0 for all that is to come). Beam search has no such certificate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.decoding import _walker, check_k
 from llmrec.policy.edges import Edges
@@ -44,11 +45,6 @@ class Found:
     expansions_B: Tensor
 
 
-def as_exclusion(index: PrefixIndex, exclude: Tensor | Exclusion | None) -> Exclusion | None:
-    """The filter for excluded items (B, E) padded with -1; one that is made already is taken as it is."""
-    return index.exclusion(exclude) if exclude is None or isinstance(exclude, Tensor) else exclude
-
-
 class BestFirst:
     """A search that can go on: `next_items` gives the items of each state in their exact order, as many as wanted.
 
@@ -75,7 +71,7 @@ class BestFirst:
         prompt_mask_BP: Tensor,
         index: PrefixIndex,
         *,
-        exclude: Tensor | Exclusion | None = None,
+        exclude: Tensor | Allowed | None = None,
         batch: int = BATCH,
         most: int | None = None,
     ) -> None:
@@ -83,13 +79,13 @@ class BestFirst:
             raise RequestError(f"A batch of {batch} expands nothing; expand at least 1 prefix at a time.")
         self.model, self.index, self.batch = model, index.to(device_of(model)), batch
         self.most = self.index.n_items if most is None else most
-        self.head, self.exclusion = checked_head(model), as_exclusion(self.index, exclude)
+        self.head, self.allowed = checked_head(model), self.index.exclusion(exclude)
         with torch.no_grad(), evaluating(model):
             self.walker = _walker(model, prompt_ids_BP, prompt_mask_BP, self.index)
         # entries of each state, best first: open prefixes and finished items; -inf is an empty place
         self.node_BW = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=self.index.device)
         user_B1 = torch.arange(len(self.node_BW), device=self.index.device).unsqueeze(1)
-        allowed_B1 = self.index.is_allowed(self.node_BW, user_B1, self.exclusion)
+        allowed_B1 = self.index.is_allowed(self.node_BW, user_B1, self.allowed)
         zero_B1 = torch.zeros(self.node_BW.shape, dtype=torch.float64, device=self.index.device)
         self.score_BW = zero_B1.masked_fill(~allowed_B1, -torch.inf)
         self.expansions_B = torch.zeros_like(self.node_BW[:, 0])
@@ -155,7 +151,7 @@ class BestFirst:
         hidden = self.walker.hidden(edges.user_U, edges.node_U)
         own_E = edges.log_probs(hidden, self.head, self.index, 1.0).double()
         value_E, user_E = self.score_BW[chosen_BW][edges.state_E] + own_E, user_U[edges.state_E]
-        kept = self.index.is_allowed(edges.child_E, user_E, self.exclusion)
+        kept = self.index.is_allowed(edges.child_E, user_E, self.allowed)
         self.expansions_B = self.expansions_B + chosen_BW.sum(1)
         self.score_BW = self.score_BW.masked_fill(chosen_BW, -torch.inf)
         self._add(user_E[kept], edges.child_E[kept], value_E[kept])
@@ -198,7 +194,7 @@ def best_first_search(
     k: int,
     index: PrefixIndex,
     *,
-    exclude: Tensor | Exclusion | None = None,
+    exclude: Tensor | Allowed | None = None,
     batch: int = BATCH,
     max_expansions: int | None = None,
 ) -> Found:

@@ -16,6 +16,10 @@ from llmrec.errors import RequestError, RunError
 from llmrec.policy.heads import Head
 
 
+_DOT_COST = 16
+"""How many entries of a matrix product take the time of one dot product on its own."""
+
+
 @dataclass(frozen=True)
 class Edges:
     """Edges of U pairs; pair u owns edges start_U[u] .. start_U[u] + count_U[u] - 1, in token order."""
@@ -78,27 +82,32 @@ class Edges:
         return self.log_softmax(logits / temperature)
 
     def _logits(self, hidden_UH: Tensor, head: Head, index: PrefixIndex) -> Tensor:
-        """Roots have many children, the same for all users, and deeper prefixes few: they are taken apart."""
-        at_root = (self.node_U == 0)[self.state_E]
-        if not bool(at_root.any()):
-            return head.edge_logits(hidden_UH, self.state_E, self.token_E)
-        root_U = self.node_U == 0
-        first, degree = int(index.first_child_M[0]), int(index.degree_M[0])
-        place_U = root_U.cumsum(0) - 1
-        table = head.logits(hidden_UH[root_U], index.token_M[first : first + degree].long())
-        top = table[place_U[self.state_E[at_root]], self.child_E[at_root] - first]
-        if bool(at_root.all()):
-            return top
-        rest = head.edge_logits(hidden_UH, self.state_E[~at_root], self.token_E[~at_root])
-        out = top.new_zeros(len(self.token_E))
-        return out.masked_scatter(at_root, top).masked_scatter(~at_root, rest)
+        """One product with all tokens of a depth, or one dot product an edge, whichever computes less."""
+        depth_U = take(index.depth_M, self.node_U)
+        depths = torch.unique(depth_U).tolist() if len(depth_U) else []
+        if len(depths) == 1:
+            return self._level_logits(hidden_UH, head, index, depths[0])
+        out = hidden_UH.new_empty(len(self.child_E), dtype=torch.promote_types(hidden_UH.dtype, torch.float32))
+        for depth in depths:
+            here_U = depth_U == depth
+            part = self.only(here_U)._level_logits(hidden_UH[here_U], head, index, depth)
+            out = out.masked_scatter(here_U[self.state_E], part)
+        return out
+
+    def _level_logits(self, hidden_UH: Tensor, head: Head, index: PrefixIndex, depth: int) -> Tensor:
+        """`_logits` of pairs of one depth."""
+        token_R, place_T, first = index.level(depth + 1)
+        if len(self.child_E) * _DOT_COST < len(hidden_UH) * len(token_R):
+            return head.edge_logits(hidden_UH, self.state_E, self.token_E.long())
+        table_UR = head.logits(hidden_UH, token_R)
+        return take(table_UR.view(-1), self.state_E * len(token_R) + take(place_T, self.child_E - first))
 
     def log_softmax(self, value_E: Tensor) -> Tensor:
         """Log-softmax of edge values within each pair."""
         top = torch.full((len(self.count_U),), -torch.inf, dtype=value_E.dtype, device=value_E.device)
         top = top.scatter_reduce(0, self.state_E, value_E.detach(), "amax")
-        centred = value_E - top[self.state_E]
-        return centred - self.sum(centred.exp()).log()[self.state_E]
+        centred = value_E - take(top, self.state_E)
+        return centred - take(self.sum(centred.exp()).log(), self.state_E)
 
     def sum(self, value_E: Tensor) -> Tensor:
         """Sum of edge values within each pair: (U,)."""

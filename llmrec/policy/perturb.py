@@ -24,7 +24,7 @@ def split_mix(state: Tensor) -> Tensor:
 
 def _shifted(state: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; torch's own copies the sign."""
-    return (state >> bits) & (2 ** (64 - bits) - 1)
+    return torch.bitwise_and(state >> bits, 2 ** (64 - bits) - 1)
 
 
 def stream_keys(users: int, seed: int, *name: object, first: int = 0) -> Tensor:

@@ -6,20 +6,27 @@ It sums to 1 over the allowed items, but it is not pi conditioned on them.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.errors import RunError
 from llmrec.policy.edges import Edges, require_allowed
-from llmrec.policy.heads import checked_head
-from llmrec.policy.modes import device_of
+from llmrec.policy.heads import Head, checked_head
+from llmrec.policy.modes import base_model, device_of
 from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden, require_room
 from llmrec.policy.sharing import supports_sharing
 
 Path = Literal["auto", "packed", "plain"]
+NOT_FINITE = "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
+_LARGEST_TABLE = 2**23
 
 
 @dataclass(frozen=True)
@@ -100,8 +107,9 @@ def score_items(
 
     Raises:
         RequestError: everything is excluded for a user, or prompt and item are longer than the model can read.
-        RunError: logits are not finite, or the model's head is of an unknown kind.
+        RunError: logits are not finite, the model's head is of an unknown kind, or its weights are sharded.
     """
+    require_whole(model)
     device = device_of(model)
     index, items_BG = index.to(device), items_BG.to(device)
     prompts = align(prompt_ids_BP.to(device), prompt_mask_BP.to(device))
@@ -111,7 +119,7 @@ def score_items(
     exclusion = index.exclusion(exclude)
     edges, state_BGL = _states(index, before_BGL, exclusion)
     hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
-    edge_log_prob = edges.log_probs(hidden_UH, head, index, temperature)
+    edge_log_prob = _log_probs(edges, hidden_UH, head, index, temperature)
     at = state_BGL >= 0
     edge = edges.find(state_BGL.clamp(min=0), after_BGL.clamp(min=0), index)
     user_BGL = torch.arange(len(items_BG), device=device).view(-1, 1, 1).expand_as(after_BGL)
@@ -128,6 +136,29 @@ def score_items(
         edge_log_prob,
         state_BGL,
     )
+
+
+_inside: ContextVar[bool] = ContextVar("inside the forward of a wrapped model", default=False)
+
+
+@contextlib.contextmanager
+def inside_forward() -> Iterator[None]:
+    """Says that a wrapper (FSDP2, ZeRO-3) gathers weights meanwhile."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def require_whole(model: Any) -> None:
+    """Raises `RunError` where the model's weights are sharded and nobody gathers them."""
+    weight = base_model(model).get_input_embeddings().weight
+    if not _inside.get() and (isinstance(weight, DTensor) or not weight.numel()):
+        raise RunError(
+            "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "
+            "inside the wrapped forward."
+        )
 
 
 def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Exclusion | None) -> tuple[Edges, Tensor]:
@@ -150,6 +181,20 @@ def _hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, no
     length = prompts.ids_BP.shape[1] + index.max_length
     packed = supports_sharing(model, length) if path == "auto" else path == "packed"
     return (packed_hidden if packed else plain_hidden)(model, prompts, index, user_U, node_U)
+
+
+def _log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
+    """Like `edges.log_probs`, from one product with all tokens that occur where that is small.
+
+    Every gather of rows of the head costs a gradient as large as the head, so that one gather is better than two.
+    """
+    token_R, place_E = torch.unique(edges.token_E, return_inverse=True)
+    if len(hidden_UH) * len(token_R) > _LARGEST_TABLE:
+        return edges.log_probs(hidden_UH, head, index, temperature)
+    logits = head.logits(hidden_UH, token_R)[edges.state_E, place_E]
+    if not bool(torch.isfinite(logits).all()):
+        raise RunError(NOT_FINITE)
+    return edges.log_softmax(logits / temperature)
 
 
 def exact_kl_BGL(scores: TokenScores, reference: TokenScores) -> Tensor:

@@ -69,7 +69,8 @@ def _trial(model: Any, tokens: int) -> bool:
 def _material(model: Any, tokens: int) -> tuple[PrefixIndex, Prompts, Tensor, Tensor]:
     """Two prompts of unequal length, six ragged items and all their prefixes as pairs."""
     random, device = numpy_stream(0, "policy", "sharing"), device_of(model)
-    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    # under ZeRO-3 a weight is empty until its module runs
+    vocabulary = int(model.get_input_embeddings().weight.shape[0] or model.config.get_text_config().vocab_size)
     names = random.choice(vocabulary, size=6, replace=False)
     rows = np.array([[0, 1, 2, 3], [0, 1, 4, 3], [0, 5, 3, -1], [4, 1, 2, 3], [4, 3, -1, -1], [5, 0, 3, -1]])
     table = np.where(rows >= 0, names[rows], -1)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.best_first import as_exclusion
 from llmrec.policy.decoding import _walker, check_k
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
@@ -73,7 +73,7 @@ def sample_without_replacement(
     index: PrefixIndex,
     *,
     keys_B: Tensor,
-    exclude: Tensor | Exclusion | None = None,
+    exclude: Tensor | Allowed | None = None,
     temperature: float = 1.0,
 ) -> Ordered:
     """Draws k different items of each prompt in order from pi (or pi_F with exclusions), without replacement.
@@ -103,14 +103,14 @@ def sample_without_replacement(
     if keys_B.shape != (len(prompt_ids_BP),) or keys_B.dtype != torch.long:
         raise ValueError(f"keys_B is {keys_B.dtype} {tuple(keys_B.shape)}, not int64 ({len(prompt_ids_BP)},).")
     index, head = index.to(device_of(model)), checked_head(model)
-    keys_B, exclusion = keys_B.to(index.device), as_exclusion(index, exclude)
+    keys_B, allowed = keys_B.to(index.device), index.exclusion(exclude)
     root_B1 = torch.zeros((len(keys_B), 1), dtype=torch.long, device=index.device)
-    require_allowed(Edges.of(index, torch.arange(len(keys_B), device=index.device), root_B1.squeeze(1), exclusion))
+    require_allowed(Edges.of(index, torch.arange(len(keys_B), device=index.device), root_B1.squeeze(1), allowed))
     beams = _Beams(root_B1, root_B1.double(), gumbel_noise(keys_B.unsqueeze(1), root_B1))
     with evaluating(model):
         walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
         while bool((live := torch.isfinite(beams.perturbed_BW) & ~index.is_decided(beams.node_BW)).any()):
-            beams = _extend(walker, head, index, exclusion, keys_B, beams, live, temperature).best(k + 1)
+            beams = _extend(walker, head, index, allowed, keys_B, beams, live, temperature).best(k + 1)
     return _ordered(index, beams, k)
 
 
@@ -118,7 +118,7 @@ def _extend(
     walker: Prefill,
     head: Head,
     index: PrefixIndex,
-    exclusion: Exclusion | None,
+    allowed: Allowed | None,
     key_B: Tensor,
     beams: _Beams,
     live_BW: Tensor,
@@ -126,7 +126,7 @@ def _extend(
 ) -> _Beams:
     """Replaces live prefixes by their children; the others stay with what they have."""
     user_U, _ = torch.nonzero(live_BW, as_tuple=True)
-    edges = Edges.of(index, user_U, index.settle(beams.node_BW[live_BW]), exclusion)
+    edges = Edges.of(index, user_U, index.settle(beams.node_BW[live_BW]), allowed)
     user_E = user_U[edges.state_E]
     log_prob_E = beams.log_prob_BW[live_BW][edges.state_E] + _own(walker, head, index, edges, temperature)
     noisy_E = log_prob_E + gumbel_noise(key_B[user_E], edges.child_E)

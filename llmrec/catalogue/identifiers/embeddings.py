@@ -18,7 +18,7 @@ import scipy.sparse as sp
 
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar, track
-from llmrec.seeding import numpy_stream, stream_seed
+from llmrec.seeding import stream_seed
 from llmrec.types import Item
 
 Vectors = npt.NDArray[np.float32]
@@ -30,6 +30,7 @@ WINDOW, DECAY = 10, 0.8
 _SMOOTHING = 0.75
 _CHARACTERS = 0.3  # share of letters of scripts without spaces above which terms are characters
 _TEXTS = 512
+_POWERS = 7  # power iterations: the spectrum of mutual information falls slowly
 
 
 def item_text(item: Item) -> str:
@@ -137,7 +138,9 @@ def covisitation_embedding(item_lists: Sequence[Sequence[int]], n_items: int, di
 
     Counts decay with distance (`DECAY` a place, up to `WINDOW`) and become positive pointwise mutual information with
     smoothed contexts (Levy, Goldberg and Dagan 2015, "Improving Distributional Similarity with Lessons Learned from
-    Word Embeddings"); the vectors are U sqrt(S) of its truncated SVD. Items without company get zeros.
+    Word Embeddings"). The vectors are (U + V) sqrt(S) of its truncated SVD: word and context vectors added, as they
+    advise, or two items that are seen with each other alone would stand at right angles. Items without company get
+    zeros.
 
     Args:
         item_lists: the item indices of each user, in the order of time.
@@ -146,7 +149,7 @@ def covisitation_embedding(item_lists: Sequence[Sequence[int]], n_items: int, di
     there_N = np.diff(weights_NN.indptr) > 0
     vectors_ND = np.zeros((n_items, 1), dtype=np.float32)
     if there_N.any():
-        vectors_ND = _left_factor(weights_NN, dimensions, numpy_stream(seed, "identifiers", "covisitation"))
+        vectors_ND = _factor(weights_NN, dimensions, seed)
     return scaled(vectors_ND, there_N)
 
 
@@ -206,15 +209,17 @@ def _information(counts_NN: sp.csr_matrix) -> sp.csr_matrix:
     return sp.csr_matrix((value[kept], (pairs.row[kept], pairs.col[kept])), shape=pairs.shape)
 
 
-def _left_factor(weights_NN: sp.csr_matrix, dimensions: int, rng: np.random.Generator) -> npt.NDArray[np.floating]:
+def _factor(weights_NN: sp.csr_matrix, dimensions: int, seed: int) -> npt.NDArray[np.floating]:
+    """(U + V) sqrt(S) of the truncated SVD U S V^T, (N, D)."""
     width = min(dimensions, weights_NN.shape[0])
     if weights_NN.shape[0] <= 2 * dimensions:
-        left, strength, _ = np.linalg.svd(weights_NN.toarray())
+        left, strength, right = np.linalg.svd(weights_NN.toarray())
     else:
-        from scipy.sparse.linalg import svds
+        from sklearn.utils.extmath import randomized_svd
 
-        left, strength, _ = svds(weights_NN, k=width, v0=rng.normal(size=weights_NN.shape[0]))
-    return np.asarray(left[:, :width] * np.sqrt(strength[:width]))
+        start = stream_seed(seed, "identifiers", "covisitation") % 2**32
+        left, strength, right = randomized_svd(weights_NN, width, n_iter=_POWERS, random_state=start)
+    return np.asarray((left[:, :width] + right[:width].T) * np.sqrt(strength[:width]))
 
 
 def _unspaced(text: str) -> bool:
