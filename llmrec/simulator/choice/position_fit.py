@@ -23,6 +23,8 @@ def fit_position(log: SlateLog, prior: Prior, stop: Stop, random: np.random.Gene
     index_J, rank_J = cell
     places, count = log.item_SK.shape[1], len(keyed.key_P)
     examined = _first_guess(rank_J, shown, clicks, places)
+    if given is not None:
+        examined[0] = 0.9  # EM never leaves a probability of 1
     attraction = np.full(count, 0.5) * (1 + 0.1 * (random.random(count) - 0.5))
     curve: list[float] = []
     with Bar("EM of the position model", stop.max_steps) as bar:

@@ -21,7 +21,7 @@ from llmrec.config import DynamicsSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.simulator.dynamics.catalogue import ItemTable
 from llmrec.simulator.dynamics.loyalty import Budget, ComingBack, Patience, Trust, afford
-from llmrec.simulator.dynamics.modulate import modulate
+from llmrec.simulator.dynamics.modulate import check_items, modulate
 from llmrec.simulator.dynamics.state import Float32Array, UserState, fresh_users
 from llmrec.simulator.dynamics.tastes import InterestDrift, NoveltySeeking, Satiation
 from llmrec.simulator.dynamics.turn import Turn
@@ -29,7 +29,7 @@ from llmrec.types import BoolArray
 
 DRAWS = 2
 """Uniforms that a user needs each turn: whether to leave, and when to come back."""
-_BLOCK = 8192
+_BLOCK = 4096
 _PROBABILITIES = ("rate", "decay", "recovery", "learning", "forgetting", "gain", "loss", "threshold")
 _OPEN = ("leave_full", "leave_empty", "hazard_unsatisfied", "hazard_satisfied")
 _NOT_NEGATIVE = ("conversion", "clicked", "shown", "income", "pressure")
@@ -123,6 +123,7 @@ class Dynamics:
             DataError: Shapes that do not fit the users or one another.
         """
         self._check_shapes(users, item_BK, click_BK, conversion_BK, uniforms_B2)
+        check_items(item_BK, self.items)
         total = len(users)
         left_B, gone_B = np.zeros(total, dtype=np.bool_), np.zeros(total, dtype=np.bool_)
         days_B = np.zeros(total, dtype=np.float32)
@@ -149,8 +150,7 @@ class Dynamics:
             click_BK = (click_BK > 0) & (item_BK >= 0)
         turn = Turn.of(self.items, item_BK, click_BK, conversion_BK, uniforms_B2)
         users.turn_B += 1
-        chose_B = turn.clicked_B > 0
-        users.last_item_B[chose_B] = turn.item_P[turn.start_B1[1:][chose_B] - 1]
+        users.last_item_B[turn.row_P] = turn.item_P  # the lowest clicked rank is written last
         for transition in self.transitions:
             transition.apply(users, turn)
         days_B = np.zeros(len(users), dtype=np.float32)
@@ -166,11 +166,12 @@ class Dynamics:
     def _come_back(self, users: UserState, turn: Turn, gone_B: BoolArray, days_B: Float32Array) -> None:
         """Who of the leaving returns lives through the days away at once and begins a visit; the others are gone."""
         assert self.comeback is not None
-        rows = np.flatnonzero(gone_B)
+        assert users.satisfaction_B is not None
+        leaving = np.flatnonzero(gone_B)
+        days = self.comeback.days_away(users.satisfaction_B.take(leaving), turn.uniforms_B2[leaving, 1])
+        back = np.flatnonzero(np.isfinite(days))
+        rows, gap = leaving[back], days[back].astype(np.float32)
         away = users.take(rows)
-        days = self.comeback.days_away(away, turn.uniforms_B2[rows, 1])
-        returns = np.isfinite(days)
-        rows, away, gap = rows[returns], away.take(returns), days[returns].astype(np.float32)
         gone_B[rows] = False
         days_B[rows] = gap
         away.days_B += gap

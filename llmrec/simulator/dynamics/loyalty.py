@@ -39,7 +39,7 @@ class Trust:
         """One turn of all `users`."""
         trust_B, threshold = users.trust_B, np.float32(self.settings.threshold)
         assert trust_B is not None
-        over_P = turn.items.quality_N[turn.item_P] - threshold
+        over_P = turn.item_quality_P - threshold
         good_B = turn.mean_of(np.maximum(over_P, 0) / max(1.0 - threshold, 1e-9))
         bad_B = turn.mean_of(np.maximum(-over_P, 0) / max(threshold, 1e-9))
         trust_B += self.settings.gain * good_B * (1 - trust_B) - self.settings.loss * bad_B * trust_B
@@ -66,7 +66,7 @@ class Budget:
     def apply(self, users: UserState, turn: Turn) -> None:
         """One turn of all `users`."""
         assert users.budget_B is not None
-        paid_P = turn.items.price_N[turn.item_P] * turn.converted_P
+        paid_P = turn.items.price_N.take(turn.item_P) * turn.converted_P
         users.budget_B -= np.bincount(turn.row_P, paid_P, minlength=len(users)).astype(np.float32)
         np.maximum(users.budget_B, 0.0, out=users.budget_B)
 
@@ -161,11 +161,12 @@ class ComingBack:
         assert users.satisfaction_B is not None
         users.satisfaction_B += np.float32(self.settings.rate) * (turn.quality_B - users.satisfaction_B)
 
-    def days_away(self, users: UserState, uniforms_B: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    def days_away(
+        self, satisfaction_B: Float32Array, uniforms_B: npt.NDArray[np.floating]
+    ) -> npt.NDArray[np.float64]:
         """Whole days until each user would return, inf for never."""
-        assert users.satisfaction_B is not None
         low, high = self.settings.hazard_unsatisfied, self.settings.hazard_satisfied
-        hazard_B = between(low, high, users.satisfaction_B).astype(np.float64)
+        hazard_B = between(low, high, satisfaction_B).astype(np.float64)
         days_B = 1.0 + np.floor(np.log1p(-uniforms_B.astype(np.float64)) / np.log1p(-hazard_B))
         return np.where(days_B > self.settings.max_days, np.inf, days_B)
 

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.config import DynamicsSettings
+from llmrec.errors import DataError
 from llmrec.simulator.dynamics.catalogue import ItemTable
 from llmrec.simulator.dynamics.state import Float32Array, UserState
 
-_BLOCK = 4096  # users at a time, so that a block's arrays stay in the cache
+_BLOCK = 1024  # users at a time, so that a block's arrays stay in the cache
 
 
 def modulate(
@@ -44,55 +45,52 @@ def modulate(
 
     Returns:
         Both probabilities, float32 of shape (B, K).
+
+    Raises:
+        DataError: An item index outside the catalogue.
     """
+    check_items(item_BK, items)
     clicks_BK = np.empty(item_BK.shape, dtype=np.float32)
     conversions_BK = np.empty(item_BK.shape, dtype=np.float32)
     for low in range(0, len(users), _BLOCK):
         part = slice(low, low + _BLOCK)
-        block = users.take(part)
-        shown_BK = (item_BK[part] >= 0) & block.active_B[:, None]
-        clicks, conversions = _shifts(block, settings, items, item_BK[part])
-        clicks_BK[part] = _shifted(click_BK[part], clicks) * shown_BK
-        conversions_BK[part] = _shifted(conversion_BK[part], conversions) * shown_BK
+        block, block_BK = users.take(part), item_BK[part]
+        shown_BK = (block_BK >= 0) & block.active_B[:, None]
+        clicks_BK[part] = _shifted(click_BK[part], click_shift(block, settings, items, block_BK)) * shown_BK
         if block.budget_B is not None:
-            conversions_BK[part] *= items.price_N[item_BK[part]] <= block.budget_B[:, None]
+            price_BK = items.price_N.take(block_BK)
+            shown_BK &= price_BK <= block.budget_B[:, None]
+            share_BK = np.minimum(price_BK / np.maximum(block.budget_B, np.float32(1e-6))[:, None], 1)
+            shift = np.float32(-settings.budget.pressure) * share_BK
+        else:
+            shift = None
+        if block.trust_B is not None:
+            gained_B = np.float32(settings.trust.conversion_weight) * (block.trust_B - settings.trust.initial)
+            shift = gained_B[:, None] if shift is None else shift + gained_B[:, None]
+        conversions_BK[part] = _shifted(conversion_BK[part], shift) * shown_BK
     return clicks_BK, conversions_BK
 
 
-def _shifts(
+def click_shift(
     users: UserState, settings: DynamicsSettings, items: ItemTable, item_BK: npt.NDArray[np.integer]
-) -> tuple[Float32Array | None, Float32Array | None]:
-    """What is added to the log-odds of clicks and of conversions; None for nothing."""
-    clicks: list[Float32Array] = []
-    conversions: list[Float32Array] = []
+) -> Float32Array | None:
+    """What is added to the log-odds of clicks: shape (B, K) or (B, 1); None for nothing."""
+    parts: list[Float32Array] = []
+    if users.trust_B is not None:
+        parts.append((np.float32(settings.trust.weight) * (users.trust_B - settings.trust.initial))[:, None])
     if users.interest_BD is not None and users.home_BD is not None:
         moved_BD = np.float32(settings.drift.weight) * (users.interest_BD - users.home_BD)
-        clicks.append(np.matmul(items.vector_ND[item_BK], moved_BD[:, :, None])[..., 0])
+        vectors_BKD = items.vector_ND.take(item_BK.reshape(-1), axis=0).reshape(*item_BK.shape, -1)
+        parts.append(np.einsum("bkd,bd->bk", vectors_BKD, moved_BD))
     if users.satiation_BC is not None or users.familiarity_BC is not None:
-        categories = items.categories
-        cell_BK = items.category_N[item_BK] + np.arange(len(users))[:, None] * categories
+        cell_BK = items.category_N.take(item_BK)
+        cell_BK += np.arange(len(users))[:, None] * items.categories
         if users.satiation_BC is not None:
-            clicks.append(users.satiation_BC.reshape(-1)[cell_BK] * np.float32(-settings.satiation.weight))
+            parts.append(users.satiation_BC.reshape(-1).take(cell_BK) * np.float32(-settings.satiation.weight))
         if users.familiarity_BC is not None and users.appetite_B is not None:
             drive_B1 = np.float32(settings.novelty.weight) * users.appetite_B[:, None]
-            clicks.append(drive_B1 * (1 - 2 * users.familiarity_BC.reshape(-1)[cell_BK]))
-    if users.trust_B is not None:
-        gained_B1 = (users.trust_B - np.float32(settings.trust.initial))[:, None]
-        clicks.append(np.float32(settings.trust.weight) * gained_B1)
-        conversions.append(np.float32(settings.trust.conversion_weight) * gained_B1)
-    if users.budget_B is not None:
-        share_BK = items.price_N[item_BK] / np.maximum(users.budget_B, np.float32(1e-6))[:, None]
-        conversions.append(np.float32(-settings.budget.pressure) * np.minimum(share_BK, 1))
-    return _sum(clicks), _sum(conversions)
-
-
-def _sum(parts: list[Float32Array]) -> Float32Array | None:
-    if not parts:
-        return None
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+            parts.append(drive_B1 * (1 - 2 * users.familiarity_BC.reshape(-1).take(cell_BK)))
+    return sum(parts[1:], parts[0]) if parts else None
 
 
 def _shifted(base_BK: npt.NDArray[np.floating], delta_BK: Float32Array | None) -> Float32Array:
@@ -101,3 +99,10 @@ def _shifted(base_BK: npt.NDArray[np.floating], delta_BK: Float32Array | None) -
         return base_BK
     odds_BK = np.exp(delta_BK) * base_BK
     return np.asarray(odds_BK / (1 - base_BK + odds_BK))
+
+
+def check_items(item_BK: npt.NDArray[np.integer], items: ItemTable) -> None:
+    """Raises `DataError` where an item index is outside the catalogue; -1 is an empty place."""
+    if item_BK.size and (item_BK.max() >= len(items) or item_BK.min() < -1):
+        bad = item_BK[(item_BK >= len(items)) | (item_BK < -1)][0]
+        raise DataError(f"Item index {bad} is outside the simulated catalogue of {len(items)} items.")

@@ -6,8 +6,8 @@ that a million users with 16 interests and 20 categories take some 210 MB.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import cast
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,18 +58,23 @@ class UserState:
 
     def take(self, rows: slice | IntArray | BoolArray) -> UserState:
         """The users at `rows`: views for a slice, copies for indices or a mask."""
-        return UserState(*(None if a is None else a[rows] for a in self.arrays().values()))  # type: ignore[arg-type]
+        own = self.arrays().values()
+        if isinstance(rows, slice):
+            return UserState(*(None if a is None else a[rows] for a in own))  # type: ignore[arg-type]
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        # take(axis=0) copies rows whole and is several times faster than a[index]
+        return UserState(*(None if a is None else a.take(index, axis=0) for a in own))  # type: ignore[arg-type]
 
     def put(self, rows: slice | IntArray | BoolArray, users: UserState) -> None:
         """Overwrites the users at `rows` with `users`, which must carry the same arrays."""
         theirs = users.arrays()
         for name, own in self.arrays().items():
             if own is not None:
-                own[rows] = cast(npt.NDArray[np.generic], theirs[name])
+                own[rows] = theirs[name]
 
-    def arrays(self) -> dict[str, npt.NDArray[np.generic] | None]:
+    def arrays(self) -> dict[str, Any]:
         """All arrays by name, None where a switch is off."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: getattr(self, name) for name in UserState.__slots__}
 
     @property
     def nbytes(self) -> int:

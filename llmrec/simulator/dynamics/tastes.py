@@ -78,7 +78,7 @@ class Satiation:
         assert satiation_BC is not None
         flat = satiation_BC.reshape(-1)
         categories = satiation_BC.shape[1]
-        at_P = turn.row_P * categories + turn.items.category_N[turn.item_P]
+        at_P = turn.row_P * categories + turn.category_P
         np.add.at(flat, at_P, np.float32(self.settings.clicked))
         if self.settings.shown:
             row_Q, place_Q = np.nonzero(turn.item_BK >= 0)
@@ -114,14 +114,14 @@ class NoveltySeeking:
         assert familiarity_BC is not None
         assert appetite_B is not None
         flat = familiarity_BC.reshape(-1)
-        at_P = turn.row_P * familiarity_BC.shape[1] + turn.items.category_N[turn.item_P]
-        known_B = turn.mean_of(flat[at_P])
+        at_P = turn.row_P * familiarity_BC.shape[1] + turn.category_P
+        known_B = turn.mean_of(flat.take(at_P))
         rate_B = np.where(turn.clicked_B > 0, np.float32(self.settings.rate), np.float32(0))
         appetite_B += rate_B * (known_B - appetite_B)
-        familiarity_BC *= np.float32(1.0 - self.settings.forgetting)
-        cell_U, clicks_U = np.unique(at_P, return_counts=True)
-        unknown_U = (1 - flat[cell_U]) * np.power(np.float32(1.0 - self.settings.learning), clicks_U)
-        flat[cell_U] = np.clip(1 - unknown_U, 0.0, 1.0)
+        familiarity_BC *= np.float32(self.settings.forgetting - 1.0)
+        familiarity_BC += 1  # unfamiliarity, which every click multiplies
+        np.multiply.at(flat, at_P, np.float32(1.0 - self.settings.learning))
+        np.subtract(1, familiarity_BC, out=familiarity_BC)
 
     def rest(self, users: UserState, turns_B: Float32Array) -> None:
         """Time away: f' = (1 - forgetting) ** turns * f; the appetite stays."""

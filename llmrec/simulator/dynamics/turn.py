@@ -21,6 +21,8 @@ class Turn:
         item_BK: Item indices shown, -1 where a place is empty.
         row_P: The user of each clicked place.
         item_P: Its item index.
+        category_P: Its category.
+        item_quality_P: Its quality.
         converted_P: Whether it converted too.
         start_B1: Row b owns the clicked places start_B1[b] .. start_B1[b + 1] - 1; shape (B + 1,).
         clicked_B: Clicks of each user.
@@ -32,6 +34,8 @@ class Turn:
     item_BK: IntArray
     row_P: IntArray
     item_P: IntArray
+    category_P: IntArray
+    item_quality_P: Float32Array
     converted_P: BoolArray
     start_B1: IntArray
     clicked_B: IntArray
@@ -51,14 +55,27 @@ class Turn:
         users, places = item_BK.shape
         flat_P = np.flatnonzero(click_BK)
         row_P = flat_P // places
-        item_P = item_BK.reshape(-1)[flat_P]
+        item_P = item_BK.reshape(-1).take(flat_P)
+        category_P, item_quality_P = items.category_N.take(item_P), items.quality_N.take(item_P)
         clicked_B = np.bincount(row_P, minlength=users)
         start_B1 = np.zeros(users + 1, dtype=np.int64)
         np.cumsum(clicked_B, out=start_B1[1:])
-        total_B = np.bincount(row_P, items.quality_N[item_P], minlength=users)
+        total_B = np.bincount(row_P, item_quality_P, minlength=users)
         quality_B = (total_B / np.maximum(clicked_B, 1)).astype(np.float32)
-        converted_P = conversion_BK.reshape(-1)[flat_P].astype(np.bool_)
-        return cls(items, item_BK, row_P, item_P, converted_P, start_B1, clicked_B, quality_B, uniforms_B2)
+        converted_P = conversion_BK.reshape(-1).take(flat_P).astype(np.bool_)
+        return cls(
+            items,
+            item_BK,
+            row_P,
+            item_P,
+            category_P,
+            item_quality_P,
+            converted_P,
+            start_B1,
+            clicked_B,
+            quality_B,
+            uniforms_B2,
+        )
 
     def mean_of(self, value_P: npt.NDArray[np.floating]) -> Float32Array:
         """Mean over each user's clicked places, 0 without a click: shape (B,)."""
