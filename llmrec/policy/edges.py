@@ -15,7 +15,6 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.heads import Head
 
-
 _DOT_COST = 16
 """How many entries of a matrix product take the time of one dot product on its own."""
 

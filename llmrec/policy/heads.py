@@ -27,19 +27,17 @@ class HeadRows:
     def __init__(self, module: Any) -> None:
         adapter = getattr(module, "token_adapter", None)
         self.linear = module if adapter is None else adapter.base_layer
-        off = adapter is None or adapter.merged or adapter.disable_adapters
-        self.trained = (
-            []
-            if off
-            else [(adapter.token_indices[n], adapter.trainable_tokens_delta[n]) for n in adapter.active_adapters]
-        )
+        self.trained: list[tuple[list[int], Tensor]] = []
+        if adapter is not None and not (adapter.merged or adapter.disable_adapters):
+            names = adapter.active_adapters
+            self.trained = [(adapter.token_indices[n], adapter.trainable_tokens_delta[n]) for n in names]
 
     def weight(self, token_R: Tensor) -> Tensor:
         """(R, H), differentiable in whatever is trained."""
         rows = take_rows(self.linear.weight, token_R)
         for tokens, values in self.trained:
             known, order = torch.tensor(tokens, device=token_R.device).sort()
-            place = torch.searchsorted(known, token_R).clamp_(max=len(known) - 1)
+            place = torch.searchsorted(known, token_R.long()).clamp_(max=len(known) - 1)
             there = known[place] == token_R
             rows = torch.where(there.unsqueeze(1), take_rows(values, order[place]).to(rows), rows)
         return rows

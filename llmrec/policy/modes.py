@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 FLAGS = "_llmrec_trials"
 
@@ -23,10 +24,21 @@ def decoder_of(model: Any) -> Any:
     return inner.model if decoder is inner and hasattr(inner, "model") else decoder
 
 
+def embedding_of(model: Any) -> Tensor:
+    """The input embedding's weight as it is stored (PEFT's view of it with trained rows would be a copy)."""
+    layer = base_model(model).get_input_embeddings()
+    weight: Tensor = getattr(layer, "original_module", layer).weight
+    return weight
+
+
 def device_of(model: Any) -> torch.device:
     """Where input ids go."""
-    device: torch.device = base_model(model).get_input_embeddings().weight.device
-    return device
+    return embedding_of(model).device
+
+
+def dtype_of(model: Any) -> torch.dtype:
+    """What the model computes in."""
+    return embedding_of(model).dtype
 
 
 def flags(model: Any) -> dict[str, bool]:

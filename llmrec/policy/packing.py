@@ -18,7 +18,7 @@ from torch import Tensor
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.masks import ancestry, for_model
-from llmrec.policy.modes import base_model, decoder_of
+from llmrec.policy.modes import base_model, decoder_of, dtype_of
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def packed_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tens
     seen[:, :width, :width] = causal & valid.unsqueeze(1)
     seen[:, width:, :width] = valid.unsqueeze(1)
     seen[:, width:, width:] = ancestry(index, slots.node_BS, slots.node_BS)
-    dtype = inner.get_input_embeddings().weight.dtype
-    mask = for_model(inner, seen, positions, positions, dtype)
+    mask = for_model(inner, seen, positions, positions, dtype_of(inner))
     hidden = run_decoder(inner, input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     place = torch.where(node_U == 0, prompts.length_B[user_U] - 1, width)
     deeper = node_U > 0

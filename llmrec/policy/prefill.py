@@ -14,7 +14,7 @@ from transformers import DynamicCache
 
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.policy.masks import ancestry, for_model
-from llmrec.policy.modes import base_model
+from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import Prompts, Slots, plain_hidden, run_decoder
 
 
@@ -93,5 +93,4 @@ class SharedPrefill:
         else:
             seen, keys = valid.unsqueeze(1) & (position_BQ.unsqueeze(2) >= position_BQ.unsqueeze(1)), position_BQ
         # a padded slot sees its prompt, so no row of the mask is empty
-        dtype = self.model.get_input_embeddings().weight.dtype
-        return for_model(self.model, seen, position_BQ, keys, dtype)
+        return for_model(self.model, seen, position_BQ, keys, dtype_of(self.model))
