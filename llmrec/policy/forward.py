@@ -1,0 +1,140 @@
+"""Scoring inside the model's own forward, so that whatever wraps the model sees an ordinary call.
+
+DDP counts on its forward to know that a backward will follow; FSDP2 and ZeRO-3 hold shards of the weights and gather
+them in hooks around it. Log-probabilities taken past the wrapper would hang, crash or miss gradients. So the base
+model's forward learns one more keyword, and the caller goes through the wrapper:
+
+    model = accelerator.prepare(with_scoring(model))
+    scores = score_through_forward(model, ScoringRequest(ids, mask, items, index))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.errors import RunError
+from llmrec.policy.edges import Edges
+from llmrec.policy.heads import checked_head
+from llmrec.policy.modes import base_model, flags
+from llmrec.policy.scoring import Path, TokenScores, inside_forward, score_items
+from llmrec.policy.sharing import supports_sharing
+
+_TAUGHT, _TRIED = "_llmrec_scoring", "tried inside the forward"
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """The arguments of `score_items`."""
+
+    prompt_ids_BP: Tensor
+    prompt_mask_BP: Tensor
+    items_BG: Tensor
+    index: PrefixIndex
+    exclude: Any = None
+    temperature: float = 1.0
+    path: Path = "auto"
+
+    def score(self, model: Any) -> TokenScores:
+        """The scores under `model`, which must be whole, or inside of its wrapper's forward."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return score_items(model, **given)
+
+
+def with_scoring(model: Any) -> Any:
+    """Lets `model(scoring=request)` score items; every other call is as before. Returns the same model.
+
+    Call it before the model is wrapped (DDP, FSDP2, `accelerator.prepare`). A deep copy made later has to be taught
+    again.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+    """
+    base = base_model(model)
+    if _is_taught(base):
+        return model
+    # a copied model brings along a forward that belongs to the original
+    inner = MethodType(type(base).forward, base) if _TAUGHT in vars(base) else base.forward
+
+    @functools.wraps(inner)
+    def forward(*args: Any, scoring: ScoringRequest | None = None, **rest: Any) -> Any:
+        return inner(*args, **rest) if scoring is None else _answer(base, scoring)
+
+    vars(base)[_TAUGHT] = (forward, id(base))
+    base.forward = forward
+    return model
+
+
+def _is_taught(base: Any) -> bool:
+    return bool(vars(base).get(_TAUGHT, (None, 0))[1] == id(base))
+
+
+def score_through_forward(model: Any, request: ScoringRequest) -> TokenScores:
+    """Scores through `model(...)`, differentiably: the way to train under DDP, FSDP2 and ZeRO.
+
+    Each call is one forward of the wrapper, on all processes alike. The first makes one more, without gradients, for
+    the trials that `score_items` makes of a model it does not know.
+
+    Args:
+        model: what `with_scoring` was given, or a wrapper of it.
+        request: this process's prompts and items.
+
+    Raises:
+        RunError: the model was not taught.
+    """
+    base = _unwrapped(model)
+    if not _is_taught(base):
+        raise RunError("The model's forward cannot score items; call with_scoring(model) before it is wrapped.")
+    if _TRIED not in flags(base):
+        with torch.no_grad():
+            model(scoring=request)
+    return _rebuilt(model(scoring=request))
+
+
+def _answer(base: Any, request: ScoringRequest) -> dict[str, Any]:
+    """Tensors by name: wrappers look through dictionaries for what has a gradient, not through our classes."""
+    known = flags(base)
+    with inside_forward(), _without_hooks(base):
+        if _TRIED not in known:
+            checked_head(base)
+            for length in (1, None):  # on every process, whatever lengths its prompts have
+                supports_sharing(base, length)
+            known[_TRIED] = True
+            return {}
+        scores = request.score(base)
+    parts = {field.name: getattr(scores, field.name) for field in fields(scores)}
+    edges = parts.pop("edges")
+    return {**parts, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}
+
+
+@contextlib.contextmanager
+def _without_hooks(base: Any) -> Iterator[None]:
+    """A trial calls the model again; FSDP2's hook after that call would scatter weights that are still needed."""
+    kept = base._forward_pre_hooks, base._forward_hooks
+    base._forward_pre_hooks, base._forward_hooks = OrderedDict(), OrderedDict()
+    try:
+        yield
+    finally:
+        base._forward_pre_hooks, base._forward_hooks = kept
+
+
+def _rebuilt(parts: dict[str, Any]) -> TokenScores:
+    return TokenScores(**{**parts, "edges": Edges(**parts["edges"])})
+
+
+def _unwrapped(model: Any) -> Any:
+    """The base model below DDP, `torch.compile` and PEFT (FSDP2 changes a model in place)."""
+    while True:
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, torch.nn.Module):
+            return base_model(model)
+        model = inner
