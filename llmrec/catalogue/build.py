@@ -1,4 +1,8 @@
-"""Builds the arrays of `PrefixIndex` from token rows: one sort, then one linear pass a level."""
+"""Builds the arrays of `PrefixIndex` from token rows: a sort by packed keys, then one linear pass a level.
+
+N items, L tokens at most, M nodes. A sorted row makes a new node for each of its tokens from the first one in which
+it differs from the row before it (its branch) to its last; so lengths and branches say where all nodes are.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import numpy.typing as npt
 from llmrec.errors import CatalogueError
 
 Array = npt.NDArray[np.integer]
+KEY_BITS = 63
 
 
 class SameTokens(CatalogueError):
@@ -29,67 +34,103 @@ def tree_arrays(tokens_NL: Array, lengths_N: Array) -> dict[str, Array]:
     tokens, lengths = np.asarray(tokens_NL), np.asarray(lengths_N)
     if not len(tokens):
         raise CatalogueError("The catalogue is empty; it needs at least one item.")
-    order = np.lexsort(tokens.T[::-1]).astype(np.int64)
-    arrays, path = _grow(tokens[order], lengths[order])
-    leaf = (arrays["degree_M"] == 0) & (arrays["high_M"] - arrays["low_M"] > 1)
-    ends_inside = (arrays["degree_M"] > 0)[path[np.arange(len(path)), lengths[order] - 1]]
-    if leaf.any() or ends_inside.any():
-        row = int(arrays["low_M"][leaf.argmax()]) if leaf.any() else int(ends_inside.argmax())
-        raise SameTokens(int(order[row]), int(order[row + 1]))
-    row_of_item = np.empty_like(order)
-    row_of_item[order] = np.arange(len(order))
+    order = sorted_order(tokens)
+    rows, length = tokens[order], lengths[order].astype(np.int32)
+    branch = branches(rows)
+    clash = np.flatnonzero(length[:-1] <= branch[1:])
+    if len(clash):
+        raise SameTokens(int(order[clash[0]]), int(order[clash[0] + 1]))
+    return {**_grow(rows, length, branch), **item_arrays(order, length)}
+
+
+def item_arrays(order_N: Array, length_N: Array) -> dict[str, Array]:
+    """The arrays of `PrefixIndex` that the order of the items gives: which item is which sorted row, and lengths."""
+    row_of_item = np.empty(len(order_N), dtype=np.int64)
+    row_of_item[order_N] = np.arange(len(order_N))
     return {
-        **{name: value.astype(np.int32) for name, value in arrays.items()},
-        "path_NL": path,
-        "length_N": lengths[order].astype(np.int64),
-        "item_of_row_N": order,
+        "length_N": length_N.astype(np.int64),
+        "item_of_row_N": order_N.astype(np.int64),
         "row_of_item_N": row_of_item,
     }
 
 
-def _grow(rows_NL: Array, length_N: Array) -> tuple[dict[str, Array], npt.NDArray[np.int32]]:
-    """Nodes level by level from sorted rows: the arrays of `PrefixIndex` and the path of each row."""
-    n_rows, levels = rows_NL.shape
-    token, parent, low, high, depth = [np.array([-1])], [np.array([-1])], [np.array([0])], [np.array([n_rows])], [0]
-    path = np.full((n_rows, levels), -1, dtype=np.int32)
-    at, n_nodes, counts = np.zeros(n_rows, dtype=np.int64), 1, [1]
-    for level in range(levels):
-        row = np.flatnonzero(length_N > level)
-        if not len(row):
-            path = path[:, :level]
+def sorted_order(tokens_NL: Array) -> npt.NDArray[np.int64]:
+    """The order that sorts rows padded with -1.
+
+    As many columns as fit are packed into one integer; the following ones are packed behind the rank so far, and
+    looked at for ties alone.
+    """
+    n_rows, width = tokens_NL.shape
+    bits = (int(tokens_NL.max(initial=0)) + 1).bit_length()
+    column = KEY_BITS // bits
+    key = _packed(tokens_NL[:, :column], bits, np.zeros(n_rows, dtype=np.int64))
+    order = np.argsort(key)
+    tied = np.diff(key[order]) == 0  # each row with the row before it
+    more = max((KEY_BITS - n_rows.bit_length()) // bits, 1)
+    while column < width and tied.any():
+        place = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+        rank = np.cumsum(np.insert(~tied, 0, True))[place]
+        rows = order[place]
+        key = _packed(tokens_NL[rows, column : column + more], bits, rank)
+        within = np.argsort(key)
+        order[place] = rows[within]
+        still = np.diff(key[within]) == 0
+        tied[place[1:][~still] - 1] = False
+        column += more
+    return order
+
+
+def _packed(tokens_NC: Array, bits: int, first_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    key = first_N
+    for column in tokens_NC.T:
+        key = (key << bits) | (column + 1)
+    return key
+
+
+def branches(rows_NL: Array) -> npt.NDArray[np.int32]:
+    """For each sorted row the first column in which it differs from the row before it (0 for the first row).
+
+    A row that equals the one before it has L.
+    """
+    differs = rows_NL[1:] != rows_NL[:-1]
+    first = differs.argmax(axis=1).astype(np.int32)
+    first[(first == 0) & ~differs[:, 0]] = rows_NL.shape[1]
+    return np.insert(first, 0, 0)
+
+
+def _grow(rows_NL: Array, length_N: npt.NDArray[np.int32], branch_N: npt.NDArray[np.int32]) -> dict[str, Array]:
+    """The arrays by node, level by level from sorted rows, and the path of each row."""
+    n_rows, levels = len(rows_NL), int(length_N.max())
+    n_nodes = 1 + int((length_N - branch_N).sum(dtype=np.int64))
+    names = ("token_M", "first_child_M", "degree_M", "low_M", "high_M", "depth_M")
+    token, first_child, degree, low, high, depth = (np.empty(n_nodes, dtype=np.int32) for _ in names)
+    path = np.full((levels, n_rows), -1, dtype=np.int32)
+    token[0], low[0], high[0], depth[0] = -1, 0, n_rows, 0
+    above, end = slice(0, 1), 1
+    for level in range(levels + 1):
+        new = (branch_N <= level) & (length_N > level)
+        made = np.zeros(n_rows + 1, dtype=np.int32)  # new nodes before each row
+        np.cumsum(new, out=made[1:])
+        first_child[above] = end + made[low[above]]
+        degree[above] = made[high[above]] - made[low[above]]
+        if level == levels:
             break
-        value, above = rows_NL[row, level], at[row]
-        new = np.ones(len(row), dtype=bool)
-        new[1:] = (above[1:] != above[:-1]) | (value[1:] != value[:-1])
-        at[row] = n_nodes + np.cumsum(new) - 1
-        path[row, level] = at[row]
-        start = np.flatnonzero(new)
-        token.append(value[start])
-        parent.append(above[start])
-        low.append(row[start])
-        high.append(row[start] + np.diff(np.append(start, len(row))))
-        depth.append(level + 1)
-        counts.append(len(start))
-        n_nodes += len(start)
-    parents = np.concatenate(parent)
-    degree = np.bincount(parents[1:], minlength=n_nodes)
-    arrays = {
-        "token_M": np.concatenate(token),
-        "first_child_M": 1 + np.cumsum(degree) - degree,  # breadth first: children follow in their parents' order
-        "degree_M": degree,
-        "low_M": np.concatenate(low),
-        "high_M": np.concatenate(high),
-        "depth_M": np.repeat(depth, counts),
-    }
-    arrays["settled_M"] = _settled(arrays["degree_M"], arrays["first_child_M"])
-    return arrays, path
+        here = slice(end, end + int(made[-1]))
+        border = np.append(np.flatnonzero(branch_N <= level), n_rows).astype(np.int32)  # rows that part from the last
+        starts = new[border[:-1]]
+        low[here], high[here] = border[:-1][starts], border[1:][starts]
+        token[here], depth[here] = rows_NL[low[here], level], level + 1
+        np.copyto(path[level], made[1:] + (end - 1), where=length_N > level)
+        above, end = here, here.stop
+    arrays = dict(zip(names, (token, first_child, degree, low, high, depth), strict=True))
+    return {**arrays, "settled_M": settled(degree, first_child, depth), "path_NL": np.ascontiguousarray(path.T)}
 
 
-def _settled(degree_M: Array, first_child_M: Array) -> Array:
-    """Follows chains of single children to their end, doubling the stride each time."""
-    goal = np.where(degree_M == 1, first_child_M, np.arange(len(degree_M)))
-    while True:
-        further = goal[goal]
-        if (further == goal).all():
-            return goal
-        goal = further
+def settled(degree_M: Array, first_child_M: Array, depth_M: Array) -> npt.NDArray[np.int32]:
+    """The first node at or below each that branches or is a leaf, from the deepest level up."""
+    goal = np.arange(len(degree_M), dtype=np.int32)
+    starts = np.searchsorted(depth_M, np.arange(int(depth_M[-1]) + 1))
+    for start, end in zip(starts[-2::-1], starts[:0:-1], strict=True):
+        forced = start + np.flatnonzero(degree_M[start:end] == 1)
+        goal[forced] = goal[first_child_M[forced]]
+    return goal
