@@ -38,6 +38,7 @@ FILES = [
     "report.md",
     "report.html",
     "catalogue/*",
+    "identifiers/*",
     "prompts/*",
     "figures/*",
 ]

@@ -6,7 +6,7 @@ The nano model is cached by everything that decides it (texts, sizes, seed), und
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.wording import HistoryStyle
 from llmrec.training.sft import train_lm
 from llmrec.types import State
 
@@ -59,7 +60,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     def build(out: Path, scratch: Path) -> None:
         tokenizer = train_tokenizer(corpus, config.model.nano_vocabulary)
         model = make_nano(tokenizer, config.model, config.seed)
-        renderer = make_renderer(config, data, tokenizer)
+        renderer = make_renderer(config, data, tokenizer, history="title")
         texts = list(documents(data.dataset.item_list, states, renderer))
         sequences = config.model.nano_pretrain_sequences
         made = train_lm(
@@ -82,8 +83,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("LLMREC_CACHE") or Path.home() / ".cache" / "llmrec")
 
 
-def make_renderer(config: RunConfig, data: RunData, tokenizer: Any) -> StateRenderer:
-    """The renderer of states for this run and `tokenizer`."""
+def make_renderer(
+    config: RunConfig,
+    data: RunData,
+    tokenizer: Any,
+    identifiers: Sequence[str] | None = None,
+    history: HistoryStyle | None = None,
+) -> StateRenderer:
+    """The renderer of states for this run and `tokenizer`; `history` in place of `config.text.history`."""
     text, manifest = config.text, data.dataset.manifest
     return StateRenderer(
         data.dataset.item_list,
@@ -93,6 +100,8 @@ def make_renderer(config: RunConfig, data: RunData, tokenizer: Any) -> StateRend
         max_tokens=text.max_tokens,
         profile=text.profile,
         feedback=text.feedback,
+        identifiers=identifiers,
+        history=history or text.history,
     )
 
 
@@ -126,4 +135,5 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
 def _decides_nano(config: RunConfig) -> dict[str, Any]:
     tree = config.tree()
     sizes = {k: v for k, v in tree["model"].items() if k.startswith("nano_")}
-    return {"sizes": sizes, "text": tree["text"], "seed": config.seed, "history": config.data.history_events}
+    text = {k: v for k, v in tree["text"].items() if k != "history"}  # it learns the language of titles
+    return {"sizes": sizes, "text": text, "seed": config.seed, "history": config.data.history_events}

@@ -47,6 +47,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
             config=config,
             metrics=metrics_of(run),
             card=model_card(run, command),
+            identifiers=run.sft.identifiers,
         )
         write_report(folder, dataclasses.replace(report, slates=()))
     with new_folder(work / "report") as folder:

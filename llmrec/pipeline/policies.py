@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmrec.catalogue.catalogue import Catalogue
+from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, make_renderer
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
 from llmrec.pipeline.work import Work
+from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.training.sft import train_sft
@@ -21,7 +23,7 @@ from llmrec.training.sft import train_sft
 
 @dataclass(frozen=True, slots=True)
 class SFTStage:
-    """A finished warm start: `folder` holds the weights (or adapter), the catalogue and the loss curve."""
+    """A finished warm start: `folder` holds the weights (or adapter), how items are written and the loss curve."""
 
     folder: Path
     base: Base
@@ -31,6 +33,11 @@ class SFTStage:
     def has_adapter(self) -> bool:
         """Whether SFT left a LoRA adapter on the base model rather than weights of its own."""
         return (self.folder / "adapter").is_dir()
+
+    @property
+    def identifiers(self) -> Identifiers | None:
+        """How items are called in tokens of their own; None where titles are their names."""
+        return load_identifiers(self.folder)
 
 
 def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> Examples:
@@ -53,34 +60,34 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         "base": [base.name, base.revision],
         "data": data.dataset.manifest.content_hash,
         "config": [tree["sft"], tree["text"], tree["data"], tree["model"]["dtype"], config.seed],
+        "identifiers": naming_key(config),
     }
 
     def build(out: Path, scratch: Path) -> None:
         tokenizer = load_tokenizer(base.name, base.revision)
         model = load_causal_lm(base.name, revision=base.revision, dtype=config.model.dtype)
-        renderer = make_renderer(config, data, tokenizer)
-        catalogue = Catalogue.from_titles(
-            data.dataset.items["item_id"].to_list(), renderer.titles, tokenizer, answer_prefix=renderer.answer_prefix
-        )
+        naming = name_items(config, data, model, tokenizer)
         rows = targets(config, data, "train", config.sft.examples)
         result = train_sft(
             model,
             tokenizer,
-            catalogue,
-            renderer,
+            naming.catalogue,
+            naming.renderer,
             rows.rows,
             data.dataset.item_list,
             config.sft,
             seed=config.seed,
             out=scratch / "trainer",
             report_to=config.report_to,
+            new_tokens=naming.new_tokens,
         )
-        catalogue.save(out / "catalogue")
+        naming.save(out)
         if result.adapter is None:
             (out / "model").mkdir()
             save_causal_lm(result.model, tokenizer, out / "model")
         else:
             result.adapter.save(out / "adapter")
+            tokenizer.save_pretrained(out / "adapter")
         write_json(out / "curve.json", result.curve)
 
     folder = work.stage("sft", key, build, together=True)
@@ -90,26 +97,23 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
 def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePolicy:
     """The warm-started policy, freshly loaded (an SFT adapter is merged into its base)."""
     if stage.has_adapter:
-        from peft import PeftModel
-
+        tokenizer = load_tokenizer(str(stage.folder / "adapter"))
         base = load_causal_lm(stage.base.name, revision=stage.base.revision, dtype=config.model.dtype)
-        model: Any = PeftModel.from_pretrained(base, str(stage.folder / "adapter")).merge_and_unload().eval()
-        tokenizer = load_tokenizer(stage.base.name, stage.base.revision)
+        model = load_adapter_onto(base, stage.folder / "adapter", tokenizer).merge_and_unload().eval()
     else:
-        model = load_causal_lm(str(stage.folder / "model"), dtype=config.model.dtype)
         tokenizer = load_tokenizer(str(stage.folder / "model"))
-    catalogue = Catalogue.load(stage.folder / "catalogue")
-    renderer = make_renderer(config, data, tokenizer)
+        model = load_causal_lm(str(stage.folder / "model"), dtype=config.model.dtype)
+    catalogue, identifiers = Catalogue.load(stage.folder / "catalogue"), stage.identifiers
+    renderer = make_renderer(config, data, tokenizer, None if identifiers is None else identifiers.texts())
     return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
 
 
 def ppo_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:
     """The policy of a PPO checkpoint: its adapter merged into the warm-started weights, or its own weights."""
-    from peft import PeftModel
-
     policy = sft_policy(config, data, stage)
     if (checkpoint / "model").is_dir():
         model = load_causal_lm(str(checkpoint / "model"), dtype=config.model.dtype)
     else:
-        model = PeftModel.from_pretrained(policy.model, str(checkpoint / "adapter")).merge_and_unload().eval()
+        adapted = load_adapter_onto(policy.model, checkpoint / "adapter", policy.tokenizer)
+        model = adapted.merge_and_unload().eval()
     return LanguagePolicy(model, policy.tokenizer, policy.catalogue, policy.renderer, policy.repeat)

@@ -18,6 +18,7 @@ from llmrec.pipeline.compare import compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import PPOStage, ppo_stage
+from llmrec.pipeline.naming import check_naming
 from llmrec.pipeline.policies import SFTStage, ppo_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.result import (
     COVISITATION,
@@ -81,6 +82,7 @@ def train_stages(config: RunConfig, work: Work, *, ppo_name: str = "ppo") -> Sta
 
 def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
+    check_naming(config)
     if config.data.dataset != "world":
         if config.data.source is None:
             raise ConfigError(

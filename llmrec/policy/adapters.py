@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def load_adapter_onto(model: Any, folder: Path, tokenizer: Any) -> Any:
     for layer, ids in indices.items():
         rows = tensors.pop(token_rows_key(layer), None)
         _write_rows(model, layer, ids, rows, folder)
-    with torch.random.fork_rng(devices=[]):  # PEFT draws matrices that the saved ones replace at once
-        adapted = get_peft_model(model, config)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT asks the model for an attribute that transformers has renamed
+        adapted = get_peft_model(model, config)  # draws matrices that the saved ones replace at once
     missing = [key for key in set_peft_model_state_dict(adapted, tensors).missing_keys if "lora_" in key]
     if missing:
         raise RunError(f"The adapter in {folder} lacks {missing[0]!r}; it was made for another model.")

@@ -13,6 +13,7 @@ import torch
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ModelConfig
 from llmrec.policy.nano import make_nano, train_tokenizer
+from llmrec.policy.new_tokens import add_words
 from llmrec.text.render import StateRenderer
 from llmrec.types import Example, Interaction, Item, State
 
@@ -64,3 +65,39 @@ def make_shop() -> Shop:
         [i.item_id for i in items], [i.title for i in items], tokenizer, answer_prefix=renderer.answer_prefix
     )
     return Shop(items, tokenizer, catalogue, renderer)
+
+
+@dataclass(frozen=True)
+class CodedShop(Shop):
+    """The shop with items written by identifiers: new words that only the tokenizer knows yet.
+
+    `words` are the identifiers, `new_tokens` the ids of the tokens that were added.
+    """
+
+    words: tuple[str, ...] = ()
+    new_tokens: tuple[int, ...] = ()
+
+
+@pytest.fixture(scope="session")
+def coded() -> CodedShop:
+    shop = make_shop()
+    words = [f"<a_{n}>" for n in range(4)] + [f"<b_{n}>" for n in range(3)]
+    new = add_words(shop.tokenizer, words)
+    texts = tuple(words[n // 3] + words[4 + n % 3] for n in range(12))
+    renderer = StateRenderer(
+        shop.items,
+        shop.tokenizer,
+        domain="shop",
+        language="en",
+        max_tokens=160,
+        identifiers=texts,
+        history="both",
+    )
+    catalogue = Catalogue.from_sequences(
+        [i.item_id for i in shop.items],
+        [i.title for i in shop.items],
+        [[new[n // 3], new[4 + n % 3]] for n in range(12)],
+        shop.tokenizer,
+        scheme="semantic",
+    )
+    return CodedShop(shop.items, shop.tokenizer, catalogue, renderer, texts, tuple(new))

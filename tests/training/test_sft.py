@@ -6,9 +6,12 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from llmrec.config import LoraSettings, SFTSettings
 from llmrec.errors import ConfigError
+from llmrec.policy.adapters import WEIGHTS
+from llmrec.policy.new_tokens import grow_embeddings
 from llmrec.training import sft
 from llmrec.training.callbacks import BarCallback
 from llmrec.training.lora import make_lora
@@ -81,6 +84,28 @@ def test_a_killed_training_resumes_to_the_same_weights(shop, tmp_path, monkeypat
     assert len(again.curve) == 2
     if weights_kind == "lora":
         assert same(again.adapter.tensors, whole.adapter.tensors)
+
+
+def test_new_tokens_learn_under_lora_and_outlive_a_kill(shop, coded, tmp_path, monkeypatch):
+    settings = dataclasses.replace(SETTINGS, weights="lora", epochs=3.0)
+
+    def trained(out):
+        model = shop.model()  # it does not know the new words
+        grow_embeddings(model, coded.tokenizer, coded.new_tokens, seed=0)
+        before = model.get_input_embeddings().weight.detach().clone()
+        result = train(coded, out, model, settings, new_tokens=coded.new_tokens)
+        return before, result
+
+    before, whole = trained(tmp_path / "whole")
+    after = whole.model.get_input_embeddings().weight
+    assert (after != before).any(dim=1).nonzero().squeeze(1).tolist() == sorted(coded.new_tokens)
+    assert not any("embed_tokens.weight" in name for name in whole.adapter.tensors)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 8)
+        with pytest.raises(Killed):
+            trained(tmp_path / "cut")
+    assert not any("embed_tokens.weight" in name for name in load_file(tmp_path / "cut" / "checkpoint-5" / WEIGHTS))
+    assert same(weights(trained(tmp_path / "cut")[1].model), weights(whole.model))
 
 
 def test_another_seed_or_setting_never_resumes(shop, tmp_path, monkeypatch):

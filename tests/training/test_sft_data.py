@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmrec.config import SFTSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.training.sft import pack_texts
-from llmrec.training.sft_data import Row, augment, build_rows, by_length, task_counts
+from llmrec.training.sft_data import ID_TASKS, Row, augment, build_rows, by_length, task_counts
 from llmrec.types import Example, Interaction, State
 
 ONLY_NEXT = {"next_item": 1.0}
@@ -35,6 +35,41 @@ def test_counts_follow_the_mixture():
     assert counts["item_from_prompt"] == 25
     assert sum(counts.values()) == 125
     assert task_counts({"title_from_description": 2.0, "item_from_prompt": 1.0}, 30)["title_from_description"] == 20
+
+
+def test_without_identifiers_the_other_tasks_keep_their_proportions():
+    mixture = SFTSettings().mixture
+    without = {task: weight for task, weight in mixture.items() if task not in ID_TASKS}
+    counts = task_counts(mixture, 800, identified=False)
+    assert counts == task_counts(without, 800, identified=False)
+    assert [counts[task] for task in ("next_item", "item_from_prompt", *ID_TASKS)] == [800, 50, 0, 0, 0]
+    assert [task_counts(mixture, 800)[task] for task in ID_TASKS] == [50, 50, 50]
+    shared = {"title_from_description": 1.0, "item_from_prompt": 3.0, "title_from_id": 4.0}
+    assert task_counts(shared, 80, identified=False)["item_from_prompt"] == 60
+    assert task_counts(shared, 80)["item_from_prompt"] == 30
+    with pytest.raises(ConfigError, match=r"no title_from_id.* under identifiers\.scheme: title"):
+        task_counts({"title_from_id": 1.0}, 80, identified=False)
+
+
+def test_identifier_tasks_answer_with_tokens_and_words(coded):
+    rows = rows_of(coded, mixture=dict.fromkeys(["next_item", *ID_TASKS], 1.0), history_dropout=0.0)
+    assert len(rows) == 80
+    own = {tuple(coded.catalogue.token_ids(i)): i for i in range(12)}
+    said = [(coded.tokenizer.decode(r.input_ids[: -r.answer]), r.input_ids[-r.answer :]) for r in rows]
+    back = [(text, answer) for text, answer in said if text.startswith("Title:")]
+    assert len(back) == 20
+    for text, answer in back:
+        assert coded.items[own[answer]].title == text.splitlines()[0].removeprefix("Title: ")
+    named = [(text, answer) for text, answer in said if text.startswith("Product identifier:")]
+    assert len(named) == 40
+    texts = {word: item for item, word in zip(coded.items, coded.words, strict=True)}
+    for text, answer in named:
+        item = texts[text.splitlines()[0].removeprefix("Product identifier: ")]
+        told = {"Title:": item.title, "Category:": item.categories[0], "Brand:": "acme", "Price:": f"{item.price:g}"}
+        assert coded.tokenizer.decode(answer) == f" {told[text.splitlines()[1]]}{coded.tokenizer.eos_token}"
+    chosen = [answer for text, answer in said if text.endswith("Next product:")]
+    assert len(chosen) == 20
+    assert set(chosen) <= set(own)
 
 
 @pytest.mark.parametrize("mixture", [{"nextitem": 1.0}, {"next_item": -1.0}, {"next_item": 0.0}, {}])
