@@ -9,9 +9,9 @@ it was fitted by their text alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,21 +21,38 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
-from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of, fit_calibrator
-from llmrec.simulator.crossed import CrossedNet
-from llmrec.simulator.factorised import FactorisedNet, UserTensors
+from llmrec.simulator.architectures import (
+    ARCHITECTURES,
+    JUDGE_ARCHITECTURE,
+    REWARD_ARCHITECTURE,
+    VALUED,
+    Architecture,
+    encoded,
+    require_architecture,
+)
+from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import VALID_SHARE, FitCurve, Net, fit_net, pair_logits
-from llmrec.simulator.log import Impressions, Log, latest, read_log, require_learnable
-from llmrec.types import FloatArray, IntArray, Item, Prediction, State
+from llmrec.simulator.fitting import FitCurve, Net, pair_logits
+from llmrec.simulator.learning import Learner, ValueScale, calibrators
+from llmrec.simulator.live import LiveState, advanced, live_logits, started
+from llmrec.simulator.log import Impressions, Log, require_learnable, two_parts
+from llmrec.simulator.networks.parts import VALUE
+from llmrec.simulator.networks.recurrent import RecurrentNet
+from llmrec.types import BoolArray, FloatArray, IntArray, Item, Prediction, State
 
-Architecture = Literal["factorised", "crossed"]
-ARCHITECTURES: dict[str, Callable[[FeatureSpace], Net]] = {
-    "factorised": cast(Callable[[FeatureSpace], Net], FactorisedNet),
-    "crossed": cast(Callable[[FeatureSpace], Net], CrossedNet),
-}
-REWARD_ARCHITECTURE: Architecture = "factorised"
-JUDGE_ARCHITECTURE: Architecture = "crossed"
+__all__ = [
+    "ARCHITECTURES",
+    "JUDGE_ARCHITECTURE",
+    "REWARD_ARCHITECTURE",
+    "Architecture",
+    "BehaviourModel",
+    "Catalogued",
+    "check_items",
+    "fit_behaviour",
+    "items_of",
+    "load_behaviour",
+]
+
 _CHUNK = 256  # states at a time in predictions
 
 
@@ -63,19 +80,21 @@ class BehaviourModel:
         net: Net,
         calibrators: tuple[Calibrator, Calibrator],
         facts: dict[str, Any],
+        scale: ValueScale | None = None,
     ) -> None:
-        self.architecture, self.space, self.net, self.calibrators, self.facts = (
-            architecture,
-            space,
-            net,
-            calibrators,
-            facts,
-        )
+        self.architecture, self.space, self.net = architecture, space, net
+        self.calibrators, self.facts, self.scale = calibrators, facts, scale
 
     @property
     def proxy(self) -> str:
         """A sentence on what stands in for clicks and conversions, or nothing."""
         return str(self.facts.get("proxy", ""))
+
+    @property
+    def examination_K(self) -> FloatArray | None:
+        """P(a place is looked at), 1 at the first, where the log was corrected for places; else None."""
+        curve = self.facts.get("examination")
+        return None if curve is None else np.asarray(curve)
 
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
         """Probabilities of the items `items_BK`; -1 (no item at this place) gets 0 for both.
@@ -83,24 +102,66 @@ class BehaviourModel:
         Raises:
             DataError: Shapes that do not fit, or an item index outside the catalogue.
         """
-        items_BK = check_items(states, items_BK, self.space.n_items)
-        shape = items_BK.shape
-        users = UserTensors.of(self.space.encode(states), self.space)
-        row_M = np.repeat(np.arange(shape[0]), shape[1])
-        logits_M2 = pair_logits(self.net, users, row_M, items_BK.clip(min=0).ravel())
-        prediction = self._calibrated(logits_M2.reshape(*shape, 2))
-        real_BK = items_BK >= 0
+        logits_BKH, real_BK = self._logits(states, items_BK)
+        prediction = self._calibrated(logits_BKH)
         return Prediction(prediction.click_BK * real_BK, prediction.conversion_BK * real_BK)
+
+    def expected_value(self, states: Sequence[State], items_BK: IntArray) -> FloatArray:
+        """Expected value (rating, amount, seconds watched) given that there is one, (B, K); nan for no item (-1).
+
+        Raises:
+            ConfigError: The model has learnt no values.
+        """
+        scale = self.scale
+        if scale is None:
+            raise ConfigError(
+                f"This {self.architecture!r} model has learnt no values; fit gru, mlp or another with a value "
+                "head on a log that holds them (see llmrec.simulator.values)."
+            )
+        logits_BKH, real_BK = self._logits(states, items_BK)
+        return np.where(real_BK, scale.value(logits_BKH[..., VALUE]), np.nan)
+
+    def _logits(self, states: Sequence[State], items_BK: IntArray) -> tuple[FloatArray, BoolArray]:
+        items_BK = check_items(states, items_BK, self.space.n_items)
+        users = encoded(self.net, self.space, states)
+        row_M = np.repeat(np.arange(items_BK.shape[0]), items_BK.shape[1])
+        logits_MH = pair_logits(self.net, users, row_M, items_BK.clip(min=0).ravel())
+        return logits_MH.reshape(*items_BK.shape, logits_MH.shape[1]), items_BK >= 0
 
     @torch.no_grad()
     def predict_all(self, states: Sequence[State]) -> Prediction:
         """Probabilities of every item of the catalogue, shape (B, N)."""
-        users = UserTensors.of(self.space.encode(states), self.space)
+        users = encoded(self.net, self.space, states)
         parts = [np.zeros((0, self.space.n_items, 2))]
         for low in range(0, len(states), _CHUNK):
             rows = torch.arange(low, min(low + _CHUNK, len(states)))
-            parts.append(self.net.grid(self.net.users(users.rows(rows))).double().numpy())
+            parts.append(self.net.grid(self.net.users(users.rows(rows)))[..., :2].double().numpy())
         return self._calibrated(np.concatenate(parts))
+
+    def initial_state(self, states: Sequence[State]) -> LiveState:
+        """What "gru" and "lstm" carry of each user, for `step` and `predict_from`; `ConfigError` for others."""
+        return started(self._recurrent(), encoded(self.net, self.space, states))
+
+    def step(self, state: LiveState, items: IntArray, feedback: IntArray) -> LiveState:
+        """The state after users saw items, as if the events had been appended to their sessions.
+
+        Args:
+            state: Of B users.
+            items: Item indices, (B,) or in order of the slate (B, K); -1 is no event.
+            feedback: Codes of `llmrec.simulator.sequence.CODES`, same shape; 0 is no event.
+        """
+        return advanced(self._recurrent(), state, items, feedback)
+
+    def predict_from(self, state: LiveState, items_BK: IntArray) -> Prediction:
+        """`predict`, from the carried state: equal up to rounding, without reading a history."""
+        prediction = self._calibrated(live_logits(self._recurrent(), state, items_BK))
+        real_BK = np.asarray(items_BK) >= 0
+        return Prediction(prediction.click_BK * real_BK, prediction.conversion_BK * real_BK)
+
+    def _recurrent(self) -> RecurrentNet:
+        if not isinstance(self.net, RecurrentNet):
+            raise ConfigError(f"A {self.architecture!r} model cannot be fed event by event; fit gru or lstm.")
+        return self.net
 
     def _calibrated(self, logits_BK2: FloatArray) -> Prediction:
         click, conversion = self.calibrators
@@ -112,6 +173,8 @@ class BehaviourModel:
         tensors = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()} | arrays
         for head, calibrator in zip(("click", "conversion"), self.calibrators, strict=True):
             tensors[f"calibration.{head}"] = calibrator.array()
+        if self.scale is not None:
+            tensors["value.scale"] = self.scale.array()
         with new_folder(folder) as work:
             save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, work / "behaviour.safetensors")
             facts = {"kind": "behaviour", "architecture": self.architecture, "features": values, "facts": self.facts}
@@ -140,7 +203,8 @@ def load_behaviour(folder: Path, items: Sequence[Item] | Catalogued) -> Behaviou
         raise
     except Exception as error:  # safetensors and torch raise many kinds for a broken file
         raise RunError(f"{path} cannot be read as a behaviour model ({error}); fit it anew.") from None
-    return BehaviourModel(facts["architecture"], space, net, (click, conversion), facts["facts"])
+    scale = ValueScale(*tensors["value.scale"].tolist()) if "value.scale" in tensors else None
+    return BehaviourModel(facts["architecture"], space, net, (click, conversion), facts["facts"], scale)
 
 
 def fit_behaviour(
@@ -151,59 +215,39 @@ def fit_behaviour(
     seed: int,
     settings: SimulatorSettings,
     valid: Impressions | None = None,
+    examination_K: FloatArray | None = None,
 ) -> BehaviourModel:
     """Fits and calibrates a behaviour model.
 
     Args:
         dataset: A `Dataset` (its items and the proxy sentence of its manifest are used), or a sequence of items.
-        impressions: The log to fit.
+        impressions: The log to fit; columns `value_M`, `propensity_M` and `position_M` are used where they are.
         architecture: A name in `ARCHITECTURES`.
         seed: Run seed; initial weights, order and encoders have streams of their own.
-        settings: Epochs, batch size, learning rate.
+        settings: Epochs, batch size, learning rate, objective, correction.
         valid: Later impressions for early stopping and calibration; without them the latest tenth is held out.
+        examination_K: P(a place is looked at), if known, for the corrections by position.
 
     Raises:
         DataError: Impressions that nothing can be learnt from, or that are not what they should be.
-        ConfigError: Unknown architecture.
+        ConfigError: Unknown architecture, or settings that exclude each other.
     """
-    if architecture not in ARCHITECTURES:
-        raise ConfigError(f"Unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}.")
+    require_architecture(architecture)
     items = items_of(dataset)
-    log = read_log(impressions, len(items))
-    require_learnable(log, impressions.states, len(items))
-    states = list(impressions.states)
-    if valid is None:
-        late_M = latest(log, states, VALID_SHARE)
-        log, held_out = log.part(~late_M), log.part(late_M)
-        require_learnable(log, states, len(items))
-    else:
-        held_out = read_log(valid, len(items))
-        held_out = Log(held_out.row_M + len(states), held_out.item_M, held_out.click_M, held_out.conversion_M)
-        states += valid.states
+    log, held_out, states = two_parts(impressions, valid, len(items))
+    require_learnable(log, states, len(items))
     space = FeatureSpace.fit(
         items,
         states[: len(impressions.states)],
         np.bincount(log.item_M, minlength=len(items)).astype(np.float64),
         seed=stream_seed(seed, "simulator", "text"),
     )
-    users = UserTensors.of(space.encode(states), space)
-    net = _fresh_net(architecture, space, stream_seed(seed, "simulator", "weights"))
-    curve = fit_net(net, users, log, held_out, settings, seed)
-    logits_M2 = pair_logits(net, users, held_out.row_M, held_out.item_M)
-    clicked_M = held_out.click_M > 0
-    calibrators = (
-        fit_calibrator(logits_M2[:, 0], held_out.click_M),
-        fit_calibrator(logits_M2[clicked_M, 1], held_out.conversion_M[clicked_M]),
-    )
-    return BehaviourModel(
-        architecture, space, net, calibrators, _facts(dataset, log, states, curve, calibrators, seed)
-    )
-
-
-def _fresh_net(architecture: str, space: FeatureSpace, seed: int) -> Net:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ARCHITECTURES[architecture](space)
+    learner = Learner(architecture, space, settings, seed)
+    users = learner.encoded(states)
+    net, taught, curve = learner.learn(users, log, held_out, curve_K=examination_K)
+    found = calibrators(pair_logits(net, users, held_out.row_M, held_out.item_M), held_out, taught)
+    facts = _facts(dataset, log, states, curve, found, seed) | taught.facts(settings)
+    return BehaviourModel(architecture, space, net, found, facts, taught.scale if architecture in VALUED else None)
 
 
 def _facts(

@@ -54,21 +54,48 @@ class Isotonic:
 Calibrator = Platt | Isotonic
 
 
-def fit_platt(logit_M: FloatArray, label_M: FloatArray) -> Platt:
-    """Maximum likelihood with Platt's smoothed targets, so that it exists for one-sided labels too."""
+def fit_platt(
+    logit_M: FloatArray,
+    label_M: FloatArray,
+    weight_M: FloatArray | None = None,
+    *,
+    look_M: FloatArray | None = None,
+) -> Platt:
+    """Maximum likelihood with Platt's smoothed targets, so that it exists for one-sided labels too.
+
+    Args:
+        logit_M: Logits.
+        label_M: 0 or 1.
+        weight_M: Weights of mean 1, if any.
+        look_M: P(the place was looked at), if clicks were lost to places: the likelihood is that of look * p then,
+            without smoothing.
+    """
     positives = float(label_M.sum())
     negatives = len(label_M) - positives
     target_M = np.where(label_M > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         z = parameters[0] * logit_M + parameters[1]
-        value = -(target_M * log_expit(z) + (1 - target_M) * log_expit(-z)).sum()
-        error = expit(z) - target_M
-        return float(value), np.array([(error * logit_M).sum(), error.sum()])
+        if look_M is not None:
+            value_M, error = _looked(z, label_M, look_M)
+        else:
+            value_M = -(target_M * log_expit(z) + (1 - target_M) * log_expit(-z))
+            error = expit(z) - target_M
+        if weight_M is not None:
+            value_M, error = value_M * weight_M, error * weight_M
+        return float(value_M.sum()), np.array([(error * logit_M).sum(), error.sum()])
 
     # a slope at or below zero would turn the ranking of items round
     found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.01, None), (None, None)])
     return Platt(float(found.x[0]), float(found.x[1]))
+
+
+def _looked(z: FloatArray, label_M: FloatArray, look_M: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Minus the log-likelihood of clicks with P(click) = look * sigmoid(z), and its derivative in z."""
+    p = expit(z)
+    missed = np.maximum(1 - look_M * p, 1e-12)
+    value = -(label_M * (np.log(look_M) + log_expit(z)) + (1 - label_M) * np.log(missed))
+    return value, -label_M * (1 - p) + (1 - label_M) * look_M * p * (1 - p) / missed
 
 
 def fit_isotonic(logit_M: FloatArray, label_M: FloatArray) -> Isotonic:
@@ -80,11 +107,13 @@ def fit_isotonic(logit_M: FloatArray, label_M: FloatArray) -> Isotonic:
     return Isotonic(np.bincount(block_M, logit_M[order]) / count_J, np.bincount(block_M, label_M[order]) / count_J)
 
 
-def fit_calibrator(logit_M: FloatArray, label_M: FloatArray) -> Calibrator:
-    """Isotonic where both labels are many, Platt otherwise, the identity with no label at all."""
+def fit_calibrator(logit_M: FloatArray, label_M: FloatArray, weight_M: FloatArray | None = None) -> Calibrator:
+    """Isotonic where both labels are many, Platt otherwise (and with weights), the identity with no label at all."""
     positives = int(label_M.sum())
     if len(label_M) == 0:
         return Platt()
+    if weight_M is not None:
+        return fit_platt(logit_M, label_M, weight_M)
     fit = fit_isotonic if min(positives, len(label_M) - positives) >= ISOTONIC_FROM else fit_platt
     return fit(logit_M, label_M)
 

@@ -25,22 +25,29 @@ LIKENESS_SCALE, BIAS_SCALE = 5.0, 3.0  # let a few weights travel far at the lea
 
 @dataclass(frozen=True)
 class UserTensors:
-    """`UserArrays` as tensors, items as places among the known ones."""
+    """`UserArrays` as tensors, items as places among the known ones; histories as item indices and feedback codes."""
 
     dense_SF: Tensor
     known_SH: Tensor
     weight_SHC: Tensor
+    item_SL: Tensor | None = None
+    code_SL: Tensor | None = None
 
     @classmethod
     def of(cls, users: UserArrays, space: FeatureSpace) -> UserTensors:
         """Tensors of `users`; padding and items that came after fitting share the last place."""
         known_N1 = torch.cat([torch.from_numpy(space.known_N), torch.tensor([len(space.known)])])
         known_SH = known_N1[torch.from_numpy(users.item_SH)]
-        return cls(torch.from_numpy(users.dense_SF), known_SH, torch.from_numpy(users.weight_SHC))
+        past = users.histories
+        sequence = () if past is None else (torch.from_numpy(past.item_SL), torch.from_numpy(past.code_SL))
+        return cls(torch.from_numpy(users.dense_SF), known_SH, torch.from_numpy(users.weight_SHC), *sequence)
 
     def rows(self, index: Tensor) -> UserTensors:
         """The states at `index`."""
-        return UserTensors(self.dense_SF[index], self.known_SH[index], self.weight_SHC[index])
+        bags = (self.dense_SF[index], self.known_SH[index], self.weight_SHC[index])
+        if self.item_SL is None or self.code_SL is None:
+            return UserTensors(*bags)
+        return UserTensors(*bags, self.item_SL[index], self.code_SL[index])
 
 
 class HistoryBag(nn.Module):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from llmrec.errors import DataError
+from llmrec.simulator.sequence import Histories
 from llmrec.simulator.text_space import TextSpace
 from llmrec.types import FloatArray, IntArray, Interaction, Item, State
 
@@ -33,19 +34,17 @@ WORDS = 128
 class UserArrays:
     """S encoded states: dense rows (S, F) and the last H interactions as items (S, H) and weights (S, H, C).
 
-    Padding is item N (one past the last) with weight 0; `C` runs over `CHANNELS`.
+    Padding is item N (one past the last) with weight 0; `C` runs over `CHANNELS`. `histories` are the events in
+    their order, for the networks that read them so.
     """
 
     dense_SF: FloatArray
     item_SH: IntArray
     weight_SHC: FloatArray
+    histories: Histories | None = None
 
     def __len__(self) -> int:
         return len(self.dense_SF)
-
-    def rows(self, index: Any) -> UserArrays:
-        """The states at `index`."""
-        return UserArrays(self.dense_SF[index], self.item_SH[index], self.weight_SHC[index])
 
 
 class FeatureSpace:
@@ -155,8 +154,14 @@ class FeatureSpace:
         missing = np.array([item.price is None for item in items])
         return np.stack([np.where(missing, 0.0, scaled), missing], axis=1).astype(np.float32)
 
-    def encode(self, states: Sequence[State]) -> UserArrays:
-        """Encodes `states`; unknown items of a history are an error that names the user."""
+    def encode(self, states: Sequence[State], *, histories: bool = False, window: int | None = None) -> UserArrays:
+        """Encodes `states`; unknown items of a history are an error that names the user.
+
+        Args:
+            states: The states.
+            histories: Also keep the events in their order.
+            window: How many of the latest events those hold; None keeps all.
+        """
         item_SH, weight_SHC = self._bags(states)
         words = [_profile_words(state) for state in states]
         blocks = [self.profile_text.encode(words), unit(self.item_text.encode(words)[:, :TEXT])]
@@ -169,7 +174,10 @@ class FeatureSpace:
         blocks.append(np.log1p(weight_SC))
         blocks.append(np.array([not word for word in words], dtype=np.float32)[:, None])
         dense_SF = np.concatenate(blocks, axis=1).astype(np.float32)
-        return UserArrays(dense_SF, item_SH, weight_SHC / (1 + weight_SC[:, None, :]))
+        past = Histories.of(states, self.n_items, self.numbers["value_mean"], window) if histories else None
+        if past is not None and window is not None:
+            past = past.last(window)
+        return UserArrays(dense_SF, item_SH, weight_SHC / (1 + weight_SC[:, None, :]), past)
 
     def _bag_matrix(self, item_SH: IntArray, weight_SH: FloatArray) -> csr_matrix:
         row_S1, column_SH = np.nonzero(weight_SH)

@@ -15,7 +15,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llmrec.config import SimulatorSettings
@@ -24,11 +23,12 @@ from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.factorised import UserTensors
 from llmrec.simulator.log import Log
+from llmrec.simulator.networks.parts import VALUE
+from llmrec.simulator.objectives import Labels, Objective
 from llmrec.types import FloatArray, IntArray
 
 PATIENCE = 2
 AVERAGE = 0.99
-VALID_SHARE = 0.1
 
 
 class Net(Protocol):
@@ -60,12 +60,63 @@ def funnel_loss(logits_M2: Tensor, click_M: Tensor, conversion_M: Tensor) -> Ten
         click_M: 0 or 1.
         conversion_M: 0 or 1; 1 only where the click is 1.
     """
-    click_loss_M = binary_cross_entropy_with_logits(logits_M2[:, 0], click_M, reduction="none")
-    conversion_loss_M = binary_cross_entropy_with_logits(logits_M2[:, 1], conversion_M, reduction="none")
-    return (click_loss_M + click_M * conversion_loss_M).mean()
+    return Objective()(logits_M2, Labels(click_M, conversion_M))
 
 
-def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: SimulatorSettings, seed: int) -> FitCurve:
+@dataclass(frozen=True)
+class Imputation:
+    """A first model whose expectations stand for the outcomes of items that nobody picked (doubly robust).
+
+    The risk is that of the imputed outcomes over uniformly drawn items, plus the weighted difference of the logged
+    outcome's loss and the imputed outcome's loss over the log (Wang et al. 2019, "Doubly Robust Joint Learning").
+    """
+
+    net: Net
+    n_items: int
+
+    def risk(
+        self,
+        net: Net,
+        rows: UserTensors,
+        pairs: tuple[Tensor, Tensor],
+        labels: Labels,
+        objective: Objective,
+        stream: np.random.Generator,
+    ) -> Tensor:
+        """The doubly robust risk of `net` on a batch of `pairs` (state row, item)."""
+        row_M, item_M = pairs
+        drawn_M = torch.from_numpy(stream.integers(0, self.n_items, len(row_M)))
+        with torch.no_grad():
+            guess_SX = self.net.users(rows)
+            drawn = self._labels(self.net.pairs(guess_SX, row_M, drawn_M), None)
+            logged = self._labels(self.net.pairs(guess_SX, row_M, item_M), labels.value_M)
+        user_SX = net.users(rows)
+        logits_MH = net.pairs(user_SX, row_M, item_M)
+        everywhere_M = objective.losses(net.pairs(user_SX, row_M, drawn_M), drawn)
+        residual_M = objective.losses(logits_MH, labels) - objective.losses(logits_MH, logged)
+        weight_M = 1.0 if labels.weight_M is None else labels.weight_M
+        return (everywhere_M + weight_M * residual_M).mean()
+
+    def _labels(self, logits_MH: Tensor, known_M: Tensor | None) -> Labels:
+        """Expected outcomes, the conversion given a click; values are nan where the log knows none."""
+        value_M = logits_MH[:, VALUE] if logits_MH.shape[1] > VALUE else None
+        if value_M is not None and known_M is not None:
+            value_M = torch.where(torch.isfinite(known_M), value_M, torch.nan)
+        return Labels(torch.sigmoid(logits_MH[:, 0]), torch.sigmoid(logits_MH[:, 1]), value_M=value_M)
+
+
+def fit_net(
+    net: Net,
+    users: UserTensors,
+    train: Log,
+    valid: Log,
+    settings: SimulatorSettings,
+    seed: int,
+    *,
+    objective: Objective | None = None,
+    labels: tuple[Labels, Labels] | None = None,
+    imputation: Imputation | None = None,
+) -> FitCurve:
     """Trains `net` in place and leaves it at the epoch with the least held-out loss.
 
     Args:
@@ -75,9 +126,15 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
         valid: Later impressions, for early stopping.
         settings: Epochs, batch size (impressions) and learning rate (decays linearly to a tenth).
         seed: Seed of the order of the batches.
+        objective: The loss; by default `funnel_loss`.
+        labels: Labels of both logs with weights, values and places; by default clicks and conversions alone.
+        imputation: Makes the loss doubly robust.
     """
-    optimiser = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate, weight_decay=1e-3)
-    batches = _Batches(train, settings.batch_size)
+    objective = objective or Objective()
+    known, held_out = labels or (plain_labels(train), plain_labels(valid))
+    own = [] if objective.examination is None else [p for p in objective.examination.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW([*net.parameters(), *own], lr=settings.learning_rate, weight_decay=1e-3)
+    batches = _Batches(train, known, settings.batch_size)
     total = settings.epochs * batches.count
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, total_iters=total)
     average = AveragedModel(cast(torch.nn.Module, net), multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))  # type: ignore[no-untyped-call]
@@ -87,10 +144,14 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
     with Bar("Behaviour model", total) as bar:
         for epoch in range(settings.epochs):
             losses = []
+            draws = numpy_stream(seed, "simulator", "imputation", epoch)
             for rows_S, row_M, at_M in batches.shuffled(numpy_stream(seed, "simulator", "batches", epoch)):
                 optimiser.zero_grad(set_to_none=True)
-                logits_M2 = net.pairs(net.users(users.rows(rows_S)), row_M, batches.item_M[at_M])
-                data_loss = funnel_loss(logits_M2, batches.click_M[at_M], batches.conversion_M[at_M])
+                rows, item_M, seen = users.rows(rows_S), batches.item_M[at_M], batches.labels.at(at_M)
+                if imputation is None:
+                    data_loss = objective(net.pairs(net.users(rows), row_M, item_M), seen)
+                else:
+                    data_loss = imputation.risk(net, rows, (row_M, item_M), seen, objective, draws)
                 (data_loss + net.penalty() / len(train)).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
@@ -98,7 +159,7 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
                 losses.append(data_loss.item())
                 bar.advance(note=f"loss {losses[-1]:.4f}")
             train_curve.append(float(np.mean(losses)))
-            valid_curve.append(held_out_loss(mean_net, users, valid))
+            valid_curve.append(held_out_loss(mean_net, users, valid, objective, held_out))
             if not np.isfinite(valid_curve[-1]):
                 raise DataError("The behaviour model's loss is not finite; lower simulator.learning_rate.")
             if valid_curve[-1] < best:
@@ -108,6 +169,11 @@ def fit_net(net: Net, users: UserTensors, train: Log, valid: Log, settings: Simu
                 break
     net.load_state_dict(state)
     return FitCurve(tuple(train_curve), tuple(valid_curve), kept)
+
+
+def plain_labels(log: Log) -> Labels:
+    """Clicks and conversions of a log, as float64."""
+    return Labels(torch.from_numpy(log.click_M), torch.from_numpy(log.conversion_M))
 
 
 @torch.no_grad()
@@ -121,21 +187,20 @@ def pair_logits(net: Net, users: UserTensors, row_M: IntArray, item_M: IntArray,
     return torch.cat(parts).double().numpy() if parts else np.zeros((0, 2))
 
 
-def held_out_loss(net: Net, users: UserTensors, log: Log) -> float:
+@torch.no_grad()
+def held_out_loss(net: Net, users: UserTensors, log: Log, objective: Objective, labels: Labels) -> float:
     """The loss on `log`."""
-    logits_M2 = torch.from_numpy(pair_logits(net, users, log.row_M, log.item_M))
-    return float(funnel_loss(logits_M2, torch.from_numpy(log.click_M), torch.from_numpy(log.conversion_M)))
+    return float(objective(torch.from_numpy(pair_logits(net, users, log.row_M, log.item_M)), labels))
 
 
 class _Batches:
     """Batches of whole states with all their impressions, so that each state is encoded once an epoch."""
 
-    def __init__(self, log: Log, size: int) -> None:
+    def __init__(self, log: Log, labels: Labels, size: int) -> None:
         order = np.argsort(log.row_M, kind="stable")
         self.rows_S, self.start_S, self.count_S = np.unique(log.row_M[order], return_index=True, return_counts=True)
         self.item_M = torch.from_numpy(log.item_M[order])
-        self.click_M = torch.from_numpy(log.click_M[order]).float()
-        self.conversion_M = torch.from_numpy(log.conversion_M[order]).float()
+        self.labels = labels.at(torch.from_numpy(order)).single()
         self.states = max(1, round(size / float(self.count_S.mean())))
         self.count = -(-len(self.rows_S) // self.states)
 

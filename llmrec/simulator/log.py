@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +12,14 @@ import numpy as np
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
 from llmrec.types import BoolArray, FloatArray, IntArray, State
+
+VALID_SHARE = 0.1
+OPTIONAL: dict[str, tuple[Callable[[FloatArray], BoolArray], str]] = {
+    "value_M": (np.isfinite, "a finite number, or nan where none is known"),
+    "propensity_M": (lambda p: (p > 0) & (p <= 1), "above 0 and at most 1, or nan where it is unknown"),
+    "position_M": (lambda k: (k >= 0) & (k == np.floor(k)), "a whole number from 0 up, or nan where it is unknown"),
+}
+"""Columns that a log may have beside those of `Impressions`."""
 
 
 class Impressions(Protocol):
@@ -30,19 +39,31 @@ class Impressions(Protocol):
 
 @dataclass(frozen=True)
 class Log:
-    """Checked impressions: state row, item index, click and conversion (0.0 or 1.0), each of shape (M,)."""
+    """Checked impressions: state row, item index, click and conversion (0.0 or 1.0), each of shape (M,).
+
+    Where they are logged also the value (a rating, an amount, seconds watched), the propensity and the position
+    (from 0); nan where one is unknown.
+    """
 
     row_M: IntArray
     item_M: IntArray
     click_M: FloatArray
     conversion_M: FloatArray
+    value_M: FloatArray | None = None
+    propensity_M: FloatArray | None = None
+    position_M: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.row_M)
 
     def part(self, keep_M: BoolArray | IntArray) -> Log:
         """The impressions at `keep_M`."""
-        return Log(self.row_M[keep_M], self.item_M[keep_M], self.click_M[keep_M], self.conversion_M[keep_M])
+        columns = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Log(*(None if column is None else column[keep_M] for column in columns))  # type: ignore[arg-type]
+
+    def later(self, states: int) -> Log:
+        """The same impressions of states that stand `states` rows further down."""
+        return dataclasses.replace(self, row_M=self.row_M + states)
 
 
 def read_log(impressions: Impressions, n_items: int) -> Log:
@@ -67,7 +88,31 @@ def read_log(impressions: Impressions, n_items: int) -> Log:
         row = int(np.argmax(columns["conversion_M"] > columns["click_M"]))
         raise DataError(f"Impression {row} converts without a click; a conversion counts only where a click is.")
     row_M, item_M, click_M, conversion_M = columns.values()
-    return Log(row_M.astype(np.int64), item_M.astype(np.int64), click_M.astype(float), conversion_M.astype(float))
+    return Log(
+        row_M.astype(np.int64),
+        item_M.astype(np.int64),
+        click_M.astype(float),
+        conversion_M.astype(float),
+        *(_optional(impressions, name, length) for name in OPTIONAL),
+    )
+
+
+def _optional(impressions: Impressions, name: str, length: int) -> FloatArray | None:
+    """A column that a log may lack, nan where a row does; None where no row has it."""
+    given = getattr(impressions, name, None)
+    if given is None:
+        return None
+    values = np.asarray(given, dtype=np.float64)
+    if len(values) != length:
+        raise DataError(f"Impressions hold {length} state rows but {len(values)} values of {name}; align them.")
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    bad = np.isinf(values) | (known & ~OPTIONAL[name][0](values))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise DataError(f"Impression {row} has {name} = {values[row]}; it must be {OPTIONAL[name][1]}.")
+    return values
 
 
 def require_learnable(log: Log, states: Sequence[State], n_items: int) -> None:
@@ -105,6 +150,23 @@ def latest(log: Log, states: Sequence[State], share: float) -> BoolArray:
     return np.asarray(late_M)
 
 
+def two_parts(impressions: Impressions, valid: Impressions | None, n_items: int) -> tuple[Log, Log, list[State]]:
+    """What is fitted, what is held out, and the states that both point to.
+
+    Without `valid` the latest `VALID_SHARE` of the impressions is held out.
+
+    Raises:
+        DataError: Nothing can be learnt from all of it, or a row is not what it should be.
+    """
+    log, states = read_log(impressions, n_items), list(impressions.states)
+    require_learnable(log, states, n_items)
+    if valid is None:
+        late_M = latest(log, states, VALID_SHARE)
+        return log.part(~late_M), log.part(late_M), states
+    held_out = read_log(valid, n_items).later(len(states))
+    return log, held_out, states + list(valid.states)
+
+
 def user_share(user_ids: Collection[str], share: float, seed: int, *name: object) -> set[str]:
     """A random `share` of the users (at least one and not all), from the stream `name`."""
     ordered = sorted(set(user_ids))
@@ -124,8 +186,30 @@ def of_users(impressions: Impressions, users: Collection[str | None]) -> Subset:
     return Subset(
         [state for state, keep in zip(impressions.states, keep_S, strict=True) if keep],
         place_S[row_M[keep_M]],
-        *(np.asarray(getattr(impressions, name))[keep_M] for name in ("item_M", "click_M", "conversion_M")),
+        *_columns(impressions, keep_M),
     )
+
+
+def resampled_users(impressions: Impressions, seed: int, *name: object) -> Subset:
+    """A bootstrap of the users: each drawn with replacement, with all its impressions as often as it was drawn.
+
+    At least two users stay, so that what was learnable remains so.
+    """
+    user_S = np.array([str(state.user_id) for state in impressions.states])
+    users, place_S = np.unique(user_S, return_inverse=True)
+    stream = numpy_stream(seed, "simulator", "bootstrap", *name)
+    times_U = np.bincount(stream.integers(0, len(users), len(users)), minlength=len(users))
+    if (times_U > 0).sum() < min(2, len(users)):
+        times_U = np.ones_like(times_U)
+    row_M = np.asarray(impressions.state_row_M)
+    at_M = np.repeat(np.arange(len(row_M)), times_U[place_S[row_M]])
+    return Subset(list(impressions.states), row_M[at_M], *_columns(impressions, at_M))
+
+
+def _columns(impressions: Impressions, keep_M: BoolArray | IntArray) -> list[Any]:
+    columns = [np.asarray(getattr(impressions, name))[keep_M] for name in ("item_M", "click_M", "conversion_M")]
+    given = (getattr(impressions, name, None) for name in OPTIONAL)
+    return columns + [None if column is None else np.asarray(column)[keep_M] for column in given]
 
 
 @dataclass(frozen=True)
@@ -137,3 +221,6 @@ class Subset:
     item_M: IntArray
     click_M: Any
     conversion_M: Any
+    value_M: Any = None
+    propensity_M: Any = None
+    position_M: Any = None

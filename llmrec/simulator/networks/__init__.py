@@ -1,0 +1,1 @@
+"""Networks of the behaviour models that read features or the sequence of a history."""
