@@ -45,7 +45,8 @@ class InterestStates:
         vector = finite_matrix(vector_MD, "history vector")
         if vector.shape[1] != self.centre_KD.shape[1]:
             raise DataError(
-                f"History vectors have {vector.shape[1]} dimensions, but states {self.centre_KD.shape[1]}."
+                f"History vectors have {vector.shape[1]} dimensions, but interest states {self.centre_KD.shape[1]}; "
+                "embed both with one encoder."
             )
         distance_MK = (self.centre_KD**2).sum(axis=1) - 2 * vector @ self.centre_KD.T
         return np.asarray(distance_MK.argmin(axis=1), dtype=np.int64)
@@ -127,7 +128,8 @@ class LearnedTransition:
         require_states(state, self.states)
         if action.shape != (len(state), self.weight_KAK.shape[1]):
             raise DataError(
-                f"Actions of shape {action.shape} do not fit {len(state)} states and {self.weight_KAK.shape[1]}."
+                f"Actions of shape {action.shape} do not fit {len(state)} states; give one row a state and "
+                f"{self.weight_KAK.shape[1]} features."
             )
         score_BK = np.empty((len(state), self.states))
         for k in range(self.states):
