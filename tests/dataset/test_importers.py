@@ -469,3 +469,215 @@ def test_real_amazon_industrial():
     repeated = sum(e.target in e.state.seen() for e in test) / len(test)
     assert repeated == pytest.approx(0.028, abs=0.0005)
     assert split.train["time"].max() <= dataset.rows.filter(pl.col("split") == "test")["time"].min()
+
+
+ARMS = """\
+recency,history_segment,history,mens,womens,zip_code,newbie,channel,segment,visit,conversion,spend
+10,2) $100 - $200,142.44,1,0,Surburban,0,Phone,Womens E-Mail,1,1,29.99
+1,"7) $1,000 +",1329.08,1,1,Rural,1,Multichannel,No E-Mail,0,0,0
+7,1) $0 - $100,29.99,0,0,Urban,1,Web,Mens E-Mail,1,0,0
+"""
+
+
+def test_hillstrom_is_a_log_of_arms(tmp_path):
+    (tmp_path / "hillstrom.csv").write_text(ARMS)
+    dataset = import_dataset("hillstrom", tmp_path)
+    assert dataset.items["item_id"].to_list() == ["mens-email", "womens-email", "no-email"]
+    assert dataset.users["profile"].to_list() == [
+        "Last order 10 months ago. Spent $100 - $200 in a year. Buys men's goods. Lives in a suburban area. Orders by phone. Old customer.",
+        "Last order 1 month ago. Spent $1,000 + in a year. Buys men's goods and women's goods. Lives in a rural area. Orders by several channels. New customer.",
+        "Last order 7 months ago. Spent $0 - $100 in a year. Buys other goods. Lives in a urban area. Orders by web. New customer.",
+    ]
+    events = dataset.events.select("user_id", "item_id", "kind", "value", "position").rows()
+    assert events == [
+        ("1", "womens-email", "impression", None, 0),
+        ("1", "womens-email", "click", None, 0),
+        ("1", "womens-email", "conversion", 29.99, 0),
+        ("2", "no-email", "impression", None, 0),
+        ("3", "mens-email", "impression", None, 0),
+        ("3", "mens-email", "click", None, 0),
+    ]
+    assert set(dataset.events["propensity"]) == {1 / 3}
+    assert set(dataset.events["split"]) <= {"train", "valid", "test"}
+    assert dataset.events.group_by("user_id").agg(pl.col("split").n_unique())["split"].to_list() == [1, 1, 1]
+    assert import_dataset("hillstrom", tmp_path / "hillstrom.csv").manifest == dataset.manifest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Mens E-Mail", "Post", "line 4: segment is 'Post'"),
+        (",1,0,0\n", ",2,0,0\n", "line 4: visit is '2'"),
+        (",1,0,0\n", ",0,1,0\n", "line 4: a conversion without a visit"),
+        ("1,1,29.99", "1,1,dear", "line 2: spend is 'dear'"),
+        ("recency,", "months,", "lacks the column 'recency'"),
+        (ARMS[ARMS.index("\n") + 1 :], "", "holds no customer"),
+    ],
+)
+def test_hillstrom_broken_lines(tmp_path, old, new, message):
+    (tmp_path / "hillstrom.csv").write_text(ARMS.replace(old, new))
+    with pytest.raises(DataError, match=message):
+        import_dataset("hillstrom", tmp_path)
+
+
+PRODUCTS = """\
+product_id,manufacturer_id,department,brand,product_category,product_type,package_size
+11,2,GROCERY,National,FRZN ICE,ICE - CRUSHED,22 LB
+12,69,PASTRY,Private,BREAD,BREAD:ITALIAN,NA
+13,69,GROCERY,Private,BREAD,BREAD:ITALIAN,1   LB
+14,2,MISC,National,,,
+"""
+SALES = """\
+household_id,store_id,basket_id,product_id,quantity,sales_value,week,transaction_timestamp
+1,9,500,12,1,1.50,1,2017-01-28 19:06:53
+1,9,500,13,1,2.25,1,2017-01-28 19:06:53
+2,9,501,11,2,4,1,2017-01-29 00:00:00
+2,9,501,14,2,4,1,2017-01-29 00:00:00
+2,9,501,99,2,4,1,2017-01-29 00:00:00
+"""
+HOMES = """\
+household_id,age,income,home_ownership,marital_status,household_size,household_comp,kids_count
+1,65+,35-49K,Homeowner,Married,2,2 Adults No Kids,0
+"""
+
+
+def _journey(folder):
+    (folder / "products.csv").write_text(PRODUCTS)
+    (folder / "transactions_sample.csv").write_text(SALES)
+    (folder / "demographics.csv").write_text(HOMES)
+
+
+def test_complete_journey_products(tmp_path, capsys):
+    _journey(tmp_path)
+    dataset = import_dataset("complete-journey", tmp_path)
+    assert dataset.items.select("item_id", "title", "categories", "brand").rows() == [
+        ("11", "Ice - crushed, 22 lb", ["Grocery", "Frzn ice"], "National brand, maker 2"),
+        ("12", "Bread:italian", ["Pastry", "Bread"], "Private brand, maker 69"),
+        ("13", "Bread:italian, 1 lb", ["Grocery", "Bread"], "Private brand, maker 69"),
+        ("14", "Misc", ["Misc"], "National brand, maker 2"),
+    ]
+    assert dataset.events.select("user_id", "item_id", "kind", "value", "time", "session").rows()[:2] == [
+        ("1", "12", "conversion", 1.5, 1485630413, "500"),  # date -u -d '2017-01-28 19:06:53' +%s
+        ("1", "13", "conversion", 2.25, 1485630413, "500"),
+    ]
+    assert dataset.users.rows() == [
+        ("1", "A household of 2 adults no kids; aged 65+; income 35-49K; homeowner; married."),
+        ("2", ""),
+    ]
+    assert dataset.manifest.repeat == "allow"
+    assert "Left out 1 sales of products that are not in the products file" in capsys.readouterr().err
+
+
+def test_complete_journey_product_types(tmp_path, capsys):
+    _journey(tmp_path)
+    dataset = import_dataset("complete-journey", tmp_path, level="type")
+    assert dataset.items.select("item_id", "title", "categories").rows() == [
+        ("BREAD:ITALIAN", "Bread:italian", ["Pastry", "Bread", "Grocery"]),
+        ("ICE - CRUSHED", "Ice - crushed", ["Grocery", "Frzn ice"]),
+    ]
+    assert dataset.events.select("user_id", "item_id", "value").rows() == [
+        ("1", "BREAD:ITALIAN", 3.75),
+        ("2", "ICE - CRUSHED", 4.0),
+    ]
+    assert "Left out 1 lines of products without a type" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("transactions_sample.csv", "1.50", "cheap", "line 2: sales_value is 'cheap'"),
+        (
+            "transactions_sample.csv",
+            "2017-01-28 19:06:53\n1",
+            "yesterday\n1",
+            "line 2: transaction_timestamp is 'yest",
+        ),
+        ("transactions_sample.csv", "sales_value", "paid", "lacks the column 'sales_value'"),
+        ("products.csv", "department", "dept", "lacks the column 'department'"),
+        ("products.csv", PRODUCTS[PRODUCTS.index("\n") + 1 :], "", "no sale of a product of the products file"),
+    ],
+)
+def test_complete_journey_broken_files(tmp_path, file, old, new, message):
+    _journey(tmp_path)
+    (tmp_path / file).write_text((tmp_path / file).read_text().replace(old, new))
+    with pytest.raises(DataError, match=message):
+        import_dataset("complete-journey", tmp_path)
+    with pytest.raises(DataError, match="is a file; give the folder"):
+        import_dataset("complete-journey", tmp_path / file)
+
+
+def _coat(folder):
+    (folder / "train.ascii").write_text("0 5 0\n3 0 0\n")
+    (folder / "test.ascii").write_text("1 0 0\n0 4 2\n")
+    features = folder / "user_item_features"
+    features.mkdir()
+    (features / "user_features_map.txt").write_text("gender:men\ngender:women\nage:20-30\nfashioninterest:very")
+    (features / "user_features.ascii").write_text("0 1 1 1\n1 0 0 0\n")
+    (features / "item_features_map.txt").write_text("gender:women\njackettype:rain\ncolor:red\nonfrontpage:yes\n")
+    (features / "item_features.ascii").write_text("1 1 1 1\n1 0 1 0\n1 1 0 0\n")
+
+
+def test_coat_ratings_keep_their_part(tmp_path):
+    _coat(tmp_path)
+    (tmp_path / "propensities.ascii").write_text("0.1 0.2 0.3\n0.4 0.5 0.6\n")
+    dataset = import_dataset("coat", tmp_path)
+    assert dataset.events.select("user_id", "item_id", "value", "time", "split").rows() == [
+        ("u0", "c1", 5.0, 0, "train"),
+        ("u1", "c0", 3.0, 0, "train"),
+        ("u0", "c0", 1.0, 1, "test"),
+        ("u1", "c1", 4.0, 1, "test"),
+        ("u1", "c2", 2.0, 1, "test"),
+    ]
+    assert dataset.events["propensity"].to_list() == pytest.approx([0.2, 0.4, 1 / 3, 2 / 3, 2 / 3])
+    assert dataset.items["title"].to_list()[0] == "Red rain coat for women (no. 0)"
+    assert dataset.items["categories"].to_list()[1] == ["women", "other", "red"]
+    assert dataset.users["profile"][0] == "A woman aged 20-30; lives in a unknown place; very interested in fashion."
+    assert import_dataset("coat", tmp_path, propensities=False).events["propensity"].null_count() == 5
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("train.ascii", "0 5 0\n3 0\n", r"train\.ascii, line 2 must hold 3 numbers from 0 to 5"),
+        ("train.ascii", "0 6 0\n3 0 0\n", r"train\.ascii, line 1 must hold"),
+        ("train.ascii", "0 x 0\n", "line 1: a value is 'x'"),
+        ("test.ascii", "1 0 0\n", r"shape \(1, 3\) where \(2, 3\) is expected"),
+        ("user_item_features/item_features_map.txt", "gender women\n", "line 1 is not feature:value"),
+        ("user_item_features/user_features.ascii", "1 0 0 0\n", "describes 1 users where the ratings have 2"),
+        ("user_item_features/item_features_map.txt", "a:b\n", "has 4 columns for 1 feature names"),
+    ],
+)
+def test_coat_broken_files(tmp_path, file, text, message):
+    _coat(tmp_path)
+    (tmp_path / file).write_text(text)
+    with pytest.raises(DataError, match=message):
+        import_dataset("coat", tmp_path)
+
+
+def test_real_hillstrom():
+    dataset = import_dataset("hillstrom", real_data("hillstrom"))
+    assert dataset.manifest.counts["impression"] == dataset.users.height == 64_000
+    rates = dict.fromkeys(dataset.items["item_id"])
+    for arm in rates:
+        kinds = dict(dataset.events.filter(pl.col("item_id") == arm)["kind"].value_counts().iter_rows())
+        rates[arm] = (100 * kinds["click"] / kinds["impression"], 100 * kinds["conversion"] / kinds["impression"])
+    assert rates["mens-email"] == pytest.approx((18.3, 1.25), abs=0.05)
+    assert rates["womens-email"] == pytest.approx((15.1, 0.88), abs=0.05)
+    assert rates["no-email"] == pytest.approx((10.6, 0.57), abs=0.05)
+    shares = dataset.events.filter(pl.col("kind") == "impression")["split"].value_counts(normalize=True)
+    assert dict(shares.iter_rows())["test"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_real_complete_journey():
+    source = real_data("complete-journey")
+    products = import_dataset("complete-journey", source)
+    # of 75,000 sales of 20,902 products by 2,377 households, 222 are of 5 products that the products file lacks
+    assert (products.events.height, products.n_items, products.users.height) == (74_778, 20_897, 2_374)
+    assert import_dataset("complete-journey", source, level="type").n_items == 1_707
+
+
+def test_real_coat():
+    dataset = import_dataset("coat", real_data("coat"))
+    assert (dataset.users.height, dataset.n_items) == (290, 300)
+    assert dict(dataset.events["split"].value_counts().iter_rows()) == {"train": 6_960, "test": 4_640}
+    assert make_split(dataset, "given").train["propensity"].null_count() == 0

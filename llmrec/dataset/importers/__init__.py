@@ -7,18 +7,34 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.dataset.importers.amazon import import_amazon
+from llmrec.dataset.importers.coat import import_coat
+from llmrec.dataset.importers.complete_journey import import_complete_journey
+from llmrec.dataset.importers.hillstrom import import_hillstrom
 from llmrec.dataset.importers.minionerec import import_minionerec
 from llmrec.dataset.importers.movielens import import_movielens
 from llmrec.dataset.importers.table import import_table
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
 
-__all__ = ["IMPORTERS", "import_amazon", "import_dataset", "import_minionerec", "import_movielens", "import_table"]
+__all__ = [
+    "IMPORTERS",
+    "import_amazon",
+    "import_coat",
+    "import_complete_journey",
+    "import_dataset",
+    "import_hillstrom",
+    "import_minionerec",
+    "import_movielens",
+    "import_table",
+]
 
 IMPORTERS: dict[str, Callable[..., Dataset]] = {
     "movielens": import_movielens,
     "amazon": import_amazon,
     "amazon-minionerec": import_minionerec,
+    "complete-journey": import_complete_journey,
+    "hillstrom": import_hillstrom,
+    "coat": import_coat,
     "table": import_table,
 }
 

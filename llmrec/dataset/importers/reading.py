@@ -104,9 +104,11 @@ def read_fields(path: Path, separator: str, width: int, encoding: str = "utf-8")
         yield number, fields
 
 
-def read_csv_rows(path: Path, separator: str = ",") -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv_rows(
+    path: Path, separator: str = ",", *, description: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Streams (line number, row) of a quoted CSV file with a header; every row must have the header's fields."""
-    lines = (line for _, line in read_lines(path))
+    lines = (line for _, line in read_lines(path, description=description))
     reader = csv.reader((line + "\n" for line in lines), delimiter=separator)
     try:
         header = next(reader, None)
