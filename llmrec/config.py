@@ -24,8 +24,8 @@ from llmrec.errors import ConfigError
 class DataConfig:
     """Which data set and how it is split.
 
-    `dataset`: world (generated), an importer's name (movielens, amazon, amazon-minionerec, table) with `source` as
-    its folder or file, or folder (`source` is a data set saved by llmrec).
+    `dataset`: world (generated), an importer's name (movielens, amazon, amazon-minionerec, complete-journey,
+    hillstrom, coat, table) with `source` as its folder or file, or folder (`source` is a data set saved by llmrec).
     """
 
     dataset: str = "world"

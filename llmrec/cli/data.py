@@ -74,7 +74,9 @@ def clean_command(
 
 @data_app.command("import")
 def import_command(
-    kind: Annotated[str, typer.Argument(help="movielens, amazon, amazon-minionerec or table.")],
+    kind: Annotated[
+        str, typer.Argument(help="movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat or table.")
+    ],
     source: Annotated[Path, typer.Argument(help="The folder or file to read; for tables the file of events.")],
     out: Out,
     items: Annotated[Path | None, typer.Option(help="The file of items (table).")] = None,

@@ -48,7 +48,10 @@ def demo(
 def run(
     out: Out,
     dataset: Annotated[
-        str | None, typer.Option(help="world, movielens, amazon, amazon-minionerec, table or folder.")
+        str | None,
+        typer.Option(
+            help="world, movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, table or folder."
+        ),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="The data set's folder or file.")] = None,
     model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
