@@ -40,9 +40,7 @@ def user_keys(seed: int, user_ids: Sequence[str | None]) -> npt.NDArray[np.uint6
     return np.array([key_of[user] for user in user_ids], dtype=np.uint64)
 
 
-def keyed_uniforms(
-    key_B: npt.NDArray[np.uint64], turn: npt.ArrayLike, places: int, draws: int = DRAWS
-) -> FloatArray:
+def keyed_uniforms(key_B: npt.NDArray[np.uint64], turn: npt.ArrayLike, places: int, draws: int = DRAWS) -> FloatArray:
     """Uniforms in [0, 1) that depend on (key, turn, place, draw) alone: shape (B, K, draws)."""
     turn_B = np.broadcast_to(np.asarray(turn, dtype=np.uint64), key_B.shape)
     with np.errstate(over="ignore"):

@@ -47,7 +47,7 @@ class Turned:
 
     Attributes:
         items_NK: What was shown: the action with repeats replaced by -1.
-        click_NK: Clicks; `conversion_NK` conversions.
+        click_NK: Clicks; `conversion_NK` conversions; `count_N2` how many of both.
         gone_N: The user left for good with this turn.
         days_N: Days that the user stayed away after this turn before coming back.
     """
@@ -55,6 +55,7 @@ class Turned:
     items_NK: IntArray
     click_NK: BoolArray
     conversion_NK: BoolArray
+    count_N2: npt.NDArray[np.int32]
     gone_N: BoolArray
     days_N: Float32Array
 
@@ -157,6 +158,7 @@ class Engine:
             np.empty(shape, dtype=np.int64),
             np.zeros(shape, dtype=np.bool_),
             np.zeros(shape, dtype=np.bool_),
+            np.zeros((self.count, 2), dtype=np.int32),
             np.zeros(self.count, dtype=np.bool_),
             np.zeros(self.count, dtype=np.float32),
         )
@@ -198,7 +200,7 @@ class Engine:
         fate_B2 = keyed_uniforms(key_B ^ _TURN_SALT, turn_B, 1, DRAWS)[:, 0]
         outcome = self.dynamics.step(people, items_BK, clicked_BK, bought_BK, fate_B2)
         self.population.observe(hidden, items_BK, clicked_BK, bought_BK)
-        self.record.turn(rows, items_BK, clicked_BK, bought_BK, time_B)
+        turned.count_N2[rows] = self.record.turn(rows, items_BK, clicked_BK, bought_BK, time_B)
         if not isinstance(rows, slice):
             self.people.put(rows, people)
             if hidden is not None:
@@ -260,15 +262,13 @@ class Engine:
 
 def without_repeats(items_BK: IntArray) -> IntArray:
     """The slates with every further place of an item set to -1."""
-    places = np.sort(items_BK, axis=1)
-    twice_B = ((places[:, 1:] == places[:, :-1]) & (places[:, 1:] >= 0)).any(axis=1)
-    if not twice_B.any():
+    items_KB = np.ascontiguousarray(items_BK.T.astype(np.int32))  # comparing whole places is fast, rows are not
+    again_KB = np.zeros(items_KB.shape, dtype=np.bool_)
+    for place in range(1, len(items_KB)):
+        np.logical_or.reduce(items_KB[:place] == items_KB[place], axis=0, out=again_KB[place])
+    if not again_KB.any():
         return items_BK
-    items_BK = items_BK.copy()
-    for place in range(1, items_BK.shape[1]):
-        earlier = (items_BK[:, :place] == items_BK[:, place, None]).any(axis=1)
-        items_BK[earlier, place] = -1
-    return items_BK
+    return np.where(again_KB.T, -1, items_BK)
 
 
 def _check(settings: EnvironmentSettings, count: int, items: int, offset: int) -> None:
@@ -293,8 +293,7 @@ def total_reward(
     Without `terms` it is click * clicks + conversion * conversions; with them `states` are there to be asked for.
     """
     if terms is None:
-        clicks_N = np.count_nonzero(turned.click_NK, axis=1).astype(np.float64)
-        conversions_N = np.count_nonzero(turned.conversion_NK, axis=1).astype(np.float64)
+        clicks_N, conversions_N = turned.count_N2.astype(np.float64).T
         total = settings.click * clicks_N + settings.conversion * conversions_N
         return total, {"click": clicks_N, "conversion": conversions_N}
     feedback = Feedback(turned.click_NK.astype(np.float64), turned.conversion_NK.astype(np.float64))

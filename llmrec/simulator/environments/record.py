@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from llmrec.config import EnvironmentSettings
 from llmrec.errors import RequestError
@@ -57,23 +58,45 @@ class Record:
 
     def turn(
         self, rows: slice | IntArray, items_BK: IntArray, click_BK: Any, conversion_BK: Any, time_B: IntArray
-    ) -> None:
-        """One turn of the users at `rows`, all of whom play."""
-        decay, feature_NF = np.float32(self.settings.decay), self.population.feature_NF
-        clicked_BF, all_BF = _sums(feature_NF, items_BK, click_BK)
-        count_B = np.count_nonzero(click_BK, axis=1)
-        passed_B = np.count_nonzero(items_BK >= 0, axis=1) - count_B
-        self.clicked_BF[rows] = decay * self.clicked_BF[rows] + clicked_BF
-        self.passed_BF[rows] = decay * self.passed_BF[rows] + (all_BF - clicked_BF)
-        self.weight_B2[rows] = decay * self.weight_B2[rows] + np.stack([count_B, passed_B], axis=1)
-        self.count_B2[rows] += np.stack([count_B, np.count_nonzero(conversion_BK, axis=1)], axis=1).astype(np.int32)
+    ) -> npt.NDArray[np.int32]:
+        """One turn of the users at `rows`, all of whom play; returns their clicks and conversions, (B, 2)."""
+        decay, users, places = np.float32(self.settings.decay), len(items_BK), items_BK.shape[1]
+        flat_P = np.flatnonzero(click_BK)
+        count_B2 = np.empty((users, 2), dtype=np.int32)
+        count_B2[:, 0] = np.bincount(flat_P // places, minlength=users)
+        count_B2[:, 1] = np.bincount(np.flatnonzero(conversion_BK) // places, minlength=users)
+        empty_Q = np.flatnonzero(items_BK < 0)
+        shown_B = places - np.bincount(empty_Q // places, minlength=users)
+        clicked_BF = self._sums(items_BK.reshape(-1)[flat_P], count_B2[:, 0].astype(np.int64))
+        shown_BF = self._sums(np.delete(items_BK, empty_Q) if len(empty_Q) else items_BK.reshape(-1), shown_B)
+        shown_BF -= clicked_BF
+        _decayed(self.clicked_BF, rows, decay, clicked_BF)
+        _decayed(self.passed_BF, rows, decay, shown_BF)
+        passed_B = shown_B - count_B2[:, 0]
+        _decayed(self.weight_B2, rows, decay, np.stack([count_B2[:, 0], passed_B], axis=1).astype(np.float32))
+        self.count_B2[rows] += count_B2
         self.last_BK[rows], self.click_BK[rows], self.conversion_BK[rows] = items_BK, click_BK, conversion_BK
-        slot_B = self.turn_B[rows] % self.ring_BRK.shape[1]
-        row_B = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-        self.ring_BRK[row_B, slot_B] = items_BK
-        self.kind_BRK[row_B, slot_B] = click_BK.view(np.int8) + conversion_BK.view(np.int8)
-        self.time_BR[row_B, slot_B] = time_B
+        self._remember(rows, time_B)
         self.turn_B[rows] += 1
+        return count_B2
+
+    def _remember(self, rows: slice | IntArray, time_B: IntArray) -> None:
+        """Copies the last slates into the ring."""
+        size = self.time_BR.shape[1]
+        row_B = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        cell_B = row_B * size + self.turn_B[rows] % size
+        self.ring_BRK.reshape(-1, self.ring_BRK.shape[2])[cell_B] = self.last_BK[rows]
+        kind_BK = self.click_BK[rows].view(np.int8) + self.conversion_BK[rows].view(np.int8)
+        self.kind_BRK.reshape(-1, self.kind_BRK.shape[2])[cell_B] = kind_BK
+        self.time_BR.reshape(-1)[cell_B] = time_B
+
+    def _sums(self, item_P: IntArray, count_B: IntArray) -> Float32Array:
+        """Sums of the features of the first count_B[0] items, of the next count_B[1], and so on: (B, F)."""
+        start_B1 = np.zeros(len(count_B) + 1, dtype=np.int64)
+        np.cumsum(count_B, out=start_B1[1:])
+        ones_P = np.ones(len(item_P), dtype=np.float32)
+        chosen = sparse.csr_array((ones_P, item_P, start_B1), shape=(len(count_B), len(self.population.feature_NF)))
+        return np.asarray(chosen @ self.population.feature_NF)
 
     def observe(self, rows: slice, out: dict[str, npt.NDArray[Any]], user_B: IntArray) -> None:
         """Writes the numeric observations of the users at `rows` into the arrays of `out`."""
@@ -106,17 +129,10 @@ class Record:
         return State(known.user_id, known.profile, known.history, tuple(session), known.context, time)
 
 
-def _sums(feature_NF: Float32Array, items_BK: IntArray, click_BK: Any) -> tuple[Float32Array, Float32Array]:
-    """Sum of the features of the clicked and of all items of each slate, both (B, F)."""
-    shown_BKF = feature_NF.take(items_BK, axis=0, mode="clip")
-    if items_BK.size and items_BK.min() < 0:
-        shown_BKF[items_BK < 0] = 0
-    clicked_BF = np.zeros((len(items_BK), feature_NF.shape[1]), dtype=np.float32)
-    row_P, place_P = np.nonzero(click_BK)
-    if len(row_P):
-        first_P = np.flatnonzero(np.diff(row_P, prepend=-1))
-        clicked_BF[row_P[first_P]] = np.add.reduceat(shown_BKF[row_P, place_P], first_P, axis=0)
-    return clicked_BF, shown_BKF.sum(axis=1)
+def _decayed(sum_BX: Float32Array, rows: slice | IntArray, decay: np.float32, more_BX: Float32Array) -> None:
+    """sum = decay * sum + more, at `rows`."""
+    more_BX += decay * sum_BX[rows]
+    sum_BX[rows] = more_BX
 
 
 class LazyStates(Sequence[State]):
