@@ -151,9 +151,10 @@ class BestFirst:
         hidden = self.walker.hidden(edges.user_U, edges.node_U)
         own_E = edges.log_probs(hidden, self.head, self.index, 1.0).double()
         value_E, user_E = self.score_BW[chosen_BW][edges.state_E] + own_E, user_U[edges.state_E]
-        kept = self.index.is_allowed(edges.child_E, user_E, self.allowed)
         self.expansions_B = self.expansions_B + chosen_BW.sum(1)
         self.score_BW = self.score_BW.masked_fill(chosen_BW, -torch.inf)
+        open_E = edges.is_open(self.index, self.allowed)
+        kept = slice(None) if open_E is None else open_E
         self._add(user_E[kept], edges.child_E[kept], value_E[kept])
 
     def _add(self, user_E: Tensor, node_E: Tensor, value_E: Tensor) -> None:

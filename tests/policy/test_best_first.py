@@ -169,13 +169,27 @@ def test_a_state_does_not_depend_on_the_others():
         assert torch.equal(alone.expansions_B, together.expansions_B[rows])
 
 
-def test_a_filter_made_beforehand_and_the_mode_of_the_model():
+def test_filters_made_beforehand_prune_alike():
+    """Seen items, a dense filter and a retriever's candidates, as item indices that are left out."""
+    model, stock = tiny_model("qwen3"), torch.arange(N) % 3 != 0
+    candidates = torch.tensor([[1, 2, 3, 7, -1], [0, 4, 5, 8, 11], [9, 10, 1, 2, 6]])
+    for allowed, kept in (
+        (INDEX.exclusion(EXCLUDE), [set(range(N))] * 3),
+        (INDEX.allowed(EXCLUDE, dense=INDEX.item_filter(stock)), [set(torch.nonzero(stock).flatten().tolist())] * 3),
+        (INDEX.allowed(EXCLUDE, candidates_BC=candidates), [set(row) for row in candidates.tolist()]),
+    ):
+        found = best_first_search(model, IDS, MASK, 6, INDEX, exclude=allowed, batch=2)
+        for user, best in enumerate(brute(model, EXCLUDE)):
+            left = [i for i, _ in best if i in kept[user]][:6]
+            assert found.items_BK[user].tolist() == [*left, *[-1] * (6 - len(left))]
+
+
+def test_the_mode_of_the_model_stays_and_dropout_is_off():
     model = tiny_model("gpt2")
     model.train()
-    found = best_first_search(model, IDS, MASK, 4, INDEX, exclude=EXCLUDE)
-    again = best_first_search(model, IDS, MASK, 4, INDEX, exclude=INDEX.exclusion(EXCLUDE))
+    found = best_first_search(model, IDS, MASK, 4, INDEX)
     assert model.training
-    assert torch.equal(found.log_prob_BK, again.log_prob_BK)
+    assert torch.equal(found.log_prob_BK, best_first_search(model.eval(), IDS, MASK, 4, INDEX).log_prob_BK)
 
 
 def test_requests_at_the_edge():

@@ -169,6 +169,17 @@ def test_draws_depend_on_prompt_and_key_alone_and_shorter_ones_begin_longer_ones
         assert torch.allclose(short.threshold_B, together.perturbed_BK[:, k], atol=1e-9)
 
 
+def test_filters_made_beforehand_are_those_of_the_items_they_leave_out():
+    model, candidates = tiny_model("qwen3"), torch.tensor([[1, 2, 3, 7, 8]]).expand(3, -1)
+    others = torch.tensor([[i for i in range(N) if i not in (1, 2, 3, 7, 8)]]).expand(3, -1)
+    one, other = (
+        sample_without_replacement(model, IDS, MASK, 3, INDEX, keys_B=KEYS, exclude=left)
+        for left in (INDEX.allowed(candidates_BC=candidates), others)
+    )
+    assert torch.equal(one.items_BK, other.items_BK)
+    assert torch.allclose(one.weight_BK, other.weight_BK)
+
+
 def test_fewer_allowed_items_than_places_are_the_whole_distribution():
     model, left = tiny_model("qwen3"), torch.tensor([[3, 7, 9], [0, 1, 2], [4, 10, 11]])
     exclude = torch.stack([torch.tensor([i for i in range(N) if i not in row]) for row in left.tolist()])
