@@ -151,7 +151,7 @@ def test_links_are_refused(tmp_path):
 def test_recipes_are_complete():
     recipes = load_recipes()
     wanted = {f"movielens-{k}" for k in ("100k", "1m", "latest-small", "25m", "32m")}
-    assert set(recipes) == wanted | {"amazon-reviews-2018", "amazon-reviews-2023"}
+    assert set(recipes) == wanted | {"amazon-reviews-2018", "amazon-reviews-2023", "coat", "hillstrom"}
     for recipe in recipes.values():
         assert recipe.kind in IMPORTERS
         assert recipe.terms

@@ -40,8 +40,6 @@ def import_coat(source: Path, *, name: str = "coat", propensities: bool = True) 
     """
     if source.is_file():
         raise DataError(f"{source} is a file; give the folder that holds train.ascii and test.ascii.")
-    if not find_file(source, "train.ascii", "train.ascii.gz") and (source / "coat").is_dir():
-        source = source / "coat"  # as the archive unpacks
     train_UN = _matrix(need_file(source, "train.ascii", "train.ascii.gz"))
     test_UN = _matrix(need_file(source, "test.ascii", "test.ascii.gz"), train_UN.shape)
     users, coats = (_feature_words(source / _FEATURES, who) for who in ("user", "item"))
