@@ -16,7 +16,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RunError
 from llmrec.export import read_bundle
-from llmrec.pipeline import improve
+from llmrec.pipeline import finish, improve
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.naming import check_naming, name_items, naming_key, training_histories
@@ -92,6 +92,7 @@ def log_probs(policy):
 
 def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_path, monkeypatch):
     monkeypatch.setattr(improve, "promote", lambda scores: (scores[-1], "The last checkpoint was promoted."))
+    monkeypatch.setattr(finish, "write_report", lambda *_: None)  # its plots are tested elsewhere, and slow
     settings = config(model__name=str(foreign), sft__weights="lora")
     done = run_job(settings, tmp_path / "run")
     policy = ppo_policy(settings, data, done.sft, done.ppo.promoted)
