@@ -64,11 +64,11 @@ class Ensemble:
 
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
         """Mean prediction of the items `items_BK`."""
-        return _mean([member.predict(states, items_BK) for member in self.members])
+        return mean_prediction([member.predict(states, items_BK) for member in self.members])
 
     def predict_all(self, states: Sequence[State]) -> Prediction:
         """Mean prediction of every item, shape (B, N)."""
-        return _mean([member.predict_all(states) for member in self.members])
+        return mean_prediction([member.predict_all(states) for member in self.members])
 
     def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement:
         """Standard deviation over members (0 with one member)."""
@@ -85,7 +85,8 @@ class Ensemble:
             write_json(work / "ensemble.json", {"kind": "ensemble", "members": len(self.members)})
 
 
-def _mean(predictions: Sequence[Prediction]) -> Prediction:
+def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
+    """Mean P(click), and the conversion by which the product is the mean of the products."""
     click_BK = np.mean([p.click_BK for p in predictions], axis=0)
     joint_BK = np.mean([p.click_BK * p.conversion_BK for p in predictions], axis=0)
     conversion_BK = np.divide(joint_BK, click_BK, out=np.zeros_like(joint_BK), where=click_BK > 0)
