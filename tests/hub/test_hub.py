@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from tests.hub.hubserver import HubServer
+from llmrec.types import Interaction, State
+from tests.hub.hubserver import File, HubServer, Repo
 
 TOKENS = {"hf_alice": "alice", "hf_bob": "bob"}
 
@@ -58,6 +59,22 @@ def test_one_commit_up_and_the_same_recommendations_down(lab, run_folder):
     assert here == there
     assert len(there["items"]) == 3
     assert "Fargo (1996)" not in [i["title"] for i in there["items"]], "repeats are excluded"
+
+
+def test_a_base_model_from_the_hub_learns_the_words_from_the_run_folder(plain, coded_folders):
+    base, run, policy = coded_folders
+    repository = Repo("model", "alice/base", private=False)
+    files = {p.name: File(p.read_bytes(), lfs=False) for p in base.iterdir()}
+    repository.commit("refs/heads/main", repository.resolve("main"), "base", "", files, "alice")
+    plain.hub.repos["model", "alice/base"] = repository
+    plain.llmrec("hf_alice", "push", run, "alice/coded")
+    assert {"identifiers/identifiers.json", "identifiers/identifiers.safetensors"} <= set(plain.tree("alice/coded"))
+    ask = ("--prompt", "I liked Fargo", "-k", "3", "--json")
+    found = json.loads(plain.llmrec("hf_alice", "recommend", "--model", "alice/coded", *ask))["items"]
+    state = State(history=(Interaction(0, "rating", 0, 5.0),))
+    (slate,) = policy.recommend([state], 3)
+    assert [item["item_id"] for item in found] == [f"m{n}" for n in slate.items_K]
+    assert [item["log_prob"] for item in found] == pytest.approx(list(slate.log_probs_K), abs=1e-5)
 
 
 def test_no_user_row_and_nothing_pickled_leaves(plain, run_folder, tmp_path):
