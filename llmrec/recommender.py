@@ -7,12 +7,14 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.dataset.examples import History
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
@@ -54,6 +56,8 @@ class Recommender:
         self.bundle = bundle
         self._data = data
         self._history: History | None = None
+        if bundle.policy.filters is None:
+            bundle.policy.set_attributes(Attributes.of(bundle.items))
 
     @classmethod
     def load(cls, model: str | Path, *, revision: str | None = None, data: Path | str | None = None) -> Self:
@@ -74,6 +78,11 @@ class Recommender:
         place = Path(data) if data is not None else default_data(folder)
         return cls(bundle, Dataset.load(place) if place is not None else None)
 
+    def set_stock(self, in_stock: Iterable[str]) -> None:
+        """Says which items (by id) are in stock, for `Filters(in_stock=True)`; call it whenever that changes."""
+        assert self.bundle.policy.filters is not None
+        self.bundle.policy.set_attributes(self.bundle.policy.filters.attributes.with_stock(in_stock))
+
     def recommend(
         self,
         *,
@@ -82,6 +91,9 @@ class Recommender:
         state: State | None = None,
         k: int = 10,
         before: int | None = None,
+        filters: Filters | None = None,
+        exclude_seen: bool | None = None,
+        exact: bool = False,
     ) -> Recommendation:
         """The top k items by log pi for exactly one of a known user, a free prompt or a `State`.
 
@@ -91,9 +103,13 @@ class Recommender:
             state: a state made by hand.
             k: number of items, at most the catalogue's size.
             before: only events earlier than this time (seconds) are used; all of them by default.
+            filters: what the items must be; it takes items away and changes no score.
+            exclude_seen: leave out what the user has seen; by default as the data set's manifest says.
+            exact: search until the list is proven, which a beam search is not.
 
         Raises:
-            RequestError: not exactly one of the three, an unknown user, or a k that cannot be met.
+            RequestError: not exactly one of the three, an unknown user, a k that cannot be met, or a filter that is
+                unknown or leaves nothing.
         """
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
@@ -109,9 +125,17 @@ class Recommender:
             resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value)
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
         assert state is not None
-        (slate,) = self.bundle.policy.recommend([state], k, seen=None if seen is None else [seen])
+        (slate,) = self.bundle.policy.recommend(
+            [state],
+            k,
+            seen=None if seen is None else [seen],
+            filters=filters,
+            exclude_seen=exclude_seen,
+            exact=exact,
+        )
         if len(slate.items_K) < k:
-            note = f"{note} Only {len(slate.items_K)} items are left after leaving out what was seen.".strip()
+            why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
+            note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
         items = tuple(
             RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)

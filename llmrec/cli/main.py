@@ -76,14 +76,31 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user of the run's data set.")] = None,
     prompt: Annotated[str | None, typer.Option(help='Free text, for example "I liked Fargo and Se7en".')] = None,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    category: Annotated[list[str], typer.Option(help="Only items of this category; may be repeated.")] = [],  # noqa: B006
+    brand: Annotated[list[str], typer.Option(help="Only items of this brand; may be repeated.")] = [],  # noqa: B006
+    min_price: Annotated[float | None, typer.Option(help="Least price.")] = None,
+    max_price: Annotated[float | None, typer.Option(help="Greatest price.")] = None,
+    in_stock: Annotated[Path | None, typer.Option(help="Only items whose ids are in this file, one a line.")] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(help="Choose from the item ids in this file, one a line.")
+    ] = None,
+    exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
+    max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in the list.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Search until the list is proven to be the best.")] = False,
     data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Prints the best items for a user, or for a free prompt, with their scores."""
-    from llmrec.cli.show import show_recommendations
+    """Prints the best items for a user, or for a free prompt, with their scores.
 
-    show_recommendations(model, user, prompt, k, data, revision, as_json)
+    Filters take items away and change no score.
+    """
+    from llmrec.cli.show import asked_filters, show_recommendations
+
+    stock, filters = asked_filters(
+        category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
+    )
+    show_recommendations(model, user, prompt, k, data, revision, as_json, filters=filters, stock=stock, exact=exact)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,59 @@ from rich.text import Text
 from llmrec.errors import RequestError
 
 if TYPE_CHECKING:
+    from llmrec.catalogue.filters import Filters
     from llmrec.recommender import Recommendation
 
 
+def asked_filters(
+    categories: Sequence[str],
+    brands: Sequence[str],
+    price: tuple[float | None, float | None],
+    in_stock: Path | None,
+    candidates: Path | None,
+    exclude: Sequence[str],
+    max_per_category: int | None,
+) -> tuple[tuple[str, ...] | None, Filters | None]:
+    """The ids in stock where they were given, and the filter, None where nothing was asked for.
+
+    Raises:
+        RequestError: a file of ids that cannot be read or holds none.
+    """
+    from llmrec.catalogue.filters import Filters
+
+    stock = None if in_stock is None else read_ids(in_stock, "--in-stock")
+    chosen = None if candidates is None else read_ids(candidates, "--candidates")
+    filters = Filters(
+        tuple(categories), tuple(brands), price, stock is not None, chosen, tuple(exclude), max_per_category
+    )
+    return stock, None if filters == Filters() else filters
+
+
+def read_ids(path: Path, option: str) -> tuple[str, ...]:
+    """Item ids of a text file, one a line; empty lines do not count."""
+    try:
+        ids = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"{path} ({option}) cannot be read as UTF-8 text; give a file of item ids: {error}."
+        ) from None
+    if not ids:
+        raise RequestError(f"{path} ({option}) holds no item id; write one a line.")
+    return ids
+
+
 def show_recommendations(
-    model: str, user: str | None, prompt: str | None, k: int, data: Path | None, revision: str | None, as_json: bool
+    model: str,
+    user: str | None,
+    prompt: str | None,
+    k: int,
+    data: Path | None,
+    revision: str | None,
+    as_json: bool,
+    *,
+    filters: Filters | None = None,
+    stock: Sequence[str] | None = None,
+    exact: bool = False,
 ) -> None:
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
@@ -28,7 +77,9 @@ def show_recommendations(
     from llmrec.recommender import Recommender
 
     recommender = Recommender.load(model, revision=revision, data=data)
-    answer = recommender.recommend(user=user, prompt=prompt, k=k)
+    if stock is not None:
+        recommender.set_stock(stock)
+    answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, exact=exact)
     print(json.dumps(answer.to_json(), ensure_ascii=False)) if as_json else _print(answer)
 
 

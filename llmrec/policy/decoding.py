@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
@@ -50,7 +51,7 @@ def beam_search(
     index: PrefixIndex,
     *,
     beams: int | None = None,
-    exclude: Tensor | None = None,
+    exclude: Tensor | Allowed | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best items of each prompt by log pi(item | state), which exclusions prune but never change.
 
@@ -63,7 +64,7 @@ def beam_search(
         k: items wanted.
         index: the catalogue's prefix index.
         beams: width of the search, at least k; 2k and at least 20 by default.
-        exclude: item indices (B, E) padded with -1.
+        exclude: item indices (B, E) padded with -1, or a filter made beforehand.
 
     Returns:
         Item indices (B, k), best first, and log pi; -1 and -inf where fewer items are allowed.
@@ -103,7 +104,7 @@ def _extend(
     walker: Prefill,
     head: Head,
     index: PrefixIndex,
-    exclusion: Exclusion | None,
+    exclusion: Allowed | None,
     node_BK: Tensor,
     score_BK: Tensor,
     live_BK: Tensor,
@@ -152,7 +153,7 @@ def sample_items(
     index: PrefixIndex,
     *,
     uniform_BGL: Tensor,
-    exclude: Tensor | None = None,
+    exclude: Tensor | Allowed | None = None,
     temperature: float = 1.0,
 ) -> Samples:
     """Draws items independently from pi (or pi_F with exclusions) by the inverse distribution function.
@@ -167,7 +168,7 @@ def sample_items(
         draws: G, draws for each prompt.
         index: the catalogue's prefix index.
         uniform_BGL: numbers in [0, 1), one for each token that may be chosen; L at least `index.max_length`.
-        exclude: item indices (B, E) padded with -1.
+        exclude: item indices (B, E) padded with -1, or a filter made beforehand.
         temperature: divides the logits.
 
     Raises:
@@ -193,7 +194,7 @@ def sample_items(
     return Samples(index.item_of(node), log_prob.sum(-1), log_prob)
 
 
-def _roots(index: PrefixIndex, users: int, exclusion: Exclusion | None) -> Edges:
+def _roots(index: PrefixIndex, users: int, exclusion: Allowed | None) -> Edges:
     user = torch.arange(users, device=index.device)
     return Edges.of(index, user, torch.zeros_like(user), exclusion)
 
@@ -202,7 +203,7 @@ def _choose(
     walker: Prefill,
     head: Head,
     index: PrefixIndex,
-    exclusion: Exclusion | None,
+    exclusion: Allowed | None,
     user_X: Tensor,
     node_X: Tensor,
     uniform_X: Tensor,

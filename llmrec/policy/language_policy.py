@@ -9,8 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.catalogue import Catalogue
+from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.errors import RequestError
+from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
+from llmrec.policy.filtered import FilterBook, bounded_slates, padded
 from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
 from llmrec.progress import track
@@ -35,6 +40,7 @@ class LanguagePolicy:
         catalogue: the items.
         renderer: state to prompt.
         repeat: whether items of the history may be recommended again.
+        filters: turns requests' filters into what is left; None until `attributes` are given.
     """
 
     def __init__(
@@ -44,10 +50,19 @@ class LanguagePolicy:
         catalogue: Catalogue,
         renderer: Renderer,
         repeat: Literal["allow", "exclude"] = "exclude",
+        attributes: Attributes | None = None,
     ) -> None:
         self.model, self.tokenizer, self.catalogue = model, tokenizer, catalogue
         self.renderer, self.repeat = renderer, repeat
         self.index = catalogue.index.to(device_of(model))
+        self.filters = None if attributes is None else FilterBook(self.index, attributes)
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """What filters look at from now on; call it again with new stock or prices."""
+        if self.filters is None:
+            self.filters = FilterBook(self.index, attributes)
+        else:
+            self.filters.set_attributes(attributes)
 
     def encode(self, states: Sequence[State]) -> tuple[Tensor, Tensor]:
         """Prompt token ids and mask, (B, P) int64, padded on the left, on the model's device."""
@@ -68,10 +83,7 @@ class LanguagePolicy:
         rows = [np.asarray(state.seen(), dtype=np.int64) for state in states]
         if seen is not None:
             rows = [np.union1d(a, np.asarray(b, dtype=np.int64)) for a, b in zip(rows, seen, strict=True)]
-        out = np.full((len(rows), max((len(row) for row in rows), default=0)), -1, dtype=np.int64)
-        for b, row in enumerate(rows):
-            out[b, : len(row)] = row
-        return torch.from_numpy(out)
+        return torch.from_numpy(padded(rows))
 
     def _excluded(
         self, states: Sequence[State], seen: Sequence[IntArray] | None, exclude_seen: bool | None
@@ -79,11 +91,25 @@ class LanguagePolicy:
         wanted = self.repeat == "exclude" if exclude_seen is None else exclude_seen
         return self.exclude(states, seen) if wanted else None
 
-    def _batches(self, states: Sequence[State], size: int) -> list[tuple[list[int], Tensor, Tensor]]:
-        """Batches of states of like length: which states, their ids and mask."""
+    def _filtered(self, filters: Filters | Sequence[Filters] | None, states: int) -> tuple[FilterBook, list[Filters]]:
+        """The filter of each state; none where no filter is asked for."""
+        wishes = [filters] * states if isinstance(filters, Filters) else list(filters or ())
+        if len(wishes) not in (0, states):
+            raise RequestError(f"{len(wishes)} filters were given for {states} states; give one, or one for each.")
+        if self.filters is None and wishes:
+            raise RequestError("This policy knows no attributes of its items; give it some before filtering by them.")
+        return self.filters or FilterBook(self.index, Attributes.of([])), wishes
+
+    def _batches(
+        self, states: Sequence[State], size: int, groups: Sequence[object] = ()
+    ) -> list[tuple[list[int], Tensor, Tensor]]:
+        """Batches of states of like length, and of one group where `groups` are given: which states, ids and mask."""
         rows = [self.renderer.token_ids(state) for state in states]
         order = sorted(range(len(rows)), key=lambda b: -len(rows[b]))
-        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        together: dict[object, list[int]] = {}
+        for b in order:
+            together.setdefault(groups[b] if groups else None, []).append(b)
+        parts = [group[i : i + size] for group in together.values() for i in range(0, len(group), size)]
         return [(part, *self._pad([rows[b] for b in part])) for part in parts]
 
     @torch.no_grad()  # not inference_mode: tensors that layers cache meanwhile must stay fit for training
@@ -95,9 +121,11 @@ class LanguagePolicy:
         beams: int | None = None,
         exclude_seen: bool | None = None,
         seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        exact: bool = False,
         batch_size: int = 64,
     ) -> list[Slate]:
-        """The k best items of each state by log pi, by beam search.
+        """The k best items of each state by log pi over the whole catalogue; filters take items away before.
 
         Args:
             states: what to recommend for.
@@ -105,22 +133,55 @@ class LanguagePolicy:
             beams: width of the search; wider is slower and never worse on the whole.
             exclude_seen: leave out seen items; by default as `repeat` says.
             seen: all items each user has seen, beside those in the state.
+            filters: one for all states, or one for each. Under a maximum per category the slate is always exact.
+            exact: best-first search, which proves its list, in place of beam search.
             batch_size: states decoded at once.
 
         Raises:
-            RequestError: k below 1 or above the catalogue's size.
+            RequestError: k below 1 or above the catalogue's size, or a filter that leaves nothing or is unknown.
         """
         check_k(k, len(self.catalogue))
+        book, wishes = self._filtered(filters, len(states))
         exclude = self._excluded(states, seen, exclude_seen)
+        if wishes:
+            rows = [book.left_out(wish) for wish in wishes]
+            if exclude is not None:
+                rows = [np.union1d(row, more[more >= 0]) for row, more in zip(rows, exclude.numpy(), strict=True)]
+            exclude = torch.from_numpy(padded(rows))
         slates: list[Slate] = [Slate((), ())] * len(states)
-        batches = self._batches(states, batch_size)
+        batches = self._batches(states, batch_size, [book.group(wish) for wish in wishes])
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
             left_out = None if exclude is None else exclude[part]
-            items, log_probs = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=left_out)
-            for b, items_K, log_probs_K in zip(part, items.tolist(), log_probs.tolist(), strict=True):
-                found = sum(item >= 0 for item in items_K)
-                slates[b] = Slate(tuple(items_K[:found]), tuple(log_probs_K[:found]))
+            asked = [wishes[b] for b in part] if wishes else []
+            allowed = book.allowed(asked, left_out) if asked else self.index.allowed(left_out)
+            for b, slate in zip(part, self._decoded(ids, mask, k, beams, allowed, asked, exact), strict=True):
+                slates[b] = slate
         return slates
+
+    def _decoded(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        k: int,
+        beams: int | None,
+        allowed: Allowed | None,
+        asked: list[Filters],
+        exact: bool,
+    ) -> list[Slate]:
+        """Slates of one batch."""
+        if asked and asked[0].max_per_category is not None and self.filters is not None:
+            search = BestFirst(self.model, ids, mask, self.index, exclude=allowed)
+            most = [filters.max_per_category or k for filters in asked]
+            categories = self.filters.attributes.main_category_N
+            return [Slate(tuple(i), tuple(p)) for i, p in bounded_slates(search, k, categories, most)]
+        if exact:
+            found = best_first_search(self.model, ids, mask, k, self.index, exclude=allowed)
+            items_BK, log_prob_BK = found.items_BK, found.log_prob_BK
+        else:
+            items_BK, log_prob_BK = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=allowed)
+        kept_B = (items_BK >= 0).sum(1).tolist()
+        pairs = zip(items_BK.tolist(), log_prob_BK.tolist(), kept_B, strict=True)
+        return [Slate(tuple(items[:n]), tuple(log_probs[:n])) for items, log_probs, n in pairs]
 
     def sample(
         self,

@@ -1,0 +1,122 @@
+"""Filters of requests turned into what decoding understands, and slates that obey a maximum per category.
+
+Requests that ask for the same attributes share one dense filter, which is counted once and kept; what differs by
+user (seen items, candidates) is added for each batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.allowed import Allowed, ItemFilter
+from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.errors import RequestError
+from llmrec.policy.best_first import BestFirst
+from llmrec.types import IntArray
+
+_KEPT = 64
+_AHEAD = 2
+"""How many times the places still open are asked for at once when a slate is filled under a maximum."""
+
+
+@dataclass
+class FilterBook:
+    """Turns `Filters` into `Allowed` for one index.
+
+    Attributes:
+        index: the catalogue's prefix index.
+        attributes: what filters look at.
+    """
+
+    index: PrefixIndex
+    attributes: Attributes
+    _dense: dict[Filters, ItemFilter] = field(default_factory=dict)
+
+    def set_attributes(self, attributes: Attributes) -> None:
+        """Takes other attributes (new stock, new prices) and forgets what was counted for the old ones."""
+        self.attributes = attributes
+        self._dense.clear()
+
+    def group(self, filters: Filters) -> tuple[Any, ...]:
+        """Requests with equal groups can be decoded in one batch."""
+        return (filters.attributes, filters.candidates is not None, filters.max_per_category is not None)
+
+    def left_out(self, filters: Filters) -> IntArray:
+        """Item indices that the filter takes away one by one."""
+        return self.attributes.indices(filters.exclude, "exclude")
+
+    def allowed(self, filters_B: Sequence[Filters], exclude_BE: Tensor | None) -> Allowed | None:
+        """What is left for each request of one group.
+
+        Args:
+            filters_B: filters of one group.
+            exclude_BE: item indices to leave out, those of `left_out` among them, padded with -1.
+
+        Raises:
+            RequestError: a filter that cannot be read, or that leaves a request nothing; it names both.
+        """
+        for filters in filters_B:
+            self.attributes.check(filters)
+        candidates = None
+        if filters_B[0].candidates is not None:
+            rows = [self.attributes.indices(filters.candidates or (), "candidates") for filters in filters_B]
+            candidates = torch.from_numpy(padded(rows))
+        allowed = self.index.allowed(exclude_BE, dense=self._filter(filters_B[0]), candidates_BC=candidates)
+        self._require_items(filters_B, allowed)
+        return allowed
+
+    def _filter(self, filters: Filters) -> ItemFilter | None:
+        kept = filters.attributes
+        if kept is None:
+            return None
+        if kept not in self._dense:
+            if len(self._dense) >= _KEPT:
+                self._dense.pop(next(iter(self._dense)))
+            self._dense[kept] = self.index.item_filter(torch.from_numpy(self.attributes.passes(kept)))
+        return self._dense[kept]
+
+    def _require_items(self, filters_B: Sequence[Filters], allowed: Allowed | None) -> None:
+        users = torch.arange(len(filters_B), device=self.index.device)
+        open_B = self.index.is_allowed(torch.zeros_like(users), users, allowed)
+        if not bool(open_B.all()):
+            b = int(open_B.long().argmin())
+            raise RequestError(
+                f"The filter ({filters_B[b]}) leaves no item after what is left out as seen; ask for less."
+            )
+
+
+def padded(rows: Sequence[IntArray]) -> IntArray:
+    """Item indices of each row, padded with -1 on the right."""
+    out = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)
+    for b, row in enumerate(rows):
+        out[b, : len(row)] = row
+    return out
+
+
+def bounded_slates(search: BestFirst, k: int, main_category_N: IntArray, most_B: Sequence[int]) -> list[Any]:
+    """Slates of at most k items with at most `most_B[b]` of one main category: (items, log pi) for each state.
+
+    Items are taken in their exact order while they fit, which gives the greatest sum of log pi that the bound allows
+    (the slates with few enough items of each category are a matroid). Items without a category are not counted.
+    """
+    slates: list[list[tuple[int, float]]] = [[] for _ in most_B]
+    counts: list[dict[int, int]] = [{} for _ in most_B]
+    wanted_B = torch.ones(len(most_B), dtype=torch.bool)
+    while bool(wanted_B.any()):
+        missing = max(k - len(slates[b]) for b in torch.nonzero(wanted_B).view(-1).tolist())
+        items_BC, log_prob_BC = search.next_items(min(_AHEAD * missing, search.index.n_items), wanted_B)
+        for b in torch.nonzero(wanted_B).view(-1).tolist():
+            for item, log_prob in zip(items_BC[b].tolist(), log_prob_BC[b].tolist(), strict=True):
+                category = int(main_category_N[item])
+                if item >= 0 and len(slates[b]) < k and (category < 0 or counts[b].get(category, 0) < most_B[b]):
+                    slates[b].append((item, log_prob))
+                    counts[b][category] = counts[b].get(category, 0) + 1
+            wanted_B[b] = len(slates[b]) < k and bool((items_BC[b] >= 0).all())
+    return [([i for i, _ in slate], [p for _, p in slate]) for slate in slates]
