@@ -6,6 +6,7 @@ import gymnasium
 
 from llmrec.simulator.environments.domains import DOMAINS, domain_users
 from llmrec.simulator.environments.engine import Engine
+from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.record import LazyState, LazyStates
 from llmrec.simulator.environments.single import RecEnv
@@ -20,6 +21,7 @@ __all__ = [
     "ItemFeatureActions",
     "LazyState",
     "LazyStates",
+    "LearnedUsers",
     "NumericObservations",
     "Population",
     "RecEnv",

@@ -143,8 +143,13 @@ class Engine:
             raise ConfigError("dynamics.drift is on, but these users have no known interests; switch it off.")
         return {"interest_BD": home_BD}
 
-    def turn(self, actions_NK: npt.ArrayLike, play_N: BoolArray | None = None) -> Turned:
+    def turn(
+        self, actions_NK: npt.ArrayLike, play_N: BoolArray | None = None, *, others_restart: bool = False
+    ) -> Turned:
         """One turn of all users, or of those of `play_N`, with the slates `actions_NK`.
+
+        With `others_restart` the caller restarts the places that do not play right after, so what becomes of them
+        here is of no account.
 
         -1 leaves a place empty. An item that stands in a slate twice is shown at the first of its places; the
         others stay empty.
@@ -165,11 +170,16 @@ class Engine:
         self.moment += 1
 
         def block(rows: slice) -> None:
-            playing: slice | IntArray = rows
-            if play_N is not None and not play_N[rows].all():
-                playing = rows.start + np.flatnonzero(play_N[rows])
+            if play_N is None or play_N[rows].all():
+                self._turn(rows, items_NK[rows], turned)
+                return
+            playing = rows.start + np.flatnonzero(play_N[rows])
+            idle = rows.start + np.flatnonzero(~play_N[rows])
+            if others_restart and len(playing) > len(idle):
+                self._turn_of_most(rows, idle, items_NK, turned)
+            else:
                 turned.items_NK[rows] = -1
-            self._turn(playing, items_NK, turned)
+                self._turn(playing, items_NK[playing], turned)
 
         self.each_block(block)
         return turned
@@ -184,9 +194,18 @@ class Engine:
         else:
             list(self._pool.map(work, blocks))
 
-    def _turn(self, rows: slice | IntArray, items_NK: IntArray, turned: Turned) -> None:
+    def _turn_of_most(self, rows: slice, idle: IntArray, items_NK: IntArray, turned: Turned) -> None:
+        """A whole block, in which `idle` get empty slates: cheaper than picking the others out."""
         assert self.people is not None
-        items_BK = without_repeats(items_NK[rows])
+        items_BK = items_NK[rows].copy()
+        items_BK[idle - rows.start] = -1
+        self.people.active_B[idle] = True
+        self._turn(rows, items_BK, turned)
+        turned.gone_N[idle], turned.days_N[idle] = False, 0
+
+    def _turn(self, rows: slice | IntArray, items_BK: IntArray, turned: Turned) -> None:
+        assert self.people is not None
+        items_BK = without_repeats(items_BK)
         if not len(items_BK):
             return
         people, user_B, time_B = self.people.take(rows), self.user_N[rows], self.time_N(rows)

@@ -108,8 +108,9 @@ class VectorRecEnv(VectorEnv):  # type: ignore[misc]
         if self.engine.people is None:
             raise RequestError("The environment has no users yet; call reset before step.")
         over_N = self._over_N
-        turned = self.engine.turn(actions, None if not over_N.any() else ~over_N)
-        began_N = over_N if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(over_N)
+        renew = self.autoreset_mode is AutoresetMode.NEXT_STEP
+        turned = self.engine.turn(actions, ~over_N if over_N.any() else None, others_restart=renew)
+        began_N = over_N if renew else np.zeros_like(over_N)
         states = self.engine.lazy_states(before_turn=True)
         reward_N, terms = total_reward(self.settings, self.terms, states, turned)
         terminated_N = turned.gone_N
