@@ -72,6 +72,26 @@ def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
     assert [i.item_id for i in again.items] == [i["item_id"] for i in by_user["items"]]
 
 
+def test_recommend_under_filters(finished, cache, tmp_path):
+    import polars as pl
+
+    out, _ = finished
+    items = pl.read_parquet(out / "items.parquet")
+    chosen = items.filter(pl.col("price") <= 30.0)["item_id"].to_list()[:12]
+    (tmp_path / "candidates.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
+    asked = ("recommend", "--model", out, "--prompt", "something new", "--json")
+    limits = ("--candidates", tmp_path / "candidates.txt", "--max-price", 30, "--max-per-category", 1, "-k", 4)
+    answer = json.loads(tiny.llmrec(*asked, *limits, "--exclude", chosen[0], cache=cache).stdout)
+    got = [i["item_id"] for i in answer["items"]]
+    main = {row["item_id"]: row["categories"][0] for row in items.iter_rows(named=True)}
+    assert set(got) <= set(chosen[1:])
+    assert len({main[i] for i in got}) == len(got)
+    if len(got) < 4:
+        assert "Only" in answer["note"]
+    wrong = tiny.llmrec(*asked, "--category", "no such thing", cache=cache, code=2)
+    assert wrong.stderr.strip().splitlines()[-1].startswith("llmrec: The filter category names 'no such thing'")
+
+
 def test_the_same_command_again_makes_nothing_anew(finished, cache):
     out, _ = finished
     before = tiny.metrics(out)
