@@ -56,26 +56,29 @@ def main() -> None:
     test = targets(config, data, "test", options.test_events or None)
     covisitation = Covisitation(seed=options.seed).fit_selected(dataset, split.train, valid.rows, seen=valid.seen)
     states, chosen = [e.state for e in valid], [e.target for e in valid]
-    fitted = fit_weight(
-        policy, covisitation.score, states, chosen, k=min(10, dataset.n_items), depth=options.depth, seen=valid.seen
-    )
+    top = min(10, dataset.n_items)
+    cutoffs = sorted({1, min(5, top), top})
+    fitted = fit_weight(policy, covisitation.score, states, chosen, k=top, depth=options.depth, seen=valid.seen)
     systems = {
         "policy": policy,
         "covisitation": covisitation,
         "fusion": FusedPolicy(policy, covisitation.score, fitted.weight, depth=options.depth),
     }
-    top, test_states = min(10, dataset.n_items), [e.state for e in test]
+    test_states = [e.state for e in test]
     shown = {name: Given(system.recommend(test_states, top, seen=test.seen)) for name, system in systems.items()}
     figures = {}
     for reference in ("policy", "covisitation"):
-        table = rank_systems(shown, test, dataset, reference=reference, seed=options.seed)
+        table = rank_systems(shown, test, dataset, k=cutoffs, reference=reference, seed=options.seed)
         figures[f"against {reference}"] = table.to_json()
-        console.print(table.select(["HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "coverage@10"]).to_rich())
-        gain = table.cells["fusion"]["NDCG@10" if top == 10 else f"NDCG@{top}"].difference
+        console.print(
+            table.select([f"{m}@{k}" for m in ("HR", "NDCG") for k in cutoffs if (m, k) != ("NDCG", 1)]).to_rich()
+        )
+        gain = table.cells["fusion"][f"NDCG@{top}"].difference
         console.print(
             f"fusion - {reference}, NDCG@{top}: {gain.mean:+.4f} (95%: {gain.low:+.4f} to {gain.high:+.4f})"
         )
-    console.print(f"weight of the policy {fitted.weight:g}, fitted on {len(valid)} validation events: {fitted.curve}")
+    curve = ", ".join(f"{weight:g}: {value:.4f}" for weight, value in fitted.curve.items())
+    console.print(f"policy's weight {fitted.weight:g} by NDCG@{top} on {len(valid)} validation events ({curve})")
     if options.json:
         settings = {"weight": fitted.weight, "curve": {str(w): v for w, v in fitted.curve.items()}}
         counts = {"valid_events": len(valid), "test_events": len(test), "seed": options.seed}
