@@ -15,7 +15,8 @@ from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RunError
-from llmrec.export import read_bundle
+from llmrec.export import Weights, read_bundle, write_bundle
+from llmrec.files import new_folder
 from llmrec.pipeline import finish, improve
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
@@ -116,6 +117,12 @@ def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_pa
     assert len({item.item_id for item in answer.items}) == 5
     assert answer.items[0].title in {item.title for item in data.dataset.item_list}
 
+    card = tmp_path / "run" / "llmrec.json"
+    facts = card.read_text()
+    card.write_text(facts.replace(bundle.identifiers.content_hash, "0" * 64))
+    with pytest.raises(RunError, match="identifiers are not those that"):
+        read_bundle(tmp_path / "run")
+    card.write_text(facts)
     (tmp_path / "run" / "identifiers" / "identifiers.json").unlink()
     with pytest.raises(RunError, match="identifiers"):
         read_bundle(tmp_path / "run")
@@ -135,6 +142,10 @@ def test_the_nano_model_learns_the_words_at_the_sft_stage(data, tmp_path, monkey
         "History: <item_7> (clicked)\nNext product:"
     )
     assert policy.catalogue.index.max_length == 2  # its word and the end
+    with new_folder(tmp_path / "run") as folder:
+        parts = {"policy": policy, "dataset": data.dataset, "config": settings, "identifiers": stage.identifiers}
+        write_bundle(folder, weights=Weights(policy.model), metrics={}, card="", **parts)
+    torch.testing.assert_close(log_probs(read_bundle(tmp_path / "run").policy), log_probs(policy), atol=1e-5, rtol=0)
     again = sft_stage(settings, data, base, work)
     assert again.identifiers.content_hash == stage.identifiers.content_hash
     titles = config(identifiers__scheme="title", text__history="title")
