@@ -52,6 +52,14 @@ class SlateLog:
                 raise DataError(
                     f"There are {len(self.item_SK)} slates but {len(values)} values of {name}; align them."
                 )
+        if self.click_SK.dtype != np.bool_:
+            raise DataError(
+                f"Clicks of a slate log are true or false, not {self.click_SK.dtype}; compare them with 0."
+            )
+        if self.query_S is not None and len(self.query_S) and self.query_S.min() < 0:
+            raise DataError(
+                f"Slate {int(self.query_S.argmin())} has query {self.query_S.min()}; number queries from 0."
+            )
         if self.item_SK.size and self.item_SK.min() < -1:
             raise DataError(f"Item index {self.item_SK.min()} is below -1, which stands for an empty place.")
         if (self.click_SK & (self.item_SK < 0)).any():

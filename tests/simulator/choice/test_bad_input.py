@@ -80,6 +80,8 @@ def test_logs_that_do_not_fit():
     refused(DataError, ["3 slates", "user_S"], lambda: SlateLog(ITEM, CLICK, user_S=np.array(["u"])))
     refused(DataError, ["Slate 0", "empty place"], lambda: SlateLog(np.full((3, 3), -1), CLICK))
     refused(DataError, ["-5", "empty place"], lambda: SlateLog(ITEM - 5, CLICK & False))
+    refused(DataError, ["true or false", "int64"], lambda: SlateLog(ITEM, CLICK.astype(np.int64)))
+    refused(DataError, ["Slate 1", "-2"], lambda: SlateLog(ITEM, CLICK, query_S=np.array([0, -2, 1])))
     refused(DataError, ["no slates"], lambda: SlateLog(ITEM[0], CLICK[0]))
     bad = np.full((3, 3), 0.5)
     bad[1, 2] = 1.5
