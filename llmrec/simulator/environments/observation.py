@@ -38,7 +38,7 @@ def observation_space(population: Population, settings: EnvironmentSettings) -> 
     flags = _box(np.zeros(places), np.ones(places))
     return spaces.Dict(
         {
-            "profile": _box(low_P, high_P),
+            "profile": _box(low_P - _ROUNDING, high_P + _ROUNDING),
             "interest": mean,
             "passed": mean,
             "counts": _box(np.zeros(2), np.full(2, most)),
