@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from llmrec.catalogue.build import SameTokens
 from llmrec.catalogue.encode import TitleEncoder, display_title
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.catalogue.names import NO_NAMES, TokenNames
-from llmrec.catalogue.rows import checked_items, end_token_of, ended, padded
-from llmrec.catalogue.store import FACTS, Parts, read_parts, sha256_of_arrays, tensor_hash, write_parts
+from llmrec.catalogue.rows import checked_items, end_token_of, ended, padded, stacked
+from llmrec.catalogue.store import (
+    FACTS,
+    Parts,
+    arrays_of,
+    index_from,
+    read_parts,
+    sha256_of_arrays,
+    tensor_hash,
+    tensors_of,
+    write_parts,
+)
 from llmrec.catalogue.texts import Texts
+from llmrec.catalogue.update import find, with_rows, without_items
 from llmrec.errors import CatalogueError, RunError
 
 TITLE, INDEX = "title", "index."
@@ -122,11 +132,7 @@ class Catalogue:
         try:
             return PrefixIndex.from_tokens(self.tokens_NL, self.lengths_N)
         except SameTokens as clash:
-            one, other = (self.item_ids[i] for i in sorted((clash.first, clash.second)))
-            raise CatalogueError(
-                f"The tokens of items {one!r} and {other!r} are the same, or one's begin the other's; give each item "
-                "a sequence of its own."
-            ) from None
+            raise _same_tokens(self.item_ids, clash) from None
 
     @cached_property
     def content_hash(self) -> str:
@@ -136,7 +142,7 @@ class Catalogue:
     @cached_property
     def index_hash(self) -> str:
         """SHA-256 over the index (of a loaded catalogue: as its files state it)."""
-        return tensor_hash(_index_tensors(self.index))
+        return tensor_hash(tensors_of(self.index, INDEX))
 
     def _content_digest(self) -> str:
         facts = f"{self.scheme}\n{self.end_token}\n{self.tokens_NL.shape}\n{self.answer_prefix}"
@@ -181,6 +187,138 @@ class Catalogue:
             if list(row) != self.token_ids(i)[:-1]:
                 raise CatalogueError(f"The tokenizer encodes the title {self.titles[i]!r} differently; {mend}")
 
+    def added(self, item_ids: Sequence[str], titles: Sequence[str], tokenizer: Any) -> Catalogue:
+        """The catalogue with new items behind the old ones, which keep their tokens and titles (title scheme).
+
+        Args:
+            item_ids: new ids.
+            titles: their titles; where one encodes like an item's that is there, it carries " (2)", " (3)", ...
+            tokenizer: the catalogue's own.
+
+        Raises:
+            CatalogueError: an id that repeats or is there already, an empty title, another scheme or tokenizer.
+        """
+        if self.scheme != TITLE:
+            raise CatalogueError(f"Items of the scheme {self.scheme!r} are added by their tokens: with_sequences.")
+        self.check_tokenizer(tokenizer)
+        if not len(item_ids) + len(titles):
+            return self
+        ids, _ = self._new_items(item_ids, titles)
+        encoder = TitleEncoder(tokenizer, self.answer_prefix, self.max_title_tokens)
+        shown, rows = encoder.encode_distinct(item_ids, titles, self._taken)
+        tokens, lengths = padded(rows, self.end_token)
+        return self._grown(ids, Texts.of(shown), tokens, lengths, tokenizer)
+
+    def with_sequences(
+        self,
+        item_ids: Sequence[str],
+        titles: Sequence[str],
+        sequences: Sequence[Sequence[int]] | npt.NDArray[np.integer],
+        tokenizer: Any = None,
+    ) -> Catalogue:
+        """The catalogue with new items of given token sequences behind the old ones (any scheme but "title").
+
+        Args:
+            item_ids: new ids.
+            titles: titles to display.
+            sequences: as in `from_sequences`.
+            tokenizer: where given, it is checked, and `check_tokenizer` covers the new tokens too from now on.
+
+        Raises:
+            CatalogueError: an id that repeats or is there already, a sequence that is there already or is no sequence
+                of tokens, the title scheme, or another tokenizer.
+        """
+        if self.scheme == TITLE:
+            raise CatalogueError('The scheme "title" encodes titles itself; use added.')
+        if tokenizer is not None:
+            self.check_tokenizer(tokenizer)
+        if not len(item_ids) + len(titles) + len(sequences):
+            return self
+        ids, shown = self._new_items(item_ids, [display_title(title) for title in titles])
+        return self._grown(ids, shown, *ended(ids, sequences, self.end_token), tokenizer)
+
+    def removed(self, item_ids: Sequence[str]) -> Catalogue:
+        """The catalogue without some items; the others keep tokens, titles and order.
+
+        Raises:
+            CatalogueError: an id that is unknown or given twice, or no item would be left.
+        """
+        if not len(item_ids):
+            return self
+        gone = Texts.of(item_ids)
+        twice, places = gone.first_repeated(), self.item_ids.places(gone)
+        if twice is not None:
+            raise CatalogueError(f"Item id {twice!r} is to be removed twice; give each id once.")
+        if (places < 0).any():
+            unknown = gone[int((places < 0).argmax())]
+            raise CatalogueError(f"Item {unknown!r} cannot be removed: the catalogue has no such item.")
+        if len(places) == len(self):
+            raise CatalogueError("All items would be removed; a catalogue needs at least one.")
+        kept = np.delete(np.arange(len(self)), places)
+        lengths = self.lengths_N[kept]
+        return self._changed(
+            self.item_ids.take(kept),
+            self.titles.take(kept),
+            self.tokens_NL[kept, : int(lengths.max())],
+            lengths,
+            without_items(arrays_of(self.index), places),
+            self.token_names,
+        )
+
+    def _new_items(self, item_ids: Sequence[str], titles: Sequence[str]) -> tuple[Texts, Texts]:
+        ids, shown = checked_items(item_ids, titles)
+        known = self.item_ids.places(ids) >= 0
+        if known.any():
+            raise CatalogueError(
+                f"Item {ids[int(known.argmax())]!r} is in the catalogue already; give new items ids of their own."
+            )
+        return ids, shown
+
+    def _taken(self, rows: Sequence[Sequence[int]]) -> list[bool]:
+        tokens, lengths = padded(rows, self.end_token)
+        _, depth, _ = find(arrays_of(self.index), tokens, lengths)
+        return [bool(known) for known in depth == lengths]
+
+    def _grown(
+        self,
+        ids: Texts,
+        shown: Texts,
+        tokens: npt.NDArray[np.int32],
+        lengths: npt.NDArray[np.int32],
+        tokenizer: Any,
+    ) -> Catalogue:
+        item_ids = self.item_ids.joined(ids)
+        try:
+            arrays = with_rows(arrays_of(self.index), tokens, lengths)
+        except SameTokens as clash:
+            raise _same_tokens(item_ids, clash) from None
+        both = stacked(self.tokens_NL, tokens)
+        names = self.token_names if tokenizer is None else TokenNames.of(tokenizer, both)
+        lengths_N = np.append(self.lengths_N, lengths)
+        return self._changed(item_ids, self.titles.joined(shown), both, lengths_N, arrays, names)
+
+    def _changed(
+        self,
+        item_ids: Texts,
+        titles: Texts,
+        tokens_NL: npt.NDArray[np.int32],
+        lengths_N: npt.NDArray[np.int32],
+        arrays: Mapping[str, npt.NDArray[np.integer]],
+        names: TokenNames,
+    ) -> Catalogue:
+        longest = self.max_title_tokens if self.scheme == TITLE else tokens_NL.shape[1] - 1
+        catalogue = replace(
+            self,
+            item_ids=item_ids,
+            titles=titles,
+            tokens_NL=tokens_NL,
+            lengths_N=lengths_N,
+            max_title_tokens=longest,
+            token_names=names,
+        )
+        catalogue.__dict__["index"] = PrefixIndex.of_arrays(arrays)  # where cached_property looks first
+        return catalogue
+
     def save(self, folder: Path) -> None:
         """Writes the catalogue and its index into `folder`: three files, each atomically (see `store`)."""
         write_parts(folder, self._parts())
@@ -198,7 +336,7 @@ class Catalogue:
             "nodes": self.index.n_nodes,
         }
         own = {"tokens_NL": self.tokens_NL, "lengths_N": self.lengths_N, "named_V": self.token_names.ids_V}
-        tensors = {name: torch.from_numpy(value) for name, value in own.items()} | _index_tensors(self.index)
+        tensors = {name: torch.from_numpy(value) for name, value in own.items()} | tensors_of(self.index, INDEX)
         return Parts(facts, tensors, {"item_ids": self.item_ids, "titles": self.titles})
 
     @classmethod
@@ -230,19 +368,21 @@ class Catalogue:
             texts.verify()
         if self._content_digest() != self.content_hash:
             raise RunError("The catalogue's ids, titles or tokens are not those that were saved; save it anew.")
-        if tensor_hash(_index_tensors(self.index)) != self.index_hash:
+        if tensor_hash(tensors_of(self.index, INDEX)) != self.index_hash:
             raise RunError("The catalogue's index is not the one that was saved; save the catalogue anew.")
 
 
-def _index_tensors(index: PrefixIndex) -> dict[str, Tensor]:
-    """The tensors of the index by the names they have in the file."""
-    values = {f.name: getattr(index, f.name) for f in fields(index)}
-    return {INDEX + name: value for name, value in values.items() if isinstance(value, Tensor)}
+def _same_tokens(item_ids: Texts, clash: SameTokens) -> CatalogueError:
+    one, other = (item_ids[i] for i in sorted((clash.first, clash.second)))
+    return CatalogueError(
+        f"The tokens of items {one!r} and {other!r} are the same, or one's begin the other's; give each item a "
+        "sequence of its own."
+    )
 
 
 def _from_parts(parts: Parts) -> Catalogue:
     facts, tensors = parts.facts, parts.tensors
-    index = PrefixIndex(**{n.removeprefix(INDEX): tensor for n, tensor in tensors.items() if n.startswith(INDEX)})
+    index = index_from(tensors, INDEX)
     catalogue = Catalogue(
         parts.texts["item_ids"],
         parts.texts["titles"],

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llmrec.errors import CatalogueError
+from llmrec.progress import Bar
 
 Tokens = tuple[int, ...]
+Taken = Callable[[Sequence[Tokens]], Sequence[bool]]
+"""Which of some token sequences are those of items that are there already."""
+BATCH = 8192
+"""Titles encoded at a time; more than one batch is shown as a bar."""
+
+
+def _none_taken(rows: Sequence[Tokens]) -> Sequence[bool]:
+    return [False] * len(rows)
 
 
 def display_title(title: str) -> str:
     """`title` on one line: runs of white space become one space, control and direction characters go."""
+    if title.isprintable():  # neither control nor direction characters, and no white space but the space
+        return " ".join(title.split())
     kept = (c for c in title if c.isspace() or (unicodedata.category(c) != "Cc" and c not in _DIRECTION))
     return " ".join("".join(kept).split())
 
@@ -36,6 +47,7 @@ class TitleEncoder:
             )
         self.end = int(end)
         self._markers = sorted(_special_texts(tokenizer), key=lambda text: (-len(text), text))
+        self._starts = frozenset(marker[0] for marker in self._markers)
         self._forbidden = (set(map(int, tokenizer.all_special_ids)) | {self.end}) - self._unknown()
 
     def _unknown(self) -> set[int]:
@@ -45,22 +57,36 @@ class TitleEncoder:
     def neutral(self, text: str) -> str:
         """`text` in which nothing spells a special token."""
         text = text.replace("<|", "< |").replace("|>", "| >")
-        for marker in self._markers:
+        for marker in self._markers if self._starts.intersection(text) else ():
             if marker in text:
                 text = text.replace(marker, f"{marker[0]} {marker[1:]}" if len(marker) > 1 else " ")
         return text
 
     def encode(self, titles: Sequence[str]) -> list[Tokens]:
         """Token ids of prefix + title for each title, uncut and without the end token."""
+        if len(titles) <= BATCH:
+            return self._encode(titles)
+        rows: list[Tokens] = []
+        with Bar("encode titles", len(titles)) as bar:
+            for start in range(0, len(titles), BATCH):
+                batch = titles[start : start + BATCH]
+                rows += self._encode(batch)
+                bar.advance(len(batch))
+        return rows
+
+    def _encode(self, titles: Sequence[str]) -> list[Tokens]:
         texts = [self.prefix + self.neutral(title) for title in titles]
         rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         return [tuple(int(t) for t in row if t not in self._forbidden) for row in rows]
 
-    def encode_distinct(self, item_ids: Sequence[str], titles: Sequence[str]) -> tuple[list[str], list[Tokens]]:
+    def encode_distinct(
+        self, item_ids: Sequence[str], titles: Sequence[str], taken: Taken = _none_taken
+    ) -> tuple[list[str], list[Tokens]]:
         """Display titles and cut token sequences, all distinct; the first holder of a sequence keeps it.
 
         Later holders get " (2)", " (3)", ... in item order, in the tokens (the title is cut to make room) and in the
-        display title. Raises `CatalogueError` for a title that is empty or has no token.
+        display title. Sequences for which `taken` is true have their holder already. Raises `CatalogueError` for a
+        title that is empty or has no token.
         """
         shown = [display_title(title) for title in titles]
         for item_id, title in zip(item_ids, shown, strict=True):
@@ -72,17 +98,18 @@ class TitleEncoder:
                 raise CatalogueError(
                     f"The title {title!r} of item {item_id!r} has no ordinary token for this tokenizer; change it."
                 )
-        return self._separate(shown, rows)
+        return self._separate(shown, rows, taken)
 
-    def _separate(self, shown: list[str], rows: list[Tokens]) -> tuple[list[str], list[Tokens]]:
-        first: dict[Tokens, int] = {}
+    def _separate(self, shown: list[str], rows: list[Tokens], taken: Taken) -> tuple[list[str], list[Tokens]]:
+        held = {row for row, there in zip(rows, taken(rows), strict=True) if there}
+        first: dict[Tokens, int] = dict.fromkeys(held, -1)
         for i, row in enumerate(rows):
             first.setdefault(row, i)
         used, count = set(rows), dict.fromkeys(first, 1)
         titles, out = list(shown), list(rows)
         for i, row in enumerate(rows):
             numbered = row
-            while first[row] != i and numbered in used:
+            while first[row] != i and (numbered in used or taken([numbered])[0]):
                 count[row] += 1
                 titles[i] = f"{shown[i]} ({count[row]})"
                 numbered = self._numbered(shown[i], row, f" ({count[row]})")

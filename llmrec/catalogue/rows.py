@@ -47,6 +47,13 @@ def padded(rows: Sequence[Sequence[int]], end: int) -> tuple[npt.NDArray[np.int3
     return tokens, lengths
 
 
+def stacked(tokens_NL: npt.NDArray[np.int32], tokens_nL: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Both matrices, one below the other, padded with -1 to the wider one's width."""
+    parts, width = (tokens_NL, tokens_nL), max(tokens_NL.shape[1], tokens_nL.shape[1])
+    wide = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=-1) for part in parts]
+    return np.concatenate(wide)
+
+
 def ended(
     item_ids: Texts, sequences: Sequence[Sequence[int]] | Array, end: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

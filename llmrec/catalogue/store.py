@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.catalogue.texts import Texts
 from llmrec.errors import RunError
 from llmrec.files import read_json, write_json
@@ -94,6 +95,22 @@ def tensor_hash(tensors: Mapping[str, Tensor]) -> str:
     arrays = {name: tensors[name].numpy() for name in sorted(tensors)}
     facts = "\n".join(f"{name} {array.dtype.str} {array.shape}" for name, array in arrays.items())
     return sha256_of_arrays(facts, *arrays.values())
+
+
+def tensors_of(index: PrefixIndex, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of an index by the names of its fields behind `prefix`."""
+    values = {field.name: getattr(index, field.name) for field in fields(index)}
+    return {prefix + name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def index_from(tensors: Mapping[str, Tensor], prefix: str) -> PrefixIndex:
+    """The index that `tensors_of` took apart; raises `TypeError` where tensors are missing."""
+    return PrefixIndex(**{name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+
+
+def arrays_of(index: PrefixIndex) -> dict[str, npt.NDArray[Any]]:
+    """The tensors of an index on the CPU as arrays over the same memory, by the names of its fields."""
+    return {name: tensor.numpy() for name, tensor in tensors_of(index).items()}
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
