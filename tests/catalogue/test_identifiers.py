@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -25,11 +27,15 @@ from llmrec.catalogue.identifiers import embeddings as em
 from llmrec.catalogue.identifiers.quantise import Quantised
 from llmrec.catalogue.identifiers.scheme import RESERVE, atomic, semantic
 from llmrec.config import IdentifierSettings
+from llmrec.dataset.history import indexed
+from llmrec.dataset.importers import import_dataset
+from llmrec.dataset.split import make_split
 from llmrec.errors import CatalogueError, ConfigError, DataError, RunError
 from llmrec.policy.new_tokens import add_words
 from llmrec.types import Item
 from tests.policy.tiny import byte_tokenizer
 
+AMAZON = Path(os.environ.get("LLMREC_DATA", Path(__file__).parents[2] / "../shared/data")) / "amazon-industrial"
 KINDS = ("pump for water", "steel bolt set", "red cotton shirt", "garden hose long", "oak wood table")
 SEMANTIC = IdentifierSettings(scheme="semantic", levels=2, codes=5, dimensions=8, collaborative=0.0)
 
@@ -370,3 +376,18 @@ def test_bad_files_of_vectors_are_named(tmp_path):
     pl.DataFrame({"item_id": ["a"], "vector": [[1.0]]}).write_parquet(tmp_path / "other.parquet")
     with pytest.raises(DataError, match="no column 'embedding'"):
         em.column_embedding(items, tmp_path / "other.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not AMAZON.is_dir(), reason="set LLMREC_DATA to a folder that holds amazon-industrial")
+def test_on_real_items_every_code_is_in_use_and_no_two_items_share_an_identifier():
+    dataset = import_dataset("amazon-minionerec", AMAZON)
+    train = indexed(dataset, make_split(dataset, "given").train)
+    histories = train.group_by("user_id", maintain_order=True).agg("item")["item"].to_list()
+    made = make_identifiers(IdentifierSettings(scheme="semantic"), dataset.item_list, seed=0, histories=histories)
+    figures = usage(made)
+    assert figures.shared == 0
+    assert len(set(made.texts())) == dataset.n_items == 3686
+    assert [level.used for level in figures.levels] == [256, 256, 256]
+    assert min(level.perplexity for level in figures.levels) > 230
+    assert figures.tied < 0.1 * dataset.n_items
