@@ -62,9 +62,10 @@ def draw_slates(
     items_MK = np.zeros((user_M.size, slate_size), dtype=np.int64)
     propensity_MK = np.zeros(items_MK.shape)
     shown_N = np.zeros(truth.topic_N.size, dtype=np.int64)
+    appeal_N = parameters.logging_appeal * truth.appeal_N
     with Bar("World: slates", user_M.size) as bar:
         for phase in range(scenario.phases):
-            sampler = SlateSampler(truth, parameters, scenario.tilt_N(phase, shown_N))
+            sampler = SlateSampler(truth, parameters, scenario.tilt_N(phase, shown_N, appeal_N))
             for part_M in _parts(user_M, np.flatnonzero(phase_M == phase), max(1, _CELLS // sampler.width)):
                 items_MK[part_M], propensity_MK[part_M] = sampler.draw(stream, user_M[part_M], slate_size)
                 shown_N += np.bincount(items_MK[part_M].ravel(), minlength=shown_N.size)

@@ -25,10 +25,11 @@ DAYS = 90
 END = START + DAYS * DAY
 """What a policy that was trained on the log meets when it is deployed: the end of the logged period."""
 _ROUNDS = 6
-_BAIT_APPEAL, _BAIT_QUALITY = 2.0, -4.0
+_BAIT_APPEAL, _BAIT_QUALITY = 1.3, -4.0
 _COLD_APPEAL, _COLD_QUALITY = 0.5, 1.0
 _ATTACK_QUALITY = -2.0
 _SEASON, _SHIFT = 1.5, 1.0
+_LUCK, _ECHO = 1.0, 1.6  # of first exposure, and of earlier exposure on the next
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Scenario:
         order_T = stream.permutation(TOPICS)
         phase_T = order_T / TOPICS if settings.kind == "seasonality" else np.where(order_T % 2, 1.0, -1.0)
         loop = settings.kind == "popularity-loop"
-        luck_N = settings.strength * stream.standard_normal(items) if loop else np.zeros(items)
+        luck_N = _LUCK * settings.strength * stream.standard_normal(items) if loop else np.zeros(items)
         return cls(settings, item_N, user_U, phase_T, luck_N)
 
     @property
@@ -109,13 +110,19 @@ class Scenario:
             return np.clip((time_M - START) * _ROUNDS // (DAYS * DAY), 0, _ROUNDS - 1)
         return np.zeros(time_M.shape, dtype=np.int64)
 
-    def tilt_N(self, phase: int, shown_N: IntArray) -> FloatArray | None:
-        """What a phase adds to the logging policy's logits (-inf: not on offer), given how often items were shown."""
+    def tilt_N(self, phase: int, shown_N: IntArray, appeal_N: FloatArray) -> FloatArray | None:
+        """What a phase adds to the logging policy's logits (-inf: not on offer).
+
+        Args:
+            phase: Which of the `phases`.
+            shown_N: How often each item was shown before.
+            appeal_N: The share of the items' appeal in the logits, which a popularity loop puts itself in place of.
+        """
         if self.settings.kind == "cold-start" and phase == 0:
             return np.where(self.item_N, -np.inf, 0.0)
         if self.settings.kind == "popularity-loop":
             seen_N = np.log1p(shown_N) - np.log1p(shown_N).mean()
-            return self.luck_N if phase == 0 else self.settings.strength * seen_N
+            return (self.luck_N if phase == 0 else _ECHO * self.settings.strength * seen_N) - appeal_N
         return None
 
     def offset(self, time: IntArray | int, topic: IntArray) -> FloatArray | float:
