@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--prompts", type=int, default=2, help="B")
+    parser.add_argument("--prompts", type=int, default=4, help="B")
     parser.add_argument("--draws", type=int, default=8, help="G, items of each prompt")
     parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
     parser.add_argument(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.errors import RequestError
+from llmrec.errors import CatalogueError, RequestError
 from llmrec.policy.masks import ancestry, for_model
 from llmrec.policy.modes import base_model, decoder_of, dtype_of
 
@@ -42,19 +42,25 @@ def align(prompt_ids_BP: Tensor, prompt_mask_BP: Tensor) -> Prompts:
     """Moves the tokens of each prompt to the left of its row and cuts the padding that all rows share.
 
     Raises:
-        ValueError: a prompt has no token.
+        RequestError: a prompt has no token.
     """
     valid = prompt_mask_BP.bool()
     length = valid.sum(-1)
     if not bool((length > 0).all()):
-        raise ValueError("A prompt is empty; every prompt needs at least one token.")
+        raise RequestError("A prompt is empty; every prompt needs at least one token.")
     order = torch.argsort((~valid).to(torch.int8), dim=-1, stable=True)[:, : int(length.max())]
     ids = prompt_ids_BP.gather(1, order)
     return Prompts(ids.masked_fill(~valid.gather(1, order), 0), length)
 
 
 def require_room(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
-    """Raises `RequestError` where prompt and item together are longer than the model has positions for."""
+    """Whether the model can read these prompts and write these items.
+
+    Raises:
+        RequestError: prompt and item together are longer than the model has positions for.
+        CatalogueError: a token of an item or a prompt is none of the model's.
+    """
+    _require_tokens(model, prompts, index)
     most = getattr(base_model(model).config.get_text_config(), "max_position_embeddings", None)
     longest = prompts.ids_BP.shape[1]
     if most is not None and longest + index.max_length - 1 > most:
@@ -62,6 +68,17 @@ def require_room(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
             f"A prompt of {longest} tokens and an item of {index.max_length} are more than the {most} that the model "
             "reads; lower text.max_tokens."
         )
+
+
+def _require_tokens(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
+    rows = base_model(model).get_input_embeddings().weight.shape[0]
+    rows = rows or base_model(model).config.get_text_config().vocab_size  # empty under ZeRO-3
+    for what, ids in (("Items", index.token_M), ("Prompts", prompts.ids_BP)):
+        if int(ids.max()) >= rows:
+            raise CatalogueError(
+                f"{what} hold token {int(ids.max())}, but the model has {rows} tokens; load the catalogue and the "
+                "tokenizer that were saved with the model."
+            )
 
 
 def run_decoder(model: Any, **inputs: Any) -> Tensor:

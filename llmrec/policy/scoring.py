@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from llmrec.catalogue.index import Exclusion, PrefixIndex
-from llmrec.errors import RunError
+from llmrec.errors import RequestError, RunError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import base_model, device_of
@@ -106,13 +106,16 @@ def score_items(
         path: "packed" (one row a prompt), "plain" (one row an item) or "auto" (packed where the model allows it).
 
     Raises:
-        RequestError: everything is excluded for a user, or prompt and item are longer than the model can read.
+        RequestError: everything is excluded for a user, a prompt is empty, an item is none of the catalogue's, or
+            prompt and item are longer than the model can read.
+        CatalogueError: a token is none of the model's.
         RunError: logits are not finite, the model's head is of an unknown kind, or its weights are sharded.
     """
     require_whole(model)
     device = device_of(model)
     index, items_BG = index.to(device), items_BG.to(device)
     prompts = align(prompt_ids_BP.to(device), prompt_mask_BP.to(device))
+    _require_items(items_BG, len(prompts.length_B), index)
     require_room(model, prompts, index)
     head = checked_head(model)
     before_BGL, after_BGL = index.prefixes(items_BG)
@@ -158,6 +161,17 @@ def require_whole(model: Any) -> None:
         raise RunError(
             "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "
             "inside the wrapped forward."
+        )
+
+
+def _require_items(items_BG: Tensor, users: int, index: PrefixIndex) -> None:
+    if items_BG.dim() != 2 or len(items_BG) != users or not items_BG.numel():
+        raise RequestError(f"items_BG is {tuple(items_BG.shape)}; give one row of items for each of {users} prompts.")
+    wrong = items_BG[(items_BG < 0) | (items_BG >= index.n_items)]
+    if len(wrong):
+        raise RequestError(
+            f"items_BG holds item index {int(wrong[0])}; the catalogue's {index.n_items} items have indices 0 to "
+            f"{index.n_items - 1}."
         )
 
 

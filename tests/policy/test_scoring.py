@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from llmrec.errors import RequestError, RunError
+from llmrec.errors import CatalogueError, RequestError, RunError
 from llmrec.policy.modes import flags
 from llmrec.policy.scoring import exact_kl_BGL, score_items
 from llmrec.policy.sharing import supports_sharing
@@ -184,21 +184,28 @@ def test_one_item_and_forced_roots():
     assert (pair.hidden_BGLH[:, :, 0] != 0).any()
 
 
-def test_everything_excluded_and_empty_prompts_are_errors():
+def test_bad_requests_are_refused_with_one_sentence():
     model = tiny_model("qwen3")
-    with pytest.raises(RequestError, match="state number 1"):
-        exclude = torch.stack([torch.full((12,), -1), torch.arange(12), torch.full((12,), -1)])
-        score_items(model, IDS, MASK, EVERY, INDEX, exclude=exclude)
-    with pytest.raises(ValueError, match="empty"):
-        score_items(model, IDS, MASK * 0, EVERY, INDEX)
-
-
-def test_item_indices_are_checked():
-    model = tiny_model("qwen3")
-    for items, exclude in (([[0, -1]] * 3, None), ([[0, 12]] * 3, None), ([[0]] * 3, [[12]] * 3)):
-        with pytest.raises((ValueError, RequestError), match=r"items|indices"):
-            left_out = None if exclude is None else torch.tensor(exclude)
-            score_items(model, IDS, MASK, torch.tensor(items), INDEX, exclude=left_out)
+    nothing = torch.stack([torch.full((12,), -1), torch.arange(12), torch.full((12,), -1)])
+    small, long = tiny_model("qwen3"), torch.ones((1, 95), dtype=torch.long)
+    small.resize_token_embeddings(40, mean_resizing=False)
+    cases = {
+        "All items are excluded for state number 1;": (model, IDS, MASK, EVERY, nothing),
+        "A prompt is empty;": (model, IDS, MASK * 0, EVERY, None),
+        "items_BG holds item index -1;": (model, IDS, MASK, torch.tensor([[0, -1]] * 3), None),
+        "items_BG holds item index 12;": (model, IDS, MASK, torch.tensor([[0, 12]] * 3), None),
+        "exclude holds item index 12;": (model, IDS, MASK, EVERY, torch.tensor([[12]] * 3)),
+        r"items_BG is \(2, 12\);": (model, IDS, MASK, EVERY[:2], None),
+        r"items_BG is \(3, 0\);": (model, IDS, MASK, EVERY[:, :0], None),
+        "Items hold token 41, but the model has 40 tokens;": (small, IDS % 40, MASK, EVERY, None),
+        "A prompt of 95 tokens and an item of 8": (model, long, long, EVERY[:1], None),
+    }
+    for sentence, (policy, ids, mask, items, exclude) in cases.items():
+        with pytest.raises((RequestError, CatalogueError), match=sentence) as caught:
+            score_items(policy, ids, mask, items, INDEX, exclude=exclude)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(CatalogueError, match="Prompts hold token 60"):
+        score_items(model, IDS.clamp(min=60), MASK, EVERY, INDEX)
 
 
 def test_autocast_does_not_change_the_answer_of_the_trial():
