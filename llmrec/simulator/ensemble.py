@@ -10,18 +10,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.config import SimulatorSettings
-from llmrec.errors import RunError
+from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
 from llmrec.simulator.behaviour import (
-    JUDGE_ARCHITECTURE,
     REWARD_ARCHITECTURE,
     BehaviourModel,
     Catalogued,
     fit_behaviour,
     load_behaviour,
 )
-from llmrec.simulator.log import Impressions, of_users, user_share
+from llmrec.simulator.log import Impressions, of_users, resampled_users, user_share
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 
@@ -40,6 +39,19 @@ class Disagreement:
     joint_BK: FloatArray
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What members expect on average and how far they disagree, from one pass over them.
+
+    Attributes:
+        mean: As `Ensemble.predict`.
+        deviation: Standard deviations over members; 0 with one member.
+    """
+
+    mean: Prediction
+    deviation: Disagreement
+
+
 class Ensemble:
     """Predicts the mean of its members' P(click) and P(click and conversion).
 
@@ -47,7 +59,7 @@ class Ensemble:
     mean of the members' products.
     """
 
-    def __init__(self, members: Sequence[BehaviourModel]) -> None:
+    def __init__(self, members: Sequence[Predictor]) -> None:
         if not members:
             raise RunError("An ensemble needs one member at least; set simulator.members to 1 or more.")
         self.members = tuple(members)
@@ -55,12 +67,12 @@ class Ensemble:
     @property
     def proxy(self) -> str:
         """The members' sentence on stand-ins, or nothing."""
-        return self.members[0].proxy
+        return str(getattr(self.members[0], "proxy", ""))
 
     @property
     def facts(self) -> dict[str, Any]:
         """What each member says of its fit."""
-        return {"members": [member.facts for member in self.members]}
+        return {"members": [getattr(member, "facts", {}) for member in self.members]}
 
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
         """Mean prediction of the items `items_BK`."""
@@ -72,17 +84,37 @@ class Ensemble:
 
     def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement:
         """Standard deviation over members (0 with one member)."""
+        return self.predict_with_spread(states, items_BK).deviation
+
+    def predict_with_spread(self, states: Sequence[State], items_BK: IntArray) -> Spread:
+        """Mean and disagreement of the members.
+
+        Raises:
+            DataError: A member predicts something else than probabilities.
+        """
         predictions = [member.predict(states, items_BK) for member in self.members]
+        for prediction in predictions:
+            _check(prediction)
         click_EBK = np.stack([p.click_BK for p in predictions])
         joint_EBK = np.stack([p.click_BK * p.conversion_BK for p in predictions])
-        return Disagreement(click_EBK.std(axis=0), joint_EBK.std(axis=0))
+        deviation = Disagreement(click_EBK.std(axis=0), joint_EBK.std(axis=0))
+        return Spread(mean_prediction(predictions), deviation)
 
     def save(self, folder: Path) -> None:
         """Writes one folder a member, whole or not at all."""
         with new_folder(folder) as work:
             for k, member in enumerate(self.members):
+                if not isinstance(member, BehaviourModel):
+                    raise RunError(f"Member {k} is a {type(member).__name__}, which cannot be saved; fit its own.")
                 member.save(work / f"member-{k}")
             write_json(work / "ensemble.json", {"kind": "ensemble", "members": len(self.members)})
+
+
+def _check(prediction: Prediction) -> None:
+    for name, values in (("click", prediction.click_BK), ("conversion", prediction.conversion_BK)):
+        bad = ~((values >= 0) & (values <= 1))
+        if bad.any():
+            raise DataError(f"A member predicts {name} = {values[bad].flat[0]}; a probability lies in 0..1.")
 
 
 def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
@@ -111,12 +143,16 @@ def fit_ensemble(
     valid: Impressions | None = None,
     on_member: Callable[[int], None] | None = None,
 ) -> Ensemble:
-    """Fits `settings.members` models that differ in their seeds; see `fit_behaviour` for the arguments."""
+    """Fits `settings.members` models that differ in their seeds; see `fit_behaviour` for the arguments.
+
+    With `settings.bootstrap` they also differ in their users, drawn with replacement for each of them.
+    """
     members = []
     for k in range(settings.members):
         own = stream_seed(seed, "simulator", "member", k)
+        mine = resampled_users(impressions, seed, k) if settings.bootstrap else impressions
         members.append(
-            fit_behaviour(dataset, impressions, architecture=architecture, seed=own, settings=settings, valid=valid)
+            fit_behaviour(dataset, mine, architecture=architecture, seed=own, settings=settings, valid=valid)
         )
         if on_member is not None:
             on_member(k)
@@ -135,15 +171,26 @@ def fit_reward_and_judge(
 
     `settings.judge_user_share` of the users (of both parts together) go to the judge, the rest to the reward.
     """
+    if settings.reward_architecture == settings.judge_architecture:
+        raise ConfigError(
+            "Keys 'simulator.reward_architecture' and 'simulator.judge_architecture' are both "
+            f"{settings.judge_architecture!r}; a judge must be of another architecture than the reward."
+        )
     users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
     judges = user_share(users, settings.judge_user_share, seed, "judge")
     theirs = [None if part is None else of_users(part, judges) for part in (impressions, valid)]
     others = [None if part is None else of_users(part, users - judges) for part in (impressions, valid)]
     assert theirs[0] is not None
     assert others[0] is not None
-    reward = fit_ensemble(dataset, others[0], seed=seed, settings=settings, valid=others[1])
-    judge_seed = stream_seed(seed, "simulator", "judge")
+    reward = fit_ensemble(
+        dataset, others[0], architecture=settings.reward_architecture, seed=seed, settings=settings, valid=others[1]
+    )
     judge = fit_behaviour(
-        dataset, theirs[0], architecture=JUDGE_ARCHITECTURE, seed=judge_seed, settings=settings, valid=theirs[1]
+        dataset,
+        theirs[0],
+        architecture=settings.judge_architecture,
+        seed=stream_seed(seed, "simulator", "judge"),
+        settings=settings,
+        valid=theirs[1],
     )
     return reward, judge

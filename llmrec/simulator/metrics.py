@@ -130,7 +130,7 @@ def fit_report(
     }
     report: dict[str, Any] = {"impressions": len(log), "proxy": str(getattr(model, "proxy", ""))}
     for name, (keep_M, label_M, model_M, mean_M) in sections.items():
-        report[name] = _section(label_M[keep_M], model_M[keep_M], mean_M[keep_M], group_M[keep_M], seed)
+        report[name] = section(label_M[keep_M], model_M[keep_M], mean_M[keep_M], group_M[keep_M], seed)
     return report
 
 
@@ -173,9 +173,10 @@ def item_means(log: Log, item_M: IntArray, n_items: int, strength: float = 10.0)
     return Prediction(click_rate_N[item_M], conversion_rate_N[item_M])
 
 
-def _section(
+def section(
     label_M: FloatArray, model_M: FloatArray, mean_M: FloatArray, group_M: IntArray, seed: int
 ) -> dict[str, Any]:
+    """AUC, log loss and calibration error of model and item means, and the paired gain in log loss over groups."""
     if len(label_M) == 0:
         return {"events": 0}
     figures: dict[str, Any] = {"events": len(label_M), "rate": float(label_M.mean())}

@@ -24,10 +24,11 @@ def reliability(model: Predictor, impressions: Impressions, bins: int = 10) -> d
         "click": (found.click_BK, log.click_M),
         "click_and_conversion": (found.click_BK * found.conversion_BK, log.conversion_M),
     }
-    return {name: _bins(np.asarray(p, float), np.asarray(y, float), bins) for name, (p, y) in pairs.items()}
+    return {name: bins_of(np.asarray(p, float), np.asarray(y, float), bins) for name, (p, y) in pairs.items()}
 
 
-def _bins(predicted_M: FloatArray, observed_M: FloatArray, bins: int) -> list[dict[str, float]]:
+def bins_of(predicted_M: FloatArray, observed_M: FloatArray, bins: int) -> list[dict[str, float]]:
+    """Bins of equal count: mean prediction, observed rate and count of each."""
     order = np.argsort(predicted_M, kind="stable")
     return [
         {

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from llmrec.simulator.factorised import LIKENESS_SCALE, UserTensors
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.networks.parts import HEADS, ItemSide
+from llmrec.simulator.networks.parts import BIAS_SCALE, HEADS, ItemSide
 
 
 def likeness(user_MX: Tensor, item_MX: Tensor, widths: list[int]) -> Tensor:
@@ -65,7 +65,7 @@ class LogisticNet(_Crossed):
 
     def users(self, users: UserTensors) -> Tensor:
         """Offset of each head, then the crossed columns: (S, HEADS + X)."""
-        return torch.cat([self.state(users.dense_SF), self.columns(users)], dim=1)
+        return torch.cat([BIAS_SCALE * self.state(users.dense_SF), self.columns(users)], dim=1)
 
     def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor:
         """Logits of M pairs: (M, heads)."""
