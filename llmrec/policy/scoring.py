@@ -26,7 +26,7 @@ from llmrec.policy.sharing import supports_sharing
 
 Path = Literal["auto", "packed", "plain"]
 NOT_FINITE = "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
-_LARGEST_TABLE = 2**23
+_GATHER_COST = 32
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,11 @@ def _hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, no
 def _log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
     """Like `edges.log_probs`, from one product with all tokens that occur where that is small.
 
-    Every gather of rows of the head costs a gradient as large as the head, so that one gather is better than two.
+    Every gather of rows of the head costs a gradient as large as the head (as much time as `_GATHER_COST` products
+    with each of its rows), and `edges.log_probs` gathers once a depth.
     """
     token_R, place_E = torch.unique(edges.token_E, return_inverse=True)
-    if len(hidden_UH) * len(token_R) > _LARGEST_TABLE:
+    if len(hidden_UH) * len(token_R) > _GATHER_COST * head.model.config.get_text_config().vocab_size:
         return edges.log_probs(hidden_UH, head, index, temperature)
     logits = head.logits(hidden_UH, token_R)[edges.state_E, place_E]
     if not bool(torch.isfinite(logits).all()):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from llmrec.policy import scoring
 from llmrec.policy.scoring import exact_kl_BGL, score_items
 from tests.policy.tiny import ITEMS, brute_steps, index_of, prompts, tiny_model, unpadded
 
@@ -145,3 +146,12 @@ def test_bfloat16_packed_is_as_near_to_float32_as_plain(name, autocast):
         off[path] = float((got - log_prob).abs().max()), float((grad - want).norm() / want.norm())
     assert off["packed"][0] <= min(0.1, 1.5 * off["plain"][0] + 0.005)
     assert off["packed"][1] <= min(0.08, 1.5 * off["plain"][1] + 0.005)
+
+
+def test_one_gather_of_the_head_and_one_a_depth_are_the_same(monkeypatch):
+    model = tiny_model("gemma3-window")
+    one = update(model, "packed")
+    monkeypatch.setattr(scoring, "_GATHER_COST", 0)
+    two = update(model, "packed")
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(one[0], two[0], strict=True))
+    assert torch.allclose(one[1], two[1], atol=1e-12)
