@@ -67,8 +67,9 @@ class Record:
         count_B2[:, 1] = np.bincount(np.flatnonzero(conversion_BK) // places, minlength=users)
         empty_Q = np.flatnonzero(items_BK < 0)
         shown_B = places - np.bincount(empty_Q // places, minlength=users)
-        clicked_BF = self._sums(items_BK.reshape(-1)[flat_P], count_B2[:, 0].astype(np.int64))
-        shown_BF = self._sums(np.delete(items_BK, empty_Q) if len(empty_Q) else items_BK.reshape(-1), shown_B)
+        shown_Q = np.delete(items_BK, empty_Q) if len(empty_Q) else items_BK.reshape(-1)
+        parts = ((items_BK.reshape(-1)[flat_P], count_B2[:, 0]), (shown_Q, shown_B))
+        clicked_BF, shown_BF = self._sums(parts).reshape(2, users, -1)
         shown_BF -= clicked_BF
         _decayed(self.clicked_BF, rows, decay, clicked_BF)
         _decayed(self.passed_BF, rows, decay, shown_BF)
@@ -90,13 +91,13 @@ class Record:
         self.kind_BRK.reshape(-1, self.kind_BRK.shape[2])[cell_B] = kind_BK
         self.time_BR.reshape(-1)[cell_B] = time_B
 
-    def _sums(self, item_P: IntArray, count_B: IntArray) -> Float32Array:
-        """Sums of the features of the first count_B[0] items, of the next count_B[1], and so on: (B, F)."""
-        start_B1 = np.zeros(len(count_B) + 1, dtype=np.int64)
-        np.cumsum(count_B, out=start_B1[1:])
-        ones_P = np.ones(len(item_P), dtype=np.float32)
-        chosen = sparse.csr_array((ones_P, item_P, start_B1), shape=(len(count_B), len(self.population.feature_NF)))
-        return np.asarray(chosen @ self.population.feature_NF)
+    def _sums(self, parts: Sequence[tuple[IntArray, npt.NDArray[np.integer]]]) -> Float32Array:
+        """For each part (items, counts): feature sums of its first counts[0] items, its next counts[1], and so on."""
+        item_P, count_R = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        start_R1 = np.zeros(len(count_R) + 1, dtype=np.int64)
+        np.cumsum(count_R, out=start_R1[1:])
+        ones_P, feature_NF = np.ones(len(item_P), dtype=np.float32), self.population.feature_NF
+        return np.asarray(sparse.csr_array((ones_P, item_P, start_R1), (len(count_R), len(feature_NF))) @ feature_NF)
 
     def observe(self, rows: slice, out: dict[str, npt.NDArray[Any]], user_B: IntArray) -> None:
         """Writes the numeric observations of the users at `rows` into the arrays of `out`."""
