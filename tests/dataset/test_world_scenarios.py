@@ -266,3 +266,19 @@ def test_no_scenario_draws_nothing() -> None:
     assert scenario.phases == 1
     assert scenario.tilt_N(0, np.ones(9, dtype=np.int64), np.zeros(9)) is None
     assert scenario.offset(END, np.arange(9)) == 0.0
+
+
+def test_a_large_catalogue() -> None:
+    """Above the border slates are drawn by cells: the log is sound, and the optimum that of trying every item."""
+    config = WorldConfig(users=12, items=24_000, slates_per_user=20, scenario=ScenarioSettings(kind="cold-start"))
+    world = generate_world(config, 2)
+    users = _users(world)
+    shown = world.dataset.events.filter(pl.col("kind") == "impression")
+    assert shown.height == 12 * 20 * 10
+    assert shown["propensity"].is_between(0, 1, closed="right").all()
+    assert shown.group_by("user_id", "time").agg(pl.col("item_id").n_unique())["item_id"].min() == 10
+    assert _counts(world, "impression", 0, 45)[world.scenario.item_N].sum() == 0
+    best, value = world.optimum(users, 7), world.value_BN(users)
+    every = np.argsort(-value, axis=1, kind="stable")[:, :7]
+    np.testing.assert_array_equal(best.items_BK, every)
+    np.testing.assert_allclose(best.value_BK, np.take_along_axis(value, every, axis=1))

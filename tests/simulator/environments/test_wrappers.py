@@ -79,3 +79,12 @@ def test_agents_take_slates_and_dictionaries_too(people: WorldUsers) -> None:
     agents.PPO("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=0, device="cpu").learn(128)
     env = NumericObservations(ItemFeatureActions(RecEnv(people, EnvironmentSettings(slate_size=3, turns=10))))
     agents.A2C("MlpPolicy", env, n_steps=16, seed=0, device="cpu").learn(64)
+
+
+def test_wrappers_over_registered_environments() -> None:
+    env = NumericObservations(DiscreteActions(gymnasium.make("llmrec/Shop-v0", users=20, items=30, slate_size=1)))
+    env.reset(seed=1)
+    assert env.step(4)[4]["shown"].tolist() == [4]
+    env = NumericObservations(ItemFeatureActions(gymnasium.make("llmrec/News-v0", users=20, items=30, language="zh")))
+    env.reset(seed=1)
+    assert len(env.step(env.action_space.sample())[4]["shown"]) == 10
