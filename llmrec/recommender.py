@@ -19,13 +19,14 @@ from llmrec.dataset.examples import History
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
 from llmrec.export import CARD, Bundle, read_bundle
+from llmrec.policy.fusion import FusedPolicy, Scorer
 from llmrec.text.free_prompt import Match, resolve_prompt
 from llmrec.types import IntArray, State
 
 
 @dataclass(frozen=True, slots=True)
 class RecommendedItem:
-    """One place of the answer; `log_prob` is log pi(item | state) over the whole catalogue."""
+    """One place of the answer; `log_prob` is log pi(item | state) over the whole catalogue (log p of a mixture)."""
 
     item_id: str
     title: str
@@ -56,6 +57,7 @@ class Recommender:
         self.bundle = bundle
         self._data = data
         self._history: History | None = None
+        self._fused: FusedPolicy | None = None
         if bundle.policy.filters is None:
             bundle.policy.set_attributes(Attributes.of(bundle.items))
 
@@ -82,6 +84,24 @@ class Recommender:
         """Says which items (by id) are in stock, for `Filters(in_stock=True)`; call it whenever that changes."""
         assert self.bundle.policy.filters is not None
         self.bundle.policy.set_attributes(self.bundle.policy.filters.attributes.with_stock(in_stock))
+
+    def fuse(self, weight: float, scorer: Scorer | None = None) -> None:
+        """From now on mixes pi with a second score: p = weight * pi + (1 - weight) * s, both normalised.
+
+        Args:
+            weight: the policy's share, from 0 to 1; `llmrec.policy.fusion.fit_weight` fits it on validation events.
+            scorer: states to scores (B, N) of at least 0; by default co-visitation counted on all events of `data`.
+
+        Raises:
+            RequestError: a weight outside 0 .. 1, or no scorer and no data to count.
+        """
+        if scorer is None:
+            if self._data is None:
+                raise RequestError("Mixing with co-visitation needs events to count; give the data set's folder.")
+            from llmrec.baselines import Covisitation
+
+            scorer = Covisitation().fit(self._data, self._data.events).score
+        self._fused = FusedPolicy(self.bundle.policy, scorer, weight)
 
     def recommend(
         self,
@@ -125,14 +145,17 @@ class Recommender:
             resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value)
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
         assert state is not None
-        (slate,) = self.bundle.policy.recommend(
-            [state],
-            k,
-            seen=None if seen is None else [seen],
-            filters=filters,
-            exclude_seen=exclude_seen,
-            exact=exact,
-        )
+        known = None if seen is None else [seen]
+        if self._fused is None:
+            (slate,) = self.bundle.policy.recommend(
+                [state], k, seen=known, filters=filters, exclude_seen=exclude_seen, exact=exact
+            )
+        elif filters is not None or exact:
+            raise RequestError(
+                "A mixture with a second score knows no filters and no proof; ask for it without them."
+            )
+        else:
+            (slate,) = self._fused.recommend([state], k, seen=known, exclude_seen=exclude_seen)
         if len(slate.items_K) < k:
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()

@@ -86,6 +86,7 @@ def recommend(
     ] = None,
     exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
     max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in the list.")] = None,
+    fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until the list is proven to be the best.")] = False,
     data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
@@ -100,7 +101,9 @@ def recommend(
     stock, filters = asked_filters(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
-    show_recommendations(model, user, prompt, k, data, revision, as_json, filters=filters, stock=stock, exact=exact)
+    show_recommendations(
+        model, user, prompt, k, data, revision, as_json, filters=filters, stock=stock, exact=exact, fuse=fuse
+    )
 
 
 @app.command()

@@ -68,6 +68,7 @@ def show_recommendations(
     filters: Filters | None = None,
     stock: Sequence[str] | None = None,
     exact: bool = False,
+    fuse: float | None = None,
 ) -> None:
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
@@ -79,6 +80,8 @@ def show_recommendations(
     recommender = Recommender.load(model, revision=revision, data=data)
     if stock is not None:
         recommender.set_stock(stock)
+    if fuse is not None:
+        recommender.fuse(fuse)
     answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, exact=exact)
     print(json.dumps(answer.to_json(), ensure_ascii=False)) if as_json else _print(answer)
 

@@ -68,8 +68,15 @@ def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
 
     from llmrec import Recommender
 
-    again = Recommender.load(out).recommend(user="u00003", k=5)
+    recommender = Recommender.load(out)
+    again = recommender.recommend(user="u00003", k=5)
     assert [i.item_id for i in again.items] == [i["item_id"] for i in by_user["items"]]
+    recommender.fuse(1.0)
+    alone = recommender.recommend(user="u00003", k=5)
+    assert [i.item_id for i in alone.items] == [i.item_id for i in again.items]
+    recommender.fuse(0.0)
+    other = recommender.recommend(user="u00003", k=5)
+    assert [i.item_id for i in other.items] != [i.item_id for i in again.items]
 
 
 def test_recommend_under_filters(finished, cache, tmp_path):
