@@ -86,7 +86,7 @@ class Attributes:
     @classmethod
     def of(cls, items: Sequence[Item], in_stock: Collection[str] | None = None) -> Attributes:
         """The attributes of `items`; `in_stock` holds the ids of those that are in stock."""
-        members, brands = _groups((i.categories for i in items)), _groups(((i.brand,) for i in items))
+        members, brands = _groups(i.categories for i in items), _groups((i.brand,) for i in items)
         number = {category: n for n, category in enumerate(members)}
         attributes = cls(
             {item.item_id: n for n, item in enumerate(items)},
