@@ -16,11 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llmrec.config import SimulatorSettings, WorldConfig
 from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
-from llmrec.files import write_json
+from llmrec.evaluation.plots import Reliability, reliability_figure
+from llmrec.files import write_json, write_text
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
@@ -62,6 +65,7 @@ def table_figures(options: argparse.Namespace) -> dict[str, Any]:
         if len(row) == len(models) > 1:
             figures["selected"][name] = verdict(selected(row))
             print(f"{name}, selected on validation: {figures['selected'][name]}\n")
+            plot(selected(row), options.out / f"{name}.svg")
     return figures
 
 
@@ -75,6 +79,18 @@ def table(name: str, cells: list[dict[str, Any]]) -> str:
         )
         lines.append(f"{cell['model']:12} | {numbers} | {gain['mean']:.4f} ({gain['low']:.4f} to {gain['high']:.4f})")
     return "\n".join(lines)
+
+
+def plot(cell: dict[str, Any], path: Path) -> None:
+    """Reliability of clicks by user activity and item popularity, one panel a bucket."""
+    panels = {
+        f"{what.replace('_', ' ')}: {bucket}": Reliability(
+            *(np.array([part[key] for part in found["reliability"]]) for key in ("predicted", "observed", "count"))
+        )
+        for what, buckets in cell["buckets"].items()
+        for bucket, found in buckets.items()
+    }
+    write_text(path, reliability_figure(panels))
 
 
 def verdict(cell: dict[str, Any]) -> dict[str, Any]:
