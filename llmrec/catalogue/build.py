@@ -6,6 +6,8 @@ it differs from the row before it (its branch) to its last; so lengths and branc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +24,14 @@ class SameTokens(CatalogueError):
         self.first, self.second = first, second
         super().__init__(
             f"The tokens of items number {first} and {second} equal or begin one another; make them distinct."
+        )
+
+    def naming(self, item_ids: Sequence[str]) -> CatalogueError:
+        """The same error, by item ids."""
+        one, other = (item_ids[i] for i in sorted((self.first, self.second)))
+        return CatalogueError(
+            f"The tokens of items {one!r} and {other!r} are the same, or one's begin the other's; give each item a "
+            "sequence of its own."
         )
 
 

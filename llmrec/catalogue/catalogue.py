@@ -132,7 +132,7 @@ class Catalogue:
         try:
             return PrefixIndex.from_tokens(self.tokens_NL, self.lengths_N)
         except SameTokens as clash:
-            raise _same_tokens(self.item_ids, clash) from None
+            raise clash.naming(self.item_ids) from None
 
     @cached_property
     def content_hash(self) -> str:
@@ -291,7 +291,7 @@ class Catalogue:
         try:
             arrays = with_rows(arrays_of(self.index), tokens, lengths)
         except SameTokens as clash:
-            raise _same_tokens(item_ids, clash) from None
+            raise clash.naming(item_ids) from None
         both = stacked(self.tokens_NL, tokens)
         names = self.token_names if tokenizer is None else TokenNames.of(tokenizer, both)
         lengths_N = np.append(self.lengths_N, lengths)
@@ -370,14 +370,6 @@ class Catalogue:
             raise RunError("The catalogue's ids, titles or tokens are not those that were saved; save it anew.")
         if tensor_hash(tensors_of(self.index, INDEX)) != self.index_hash:
             raise RunError("The catalogue's index is not the one that was saved; save the catalogue anew.")
-
-
-def _same_tokens(item_ids: Texts, clash: SameTokens) -> CatalogueError:
-    one, other = (item_ids[i] for i in sorted((clash.first, clash.second)))
-    return CatalogueError(
-        f"The tokens of items {one!r} and {other!r} are the same, or one's begin the other's; give each item a "
-        "sequence of its own."
-    )
 
 
 def _from_parts(parts: Parts) -> Catalogue:
