@@ -1,7 +1,7 @@
 """The K best items of a prompt: llmrec against Hugging Face beam search under the same constraint.
 
     python eval/benchmark_decoding.py --items 100000 --k 50
-    python eval/benchmark_decoding.py --shape qwen2.5-0.5b --k 50 --users 2 --repeats 3
+    python eval/benchmark_decoding.py --shape qwen2.5-0.5b --k 50 --users 1 --repeats 1 --sides dictionary prefilled llmrec
 
 The opponents decode the same model, prompts, catalogue and K:
   dictionary  beam search with a processor that looks each row's prefix up in a dictionary, as the projects of
@@ -175,7 +175,8 @@ def main() -> None:
     ours = bench.llmrec()
     agree = {name: agreement(ours, bench.side(name)()) for name in options.sides if name != "llmrec"}
     sides = {name: bench.side(name, renormalise=False) for name in options.sides}
-    seconds = speed.in_turn(sides, options.repeats, device=options.device)
+    # each side has run once for the comparison, which warms it up
+    seconds = speed.in_turn(sides, options.repeats, device=options.device, warm_up=0)
     memory = {name: memory_of(name) for name in options.sides} if options.memory else {}
     settings = {key: value for key, value in vars(options).items() if key not in ("json", "only_memory_of", "memory")}
     figures = {"settings": settings, "machine": machine_facts(), "packages": package_versions(), "sides": {}}
