@@ -184,6 +184,9 @@ class SimulatorSettings:
     """Largest inverse-propensity weight (for ips and dr as a multiple of the median one)."""
     bootstrap: bool = False
     """Fit each member of an ensemble on users drawn with replacement."""
+    calibration: Literal["held-out", "everything"] = "held-out"
+    """What calibrates: held-out impressions, or these and the fitted ones, which is steadier where the held-out ones
+    are few and every item has many impressions, but blind to overfitting."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -245,7 +245,7 @@ def fit_behaviour(
     learner = Learner(architecture, space, settings, seed)
     users = learner.encoded(states)
     net, taught, curve = learner.learn(users, log, held_out, curve_K=examination_K)
-    found = calibrators(pair_logits(net, users, held_out.row_M, held_out.item_M), held_out, taught)
+    found = calibrators(net, users, (log, held_out), taught, settings)
     facts = _facts(dataset, log, states, curve, found, seed) | taught.facts(settings)
     return BehaviourModel(architecture, space, net, found, facts, taught.scale if architecture in VALUED else None)
 

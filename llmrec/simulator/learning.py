@@ -18,7 +18,7 @@ from llmrec.simulator.calibration import Calibrator, Platt, fit_calibrator, fit_
 from llmrec.simulator.corrections import effective_size, inverse_weights
 from llmrec.simulator.factorised import UserTensors
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import FitCurve, Imputation, Net, fit_net
+from llmrec.simulator.fitting import FitCurve, Imputation, Net, fit_net, pair_logits
 from llmrec.simulator.log import Log
 from llmrec.simulator.objectives import COUNTERFACTUAL, Examination, Labels, Objective
 from llmrec.types import FloatArray, State
@@ -192,12 +192,18 @@ class Learner:
         return dataclasses.replace(self, settings=settings, seed=stream_seed(self.seed, "simulator", "first"))
 
 
-def calibrators(logits_MH: FloatArray, log: Log, taught: Lesson) -> tuple[Calibrator, Calibrator]:
-    """Calibrators of click and conversion on held-out impressions, under the same weights and places.
+def calibrators(
+    net: Net, users: UserTensors, logs: tuple[Log, Log], taught: Lesson, settings: SimulatorSettings
+) -> tuple[Calibrator, Calibrator]:
+    """Calibrators of click and conversion, under the same weights and places as the fit.
 
-    ESCM²'s conversion head is left as it is: calibrating it on clicked impressions would take its correction back.
+    They are fitted on the second (held-out) one of `logs`, or on both (`settings.calibration`). ESCM²'s conversion
+    head is left as it is: calibrating it on clicked impressions would take its correction back.
     """
-    labels, clicked_M = taught.labels[1], log.click_M > 0
+    log, labels = logs[1], taught.labels[1]
+    if settings.calibration == "everything":
+        log, labels = logs[0].joined(logs[1]), taught.labels[0].joined(taught.labels[1])
+    logits_MH, clicked_M = pair_logits(net, users, log.row_M, log.item_M), log.click_M > 0
     weight_M = None if labels.weight_M is None else labels.weight_M.numpy()
     if taught.objective.examination is not None and labels.place_M is not None:
         look_M = taught.objective.examination.curve().detach().numpy()[labels.place_M.numpy()]

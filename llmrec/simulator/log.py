@@ -61,6 +61,12 @@ class Log:
         columns = (getattr(self, field.name) for field in dataclasses.fields(self))
         return Log(*(None if column is None else column[keep_M] for column in columns))  # type: ignore[arg-type]
 
+    def joined(self, other: Log) -> Log:
+        """These impressions and then `other`; a column that one of them lacks is left out."""
+        names = [field.name for field in dataclasses.fields(self)]
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        return Log(*(None if one is None or two is None else np.concatenate([one, two]) for one, two in pairs))  # type: ignore[arg-type]
+
     def later(self, states: int) -> Log:
         """The same impressions of states that stand `states` rows further down."""
         return dataclasses.replace(self, row_M=self.row_M + states)

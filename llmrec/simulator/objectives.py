@@ -47,6 +47,12 @@ class Labels:
         parts = (self.click_M, self.conversion_M, self.weight_M, self.value_M, self.place_M)
         return Labels(*(None if part is None else part[index] for part in parts))  # type: ignore[arg-type]
 
+    def joined(self, other: Labels) -> Labels:
+        """These labels and then `other`; a column that one of them lacks is left out."""
+        names = ("click_M", "conversion_M", "weight_M", "value_M", "place_M")
+        pairs = [(getattr(self, name), getattr(other, name)) for name in names]
+        return Labels(*(None if one is None or two is None else torch.cat([one, two]) for one, two in pairs))  # type: ignore[arg-type]
+
     def single(self) -> Labels:
         """The same in float32 (places stay whole numbers)."""
         weight_M, value_M = (None if part is None else part.float() for part in (self.weight_M, self.value_M))
