@@ -19,8 +19,6 @@ from llmrec.catalogue.allowed import Allowed, ItemFilter, take
 from llmrec.catalogue.build import tree_arrays
 from llmrec.errors import RequestError
 
-Exclusion = Allowed
-
 
 @dataclass(frozen=True)
 class PrefixIndex:
@@ -121,6 +119,11 @@ class PrefixIndex:
         legal = place < degree.unsqueeze(-1)
         child = torch.where(legal, self.first_child_M[node].long().unsqueeze(-1) + place, 0)
         return torch.where(legal, self.token_M[child].long(), 0), child, legal
+
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest token id of any item."""
+        return int(self.token_M.max())
 
     @cached_property
     def _levels(self) -> dict[int, tuple[Tensor, Tensor, int]]:

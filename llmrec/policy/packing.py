@@ -18,7 +18,7 @@ from torch import Tensor
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import CatalogueError, RequestError
 from llmrec.policy.masks import ancestry, for_model
-from llmrec.policy.modes import base_model, decoder_of, dtype_of
+from llmrec.policy.modes import base_model, decoder_of, dtype_of, embedding_of
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,11 @@ def require_room(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
 
 
 def _require_tokens(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
-    rows = base_model(model).get_input_embeddings().weight.shape[0]
-    rows = rows or base_model(model).config.get_text_config().vocab_size  # empty under ZeRO-3
-    for what, ids in (("Items", index.token_M), ("Prompts", prompts.ids_BP)):
-        if int(ids.max()) >= rows:
+    rows = embedding_of(model).shape[0] or base_model(model).config.get_text_config().vocab_size  # empty under ZeRO-3
+    for what, largest in (("Items", index.largest_token), ("Prompts", int(prompts.ids_BP.max()))):
+        if largest >= rows:
             raise CatalogueError(
-                f"{what} hold token {int(ids.max())}, but the model has {rows} tokens; load the catalogue and the "
+                f"{what} hold token {largest}, but the model has {rows} tokens; load the catalogue and the "
                 "tokenizer that were saved with the model."
             )
 

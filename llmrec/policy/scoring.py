@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from llmrec.catalogue.index import Exclusion, PrefixIndex
+from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
-from llmrec.policy.modes import base_model, device_of
+from llmrec.policy.modes import device_of, embedding_of
 from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden, require_room
 from llmrec.policy.sharing import supports_sharing
 
@@ -86,7 +87,7 @@ def score_items(
     items_BG: Tensor,
     index: PrefixIndex,
     *,
-    exclude: Tensor | None = None,
+    exclude: Tensor | Allowed | None = None,
     temperature: float = 1.0,
     path: Path = "auto",
 ) -> TokenScores:
@@ -101,7 +102,8 @@ def score_items(
         prompt_mask_BP: 1 at tokens, 0 at padding (on either side).
         items_BG: item indices; may repeat.
         index: the catalogue's prefix index.
-        exclude: item indices (B, E) padded with -1, which turns pi into pi_F; an excluded item scores -inf.
+        exclude: item indices (B, E) padded with -1, or a filter made beforehand; it turns pi into pi_F, and an
+            excluded item scores -inf.
         temperature: divides the logits.
         path: "packed" (one row a prompt), "plain" (one row an item) or "auto" (packed where the model allows it).
 
@@ -156,7 +158,7 @@ def inside_forward() -> Iterator[None]:
 
 def require_whole(model: Any) -> None:
     """Raises `RunError` where the model's weights are sharded and nobody gathers them."""
-    weight = base_model(model).get_input_embeddings().weight
+    weight = embedding_of(model)
     if not _inside.get() and (isinstance(weight, DTensor) or not weight.numel()):
         raise RunError(
             "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "
@@ -175,7 +177,7 @@ def _require_items(items_BG: Tensor, users: int, index: PrefixIndex) -> None:
         )
 
 
-def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Exclusion | None) -> tuple[Edges, Tensor]:
+def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Allowed | None) -> tuple[Edges, Tensor]:
     """Distinct (user, prefix) pairs at which something is chosen, all roots included, and each token's pair."""
     users = torch.arange(len(before_BGL), device=before_BGL.device).view(-1, 1, 1).expand_as(before_BGL)
     key = torch.where(before_BGL >= 0, users * index.n_nodes + before_BGL, 0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.policy.masks import window_of
-from llmrec.policy.modes import base_model, device_of, flags, trial
+from llmrec.policy.modes import base_model, device_of, dtype_of, embedding_of, flags, trial
 from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden
 from llmrec.policy.prefill import SharedPrefill
 from llmrec.seeding import numpy_stream
@@ -38,7 +38,7 @@ def supports_sharing(model: Any, length: int | None = None) -> bool:
     inner = base_model(model)
     window = window_of(inner)
     beyond = window is not None and (length is None or length > window)
-    weight = inner.get_input_embeddings().weight
+    weight = embedding_of(inner)
     config = inner.config.get_text_config()
     key = f"sharing {weight.dtype} {config._attn_implementation} {weight.device.type} {'windowed' if beyond else ''}"
     known = flags(inner)
@@ -55,7 +55,7 @@ def _allowed(config: Any) -> bool:
 
 def _trial(model: Any, tokens: int) -> bool:
     index, prompts, user_U, node_U = _material(model, tokens)
-    tolerance = _TOLERANCE.get(model.get_input_embeddings().weight.dtype, 0.0)
+    tolerance = _TOLERANCE.get(dtype_of(model), 0.0)
     try:
         with trial(model):
             plain = plain_hidden(model, prompts, index, user_U, node_U)
@@ -70,7 +70,7 @@ def _material(model: Any, tokens: int) -> tuple[PrefixIndex, Prompts, Tensor, Te
     """Two prompts of unequal length, six ragged items and all their prefixes as pairs."""
     random, device = numpy_stream(0, "policy", "sharing"), device_of(model)
     # under ZeRO-3 a weight is empty until its module runs
-    vocabulary = int(model.get_input_embeddings().weight.shape[0] or model.config.get_text_config().vocab_size)
+    vocabulary = int(embedding_of(model).shape[0] or model.config.get_text_config().vocab_size)
     names = random.choice(vocabulary, size=6, replace=False)
     rows = np.array([[0, 1, 2, 3], [0, 1, 4, 3], [0, 5, 3, -1], [4, 1, 2, 3], [4, 3, -1, -1], [5, 0, 3, -1]])
     table = np.where(rows >= 0, names[rows], -1)
