@@ -194,10 +194,10 @@ class PrefixIndex:
         """Nodes before and after each token of items: two tensors of shape items.shape + (L,), -1 after the end.
 
         Raises:
-            ValueError: an index outside 0 .. N - 1.
+            RequestError: an index outside 0 .. N - 1.
         """
         if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < self.n_items:
-            raise ValueError(f"Item indices must lie in 0 .. {self.n_items - 1}.")
+            raise RequestError(f"Item indices must lie in 0 .. {self.n_items - 1}; ask for items of the catalogue.")
         after = self.path_NL[self.row_of_item_N[items]].long()
         before = torch.cat([torch.zeros_like(after[..., :1]), after[..., :-1]], -1)
         return before.masked_fill(after < 0, -1), after

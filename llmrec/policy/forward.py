@@ -25,8 +25,8 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RunError
 from llmrec.policy.edges import Edges
 from llmrec.policy.heads import checked_head
-from llmrec.policy.modes import base_model, flags
-from llmrec.policy.scoring import Path, TokenScores, inside_forward, score_items
+from llmrec.policy.modes import base_model, flags, inside_forward
+from llmrec.policy.scoring import Path, TokenScores, score_items
 from llmrec.policy.sharing import supports_sharing
 
 _TAUGHT, _TRIED = "_llmrec_scoring", "tried inside the forward"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmrec.errors import RunError
-from llmrec.policy.modes import base_model, decoder_of, device_of, flags, trial
+from llmrec.policy.modes import base_model, decoder_of, device_of, flags, require_whole, trial
 from llmrec.seeding import torch_stream
 
 
@@ -95,8 +95,10 @@ def checked_head(model: Any) -> Head:
     """The head of `model`, compared once with the logits of the model's own forward.
 
     Raises:
-        RunError: they differ, so the model does something to its logits that this library does not know.
+        RunError: they differ, so the model does something to its logits that this library does not know; or the
+            model's weights are sharded.
     """
+    require_whole(model)
     head = Head(model)
     known = flags(head.model)
     key = f"head {type(head.module).__name__} {head.scale} {head.cap} {len(head.rows.trained)}"

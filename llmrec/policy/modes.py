@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from llmrec.errors import RunError
 
 FLAGS = "_llmrec_trials"
 
@@ -67,3 +71,26 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+_inside: ContextVar[bool] = ContextVar("inside the forward of a wrapped model", default=False)
+
+
+@contextlib.contextmanager
+def inside_forward() -> Iterator[None]:
+    """Says that a wrapper (FSDP2, ZeRO-3) gathers weights meanwhile."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
+def require_whole(model: Any) -> None:
+    """Raises `RunError` where the model's weights are sharded and nobody gathers them."""
+    weight = embedding_of(model)
+    if not _inside.get() and (isinstance(weight, DTensor) or not weight.numel()):
+        raise RunError(
+            "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "
+            "inside the wrapped forward."
+        )

@@ -6,22 +6,18 @@ It sums to 1 over the allowed items, but it is not pi conditioned on them.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
-from llmrec.policy.modes import device_of, embedding_of
+from llmrec.policy.modes import device_of
 from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden, require_room
 from llmrec.policy.sharing import supports_sharing
 
@@ -113,13 +109,11 @@ def score_items(
         CatalogueError: a token is none of the model's.
         RunError: logits are not finite, the model's head is of an unknown kind, or its weights are sharded.
     """
-    require_whole(model)
-    device = device_of(model)
+    head, device = checked_head(model), device_of(model)
     index, items_BG = index.to(device), items_BG.to(device)
     prompts = align(prompt_ids_BP.to(device), prompt_mask_BP.to(device))
     _require_items(items_BG, len(prompts.length_B), index)
     require_room(model, prompts, index)
-    head = checked_head(model)
     before_BGL, after_BGL = index.prefixes(items_BG)
     exclusion = index.exclusion(exclude)
     edges, state_BGL = _states(index, before_BGL, exclusion)
@@ -141,29 +135,6 @@ def score_items(
         edge_log_prob,
         state_BGL,
     )
-
-
-_inside: ContextVar[bool] = ContextVar("inside the forward of a wrapped model", default=False)
-
-
-@contextlib.contextmanager
-def inside_forward() -> Iterator[None]:
-    """Says that a wrapper (FSDP2, ZeRO-3) gathers weights meanwhile."""
-    token = _inside.set(True)
-    try:
-        yield
-    finally:
-        _inside.reset(token)
-
-
-def require_whole(model: Any) -> None:
-    """Raises `RunError` where the model's weights are sharded and nobody gathers them."""
-    weight = embedding_of(model)
-    if not _inside.get() and (isinstance(weight, DTensor) or not weight.numel()):
-        raise RunError(
-            "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "
-            "inside the wrapped forward."
-        )
 
 
 def _require_items(items_BG: Tensor, users: int, index: PrefixIndex) -> None:
