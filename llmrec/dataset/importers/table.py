@@ -25,6 +25,7 @@ from llmrec.config import from_tree
 from llmrec.dataset.importers.reading import read_csv_rows, read_json_lines, read_lines
 from llmrec.dataset.schema import REQUIRED, SCHEMAS, cast_table
 from llmrec.dataset.store import Dataset
+from llmrec.dataset.validate import validate_items
 from llmrec.errors import DataError
 from llmrec.types import EVENT_KINDS
 
@@ -106,6 +107,29 @@ def import_table(source: Path, mapping: TableMapping | Mapping[str, Any] | None 
         currency=plan.currency,
         add_missing_users=True,
     )
+
+
+def read_items(path: Path, *, category_separator: str = "|") -> pl.DataFrame:
+    """An items table under llmrec's own column names; other columns are left out.
+
+    Raises:
+        DataError: A file, column or value is missing or cannot be used; named with file and row.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a file of items (CSV, Parquet or JSON lines).")
+    frame = _read(path)
+    for name in REQUIRED["items"]:
+        if name not in frame.columns:
+            raise DataError(f"{path} lacks the column {name!r} (it has: {', '.join(frame.columns)}); add it.")
+    frame = frame.select(name for name in SCHEMAS["items"] if name in frame.columns)
+    if frame.schema.get("categories") == pl.String:
+        frame = frame.with_columns(_categories(frame["categories"], category_separator))
+    items = _cast(frame, "items", str(path))
+    try:
+        validate_items(items)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    return items
 
 
 def _mapping(source: Path, mapping: TableMapping | Mapping[str, Any] | None) -> TableMapping:
