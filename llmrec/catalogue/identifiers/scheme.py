@@ -93,8 +93,16 @@ class Identifiers:
         """What the codes stand for, (N, D); semantic identifiers only."""
         return reconstructed(self._level_codes(), self.codebooks_LKD)
 
+    def removed(self, kept_n: npt.NDArray[np.integer]) -> Identifiers:
+        """The identifiers of the items `kept_n` (rising item indices), unchanged; all words stay."""
+        codes_NL = self.codes_NL[kept_n]
+        tied = codes_NL.shape[1] > self.levels and bool((codes_NL[:, self.levels :] >= 0).any())
+        return replace(self, codes_NL=codes_NL if tied else np.ascontiguousarray(codes_NL[:, : self.levels]))
+
     def added(self, vectors_MD: Vectors) -> Identifiers:
         """These identifiers and those of M new items behind them; no existing one changes.
+
+        Of the items with equal codes a new one gets the first tie word that none has, or no word where that is free.
 
         Args:
             vectors_MD: vectors of the new items, in the space that the codebooks were made in.
@@ -115,8 +123,8 @@ class Identifiers:
         new = nearest_codes(np.asarray(vectors_MD, dtype=np.float32), self.codebooks_LKD)
         offset = self.codebooks_LKD.shape[1] * np.arange(self.levels)
         codes_NL = np.concatenate([self._level_codes(), new])
-        rank_N = rank_in_group(codes_NL)
         spare = len(self.words) - self.levels * self.codebooks_LKD.shape[1]
+        rank_N = np.append(self._ranks(), free_ranks(codes_NL, self._ranks()))
         if rank_N.max() > spare:
             item = int(np.flatnonzero(rank_N > spare)[0]) - len(self)
             raise CatalogueError(
@@ -155,6 +163,14 @@ class Identifiers:
         codes_NL: npt.NDArray[np.int32] = (self.codes_NL[:, : self.levels] - offset).astype(np.int32)
         return codes_NL
 
+    def _ranks(self) -> npt.NDArray[np.int64]:
+        """The number of each item's tie word, counted from 1; 0 where it has none."""
+        if self.codes_NL.shape[1] == self.levels:
+            return np.zeros(len(self), dtype=np.int64)
+        first = self.levels * self.codebooks_LKD.shape[1]
+        tie_N = self.codes_NL[:, self.levels].astype(np.int64)
+        return np.where(tie_N >= 0, tie_N - first + 1, 0)
+
 
 def semantic(quantised: Quantised) -> Identifiers:
     """Semantic identifiers of items that were quantised together.
@@ -190,6 +206,23 @@ def rank_in_group(codes_NL: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     rank_N = np.zeros(len(group_N), dtype=np.int64)
     rank_N[order] = np.arange(len(grouped)) - np.searchsorted(grouped, grouped, side="left")
     return rank_N
+
+
+def free_ranks(codes_NL: npt.NDArray[np.integer], rank_n: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """For each row behind the first n, in order, the least rank that no row of equal codes has; `rank_n` stay."""
+    _, group_N = np.unique(codes_NL, axis=0, return_inverse=True)
+    old_n, new_M = np.split(group_N.reshape(-1), [len(rank_n)])
+    taken: dict[int, set[int]] = {group: set() for group in new_M.tolist()}
+    for row in np.flatnonzero(np.isin(old_n, new_M)).tolist():
+        taken[int(old_n[row])].add(int(rank_n[row]))
+    next_free = dict.fromkeys(taken, 0)
+    out = np.zeros(len(new_M), dtype=np.int64)
+    for m, group in enumerate(new_M.tolist()):
+        while next_free[group] in taken[group]:
+            next_free[group] += 1
+        out[m] = next_free[group]
+        next_free[group] += 1
+    return out
 
 
 def _with_ties(
