@@ -7,13 +7,15 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import polars as pl
 
+from llmrec.assortment import change_items, hash_of_ids, items_frame
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.dataset.examples import History
 from llmrec.dataset.store import Dataset
@@ -21,7 +23,7 @@ from llmrec.errors import RequestError, RunError
 from llmrec.export import CARD, Bundle, read_bundle
 from llmrec.policy.fusion import FusedPolicy, Scorer
 from llmrec.text.free_prompt import Match, resolve_prompt
-from llmrec.types import IntArray, State
+from llmrec.types import IntArray, Item, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Recommender:
     def __init__(self, bundle: Bundle, data: Dataset | None = None) -> None:
         self.bundle = bundle
         self._data = data
+        self._fitting: Dataset | None = None
         self._history: History | None = None
         self._fused: FusedPolicy | None = None
         if bundle.policy.filters is None:
@@ -69,13 +72,7 @@ class Recommender:
             RunError: not a run folder, or the repository cannot be read.
             DataError: `data` is not a data set.
         """
-        folder = Path(model).expanduser()
-        if not folder.exists():
-            if str(model).count("/") != 1 or str(model).startswith((".", "~", "/")):
-                raise RunError(f"{model} does not exist; give a run folder (with {CARD}) or a Hub id USER/NAME.")
-            from llmrec.hub import fetch_run
-
-            folder = fetch_run(str(model), revision=revision)
+        folder = run_folder(model, revision=revision)
         bundle = read_bundle(folder)
         place = Path(data) if data is not None else default_data(folder)
         return cls(bundle, Dataset.load(place) if place is not None else None)
@@ -85,6 +82,20 @@ class Recommender:
         assert self.bundle.policy.filters is not None
         self.bundle.policy.set_attributes(self.bundle.policy.filters.attributes.with_stock(in_stock))
 
+    def change_items(self, *, add: Sequence[Item] = (), remove: Collection[str] = ()) -> None:
+        """Takes items out and then new ones in, in memory, without training; see `llmrec.assortment`.
+
+        The items that stay keep their stock; new ones are out of stock until `set_stock` names them. A mixture ends,
+        since its second score is of the items as they were: call `fuse` again. Users' events with items that are
+        gone do not count any more.
+
+        Raises:
+            CatalogueError: an id that is there already, is unknown or repeats, no item left, no title, or additions
+                to a run whose items are written by atomic identifiers.
+        """
+        self.bundle = change_items(self.bundle, add=add, remove=remove)
+        self._fitting = self._history = self._fused = None
+
     def fuse(self, weight: float, scorer: Scorer | None = None) -> None:
         """From now on mixes pi with a second score: p = weight * pi + (1 - weight) * s, both normalised.
 
@@ -93,14 +104,15 @@ class Recommender:
             scorer: states to scores (B, N) of at least 0; by default co-visitation counted on all events of `data`.
 
         Raises:
-            RequestError: a weight outside 0 .. 1, or no scorer and no data to count.
+            RequestError: a weight outside 0 .. 1, or no scorer and no data to count, or those of other items.
         """
         if scorer is None:
             if self._data is None:
                 raise RequestError("Mixing with co-visitation needs events to count; give the data set's folder.")
             from llmrec.baselines import Covisitation
 
-            scorer = Covisitation().fit(self._data, self._data.events).score
+            data = self._fitted_data(self._data)
+            scorer = Covisitation().fit(data, data.events).score
         self._fused = FusedPolicy(self.bundle.policy, scorer, weight)
 
     def recommend(
@@ -171,17 +183,59 @@ class Recommender:
                 f"The run folder {self.bundle.folder} holds no users; give the data set's folder with --data "
                 "(data= in Python) to recommend for a user, or use a prompt."
             )
-        if tuple(self._data.items["item_id"]) != self.bundle.policy.catalogue.item_ids:
-            raise RequestError(
-                "The data set's items are not those of the model's catalogue; give the data set of the run."
-            )
+        data = self._fitted_data(self._data)
         if self._history is None:
-            self._history = History(self._data, int(self.bundle.facts["history_events"]))
+            self._history = History(data, int(self.bundle.facts["history_events"]))
         if self._data.user(user) is None:
             raise RequestError(
                 f"User {user!r} is not in the data set; use a user id of its users table, or a prompt."
             )
         return self._history.state(user, before), np.asarray(self._history.seen(user, before))
+
+    def _fitted_data(self, data: Dataset) -> Dataset:
+        """`data` with exactly the catalogue's items; events with items that are gone since the training go as well.
+
+        Raises:
+            RequestError: its items are neither the catalogue's nor those that the recorded changes began with.
+        """
+        if self._fitting is None:
+            item_ids, own = self.bundle.policy.catalogue.item_ids, data.items["item_id"].to_list()
+            if own == item_ids:
+                self._fitting = data
+            elif _changed_since(self.bundle, own):
+                known = data.events.filter(pl.col("item_id").is_in(list(item_ids)))
+                items = items_frame(self.bundle.items)
+                self._fitting = Dataset(items, data.users, known, data.manifest).with_events(known)
+            else:
+                raise RequestError(
+                    "The data set's items are not those of the model's catalogue; give the data set of the run."
+                )
+        return self._fitting
+
+
+def _changed_since(bundle: Bundle, item_ids: Sequence[str]) -> bool:
+    """Whether a data set of these items is that of the run before items came and went, or lists the items of now."""
+    recorded = bundle.facts.get("assortment")
+    if recorded is None:
+        return False
+    now = bundle.policy.catalogue.item_ids
+    return hash_of_ids(item_ids) == recorded.get("first_items") or set(item_ids) == set(now)
+
+
+def run_folder(model: str | Path, *, revision: str | None = None) -> Path:
+    """The run folder `model`, or that of the Hub repository USER/NAME, downloaded to the Hub's cache.
+
+    Raises:
+        RunError: neither a folder nor a Hub id, or the repository cannot be read.
+    """
+    folder = Path(model).expanduser()
+    if folder.exists():
+        return folder
+    if str(model).count("/") != 1 or str(model).startswith((".", "~", "/")):
+        raise RunError(f"{model} does not exist; give a run folder (with {CARD}) or a Hub id USER/NAME.")
+    from llmrec.hub import fetch_run
+
+    return fetch_run(str(model), revision=revision)
 
 
 def default_data(folder: Path) -> Path | None:

@@ -107,6 +107,29 @@ def recommend(
 
 
 @app.command()
+def items(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="A run folder or a Hub id (USER/NAME).")],
+    out: Annotated[Path, typer.Option("--out", help="The new run folder; it appears whole or not at all.")],
+    add: Annotated[
+        Path | None,
+        typer.Option(
+            help="New items: CSV, Parquet or JSON lines with item_id and title, and where known description, "
+            "categories (divided by |), brand, price."
+        ),
+    ] = None,
+    remove: Annotated[Path | None, typer.Option(help="Items to take out: their ids, one a line.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+) -> None:
+    """Adds and removes items of a finished run, without training: a new run folder with the same weights.
+
+    What is removed goes first, so an item in both files is replaced.
+    """
+    from llmrec.cli.items import change_run
+
+    typer.echo(change_run(run_folder, add, remove, out, revision))
+
+
+@app.command()
 def push(
     run_folder: Annotated[Path, typer.Argument(help="The run folder.")],
     repository: Annotated[str, typer.Argument(help="USER/NAME on the Hub.")],
