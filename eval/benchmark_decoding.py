@@ -1,7 +1,8 @@
 """The K best items of a prompt: llmrec against Hugging Face beam search under the same constraint.
 
     python eval/benchmark_decoding.py --items 100000 --k 50
-    python eval/benchmark_decoding.py --shape qwen2.5-0.5b --k 50 --users 1 --repeats 1 --sides dictionary prefilled llmrec
+    python eval/benchmark_decoding.py --shape qwen2.5-0.5b --k 50 --users 1 --repeats 1 \\
+        --sides dictionary prefilled llmrec
 
 The opponents decode the same model, prompts, catalogue and K:
   dictionary  beam search with a processor that looks each row's prefix up in a dictionary, as the projects of
@@ -75,11 +76,13 @@ class Bench:
         return lambda: self.huggingface(True, prefix_allowed_tokens_fn=legal, past_key_values=self.prefilled())
 
     def llmrec(self) -> tuple[Any, Any]:
+        """Our beam search."""
         from llmrec.policy.decoding import beam_search
 
         return beam_search(self.model, self.ids, self.mask, self.k, self.index, beams=self.k)
 
     def prefilled(self) -> Any:
+        """A cache of all but the last token of each prompt, copied to its beams."""
         import torch
         from transformers import DynamicCache
 
@@ -90,6 +93,7 @@ class Bench:
         return cache
 
     def huggingface(self, renormalise: bool, **how: Any) -> tuple[Any, Any]:
+        """Hugging Face beam search under a constraint given by `how`."""
         import torch
         from transformers import GenerationConfig
 
@@ -136,6 +140,7 @@ class Dictionary:
         self.children, self.beams, self.step = children, beams, 0
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Log-probabilities over the vocabulary plus the mask, (rows, V)."""
         import torch
 
         scores = torch.log_softmax(scores, -1)

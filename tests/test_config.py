@@ -65,9 +65,22 @@ def test_missing_and_wrongly_encoded_files_are_named(tmp_path):
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none() | st.lists(st.integers()), max_size=4))
 def test_any_tree_is_read_or_refused(tree):
-    from llmrec.config import from_tree
+    from llmrec.config_tree import from_tree
 
     try:
         assert isinstance(from_tree(RunConfig, tree, "here"), RunConfig)
     except ConfigError:
         pass
+
+
+def test_an_override_changes_one_key_of_a_mapping_and_keeps_the_others(tmp_path):
+    shares = RunConfig.read(overrides=["sft.mixture.title_from_description=0"]).sft.mixture
+    assert shares == RunConfig().sft.mixture | {"title_from_description": 0.0}
+    path = tmp_path / "own.yaml"
+    path.write_text("sft: {mixture: {next_item: 1}}", encoding="utf-8")
+    assert RunConfig.read(path).sft.mixture == {"next_item": 1.0}
+    assert RunConfig.read(path, ["sft.mixture.item_from_prompt=0.5"]).sft.mixture == {
+        "next_item": 1.0,
+        "item_from_prompt": 0.5,
+    }
+    assert RunConfig.read(overrides=["sft.lora.rank=3"]).sft.lora.alpha == RunConfig().sft.lora.alpha

@@ -145,7 +145,8 @@ def world_command(
     force: Force = False,
 ) -> None:
     """Generates a world with known truth; its data set lies in OUT/dataset."""
-    from llmrec.config import WorldConfig, from_tree
+    from llmrec.config import WorldConfig
+    from llmrec.config_tree import from_tree
     from llmrec.dataset.world import generate_world
 
     tree: dict[str, Any] = {"domain": domain, "language": language, "users": users, "items": items}
@@ -165,7 +166,8 @@ def split_info_command(
     json_file: Json = None,
 ) -> None:
     """Prints how a split divides the events, and how many of them belong to users without a training event."""
-    from llmrec.config import DataConfig, from_tree
+    from llmrec.config import DataConfig
+    from llmrec.config_tree import from_tree
     from llmrec.dataset.split import PARTS, make_split
 
     tree = {"split": split, "valid_fraction": valid_fraction, "test_fraction": test_fraction}

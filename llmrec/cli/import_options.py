@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from llmrec.config import from_tree
+from llmrec.config_tree import from_tree
 from llmrec.dataset.schema import SCHEMAS
 from llmrec.errors import ConfigError
 

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from llmrec.config import from_tree
+from llmrec.config_tree import from_tree
 from llmrec.errors import DataError
 from llmrec.files import new_folder
 from llmrec.progress import Bar, console

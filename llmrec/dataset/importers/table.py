@@ -21,7 +21,7 @@ from typing import Any, Literal
 import polars as pl
 import yaml
 
-from llmrec.config import from_tree
+from llmrec.config_tree import from_tree
 from llmrec.dataset.importers.reading import read_csv_rows, read_json_lines, read_lines
 from llmrec.dataset.schema import REQUIRED, SCHEMAS, cast_table
 from llmrec.dataset.store import Dataset

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from llmrec.config import WorldConfig, from_tree
+from llmrec.config import WorldConfig
+from llmrec.config_tree import from_tree
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.world import wording_en, wording_zh
 from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table

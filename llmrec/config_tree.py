@@ -1,0 +1,132 @@
+"""Nested dictionaries to dataclasses and back, strictly: what a configuration file and `key=value` overrides become.
+
+An unknown key is an error that names it and the nearest known one; nothing is ignored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from llmrec.errors import ConfigError
+
+
+def override_tree(overrides: typing.Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` texts as nested dictionaries; values are read as YAML."""
+    tree: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"Override {text!r} has no '='; write it as key=value, for example seed=1.")
+        node = tree
+        *parents, last = key.strip().split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"Override {text!r} goes below {part!r}, which is a value, not a section.")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"The value of override {text!r} cannot be read; put quotes around text.") from None
+    return tree
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` on top of `below`; a mapping that is a value (sft.mixture) is merged key by key too."""
+    tree = dict(below)
+    for key, value in above.items():
+        old = tree.get(key)
+        tree[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return tree
+
+
+def with_defaults(tree: dict[str, Any], given: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """`tree` with the default of every section or mapping that `given` goes into and `tree` leaves out."""
+    filled = dict(tree)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(default.get(key), dict):
+            there = isinstance(filled.get(key), dict)
+            filled[key] = with_defaults(filled[key], value, default[key]) if there else default[key]
+    return filled
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    return [plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping at the top of a YAML file; raises `ConfigError`."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; give the path of a YAML configuration.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not a YAML file in UTF-8: {reason}.") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values at its top level, not {type(tree).__name__}.")
+    return tree
+
+
+T = typing.TypeVar("T")
+
+
+def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "") -> T:
+    """Builds dataclass `cls` from nested dictionaries, strictly; `origin` names the source in errors."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"Key {prefix.rstrip('.')!r} in {origin} is a section and needs keys, not {tree!r}.")
+    hints = typing.get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1)
+            mend = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(hints)}."
+            raise ConfigError(f"Unknown key {prefix + str(key)!r} in {origin}; {mend}")
+    values = {key: _convert(value, hints[key], origin, prefix + key) for key, value in tree.items()}
+    return cls(**values)
+
+
+def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_tree(typing.cast(type[Any], hint), value, origin, key + ".")
+    base, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if base in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        (inner,) = (a for a in arguments if a is not type(None))
+        return _convert(value, inner, origin, key)
+    if base is Literal:
+        if value not in arguments:
+            raise ConfigError(
+                f"Key {key!r} in {origin} is {value!r}; choose one of {', '.join(map(str, arguments))}."
+            )
+        return value
+    if base is tuple and isinstance(value, list | tuple):
+        return tuple(_convert(v, arguments[0], origin, key) for v in value)
+    if base is dict and isinstance(value, dict):
+        return {str(k): _convert(v, arguments[1], origin, f"{key}.{k}") for k, v in value.items()}
+    return _scalar(value, hint, origin, key)
+
+
+def _scalar(value: Any, hint: Any, origin: str, key: str) -> Any:
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (bool, str, int) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
+    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {names.get(hint, str(hint))}.")
