@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from llmrec.config import DynamicsSettings, RunConfig
+from llmrec.config import DynamicsSettings
+from llmrec.config_tree import from_tree
 from llmrec.errors import ConfigError, DataError
 from llmrec.simulator.dynamics import Dynamics, ItemTable, fresh_users
 from tests.simulator.dynamics.worlds import ALL_ON, PLACES, catalogue, feedback, world
@@ -38,12 +39,12 @@ def test_settings_outside_their_range_are_named(section, key, value):
 
 
 def test_the_configuration_switches_transitions():
-    config = RunConfig.read(None, ["dynamics.trust.enabled=true", "dynamics.trust.loss=0.5", "choice.model=cascade"])
-    assert [t.name for t in Dynamics(config.dynamics, catalogue()).transitions] == ["trust"]
-    assert Dynamics(RunConfig().dynamics, catalogue()).transitions == ()
+    asked = from_tree(DynamicsSettings, {"trust": {"enabled": True, "loss": 0.5}}, "a test")
+    assert [t.name for t in Dynamics(asked, catalogue()).transitions] == ["trust"]
+    assert Dynamics(DynamicsSettings(), catalogue()).transitions == ()
     assert len(Dynamics(ALL_ON, catalogue()).transitions) == 7
-    with pytest.raises(ConfigError, match=r"dynamics\.trust\.gain"):
-        RunConfig.read(None, ["dynamics.trust.gains=1"])
+    with pytest.raises(ConfigError, match=r"trust\.gain"):
+        from_tree(DynamicsSettings, {"trust": {"gains": 1}}, "a test")
 
 
 @pytest.mark.parametrize(
