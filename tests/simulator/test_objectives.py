@@ -215,7 +215,7 @@ def test_fitted_side_by_side() -> None:
     naive = float((POLICY * CLICK * CONVERSION).sum() / (POLICY * CLICK).sum())
     for name in OBJECTIVES:
         for hide in (False, True):
-            conversion, logged, shifted = _errors(name, hide, users=4000)
+            conversion, logged, shifted = _errors(name, hide, users=2500)
             print(f"{name:12} cause {'hidden' if hide else 'shown '}: pCVR {conversion:.4f} (everybody {truth:.4f}, "
                   f"those who click {naive:.4f}); pCTCVR off by {logged:+.2%} logged, {shifted:+.2%} shifted")  # fmt: skip
             assert abs(logged) < 0.04 or name.startswith("escm2")
