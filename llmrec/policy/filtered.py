@@ -92,6 +92,51 @@ class FilterBook:
             )
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the requests of B states leave of the catalogue, batch by batch.
+
+    Attributes:
+        book: reads filters.
+        wishes_B: each state's filter; empty where none was asked for.
+        exclude_BE: item indices to leave out, padded with -1; None where there are none.
+    """
+
+    book: FilterBook
+    wishes_B: list[Filters]
+    exclude_BE: Tensor | None
+
+    @classmethod
+    def of(cls, book: FilterBook, wishes_B: list[Filters], exclude_BE: Tensor | None) -> Asked:
+        """Adds what the filters leave out one by one to what is left out as seen."""
+        if not wishes_B:
+            return cls(book, wishes_B, exclude_BE)
+        rows = [book.left_out(wish) for wish in wishes_B]
+        if exclude_BE is not None:
+            rows = [np.union1d(row, more[more >= 0]) for row, more in zip(rows, exclude_BE.numpy(), strict=True)]
+        return cls(book, wishes_B, torch.from_numpy(padded(rows)))
+
+    @property
+    def groups_B(self) -> list[Any]:
+        """States with equal groups can be decoded in one batch; empty where all can."""
+        return [self.book.group(wish) for wish in self.wishes_B]
+
+    def filters(self, part: Sequence[int]) -> list[Filters]:
+        """The filters of some states."""
+        return [self.wishes_B[b] for b in part] if self.wishes_B else []
+
+    def allowed(self, part: Sequence[int]) -> Allowed | None:
+        """What is left for some states of one group."""
+        left_out = None if self.exclude_BE is None else self.exclude_BE[list(part)]
+        wishes = self.filters(part)
+        return self.book.allowed(wishes, left_out) if wishes else self.book.index.allowed(left_out)
+
+    def require_no_maximum(self) -> None:
+        """Raises `RequestError` for a maximum per category, which only a whole slate can obey."""
+        if any(wish.max_per_category is not None for wish in self.wishes_B):
+            raise RequestError("max_per_category bounds a recommended slate; leave it out to draw or to score items.")
+
+
 def padded(rows: Sequence[IntArray]) -> IntArray:
     """Item indices of each row, padded with -1 on the right."""
     out = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)

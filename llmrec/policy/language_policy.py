@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -15,9 +16,11 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
-from llmrec.policy.filtered import FilterBook, bounded_slates, padded
+from llmrec.policy.filtered import Asked, FilterBook, bounded_slates, padded
 from llmrec.policy.modes import device_of
+from llmrec.policy.perturb import stream_keys
 from llmrec.policy.scoring import score_items
+from llmrec.policy.without_replacement import Ordered, sample_without_replacement
 from llmrec.progress import track
 from llmrec.seeding import torch_stream
 from llmrec.types import IntArray, Slate, State
@@ -91,14 +94,23 @@ class LanguagePolicy:
         wanted = self.repeat == "exclude" if exclude_seen is None else exclude_seen
         return self.exclude(states, seen) if wanted else None
 
-    def _filtered(self, filters: Filters | Sequence[Filters] | None, states: int) -> tuple[FilterBook, list[Filters]]:
-        """The filter of each state; none where no filter is asked for."""
-        wishes = [filters] * states if isinstance(filters, Filters) else list(filters or ())
-        if len(wishes) not in (0, states):
-            raise RequestError(f"{len(wishes)} filters were given for {states} states; give one, or one for each.")
+    def _asked(
+        self,
+        states: Sequence[State],
+        seen: Sequence[IntArray] | None,
+        exclude_seen: bool | None,
+        filters: Filters | Sequence[Filters] | None,
+    ) -> Asked:
+        """What is left for each state."""
+        wishes = [filters] * len(states) if isinstance(filters, Filters) else list(filters or ())
+        if len(wishes) not in (0, len(states)):
+            raise RequestError(
+                f"{len(wishes)} filters were given for {len(states)} states; give one, or one for each."
+            )
         if self.filters is None and wishes:
             raise RequestError("This policy knows no attributes of its items; give it some before filtering by them.")
-        return self.filters or FilterBook(self.index, Attributes.of([])), wishes
+        book = self.filters or FilterBook(self.index, Attributes.of([]))
+        return Asked.of(book, wishes, self._excluded(states, seen, exclude_seen))
 
     def _batches(
         self, states: Sequence[State], size: int, groups: Sequence[object] = ()
@@ -141,20 +153,12 @@ class LanguagePolicy:
             RequestError: k below 1 or above the catalogue's size, or a filter that leaves nothing or is unknown.
         """
         check_k(k, len(self.catalogue))
-        book, wishes = self._filtered(filters, len(states))
-        exclude = self._excluded(states, seen, exclude_seen)
-        if wishes:
-            rows = [book.left_out(wish) for wish in wishes]
-            if exclude is not None:
-                rows = [np.union1d(row, more[more >= 0]) for row, more in zip(rows, exclude.numpy(), strict=True)]
-            exclude = torch.from_numpy(padded(rows))
+        asked = self._asked(states, seen, exclude_seen, filters)
         slates: list[Slate] = [Slate((), ())] * len(states)
-        batches = self._batches(states, batch_size, [book.group(wish) for wish in wishes])
+        batches = self._batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
-            left_out = None if exclude is None else exclude[part]
-            asked = [wishes[b] for b in part] if wishes else []
-            allowed = book.allowed(asked, left_out) if asked else self.index.allowed(left_out)
-            for b, slate in zip(part, self._decoded(ids, mask, k, beams, allowed, asked, exact), strict=True):
+            found = self._decoded(ids, mask, k, beams, asked.allowed(part), asked.filters(part), exact)
+            for b, slate in zip(part, found, strict=True):
                 slates[b] = slate
         return slates
 
@@ -192,21 +196,25 @@ class LanguagePolicy:
         name: tuple[object, ...] = (),
         exclude_seen: bool | None = None,
         seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
         temperature: float = 1.0,
         batch_size: int = 64,
     ) -> Samples:
-        """Independent draws from pi_F, F leaving out seen items as `exclude_seen` (by default `repeat`) says.
+        """Independent draws from pi_F, F leaving out what `recommend` would leave out.
 
         The draws depend on the states, their order and the stream (`seed`, `name`), not on `batch_size`.
+
+        Raises:
+            RequestError: a filter that leaves nothing, is unknown, or bounds a slate.
         """
-        exclude = self._excluded(states, seen, exclude_seen)
+        asked = self._asked(states, seen, exclude_seen, filters)
+        asked.require_no_maximum()
         shape = (len(states), draws, self.index.max_length)
         uniform = torch.rand(shape, generator=torch_stream(seed, "policy", "sample", *name), dtype=torch.float64)
         device = self.index.device
         items = torch.zeros(shape[:2], dtype=torch.long, device=device)
         token_log_prob = torch.zeros(shape, device=device)
-        for part, ids, mask in self._batches(states, batch_size):
-            left_out = None if exclude is None else exclude[part]
+        for part, ids, mask in self._batches(states, batch_size, asked.groups_B):
             drawn = sample_items(
                 self.model,
                 ids,
@@ -214,17 +222,82 @@ class LanguagePolicy:
                 draws,
                 self.index,
                 uniform_BGL=uniform[part],
-                exclude=left_out,
+                exclude=asked.allowed(part),
                 temperature=temperature,
             )
             items[part], token_log_prob[part] = drawn.items_BG, drawn.token_log_prob_BGL
         return Samples(items, token_log_prob.sum(-1), token_log_prob)
 
+    @torch.no_grad()
+    def sample_slates(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        seed: int,
+        name: tuple[object, ...] = (),
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        temperature: float = 1.0,
+        batch_size: int = 64,
+    ) -> Ordered:
+        """k different items in order for each state, drawn from pi_F without replacement (Plackett-Luce).
+
+        A slate depends on its state, its place and the stream (`seed`, `name`), not on `batch_size`.
+
+        Raises:
+            RequestError: as `sample` does, or k below 1 or above the catalogue's size.
+        """
+        asked = self._asked(states, seen, exclude_seen, filters)
+        asked.require_no_maximum()
+        keys_B = stream_keys(len(states), seed, "policy", "slates", *name)
+        parts: list[Ordered] = []
+        order: list[int] = []
+        for part, ids, mask in self._batches(states, batch_size, asked.groups_B):
+            order += part
+            parts.append(
+                sample_without_replacement(
+                    self.model,
+                    ids,
+                    mask,
+                    k,
+                    self.index,
+                    keys_B=keys_B[part],
+                    exclude=asked.allowed(part),
+                    temperature=temperature,
+                )
+            )
+        back = torch.argsort(torch.tensor(order))
+        joined = {f.name: torch.cat([getattr(part, f.name) for part in parts])[back] for f in fields(Ordered)}
+        return Ordered(**joined)
+
     def log_prob(
-        self, states: Sequence[State], items_BG: Tensor, *, exclude_seen: bool = False, temperature: float = 1.0
+        self,
+        states: Sequence[State],
+        items_BG: Tensor,
+        *,
+        exclude_seen: bool = False,
+        seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """log pi(item | state), (B, G), differentiable; with `exclude_seen` log pi_F, as `sample` draws."""
-        ids, mask = self.encode(states)
-        exclude = self.exclude(states) if exclude_seen else None
-        scores = score_items(self.model, ids, mask, items_BG, self.index, exclude=exclude, temperature=temperature)
-        return scores.item_log_prob_BG
+        """log pi(item | state), (B, G), differentiable; with `exclude_seen` or `filters` log pi_F, as `sample` draws.
+
+        An item that F leaves out scores -inf.
+
+        Raises:
+            RequestError: as `sample` does.
+        """
+        asked = self._asked(states, seen, exclude_seen, filters)
+        asked.require_no_maximum()
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for part, ids, mask in self._batches(states, len(states), asked.groups_B):
+            order += part
+            allowed = asked.allowed(part)
+            scores = score_items(
+                self.model, ids, mask, items_BG[part], self.index, exclude=allowed, temperature=temperature
+            )
+            parts.append(scores.item_log_prob_BG)
+        return torch.cat(parts)[torch.argsort(torch.tensor(order, device=parts[0].device))]

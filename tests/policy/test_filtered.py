@@ -119,3 +119,39 @@ def test_new_attributes_are_seen_at_once(policy):  # noqa: F811
     own.set_attributes(Attributes.of(ITEMS, in_stock=["4"]))
     assert own.recommend(STATES[:1], 1, filters=only)[0].items_K == (4,)
     assert torch.is_grad_enabled()
+
+
+def test_draws_and_scores_under_filters_agree(filtering):
+    filters = [
+        Filters(brands=("A",)),
+        Filters(candidates=("1", "3", "8")),
+        Filters(),
+        Filters(price=(None, 6.0)),
+        Filters(),
+    ]
+    kept = [[i for i in range(N) if passes(i, f, s.seen())] for f, s in zip(filters, STATES, strict=True)]
+    drawn = filtering.sample(STATES, 6, seed=3, filters=filters, batch_size=2)
+    for b, items in enumerate(drawn.items_BG.tolist()):
+        assert set(items) <= set(kept[b])
+    items = torch.arange(N).expand(len(STATES), -1)
+    log_prob = filtering.log_prob(STATES, items, exclude_seen=True, filters=filters)
+    torch.testing.assert_close(log_prob.exp().sum(-1), torch.ones(len(STATES)), atol=1e-5, rtol=0)
+    assert [[i for i in range(N) if torch.isfinite(row[i])] for row in log_prob] == kept
+    torch.testing.assert_close(log_prob.gather(1, drawn.items_BG), drawn.log_prob_BG, atol=1e-5, rtol=0)
+    assert log_prob.requires_grad
+
+
+def test_slates_without_replacement_do_not_depend_on_batches(filtering):
+    filters = [Filters(brands=("A",)), Filters(), Filters(), Filters(price=(None, 6.0)), Filters()]
+    one = filtering.sample_slates(STATES, 3, seed=5, filters=filters, batch_size=1)
+    all_at_once = filtering.sample_slates(STATES, 3, seed=5, filters=filters, batch_size=8)
+    assert torch.equal(one.items_BK, all_at_once.items_BK)
+    for b, row in enumerate(one.items_BK.tolist()):
+        there = [i for i in row if i >= 0]
+        assert len(set(there)) == len(there)
+        assert all(passes(i, filters[b], STATES[b].seen()) for i in there)
+    other = filtering.sample_slates(STATES, 3, seed=6, filters=filters)
+    assert not torch.equal(one.items_BK, other.items_BK)
+    for verb in (filtering.sample, filtering.sample_slates):
+        with pytest.raises(RequestError, match="bounds a recommended slate"):
+            verb(STATES, 2, seed=1, filters=Filters(max_per_category=1))
