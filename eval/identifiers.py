@@ -42,7 +42,7 @@ def main() -> None:
 
     source = options.source
     if source is None and options.dataset == "amazon-minionerec":
-        source = Path(os.environ.get("LLMREC_DATA", "../shared/data")) / "amazon-industrial"
+        source = Path(os.environ["LLMREC_DATA"]) / "amazon-industrial" if os.environ.get("LLMREC_DATA") else None
     common = overrides_of({"data.dataset": options.dataset, "data.source": source}, options.overrides)
     sides = {name: with_defaults(None, [*common, *own]) for name, *own in options.sides or SIDES}
     run_trial(
