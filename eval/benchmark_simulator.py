@@ -4,10 +4,11 @@
     python eval/benchmark_simulator.py --users 1000 100000 --threads 2 --only world
 
 Slates of 10, numeric observations, random actions drawn beforehand. "world": users of known truth in the shop domain
-(clicks, conversions, drift, trust, budget, patience, return). "gru": users learned by a GRU, whose state is carried.
-Both are compared, in turns and by CPU time, with a loop over users in Python: the interest-evolution environment of
-RecSim (Ie et al. 2019), written anew after the paper and the package's defaults (documents are sampled anew each
-step), as the package itself needs a TensorFlow that no longer installs.
+(clicks, conversions, drift, trust, budget, patience, return). "evolution": the same users with what the loop below
+has: at most one click a slate by a multinomial logit, drift, leaving. "gru": users learned by a GRU, whose state is
+carried. All are compared, in turns and by CPU time, with a loop over users in Python: the interest-evolution
+environment of RecSim (Ie et al. 2019), written anew after the paper and the package's defaults (documents are sampled
+anew each step), as the package itself needs a TensorFlow that no longer installs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from llmrec.cli.guard import guarded
 
 TOPICS, CANDIDATES = 20, 10
 PLACES = 10
+SIDES = ("world", "evolution", "gru")
 
 
 class InterestEvolution:
@@ -113,17 +115,23 @@ def loop_turns(users: int, turns: int) -> Callable[[], None]:
     return run
 
 
-def vector_turns(population: Any, users: int, turns: int, options: Any) -> Callable[[], None]:
+def vector_turns(name: str, population: Any, users: int, turns: int, options: Any) -> Callable[[], None]:
     """A run of a vector environment that has been reset and warmed."""
     import numpy as np
 
-    from llmrec.config import DynamicsSettings, EnvironmentSettings, PatienceSettings, TrustSettings
-    from llmrec.simulator.environments import DOMAINS, VectorRecEnv, WorldUsers
+    from llmrec.config import DriftSettings, DynamicsSettings, EnvironmentSettings, PatienceSettings, TrustSettings
+    from llmrec.simulator.choice import LogitChoice
+    from llmrec.simulator.environments import DOMAINS, VectorRecEnv
 
-    known = isinstance(population, WorldUsers)
-    plain = DynamicsSettings(trust=TrustSettings(enabled=True), patience=PatienceSettings(enabled=True))
+    leaving = PatienceSettings(enabled=True)
+    dynamics = {
+        "world": DOMAINS["shop"],
+        "evolution": DynamicsSettings(drift=DriftSettings(enabled=True), patience=leaving),
+        "gru": DynamicsSettings(trust=TrustSettings(enabled=True), patience=leaving),
+    }
+    choice = LogitChoice() if name == "evolution" else None
     settings = EnvironmentSettings(slate_size=PLACES, threads=options.threads, block=options.block)
-    env = VectorRecEnv(population, users, settings, dynamics=DOMAINS["shop"] if known else plain)
+    env = VectorRecEnv(population, users, settings, dynamics=dynamics[name], choice=choice)
     random = np.random.default_rng(0)
     slates = [random.integers(0, options.items, (users, PLACES), dtype=np.int32) for _ in range(2)]
     env.reset(seed=0)
@@ -168,7 +176,7 @@ def populations(options: Any, users: int) -> dict[str, Callable[[], Any]]:
         last = {state.user_id: state for state in log.states}
         return LearnedUsers(model, list(last.values()), world.dataset)
 
-    makers = {"world": known, "gru": learned}
+    makers = {"world": known, "evolution": known, "gru": learned}
     return {name: makers[name] for name in options.only}
 
 
@@ -194,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--items", type=int, default=300)
-    parser.add_argument("--only", nargs="+", choices=("world", "gru"), default=["world", "gru"])
+    parser.add_argument("--only", nargs="+", choices=SIDES, default=SIDES)
     parser.add_argument("--threads", type=int, default=2, help="threads over blocks of users; torch itself gets one")
     parser.add_argument("--block", type=int, default=4096)
     parser.add_argument("--user-turns", type=int, default=1_000_000, help="at least so many a round")
@@ -219,7 +227,7 @@ def main() -> None:
                 kept[name] = population
             share = 10 if name == "gru" else 1  # the learned users cost more
             turns = max(1, round(options.user_turns / share / users))
-            run = vector_turns(population, users, turns, options)
+            run = vector_turns(name, population, users, turns, options)
             rows, loop = [], []
             for _ in range(options.rounds):
                 rows.append(measure(run, users * turns))
