@@ -22,8 +22,9 @@ from llmrec.config import SimulatorSettings, WorldConfig
 from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
+from llmrec.evaluation.drawing import save_svg
 from llmrec.evaluation.plots import Reliability, reliability_figure
-from llmrec.files import write_json, write_text
+from llmrec.files import write_json
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
@@ -64,7 +65,7 @@ def table_figures(options: argparse.Namespace) -> dict[str, Any]:
         print(table(name, row))
         if len(row) == len(models) > 1:
             figures["selected"][name] = verdict(selected(row))
-            print(f"{name}, selected on validation: {figures['selected'][name]}\n")
+            print(f"{name}, selected on validation: {in_words(figures['selected'][name])}\n")
             plot(selected(row), options.out / f"{name}.svg")
     return figures
 
@@ -81,6 +82,17 @@ def table(name: str, cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def in_words(found: dict[str, Any]) -> str:
+    """What `verdict` found, as a sentence."""
+    gain = found["funnel"]
+    arms = f"; arms of the other half: p = {found['arms_p_value']:.3f}" if "arms_p_value" in found else ""
+    beats = "beats" if found["beats_item_mean"] else "does not beat"
+    return (
+        f"{found['model']} {beats} the item mean by {gain['mean']:.4f} in the log loss of an impression's outcome "
+        f"(95%: {gain['low']:.4f} to {gain['high']:.4f}){arms}"
+    )
+
+
 def plot(cell: dict[str, Any], path: Path) -> None:
     """Reliability of clicks by user activity and item popularity, one panel a bucket."""
     panels = {
@@ -90,7 +102,7 @@ def plot(cell: dict[str, Any], path: Path) -> None:
         for what, buckets in cell["buckets"].items()
         for bucket, found in buckets.items()
     }
-    write_text(path, reliability_figure(panels))
+    save_svg(path, reliability_figure(panels))
 
 
 def verdict(cell: dict[str, Any]) -> dict[str, Any]:
