@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.allowed import Allowed, take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_allowed
@@ -114,11 +114,13 @@ def _extend(
     user_U, _ = torch.nonzero(live_BK, as_tuple=True)
     edges = Edges.of(index, user_U, index.settle(node_BK[live_BK]), None)
     hidden = walker.hidden(edges.user_U, edges.node_U)
-    value_E = score_BK[live_BK][edges.state_E] + edges.log_probs(hidden, head, index, 1.0).to(score_BK.dtype)
-    user_E = user_U[edges.state_E]
-    value_E = value_E.masked_fill(~index.is_allowed(edges.child_E, user_E, exclusion), -torch.inf)
+    value_E = take(score_BK[live_BK], edges.state_E) + edges.log_probs(hidden, head, index, 1.0).to(score_BK.dtype)
+    user_E = take(user_U, edges.state_E)
+    open_E = edges.is_open(index, exclusion)
+    if open_E is not None:
+        value_E = value_E.masked_fill(~open_E, -torch.inf)
     count_B = torch.bincount(user_E, minlength=len(node_BK))
-    place_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
+    place_E = torch.arange(len(user_E), device=user_E.device) - take(count_B.cumsum(0) - count_B, user_E)
     shape = (len(node_BK), int(count_B.max()))
     value = score_BK.new_full(shape, -torch.inf).index_put((user_E, place_E), value_E)
     child = node_BK.new_zeros(shape).index_put((user_E, place_E), edges.child_E)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmrec.catalogue import PrefixIndex
 from llmrec.errors import CatalogueError
+from llmrec.policy.edges import Edges
 from tests.policy.tiny import all_prefixes, index_of, legal_tokens
 
 END = 9
@@ -101,3 +102,27 @@ def test_a_hundred_thousand_items_take_seconds():
     held = sum(getattr(index, name).nbytes for name in index.__dataclass_fields__)
     assert held < 120e6
     assert index.degree_M.sum() == index.n_nodes - 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(catalogues, st.data())
+def test_what_is_open_is_the_same_for_all_children_and_for_one(items, data):
+    """The ranges that a decoding step looks up, against one look-up a child and against the items themselves."""
+    index, n = index_of(items), len(items)
+    some = st.lists(st.integers(0, n - 1), max_size=n)
+    left_out, chosen = data.draw(st.tuples(some, some)), data.draw(st.none() | st.tuples(some, some))
+    passes = torch.tensor(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    pad = [torch.tensor([[*row, *[-1] * (n - len(row))] for row in rows]) for rows in (left_out, chosen or ((), ()))]
+    dense = data.draw(st.sampled_from([None, index.item_filter(passes)]))
+    allowed = index.allowed(pad[0], dense=dense, candidates_BC=None if chosen is None else pad[1])
+    node = torch.nonzero(index.degree_M > 0).squeeze(1).repeat(2)
+    user = torch.arange(2).repeat_interleave(len(node) // 2)
+    edges = Edges.of(index, user, node, None)
+    one_by_one = index.is_allowed(edges.child_E, user[edges.state_E], allowed)
+    together = edges.is_open(index, allowed)
+    assert one_by_one.tolist() == ([True] * len(edges.child_E) if together is None else together.tolist())
+    for edge, is_open in enumerate(one_by_one.tolist()):
+        low, high = index.range_of(edges.child_E[edge])
+        below, u = index.item_of_row_N[low:high].tolist(), int(user[edges.state_E[edge]])
+        kept = [i for i in below if i not in left_out[u] and (dense is None or passes[i])]
+        assert is_open == bool([i for i in kept if chosen is None or i in chosen[u]])
