@@ -5,10 +5,10 @@
 
 Slates of 10, numeric observations, random actions drawn beforehand. "world": users of known truth in the shop domain
 (clicks, conversions, drift, trust, budget, patience, return). "evolution": the same users with what the loop below
-has: at most one click a slate by a multinomial logit, drift, leaving. "gru": users learned by a GRU, whose state is
-carried. All are compared, in turns and by CPU time, with a loop over users in Python: the interest-evolution
-environment of RecSim (Ie et al. 2019), written anew after the paper and the package's defaults (documents are sampled
-anew each step), as the package itself needs a TensorFlow that no longer installs.
+has: at most one click a slate by a multinomial logit, drift, leaving. "still": without dynamics. "gru": users learned
+by a GRU, whose state is carried. All are compared, in turns and by CPU time, with a loop over users in Python: the
+interest-evolution environment of RecSim (Ie et al. 2019), written anew after the paper and the package's defaults
+(documents are sampled anew each step), as the package itself needs a TensorFlow that no longer installs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmrec.cli.guard import guarded
 
 TOPICS, CANDIDATES = 20, 10
 PLACES = 10
-SIDES = ("world", "evolution", "gru")
+SIDES = ("world", "evolution", "still", "gru")
 
 
 class InterestEvolution:
@@ -127,6 +127,7 @@ def vector_turns(name: str, population: Any, users: int, turns: int, options: An
     dynamics = {
         "world": DOMAINS["shop"],
         "evolution": DynamicsSettings(drift=DriftSettings(enabled=True), patience=leaving),
+        "still": DynamicsSettings(),
         "gru": DynamicsSettings(trust=TrustSettings(enabled=True), patience=leaving),
     }
     choice = LogitChoice() if name == "evolution" else None
@@ -176,7 +177,7 @@ def populations(options: Any, users: int) -> dict[str, Callable[[], Any]]:
         last = {state.user_id: state for state in log.states}
         return LearnedUsers(model, list(last.values()), world.dataset)
 
-    makers = {"world": known, "evolution": known, "gru": learned}
+    makers = {"world": known, "evolution": known, "still": known, "gru": learned}
     return {name: makers[name] for name in options.only}
 
 
