@@ -1,0 +1,110 @@
+"""Settings of the reward."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmrec.errors import ConfigError
+
+REWARD_TERMS: tuple[str, ...] = (
+    "rating",
+    "satisfaction",
+    "watch_time",
+    "revenue",
+    "next_item",
+    "diversity",
+    "calibration",
+    "novelty",
+    "long_tail",
+    "repetition",
+    "category_repetition",
+    "exposure",
+)
+"""Names of the terms that `reward.terms` weighs, beside those of `reward.custom`; `docs/rewards.md` defines each."""
+LIST_LEVEL_TERMS = frozenset({"diversity", "calibration"})
+"""Terms that are defined on a whole slate and need two places or more."""
+FEEDBACK_WEIGHTS = ("click", "conversion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """reward = click * P(click) + conversion * P(click and conversion) + the sum of weight * term over `terms`.
+
+    With `sampled` clicks and conversions are drawn, 0 or 1, in place of their probabilities.
+    """
+
+    click: float = 1.0
+    conversion: float = 3.0
+    sampled: bool = False
+    pessimism: float = 0.0
+    """Standard deviations over the ensemble's members that are taken off the expected feedback."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """Weights of further terms by name; more is better in each of them, so weights are positive as a rule."""
+    custom: tuple[str, ...] = ()
+    """Own callables, "package.module:function" or "file.py:function", named by the function; weight 1 by default."""
+    head_share: float = 0.8
+    """`long_tail`: the head is the fewest items with this share of the training period's interactions."""
+    diversity_by: Literal["category", "vector"] = "category"
+    calibration_alpha: float = 0.01
+    """`calibration`: share of the history's distribution that is mixed into the slate's, in (0, 1)."""
+    repetition_window: int = 10
+    """`category_repetition`: how many of the latest interactions count."""
+    exposure_group: Literal["category", "brand"] = "category"
+    exposure_target: Literal["equal", "catalogue", "merit"] = "catalogue"
+    """Share each group should get: the same, its share of items, or its share of the training period's clicks."""
+
+    def custom_names(self) -> tuple[str, ...]:
+        """The names of the own callables: what stands after the colon."""
+        return tuple(spec.rpartition(":")[2] for spec in self.custom)
+
+
+def check_reward(settings: RewardSettings, slate_size: int) -> None:
+    """Raises `ConfigError` for what cannot work; reads nothing, so it can be called before anything loads.
+
+    Args:
+        settings: What was asked for.
+        slate_size: K, the places of a slate that is one action; 1 where items are drawn independently.
+    """
+    _check_numbers(settings)
+    known = (*REWARD_TERMS, *settings.custom_names())
+    twice = {name for name in known if known.count(name) > 1} | set(FEEDBACK_WEIGHTS) & set(settings.custom_names())
+    if twice:
+        raise ConfigError(
+            f"Key 'reward.custom' names {min(twice)!r}, which another term is called too; rename the function."
+        )
+    for name in settings.terms:
+        if name not in known:
+            raise ConfigError(_unknown(name, known))
+        if name in LIST_LEVEL_TERMS and slate_size < 2:
+            raise ConfigError(
+                f"Key 'reward.terms.{name}' is defined on slates of two items or more, but an action is one item "
+                "here; use a trainer of slates or remove the term."
+            )
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> str:
+    if name in FEEDBACK_WEIGHTS:
+        return f"Key 'reward.terms.{name}' is a weight of its own; set 'reward.{name}' instead."
+    near = difflib.get_close_matches(name, known, n=1)
+    mend = f"did you mean {near[0]!r}?" if near else f"known terms: {', '.join(known)}."
+    return f"Unknown reward term {name!r} in 'reward.terms'; {mend}"
+
+
+def _check_numbers(settings: RewardSettings) -> None:
+    if settings.pessimism < 0:
+        raise ConfigError(f"Key 'reward.pessimism' is {settings.pessimism}, but it must be 0 or more.")
+    if settings.pessimism and settings.sampled:
+        raise ConfigError("Keys 'reward.pessimism' and 'reward.sampled' exclude each other; unset one.")
+    for key in ("head_share", "calibration_alpha"):
+        if not 0 < getattr(settings, key) < 1:
+            raise ConfigError(f"Key 'reward.{key}' is {getattr(settings, key)}, but it must lie between 0 and 1.")
+    if settings.repetition_window < 1:
+        raise ConfigError(f"Key 'reward.repetition_window' is {settings.repetition_window}; it must be 1 or more.")
+    for spec in settings.custom:
+        module, colon, function = spec.rpartition(":")
+        if not (module and colon and function.isidentifier()):
+            raise ConfigError(
+                f"Key 'reward.custom' holds {spec!r}; write it as package.module:function or file.py:function."
+            )

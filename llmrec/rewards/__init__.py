@@ -1,0 +1,74 @@
+"""Feedback becomes reward: named terms, their weights, their sum.
+
+reward = click * P(click) + conversion * P(click and conversion) + weight * term + ..., each term kept apart so that a
+gain in clicks can be told from a gain in sales or in diversity. Example: with weights 1 and 3, an item of P(click) =
+0.2 and P(conversion | click) = 0.5 is worth 1 * 0.2 + 3 * 0.1 = 0.5. More is better in every term.
+
+    model = reward_model(settings, ensemble, RewardContext.of(dataset, split.train, slate_size=5), seed=0)
+    model(states, items_BK).total_BK  # one value for each place: dense credit
+"""
+
+from llmrec.rewards.custom import custom_digest, custom_term, load_custom
+from llmrec.rewards.feedback import (
+    ClickReward,
+    ConversionReward,
+    RatingReward,
+    RevenueReward,
+    SatisfactionReward,
+    Valued,
+    ValueEnsemble,
+    WatchTimeReward,
+)
+from llmrec.rewards.items import (
+    CategoryRepetitionReward,
+    ExposureReward,
+    LongTailReward,
+    NoveltyReward,
+    RepetitionReward,
+)
+from llmrec.rewards.logged import NextItemReward
+from llmrec.rewards.model import RewardModel
+from llmrec.rewards.past import Categories
+from llmrec.rewards.registry import RewardContext, make_terms, reward_model
+from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
+from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_list_level, needs_target
+from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm, as_trl_reward
+
+__all__ = [
+    "Behaviour",
+    "CalibrationReward",
+    "Categories",
+    "CategoryLikeness",
+    "CategoryRepetitionReward",
+    "CheckedReward",
+    "ClickReward",
+    "ConversionReward",
+    "CustomReward",
+    "DiversityReward",
+    "ExposureReward",
+    "LongTailReward",
+    "NextItemReward",
+    "NoveltyReward",
+    "RatingReward",
+    "RepetitionReward",
+    "RevenueReward",
+    "RewardContext",
+    "RewardModel",
+    "RewardTerm",
+    "SatisfactionReward",
+    "TRLReward",
+    "TRLTerm",
+    "ValueEnsemble",
+    "Valued",
+    "VectorLikeness",
+    "WatchTimeReward",
+    "as_trl_reward",
+    "combine",
+    "custom_digest",
+    "custom_term",
+    "is_list_level",
+    "load_custom",
+    "make_terms",
+    "needs_target",
+    "reward_model",
+]

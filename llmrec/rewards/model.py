@@ -1,0 +1,98 @@
+"""The reward of a batch: feedback from a behaviour model, then the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmrec.config import RewardSettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.rewards.feedback import ClickReward, ConversionReward
+from llmrec.rewards.term import Behaviour, RewardTerm, combine, is_list_level, needs_target
+from llmrec.simulator.ensemble import Disagreement
+from llmrec.simulator.environment import common_uniforms, expected_feedback, simulate_feedback
+from llmrec.types import Feedback, IntArray, Reward, State
+
+
+class RewardModel:
+    """Reward of items or slates under a behaviour model.
+
+    Args:
+        behaviour: Predicts clicks and conversions; with `settings.pessimism` it must have `disagreement` too.
+        settings: Weights of click and conversion; `sampled` draws 0 or 1 in place of probabilities; `pessimism` takes
+            so many standard deviations of the members off the expected click and conversion, never below 0.
+        seed: Seed of the draws: common random numbers by user, step and place.
+        terms: Further terms beside click and conversion; `settings.terms` is not read here but by `reward_model`.
+        slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
+            each a slate of one item. List-level terms are refused for the latter.
+    """
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        settings: RewardSettings,
+        seed: int = 0,
+        terms: Sequence[RewardTerm] = (),
+        *,
+        slate: bool = False,
+    ) -> None:
+        _check(behaviour, settings)
+        self.behaviour, self.settings, self.seed, self.slate = behaviour, settings, seed, slate
+        self.own_terms = tuple(terms)
+        self.terms: tuple[RewardTerm, ...] = (
+            ClickReward(settings.click),
+            ConversionReward(settings.conversion),
+            *self.own_terms,
+        )
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"Two reward terms share a name ({', '.join(names)}); name each apart.")
+        listed = [term.name for term in self.terms if is_list_level(term)]
+        if listed and not slate:
+            raise ConfigError(
+                f"Reward {listed[0]!r} is defined on a slate, but here the items of a row are independent of one "
+                "another; use a trainer of slates (slate=True) or remove the term."
+            )
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, step: int = 0) -> Reward:
+        """Rewards of the items `items_BK` (-1: none, worth 0); `step` names the draw where `sampled` is set."""
+        items_BK = np.asarray(items_BK)
+        return combine(self.terms, states, items_BK, self._feedback(states, items_BK, step))
+
+    def for_ranking(self) -> RewardModel:
+        """The part of the reward by which candidates can be ranked one by one, at any state.
+
+        List-level terms are left out, and so are terms that know the logged next item: a reranker that read them
+        would be told the answer.
+        """
+        kept = [term for term in self.own_terms if not (is_list_level(term) or needs_target(term))]
+        return RewardModel(self.behaviour, self.settings, self.seed, kept)
+
+    def _feedback(self, states: Sequence[State], items_BK: IntArray, step: int) -> Feedback:
+        prediction = self.behaviour.predict(states, items_BK)
+        if prediction.click_BK.shape != items_BK.shape:
+            raise DataError(
+                f"The behaviour model predicts shape {prediction.click_BK.shape} for items of shape {items_BK.shape}."
+            )
+        if self.settings.sampled:
+            users = [state.user_id for state in states]
+            return simulate_feedback(prediction, common_uniforms(self.seed, users, step, items_BK.shape[1]))
+        feedback = expected_feedback(prediction)
+        if not self.settings.pessimism:
+            return feedback
+        spread: Disagreement = self.behaviour.disagreement(states, items_BK)  # type: ignore[attr-defined]
+        kappa = self.settings.pessimism
+        return Feedback(
+            np.maximum(feedback.click_BK - kappa * spread.click_BK, 0.0),
+            np.maximum(feedback.conversion_BK - kappa * spread.joint_BK, 0.0),
+        )
+
+
+def _check(behaviour: Behaviour, settings: RewardSettings) -> None:
+    if settings.pessimism < 0:
+        raise ConfigError(f"Key 'reward.pessimism' is {settings.pessimism}, but it must be 0 or more.")
+    if settings.pessimism and not hasattr(behaviour, "disagreement"):
+        raise ConfigError("Key 'reward.pessimism' needs an ensemble; set simulator.members to 2 or more.")
+    if settings.pessimism and settings.sampled:
+        raise ConfigError("Keys 'reward.pessimism' and 'reward.sampled' exclude each other; unset one.")

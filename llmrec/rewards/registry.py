@@ -1,0 +1,237 @@
+"""From settings to terms: what each term is built from, and one sentence where that is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+
+from llmrec.config import RewardSettings
+from llmrec.config.reward import check_reward
+from llmrec.dataset.examples import target_events
+from llmrec.dataset.history import indexed
+from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError
+from llmrec.rewards.custom import custom_term
+from llmrec.rewards.feedback import (
+    RatingReward,
+    RevenueReward,
+    SatisfactionReward,
+    Valued,
+    ValueEnsemble,
+    WatchTimeReward,
+)
+from llmrec.rewards.items import (
+    CategoryRepetitionReward,
+    ExposureReward,
+    LongTailReward,
+    NoveltyReward,
+    RepetitionReward,
+)
+from llmrec.rewards.logged import NextItemReward
+from llmrec.rewards.model import RewardModel
+from llmrec.rewards.past import Categories
+from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
+from llmrec.rewards.term import Behaviour, RewardTerm
+from llmrec.rewards.trl import Written
+from llmrec.types import Example, FloatArray, IntArray, Item, State
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RewardContext:
+    """What terms are built from; only what the configured terms read has to be there.
+
+    Attributes:
+        items: The catalogue, in the order of item indices.
+        popularity_N: Clicks of each item in the training period.
+        exposure_N: How often each item was shown in the training period; None where no impressions are logged.
+        targets: States of rollouts with what was chosen in them.
+        vector_ND: An embedding of each item.
+        ratings: Expects ratings, a `ValueModel` or an ensemble of models that have learnt values.
+        rating_range: Lowest and highest possible rating.
+        seconds: Expects seconds watched once clicked, likewise.
+        catalogue: Titles and token ids, for functions in TRL's signature.
+        prompts: States to prompts, for the same.
+        slate_size: K, the places of a slate that is one action; 1 where items are drawn independently.
+    """
+
+    items: Sequence[Item]
+    popularity_N: FloatArray | None = None
+    exposure_N: FloatArray | None = None
+    targets: Sequence[Example] = ()
+    vector_ND: FloatArray | None = None
+    ratings: Any = None
+    rating_range: tuple[float, float] | None = None
+    seconds: Any = None
+    catalogue: Written | None = None
+    prompts: Callable[[Sequence[State]], Sequence[str]] | None = None
+    slate_size: int = 1
+
+    @classmethod
+    def of(cls, dataset: Dataset, events: pl.DataFrame, **more: Any) -> Self:
+        """Items, counts and the range of ratings from the training events of a data set; `more` as the attributes."""
+        known = indexed(dataset, events)
+        clicked = target_events(dataset, known).filter(pl.col("click"))
+        shown = known.filter(pl.col("kind") == "impression")
+        rated = events.filter(pl.col("kind") == "rating")["value"].drop_nulls()
+        facts: dict[str, Any] = {
+            "popularity_N": _counts(clicked["item"], dataset.n_items),
+            "exposure_N": _counts(shown["item"], dataset.n_items) if shown.height else None,
+            "rating_range": (rated.min(), rated.max()) if rated.n_unique() > 1 else None,
+        }
+        return cls(items=dataset.item_list, **(facts | more))
+
+
+def _counts(item_M: pl.Series, n_items: int) -> FloatArray:
+    return np.bincount(item_M.to_numpy(), minlength=n_items).astype(np.float64)
+
+
+Builder = Callable[[RewardSettings, RewardContext, float], RewardTerm]
+
+
+def make_terms(settings: RewardSettings, context: RewardContext) -> tuple[RewardTerm, ...]:
+    """The terms of `settings.terms`, in their order, and then those of `settings.custom` that it gives no weight.
+
+    Raises:
+        ConfigError: An unknown name, a list-level term where slates have one item, a custom function that cannot be
+            imported, or a term for which the context lacks something.
+        DataError: Items or counts from which a term cannot be built.
+    """
+    check_reward(settings, context.slate_size)
+    custom = dict(zip(settings.custom_names(), settings.custom, strict=True))
+    weights = {**settings.terms, **{name: 1.0 for name in custom if name not in settings.terms}}
+    terms: list[RewardTerm] = []
+    for name, weight in weights.items():
+        if name in custom:
+            terms.append(custom_term(custom[name], weight, context.catalogue, context.prompts))
+        else:
+            terms.append(BUILDERS[name](settings, context, weight))
+    return tuple(terms)
+
+
+def reward_model(
+    settings: RewardSettings, behaviour: Behaviour, context: RewardContext, seed: int = 0
+) -> RewardModel:
+    """The reward of a run: clicks and conversions under `behaviour`, and `make_terms`, whose errors it raises."""
+    terms = make_terms(settings, context)
+    return RewardModel(behaviour, settings, seed, terms, slate=context.slate_size > 1)
+
+
+def _missing(name: str, what: str, mend: str) -> ConfigError:
+    return ConfigError(f"Key 'reward.terms.{name}' needs {what}; {mend} or remove the term.")
+
+
+def _valued(model: Any, name: str, what: str, pessimism: float) -> Valued:
+    if hasattr(model, "expected_value"):
+        return model  # type: ignore[no-any-return]
+    if hasattr(model, "members"):
+        return ValueEnsemble(tuple(model.members), pessimism)
+    raise _missing(name, f"a model of {what}", f"use a data set whose events have {what} as their value")
+
+
+def _popularity(context: RewardContext, name: str) -> FloatArray:
+    if context.popularity_N is None:
+        raise _missing(name, "the items' clicks in the training period", "give RewardContext.popularity_N")
+    return context.popularity_N
+
+
+def _rating(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return RatingReward(_valued(context.ratings, "rating", "ratings", settings.pessimism), weight)
+
+
+def _satisfaction(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    if context.ratings is None:
+        return SatisfactionReward(weight=weight)
+    if context.rating_range is None:
+        raise _missing("satisfaction", "the range of the ratings", "give RewardContext.rating_range")
+    ratings = _valued(context.ratings, "satisfaction", "ratings", settings.pessimism)
+    return SatisfactionReward(ratings, *context.rating_range, weight=weight)
+
+
+def _watch_time(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return WatchTimeReward(_valued(context.seconds, "watch_time", "seconds watched", settings.pessimism), weight)
+
+
+def _revenue(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return RevenueReward.of(context.items, weight)
+
+
+def _next_item(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    if not context.targets:
+        raise _missing("next_item", "states with logged targets", "start rollouts from logged examples")
+    return NextItemReward(context.targets, weight)
+
+
+def _diversity(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    if settings.diversity_by == "category":
+        return DiversityReward(CategoryLikeness(Categories.of(context.items, "diversity")), weight)
+    if context.vector_ND is None:
+        raise _missing("diversity", "item vectors", "set reward.diversity_by to category")
+    return DiversityReward(VectorLikeness(context.vector_ND), weight)
+
+
+def _calibration(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return CalibrationReward(Categories.of(context.items, "calibration"), settings.calibration_alpha, weight)
+
+
+def _novelty(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return NoveltyReward.of(_popularity(context, "novelty"), weight)
+
+
+def _long_tail(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return LongTailReward.of(_popularity(context, "long_tail"), settings.head_share, weight)
+
+
+def _repetition(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return RepetitionReward(weight)
+
+
+def _category_repetition(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    first_N = Categories.of(context.items, "category_repetition").codes_NJ[:, 0]
+    return CategoryRepetitionReward(first_N, settings.repetition_window, weight)
+
+
+def _exposure(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    popularity_N = _popularity(context, "exposure")
+    if settings.exposure_target == "merit" and context.exposure_N is None:
+        raise _missing(
+            "exposure",
+            "logged impressions for the target 'merit'",
+            "set reward.exposure_target to catalogue or equal",
+        )
+    groups = [_group(item, settings.exposure_group) for item in context.items]
+    shown_N = popularity_N if context.exposure_N is None else context.exposure_N
+    return ExposureReward.of(groups, shown_N, _target(settings.exposure_target, groups, popularity_N), weight)
+
+
+def _group(item: Item, by: str) -> str:
+    return item.brand if by == "brand" else (item.categories[0] if item.categories else "")
+
+
+def _target(target: str, groups: Sequence[str], popularity_N: FloatArray) -> FloatArray:
+    if target == "merit":
+        return popularity_N
+    if target == "catalogue":
+        return np.ones(len(groups))
+    sizes: IntArray
+    _, group_N, sizes = np.unique(np.array(groups, dtype=str), return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / sizes[group_N])
+
+
+BUILDERS: Mapping[str, Builder] = {
+    "rating": _rating,
+    "satisfaction": _satisfaction,
+    "watch_time": _watch_time,
+    "revenue": _revenue,
+    "next_item": _next_item,
+    "diversity": _diversity,
+    "calibration": _calibration,
+    "novelty": _novelty,
+    "long_tail": _long_tail,
+    "repetition": _repetition,
+    "category_repetition": _category_repetition,
+    "exposure": _exposure,
+}

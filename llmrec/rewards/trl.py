@@ -1,0 +1,198 @@
+"""Both ways between terms and TRL's reward functions, and a check of what such a function returns.
+
+TRL's signature is `(prompts, completions, completion_ids, **fields) -> list[float | None]`, one value a completion;
+None says that the function has nothing to say of this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmrec.errors import ConfigError, DataError
+from llmrec.rewards.model import RewardModel
+from llmrec.rewards.term import is_list_level, plain_values
+from llmrec.types import Feedback, FloatArray, IntArray, State
+
+
+class Written(Protocol):
+    """How items are written: a `Catalogue`."""
+
+    @property
+    def titles(self) -> Sequence[str]: ...  # noqa: D102
+    def token_ids(self, item: int, /) -> Sequence[int]: ...  # noqa: D102
+
+
+class TRLReward:
+    """A `RewardModel` in the signature of TRL's reward functions.
+
+    Each row of the trainer's data set names its state by a field (an index into `states`), and `item_of` reads the
+    item off the completion's token ids (-1: no item, worth 0). The values that were last computed stay in
+    `last_terms` for logging.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        states: Sequence[State],
+        item_of: Callable[[Sequence[int]], int],
+        *,
+        field: str = "state",
+        name: str = "reward",
+    ) -> None:
+        listed = [term.name for term in model.terms if is_list_level(term)]
+        if listed:
+            raise ConfigError(
+                f"Reward {listed[0]!r} is defined on a slate, but TRL's trainers write one item a completion; use a "
+                "trainer of slates or remove the term."
+            )
+        self.model, self.states, self.item_of, self.field = model, states, item_of, field
+        self.__name__ = name
+        self.last_terms: Mapping[str, FloatArray] = {}
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **fields: Any,
+    ) -> list[float]:
+        """One reward a completion."""
+        rows = fields.get(self.field)
+        if rows is None or len(rows) != len(completion_ids):
+            raise DataError(
+                f"The reward {self.__name__!r} needs the field {self.field!r} (index of the state) in every row."
+            )
+        states = [self.states[int(row)] for row in rows]
+        items_B1 = np.array([[self.item_of(ids)] for ids in completion_ids], dtype=np.int64).reshape(-1, 1)
+        reward = self.model(states, items_B1, step=int(getattr(fields.get("trainer_state"), "global_step", 0)))
+        self.last_terms = {name: value_B1[:, 0] for name, value_B1 in reward.terms.items()}
+        return [float(value) for value in reward.total_BK[:, 0]]
+
+
+def as_trl_reward(
+    model: RewardModel,
+    states: Sequence[State],
+    item_of: Callable[[Sequence[int]], int],
+    *,
+    field: str = "state",
+    name: str = "reward",
+) -> TRLReward:
+    """Wraps `model` for a TRL trainer's `reward_funcs`; see `TRLReward`."""
+    return TRLReward(model, states, item_of, field=field, name=name)
+
+
+class CheckedReward:
+    """A reward function in TRL's signature whose answer is checked: one finite number or None a completion.
+
+    Functions that are coroutines are awaited. Use it around functions of one's own before a trainer gets them.
+
+    Raises:
+        ConfigError: The function cannot be called as TRL calls it.
+        DataError: When called: another length, a text, NaN, or None for every completion.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str | None = None) -> None:
+        self.function = function
+        self.__name__ = str(name or getattr(function, "__name__", type(function).__name__))
+        call = dict.fromkeys(("prompts", "completions", "completion_ids", "trainer_state", "log_metric"))
+        try:
+            inspect.signature(function).bind(**call)
+        except TypeError:
+            raise ConfigError(
+                f"Reward {self.__name__!r} cannot be called as TRL calls it; write it as "
+                f"def {self.__name__}(prompts, completions, completion_ids, **fields)."
+            ) from None
+        except ValueError:  # a builtin that does not tell its signature
+            pass
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **fields: Any,
+    ) -> list[float | None]:
+        """One value a completion, as the function gave it."""
+        given = self.function(prompts=prompts, completions=completions, completion_ids=completion_ids, **fields)
+        if inspect.isawaitable(given):
+            given = asyncio.run(_awaited(given))
+        values = plain_values(given, self.__name__, len(completions), none=True)
+        if values and all(value is None for value in values):
+            raise DataError(
+                f"Reward {self.__name__!r} returned None for all {len(values)} items; return a number for those that "
+                "it can judge."
+            )
+        return values
+
+
+async def _awaited(given: Any) -> Any:
+    return await given
+
+
+class TRLTerm:
+    """A reward function in TRL's signature as a `RewardTerm`, so that it works without TRL's rollout too.
+
+    The function is asked once a call, for the items that are there: their states' prompts, their titles as
+    completions, their token ids, and beside these the fields `item` (index), `place` (from 0), `user_id`,
+    `user_state` (the `State`), `trainer_state` (None), `log_extra` (keeps nothing) and `log_metric`, whose values
+    stay in `metrics`. None counts as 0.
+
+    Args:
+        name: Name of the term.
+        weight: Its weight.
+        function: The function.
+        catalogue: Titles and token ids of the items.
+        prompts: Renders states, for example `StateRenderer.prompts`.
+        conversational: Hand prompts and completions over as lists of one message each.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weight: float,
+        function: Callable[..., Any],
+        catalogue: Written,
+        prompts: Callable[[Sequence[State]], Sequence[str]],
+        *,
+        conversational: bool = False,
+    ) -> None:
+        self.name, self.weight, self.catalogue, self.prompts = name, weight, catalogue, prompts
+        self.list_level = bool(getattr(function, "list_level", False))
+        self.conversational, self.metrics = conversational, dict[str, float]()
+        self.function = CheckedReward(function, name)
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
+        """Values of shape (B, K); raises `DataError` for an answer that is no list of numbers."""
+        row_M, place_M = np.nonzero(items_BK >= 0)
+        value_BK = np.zeros(items_BK.shape)
+        if not len(row_M):
+            return value_BK
+        items, rows = items_BK[row_M, place_M].tolist(), row_M.tolist()
+        prompts = self.prompts(states)
+        asked = [states[b] for b in rows]
+        given = self.function(
+            [self._said("user", prompts[b]) for b in rows],
+            [self._said("assistant", self.catalogue.titles[item]) for item in items],
+            [list(self.catalogue.token_ids(item)) for item in items],
+            item=items,
+            place=place_M.tolist(),
+            user_id=[state.user_id for state in asked],
+            user_state=asked,
+            trainer_state=None,
+            log_extra=_nothing,
+            log_metric=self.metrics.__setitem__,
+        )
+        value_BK[row_M, place_M] = [0.0 if value is None else value for value in given]
+        return value_BK
+
+    def _said(self, role: str, text: str) -> Any:
+        return [{"role": role, "content": text}] if self.conversational else text
+
+
+def _nothing(*_: Any) -> None:
+    return
