@@ -101,6 +101,8 @@ def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "")
 def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_tree(typing.cast(type[Any], hint), value, origin, key + ".")
+    if hint is Any:
+        return value
     base, arguments = typing.get_origin(hint), typing.get_args(hint)
     if base in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:

@@ -15,8 +15,9 @@ from llmrec.config import LoraSettings, PPOSettings, SFTSettings
 from llmrec.pipeline.check_trial import SEED, WORLD, Figure, Finding, Trial, largest
 from llmrec.policy.modes import device_of
 from llmrec.training.arguments import quiet
+from llmrec.training.improvement import Keeping, Start
 from llmrec.training.lora import Adapter, adapter_of, make_lora
-from llmrec.training.ppo import train_ppo
+from llmrec.training.on_policy import train_on_policy
 from llmrec.training.sft import FitPlan, fit_rows
 from llmrec.training.sft_data import build_rows
 from llmrec.types import IntArray, Reward, State
@@ -49,8 +50,9 @@ def lora_ppo(trial: Trial) -> Finding:
     before, plain_BN = _prints(trial.model), trial.log_probs(trial.model)
     states = [example.state for example in trial.examples]
     seen = [np.zeros(0, dtype=np.int64) for _ in states]
-    parts = (trial.tokenizer, trial.catalogue, trial.renderer, states, seen, _made_up_reward, PPO)
-    result = train_ppo(trial.model, *parts, repeat="allow", seed=SEED, out=trial.scratch / "ppo", resume=False)
+    start = Start(trial.model, trial.tokenizer, trial.catalogue, trial.renderer, "allow", SEED)
+    keeping = Keeping(trial.scratch / "ppo", resume=False)
+    result = train_on_policy(start, states, seen, _made_up_reward, PPO, keeping)
     adapter, frozen = adapter_of(result.model), _prints(result.model) == before
     tuned_BN = trial.log_probs(result.model)
     result.model.unload()

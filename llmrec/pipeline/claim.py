@@ -98,7 +98,7 @@ def _config(seed: int, overrides: Sequence[str], click_only: bool) -> RunConfig:
 def _run(config: RunConfig, folder: Path, click_only: bool) -> Finished:
     check_config(config)
     work = Work(folder)
-    stages = train_stages(config, work, ppo_name="ppo-click" if click_only else "ppo")
+    stages = train_stages(config, work, improved_name="ppo-click" if click_only else "ppo")
     return evaluate(config, *stages, work, folder)
 
 

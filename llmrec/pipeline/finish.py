@@ -18,7 +18,7 @@ from llmrec.evaluation.verdict import what_got_worse
 from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
-from llmrec.pipeline.policies import ppo_policy, sft_policy
+from llmrec.pipeline.policies import improved_policy, sft_policy
 from llmrec.pipeline.result import PPO, PPO_LAST, SFT, Finished, metrics_of
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
@@ -33,7 +33,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
     """
     config, data = run.config, run.data
     policy = (
-        ppo_policy(config, data, run.sft, run.ppo.promoted)
+        improved_policy(config, data, run.sft, run.ppo.promoted)
         if run.ppo.promoted is not None
         else sft_policy(config, data, run.sft)
     )

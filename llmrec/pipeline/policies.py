@@ -108,7 +108,7 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
     return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
 
 
-def ppo_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:
+def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:
     """The policy of a PPO checkpoint: its adapter merged into the warm-started weights, or its own weights."""
     policy = sft_policy(config, data, stage)
     if (checkpoint / "model").is_dir():

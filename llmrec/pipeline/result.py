@@ -11,7 +11,7 @@ from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.compare import Arena, Measured, Tables
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.improve import PPOStage
+from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.policies import SFTStage
 from llmrec.pipeline.simulation import Simulators
 
@@ -20,7 +20,7 @@ RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true 
 POPULARITY, COVISITATION = "popularity", "covisitation"
 
 
-Stages = tuple[RunData, Base, SFTStage, Simulators, PPOStage]
+Stages = tuple[RunData, Base, SFTStage, Simulators, ImprovedStage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Finished:
     base: Base
     sft: SFTStage
     simulators: Simulators
-    ppo: PPOStage
+    ppo: ImprovedStage
     arena: Arena
     measured: Measured
     tables: Tables

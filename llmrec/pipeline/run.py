@@ -17,9 +17,9 @@ from llmrec.pipeline.base_model import Base, base_model
 from llmrec.pipeline.compare import compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
-from llmrec.pipeline.improve import PPOStage, ppo_stage
+from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.naming import check_naming
-from llmrec.pipeline.policies import SFTStage, ppo_policy, sft_policy, sft_stage, targets
+from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.result import (
     COVISITATION,
     GREEDY,
@@ -70,13 +70,13 @@ def check_out(out: Path) -> None:
         raise RunError(f"{out} exists and is not a run folder; give another --out or move it away.")
 
 
-def train_stages(config: RunConfig, work: Work, *, ppo_name: str = "ppo") -> Stages:
-    """Data, base model, SFT, simulators and PPO, each from its finished stage if there is one."""
+def train_stages(config: RunConfig, work: Work, *, improved_name: str | None = None) -> Stages:
+    """Data, base model, SFT, simulators and the improvement, each from its finished stage if there is one."""
     data = open_data(config, work)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)
-    ppo = ppo_stage(config, data, sft, simulators, work, name=ppo_name)
+    ppo = improve_stage(config, data, sft, simulators, work, name=improved_name)
     return data, base, sft, simulators, ppo
 
 
@@ -106,7 +106,7 @@ def check_config(config: RunConfig) -> None:
 
 
 def make_systems(
-    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, ppo: PPOStage
+    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, ppo: ImprovedStage
 ) -> dict[str, System]:
     """What stands in the table, in its order."""
     beams, manifest = config.evaluation.beams, data.dataset.manifest
@@ -124,9 +124,9 @@ def make_systems(
         SFT: start,
     }
     if ppo.promoted is not None:
-        systems[PPO] = Policy(ppo_policy(config, data, sft, ppo.promoted), beams)
+        systems[PPO] = Policy(improved_policy(config, data, sft, ppo.promoted), beams)
     if ppo.promoted != ppo.last:
-        systems[PPO_LAST] = Policy(ppo_policy(config, data, sft, ppo.last), beams)
+        systems[PPO_LAST] = Policy(improved_policy(config, data, sft, ppo.last), beams)
     systems[RERANKED] = Reranked(start, reward)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     if data.world is not None:
@@ -140,7 +140,7 @@ def evaluate(
     base: Base,
     sft: SFTStage,
     simulators: Simulators,
-    ppo: PPOStage,
+    ppo: ImprovedStage,
     work: Work,
     out: Path,
 ) -> Finished:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from types import MethodType
 from typing import Any
@@ -30,6 +30,8 @@ from llmrec.policy.scoring import Path, TokenScores, score_items
 from llmrec.policy.sharing import supports_sharing
 
 _TAUGHT, _TRIED = "_llmrec_scoring", "tried inside the forward"
+Also = Callable[["ScoringRequest", TokenScores], dict[str, Tensor]]
+"""What the model's own modules make of a request and its scores inside the forward, by name (a critic's values)."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class ScoringRequest:
 
     def score(self, model: Any) -> TokenScores:
         """The scores under `model`, which must be whole, or inside of its wrapper's forward."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {field.name: getattr(self, field.name) for field in fields(ScoringRequest)}
         return score_items(model, **given)
 
 
-def with_scoring(model: Any) -> Any:
+def with_scoring(model: Any, also: Also | None = None) -> Any:
     """Lets `model(scoring=request)` score items; every other call is as before. Returns the same model.
 
     Call it before the model is wrapped (DDP, FSDP2, `accelerator.prepare`). A deep copy made later has to be taught
@@ -58,20 +60,33 @@ def with_scoring(model: Any) -> Any:
 
     Args:
         model: a Hugging Face or PEFT causal language model.
+        also: what else each call computes, see `answer_through_forward`; None leaves a model that was taught before
+            as it is.
     """
     base = base_model(model)
-    if _is_taught(base):
+    if _is_taught(base) and also is None:
         return model
     # a copied model brings along a forward that belongs to the original
-    inner = MethodType(type(base).forward, base) if _TAUGHT in vars(base) else base.forward
+    taught = vars(base).get(_TAUGHT)
+    if taught is not None and taught[1] == id(base):
+        inner = taught[2]
+    else:
+        inner = MethodType(type(base).forward, base) if taught is not None else base.forward
 
     @functools.wraps(inner)
     def forward(*args: Any, scoring: ScoringRequest | None = None, **rest: Any) -> Any:
-        return inner(*args, **rest) if scoring is None else _answer(base, scoring)
+        return inner(*args, **rest) if scoring is None else _answer(base, scoring, also)
 
-    vars(base)[_TAUGHT] = (forward, id(base))
+    vars(base)[_TAUGHT] = (forward, id(base), inner)
     base.forward = forward
     return model
+
+
+def forget_scoring(model: Any) -> None:
+    """Takes off every forward that was hung on the base model's instance, so that the model is plain again."""
+    base = base_model(model)
+    for name in (_TAUGHT, "forward"):
+        vars(base).pop(name, None)
 
 
 def _is_taught(base: Any) -> bool:
@@ -91,16 +106,27 @@ def score_through_forward(model: Any, request: ScoringRequest) -> TokenScores:
     Raises:
         RunError: the model was not taught.
     """
+    return answer_through_forward(model, request)[0]
+
+
+def answer_through_forward(model: Any, request: ScoringRequest) -> tuple[TokenScores, dict[str, Tensor]]:
+    """The scores, and what `also` of `with_scoring` made of them, from one call of the wrapper.
+
+    Raises:
+        RunError: the model was not taught.
+    """
     base = _unwrapped(model)
     if not _is_taught(base):
         raise RunError("The model's forward cannot score items; call with_scoring(model) before it is wrapped.")
     if _TRIED not in flags(base):
         with torch.no_grad():
             model(scoring=request)
-    return _rebuilt(model(scoring=request))
+    parts = model(scoring=request)
+    more = parts.pop("also")
+    return TokenScores(**{**parts, "edges": Edges(**parts["edges"])}), more
 
 
-def _answer(base: Any, request: ScoringRequest) -> dict[str, Any]:
+def _answer(base: Any, request: ScoringRequest, also: Also | None) -> dict[str, Any]:
     """Tensors by name: wrappers look through dictionaries for what has a gradient, not through our classes."""
     known = flags(base)
     with inside_forward(), _without_hooks(base):
@@ -111,9 +137,10 @@ def _answer(base: Any, request: ScoringRequest) -> dict[str, Any]:
             known[_TRIED] = True
             return {}
         scores = request.score(base)
+        more = {} if also is None else also(request, scores)
     parts = {field.name: getattr(scores, field.name) for field in fields(scores)}
     edges = parts.pop("edges")
-    return {**parts, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}
+    return {**parts, "also": more, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}
 
 
 @contextlib.contextmanager
@@ -125,10 +152,6 @@ def _without_hooks(base: Any) -> Iterator[None]:
         yield
     finally:
         base._forward_pre_hooks, base._forward_hooks = kept
-
-
-def _rebuilt(parts: dict[str, Any]) -> TokenScores:
-    return TokenScores(**{**parts, "edges": Edges(**parts["edges"])})
 
 
 def _unwrapped(model: Any) -> Any:

@@ -7,7 +7,7 @@ state's place in it. How many processes share the work, and whether the run was 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,33 +16,29 @@ from datasets import Dataset as HFDataset
 from torch import Tensor
 
 from llmrec.catalogue.catalogue import Catalogue
-from llmrec.policy.scoring import TokenScores, score_items
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.forward import ScoringRequest
+from llmrec.policy.scoring import TokenScores
 from llmrec.seeding import numpy_stream
 from llmrec.types import IntArray, State
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
+@dataclass(frozen=True)
+class ScoreRequest(ScoringRequest):
     """Items to score for prompts: what goes through the wrapped forward in place of token ids.
 
-    `features_BGLH` are hidden states for the critic; None: the policy's own.
+    `features_BGLH` are hidden states for the critic (None: the policy's own); without `with_more` no value is asked.
     """
 
-    ids_BP: Tensor
-    mask_BP: Tensor
-    items_BG: Tensor
-    exclude_BE: Tensor | None
     features_BGLH: Tensor | None = None
+    with_more: bool = True
 
     def split(self, number: int) -> list[ScoreRequest]:
         """`number` requests of equally many prompts each."""
-        exclude = [None] * number if self.exclude_BE is None else self.exclude_BE.chunk(number)
-        tensors = (tensor.chunk(number) for tensor in (self.ids_BP, self.mask_BP, self.items_BG))
-        return [ScoreRequest(*part) for part in zip(*tensors, exclude, strict=True)]
-
-    def score(self, model: Any, index: Any) -> TokenScores:
-        """Scores of the items under pi_F of `model`."""
-        return score_items(model, self.ids_BP, self.mask_BP, self.items_BG, index, exclude=self.exclude_BE)
+        names = ("prompt_ids_BP", "prompt_mask_BP", "items_BG", "exclude", "features_BGLH")
+        given = {name: getattr(self, name) for name in names}
+        chunks = {name: value.chunk(number) for name, value in given.items() if value is not None}
+        return [replace(self, **{name: parts[n] for name, parts in chunks.items()}) for n in range(number)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +103,17 @@ class StateSource:
         }
         return HFDataset.from_dict(rows)
 
+    def request(self, rows: Sequence[dict[str, Any]], index: PrefixIndex, device: torch.device) -> ScoreRequest:
+        """What is asked of the rows' states: prompts and exclusions, no items yet."""
+        ids, mask = self.prompts(rows, device)
+        none = torch.zeros((len(rows), 0), dtype=torch.long, device=device)
+        return ScoreRequest(ids, mask, none, index, self.exclusions(rows, device))
+
+    def another(self, row: dict[str, Any], attempt: int) -> dict[str, Any]:
+        """The row with another state in place of its own, by the stream of its rollout, place and attempt."""
+        random = numpy_stream(self.seed, "rl", "another", row["rollout"], row["place"], attempt)
+        return {**row, "state": int(random.integers(len(self.states)))}
+
     def prompts(self, rows: Sequence[dict[str, Any]], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and mask (B, P) of the rows' states, padded on the left."""
         encoded = self.renderer.token_ids_many([self.states[row["state"]] for row in rows])
@@ -126,10 +133,12 @@ class StateSource:
             line[: len(items)] = items
         return torch.from_numpy(table).to(device)
 
-    def uniforms(self, rows: Sequence[dict[str, Any]], draws: int) -> Tensor:
-        """Numbers in [0, 1) for the draws of each row: (B, G, L), float64."""
+    def uniforms(self, rows: Sequence[dict[str, Any]], draws: int, attempt: int = 0) -> Tensor:
+        """Numbers in [0, 1) for the draws of each row: (B, G, L), float64; other ones for each attempt."""
         shape = (draws, self.index.max_length)
+        more = ("attempt", attempt) if attempt else ()
         tables = [
-            numpy_stream(self.seed, "ppo", "rollout", row["rollout"], row["place"]).random(shape) for row in rows
+            numpy_stream(self.seed, "ppo", "rollout", row["rollout"], row["place"], *more).random(shape)
+            for row in rows
         ]
         return torch.from_numpy(np.stack(tables))

@@ -21,7 +21,7 @@ from llmrec.pipeline import finish, improve
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.naming import check_naming, name_items, naming_key, training_histories
-from llmrec.pipeline.policies import ppo_policy, sft_policy, sft_stage
+from llmrec.pipeline.policies import improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.run import check_config, run_job
 from llmrec.pipeline.work import Work
 from llmrec.policy.loading import load_tokenizer, save_causal_lm
@@ -96,7 +96,7 @@ def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_pa
     monkeypatch.setattr(finish, "write_report", lambda *_: None)  # its plots are tested elsewhere, and slow
     settings = config(model__name=str(foreign), sft__weights="lora")
     done = run_job(settings, tmp_path / "run")
-    policy = ppo_policy(settings, data, done.sft, done.ppo.promoted)
+    policy = improved_policy(settings, data, done.sft, done.ppo.promoted)
 
     bundle = read_bundle(tmp_path / "run")
     assert (bundle.facts["format"], bundle.facts["scheme"], bundle.facts["weights"]) == (2, "semantic", "adapter")

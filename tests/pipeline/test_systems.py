@@ -5,7 +5,7 @@ import numpy as np
 from llmrec.config import RewardSettings, WorldConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.evaluation.simulated import simulate
-from llmrec.pipeline.improve import promote
+from llmrec.pipeline.gate import promote
 from llmrec.pipeline.systems import Greedy, Optimum, Reranked, Truth
 from llmrec.rewards import RewardModel
 from llmrec.types import Interaction, Prediction, Slate, State

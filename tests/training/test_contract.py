@@ -71,7 +71,6 @@ def test_the_source_of_the_seam_is_the_one_we_read(name):
 
 def test_whole_methods_that_we_replace_still_exist_with_these_parameters():
     parameters = {
-        "_generate_and_score_completions": ["self", "inputs"],
         "_compute_loss": ["self", "model", "inputs"],
         "_prepare_inputs": ["self", "generation_batch"],
         "training_step": ["self", "model", "inputs", "num_items_in_batch"],

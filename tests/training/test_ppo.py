@@ -15,8 +15,9 @@ from llmrec.config import LoraSettings, PPOSettings, SFTSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.critic import Critic, load_critic, save_critic
+from llmrec.training.improvement import usable_states
 from llmrec.training.lora import adapter_of, make_lora
-from llmrec.training.ppo import check_settings, train_ppo, usable_states
+from llmrec.training.on_policy import check_settings
 from llmrec.training.rollout import StateSource
 from llmrec.training.sft import train_sft
 from llmrec.types import Example, Reward, State
@@ -35,7 +36,7 @@ def test_trainable_parameters_move_and_frozen_ones_do_not(shop, tmp_path):
     fresh = adapter_of(make_lora(shop.model(), SMALL.lora, seed=5)).tensors
     assert [n for n, t in adapter_of(result.model).tensors.items() if torch.equal(t, fresh[n])] == []
     untouched = Critic(32, seed=5).state_dict()
-    assert [n for n, t in result.critic.state_dict().items() if torch.equal(t, untouched[n])] == []
+    assert [n for n, t in result.more["critic"].state_dict().items() if torch.equal(t, untouched[n])] == []
     assert not result.model.training
     assert "forward" not in result.model.get_base_model().__dict__
 
@@ -151,7 +152,7 @@ def test_a_killed_training_resumes_to_the_same_result(shop, tmp_path):
     assert called == [4]
     left, right = adapter_of(again.model).tensors, adapter_of(whole.model).tensors
     assert all(torch.equal(left[name], right[name]) for name in left)
-    left, right = again.critic.state_dict(), whole.critic.state_dict()
+    left, right = again.more["critic"].state_dict(), whole.more["critic"].state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
     times = ("learning_rate", "grad_norm", "reward", "kl", "value_loss", "explained_variance")
     assert [[row[k] for k in times] for row in again.curve] == [[row[k] for k in times] for row in whole.curve]
@@ -172,10 +173,8 @@ def test_it_finds_what_imitation_does_not_show(shop, tmp_path):
         return np.array([slate.items_K[0] for slate in policy.recommend(states, 1)])
 
     assert (top(warm.model) == best(states)).mean() < 0.5
-    settings = PPOSettings(steps=24, prompts=12, learning_rate=1e-2, kl_coefficient=0.0, lora=LoraSettings(rank=8))
-    seen = [np.array([], dtype=np.int64)] * 24
-    options = {"repeat": "allow", "seed": 0, "out": tmp_path / "b"}
-    result = train_ppo(warm.model, shop.tokenizer, *data, states, seen, lamps, settings, **options)
+    settings = PPOSettings(steps=40, prompts=24, learning_rate=3e-3, kl_coefficient=0.0, lora=LoraSettings(rank=8))
+    result = run(shop, tmp_path / "b", settings, model=warm.model, states=states, seed=0)
     assert (top(result.model) == best(states)).mean() >= 0.95
 
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from llmrec.policy.forward import answer_through_forward
 from llmrec.training.lora import make_lora
-from llmrec.training.ppo import GroupedReward, make_trainer
+from llmrec.training.on_policy import make_trainer
+from llmrec.training.reward_functions import GroupedReward
 from llmrec.training.rollout import StateSource
 from tests.training.worlds import SMALL, lamps
 
@@ -47,7 +49,7 @@ def set_up(shop, tmp_path, settings, states, excluded=None):
     rewards = [GroupedReward(lamps, states, settings.draws)]
     trainer = make_trainer(model, source, rewards, settings, out=tmp_path)
     rows = [trainer.train_dataset[n // settings.draws] for n in range(settings.prompts * settings.draws)]
-    return model, trainer, trainer._generate_and_score_completions(rows)
+    return model, trainer, trainer._roll_out(rows)
 
 
 def lora_gradient(model):
@@ -81,7 +83,7 @@ def test_first_pass_is_reinforce(shop, tmp_path, exclude):
 
 def test_sampler_and_scorer_agree_on_the_old_log_probs(shop, tmp_path):
     model, _, (batch,) = set_up(shop, tmp_path, PLAIN, shop.states(4))
-    scores = model(ppo=batch.request)["scores"]
+    scores, _ = answer_through_forward(model, batch.request)
     torch.testing.assert_close(scores.log_prob_BGL, batch.old_log_prob_BGL, atol=2e-5, rtol=0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec.config import LoraSettings, PPOSettings
-from llmrec.training.ppo import train_ppo
+from llmrec.training.improvement import Keeping, Start
+from llmrec.training.on_policy import train_on_policy
 from llmrec.types import Reward
 from tests.training.conftest import COLOURS
 
@@ -26,8 +27,21 @@ def lamps(states, items_BK):
     return Reward(0.5 * click + conversion, {"click": click, "conversion": conversion})
 
 
-def run(shop, out, settings=SMALL, *, model=None, states=24, repeat="allow", reward=lamps, seed=5, **options):
-    given = shop.states(states)
+def run(
+    shop,
+    out,
+    settings=SMALL,
+    *,
+    model=None,
+    states=24,
+    repeat="allow",
+    reward=lamps,
+    seed=5,
+    on_checkpoint=None,
+    **more,
+):
+    given = shop.states(states) if isinstance(states, int) else states
     model = shop.model() if model is None else model
-    data = (shop.catalogue, shop.renderer, given, [np.array([], dtype=np.int64)] * states, reward, settings)
-    return train_ppo(model, shop.tokenizer, *data, repeat=repeat, seed=seed, out=out, **options)
+    start = Start(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
+    seen = [np.array([], dtype=np.int64)] * len(given)
+    return train_on_policy(start, given, seen, reward, settings, Keeping(out, on_checkpoint), **more)

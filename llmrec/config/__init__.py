@@ -1,0 +1,78 @@
+"""One configuration for a run: dataclasses, one YAML file and `key=value` overrides through one strict parser.
+
+An unknown key is an error that names it and the nearest known one; nothing is ignored.
+"""
+
+from llmrec.config.data import DataConfig, IdentifierSettings, ScenarioSettings, TextConfig, WorldConfig
+from llmrec.config.improvement import (
+    Algorithm,
+    BestOfNSettings,
+    GRPOSettings,
+    OffPolicySettings,
+    PPOSettings,
+    PreferenceSettings,
+    ReinforceSettings,
+    RewardModelSettings,
+    RLHFSettings,
+    RLOOSettings,
+    RolloutSettings,
+    SessionSettings,
+    StabilitySettings,
+    UpdateSettings,
+)
+from llmrec.config.reward import RewardSettings
+from llmrec.config.run import EvaluationSettings, GateSettings, RunConfig
+from llmrec.config.simulation import (
+    BudgetSettings,
+    ChoiceSettings,
+    DriftSettings,
+    DynamicsSettings,
+    EnvironmentSettings,
+    NoveltySettings,
+    PatienceSettings,
+    ReturnSettings,
+    SatiationSettings,
+    SimulatorSettings,
+    TrustSettings,
+)
+from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings
+
+__all__ = [
+    "Algorithm",
+    "BestOfNSettings",
+    "BudgetSettings",
+    "ChoiceSettings",
+    "DataConfig",
+    "DriftSettings",
+    "DynamicsSettings",
+    "EnvironmentSettings",
+    "EvaluationSettings",
+    "GRPOSettings",
+    "GateSettings",
+    "IdentifierSettings",
+    "LoraSettings",
+    "ModelConfig",
+    "NoveltySettings",
+    "OffPolicySettings",
+    "PPOSettings",
+    "PatienceSettings",
+    "PreferenceSettings",
+    "RLHFSettings",
+    "RLOOSettings",
+    "ReinforceSettings",
+    "ReturnSettings",
+    "RewardModelSettings",
+    "RewardSettings",
+    "RolloutSettings",
+    "RunConfig",
+    "SFTSettings",
+    "SatiationSettings",
+    "ScenarioSettings",
+    "SessionSettings",
+    "SimulatorSettings",
+    "StabilitySettings",
+    "TextConfig",
+    "TrustSettings",
+    "UpdateSettings",
+    "WorldConfig",
+]

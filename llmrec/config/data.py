@@ -1,0 +1,91 @@
+"""Settings of data: which data set, generated worlds, the wording of states, and how items are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data set and how it is split.
+
+    `dataset`: world (generated), an importer's name (movielens, amazon, amazon-minionerec, complete-journey,
+    hillstrom, coat, table) with `source` as its folder or file, or folder (`source` is a data set saved by llmrec).
+    """
+
+    dataset: str = "world"
+    source: str | None = None
+    split: Literal["time", "leave-last-out", "given"] = "time"
+    valid_fraction: float = 0.1
+    test_fraction: float = 0.2
+    history_events: int = 20
+    """Events of the past kept in a state (the prompt's token budget may drop more)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenarioSettings:
+    """What makes a generated world hard for naive learners (docs/world.md); "none" changes nothing at all."""
+
+    kind: Literal[
+        "none", "cold-start", "popularity-loop", "clickbait", "seasonality", "shift", "adversarial-text"
+    ] = "none"
+    share: float = 0.2
+    """Share of the items (cold-start: of the users too) that the scenario is about."""
+    strength: float = 1.0
+    """Scale of the effect; 1 is the documented one, 0 leaves only what is shown when."""
+    day: float = 45.0
+    """Day of the log (of 90) on which new items and users arrive, or demand shifts."""
+    period: float = 60.0
+    """Days of one turn of the seasons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldConfig:
+    """The generated world (only for dataset: world)."""
+
+    domain: Literal["shop", "film", "music", "news", "course", "social"] = "shop"
+    language: Literal["en", "zh"] = "en"
+    users: int = 3000
+    items: int = 300
+    slates_per_user: int = 8
+    slate_size: int = 10
+    position_bias: float = 0.0
+    """P(the item at 0-based position k is looked at) = (k + 1) ** -position_bias; 0 means that all are."""
+    scenario: ScenarioSettings = field(default_factory=ScenarioSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How a state is worded. `max_tokens` bounds the whole prompt."""
+
+    max_tokens: int = 96
+    language: str | None = None
+    profile: bool = True
+    feedback: bool = True
+    history: Literal["title", "id", "both"] = "title"
+    """How items of the history are named: by title, or (identifier schemes with new tokens) by identifier or both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentifierSettings:
+    """How an item is written as tokens.
+
+    `scheme`: title (its words), semantic (codes of a residual quantisation of its embedding: Rajput et al. 2023,
+    "Recommender Systems with Generative Retrieval"), or atomic (one new token an item).
+    """
+
+    scheme: Literal["title", "semantic", "atomic"] = "title"
+    levels: int = 3
+    """Codes of a semantic identifier; items that still collide get one more."""
+    codes: int = 256
+    """Entries of each level's codebook."""
+    embedding: Literal["text", "model", "sentence-transformers", "column"] = "text"
+    """What is quantised: text (TF-IDF and SVD), model (mean hidden state of the base model), a
+    sentence-transformers model, or a column of vectors that the user supplies."""
+    source: str | None = None
+    """Name of the sentence-transformers model, or the Parquet file with columns item_id and embedding."""
+    dimensions: int = 128
+    """Dimensions after the SVD of each embedding."""
+    collaborative: float = 0.5
+    """Share of the embedding's variance given to co-visitation in the training period; 0 leaves it out."""

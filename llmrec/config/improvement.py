@@ -1,0 +1,208 @@
+"""Settings of what improves a warm-started policy: one section an algorithm around shared parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llmrec.config.training import LoraSettings
+
+Algorithm = Literal["ppo", "reinforce", "grpo", "rloo", "dpo", "sdpo", "rlhf", "off_policy", "best_of_n"]
+"""Each is the name of its section too; "rlhf" is PPO against a reward model learned from preferences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StabilitySettings:
+    """What keeps a training stable (`llmrec.training.controls`)."""
+
+    kl_target: float | None = None
+    """Nats an item from the reference; kl_coefficient then moves to keep the policy there (Ziegler et al. 2019)."""
+    kl_rate: float = 0.1
+    entropy_floor: float | None = None
+    """Nats an item; below it the entropy bonus grows by entropy_rate for each nat that is missing."""
+    entropy_rate: float = 0.02
+    entropy_most: float = 1.0
+    """The entropy bonus never weighs more."""
+    reward_normalisation: Literal["none", "running", "batch"] = "none"
+    """Rewards less their mean over their standard deviation, over all rollouts so far or over the present one."""
+    skip_grad_norm: float | None = None
+    """A step whose gradient's norm is above this is left out; one that is not finite always is."""
+    max_skipped: int = 10
+    """So many steps left out in succession end the training with the reason."""
+    resample: int = 0
+    """How often a group of draws without any spread of reward is replaced by one of another state (Yu et al. 2025,
+    DAPO)."""
+    max_flat: int = 5
+    """So many rollouts in succession without any spread in any group end the training with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSettings:
+    """What every improvement has."""
+
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    max_grad_norm: float = 1.0
+    weights: Literal["lora", "full"] = "lora"
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    save_every: int = 25
+    """Rollouts (or optimiser steps, where there are no rollouts) between checkpoints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSettings(UpdateSettings):
+    """What every algorithm has that draws items and learns from their rewards."""
+
+    steps: int = 150
+    """Rollouts; each is followed by `iterations` passes over its samples."""
+    prompts: int = 32
+    """States per rollout (all processes together)."""
+    draws: int = 8
+    """Independent draws per state (G)."""
+    iterations: int = 1
+    minibatches: int = 2
+    kl_coefficient: float = 0.02
+    stability: StabilitySettings = field(default_factory=StabilitySettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOSettings(RolloutSettings):
+    """PPO (Schulman et al. 2017) with critic and GAE, on the constrained policy."""
+
+    clip: float = 0.2
+    value_clip: float = 0.2
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    target_kl: float | None = None
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReinforceSettings(RolloutSettings):
+    """REINFORCE (Williams 1992): one step a rollout, no ratio, the reward less a baseline."""
+
+    minibatches: int = 1
+    baseline: Literal["critic", "running", "none"] = "critic"
+    """A learned value of the state, the mean reward of earlier rollouts, or nothing."""
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    whiten: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPOSettings(RolloutSettings):
+    """GRPO (Shao et al. 2024) by `trl.GRPOTrainer`, its losses on the constrained policy."""
+
+    loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
+    """dr_grpo sums over choice points and divides by a constant: no bias by the length of titles (Liu et al. 2025)."""
+    clip: float = 0.2
+    clip_high: float | None = None
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    ratio: Literal["token", "sequence"] = "token"
+    """Importance ratios of tokens, or of whole items (GSPO, Zheng et al. 2025)."""
+    entropy_coefficient: float = 0.0
+    stability: StabilitySettings = field(default_factory=lambda: StabilitySettings(resample=2))
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further fields of `trl.GRPOConfig` that change the loss, by their names (delta, top_entropy_quantile, ...)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLOOSettings(RolloutSettings):
+    """RLOO (Ahmadian et al. 2024) by `trl.RLOOTrainer`: the reward, less beta KL, less the mean of its siblings."""
+
+    clip: float = 0.2
+    normalise: bool = False
+    """Whitens the advantages of a rollout."""
+    stability: StabilitySettings = field(default_factory=lambda: StabilitySettings(resample=2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceSettings(UpdateSettings):
+    """DPO (Rafailov et al. 2023) on pairs of a clicked item and one that was shown and not clicked."""
+
+    beta: float = 0.1
+    loss: str = "sigmoid"
+    """A loss of `trl.DPOConfig` (one negative only), or softmax: S-DPO (Chen et al. 2024) over all negatives."""
+    negatives: int = 1
+    pairs: int = 8000
+    """At most so many clicked items are used."""
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardModelSettings(UpdateSettings):
+    """A reward model by `trl.RewardTrainer` on clicked-against-shown pairs (Bradley and Terry 1952)."""
+
+    pairs: int = 8000
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    centre: float = 0.01
+    """Weight of the squared mean reward, which keeps rewards around 0 (Eisenstein et al. 2023)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RLHFSettings(PPOSettings):
+    """PPO against a reward model."""
+
+    reward_model: RewardModelSettings = field(default_factory=RewardModelSettings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OffPolicySettings(UpdateSettings):
+    """Learning from logged slates alone, without a simulator.
+
+    `estimator`: top-k (REINFORCE with the top-K correction, Chen et al. 2019) or doubly-robust (Dudik et al. 2011: a
+    fitted reward for what the policy would show, corrected by what was logged).
+    """
+
+    estimator: Literal["top-k", "doubly-robust"] = "top-k"
+    slate: int = 10
+    """K of the correction: places that are shown."""
+    weight_cap: float = 10.0
+    """Largest importance weight pi / mu."""
+    propensities: Literal["auto", "logged", "fitted"] = "auto"
+    """mu of the log, or fitted to what was shown; auto takes the log's where it has them."""
+    draws: int = 4
+    """Draws per state for the fitted reward's part (doubly-robust)."""
+    examples: int = 16000
+    """At most so many impressions are used."""
+    epochs: float = 1.0
+    batch_size: int = 64
+    kl_coefficient: float = 0.02
+    entropy_coefficient: float = 0.0
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestOfNSettings(UpdateSettings):
+    """Best-of-n distillation: the best of n draws by the reward becomes the target of one more fine-tuning."""
+
+    draws: int = 16
+    """n."""
+    prompts: int = 2000
+    """States of each round."""
+    rounds: int = 2
+    """The next round draws from what the last one made."""
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionSettings:
+    """Episodes of PPO and REINFORCE: `turns` slates of `slate` items each, with feedback written into the state.
+
+    One turn of one item (the default) is the plain bandit, whose draws need no environment.
+    """
+
+    turns: int = 1
+    slate: int = 1
+    gamma: float = 0.95
+    """Discount between turns; inside a slate nothing is discounted."""
+    gae_lambda: float = 0.95
+    """Lambda of GAE between turns."""

@@ -1,0 +1,107 @@
+"""The configuration of a run, and what is measured in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+from llmrec.config.data import DataConfig, IdentifierSettings, TextConfig, WorldConfig
+from llmrec.config.improvement import (
+    Algorithm,
+    BestOfNSettings,
+    GRPOSettings,
+    OffPolicySettings,
+    PPOSettings,
+    PreferenceSettings,
+    ReinforceSettings,
+    RLHFSettings,
+    RLOOSettings,
+    SessionSettings,
+    UpdateSettings,
+)
+from llmrec.config.reward import RewardSettings
+from llmrec.config.simulation import ChoiceSettings, DynamicsSettings, SimulatorSettings
+from llmrec.config.training import ModelConfig, SFTSettings
+from llmrec.config_tree import from_tree, merged, override_tree, plain, read_yaml, with_defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """Which PPO checkpoint is promoted: the best by the judge among the admissible ones, else SFT is kept.
+
+    Admissible: the judge's gain over SFT is significant (paired, 95%), and NDCG@10 on validation events has not
+    fallen by more than `ndcg_tolerance` of SFT's.
+    """
+
+    users: int = 300
+    events: int = 500
+    slate: int = 10
+    ndcg_tolerance: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured at the end. `k`: cut-offs of the ranking metrics; `beams`: width of the beam search."""
+
+    k: tuple[int, ...] = (1, 5, 10)
+    test_events: int = 2000
+    users: int = 1000
+    """Users met in the simulated comparison."""
+    beams: int = 20
+    bootstrap: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run's result; saved in the run folder."""
+
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    world: WorldConfig = field(default_factory=WorldConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    identifiers: IdentifierSettings = field(default_factory=IdentifierSettings)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sft: SFTSettings = field(default_factory=SFTSettings)
+    simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
+    reward: RewardSettings = field(default_factory=RewardSettings)
+    algorithm: Algorithm = "ppo"
+    """What improves the warm-started policy; its settings are in the section of that name."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
+    grpo: GRPOSettings = field(default_factory=GRPOSettings)
+    rloo: RLOOSettings = field(default_factory=RLOOSettings)
+    dpo: PreferenceSettings = field(default_factory=PreferenceSettings)
+    sdpo: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(loss="softmax", negatives=4))
+    rlhf: RLHFSettings = field(default_factory=RLHFSettings)
+    off_policy: OffPolicySettings = field(default_factory=OffPolicySettings)
+    best_of_n: BestOfNSettings = field(default_factory=BestOfNSettings)
+    session: SessionSettings = field(default_factory=SessionSettings)
+    choice: ChoiceSettings = field(default_factory=ChoiceSettings)
+    """How users choose within a slate; only sessions have slates (session.slate)."""
+    dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
+    """How users change from turn to turn; only sessions have turns (session.turns)."""
+    gate: GateSettings = field(default_factory=GateSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    report_to: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
+        """Reads a YAML file (optional) and applies `key.sub=value` overrides; raises `ConfigError`."""
+        tree = read_yaml(path) if path is not None else {}
+        from_tree(cls, tree, str(path))
+        given = override_tree(overrides)
+        from_tree(cls, given, "the command line")
+        return from_tree(cls, merged(with_defaults(tree, given, cls().tree()), given), "the configuration")
+
+    @property
+    def improvement(self) -> UpdateSettings:
+        """The section of the algorithm."""
+        chosen: UpdateSettings = getattr(self, self.algorithm)
+        return chosen
+
+    def tree(self) -> dict[str, Any]:
+        """The configuration as plain dictionaries and lists, ready for YAML or JSON."""
+        return cast(dict[str, Any], plain(dataclasses.asdict(self)))

@@ -1,0 +1,199 @@
+"""What improvements of a warm-started policy share: where they start, what they leave, the loop around TRL."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from transformers import PrinterCallback
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import UpdateSettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.progress import Bar
+from llmrec.training.arguments import processes, quiet
+from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
+from llmrec.training.lora import make_lora
+from llmrec.training.trl_seam.quiet import forget_patches
+from llmrec.types import IntArray, Reward, State
+
+OnCheckpoint = Callable[[int, Any], object]
+"""Called on the main process with the units (rollouts or steps) done and the model in evaluation mode."""
+
+
+class Rewarder(Protocol):
+    """What is asked of a reward model; `llmrec.rewards.RewardModel` is one."""
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, /) -> Reward: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A warm-started policy; it is also the reference that is stayed close to.
+
+    Attributes:
+        model: a plain causal language model. LoRA leaves its weights as they are, `weights: full` trains them.
+        repeat: whether items that a user has seen may be drawn.
+        seed: the run's seed.
+    """
+
+    model: Any
+    tokenizer: Any
+    catalogue: Catalogue
+    renderer: Any
+    repeat: Literal["allow", "exclude"]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a training keeps its checkpoints and tells how it goes.
+
+    Attributes:
+        out: folder of the checkpoints.
+        on_checkpoint: called at every `save_every` units and at the end; a checkpoint counts as made when it has
+            returned.
+        report_to: where transformers reports to (tensorboard, trackio, wandb).
+        resume: go on from the last complete checkpoint in `out` that this very training made.
+    """
+
+    out: Path
+    on_checkpoint: OnCheckpoint | None = None
+    report_to: Sequence[str] = ()
+    resume: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Improved:
+    """A trained policy and how it came about.
+
+    Attributes:
+        model: PEFT model with the new adapter ("default") on the warm-started weights, in evaluation mode; the plain
+            model where all weights were trained.
+        curve: one dictionary a logged unit: step (units so far) and what the trainer logs.
+        seconds: training time over all resumptions, checkpoints and their judging included.
+        stopped_reason: a sentence if something cut the training short, else None.
+        more: what else was trained (the critic), apart from the model.
+    """
+
+    model: Any
+    curve: list[dict[str, float]]
+    seconds: float
+    stopped_reason: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def trainable(start: Start, settings: UpdateSettings) -> Any:
+    """The model to train: with a fresh adapter, or as it is."""
+    return make_lora(start.model, settings.lora, seed=start.seed) if settings.weights == "lora" else start.model
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a training is.
+
+    Attributes:
+        name: of the progress bar.
+        units: rollouts, or optimiser steps where there are none.
+        steps: optimiser steps a unit.
+        watched: the logged figure behind the bar.
+        decides: all that decides the result beside the first weights; JSON writes it.
+    """
+
+    name: str
+    units: int
+    steps: int
+    watched: str
+    decides: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A trainer that has come to its end, its curve by units and the seconds of training."""
+
+    trainer: Any
+    curve: list[dict[str, float]]
+    seconds: float
+
+
+def run_trainer(model: Any, plan: Plan, keeping: Keeping, make: Callable[[], Any]) -> Ran:
+    """Trains `model` by the trainer that `make` builds, from the last checkpoint of this very training if any.
+
+    Checkpoints lie at the ends of units alone: in the middle of a rollout a resumed update would be another one.
+    """
+    with processes().main_process_first():
+        digest = origin_digest(model, *plan.decides)
+        start, before = open_checkpoints(keeping.out, digest, resume=keeping.resume)
+    done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
+    with quiet(), Bar(plan.name, plan.units - done) as bar:
+        trainer = make()
+        trainer.remove_callback(PrinterCallback)
+        checkpoints = CheckpointCallback(before, _told(trainer, keeping.on_checkpoint, plan.steps))
+        trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
+        trainer.add_callback(checkpoints)
+        trainer.train(resume_from_checkpoint=str(start) if start else None)
+    forget_patches(model)
+    model.eval()
+    return Ran(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
+
+
+def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], None]:
+    def on_saved(step: int) -> None:
+        if on_checkpoint is not None and trainer.accelerator.is_main_process:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            model.eval()
+            on_checkpoint(step // steps, model)
+            model.train()
+        trainer.accelerator.wait_for_everyone()
+
+    return on_saved
+
+
+def _curve(history: Sequence[dict[str, Any]], steps: int, watched: str) -> list[dict[str, float]]:
+    left_out = ("step", "epoch", "step_time", "total_flos", "num_tokens")
+    return [
+        {"step": row["step"] / steps, **{k: float(v) for k, v in row.items() if k not in left_out and v is not None}}
+        for row in history
+        if watched in row
+    ]
+
+
+def as_json(settings: Any) -> dict[str, Any]:
+    """A settings section as plain values, for `Plan.decides`."""
+    return dataclasses.asdict(settings)
+
+
+def usable_states(
+    states: Sequence[State], seen: Sequence[IntArray], repeat: str, items: int
+) -> tuple[list[State], list[IntArray] | None]:
+    """States for which something may be drawn, and what may not (None: nothing is excluded).
+
+    Raises:
+        DataError: `seen` does not fit `states`, or no state is left.
+    """
+    if len(seen) != len(states):
+        raise DataError(f"There are {len(states)} states but {len(seen)} lists of seen items; give one a state.")
+    excluded = None
+    if repeat == "exclude":
+        both = [
+            np.union1d(np.asarray(s.seen(), dtype=np.int64), np.asarray(more, dtype=np.int64))
+            for s, more in zip(states, seen, strict=True)
+        ]
+        kept = [row for row, taken in enumerate(both) if len(taken) < items]
+        states, excluded = [states[row] for row in kept], [both[row] for row in kept]
+    if not states:
+        raise DataError(
+            "There is no state to start a rollout from: the training part holds none, or all items are seen."
+        )
+    return list(states), excluded
+
+
+def require_above_zero(settings: Any, section: str, keys: Sequence[str]) -> None:
+    """Raises `ConfigError` that names the first of `keys` which is not above 0."""
+    for key in keys:
+        if getattr(settings, key) <= 0:
+            raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be above 0.")

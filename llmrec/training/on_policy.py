@@ -1,0 +1,278 @@
+"""Algorithms that draw items and learn from their rewards: PPO, REINFORCE, GRPO and RLOO.
+
+Checkpoints are made at rollout boundaries only, and a training that was killed goes on from the last of them to the
+same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import trl
+
+from llmrec.config import GRPOSettings, PPOSettings, ReinforceSettings, RLOOSettings, RolloutSettings
+from llmrec.errors import ConfigError
+from llmrec.files import sha256_of
+from llmrec.training.arguments import common_arguments, world_size
+from llmrec.training.controls import Controls, check_stability
+from llmrec.training.critic import Critic
+from llmrec.training.improvement import (
+    Improved,
+    Keeping,
+    Plan,
+    Rewarder,
+    Start,
+    as_json,
+    require_above_zero,
+    run_trainer,
+    trainable,
+    usable_states,
+)
+from llmrec.training.reward_functions import GroupedReward, RewardFunction, checked
+from llmrec.training.rollout import StateSource
+from llmrec.training.trl_seam import (
+    CriticInput,
+    GRPOTrainer,
+    PPOConfig,
+    PPOTrainer,
+    ReinforceConfig,
+    ReinforceTrainer,
+    RLOOTrainer,
+)
+from llmrec.types import IntArray, State
+
+_OURS = ("beta", "num_generations", "num_iterations", "steps_per_generation", "output_dir", "max_steps", "use_vllm")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An algorithm: its name in the configuration, TRL's configuration and the trainer, and what is its own."""
+
+    name: str
+    config: type[Any]
+    trainer: type[Any]
+    own: Callable[[Any], dict[str, Any]]
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic is trained beside the policy."""
+        return issubclass(self.trainer, PPOTrainer)
+
+
+def method_of(settings: RolloutSettings) -> Method:
+    """The algorithm of a settings section."""
+    return next(method for kind, method in _METHODS.items() if isinstance(settings, kind))
+
+
+def train_on_policy(
+    start: Start,
+    states: Sequence[State],
+    seen: Sequence[IntArray],
+    reward_model: Rewarder,
+    settings: RolloutSettings,
+    keeping: Keeping,
+    *,
+    reward_funcs: Sequence[RewardFunction] = (),
+    critic_input: CriticInput = "reference",
+) -> Improved:
+    """Improves a policy by the algorithm whose settings are given.
+
+    The curve has one dictionary a rollout: step, reward, reward/<term> (unweighted), rollout_kl (to the reference)
+    and rollout_entropy (nats an item), flat_groups (share of groups without spread), skipped (share of steps left
+    out), grad_norm, learning_rate, and what the trainer logs of its losses.
+
+    Args:
+        start: the policy.
+        states: where rollouts start; each is used once before any is used again.
+        seen: for each state, item indices that are not drawn if repeats are excluded, beside those in the state.
+        reward_model: called with B states and items (B, G).
+        settings: the algorithm's section.
+        keeping: checkpoints and reports.
+        reward_funcs: further rewards in TRL's signature, weight 1 each.
+        critic_input: see `PPOConfig`.
+
+    Raises:
+        ConfigError: a setting that cannot be used, by itself or with this number of processes.
+        DataError: no state to start from, or a reward function whose answer is none.
+        RunError: rewards or gradients that are not finite, or rewards without any spread, for too long.
+    """
+    check_settings(settings, world_size())
+    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
+    source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    model = trainable(start, settings)
+    rewards = [GroupedReward(reward_model, states, settings.draws), *map(checked, reward_funcs)]
+    method, digest = method_of(settings), sha256_of(repr(states), repr(excluded))
+    decides = (method.name, as_json(settings), start.seed, start.repeat, critic_input, digest)
+    plan = Plan(method.name, settings.steps, settings.iterations * settings.minibatches, "reward", decides)
+    ran = run_trainer(
+        model,
+        plan,
+        keeping,
+        lambda: make_trainer(
+            model, source, rewards, settings, out=keeping.out, report_to=keeping.report_to, critic_input=critic_input
+        ),
+    )
+    more = {"critic": _released(ran.trainer.base)} if method.has_critic else {}
+    return Improved(model, ran.curve, ran.seconds, _stopped(ran.curve, settings), more)
+
+
+def make_trainer(
+    model: Any,
+    source: StateSource,
+    reward_funcs: Sequence[Any],
+    settings: RolloutSettings,
+    *,
+    out: Path,
+    report_to: Sequence[str] = (),
+    critic_input: CriticInput = "reference",
+) -> Any:
+    """The trainer for `settings`; one with a critic hangs a fresh one on the base model of `model`."""
+    method = method_of(settings)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if method.has_critic:
+        weight = base.get_input_embeddings().weight
+        base.critic = Critic(base.config.get_text_config().hidden_size, seed=source.seed).to(weight.device)
+    arguments = _arguments(model, settings, source.seed, out, report_to)
+    more = {"critic_input": critic_input} if method.has_critic else {}
+    controls = Controls(settings.stability, settings.kl_coefficient, getattr(settings, "entropy_coefficient", 0.0))
+    return method.trainer(
+        model,
+        source,
+        method.config(**arguments, **method.own(settings), **more),
+        controls,
+        reward_funcs=list(reward_funcs),
+        train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
+        processing_class=source.tokenizer,
+    )
+
+
+def _arguments(
+    model: Any, settings: RolloutSettings, seed: int, out: Path, report_to: Sequence[str]
+) -> dict[str, Any]:
+    per_rollout = settings.iterations * settings.minibatches
+    common = common_arguments(
+        model,
+        out=out,
+        seed=seed,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        steps=settings.steps * per_rollout,
+        log_every=per_rollout,
+        save_every=settings.save_every * per_rollout,
+        report_to=report_to,
+    )
+    return common | {
+        "max_grad_norm": settings.max_grad_norm,
+        "num_generations": settings.draws,
+        "num_iterations": settings.iterations,
+        "steps_per_generation": settings.minibatches,
+        "per_device_train_batch_size": settings.prompts * settings.draws // (settings.minibatches * world_size()),
+        "beta": 0.0,
+        "shuffle_dataset": False,
+        "disable_dropout": True,
+    }
+
+
+def _ppo(settings: PPOSettings) -> dict[str, Any]:
+    same = ("value_clip", "value_coefficient", "target_kl", "gamma", "gae_lambda", "whiten")
+    return {key: getattr(settings, key) for key in same} | {"epsilon": settings.clip}
+
+
+def _reinforce(settings: ReinforceSettings) -> dict[str, Any]:
+    value = settings.value_coefficient if settings.baseline == "critic" else 0.0
+    return {"baseline": settings.baseline, "value_coefficient": value, "value_clip": 1e9, "whiten": settings.whiten}
+
+
+def _grpo(settings: GRPOSettings) -> dict[str, Any]:
+    return {
+        "loss_type": settings.loss,
+        "epsilon": settings.clip,
+        "epsilon_high": settings.clip_high,
+        "scale_rewards": settings.scale_rewards,
+        "importance_sampling_level": settings.ratio,
+        "max_completion_length": 1,  # what "dr_grpo" divides by beside the number of items: a mean over items
+        **settings.options,
+    }
+
+
+def _rloo(settings: RLOOSettings) -> dict[str, Any]:
+    return {"epsilon": settings.clip, "normalize_advantages": settings.normalise}
+
+
+_METHODS: dict[type[RolloutSettings], Method] = {
+    PPOSettings: Method("ppo", PPOConfig, PPOTrainer, _ppo),
+    ReinforceSettings: Method("reinforce", ReinforceConfig, ReinforceTrainer, _reinforce),
+    GRPOSettings: Method("grpo", trl.GRPOConfig, GRPOTrainer, _grpo),
+    RLOOSettings: Method("rloo", trl.RLOOConfig, RLOOTrainer, _rloo),
+}
+
+
+def check_settings(settings: RolloutSettings, number: int = 1, section: str | None = None) -> None:
+    """Raises `ConfigError` for values that cannot work; cheap, so it can be called before a model loads.
+
+    Args:
+        settings: the section of an algorithm.
+        number: of processes.
+        section: its name in the configuration, by default that of the algorithm.
+    """
+    section = section or method_of(settings).name
+    counts = ("steps", "prompts", "draws", "iterations", "minibatches", "save_every", "learning_rate")
+    require_above_zero(settings, section, (*counts, "clip") if hasattr(settings, "clip") else counts)
+    for key in ("gamma", "gae_lambda"):
+        if not 0 <= getattr(settings, key, 0.0) <= 1:
+            raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be in [0, 1].")
+    check_stability(settings.stability, f"{section}.stability")
+    share = settings.minibatches * number
+    if settings.prompts % share:
+        raise ConfigError(
+            f"Key '{section}.prompts' is {settings.prompts}; it must be a multiple of {share} "
+            f"({section}.minibatches {settings.minibatches} x {number} processes)."
+        )
+    _check_own(settings, section)
+    if settings.prompts * settings.draws < 2 * number:
+        raise ConfigError(
+            f"Keys '{section}.prompts' and '{section}.draws' give a process fewer than two items; raise one of them."
+        )
+
+
+def _check_own(settings: RolloutSettings, section: str) -> None:
+    if isinstance(settings, GRPOSettings | RLOOSettings) and settings.draws < 2:
+        raise ConfigError(
+            f"Key '{section}.draws' is {settings.draws}; {section} compares the draws of a state, so give 2 or more."
+        )
+    if isinstance(settings, ReinforceSettings) and (settings.iterations, settings.minibatches) != (1, 1):
+        raise ConfigError(
+            f"Keys '{section}.iterations' and '{section}.minibatches' must be 1: REINFORCE has no ratio that would "
+            "correct a second step on the same draws; take ppo for more."
+        )
+    if isinstance(settings, GRPOSettings):
+        known = {f.name for f in fields(trl.GRPOConfig)} - set(_OURS)
+        for key in settings.options:
+            if key not in known:
+                raise ConfigError(
+                    f"Key '{section}.options.{key}' is none of trl.GRPOConfig, or set by another key; remove it."
+                )
+
+
+def _released(base: Any) -> Critic:
+    """Takes the critic off the model."""
+    critic: Critic = base.critic
+    del base.critic
+    return critic.eval()
+
+
+def _stopped(curve: Sequence[dict[str, float]], settings: RolloutSettings) -> str | None:
+    """What cut rollouts or steps short."""
+    stops, skipped = sum(row.get("kl_stop", 0.0) > 0 for row in curve), sum(row.get("skipped", 0.0) for row in curve)
+    said = []
+    if stops:
+        said.append(f"target_kl ended {stops} of {len(curve)} rollouts before all of their steps.")
+    if skipped:
+        steps = settings.iterations * settings.minibatches
+        said.append(
+            f"{round(skipped * steps)} optimiser steps were left out: their gradient was too large or not finite."
+        )
+    return " ".join(said) or None

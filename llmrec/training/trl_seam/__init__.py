@@ -1,0 +1,27 @@
+"""The only package that touches TRL's internals: PPO brought back to TRL's users, and TRL's own trainers on pi.
+
+`tests/training/test_contract.py` pins the source of every method of TRL that is overridden or relied upon here.
+"""
+
+from llmrec.training.trl_seam.group import GRPOTrainer, RLOOTrainer
+from llmrec.training.trl_seam.ppo import CriticInput, PPOConfig, PPOTrainer
+from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer, forget_patches
+from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer
+from llmrec.training.trl_seam.rollouts import RolloutTrainer
+from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
+
+__all__ = [
+    "IGNORED",
+    "CriticInput",
+    "GRPOTrainer",
+    "GuardedTrainer",
+    "PPOConfig",
+    "PPOTrainer",
+    "QuietTrainer",
+    "RLOOTrainer",
+    "ReinforceConfig",
+    "ReinforceTrainer",
+    "RolloutTrainer",
+    "SFTTrainer",
+    "forget_patches",
+]

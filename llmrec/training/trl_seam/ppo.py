@@ -1,0 +1,194 @@
+"""PPO brought back to TRL's users, on `trl.GRPOTrainer`, which lost its own in TRL 1.13.
+
+What it changes against `trl.GRPOTrainer`, whose reward functions, PEFT models, logging, checkpoints and launchers it
+keeps, beside what `rollouts` says of rollouts:
+
+- a critic and generalised advantage estimation in place of group-relative advantages; the critic runs inside the
+  wrapped forward (called outside of it, it breaks DDP);
+- the loss is summed over choice points and divided by the number of items: no bias by title length;
+- the KL term is exact.
+
+Against PPO of the paper: the bound on KL(old || new) skips the backward pass of the step that breaks it and of the
+rest of the rollout, on all processes together (a zeroed loss would still move parameters under Adam).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import trl
+from torch import Tensor
+
+from llmrec.policy.modes import evaluating
+from llmrec.policy.scoring import TokenScores, exact_kl_BGL
+from llmrec.training.advantages import gae, mean_and_variance, moments, whiten
+from llmrec.training.controls import Controls
+from llmrec.training.critic import load_critic, save_critic
+from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl
+from llmrec.training.rollout import Minibatch, ScoreRequest, StateSource
+from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+
+CriticInput = Literal["reference", "policy", "shared"]
+
+
+@dataclass
+class PPOConfig(trl.GRPOConfig):  # type: ignore[misc]  # trl is untyped
+    """`trl.GRPOConfig` with what PPO needs; `num_generations` (G) may be 1.
+
+    `critic_input` are the hidden states that the critic reads: of the reference (fixed features, and no forward of
+    their own: the KL needs them anyway), of the policy (no gradient into it), or shared with the policy (the value
+    loss trains the policy's layers too).
+    """
+
+    value_clip: float = 0.2
+    value_coefficient: float = 0.5
+    target_kl: float | None = None
+    gamma: float = 1.0
+    gae_lambda: float = 1.0
+    whiten: bool = True
+    critic_input: CriticInput = "reference"
+
+    def __post_init__(self) -> None:
+        draws: int = getattr(self, "num_generations")  # noqa: B009  # a field that trl declares
+        if draws == 1:  # group-relative advantages need two draws, a critic does not
+            self.num_generations = self.per_device_train_batch_size * (self.steps_per_generation or 1)
+        super().__post_init__()
+        self.num_generations = draws
+
+
+class StopRollout(Exception):
+    """The policy has moved as far from its rollout as `target_kl` allows; raised on all processes together."""
+
+
+class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl is untyped
+    """PPO with a critic over a closed catalogue; see `RolloutTrainer`.
+
+    A `critic` must hang on the base model of `model`.
+    """
+
+    def __init__(self, model: Any, source: StateSource, args: PPOConfig, controls: Controls, **rest: Any) -> None:
+        super().__init__(model, source, args, controls, **rest)
+        self._stopped = False
+
+    def also(self, request: Any, scores: TokenScores) -> dict[str, Tensor]:
+        """The critic's values, inside the wrapped forward."""
+        if not request.with_more:
+            return {}
+        features = scores.hidden_BGLH if request.features_BGLH is None else request.features_BGLH
+        if self.args.critic_input == "policy":
+            features = features.detach()
+        return {"value_BGL": self.base.critic(features)}
+
+    # The rollout.
+
+    @torch.no_grad()
+    def _roll_out(self, inputs: Rows) -> Sequence[Minibatch]:
+        """Draws, rewards, values and advantages of a new rollout, split into minibatches."""
+        self._stopped = False
+        drawn = self._draw(inputs)
+        number = self.args.steps_per_generation
+        parts = [
+            self._minibatch(*part)
+            for part in zip(
+                drawn.request.split(number),
+                drawn.log_prob_BGL.chunk(number),
+                drawn.reward_BG.chunk(number),
+                strict=True,
+            )
+        ]
+        self._log_rollout(parts)
+        self._move_controls(drawn, [part.reference for part in parts])
+        if not self.args.whiten:
+            return parts
+        advantages = whiten([p.advantage_BGL for p in parts], [p.choice_BGL for p in parts], self._sum)
+        return [replace(part, advantage_BGL=advantage) for part, advantage in zip(parts, advantages, strict=True)]
+
+    def _minibatch(self, request: ScoreRequest, old_log_prob_BGL: Tensor, reward_BG: Tensor) -> Minibatch:
+        reference = self._reference_scores(request)
+        if self.args.critic_input == "reference":
+            request = replace(request, features_BGLH=reference.hidden_BGLH)
+            value = self.base.critic(request.features_BGLH)
+        else:
+            with evaluating(self.base):
+                value = self._answer(self.model, request)[1]["value_BGL"]
+        advantage, returns = self._advantage(reward_BG, value, reference.choice_BGL)
+        return Minibatch(request, reference.choice_BGL, old_log_prob_BGL, value, advantage, returns, reference)
+
+    def _advantage(self, reward_BG: Tensor, value_BGL: Tensor, choice_BGL: Tensor) -> tuple[Tensor, Tensor]:
+        return gae(reward_BG, value_BGL, choice_BGL, gamma=self.args.gamma, lam=self.args.gae_lambda)
+
+    def _log_rollout(self, parts: Sequence[Minibatch]) -> None:
+        """Explained variance 1 - Var(R - V) / Var(R) over the whole rollout, before the update."""
+        errors = [moments(part.return_BGL - part.value_BGL, part.choice_BGL) for part in parts]
+        returns = [moments(part.return_BGL, part.choice_BGL) for part in parts]
+        sums = self._sum(torch.stack([torch.stack(errors).sum(0), torch.stack(returns).sum(0)]))
+        _, left = mean_and_variance(sums[0])
+        _, whole = mean_and_variance(sums[1])
+        explained = 1.0 - float(left / whole) if float(whole) > 0 else 0.0
+        self._metrics["train"]["explained_variance"].append(explained)
+
+    # The update.
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One optimiser step's forward and backward; neither once the rollout is stopped by `target_kl`."""
+        try:
+            first = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+            if self._stopped and not first:
+                raise StopRollout
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        except StopRollout:
+            self._stopped = True
+            self._step += 1
+            return torch.zeros((), device=self.accelerator.device)
+        return loss
+
+    def _compute_loss(self, model: Any, inputs: Minibatch) -> Tensor:
+        """Policy loss + value loss + beta KL - entropy bonus, summed over choice points, a mean over items.
+
+        The KL is exact: sum over legal children of pi log(pi / pi_ref) at the prefixes the rollout visited. Its
+        gradient is taken at fixed prefixes; the score-function term (through which prefixes are visited) is dropped.
+        """
+        batch, number = inputs, inputs.request.items_BG.numel()
+        scores, more = self._answer(model, batch.request)
+        choice = batch.choice_BGL
+        policy, outside = self._policy_loss(scores, batch)
+        value = clipped_value_loss(more["value_BGL"], batch.value_BGL, batch.return_BGL, choice, self.args.value_clip)
+        kl, entropy = exact_kl_BGL(scores, batch.reference).sum(), scores.entropy_BGL.sum()
+        penalty = self.controls.kl_coefficient * kl - self.controls.entropy_coefficient * entropy
+        loss: Tensor = (policy + self.args.value_coefficient * value + penalty) / number
+        sums = [policy, value, kl, entropy, moved_kl(scores.log_prob_BGL, batch.old_log_prob_BGL, choice)]
+        named = dict(zip(("policy_loss", "value_loss", "kl", "entropy", "moved_kl"), sums, strict=True))
+        self._log_update(named, number, outside / choice.sum().clamp(min=1))
+        return loss
+
+    def _policy_loss(self, scores: TokenScores, batch: Minibatch) -> tuple[Tensor, Tensor]:
+        """The policy's loss, summed over choice points, and how many of them were clipped."""
+        return clipped_policy_loss(
+            scores.log_prob_BGL, batch.old_log_prob_BGL, batch.advantage_BGL, batch.choice_BGL, self.args.epsilon
+        )
+
+    def _log_update(self, sums: dict[str, Tensor], number: int, outside: Tensor) -> None:
+        """Logs means an item over all processes; stops the rollout where the bound on the moved KL is broken."""
+        values = torch.stack([*(v.detach().float() / number for v in sums.values()), outside.float()])
+        *means, clipped = self.accelerator.reduce(values, "mean").tolist()
+        named = dict(zip(sums, means, strict=True))
+        bound = self.args.target_kl
+        stop = bound is not None and named["moved_kl"] > bound
+        for name, mean in (*named.items(), ("clip_fraction", clipped), ("kl_stop", float(stop))):
+            self._metrics["train"][name].append(mean)
+        if stop:
+            raise StopRollout
+
+    # Checkpoints.
+
+    def _save_more(self, folder: Path) -> None:
+        super()._save_more(folder)
+        save_critic(self.base.critic, folder)
+
+    def _load_more(self, folder: Path) -> None:
+        super()._load_more(folder)
+        load_critic(self.base.critic, folder)

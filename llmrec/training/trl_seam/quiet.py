@@ -1,0 +1,78 @@
+"""What every trainer here changes of TRL's: no telemetry, no card, adapters saved as they are, a guard on steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+from peft import PeftModel
+
+from llmrec.errors import RunError
+from llmrec.policy.forward import forget_scoring
+from llmrec.training.controls import Guard
+
+
+class QuietTrainer:
+    """Mixin for TRL's trainers: no telemetry, no model card and no tokenizer in every checkpoint."""
+
+    def _send_telemetry(self) -> None:
+        return
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Writes nothing: the run's own card is made from its metrics."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        trainer: Any = self
+        unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+        # PEFT would look the base model up on the Hub, and keep all of an embedding that was widened
+        more = {"save_embedding_layers": False} if isinstance(unwrapped, PeftModel) else {}
+        folder, first = output_dir or trainer.args.output_dir, trainer.args.should_save
+        unwrapped.save_pretrained(folder, state_dict=state_dict, is_main_process=first, **more)
+
+
+class GuardedTrainer(QuietTrainer):
+    """Mixin that leaves out optimiser steps whose gradient is not finite or too large.
+
+    The norm is the same on all processes (gradients are averaged before), so all of them skip together. A skipped
+    step has no gradients at all: a zero gradient would still move parameters under Adam. DeepSpeed owns its
+    gradients; there a step that is not finite ends the training at once.
+    """
+
+    guard: Guard
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        trainer: Any = self
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        value = float(norm)
+        if trainer._stepless(model):  # nothing was computed: `target_kl` ended the rollout
+            return norm
+        reason = self.guard.judge(value)
+        trainer._metrics["train"]["skipped"].append(float(reason is not None))
+        if reason is None:
+            return norm
+        if trainer.is_deepspeed_enabled:
+            raise RunError(f"{reason} Under DeepSpeed such a step cannot be left out; lower the learning rate.")
+        model.zero_grad(set_to_none=True)
+        return norm if math.isfinite(value) else 0.0  # JSON cannot hold a norm that is not finite
+
+    def _stepless(self, model: Any) -> bool:
+        return not self._deepspeed() and all(p.grad is None for p in model.parameters())
+
+    def _deepspeed(self) -> bool:
+        return bool(getattr(self, "is_deepspeed_enabled", False))
+
+
+def frozen_copy(base: Any) -> Any:
+    """A copy of `base` without its critic, in evaluation mode, that asks for no gradient."""
+    critic = base.__dict__["_modules"].pop("critic", None)
+    try:
+        return copy.deepcopy(base).eval().requires_grad_(False)
+    finally:
+        if critic is not None:
+            base.critic = critic
+
+
+def forget_patches(model: Any) -> None:
+    """Takes off the forwards that TRL and the trainers hang on the model's instance, so that it is plain again."""
+    forget_scoring(model)

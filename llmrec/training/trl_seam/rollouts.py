@@ -1,0 +1,335 @@
+"""Rollouts under the constrained policy: what every trainer here draws, scores, rewards and logs in TRL's place.
+
+A rollout is G items of each state, drawn under pi_F (legal tokens only, seen items masked) with the sampler's own
+log-probabilities as the old ones; one prompt with its G items is one packed row. The reference is the policy before
+reinforcement learning: the adapter switched off, or a frozen copy. Rewards go through TRL's own `_calculate_rewards`.
+
+Groups whose draws all earned the same reward teach a group-relative method nothing. They are drawn anew for other
+states, a bounded number of times, from streams named by rollout, place and attempt: as with everything drawn here the
+number of processes changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather
+from peft import PeftModel
+from torch import Tensor
+
+from llmrec.errors import RunError
+from llmrec.policy.decoding import sample_items
+from llmrec.policy.forward import Also, answer_through_forward, with_scoring
+from llmrec.policy.modes import evaluating
+from llmrec.policy.scoring import TokenScores
+from llmrec.training.controls import Controls, Guard
+from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One process's share of a rollout.
+
+    Attributes:
+        rows: the data set's rows, each G times in succession, as TRL's sampler repeats them.
+        request: what was asked and drawn: B prompts with G items each.
+        log_prob_BGL: the sampler's log-probabilities; 0 at forced tokens.
+        given_WF: what each of F reward functions gave to each draw of all processes, in their order; NaN for None.
+        reward_BG: their weighted sum, normalised where the settings ask for it.
+    """
+
+    rows: Rows
+    request: ScoreRequest
+    log_prob_BGL: Tensor
+    given_WF: Tensor
+    reward_BG: Tensor
+
+
+class RolloutTrainer(GuardedTrainer):
+    """Mixin before a trainer of TRL that learns from draws (`GRPOTrainer`, `RLOOTrainer`).
+
+    Args:
+        model: a PEFT model with one fresh adapter (the reference is the model without it) or a plain one (the
+            reference is a copy).
+        source: the states, their prompts, filters and random numbers; rows come from `source.plan`.
+        args: TRL's configuration. `per_device_train_batch_size` counts items and is a multiple of `num_generations`.
+        controls: the coefficients and what moves them.
+        rest: as for TRL's trainer. Reward functions also get the fields `state`, `item`, `rollout` and `place`.
+    """
+
+    also: Also | None = None
+
+    def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        self._reference = None if isinstance(model, PeftModel) else frozen_copy(base)
+        super().__init__(model=model, args=args, **rest)  # type: ignore[call-arg]  # TRL's trainer comes next
+        trainer: Any = self
+        self.base, self.source, self.controls = base, source, controls
+        self.guard = Guard(controls.settings.skip_grad_norm, controls.settings.max_skipped)
+        self.index = source.index.to(trainer.accelerator.device)
+        trainer._buffered_inputs = None
+        with_scoring(base, self.also)
+
+    # Scores.
+
+    def _answer(self, model: Any, request: ScoreRequest) -> tuple[TokenScores, dict[str, Tensor]]:
+        """Scores under the policy, through whatever wraps it, and what `also` makes of them."""
+        return answer_through_forward(model, request)
+
+    @torch.no_grad()
+    def _reference_scores(self, request: ScoreRequest) -> TokenScores:
+        """Scores under the policy as it was before reinforcement learning."""
+        trainer: Any = self
+        if self._reference is not None:
+            return request.score(self._reference.to(request.prompt_ids_BP.device))
+        adapters = trainer.accelerator.unwrap_model(trainer.model).base_model
+        adapters.disable_adapter_layers()  # `disable_adapter` first takes stock of the whole model: 30 ms a call
+        try:
+            with evaluating(self.base):
+                return answer_through_forward(trainer.model, replace(request, with_more=False))[0]
+        finally:
+            adapters.enable_adapter_layers()
+
+    # The rollout.
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The minibatch of this step, from the running rollout or, where that is used up, from a new one."""
+        trainer: Any = self
+        steps = trainer.args.steps_per_generation
+        if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
+            trainer._buffered_inputs = self._roll_out(generation_batch)
+        return trainer._buffered_inputs[trainer._step % steps]
+
+    def _roll_out(self, inputs: Rows) -> Sequence[Any]:
+        """The minibatches of a new rollout."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def _draw(self, inputs: Rows) -> Drawn:
+        """G items for each state of this process, with their rewards."""
+        trainer: Any = self
+        drawn = self._once(inputs)
+        most = self.controls.settings.resample
+        for attempt in range(1, most + 1):
+            flat = self._flat(drawn)
+            again = int(self._most(len(flat)))
+            if not again:
+                break
+            drawn = self._replaced(drawn, flat, again, attempt)
+        self._log_groups(drawn)
+        self._normalise(drawn)
+        self._log_rewards(drawn)
+        trainer._pending_extra_logs.clear()
+        return drawn
+
+    def _once(self, inputs: Rows, attempt: int = 0) -> Drawn:
+        trainer: Any = self
+        draws, device = trainer.num_generations, trainer.accelerator.device
+        rows = inputs[::draws]
+        request = self.source.request(rows, self.index, device)
+        uniform = self.source.uniforms(rows, draws, attempt).to(device)
+        samples = sample_items(
+            self.base,
+            request.prompt_ids_BP,
+            request.prompt_mask_BP,
+            draws,
+            self.index,
+            uniform_BGL=uniform,
+            exclude=request.exclude,
+        )
+        given_WF = self._given(inputs, request, samples.items_BG)
+        request = replace(request, items_BG=samples.items_BG)
+        return Drawn(inputs, request, samples.token_log_prob_BGL, given_WF, self._own(given_WF, samples.items_BG))
+
+    def _given(self, inputs: Rows, request: ScoreRequest, items_BG: Tensor) -> Tensor:
+        """What the reward functions give, (W, F) over all processes, by TRL's own `_calculate_rewards`."""
+        trainer: Any = self
+        items = items_BG.flatten().tolist()
+        pairs = zip(request.prompt_ids_BP, request.prompt_mask_BP, strict=True)
+        prompts = trainer._tokenizer.batch_decode([line[keep.bool()] for line, keep in pairs])
+        texts = [text for text in prompts for _ in range(trainer.num_generations)]
+        rows = [{**row, "item": item} for row, item in zip(inputs, items, strict=True)]
+        catalogue = self.source.catalogue
+        titles, tokens = [catalogue.titles[i] for i in items], [catalogue.token_ids(i) for i in items]
+        given: Tensor = trainer._calculate_rewards_of_trl(rows, texts, titles, tokens)
+        if not bool(torch.isfinite(given).any(dim=1).all()):
+            raise RunError("No reward function gave a finite reward for some item; check the reward functions.")
+        return given
+
+    def _calculate_rewards_of_trl(self, *arguments: Any) -> Tensor:
+        given: Tensor = super()._calculate_rewards(*arguments)  # type: ignore[misc]
+        return given
+
+    def _own(self, given_WF: Tensor, items_BG: Tensor) -> Tensor:
+        """This process's rewards, (B, G)."""
+        trainer: Any = self
+        total_W: Tensor = (given_WF * trainer.reward_weights.to(given_WF.device)).nansum(dim=1)
+        first = trainer.accelerator.process_index * items_BG.numel()
+        return total_W[first : first + items_BG.numel()].view(items_BG.shape)
+
+    # Groups without spread.
+
+    @staticmethod
+    def _flat(drawn: Drawn) -> list[int]:
+        """Groups of this process whose draws all earned the same."""
+        reward_BG = drawn.reward_BG
+        spread_B = reward_BG.amax(1) - reward_BG.amin(1)
+        least = 1e-6 * reward_BG.abs().amax(1).clamp(min=1e-6)
+        return [int(b) for b in torch.nonzero(spread_B <= least).flatten()]
+
+    def _replaced(self, drawn: Drawn, flat: list[int], again: int, attempt: int) -> Drawn:
+        """`drawn` with its flat groups drawn anew for other states; all processes draw `again` groups together."""
+        trainer: Any = self
+        draws = trainer.num_generations
+        places = (flat + [0] * again)[:again]  # a process with fewer flat groups draws some that are thrown away
+        rows = [self.source.another(drawn.rows[place * draws], attempt) for place in places]
+        new = self._once([row for row in rows for _ in range(draws)], attempt)
+        wider = _padded_together(drawn.request, new.request)
+        at = torch.tensor(flat, dtype=torch.long, device=drawn.reward_BG.device)
+        kept = slice(0, len(flat))
+        tensors = {}
+        for name in ("prompt_ids_BP", "prompt_mask_BP", "items_BG"):
+            tensors[name] = getattr(wider[0], name).clone()
+            tensors[name][at] = getattr(wider[1], name)[kept]
+        exclude = wider[0].exclude
+        if exclude is not None:
+            exclude = exclude.clone()
+            exclude[at] = wider[1].exclude[kept]
+        log_prob, reward = drawn.log_prob_BGL.clone(), drawn.reward_BG.clone()
+        log_prob[at], reward[at] = new.log_prob_BGL[kept], new.reward_BG[kept]
+        lines = list(drawn.rows)
+        for n, place in enumerate(flat):
+            lines[place * draws : (place + 1) * draws] = new.rows[n * draws : (n + 1) * draws]
+        return Drawn(
+            lines,
+            replace(drawn.request, **tensors, exclude=exclude),
+            log_prob,
+            self._merged(drawn, new, flat),
+            reward,
+        )
+
+    def _merged(self, drawn: Drawn, new: Drawn, flat: list[int]) -> Tensor:
+        """The reward functions' values of all processes after the replacement."""
+        trainer: Any = self
+        items, again = drawn.request.items_BG.numel(), new.request.items_BG.numel()
+        me, draws = trainer.accelerator.process_index, trainer.num_generations
+        own = drawn.given_WF[me * items : (me + 1) * items].clone().view(-1, draws, drawn.given_WF.shape[1])
+        fresh = new.given_WF[me * again : (me + 1) * again].view(-1, draws, drawn.given_WF.shape[1])
+        own[flat] = fresh[: len(flat)]
+        return self._gathered(own.flatten(0, 1))
+
+    # What is logged, and what moves the coefficients.
+
+    def _log_groups(self, drawn: Drawn) -> None:
+        trainer: Any = self
+        flat, groups = self._total(float(len(self._flat(drawn)))), self._total(float(len(drawn.reward_BG)))
+        trainer._metrics["train"]["flat_groups"].append(flat / groups)
+        if trainer.num_generations > 1:
+            self.controls.after_groups(int(flat), int(groups))
+
+    def _normalise(self, drawn: Drawn) -> None:
+        """Shifts and scales the rewards in place, by moments over all processes."""
+        reward = drawn.reward_BG.double()
+        sums = self._sum(torch.stack([torch.ones_like(reward).sum(), reward.sum(), reward.square().sum()]))
+        shift, scale = self.controls.normalised(*sums.tolist())
+        drawn.reward_BG.sub_(shift).div_(scale + (0.0 if scale == 1.0 else 1e-8))
+
+    def _log_rewards(self, drawn: Drawn) -> None:
+        trainer: Any = self
+        metrics, given_WF = trainer._metrics["train"], drawn.given_WF
+        metrics["reward"].append(float((given_WF * trainer.reward_weights.to(given_WF.device)).nansum(1).mean()))
+        for name, column in zip(trainer.reward_func_names, given_WF.T, strict=True):
+            metrics[f"rewards/{name}/mean"].append(float(column.nanmean()))
+        for name, values in sorted(trainer._pending_metrics.items()):
+            metrics[name].append(self._mean(sum(values) / len(values)))
+        trainer._pending_metrics.clear()
+
+    def _move_controls(self, drawn: Drawn, reference: Sequence[TokenScores]) -> None:
+        """Logs KL to the reference and entropy of the rollout, nats an item, and moves the coefficients by them.
+
+        Both are means over the draws: of log pi - log pi_ref, and of -log pi.
+        """
+        trainer: Any = self
+        log_prob_BG = drawn.log_prob_BGL.sum(-1)
+        ratio = log_prob_BG - torch.cat([scores.item_log_prob_BG for scores in reference]).to(log_prob_BG)
+        kl, entropy = self._mean(float(ratio.mean())), self._mean(-float(log_prob_BG.mean()))
+        metrics = trainer._metrics["train"]
+        metrics["rollout_kl"].append(kl)
+        metrics["rollout_entropy"].append(entropy)
+        metrics["kl_coefficient"].append(self.controls.kl_coefficient)
+        metrics["entropy_coefficient"].append(self.controls.entropy_coefficient)
+        self.controls.after_rollout(kl, entropy)
+
+    # Over all processes.
+
+    def _sum(self, value: Tensor) -> Tensor:
+        trainer: Any = self
+        total: Tensor = trainer.accelerator.reduce(value, "sum")
+        return total
+
+    def _total(self, value: float) -> float:
+        trainer: Any = self
+        return float(self._sum(torch.tensor([value], dtype=torch.float64, device=trainer.accelerator.device)))
+
+    def _mean(self, value: float) -> float:
+        trainer: Any = self
+        return self._total(value) / float(trainer.accelerator.num_processes)
+
+    def _most(self, value: int) -> int:
+        trainer: Any = self
+        return int(self._gathered(torch.tensor([value], device=trainer.accelerator.device)).max())
+
+    @staticmethod
+    def _gathered(value: Tensor) -> Tensor:
+        found: Tensor = gather(value)
+        return found
+
+    # Checkpoints: the adapter (or all weights) and, apart from it, what else a training carries.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        trainer: Any = self
+        if state_dict is None and not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+            state_dict = {k: v for k, v in self.base.state_dict().items() if not k.startswith("critic.")}
+        super()._save(output_dir, state_dict)
+        if trainer.args.should_save:
+            self._save_more(Path(output_dir or trainer.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        self._load_more(Path(resume_from_checkpoint))
+
+    def _save_more(self, folder: Path) -> None:
+        self.controls.save(folder)
+
+    def _load_more(self, folder: Path) -> None:
+        self.controls.load(folder)
+
+
+def _padded_together(first: ScoreRequest, second: ScoreRequest) -> tuple[ScoreRequest, ScoreRequest]:
+    """Both with prompts (on the left) and exclusions (on the right) as wide as the wider of the two."""
+    width = max(first.prompt_ids_BP.shape[1], second.prompt_ids_BP.shape[1])
+    given = (first, second)
+    many = max((r.exclude.shape[1] for r in given if r.exclude is not None), default=0)
+    pad = torch.nn.functional.pad
+    made = []
+    for request in given:
+        left = (width - request.prompt_ids_BP.shape[1], 0)
+        exclude = request.exclude
+        if exclude is not None:
+            exclude = pad(exclude, (0, many - exclude.shape[1]), value=-1)
+        made.append(
+            replace(
+                request,
+                prompt_ids_BP=pad(request.prompt_ids_BP, left),
+                prompt_mask_BP=pad(request.prompt_mask_BP, left),
+                exclude=exclude,
+            )
+        )
+    return made[0], made[1]
