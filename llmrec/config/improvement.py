@@ -96,7 +96,7 @@ class GRPOSettings(RolloutSettings):
     """GRPO (Shao et al. 2024) by `trl.GRPOTrainer`, its losses on the constrained policy."""
 
     loss: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"
-    """dr_grpo sums over choice points and divides by a constant: no bias by the length of titles (Liu et al. 2025)."""
+    """dr_grpo sums over choice points and divides by a constant: no bias by length of titles (Liu et al. 2025)."""
     clip: float = 0.2
     clip_high: float | None = None
     scale_rewards: Literal["group", "batch", "none"] = "group"

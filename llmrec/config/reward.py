@@ -46,12 +46,14 @@ class RewardSettings:
     """Own callables, "package.module:function" or "file.py:function", named by the function; weight 1 by default."""
     head_share: float = 0.8
     """`long_tail`: the head is the fewest items with this share of the training period's interactions."""
-    diversity_by: Literal["category", "vector"] = "category"
+    group_by: Literal["category", "brand"] = "category"
+    """What `diversity`, `calibration`, `category_repetition` and `exposure` take for an item's category."""
+    diversity_by: Literal["group", "vector"] = "group"
+    """Distance of two items: by their groups (see `group_by`), or by vectors of their texts."""
     calibration_alpha: float = 0.01
     """`calibration`: share of the history's distribution that is mixed into the slate's, in (0, 1)."""
     repetition_window: int = 10
     """`category_repetition`: how many of the latest interactions count."""
-    exposure_group: Literal["category", "brand"] = "category"
     exposure_target: Literal["equal", "catalogue", "merit"] = "catalogue"
     """Share each group should get: the same, its share of items, or its share of the training period's clicks."""
 

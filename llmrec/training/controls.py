@@ -90,9 +90,9 @@ class Controls:
         self.flat_rollouts = self.flat_rollouts + 1 if groups and flat == groups else 0
         if self.flat_rollouts >= self.settings.max_flat:
             raise RunError(
-                f"In {self.flat_rollouts} rollouts in succession every group of draws earned one and the same reward, "
-                "so there is nothing to learn from: give a reward that differs between items, more draws, or a policy "
-                "with more entropy."
+                f"In {self.flat_rollouts} rollouts in succession every group of draws earned one and the same "
+                "reward, so there is nothing to learn from: give a reward that differs between items, more draws, or "
+                "a policy with more entropy."
             )
 
     def normalised(self, count: float, total: float, squares: float) -> tuple[float, float]:
