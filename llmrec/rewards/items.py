@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,7 +92,7 @@ class ExposureReward:
 
     @classmethod
     def of(
-        cls, groups: Sequence[str], exposure_N: FloatArray, target_N: FloatArray, weight: float = 1.0
+        cls, groups: Sequence[Hashable], exposure_N: FloatArray, target_N: FloatArray, weight: float = 1.0
     ) -> ExposureReward:
         """From each item's group and how often it was shown.
 
@@ -103,14 +103,13 @@ class ExposureReward:
                 (clicks), or one over the group's size for equal groups. One (in mean weight) is added as above.
             weight: Weight of the term.
         """
-        names, group_N = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-        if len(names) < 2:
-            raise DataError(
-                "Reward 'exposure' needs two groups of items or more; set reward.exposure_group to another."
-            )
+        number = {group: k for k, group in enumerate(dict.fromkeys(groups))}
+        if len(number) < 2:
+            raise DataError("Reward 'exposure' needs two groups of items or more; group them by something else.")
+        group_N = np.array([number[group] for group in groups])
         shown_N, wanted_N = checked_counts(exposure_N, "exposure"), checked_counts(target_N, "exposure")
-        shown_X = np.bincount(group_N, shown_N, minlength=len(names)) + 1.0
-        wanted_X = np.bincount(group_N, wanted_N, minlength=len(names))
+        shown_X = np.bincount(group_N, shown_N, minlength=len(number)) + 1.0
+        wanted_X = np.bincount(group_N, wanted_N, minlength=len(number))
         wanted_X = wanted_X + wanted_X.sum() / max(shown_N.sum(), 1.0)  # the same prior count, in units of the target
         price_X = np.log(wanted_X / wanted_X.sum()) - np.log(shown_X / shown_X.sum())
         return cls(price_X[group_N], weight)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class RewardModel:
         settings: Weights of click and conversion; `sampled` draws 0 or 1 in place of probabilities; `pessimism` takes
             so many standard deviations of the members off the expected click and conversion, never below 0.
         seed: Seed of the draws: common random numbers by user, step and place.
-        terms: Further terms beside click and conversion; `settings.terms` is not read here but by `reward_model`.
+        terms: Further terms beside click and conversion; `reward_model` makes those that `settings` names.
         slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
             each a slate of one item. List-level terms are refused for the latter.
     """
@@ -48,6 +49,9 @@ class RewardModel:
         names = [term.name for term in self.terms]
         if len(set(names)) < len(names):
             raise ConfigError(f"Two reward terms share a name ({', '.join(names)}); name each apart.")
+        left_out = {*settings.terms, *settings.custom_names()} - set(names)
+        if left_out:
+            raise ConfigError(f"Reward {min(left_out)!r} is configured but was not built; use rewards.reward_model.")
         listed = [term.name for term in self.terms if is_list_level(term)]
         if listed and not slate:
             raise ConfigError(
@@ -67,7 +71,8 @@ class RewardModel:
         would be told the answer.
         """
         kept = [term for term in self.own_terms if not (is_list_level(term) or needs_target(term))]
-        return RewardModel(self.behaviour, self.settings, self.seed, kept)
+        settings = replace(self.settings, terms={}, custom=())
+        return RewardModel(self.behaviour, settings, self.seed, kept)
 
     def _feedback(self, states: Sequence[State], items_BK: IntArray, step: int) -> Feedback:
         prediction = self.behaviour.predict(states, items_BK)

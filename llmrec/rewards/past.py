@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -48,14 +49,14 @@ class Categories:
     count_N: IntArray
 
     @classmethod
-    def of(cls, items: Sequence[Item], name: str) -> Categories:
-        """From the items; raises `DataError`, naming the reward `name`, where all are of one category."""
-        own = [tuple(dict.fromkeys(item.categories)) or ("",) for item in items]
+    def of(cls, items: Sequence[Item], name: str, by: Literal["category", "brand"] = "category") -> Categories:
+        """From the items' categories or brands; `DataError`, naming the reward `name`, where all are of one."""
+        own = [(item.brand,) if by == "brand" else tuple(dict.fromkeys(item.categories)) or ("",) for item in items]
         names = sorted({category for categories in own for category in categories})
         if len(names) < 2:
             raise DataError(
-                f"Reward {name!r} compares categories, but all items are of the same one or have none; add the "
-                "column categories to the items or remove the term."
+                f"Reward {name!r} needs items of different {by}, but all have the same one or none; set "
+                "reward.group_by to the other of category and brand or remove the term."
             )
         code = {category: k for k, category in enumerate(names)}
         count_N = np.array([len(categories) for categories in own], dtype=np.int64)
@@ -77,8 +78,7 @@ class Categories:
         codes_MJ = self.codes_NJ[item_M]
         m_Q, _ = np.nonzero(codes_MJ >= 0)
         key_Q = row_M[m_Q] * len(self.names) + codes_MJ[codes_MJ >= 0]
-        weight_Q = 1.0 / self.count_N[item_M][m_Q]
-        key_P, place_Q = np.unique(key_Q, return_inverse=True)
-        row_P, code_P = key_P // len(self.names), key_P % len(self.names)
-        items_B = np.bincount(row_M)
-        return row_P, code_P, np.bincount(place_Q, weight_Q, minlength=len(key_P)) / items_B[row_P]
+        sum_X = np.bincount(key_Q, 1.0 / self.count_N[item_M][m_Q])
+        key_P = np.flatnonzero(sum_X)
+        row_P, code_P = np.divmod(key_P, len(self.names))
+        return row_P, code_P, sum_X[key_P] / np.bincount(row_M)[row_P]

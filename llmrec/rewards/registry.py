@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
+from llmrec.catalogue.identifiers.embeddings import text_embedding
 from llmrec.config import RewardSettings
 from llmrec.config.reward import check_reward
 from llmrec.dataset.examples import target_events
@@ -39,6 +40,9 @@ from llmrec.rewards.term import Behaviour, RewardTerm
 from llmrec.rewards.trl import Written
 from llmrec.types import Example, FloatArray, IntArray, Item, State
 
+TEXT = 32
+"""Length of the text vectors that `diversity` compares items by."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RewardContext:
@@ -49,7 +53,7 @@ class RewardContext:
         popularity_N: Clicks of each item in the training period.
         exposure_N: How often each item was shown in the training period; None where no impressions are logged.
         targets: States of rollouts with what was chosen in them.
-        vector_ND: An embedding of each item.
+        vector_ND: An embedding of each item; where there is none the items' texts are embedded (TF-IDF and SVD).
         ratings: Expects ratings, a `ValueModel` or an ensemble of models that have learnt values.
         rating_range: Lowest and highest possible rating.
         seconds: Expects seconds watched once clicked, likewise.
@@ -132,6 +136,10 @@ def _valued(model: Any, name: str, what: str, pessimism: float) -> Valued:
     raise _missing(name, f"a model of {what}", f"use a data set whose events have {what} as their value")
 
 
+def _groups(settings: RewardSettings, context: RewardContext, name: str) -> Categories:
+    return Categories.of(context.items, name, settings.group_by)
+
+
 def _popularity(context: RewardContext, name: str) -> FloatArray:
     if context.popularity_N is None:
         raise _missing(name, "the items' clicks in the training period", "give RewardContext.popularity_N")
@@ -166,15 +174,16 @@ def _next_item(settings: RewardSettings, context: RewardContext, weight: float) 
 
 
 def _diversity(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
-    if settings.diversity_by == "category":
-        return DiversityReward(CategoryLikeness(Categories.of(context.items, "diversity")), weight)
-    if context.vector_ND is None:
-        raise _missing("diversity", "item vectors", "set reward.diversity_by to category")
-    return DiversityReward(VectorLikeness(context.vector_ND), weight)
+    if settings.diversity_by == "group":
+        return DiversityReward(CategoryLikeness(_groups(settings, context, "diversity")), weight)
+    vector_ND = context.vector_ND
+    if vector_ND is None:
+        vector_ND = text_embedding(context.items, TEXT, seed=0)
+    return DiversityReward(VectorLikeness(vector_ND), weight)
 
 
 def _calibration(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
-    return CalibrationReward(Categories.of(context.items, "calibration"), settings.calibration_alpha, weight)
+    return CalibrationReward(_groups(settings, context, "calibration"), settings.calibration_alpha, weight)
 
 
 def _novelty(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
@@ -190,7 +199,7 @@ def _repetition(settings: RewardSettings, context: RewardContext, weight: float)
 
 
 def _category_repetition(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
-    first_N = Categories.of(context.items, "category_repetition").codes_NJ[:, 0]
+    first_N = _groups(settings, context, "category_repetition").codes_NJ[:, 0]
     return CategoryRepetitionReward(first_N, settings.repetition_window, weight)
 
 
@@ -202,23 +211,17 @@ def _exposure(settings: RewardSettings, context: RewardContext, weight: float) -
             "logged impressions for the target 'merit'",
             "set reward.exposure_target to catalogue or equal",
         )
-    groups = [_group(item, settings.exposure_group) for item in context.items]
+    first_N = _groups(settings, context, "exposure").codes_NJ[:, 0]
     shown_N = popularity_N if context.exposure_N is None else context.exposure_N
-    return ExposureReward.of(groups, shown_N, _target(settings.exposure_target, groups, popularity_N), weight)
+    return ExposureReward.of(
+        first_N.tolist(), shown_N, _target(settings.exposure_target, first_N, popularity_N), weight
+    )
 
 
-def _group(item: Item, by: str) -> str:
-    return item.brand if by == "brand" else (item.categories[0] if item.categories else "")
-
-
-def _target(target: str, groups: Sequence[str], popularity_N: FloatArray) -> FloatArray:
+def _target(target: str, group_N: IntArray, popularity_N: FloatArray) -> FloatArray:
     if target == "merit":
         return popularity_N
-    if target == "catalogue":
-        return np.ones(len(groups))
-    sizes: IntArray
-    _, group_N, sizes = np.unique(np.array(groups, dtype=str), return_inverse=True, return_counts=True)
-    return np.asarray(1.0 / sizes[group_N])
+    return np.ones(len(group_N)) if target == "catalogue" else np.asarray(1.0 / np.bincount(group_N)[group_N])
 
 
 BUILDERS: Mapping[str, Builder] = {

@@ -38,9 +38,9 @@ class CategoryLikeness:
         """Similarities of shape (B, K, K); those of a missing item (-1) mean nothing."""
         codes_BKJ = self.categories.codes_NJ[items_BK]
         other_BKJ = np.where(codes_BKJ < 0, -2, codes_BKJ)  # padding equals nothing
-        shared_BKK = np.zeros((*items_BK.shape, items_BK.shape[1]))
-        for j in range(codes_BKJ.shape[2]):
-            shared_BKK += (codes_BKJ[:, :, None, j, None] == other_BKJ[:, None]).any(axis=3)
+        shared_BKK = np.zeros((*items_BK.shape, items_BK.shape[1]), dtype=np.int64)
+        for i, j in np.ndindex(codes_BKJ.shape[2], codes_BKJ.shape[2]):
+            shared_BKK += codes_BKJ[:, :, None, i] == other_BKJ[:, None, :, j]
         root_BK = np.sqrt(self.categories.count_N[items_BK])
         return np.asarray(shared_BKK / (root_BK[:, :, None] * root_BK[:, None, :]))
 
@@ -123,6 +123,9 @@ class CalibrationReward:
         """q(category) of the first k items that are there, for each pair of row and category: (P, K)."""
         real_BK = items_BK >= 0
         items_PK = items_BK[row_P]
-        has_PK = (self.categories.codes_NJ[items_PK] == code_P[:, None, None]).any(axis=2) & (items_PK >= 0)
+        has_PK = np.zeros(items_PK.shape, dtype=bool)
+        for codes_N in self.categories.codes_NJ.T:
+            has_PK |= codes_N[items_PK] == code_P[:, None]
+        has_PK &= items_PK >= 0
         sum_PK = np.cumsum(has_PK / self.categories.count_N[items_PK], axis=1)
         return np.asarray(sum_PK / np.maximum(np.cumsum(real_BK, axis=1), 1)[row_P])
