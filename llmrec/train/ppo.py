@@ -1,13 +1,13 @@
 """`accelerate launch -m llmrec.train.ppo --config FILE --out RUN`; see `llmrec.train.stages`."""
 
 from llmrec.cli.guard import guarded
-from llmrec.train.stages import run_until
+from llmrec.train.stages import run_algorithm
 
 
 @guarded
 def main() -> None:
-    """Runs the main job up to and including the ppo stage."""
-    run_until("ppo")
+    """Runs the main job with PPO to its end."""
+    run_algorithm("ppo")
 
 
 if __name__ == "__main__":

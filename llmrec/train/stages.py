@@ -15,12 +15,26 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-Stage = Literal["sft", "simulator", "ppo"]
+from llmrec.config import Algorithm, RunConfig
+
+Stage = Literal["sft", "simulator"]
 
 
 def run_until(stage: Stage) -> None:
-    """Parses the command line and runs the main job up to and including `stage`; ppo ends with the run folder."""
-    parser = argparse.ArgumentParser(prog=f"llmrec.train.{stage}", description=f"llmrec: train up to {stage}.")
+    """Parses the command line and runs the main job up to and including `stage`."""
+    config, out, _ = _parsed(stage)
+    _run(stage, config, out)
+
+
+def run_algorithm(algorithm: Algorithm) -> None:
+    """Parses the command line and runs the main job with `algorithm` to its end: the run folder."""
+    config, out, command = _parsed(algorithm, algorithm)
+    _run_all(config, out, command)
+
+
+def _parsed(name: str, algorithm: Algorithm | None = None) -> tuple[RunConfig, Path, str]:
+    """The configuration, the run folder and the command as it was given."""
+    parser = argparse.ArgumentParser(prog=f"llmrec.train.{name}", description=f"llmrec: train, {name}.")
     parser.add_argument("--config", type=Path, help="YAML configuration (default: the data set's shipped recipe)")
     parser.add_argument("--out", type=Path, required=True, help="run folder; stages are kept in OUT.work beside it")
     parser.add_argument("--dataset", help="sets data.dataset")
@@ -31,30 +45,36 @@ def run_until(stage: Stage) -> None:
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
+    named["algorithm"] = algorithm
     config = with_defaults(options.config, overrides_of(named, options.overrides))
-    _run(stage, config, options.out, shlex.join([f"train/{stage}.py", *sys.argv[1:]]))
+    return config, options.out, shlex.join([f"train/{name}.py", *sys.argv[1:]])
 
 
-def _run(stage: Stage, config: object, out: Path, command: str) -> None:
-    from llmrec.config import RunConfig
+def _run(stage: Stage, config: RunConfig, out: Path) -> None:
     from llmrec.pipeline.base_model import base_model
     from llmrec.pipeline.data import open_data
     from llmrec.pipeline.policies import sft_stage
-    from llmrec.pipeline.run import check_config, check_out, conclude, train_stages, work_folder
+    from llmrec.pipeline.run import check_config, check_out, work_folder
     from llmrec.pipeline.simulation import simulator_stage
-    from llmrec.pipeline.work import Work, is_first
+    from llmrec.pipeline.work import Work
 
-    assert isinstance(config, RunConfig)
     check_out(out)
     check_config(config)
     work = Work(work_folder(out))
-    if stage == "ppo":
-        stages = train_stages(config, work)
-        if is_first():
-            conclude(config, stages, work, out, command)
-        return
     data = open_data(config, work)
     if stage == "sft":
         sft_stage(config, data, base_model(config, data, work), work)
     else:
         simulator_stage(config, data, work)
+
+
+def _run_all(config: RunConfig, out: Path, command: str) -> None:
+    from llmrec.pipeline.run import check_config, check_out, conclude, train_stages, work_folder
+    from llmrec.pipeline.work import Work, is_first
+
+    check_out(out)
+    check_config(config)
+    work = Work(work_folder(out))
+    stages = train_stages(config, work)
+    if is_first():
+        conclude(config, stages, work, out, command)

@@ -10,6 +10,7 @@ import hashlib
 import inspect
 
 import pytest
+import transformers
 import trl
 from trl.trainer import base_trainer, utils
 
@@ -23,6 +24,19 @@ SEAMS = {
     "GRPOTrainer._prepare_inputs": trl.GRPOTrainer._prepare_inputs,
     "GRPOTrainer._calculate_rewards": trl.GRPOTrainer._calculate_rewards,
     "GRPOTrainer.compute_loss": trl.GRPOTrainer.compute_loss,
+    "GRPOTrainer._compute_loss": trl.GRPOTrainer._compute_loss,
+    "GRPOTrainer._generate": trl.GRPOTrainer._generate,
+    "GRPOTrainer._generate_and_score_completions": trl.GRPOTrainer._generate_and_score_completions,
+    "GRPOTrainer._get_per_token_logps_and_entropies": trl.GRPOTrainer._get_per_token_logps_and_entropies,
+    "RLOOTrainer.__init__": trl.RLOOTrainer.__init__,
+    "RLOOTrainer.training_step": trl.RLOOTrainer.training_step,
+    "RLOOTrainer._compute_loss": trl.RLOOTrainer._compute_loss,
+    "RLOOTrainer._generate": trl.RLOOTrainer._generate,
+    "RLOOTrainer._generate_and_score_completions": trl.RLOOTrainer._generate_and_score_completions,
+    "RLOOTrainer._get_per_token_logps_and_entropies": trl.RLOOTrainer._get_per_token_logps_and_entropies,
+    "RLOOTrainer._calculate_rewards": trl.RLOOTrainer._calculate_rewards,
+    "Trainer._get_grad_norm": transformers.Trainer._get_grad_norm,
+    "Trainer._run_epoch": transformers.Trainer._run_epoch,
     "GRPOTrainer.log": trl.GRPOTrainer.log,
     "GRPOTrainer._save_checkpoint": trl.GRPOTrainer._save_checkpoint,
     "GRPOTrainer._load_optimizer_and_scheduler": trl.GRPOTrainer._load_optimizer_and_scheduler,
@@ -45,6 +59,19 @@ PINNED = {
     "GRPOTrainer._prepare_inputs": "f824e7fb07147956",
     "GRPOTrainer._calculate_rewards": "736ae29b083840b5",
     "GRPOTrainer.compute_loss": "a2d6ef8bd29c3e26",
+    "GRPOTrainer._compute_loss": "80295546bbdbf6f7",
+    "GRPOTrainer._generate": "2a27fdf8f5e6f356",
+    "GRPOTrainer._generate_and_score_completions": "1fa48922792dcd5c",
+    "GRPOTrainer._get_per_token_logps_and_entropies": "ea73c3909275851d",
+    "RLOOTrainer.__init__": "127fcebf344ffda0",
+    "RLOOTrainer.training_step": "9e18632f7dd8e8d8",
+    "RLOOTrainer._compute_loss": "c1f9fa0cd5a6948c",
+    "RLOOTrainer._generate": "bf29664288f16e38",
+    "RLOOTrainer._generate_and_score_completions": "93ebbf5e70d31778",
+    "RLOOTrainer._get_per_token_logps_and_entropies": "ea73c3909275851d",
+    "RLOOTrainer._calculate_rewards": "81ef76d93756be6f",
+    "Trainer._get_grad_norm": "913ba6f52f074d10",
+    "Trainer._run_epoch": "31aff00f34c302a2",
     "GRPOTrainer.log": "1e7772819cc8cf09",
     "GRPOTrainer._save_checkpoint": "ec91bde123649111",
     "GRPOTrainer._load_optimizer_and_scheduler": "5c1772becdfd7fdb",
