@@ -70,6 +70,8 @@ class RolloutTrainer(GuardedTrainer):
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         self._reference = None if isinstance(model, PeftModel) else frozen_copy(base)
         super().__init__(model=model, args=args, **rest)  # type: ignore[call-arg]  # TRL's trainer comes next
+        if "ref" in getattr(model, "peft_config", {}):  # TRL's copy of a fresh adapter, which is nothing but the base
+            model.delete_adapter("ref")
         trainer: Any = self
         self.base, self.source, self.controls = base, source, controls
         self.guard = Guard(controls.settings.skip_grad_norm, controls.settings.max_skipped)
