@@ -124,25 +124,35 @@ class PreferenceSettings(UpdateSettings):
 
     beta: float = 0.1
     loss: str = "sigmoid"
-    """A loss of `trl.DPOConfig` (one negative only), or softmax: S-DPO (Chen et al. 2024) over all negatives."""
+    """A loss of `trl.DPOConfig` (one negative only), several joined by "+" (sigmoid+sft), or softmax: S-DPO (Chen et
+    al. 2024) over all negatives."""
     negatives: int = 1
+    target: Literal["click", "conversion"] = "click"
+    """What makes an item the preferred one."""
     pairs: int = 8000
-    """At most so many clicked items are used."""
+    """At most so many preferred items are used."""
     epochs: float = 1.0
     batch_size: int = 64
     learning_rate: float = 3e-4
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further fields of `trl.DPOConfig` that change the loss, by their names (label_smoothing, use_weighting)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewardModelSettings(UpdateSettings):
     """A reward model by `trl.RewardTrainer` on clicked-against-shown pairs (Bradley and Terry 1952)."""
 
+    target: Literal["click", "conversion"] = "click"
+    """What makes an item the preferred one."""
     pairs: int = 8000
+    """At most so many preferred items are used."""
+    held_out: int = 2000
+    """At most so many pairs of the validation period tell how often the model agrees with users."""
     epochs: float = 1.0
     batch_size: int = 64
     learning_rate: float = 3e-4
     centre: float = 0.01
-    """Weight of the squared mean reward, which keeps rewards around 0 (Eisenstein et al. 2023)."""
+    """Weight of the squared sum of a pair's rewards, which keeps rewards around 0 (Eisenstein et al. 2023)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +172,21 @@ class OffPolicySettings(UpdateSettings):
 
     estimator: Literal["top-k", "doubly-robust"] = "top-k"
     slate: int = 10
-    """K of the correction: places that are shown."""
+    """K of the correction: places that are shown. 1 is the policy gradient of one item, without a correction."""
     weight_cap: float = 10.0
     """Largest importance weight pi / mu."""
     propensities: Literal["auto", "logged", "fitted"] = "auto"
     """mu of the log, or fitted to what was shown; auto takes the log's where it has them."""
+    without_replacement: bool = True
+    """Logged propensities are of an item given the places above it, as a slate drawn without replacement logs them;
+    false: of each place by itself. Only slates of two places or more are told apart by it."""
     draws: int = 4
-    """Draws per state for the fitted reward's part (doubly-robust)."""
-    examples: int = 16000
-    """At most so many impressions are used."""
+    """Draws per state for KL and entropy, and for the fitted reward's part (doubly-robust)."""
+    examples: int = 4000
+    """At most so many logged slates are used."""
     epochs: float = 1.0
-    batch_size: int = 64
+    batch_size: int = 32
+    """Slates of an optimiser step."""
     kl_coefficient: float = 0.02
     entropy_coefficient: float = 0.0
     learning_rate: float = 3e-4
@@ -185,7 +199,7 @@ class BestOfNSettings(UpdateSettings):
     draws: int = 16
     """n."""
     prompts: int = 2000
-    """States of each round."""
+    """Draws of states of each round."""
     rounds: int = 2
     """The next round draws from what the last one made."""
     epochs: float = 1.0
@@ -197,7 +211,8 @@ class BestOfNSettings(UpdateSettings):
 class SessionSettings:
     """Episodes of PPO and REINFORCE: `turns` slates of `slate` items each, with feedback written into the state.
 
-    One turn of one item (the default) is the plain bandit, whose draws need no environment.
+    One turn of one item (the default) is the plain bandit, whose draws need no environment. In sessions `prompts` of
+    the algorithm counts sessions, `draws` is 1 and its own gamma and lambda are not read.
     """
 
     turns: int = 1
@@ -206,3 +221,12 @@ class SessionSettings:
     """Discount between turns; inside a slate nothing is discounted."""
     gae_lambda: float = 0.95
     """Lambda of GAE between turns."""
+    remembered_turns: int = 5
+    """Turns of the session that a text state tells of."""
+    bootstrap: bool = True
+    """Whether a session that is cut off after `turns` goes on in what the critic expects (Pardo et al. 2018)."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether this is the bandit."""
+        return self.turns == 1 and self.slate == 1

@@ -36,3 +36,16 @@ def moved_kl(log_prob: Tensor, old_log_prob: Tensor, choice: Tensor) -> Tensor:
     """Estimates the sum of KL(pi_old || pi) over choice points by (r - 1) - log r, never negative (no gradient)."""
     difference = torch.where(choice, log_prob.detach() - old_log_prob, 0.0)
     return (difference.exp() - 1 - difference).sum()
+
+
+def softmax_preference_loss(log_ratio_BG: Tensor, there_BG: Tensor, beta: float) -> Tensor:
+    """S-DPO (Chen et al. 2024, equation 9): -log sigma(-log sum_d exp(beta (Delta_d - Delta_p))), shape (B,).
+
+    It equals -log softmax(beta Delta)_p over the preferred item p and its negatives d; with one negative it is DPO's.
+
+    Args:
+        log_ratio_BG: Delta, log pi / pi_ref of the preferred item (first) and of its negatives.
+        there_BG: which places hold an item; the others have no weight.
+        beta: how closely the reference is kept to.
+    """
+    return -torch.log_softmax((beta * log_ratio_BG).masked_fill(~there_BG, -torch.inf), dim=1)[:, 0]

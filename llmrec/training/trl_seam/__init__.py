@@ -5,14 +5,17 @@
 
 from llmrec.training.trl_seam.group import GRPOTrainer, RLOOTrainer
 from llmrec.training.trl_seam.ppo import CriticInput, PPOConfig, PPOTrainer
+from llmrec.training.trl_seam.preference import DPOTrainer, SoftmaxDPOTrainer
 from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer, forget_patches
 from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
+from llmrec.training.trl_seam.session import SessionReinforceTrainer, SessionTrainer
 from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
 
 __all__ = [
     "IGNORED",
     "CriticInput",
+    "DPOTrainer",
     "GRPOTrainer",
     "GuardedTrainer",
     "PPOConfig",
@@ -23,5 +26,8 @@ __all__ = [
     "ReinforceTrainer",
     "RolloutTrainer",
     "SFTTrainer",
+    "SessionReinforceTrainer",
+    "SessionTrainer",
+    "SoftmaxDPOTrainer",
     "forget_patches",
 ]

@@ -1,0 +1,199 @@
+"""DPO and S-DPO: learning from logged preferences alone, without a simulator and without draws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trl
+
+from llmrec.config import PreferenceSettings, RewardModelSettings
+from llmrec.dataset.preferences import Preferences
+from llmrec.errors import ConfigError
+from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.improvement import (
+    Improved,
+    Keeping,
+    Plan,
+    Start,
+    as_json,
+    require_above_zero,
+    run_trainer,
+    trainable,
+)
+from llmrec.training.pairs import PairSource
+from llmrec.training.trl_seam import DPOTrainer, SoftmaxDPOTrainer
+
+SOFTMAX = "softmax"
+LOSSES = (
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+)
+"""Those of TRL. `aot` and `aot_unpaired` compare the pairs of a process, `sft` weighs its tokens, so that these
+change with the number of processes."""
+OPTIONS = (
+    "label_smoothing",
+    "f_divergence_type",
+    "f_alpha_divergence_coef",
+    "discopop_tau",
+    "use_weighting",
+    "ld_alpha",
+    "loss_weights",
+)
+LOG_EVERY = 10
+
+
+def train_preferences(
+    start: Start, pairs: Preferences, settings: PreferenceSettings, keeping: Keeping, *, section: str = "dpo"
+) -> Improved:
+    """Improves a policy by DPO, or by S-DPO where `loss` is softmax.
+
+    The curve has a dictionary for every 10 steps or fewer: step, loss, rewards/chosen, rewards/rejected,
+    rewards/margins (nats times beta), rewards/accuracies, logps/chosen, logps/rejected, skipped, grad_norm,
+    learning_rate, and what TRL logs besides.
+
+    Args:
+        start: the policy, which is also the reference.
+        pairs: preferences of a log.
+        settings: the section of the algorithm.
+        keeping: checkpoints and reports; units are optimiser steps.
+        section: its name in the configuration.
+
+    Raises:
+        ConfigError: a setting that cannot be used, by itself or with this number of processes.
+        RunError: gradients that are not finite for too long.
+    """
+    check_preferences(settings, world_size(), section)
+    source = PairSource(pairs, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    model = trainable(start, settings)
+    steps = source.steps(settings.epochs, settings.batch_size)
+    decides = (section, as_json(settings), start.seed, source.digest())
+    ran = run_trainer(
+        model,
+        Plan(section, steps, 1, "loss", decides),
+        keeping,
+        lambda: make_preference_trainer(model, source, settings, keeping),
+    )
+    return Improved(model, ran.curve, ran.seconds)
+
+
+def make_preference_trainer(model: Any, source: PairSource, settings: PreferenceSettings, keeping: Keeping) -> Any:
+    """The trainer for `settings`."""
+    common = pair_arguments(model, source, settings, keeping)
+    kind = SoftmaxDPOTrainer if settings.loss == SOFTMAX else DPOTrainer
+    names = ["sigmoid"] if settings.loss == SOFTMAX else settings.loss.split("+")
+    return kind(
+        model,
+        source,
+        trl.DPOConfig(**common, beta=settings.beta, loss_type=names, disable_dropout=True, **settings.options),
+        train_dataset=source.plan(settings.epochs, settings.batch_size),
+        processing_class=source.tokenizer,
+    )
+
+
+def pair_arguments(
+    model: Any, source: PairSource, settings: PreferenceSettings | RewardModelSettings, keeping: Keeping
+) -> dict[str, Any]:
+    """The arguments of a trainer that goes over preferences."""
+    common = common_arguments(
+        model,
+        out=keeping.out,
+        seed=source.seed,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        steps=source.steps(settings.epochs, settings.batch_size),
+        log_every=divisor_near(LOG_EVERY, settings.save_every),
+        save_every=settings.save_every,
+        report_to=keeping.report_to,
+    )
+    size = per_process(settings.batch_size, world_size(), "batch_size")
+    return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size, "max_length": None}
+
+
+def check_pairs(settings: PreferenceSettings | RewardModelSettings, number: int, section: str) -> None:
+    """Refuses settings of a training on preferences that cannot work.
+
+    Raises:
+        ConfigError: a key that is not above 0, or a batch that the processes cannot share.
+    """
+    require_above_zero(settings, section, ("pairs", "epochs", "batch_size", "learning_rate", "save_every"))
+    if not 0 <= settings.warmup < 1:
+        raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
+    per_process(settings.batch_size, number, f"{section}.batch_size")
+
+
+def check_preferences(settings: PreferenceSettings, number: int = 1, section: str = "dpo") -> None:
+    """Refuses what cannot work; cheap, so it can be called before a model loads.
+
+    Args:
+        settings: the section of the algorithm.
+        number: of processes.
+        section: its name in the configuration.
+
+    Raises:
+        ConfigError: the first setting that cannot work.
+    """
+    check_pairs(settings, number, section)
+    require_above_zero(settings, section, ("beta", "negatives"))
+    if settings.loss == SOFTMAX:
+        if settings.options:
+            raise ConfigError(f"Key '{section}.options' is for losses of TRL; remove it, or take another loss.")
+        return
+    for name in settings.loss.split("+"):
+        if name not in LOSSES:
+            raise ConfigError(
+                f"Key '{section}.loss' is {name!r}; it must be {SOFTMAX}, or one or several (joined by +) of "
+                f"{', '.join(LOSSES)}."
+            )
+    if settings.negatives != 1:
+        raise ConfigError(
+            f"Key '{section}.negatives' is {settings.negatives}, but {settings.loss} compares two items; set "
+            f"it to 1, or '{section}.loss' to {SOFTMAX}."
+        )
+    _check_options(settings, section)
+
+
+def _check_options(settings: PreferenceSettings, section: str) -> None:
+    options, names = settings.options, settings.loss.split("+")
+    for key in options:
+        if key not in OPTIONS:
+            raise ConfigError(f"Key '{section}.options.{key}' is none of {', '.join(OPTIONS)}; remove it.")
+    weights = options.get("loss_weights")
+    if weights is not None and len(weights) != len(names):
+        raise ConfigError(
+            f"Key '{section}.options.loss_weights' has {len(weights)} weights for {len(names)} losses; give one each."
+        )
+    if "exo_pair" in names and not 0 < options.get("label_smoothing", 0) < 1:
+        raise ConfigError(f"The loss exo_pair needs '{section}.options.label_smoothing' between 0 and 1, say 0.001.")
+    if "robust" in names and not 0 <= options.get("label_smoothing", 0) < 0.5:
+        raise ConfigError(f"The loss robust needs '{section}.options.label_smoothing' in [0, 0.5).")
+    divergence = options.get("f_divergence_type", "reverse_kl")
+    kinds = ("reverse_kl", "forward_kl", "js_divergence", "alpha_divergence")
+    if divergence not in kinds:
+        raise ConfigError(
+            f"Key '{section}.options.f_divergence_type' is {divergence!r}; take one of {', '.join(kinds)}."
+        )
+    if divergence != "reverse_kl" and not set(names) <= _ANY_DIVERGENCE:
+        raise ConfigError(
+            f"Key '{section}.options.f_divergence_type' is {divergence}, for which only the losses "
+            f"{', '.join(sorted(_ANY_DIVERGENCE))} are defined."
+        )
+    if options.get("use_weighting") and {"aot", "aot_unpaired"} & set(names):
+        raise ConfigError(
+            f"Key '{section}.options.use_weighting' has no meaning for aot, which sorts the pairs; remove it."
+        )
+
+
+_ANY_DIVERGENCE = {"sigmoid", "sigmoid_norm", "hinge", "ipo", "exo_pair", "robust", "discopop", "sft"}
