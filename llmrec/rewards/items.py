@@ -134,8 +134,7 @@ class RepetitionReward:
         row_M, item_M = past_items(states)
         width = 1 + max(int(items_BK.max(initial=0)), int(item_M.max(initial=0)))
         shown_BK = np.arange(len(items_BK))[:, None] * width + items_BK
-        again_BK = np.isin(shown_BK, row_M * width + item_M) & (items_BK >= 0)
-        return -again_BK.astype(np.float64)
+        return -np.isin(shown_BK, row_M * width + item_M).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

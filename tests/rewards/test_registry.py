@@ -143,6 +143,7 @@ def test_slates_and_draws_are_told_apart():
         as_trl_reward(model, STATES, lambda ids: ids[0])
     alone = model.for_ranking()
     assert not alone.slate
+    assert not reward_model(RewardSettings(), Half(), context(slate_size=1)).slate
     assert [term.name for term in alone.terms] == ["click", "conversion", "novelty"]
     everything = np.tile(np.arange(4), (2, 1))
     np.testing.assert_array_equal(
@@ -173,6 +174,15 @@ def test_diversity_of_texts():
     same, apart = model([STATES[0]] * 2, np.array([[0, 1], [0, 2]])).terms["diversity"].sum(axis=1)
     assert same == pytest.approx(0, abs=1e-6)
     assert 0.9 < apart < 2 + 1e-6  # text vectors are centred, so those of other words point apart
+
+
+def test_parameters_of_the_configuration_reach_the_terms():
+    settings = {"head_share": 0.5, "calibration_alpha": 0.2, "repetition_window": 2}
+    names = ("long_tail", "calibration", "category_repetition")
+    tail, calibration, repetition = make_terms(RewardSettings(terms=dict.fromkeys(names, 1.0), **settings), CONTEXT)
+    assert tail.tail_N.tolist() == [0, 1, 1, 1]  # item 0 has 6 of 10 clicks
+    assert calibration.alpha == 0.2
+    assert repetition.window == 2
 
 
 def test_a_configured_term_is_never_left_out_silently():
