@@ -125,7 +125,7 @@ def test_novelty_is_a_self_information(counts):
         ([1, 1, 1, 1, 1], 0.8, [0, 0, 0, 0, 1]),
         ([3, 0], 0.99, [0, 1]),
         ([55, 40, 5], 0.55, [0, 1, 1]),  # 0.55 * 100 is a little above 55
-        ([1] * 40, 0.5, [0] * 20 + [1] * 20),
+        ([1, 2] * 20, 1 / 3, [1, 0] * 10 + [1, 1] * 10),  # ten of the twenty best: those that come first
     ],
 )
 def test_long_tail_begins_where_the_head_has_its_share(counts, share, tail):
