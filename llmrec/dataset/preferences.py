@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from llmrec.dataset.impressions import Impressions
+from llmrec.dataset.impressions import Float32Array, Impressions
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
 from llmrec.types import IntArray, State
@@ -81,7 +81,8 @@ def preferences(
         if not len(free):
             continue
         drawn = random.choice(free, min(negatives, len(free)), replace=False)
-        states.append(row), chosen.append(item)
+        states.append(row)
+        chosen.append(item)
         rejected.append(np.pad(drawn, (0, negatives - len(drawn)), constant_values=-1))
         if len(chosen) == limit:
             break
@@ -93,6 +94,6 @@ def preferences(
     return Preferences(log.states, np.array(states), np.array(chosen), np.stack(rejected).astype(np.int64))
 
 
-def _unclicked(items: IntArray, click: np.ndarray, chosen: int) -> IntArray:  # type: ignore[type-arg]
+def _unclicked(items: IntArray, click: Float32Array, chosen: int) -> IntArray:
     """Distinct items of a state that were shown and never clicked in it."""
     return np.setdiff1d(items[click == 0], [*items[click > 0], chosen])

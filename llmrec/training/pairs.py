@@ -15,6 +15,7 @@ from llmrec.dataset.preferences import Preferences
 from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
 from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.types import IntArray
 
 Rows = Sequence[dict[str, Any]]
 
@@ -42,7 +43,8 @@ class PairSource:
 
     def plan(self, epochs: float, batch_size: int) -> Any:
         """The trainer's data set: one row a preference, in a new random order each time all have been used."""
-        wanted, rounds, have = self.steps(epochs, batch_size) * batch_size, [], 0
+        wanted, have = self.steps(epochs, batch_size) * batch_size, 0
+        rounds: list[IntArray] = []
         while have < wanted:
             rounds.append(numpy_stream(self.seed, "preferences", "order", len(rounds)).permutation(len(self.pairs)))
             have += len(self.pairs)

@@ -8,6 +8,7 @@ from llmrec.training.trl_seam.ppo import CriticInput, PPOConfig, PPOTrainer
 from llmrec.training.trl_seam.preference import DPOTrainer, SoftmaxDPOTrainer
 from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer, forget_patches
 from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer
+from llmrec.training.trl_seam.reward import RewardTrainer
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.session import SessionReinforceTrainer, SessionTrainer
 from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
@@ -24,6 +25,7 @@ __all__ = [
     "RLOOTrainer",
     "ReinforceConfig",
     "ReinforceTrainer",
+    "RewardTrainer",
     "RolloutTrainer",
     "SFTTrainer",
     "SessionReinforceTrainer",

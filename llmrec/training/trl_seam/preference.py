@@ -48,7 +48,8 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         super().__init__(model=model, ref_model=frozen, args=args, data_collator=list, **rest)
         if frozen is None:
             model.delete_adapter("ref")  # TRL's copy of the adapter, which is the identity still
-        self._frozen, self.ref_model = self.ref_model, self._reference_answer
+        trainer: Any = self
+        self._frozen, trainer.ref_model = trainer.ref_model, self._reference_answer
         self.aux_loss_enabled = False  # routers are not asked
         self.guard, self.source = Guard(), source
         source.to(self.accelerator.device)
