@@ -1,0 +1,152 @@
+"""Best-of-n distillation: the best of n draws by the reward becomes the target of one more fine-tuning.
+
+The simplest baseline of learning from a reward (Nakano et al. 2021 call the choice itself best-of-n). Against plain
+supervised fine-tuning on the winners: the loss is -log pi(winner | state) under the constrained policy that drew them
+and that is deployed, so that nothing is spent on tokens that cannot be written.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset as HFDataset
+from transformers import TrainingArguments
+
+from llmrec.config import BestOfNSettings, StabilitySettings
+from llmrec.errors import ConfigError
+from llmrec.files import sha256_of
+from llmrec.seeding import numpy_stream
+from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.controls import Controls
+from llmrec.training.improvement import (
+    Improved,
+    Keeping,
+    Plan,
+    Rewarder,
+    Start,
+    as_json,
+    require_above_zero,
+    run_trainer,
+    trainable,
+    usable_states,
+)
+from llmrec.training.off_policy import LOG_EVERY, left_out
+from llmrec.training.reward_functions import GroupedReward
+from llmrec.training.rollout import StateSource
+from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
+from llmrec.types import IntArray, State
+
+
+def train_best_of_n(
+    start: Start,
+    states: Sequence[State],
+    seen: Sequence[IntArray],
+    reward_model: Rewarder,
+    settings: BestOfNSettings,
+    keeping: Keeping,
+) -> Improved:
+    """Improves a policy by imitating the best of its own draws.
+
+    The curve has one dictionary per 10 optimiser steps or fewer: step, loss (nats an item), and of the round: round,
+    reward and best (mean reward of its draws and of its winners), reward/<term> (of the draws), rollout_kl (of the
+    policy that drew to the one before all rounds), rollout_entropy, kl_bound (log n - (n - 1) / n, which one round's
+    KL to the policy that drew cannot exceed if the fit is perfect; Beirami et al. 2024, "Theoretical guarantees on
+    the best-of-n alignment policy"), skipped, grad_norm, learning_rate.
+
+    Args:
+        start: the policy.
+        states: where items are drawn; each is used once before any is used again.
+        seen: for each state, item indices that are not drawn if repeats are excluded, beside those in the state.
+        reward_model: called with B states and items (B, n).
+        settings: the section `best_of_n`.
+        keeping: checkpoints and reports; units are optimiser steps.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        DataError: no state to start from.
+        RunError: rewards or gradients that are not finite.
+    """
+    check_best_of_n(settings, world_size())
+    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
+    source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    model = trainable(start, settings)
+    states_RP = round_states(len(states), settings, start.seed)
+    rows = plan_rows(states_RP, settings, start.seed)
+    steps = len(rows) // settings.batch_size
+    digest = sha256_of(repr(states), repr(excluded))
+    decides = ("best_of_n", as_json(settings), start.seed, start.repeat, digest)
+
+    def make() -> Any:
+        return BestOfNTrainer(
+            model,
+            source,
+            _arguments(model, settings, steps, start.seed, keeping),
+            Controls(StabilitySettings(), 0.0, 0.0),
+            reward=GroupedReward(reward_model, states, settings.draws),
+            states_RP=states_RP,
+            settings=settings,
+            train_dataset=rows,
+            processing_class=start.tokenizer,
+        )
+
+    ran = run_trainer(model, Plan("best_of_n", steps, 1, "best", decides), keeping, make)
+    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+
+
+def round_states(states: int, settings: BestOfNSettings, seed: int) -> IntArray:
+    """Which state stands at each place of each round: (R, P); a new random order each time all have been used."""
+    wanted = settings.rounds * settings.prompts
+    turns = [numpy_stream(seed, "best_of_n", "states", n).permutation(states) for n in range(-(-wanted // states))]
+    return np.concatenate(turns)[:wanted].reshape(settings.rounds, settings.prompts)
+
+
+def plan_rows(states_RP: IntArray, settings: BestOfNSettings, seed: int) -> Any:
+    """The trainer's data set: for each round whole batches of its places, each place once before any comes again."""
+    rounds, prompts = states_RP.shape
+    many = settings.batch_size * max(1, math.ceil(settings.epochs * prompts / settings.batch_size))
+    place_RX = np.stack(
+        [
+            np.concatenate(
+                [
+                    numpy_stream(seed, "best_of_n", "order", number, again).permutation(prompts)
+                    for again in range(-(-many // prompts))
+                ]
+            )[:many]
+            for number in range(rounds)
+        ]
+    )
+    state_RX = np.take_along_axis(states_RP, place_RX, axis=1)
+    columns = {"state": state_RX, "rollout": np.repeat(np.arange(rounds), many), "place": place_RX}
+    return HFDataset.from_dict({name: column.ravel() for name, column in columns.items()})
+
+
+def check_best_of_n(settings: BestOfNSettings, processes: int = 1) -> None:
+    """Raises `ConfigError` for what cannot work."""
+    keys = ("prompts", "rounds", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
+    require_above_zero(settings, "best_of_n", keys)
+    if settings.draws < 2:
+        raise ConfigError(
+            f"Key 'best_of_n.draws' is {settings.draws}; the best of 1 draw is the policy itself, so give 2 or more."
+        )
+    if settings.warmup < 0:
+        raise ConfigError(f"Key 'best_of_n.warmup' is {settings.warmup}; it must be 0 or more.")
+    per_process(settings.batch_size, processes, "best_of_n.batch_size")
+
+
+def _arguments(model: Any, settings: BestOfNSettings, steps: int, seed: int, keeping: Keeping) -> TrainingArguments:
+    common = common_arguments(
+        model,
+        out=keeping.out,
+        seed=seed,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        steps=steps,
+        log_every=divisor_near(LOG_EVERY, settings.save_every),
+        save_every=settings.save_every,
+        report_to=keeping.report_to,
+    )
+    size = per_process(settings.batch_size, world_size(), "best_of_n.batch_size")
+    return TrainingArguments(**common, max_grad_norm=settings.max_grad_norm, per_device_train_batch_size=size)

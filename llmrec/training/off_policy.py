@@ -1,0 +1,124 @@
+"""Learning from logged slates alone: REINFORCE with the top-K correction, and doubly robust learning."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import TrainingArguments
+
+from llmrec.config import OffPolicySettings, StabilitySettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.controls import Controls
+from llmrec.training.improvement import (
+    Improved,
+    Keeping,
+    Plan,
+    Rewarder,
+    Start,
+    as_json,
+    require_above_zero,
+    run_trainer,
+    trainable,
+)
+from llmrec.training.logged import LoggedSlates
+from llmrec.training.rollout import StateSource
+from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
+
+LOG_EVERY = 10
+
+
+def train_off_policy(
+    start: Start,
+    slates: LoggedSlates,
+    settings: OffPolicySettings,
+    keeping: Keeping,
+    *,
+    value: Rewarder | None = None,
+) -> Improved:
+    """Improves a policy from what was shown and what it earned.
+
+    The curve has one dictionary per 10 optimiser steps or fewer: step, loss, value (the self-normalised estimate of
+    what the policy would earn a place), weight (mean pi / mu under the cap), capped and effective (shares of rows),
+    kl and entropy (nats an item), fitted_reward (doubly robust), skipped, grad_norm, learning_rate.
+
+    Args:
+        start: the policy.
+        slates: what was logged (`llmrec.training.logged.logged_slates`). Where repeats are excluded, rows whose item
+            its user had seen are left out: the policy never shows them.
+        settings: the section `off_policy`.
+        keeping: checkpoints and reports; units are optimiser steps.
+        value: the fitted reward of states and items, for `estimator: doubly-robust`.
+
+    Raises:
+        ConfigError: a setting that cannot be used, or no fitted reward for the doubly robust estimator.
+        DataError: no row is left to learn from.
+        RunError: gradients, or fitted rewards, that are not finite.
+    """
+    check_off_policy(settings, world_size())
+    robust = settings.estimator == "doubly-robust"
+    if robust and value is None:
+        raise ConfigError("Key 'off_policy.estimator' is doubly-robust, which needs a fitted reward; give value.")
+    slates, excluded = slates.without_seen() if start.repeat == "exclude" else (slates, None)
+    if not len(slates) or not slates.reward_BK[slates.share_BK > 0].any():
+        raise DataError(
+            "No logged row with a reward shows an item that its user had not seen; set the data set's repeat to "
+            "allow, or import a log with more feedback."
+        )
+    source = StateSource(slates.states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    model = trainable(start, settings)
+    steps = max(1, math.ceil(settings.epochs * len(slates) / settings.batch_size))
+    decides = ("off_policy", as_json(settings), start.seed, start.repeat, slates.digest())
+
+    def make() -> Any:
+        return OffPolicyTrainer(
+            model,
+            source,
+            _arguments(model, settings, steps, start.seed, keeping),
+            Controls(StabilitySettings(), settings.kl_coefficient, settings.entropy_coefficient),
+            slates=slates,
+            settings=settings,
+            value=value if robust else None,
+            train_dataset=source.plan(steps, settings.batch_size, 1, world_size()),
+            processing_class=start.tokenizer,
+        )
+
+    ran = run_trainer(model, Plan("off_policy", steps, 1, "value", decides), keeping, make)
+    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+
+
+def left_out(curve: list[dict[str, float]]) -> str | None:
+    """A sentence if the guard left steps out."""
+    if not any(row.get("skipped", 0.0) > 0 for row in curve):
+        return None
+    return "Some optimiser steps were left out: their gradient was not finite."
+
+
+def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:
+    """Raises `ConfigError` for what cannot work."""
+    keys = ("weight_cap", "examples", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
+    require_above_zero(settings, "off_policy", keys)
+    for key, why in (("slate", "K places"), ("draws", "draws of a state")):
+        if getattr(settings, key) < 1:
+            raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)} ({why}); it must be 1 or more.")
+    for key in ("kl_coefficient", "entropy_coefficient", "warmup"):
+        if getattr(settings, key) < 0:
+            raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)}; it must be 0 or more.")
+    per_process(settings.batch_size, processes, "off_policy.batch_size")
+
+
+def _arguments(model: Any, settings: OffPolicySettings, steps: int, seed: int, keeping: Keeping) -> TrainingArguments:
+    common = common_arguments(
+        model,
+        out=keeping.out,
+        seed=seed,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        steps=steps,
+        log_every=divisor_near(LOG_EVERY, settings.save_every),
+        save_every=settings.save_every,
+        report_to=keeping.report_to,
+    )
+    size = per_process(settings.batch_size, world_size(), "off_policy.batch_size")
+    return TrainingArguments(**common, max_grad_norm=settings.max_grad_norm, per_device_train_batch_size=size)

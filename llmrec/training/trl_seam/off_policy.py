@@ -1,0 +1,116 @@
+"""Off-policy REINFORCE and doubly robust learning from logged slates, in transformers' training loop.
+
+One packed row a slate: its prompt, the items that were shown, and a few draws from the policy for the KL, the entropy
+and the fitted reward. Against Chen et al. (2019): mu is logged or fitted beforehand, not by a second head, and the
+expected reward of a state is not discounted over later ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.config import OffPolicySettings
+from llmrec.errors import RunError
+from llmrec.training.controls import Controls
+from llmrec.training.improvement import Rewarder
+from llmrec.training.logged import LoggedSlates
+from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, ratio
+from llmrec.training.rollout import StateSource
+from llmrec.training.trl_seam.plain import PolicyTrainer
+from llmrec.training.trl_seam.rollouts import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B slates, as wide as the longest of them: their items (another of the slate where there is no row)."""
+
+    items_BK: Tensor
+    shown: Shown
+
+
+class OffPolicyTrainer(PolicyTrainer):
+    """Learns from `slates`, whose states are those of `source`; `value` is the fitted reward, if there is one."""
+
+    def __init__(
+        self,
+        model: Any,
+        source: StateSource,
+        args: Any,
+        controls: Controls,
+        *,
+        slates: LoggedSlates,
+        settings: OffPolicySettings,
+        value: Rewarder | None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(model, source, args, controls, **rest)
+        self.slates, self.settings, self.value = slates, settings, value
+
+    def _loss_of_rows(self, model: Any, rows: Rows) -> Tensor:
+        batch = self._batch(rows)
+        width = batch.items_BK.shape[1]
+        request, drawn_BG = self._sample(rows, self.settings.draws)
+        request = replace(request, items_BG=torch.cat([batch.items_BK, drawn_BG], dim=1))
+        scores, _ = self._answer(model, request)
+        log_prob_BX = scores.item_log_prob_BG
+        log_prob_BK, drawn_log_prob_BG = log_prob_BX[:, :width], log_prob_BX[:, width:]
+        fitted = self._fitted(rows, request.items_BG, drawn_log_prob_BG)
+        settings = self.settings
+        loss = off_policy_loss(log_prob_BK, batch.shown, k=settings.slate, cap=settings.weight_cap, fitted=fitted)
+        self._note_weights(log_prob_BK, batch.shown)
+        penalty = self._penalty(scores, self._reference_scores(request), width)
+        return loss + penalty
+
+    def _batch(self, rows: Rows) -> Batch:
+        device, slates = self.index.device, self.slates
+        at = np.array([row["state"] for row in rows])
+        share = slates.share_BK[at]
+        width = int(np.flatnonzero(share.any(axis=0)).max()) + 1
+        items, there = slates.items_BK[at, :width], share[:, :width] > 0
+        filler = np.take_along_axis(items, there.argmax(axis=1)[:, None], axis=1)
+        tables = (slates.reward_BK, slates.propensity_BK, slates.below_BK, slates.share_BK)
+        tensors = [torch.from_numpy(table[at, :width]).to(device, self._dtype()) for table in tables]
+        return Batch(torch.from_numpy(np.where(there, items, filler)).to(device), Shown(*tensors))
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.base.dtype == torch.float64 else torch.float32
+
+    def _fitted(self, rows: Rows, items_BX: Tensor, drawn_log_prob_BG: Tensor) -> Fitted | None:
+        """The fitted reward of what was shown and of what was drawn, asked at once."""
+        if self.value is None:
+            return None
+        states = [self.source.states[row["state"]] for row in rows]
+        found = np.asarray(self.value(states, items_BX.cpu().numpy()).total_BK, dtype=np.float64)
+        if found.shape != tuple(items_BX.shape) or not np.isfinite(found).all():
+            raise RunError(
+                f"The fitted reward gave {found.shape} values for items {tuple(items_BX.shape)}, or some that are "
+                "not finite; check the reward model."
+            )
+        q_BX = torch.from_numpy(found).to(drawn_log_prob_BG)
+        draws = drawn_log_prob_BG.shape[1]
+        self._note({"fitted_reward": q_BX[:, -draws:].mean()})
+        return Fitted(q_BX[:, :-draws], q_BX[:, -draws:], drawn_log_prob_BG)
+
+    @torch.no_grad()
+    def _note_weights(self, log_prob_BK: Tensor, shown: Shown) -> None:
+        """Notes the self-normalised value of the policy on the batch, and how the weights lie.
+
+        `value` is sum w r / sum w; `effective` is Kish's (sum w)^2 / sum w^2 over the rows; `capped` is the share of
+        rows whose pi / mu was above the cap.
+        """
+        there = shown.share_BK > 0
+        cap = self.settings.weight_cap
+        weight = torch.where(there, ratio(log_prob_BK, shown, cap), 0.0).double()
+        above = there & (log_prob_BK.exp() / shown.propensity_BK > cap)
+        parts = (weight.sum(), (weight * shown.reward_BK).sum(), weight.square().sum(), above.sum(), there.sum())
+        total, earned, squares, over, rows = self._sum(torch.stack([p.double() for p in parts])).tolist()
+        kept = self._metrics["train"]
+        kept["value"].append(earned / total if total > 0 else 0.0)
+        kept["weight"].append(total / rows)
+        kept["capped"].append(over / rows)
+        kept["effective"].append(total * total / (squares * rows) if squares > 0 else 0.0)

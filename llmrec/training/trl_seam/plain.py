@@ -1,0 +1,107 @@
+"""Transformers' own training loop with the policy's constrained distribution: no rollout of TRL's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainingArguments
+from trl.trainer.utils import disable_dropout_in_model
+
+from llmrec.policy.decoding import sample_items
+from llmrec.policy.scoring import TokenScores, exact_kl_BGL
+from llmrec.training.controls import Controls
+from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+
+
+class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transformers' trainer is untyped
+    """A trainer whose batches are rows of `StateSource.plan` and whose loss is `_loss_of_rows` of them.
+
+    From `RolloutTrainer` come the scores through the wrapped forward, the reference, the guard and what checkpoints
+    hold; draws and rewards are made here and not by TRL.
+
+    Args:
+        model: a PEFT model with one fresh adapter, or a plain one.
+        source: the states.
+        args: transformers' arguments; a batch holds `per_device_train_batch_size` rows.
+        controls: the coefficients of KL and entropy.
+        rest: as for `transformers.Trainer`.
+    """
+
+    def __init__(
+        self, model: Any, source: StateSource, args: TrainingArguments, controls: Controls, **rest: Any
+    ) -> None:
+        self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list)}
+        super().__init__(model, source, args, controls, data_collator=lambda rows: rows, **rest)
+        disable_dropout_in_model(model)  # the sampler and the scorer must be one policy
+
+    def _prepare_inputs(self, generation_batch: Rows) -> Rows:
+        return generation_batch
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: rows hold no tokens yet."""
+        return 0
+
+    def compute_loss(
+        self, model: Any, inputs: Rows, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """The loss of a batch of rows."""
+        return self._loss_of_rows(model, inputs)
+
+    def _loss_of_rows(self, model: Any, rows: Rows) -> Tensor:
+        raise NotImplementedError
+
+    # Draws.
+
+    def _sample(self, rows: Rows, draws: int) -> tuple[ScoreRequest, Tensor]:
+        """What is asked of the rows' states, and G items drawn for each: (B, G)."""
+        trainer: Any = self
+        device = trainer.accelerator.device
+        request = self.source.request(rows, self.index, device)
+        samples = sample_items(
+            self.base,
+            request.prompt_ids_BP,
+            request.prompt_mask_BP,
+            draws,
+            self.index,
+            uniform_BGL=self.source.uniforms(rows, draws).to(device),
+            exclude=request.exclude,
+        )
+        return request, samples.items_BG
+
+    def _penalty(self, scores: TokenScores, reference: TokenScores, first: int) -> Tensor:
+        """beta KL - entropy bonus, a mean over the items from column `first` on, which are draws from pi.
+
+        As in PPO both are exact at the prefixes that were drawn, and their gradients are taken at fixed prefixes.
+        """
+        kl_BGL, entropy_BGL = exact_kl_BGL(scores, reference)[:, first:], scores.entropy_BGL[:, first:]
+        number = kl_BGL.shape[0] * kl_BGL.shape[1]
+        kl, entropy = kl_BGL.sum() / number, entropy_BGL.sum() / number
+        self._note({"kl": kl, "entropy": entropy})
+        return self.controls.kl_coefficient * kl - self.controls.entropy_coefficient * entropy
+
+    # The log.
+
+    def _note(self, values: dict[str, Tensor]) -> None:
+        """Keeps figures for the next entry of the log, as means over all processes."""
+        trainer: Any = self
+        stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
+        means = self._sum(stacked) / trainer.accelerator.num_processes
+        for name, mean in zip(values, means.tolist(), strict=True):
+            self._metrics["train"][name].append(mean)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means of what was noted since the last entry."""
+        kept = self._metrics["train"]
+        logs |= {name: sum(values) / len(values) for name, values in kept.items() if values}
+        kept.clear()
+        super().log(logs, start_time)
+
+
+def chunks(rows: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """`rows` in pieces of `size`, the last one shorter."""
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
