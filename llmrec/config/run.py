@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 from llmrec.config.data import DataConfig, IdentifierSettings, TextConfig, WorldConfig
 from llmrec.config.improvement import (
@@ -30,16 +30,32 @@ from llmrec.config_tree import from_tree, merged, override_tree, plain, read_yam
 
 @dataclass(frozen=True, kw_only=True)
 class GateSettings:
-    """Which PPO checkpoint is promoted: the best by the judge among the admissible ones, else SFT is kept.
+    """Which checkpoint is promoted (docs/trust.md): the best by the judge among admissible ones, else SFT is kept.
 
-    Admissible: the judge's gain over SFT is significant (paired, 95%), and NDCG@10 on validation events has not
-    fallen by more than `ndcg_tolerance` of SFT's.
+    Admissible: the judge's gain over SFT is significant (paired, 95%), NDCG on validation events has not fallen by
+    more than `ndcg_tolerance`, and logged feedback does not speak against it.
     """
 
     users: int = 300
-    events: int = 500
+    """Users of the validation period whose slates the simulators value."""
+    events: int = 2000
+    """Held-out validation events that are ranked, and logged states of the off-policy value; so few that an interval
+    of NDCG is wide cannot show that it has not fallen."""
     slate: int = 10
-    ndcg_tolerance: float = 0.1
+    ndcg_test: Literal["bound", "mean"] = "bound"
+    """What `ndcg_tolerance` is put to: the one-sided 95% limit of the relative change, or its mean."""
+    ndcg_tolerance: float = 0.03
+    """Share of SFT's NDCG that may be lost."""
+    pessimism: float = 1.0
+    """Standard deviations over the reward's members taken off its second figure; it is shown and decides nothing."""
+    off_policy: Literal["refuse", "show"] = "refuse"
+    """Where the log has propensities: refuse a checkpoint whose off-policy value is significantly below SFT's."""
+    weight_cap: float = 100.0
+    """Largest importance weight pi / mu of the off-policy value."""
+    effective_samples: float = 100.0
+    """Fewer effective samples than this (Kish) refuse nothing."""
+    patience: int | None = None
+    """So many checkpoints in succession without a new best admissible one end the training."""
 
 
 @dataclass(frozen=True, kw_only=True)

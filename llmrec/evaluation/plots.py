@@ -12,20 +12,24 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, panels, style, to_svg
-from llmrec.evaluation.table import Comparison
+from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
 
 Curve = Sequence[Mapping[str, float]]
 """One entry a logging step: "step" and any figures."""
 
-PPO_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reward", ("reward",)),
-    ("Expected clicks and conversions", ("click", "conversion", "reward/click", "reward/conversion")),
-    ("KL from the SFT policy (nats)", ("kl",)),
-    ("Entropy (nats)", ("entropy",)),
+    ("Reward terms", ("reward/*",)),
+    ("KL from the SFT policy (nats)", ("rollout_kl | kl",)),
+    ("Entropy (nats)", ("rollout_entropy | entropy",)),
+    ("Loss", ("policy_loss | loss",)),
     ("Value loss", ("value_loss",)),
+    ("Implied rewards (nats)", ("rewards/chosen", "rewards/rejected")),
+    ("Pairs in order (share)", ("rewards/accuracies | accuracy",)),
     ("Clipped ratios (share)", ("clip_fraction",)),
 )
+"""What is drawn of an improvement, whatever the trainer: a key, the first of several (a | b), or all below (a/*)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,30 @@ def loss_figure(curve: Curve, key: str = "loss", title: str = "SFT loss (nats pe
     return curve_figure(curve, ((title, (key,)),), label=title, width=6.4)
 
 
-def ppo_figure(curve: Curve) -> str:
-    """Reward, its terms, KL, entropy and value loss over the rollouts; panels without data are left out."""
-    return curve_figure(curve, PPO_PANELS, label="PPO training curves", xlabel="rollout")
+def improvement_figure(curve: Curve, algorithm: str) -> str:
+    """Reward, its terms, KL, entropy, losses and accuracy; panels without data are left out."""
+    present = list(dict.fromkeys(key for entry in curve for key in entry))
+    wanted = [(title, tuple(k for key in keys for k in _matching(key, present))) for title, keys in PANELS]
+    xlabel = "rollout" if "reward" in present else "step"
+    return curve_figure(curve, wanted, label=f"{algorithm} training curves", xlabel=xlabel)
+
+
+def _matching(wanted: str, present: Sequence[str]) -> list[str]:
+    if wanted.endswith("/*"):
+        return [key for key in present if key.startswith(wanted[:-1])]
+    return [key for key in wanted.split(" | ") if key in present][:1]
+
+
+def gate_figure(table: Comparison) -> str:
+    """Differences to the reference with their paired intervals, one panel a measure."""
+    rows = {system: row for system, row in table.cells.items() if system != table.reference}
+    cells = {
+        system: {m: Cell(c.difference.mean, c.difference) for m, c in row.items() if c.difference is not None}
+        for system, row in rows.items()
+    }
+    base = {metric: Cell(0.0) for row in cells.values() for metric in row}
+    reference = table.reference or "reference"
+    return comparison_figure(Comparison(table.title, {reference: base} | cells, reference, labels=table.labels))
 
 
 def curve_figure(
@@ -81,8 +106,9 @@ def curve_figure(
     with style():
         figure, axes = panels(len(found), width=width)
         for axis, (title, keys) in zip(axes, found, strict=True):
-            for colour, key in zip(itertools.cycle(SERIES), keys, strict=False):
-                _line(axis, curve, key, colour)
+            looks = itertools.product(("solid", "dashed", "dotted"), SERIES)
+            for (dashes, colour), key in zip(itertools.cycle(looks), keys, strict=False):
+                _line(axis, curve, key, colour, dashes)
             axis.set_title(title)
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(5))
@@ -93,7 +119,7 @@ def curve_figure(
         return to_svg(figure, label)
 
 
-def _line(axis: Axes, curve: Curve, key: str, colour: str) -> None:
+def _line(axis: Axes, curve: Curve, key: str, colour: str, dashes: str) -> None:
     label = key.rpartition("/")[2]
     points = [(e["step"], e[key]) for e in curve if key in e and "step" in e and np.isfinite(e[key])]
     if not points:
@@ -101,14 +127,14 @@ def _line(axis: Axes, curve: Curve, key: str, colour: str) -> None:
     x, y = np.array(points, dtype=np.float64).T
     window = len(x) // 12
     if window < 3:
-        axis.plot(x, y, color=colour, label=label, marker="o", markersize=2.5)
+        axis.plot(x, y, color=colour, linestyle=dashes, label=label, marker="o", markersize=2.5)
         return
     # Noise stays visible, pale, behind the running mean of its last points.
     axis.plot(x, y, color=colour, alpha=0.28, linewidth=0.8)
     total = np.concatenate(([0.0], np.cumsum(y)))
     low = np.maximum(np.arange(1, len(y) + 1) - window, 0)
     high = np.arange(1, len(y) + 1)
-    axis.plot(x, (total[high] - total[low]) / (high - low), color=colour, label=label)
+    axis.plot(x, (total[high] - total[low]) / (high - low), color=colour, linestyle=dashes, label=label)
 
 
 def reliability_figure(bins: Mapping[str, Reliability]) -> str:

@@ -16,7 +16,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmrec.evaluation.drawing import DARK, LIGHT, css_variables, save_svg
-from llmrec.evaluation.plots import Curve, Reliability, comparison_figure, loss_figure, ppo_figure, reliability_figure
+from llmrec.evaluation.plots import (
+    Curve,
+    Reliability,
+    comparison_figure,
+    gate_figure,
+    improvement_figure,
+    loss_figure,
+    reliability_figure,
+)
 from llmrec.evaluation.table import Comparison, markdown
 from llmrec.evaluation.verdict import Verdict
 from llmrec.files import write_text
@@ -70,7 +78,10 @@ class RunReport:
         tables: comparisons; the first is shown as a figure too.
         plotted: metrics of all tables that are drawn.
         sft_curve: entries with step and loss.
-        ppo_curve: entries with step, reward, click, conversion, kl, entropy, value_loss, clip_fraction.
+        algorithm: what improved the policy.
+        curve: its entries, with step and whatever it logs.
+        gate: the checkpoints' figures on validation data, SFT as the reference.
+        decisions: a sentence for each checkpoint.
         reliability: reliability of the simulator by signal.
         simulator: further figures of the simulator by signal (auc, log_loss, ...).
         slates: a few users' slates before and after reinforcement learning.
@@ -94,7 +105,10 @@ class RunReport:
     tables: Sequence[Comparison] = ()
     plotted: Sequence[str] = PLOTTED
     sft_curve: Curve = ()
-    ppo_curve: Curve = ()
+    algorithm: str = "PPO"
+    curve: Curve = ()
+    gate: Comparison | None = None
+    decisions: Sequence[str] = ()
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     simulator: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     slates: Sequence[SlateChange] = ()
@@ -138,7 +152,18 @@ def figures(report: RunReport) -> list[Figure]:
         if (svg := comparison_figure(table, report.plotted))
     ]
     found += [
-        Figure("ppo", "PPO", "Pale: every rollout; strong: running mean.", ppo_figure(report.ppo_curve)),
+        Figure(
+            "gate",
+            "Trust gate",
+            "Difference to SFT with its paired 95% interval, checkpoint by checkpoint; dashed: no difference.",
+            gate_figure(report.gate) if report.gate is not None else "",
+        ),
+        Figure(
+            "training",
+            report.algorithm,
+            "Pale: every logged entry; strong: running mean.",
+            improvement_figure(report.curve, report.algorithm),
+        ),
         Figure("sft", "Supervised fine-tuning", "Loss on the answer's tokens.", loss_figure(report.sft_curve)),
         Figure(
             "reliability",

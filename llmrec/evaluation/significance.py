@@ -72,7 +72,7 @@ def bootstrap_interval(
         RequestError: no row, a value that is not finite, or users that do not fit.
     """
     values_B = _finite(values_B, "values")
-    means_S1 = _resampled((values_B,), users, samples, numpy_stream(seed, "bootstrap", *name))
+    means_S1 = resampled_means((values_B,), users, samples, numpy_stream(seed, "bootstrap", *name))
     low, high = np.quantile(means_S1[:, 0], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values_B.mean()), float(low), float(high), level)
 
@@ -110,7 +110,7 @@ def noninferiority_bound(
     a_B, b_B = _pair(a_B, b_B)
     if b_B.mean() <= 0:
         raise RequestError(f"A relative difference needs a reference above 0, but its mean is {b_B.mean():.4g}.")
-    means_S2 = _resampled((a_B, b_B), users, samples, numpy_stream(seed, "bootstrap", *name))
+    means_S2 = resampled_means((a_B, b_B), users, samples, numpy_stream(seed, "bootstrap", *name))
     means_S2 = means_S2[means_S2[:, 1] > 0]
     low = float(np.quantile(means_S2[:, 0] / means_S2[:, 1] - 1.0, 1.0 - level))
     return RelativeBound(float(a_B.mean() / b_B.mean() - 1.0), low, level)
@@ -146,13 +146,13 @@ def _pair(a_B: FloatArray, b_B: FloatArray) -> tuple[FloatArray, FloatArray]:
     return a_B, b_B
 
 
-def _resampled(
+def resampled_means(
     columns: Sequence[FloatArray],
     users: Sequence[object] | None,
     samples: int,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Means of each column over bootstrap samples of the rows, or of the users with all their rows: (samples, C)."""
+    """Means of C columns (B,) over bootstrap samples of rows, or of users with all their rows: (samples, C)."""
     table_UC = _unit_sums(columns, users)
     units = len(table_UC)
     chunk = max(1, CELLS // table_UC.size)

@@ -10,10 +10,17 @@ from llmrec.evaluation.table import Comparison
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`outcome` is "gain", "none" or "loss" on the judged measure; `sentence` says it with its numbers."""
+    """What a comparison shows.
+
+    Attributes:
+        outcome: "gain", "none" or "loss" on the judged measure; of a whole run "gain" only if it is improved.
+        sentence: says it with its numbers.
+        reasons: of a whole run, why it is not called improved.
+    """
 
     outcome: str
     sentence: str
+    reasons: tuple[str, ...] = ()
 
 
 def verdict(
@@ -49,6 +56,37 @@ def verdict(
         f"of the difference {simulated.interval(metric, cell.difference, sign=True)})."
     )
     return Verdict(outcome, " ".join(filter(None, [sentence, _ranking_sentence(ranking, after, ranking_metric)])))
+
+
+def run_verdict(
+    judged: Verdict, *, promoted: bool, promotion: str, ranking_kept: bool, ranking: str, kept: str
+) -> Verdict:
+    """Whether a whole run may be called improved, on the test period that decided nothing before.
+
+    It may if a checkpoint was promoted, the judge's gain on the test period is significant, and the ranking of
+    held-out events has not fallen by more than is tolerated.
+
+    Args:
+        judged: `verdict` of the promoted checkpoint, or of the last one where none was promoted.
+        promoted: whether there is a promoted checkpoint.
+        promotion: the sentence on what was promoted.
+        ranking_kept: whether the ranking on test events is within the tolerance.
+        ranking: how the ranking changed, as a clause.
+        kept: the system that is handed on where the run is not improved.
+    """
+    if not promoted:
+        after = f"Without the gate, the last checkpoint would have been handed on. {judged.sentence}"
+        return Verdict("none", f"Not improved. {promotion} {after}", (promotion,))
+    reasons = []
+    if judged.outcome != "gain":
+        reasons.append("The judge sees no significant gain on the test period.")
+    if not ranking_kept:
+        reasons.append(f"On the test period {ranking}.")
+    if not reasons:
+        return Verdict("gain", f"Improved. {judged.sentence}")
+    outcome = "loss" if judged.outcome == "loss" else "none"
+    why = " ".join(reasons)
+    return Verdict(outcome, f"Not improved, so {kept} is handed on. {why} {judged.sentence}", tuple(reasons))
 
 
 def what_got_worse(tables: list[Comparison], system: str) -> list[str]:

@@ -7,7 +7,9 @@ from typing import Any
 import yaml
 
 from llmrec.evaluation.table import markdown
-from llmrec.pipeline.result import Finished
+from llmrec.pipeline.promotion import decisions, gate_table
+from llmrec.pipeline.result import Finished, phrase
+from llmrec.pipeline.trust import who_judges
 
 CARD = """---
 {header}---
@@ -37,8 +39,9 @@ On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." 
 - Base model: {base}.
 - Data: {name}, {counts}; content hash `{hash}`. {proxy}
 - Command: `{command}`, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
-- The reward came from a simulator of users fitted on the training period; the judge in the table is another model,
-  fitted on other users. {promotion}
+- {judge}
+- {promotion}
+{decisions}
 
 ## Limits
 
@@ -55,17 +58,18 @@ def model_card(run: Finished, command: str) -> str:
         "library_name": "llmrec",
         "pipeline_tag": "text-generation",
         "language": [run.config.text.language or manifest.language],
-        "tags": ["recommender-system", "reinforcement-learning", "ppo", "llmrec"],
+        "tags": ["recommender-system", "reinforcement-learning", run.config.algorithm.replace("_", "-"), "llmrec"],
     }
     if not run.base.nano:
         header["base_model"] = run.base.name
-    promoted = run.ppo.promoted is not None
     tables = [run.tables.ranking, *run.tables.deployed.values()]
+    gate = gate_table(run.improvement.checkpoints, run.config.gate)
+    tables += [gate] if gate is not None else []
     return CARD.format(
         header=yaml.safe_dump(header, sort_keys=False, allow_unicode=True),
         name=markdown(manifest.name),
         items=run.data.dataset.n_items,
-        improved="improved by PPO with LoRA" if promoted else "left as it was: PPO brought no admissible gain",
+        improved=_improved(run),
         verdict=markdown(run.verdict.sentence),
         tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
         base="a small Qwen3-architecture model made from this data set's own texts"
@@ -76,6 +80,16 @@ def model_card(run: Finished, command: str) -> str:
         proxy=markdown(manifest.proxy),
         command=command.replace("`", "'"),
         seed=run.config.seed,
-        promotion=markdown(run.ppo.verdict),
+        judge=markdown(who_judges(run.config, run.simulators)),
+        promotion=markdown(run.improvement.verdict),
+        decisions="\n".join(f"  - {markdown(said)}" for said in decisions(run.improvement.checkpoints)),
         terms=markdown(f"Terms of the data: {manifest.terms}" if manifest.terms else ""),
     )
+
+
+def _improved(run: Finished) -> str:
+    """What became of the warm start, as the end of a sentence."""
+    by = phrase(run.config.algorithm)
+    if not run.improved:
+        return f"left as it was: {by} was tried and brought no improvement that could be confirmed"
+    return f"improved by {by}" + (" with LoRA" if run.config.improvement.weights == "lora" else "")

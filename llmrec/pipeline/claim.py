@@ -1,4 +1,4 @@
-"""The claim of the demo over several worlds: what share of SFT's headroom PPO closes, in true value.
+"""The claim of the demo over several worlds: what share of SFT's headroom the algorithm (PPO) closes, in true value.
 
 closed = (V_PPO - V_SFT) / (V* - V_SFT), per seed; a t-interval over seeds says whether it is above 0.
 """
@@ -20,7 +20,7 @@ from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.significance import noninferiority_bound, t_interval
 from llmrec.files import write_json
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.result import OPTIMUM, PPO, PPO_LAST, SFT, Finished
+from llmrec.pipeline.result import OPTIMUM, SFT, Finished, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
@@ -41,8 +41,13 @@ MARGIN = 0.03
 
 @dataclass
 class Claim:
-    """Figures by seed: `values[system][measure]` is a list over seeds; `ndcg` pools the test rows of all seeds."""
+    """Figures by seed: `values[system][measure]` is a list over seeds; `ndcg` pools the test rows of all seeds.
 
+    `name` and `last` are what tables call the algorithm's promoted and last checkpoint.
+    """
+
+    name: str = ""
+    last: str = ""
     seeds: list[int] = field(default_factory=list)
     hashes: list[str] = field(default_factory=list)
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -56,10 +61,10 @@ class Claim:
         self.hashes.append(run.data.dataset.manifest.content_hash)
         self.seconds.append(sum(run.seconds.values()))
         truth, ranking = dict(run.measured.deployed["truth"]), dict(run.measured.ranking)
-        truth.setdefault(PPO, truth[SFT])
-        ranking.setdefault(PPO, ranking[SFT])
-        truth.setdefault(PPO_LAST, truth[PPO])  # the last checkpoint is the promoted one
-        ranking.setdefault(PPO_LAST, ranking[PPO])
+        self.name, self.last = label(run.config.algorithm), last_label(run.config.algorithm)
+        for rows in (truth, ranking):
+            rows.setdefault(self.name, rows[SFT])
+            rows.setdefault(self.last, rows[self.name])  # the last checkpoint is the promoted one
         for system, row in truth.items():
             for measure in (*MEASURES, "click_rate", "conversion_rate"):
                 self.values.setdefault(system, {}).setdefault(measure, []).append(float(np.mean(row[measure])))
@@ -98,7 +103,7 @@ def _config(seed: int, overrides: Sequence[str], click_only: bool) -> RunConfig:
 def _run(config: RunConfig, folder: Path, click_only: bool) -> Finished:
     check_config(config)
     work = Work(folder)
-    stages = train_stages(config, work, improved_name="ppo-click" if click_only else "ppo")
+    stages = train_stages(config, work, improved_name=f"{config.algorithm}-click" if click_only else config.algorithm)
     return evaluate(config, *stages, work, folder)
 
 
@@ -113,7 +118,8 @@ def _figures(claim: Claim, click_only: bool) -> dict[str, Any]:
         "ndcg@10": {system: float(np.concatenate(rows).mean()) for system, rows in claim.ndcg.items()},
         "events": len(claim.users),
     }
-    systems = (PPO,) if claim.values[PPO] == claim.values[PPO_LAST] else (PPO, PPO_LAST)
+    both = (claim.name, claim.last)
+    systems = both[:1] if claim.values[claim.name] == claim.values[claim.last] else both
     for system in systems:
         closed = {}
         for measure, words in MEASURES.items():
@@ -124,9 +130,9 @@ def _figures(claim: Claim, click_only: bool) -> dict[str, Any]:
         )
         figures[system] = {"headroom_closed": closed, "ndcg@10_relative": asdict(bound)}
     if click_only:
-        figures["holds"] = len(claim.users) >= 5000 and figures[PPO]["ndcg@10_relative"]["low"] > -MARGIN
+        figures["holds"] = len(claim.users) >= 5000 and figures[claim.name]["ndcg@10_relative"]["low"] > -MARGIN
     else:
-        shares = figures[PPO]["headroom_closed"].values()
+        shares = figures[claim.name]["headroom_closed"].values()
         figures["holds"] = all(c["mean"] >= NEEDED and c["low"] > 0 for c in shares)
     return figures
 
@@ -136,14 +142,14 @@ def _print(claim: Claim, figures: dict[str, Any], click_only: bool) -> None:
     for name in ("system", "V top item", "V top ten", "true clicks", "true conversions", "NDCG@10"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for system, row in claim.values.items():
-        if system == PPO_LAST and PPO_LAST not in figures:
+        if system == claim.last and claim.last not in figures:
             continue
         numbers = [f"{np.mean(row[m]):.4f}" for m in MEASURES]
         rates = [f"{100 * np.mean(row[m]):.2f}%" for m in ("click_rate", "conversion_rate")]
         table.add_row(system, *numbers, *rates, f"{figures['ndcg@10'][system]:.4f}")
     screen = Console(highlight=False)
     screen.print(table)
-    for system in (s for s in (PPO, PPO_LAST) if s in figures):
+    for system in (s for s in (claim.name, claim.last) if s in figures):
         for words, c in figures[system]["headroom_closed"].items():
             by_seed = ", ".join(f"{x:.3f}" for x in c["by_seed"])
             screen.print(

@@ -30,7 +30,8 @@ def print_result(finished: Finished) -> None:
     screen.print(finished.tables.summary.to_rich())
     illegal = max(float(np.max(row["illegal"])) for row in finished.measured.ranking.values())
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
-    screen.print(finished.ppo.verdict)
+    if finished.improvement.promoted is not None:
+        screen.print(finished.improvement.verdict)
     screen.print(f"Run folder {finished.out} (model card, metrics, report.html). Try it:")
     title = finished.data.dataset.item(0).title.replace('"', "'")
     screen.print(f'  llmrec recommend --model {finished.out} --prompt "I liked {title}" -k 5', markup=False)

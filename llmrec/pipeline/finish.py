@@ -19,7 +19,9 @@ from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
 from llmrec.pipeline.policies import improved_policy, sft_policy
-from llmrec.pipeline.result import PPO, PPO_LAST, SFT, Finished, metrics_of
+from llmrec.pipeline.promotion import decisions, gate_table
+from llmrec.pipeline.result import SFT, Finished, label, metrics_of
+from llmrec.pipeline.trust import who_judges
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
 
@@ -33,8 +35,8 @@ def finish(run: Finished, command: str, work: Path) -> None:
     """
     config, data = run.config, run.data
     policy = (
-        improved_policy(config, data, run.sft, run.ppo.promoted)
-        if run.ppo.promoted is not None
+        improved_policy(config, data, run.sft, run.deployed)
+        if run.deployed is not None
         else sft_policy(config, data, run.sft)
     )
     report = make_report(run, command)
@@ -56,20 +58,19 @@ def finish(run: Finished, command: str, work: Path) -> None:
 
 
 def _weights(run: Finished, merged: Any) -> Weights:
-    """Full weights, or one adapter on the Hub model: SFT's, PPO's, or both joined."""
-    promoted = run.ppo.promoted
-    if run.base.nano or not run.sft.has_adapter or (promoted is not None and (promoted / "model").is_dir()):
+    """Full weights, or one adapter on the Hub model: SFT's, the improvement's, or both joined."""
+    deployed = run.deployed
+    if run.base.nano or not run.sft.has_adapter or (deployed is not None and (deployed / "model").is_dir()):
         return Weights(merged)
     adapter = load_adapter(run.sft.folder / "adapter")
-    if promoted is not None:
-        adapter = combine_adapters(adapter, load_adapter(promoted / "adapter"))
+    if deployed is not None:
+        adapter = combine_adapters(adapter, load_adapter(deployed / "adapter"))
     return Weights(merged, adapter, run.base.name, run.base.revision)
 
 
 def make_report(run: Finished, command: str) -> RunReport:
     """What the report shows of a finished run."""
-    manifest, split = run.data.dataset.manifest, run.data.split
-    after = PPO if run.ppo.promoted is not None else PPO_LAST
+    config, manifest, split = run.config, run.data.dataset.manifest, run.data.split
     tables = [run.tables.ranking, *run.tables.deployed.values()]
     return RunReport(
         title=f"llmrec run on {manifest.name}",
@@ -88,28 +89,30 @@ def make_report(run: Finished, command: str) -> RunReport:
             terms=manifest.terms,
             proxy=manifest.proxy,
         ),
-        changes=config_changes(RunConfig().tree(), run.config.tree()),
+        changes=config_changes(RunConfig().tree(), config.tree()),
         machine=machine_facts(),
         versions=package_versions(),
-        seeds={"run": run.config.seed},
+        seeds={"run": config.seed},
         seconds=run.seconds,
         verdict=run.verdict,
         tables=tables,
         sft_curve=run.sft.curve,
-        ppo_curve=[_plain_terms(row) for row in run.ppo.curve],
+        curve=run.improvement.curve,
+        algorithm=label(config.algorithm),
+        gate=gate_table(run.improvement.checkpoints, config.gate),
+        decisions=decisions(run.improvement.checkpoints),
         reliability=_reliability(run.simulators.fit["reward"]["reliability"]),
         simulator=dict(_fits(run.simulators.fit)),
-        slates=_slates(run, after),
-        slate_names=(SFT, after),
+        slates=_slates(run, run.after),
+        slate_names=(SFT, run.after),
         illegal={name: float(np.mean(row["illegal"])) for name, row in run.measured.ranking.items()},
-        worse=what_got_worse(tables, after),
-        notes=[run.ppo.verdict, *([run.ppo.stopped] if run.ppo.stopped else [])],
+        worse=what_got_worse(tables, run.after),
+        notes=[
+            who_judges(config, run.simulators),
+            *([run.improvement.stopped] if run.improvement.stopped else []),
+        ],
         reproduce=[command],
     )
-
-
-def _plain_terms(row: dict[str, float]) -> dict[str, float]:
-    return {key.removeprefix("reward/"): value for key, value in row.items()}
 
 
 def _reliability(bins: dict[str, list[dict[str, float]]]) -> dict[str, Reliability]:

@@ -1,72 +1,102 @@
-"""The trust gate: every checkpoint is judged, the best admissible one is promoted, or none."""
+"""The trust gate: every checkpoint is scored by four measures, of which the training has seen one.
+
+(a) the reward's own simulator, as it is and less its members' disagreement; (b) the judge; (c) NDCG on held-out
+validation events; (d) where the log has propensities, the off-policy value of logged feedback.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from peft import PeftModel
 
-from llmrec.config import RunConfig
+from llmrec.config import RewardSettings, RunConfig
 from llmrec.dataset.examples import Examples
-from llmrec.evaluation.ranking import ranking_metrics
+from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
+from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import paired_bootstrap
-from llmrec.evaluation.simulated import Simulated, simulate
+from llmrec.evaluation.simulated import BATCH, Simulated, simulate
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.logged import Logged
 from llmrec.pipeline.policies import targets
+from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals
 from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
+from llmrec.pipeline.trust import who_judges
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
+from llmrec.rewards import RewardModel
 from llmrec.seeding import numpy_stream
 from llmrec.training.lora import adapter_of
+from llmrec.types import FloatArray, Slate, State
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """A policy's figures row by row: simulators by user, NDCG by event, importance weights by logged impression."""
+
+    reward_B: FloatArray
+    pessimistic_B: FloatArray
+    judged: Simulated
+    ndcg_M: FloatArray
+    weight_M: FloatArray | None
 
 
 class Gate:
-    """Scores checkpoints by the judge and by validation events; figures and adapters outlive a kill."""
+    """Scores checkpoints; figures and adapters outlive a kill. Called by the trainer, it answers "stop" to end it."""
 
     def __init__(
         self, config: RunConfig, data: RunData, sft: LanguagePolicy, simulators: Simulators, folder: Path
     ) -> None:
         self.config, self.folder, self.sft, self.judge = config, folder, sft, simulators.judge
+        self.slate = min(config.gate.slate, len(sft.catalogue.item_ids))
+        plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
+        self.reward = RewardModel(simulators.reward, plain)
+        self.pessimistic = RewardModel(simulators.reward, replace(plain, pessimism=config.gate.pessimism))
         log = log_of(config, data, "valid")
         rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
         self.states = [log.states[r] for r in rows]
         self.seen = [log.seen[r] for r in rows]
+        self.logged = Logged.of(log, config.gate.events, config.seed, plain)
         self.examples: Examples = targets(config, data, "valid", config.gate.events)
+        console.print(f"[dim]  {who_judges(config, simulators)}[/dim]")
         self.base = self._measure(sft)
 
-    def _measure(self, policy: LanguagePolicy) -> tuple[Simulated, Any]:
-        k, reward = self.config.gate.slate, self.config.reward
-        k = min(k, len(policy.catalogue.item_ids))
-        slates = policy.recommend(self.states, k, seen=self.seen)
-        judged = simulate(slates, self.states, self.judge, click=reward.click, conversion=reward.conversion)
-        found = policy.recommend([e.state for e in self.examples], k, seen=self.examples.seen)
-        ranked = ranking_metrics(found, [e.target for e in self.examples], k=(k,))
-        return judged, ranked.per_row[f"NDCG@{k}"]
+    @property
+    def metric(self) -> str:
+        """The ranking metric's name."""
+        return f"NDCG@{self.slate}"
 
-    def __call__(self, step: int, model: Any) -> dict[str, Any]:
-        """Judges the checkpoint of `step` (once) and keeps its adapter."""
+    def _measure(self, policy: LanguagePolicy) -> Measures:
+        slates = policy.recommend(self.states, self.slate, seen=self.seen)
+        weights = self.config.reward
+        found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
+        ranked = ranking_metrics(found, [e.target for e in self.examples], k=(self.slate,))
+        return Measures(
+            slate_values(self.reward, self.states, slates),
+            slate_values(self.pessimistic, self.states, slates),
+            simulate(slates, self.states, self.judge, click=weights.click, conversion=weights.conversion),
+            ranked.per_row[self.metric],
+            None if self.logged is None else self.logged.weights(policy),
+        )
+
+    def __call__(self, step: int, model: Any) -> Literal["stop"] | None:
+        """Scores the checkpoint of `step` (once), keeps its adapter, and says whether patience is out."""
         place = self.folder / f"step-{step:06d}"
-        if (place / "score.json").is_file():
-            return dict(read_json(place / "score.json"))
-        policy = LanguagePolicy(model, self.sft.tokenizer, self.sft.catalogue, self.sft.renderer, self.sft.repeat)
-        judged, ndcg = self._measure(policy)
-        seed = self.config.seed
-        gain = judged.minus(self.base[0], samples=self.config.evaluation.bootstrap, seed=seed)["value"]
-        change = paired_bootstrap(ndcg, self.base[1], samples=self.config.evaluation.bootstrap, seed=seed)
-        fall = -change.mean / max(float(np.mean(self.base[1])), 1e-12)
-        score = {
-            "step": step,
-            "judge_value": judged.means["value"],
-            "judge_gain": asdict(gain),
-            "ndcg": float(np.mean(ndcg)),
-            "ndcg_change": asdict(change),
-            "admissible": bool(gain.above_zero and fall <= self.config.gate.ndcg_tolerance),
-        }
+        if not (place / "score.json").is_file():
+            policy = LanguagePolicy(model, self.sft.tokenizer, self.sft.catalogue, self.sft.renderer, self.sft.repeat)
+            score = self._score(step, self._measure(policy))
+            self._keep(place, model, score)
+            console.print(f"[dim]  {in_a_line(score)}[/dim]")
+        scores = [s for s in read_scores(self.folder) if s["step"] <= step]
+        return "stop" if out_of_patience(scores, self.config.gate.patience) else None
+
+    def _keep(self, place: Path, model: Any, score: Score) -> None:
         with new_folder(place) as out:
             if isinstance(model, PeftModel):
                 adapter_of(model).save(out / "adapter")
@@ -74,22 +104,75 @@ class Gate:
                 (out / "model").mkdir()
                 save_causal_lm(model, self.sft.tokenizer, out / "model")
             write_json(out / "score.json", score)
-        console.print(
-            f"[dim]  checkpoint {step}: judge {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) over SFT, "
-            f"NDCG@{self.config.gate.slate} {change.mean:+.4f}[/dim]"
-        )
-        return score
+
+    def _score(self, step: int, found: Measures) -> Score:
+        base, users = self.base, [str(e.state.user_id) for e in self.examples]
+        draw: dict[str, Any] = {"samples": self.config.evaluation.bootstrap, "seed": self.config.seed}
+        ranking = ranking_change(found.ndcg_M, base.ndcg_M, self.config.gate, metric=self.metric, users=users, **draw)
+        people = base.judged.users_B
+        score: Score = {
+            "step": step,
+            "metric": self.metric,
+            "sft": self._means(base),
+            "reward_value": float(found.reward_B.mean()),
+            "reward_gain": asdict(paired_bootstrap(found.reward_B, base.reward_B, users=people, **draw)),
+            "pessimistic_value": float(found.pessimistic_B.mean()),
+            "pessimistic_gain": asdict(
+                paired_bootstrap(found.pessimistic_B, base.pessimistic_B, users=people, **draw)
+            ),
+            "judge_value": found.judged.means["value"],
+            "judge_gain": asdict(found.judged.minus(base.judged, **draw)["value"]),
+            "ndcg": float(found.ndcg_M.mean()),
+            "ndcg_change": asdict(paired_bootstrap(found.ndcg_M, base.ndcg_M, users=users, **draw)),
+            "ndcg_relative": {"mean": ranking.relative, "low": ranking.low, "level": 0.95},
+            "off_policy": self._off_policy(found, draw),
+        }
+        refused = refusals(score, self.config.gate, ranking)
+        return score | {"refused": refused, "admissible": not refused}
+
+    def _means(self, found: Measures) -> dict[str, float | None]:
+        """SFT's own figures."""
+        logged = None
+        if self.logged is not None and found.weight_M is not None and found.weight_M.any():
+            cut_M = np.minimum(found.weight_M, self.config.gate.weight_cap)
+            logged = float(cut_M @ self.logged.reward_M / cut_M.sum())
+        return {
+            "reward": float(found.reward_B.mean()),
+            "pessimistic": float(found.pessimistic_B.mean()),
+            "judge": found.judged.means["value"],
+            "ndcg": float(found.ndcg_M.mean()),
+            "off_policy": logged,
+        }
+
+    def _off_policy(self, found: Measures, draw: dict[str, Any]) -> dict[str, Any] | None:
+        """The value of logged feedback; None without propensities, or where a policy shows nothing of the log."""
+        log, base_M = self.logged, self.base.weight_M
+        if log is None or found.weight_M is None or base_M is None or not (found.weight_M.any() and base_M.any()):
+            return None
+        common: dict[str, Any] = {"cap": self.config.gate.weight_cap, "users": log.users_M, **draw}
+        value = off_policy_value(found.weight_M, log.reward_M, **common)
+        gain = off_policy_gain(found.weight_M, base_M, log.reward_M, **common)
+        return {
+            "value": value.value.mean,
+            "interval": asdict(value.value),
+            "gain": asdict(gain),
+            "ips": value.ips,
+            "effective_samples": value.effective_samples,
+            "impressions": value.rows,
+            "capped": value.capped,
+        }
 
 
-def promote(checkpoints: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, str]:
-    """The admissible checkpoint that the judge values most, and the reason in a sentence."""
-    admissible = [c for c in checkpoints if c["admissible"]]
-    if not admissible:
-        why = "no checkpoint gained significantly by the judge without losing too much NDCG on validation events"
-        return None, f"No checkpoint was promoted: {why}; the SFT policy is kept."
-    best = max(admissible, key=lambda c: c["judge_value"])
-    gain = best["judge_gain"]
-    return best, (
-        f"Checkpoint {best['step']} was promoted: of {len(admissible)} admissible among {len(checkpoints)} the judge "
-        f"values it most ({gain['mean']:+.4f} over SFT, 95% interval {gain['low']:+.4f} to {gain['high']:+.4f})."
-    )
+def read_scores(folder: Path) -> list[Score]:
+    """The scores of all checkpoints under `folder`, in order of steps."""
+    return [dict(read_json(place / "score.json")) for place in sorted(folder.glob("step-*"))]
+
+
+def slate_values(reward: RewardModel, states: Sequence[State], slates: Sequence[Slate]) -> FloatArray:
+    """Expected reward an impression of each user's slate, (B,)."""
+    items_BK = slates_to_items(slates)
+    parts = [slice(start, start + BATCH) for start in range(0, len(states), BATCH)]
+    total_BK = np.concatenate([reward(states[part], items_BK[part]).total_BK for part in parts])
+    shown_BK = items_BK >= 0
+    value_B: FloatArray = (total_BK * shown_BK).sum(axis=1) / np.maximum(shown_BK.sum(axis=1), 1)
+    return value_B

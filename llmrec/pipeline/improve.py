@@ -11,10 +11,12 @@ from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms import improve
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.gate import Gate, promote
+from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.policies import SFTStage, sft_policy
+from llmrec.pipeline.promotion import promote
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
+from llmrec.training.callbacks import was_stopped
 from llmrec.training.improvement import Keeping
 
 
@@ -60,11 +62,14 @@ def improve_stage(
         result = improve(config, data, sft_policy(config, data, sft), simulators, keeping)
         last = int(max(row["step"] for row in result.curve)) if result.curve else 0
         gate(last, result.model)
-        scores = _keep(scratch / "gate", out)
-        write_json(
-            out / "improved.json",
-            {"curve": result.curve, "checkpoints": scores, "stopped": result.stopped_reason or "", "last": last},
-        )
+        said = [result.stopped_reason or ""]
+        if was_stopped(keeping.out):
+            said.append(
+                f"The judge ended the training at checkpoint {last}: {config.gate.patience} checkpoints in "
+                "succession brought no new best admissible one (gate.patience)."
+            )
+        record = {"curve": result.curve, "checkpoints": _keep(scratch / "gate", out), "last": last}
+        write_json(out / "improved.json", record | {"stopped": " ".join(filter(None, said))})
 
     folder = work.stage(name or config.algorithm, key, build, together=True)
     record = read_json(folder / "improved.json")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrec.config import RunConfig
+from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.compare import Arena, Measured, Tables
@@ -14,13 +14,46 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.policies import SFTStage
 from llmrec.pipeline.simulation import Simulators
+from llmrec.pipeline.trust import who_judges
 
-SFT, PPO, PPO_LAST = "SFT", "PPO", "PPO (last)"
+SFT = "SFT"
 RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
 POPULARITY, COVISITATION = "popularity", "covisitation"
-
+LABELS: dict[Algorithm, str] = {
+    "ppo": "PPO",
+    "reinforce": "REINFORCE",
+    "grpo": "GRPO",
+    "rloo": "RLOO",
+    "dpo": "DPO",
+    "sdpo": "S-DPO",
+    "rlhf": "RLHF",
+    "off_policy": "off-policy",
+    "best_of_n": "best-of-n",
+}
+"""Names of the algorithms in tables."""
+PHRASES: dict[Algorithm, str] = {
+    "rlhf": "PPO against a learned reward model (RLHF)",
+    "off_policy": "off-policy learning from logged slates",
+    "best_of_n": "best-of-n distillation",
+}
+"""Names in sentences, where they differ."""
 
 Stages = tuple[RunData, Base, SFTStage, Simulators, ImprovedStage]
+
+
+def label(algorithm: Algorithm) -> str:
+    """The name of an algorithm's promoted checkpoint in every table."""
+    return LABELS[algorithm]
+
+
+def last_label(algorithm: Algorithm) -> str:
+    """The name of its last checkpoint, which is what would be handed on without a gate."""
+    return f"{LABELS[algorithm]} (last)"
+
+
+def phrase(algorithm: Algorithm) -> str:
+    """The name of an algorithm in a sentence."""
+    return PHRASES.get(algorithm, LABELS[algorithm])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +65,29 @@ class Finished:
     base: Base
     sft: SFTStage
     simulators: Simulators
-    ppo: ImprovedStage
+    improvement: ImprovedStage
     arena: Arena
     measured: Measured
     tables: Tables
     verdict: Verdict
     seconds: dict[str, float]
     out: Path
+
+    @property
+    def improved(self) -> bool:
+        """Whether the run may be called improved: promoted, and confirmed on the test period."""
+        return self.deployed is not None
+
+    @property
+    def deployed(self) -> Path | None:
+        """The checkpoint that the run folder holds; None: SFT, as the run is not improved."""
+        return self.improvement.promoted if self.verdict.outcome == "gain" else None
+
+    @property
+    def after(self) -> str:
+        """The system that is held against SFT: the promoted checkpoint, or the last where none was promoted."""
+        name = label if self.improvement.promoted is not None else last_label
+        return name(self.config.algorithm)
 
 
 def metrics_of(run: Finished) -> dict[str, Any]:
@@ -47,6 +96,10 @@ def metrics_of(run: Finished) -> dict[str, Any]:
     return {
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
         "seed": run.config.seed,
+        "algorithm": run.config.algorithm,
+        "improved": run.improved,
+        "why_not_improved": list(run.verdict.reasons),
+        "deployed": label(run.config.algorithm) if run.improved else SFT,
         "test_events": len(run.arena.examples),
         "test_users": len(run.arena.states),
         "means": run.measured.means(),
@@ -55,7 +108,8 @@ def metrics_of(run: Finished) -> dict[str, Any]:
             **{name: table.to_json() for name, table in run.tables.deployed.items()},
         },
         "simulator": run.simulators.fit,
-        "checkpoints": run.ppo.checkpoints,
-        "promotion": run.ppo.verdict,
+        "checkpoints": run.improvement.checkpoints,
+        "judge": who_judges(run.config, run.simulators),
+        "promotion": run.improvement.verdict,
         "verdict": {"outcome": run.verdict.outcome, "sentence": run.verdict.sentence},
     }

@@ -1,4 +1,4 @@
-"""The main job: data, base model, SFT, simulator, PPO with its gate, evaluation, report, run folder.
+"""The main job: data, base model, SFT, simulator, improvement with its gate, evaluation, report, run folder.
 
 Every stage is finished or not there, so the same command after a kill goes on and ends with the same figures.
 """
@@ -7,33 +7,38 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from llmrec.baselines.covisitation import Covisitation
 from llmrec.baselines.popularity import Popularity
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError, RunError
-from llmrec.evaluation.verdict import Verdict, verdict
+from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.export import CARD
+from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base, base_model
-from llmrec.pipeline.compare import compare, make_arena, make_tables
+from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.naming import check_naming
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
+from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.result import (
     COVISITATION,
     GREEDY,
     OPTIMUM,
     POPULARITY,
-    PPO,
-    PPO_LAST,
     RERANKED,
     SFT,
     Finished,
     Stages,
+    label,
+    last_label,
 )
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
+from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
@@ -76,13 +81,15 @@ def train_stages(config: RunConfig, work: Work, *, improved_name: str | None = N
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)
-    ppo = improve_stage(config, data, sft, simulators, work, name=improved_name)
-    return data, base, sft, simulators, ppo
+    improved = improve_stage(config, data, sft, simulators, work, name=improved_name)
+    return data, base, sft, simulators, improved
 
 
 def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
     check_naming(config)
+    check_algorithm(config)
+    check_trust(config)
     if config.data.dataset != "world":
         if config.data.source is None:
             raise ConfigError(
@@ -97,8 +104,6 @@ def check_config(config: RunConfig) -> None:
         ("ppo.steps", config.ppo.steps),
         ("evaluation.users", config.evaluation.users),
         ("evaluation.test_events", config.evaluation.test_events),
-        ("gate.users", config.gate.users),
-        ("gate.slate", config.gate.slate),
         ("text.max_tokens", config.text.max_tokens),
     ):
         if value < 1:
@@ -106,7 +111,7 @@ def check_config(config: RunConfig) -> None:
 
 
 def make_systems(
-    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, ppo: ImprovedStage
+    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, improved: ImprovedStage
 ) -> dict[str, System]:
     """What stands in the table, in its order."""
     beams, manifest = config.evaluation.beams, data.dataset.manifest
@@ -123,10 +128,10 @@ def make_systems(
         COVISITATION: covisitation,
         SFT: start,
     }
-    if ppo.promoted is not None:
-        systems[PPO] = Policy(improved_policy(config, data, sft, ppo.promoted), beams)
-    if ppo.promoted != ppo.last:
-        systems[PPO_LAST] = Policy(improved_policy(config, data, sft, ppo.last), beams)
+    if improved.promoted is not None:
+        systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
+    if improved.promoted != improved.last:
+        systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
     systems[RERANKED] = Reranked(start, reward)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     if data.world is not None:
@@ -140,17 +145,36 @@ def evaluate(
     base: Base,
     sft: SFTStage,
     simulators: Simulators,
-    ppo: ImprovedStage,
+    improved: ImprovedStage,
     work: Work,
     out: Path,
 ) -> Finished:
-    """Measures all systems on the test period and says what PPO brought."""
+    """Measures all systems on the test period and says whether the run may be called improved."""
     console.print("[bold]evaluation[/bold]")
     arena = make_arena(config, data, simulators.judge)
-    measured = compare(config, arena, make_systems(config, data, sft, simulators, ppo))
+    measured = compare(config, arena, make_systems(config, data, sft, simulators, improved))
     tables = make_tables(config, arena, measured, SFT)
-    after = PPO if ppo.promoted is not None else PPO_LAST
-    found = verdict(tables.deployed["judge"], tables.ranking, after=after)
-    if ppo.promoted is None:
-        found = Verdict("none", f"{ppo.verdict} {found.sentence}")
-    return Finished(config, data, base, sft, simulators, ppo, arena, measured, tables, found, dict(work.seconds), out)
+    found = _verdict(config, arena, measured, tables, improved)
+    return Finished(
+        config, data, base, sft, simulators, improved, arena, measured, tables, found, dict(work.seconds), out
+    )
+
+
+def _verdict(config: RunConfig, arena: Arena, measured: Measured, tables: Tables, improved: ImprovedStage) -> Verdict:
+    """The gate's own tests once more, on the test period."""
+    promoted = improved.promoted is not None
+    after = (label if promoted else last_label)(config.algorithm)
+    metric = next(m for m in reversed(tables.ranking.metrics) if m.startswith("NDCG@"))
+    rows = [np.asarray(measured.ranking[system][metric]) for system in (after, SFT)]
+    users = [str(e.state.user_id) for e in arena.examples]
+    draw = {"samples": config.evaluation.bootstrap, "seed": config.seed}
+    ranking = ranking_change(rows[0], rows[1], config.gate, metric=metric, users=users, **draw)
+    judged = verdict(tables.deployed["judge"], tables.ranking, after=after, ranking_metric=metric)
+    return run_verdict(
+        judged,
+        promoted=promoted,
+        promotion=improved.verdict,
+        ranking_kept=ranking.kept,
+        ranking=ranking.sentence,
+        kept=SFT,
+    )

@@ -36,34 +36,59 @@ class BarCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
             self.bar.advance(note="" if last is None else f"{self.key} {last:.3f}")
 
 
+class AlreadyStopped(Exception):
+    """Raised as a training begins that goes on from a checkpoint at which it was stopped: nothing is left to do."""
+
+
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
     """Marks each checkpoint as complete after everything in it is written and `on_save` has returned.
 
     A checkpoint without the mark was cut off by a kill and is never resumed from. The mark carries the seconds
-    trained so far, over all resumptions.
+    trained so far, over all resumptions, and whether the training was stopped there.
+
+    Args:
+        seconds: trained before.
+        on_save: called with the step; True (on every process) ends the training.
+        stopped: the checkpoint that is gone on from ended the training: nothing more is trained.
     """
 
-    def __init__(self, seconds: float, on_save: Callable[[int], None] | None = None) -> None:
-        self.before, self.start, self.on_saved = seconds, time.monotonic(), on_save
+    def __init__(
+        self, seconds: float, on_save: Callable[[int], bool] | None = None, *, stopped: bool = False
+    ) -> None:
+        self.before, self.start, self.on_saved, self.stopped = seconds, time.monotonic(), on_save, stopped
 
     @property
     def seconds(self) -> float:
         """Seconds of training up to now."""
         return self.before + time.monotonic() - self.start
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ends a training that was stopped before, when its weights and its log are loaded."""
+        if self.stopped:
+            raise AlreadyStopped
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Calls `on_saved(step)` on every process, then marks the checkpoint on the main one."""
-        if self.on_saved is not None:
-            self.on_saved(state.global_step)
+        stop = self.on_saved is not None and self.on_saved(state.global_step)
+        early = stop and state.global_step < state.max_steps
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            write_json(folder / COMPLETE, {"step": state.global_step, "seconds": self.seconds})
+            mark = {"step": state.global_step, "seconds": self.seconds}
+            write_json(folder / COMPLETE, mark | ({"stopped": True} if early else {}))
+        if early:
+            control.should_training_stop = True
 
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest complete checkpoint under `out`, or None."""
     found = [folder for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / COMPLETE).is_file()]
     return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+
+
+def was_stopped(out: Path) -> bool:
+    """Whether the training that keeps its checkpoints in `out` was ended early at the newest one."""
+    newest = last_checkpoint(out)
+    return newest is not None and bool(read_json(newest / COMPLETE).get("stopped", False))
 
 
 def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | None, float]:

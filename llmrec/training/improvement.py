@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback
 
 from llmrec.catalogue.catalogue import Catalogue
@@ -16,13 +18,22 @@ from llmrec.config import UpdateSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
 from llmrec.training.arguments import processes, quiet
-from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
+from llmrec.training.callbacks import (
+    AlreadyStopped,
+    BarCallback,
+    CheckpointCallback,
+    open_checkpoints,
+    origin_digest,
+    was_stopped,
+)
 from llmrec.training.lora import make_lora
 from llmrec.training.trl_seam.quiet import forget_patches
+from llmrec.training.trl_seam.sharding import make_whole, whole_weights
 from llmrec.types import IntArray, Reward, State
 
 OnCheckpoint = Callable[[int, Any], object]
-"""Called on the main process with the units (rollouts or steps) done and the model in evaluation mode."""
+"""Called on the main process with the units (rollouts or steps) done and the model in evaluation mode; the answer
+"stop" ends the training there, on all processes."""
 
 
 class Rewarder(Protocol):
@@ -128,27 +139,33 @@ def run_trainer(model: Any, plan: Plan, keeping: Keeping, make: Callable[[], Any
     with processes().main_process_first():
         digest = origin_digest(model, *plan.decides)
         start, before = open_checkpoints(keeping.out, digest, resume=keeping.resume)
+        stopped = was_stopped(keeping.out)
     done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
     with quiet(), Bar(plan.name, plan.units - done) as bar:
         trainer = make()
         trainer.remove_callback(PrinterCallback)
-        checkpoints = CheckpointCallback(before, _told(trainer, keeping.on_checkpoint, plan.steps))
+        told = _told(trainer, keeping.on_checkpoint, plan.steps)
+        checkpoints = CheckpointCallback(before, told, stopped=stopped)
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
+        with suppress(AlreadyStopped):
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+    make_whole(trainer.model_wrapped, model)
     forget_patches(model)
     model.eval()
     return Ran(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
 
 
-def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], None]:
-    def on_saved(step: int) -> None:
+def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], bool]:
+    def on_saved(step: int) -> bool:
+        answer: list[object] = [None]
         if on_checkpoint is not None and trainer.accelerator.is_main_process:
             model = trainer.accelerator.unwrap_model(trainer.model)
             model.eval()
-            on_checkpoint(step // steps, model)
+            answer[0] = on_checkpoint(step // steps, model) == "stop"
             model.train()
         trainer.accelerator.wait_for_everyone()
+        return bool(broadcast_object_list(answer)[0])
 
     return on_saved
 

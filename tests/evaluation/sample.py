@@ -6,7 +6,8 @@ import numpy as np
 
 from llmrec.evaluation.plots import reliability_bins
 from llmrec.evaluation.report import DataFacts, RunReport, SlateChange
-from llmrec.evaluation.table import Comparison
+from llmrec.evaluation.significance import Interval
+from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.verdict import verdict, what_got_worse
 
 HOSTILE = '</bdi><script>alert("1")</script> | [x](http://evil.example) `a` <img src=http://evil.example/p.png>'
@@ -41,6 +42,20 @@ def sample_tables() -> list[Comparison]:
         ),
         Comparison.of("Held-out events, whole catalogue", ranking, reference="SFT", percent=("coverage@10",)),
     ]
+
+
+def sample_gate() -> Comparison:
+    def row(scale: float) -> dict[str, Cell]:
+        found = {}
+        for name, start, gain in (("reward", 0.24, 0.09), ("judge", 0.23, 0.04), ("ndcg", 0.3, -0.02)):
+            change = Interval(scale * gain, scale * gain - 0.01, scale * gain + 0.01)
+            found[name] = Cell(start + scale * gain, None, change)
+        return found
+
+    base = {"reward": Cell(0.24), "judge": Cell(0.23), "ndcg": Cell(0.3)}
+    cells = {"SFT": base, "checkpoint 50, refused": row(1.6), "checkpoint 100, promoted": row(1.0)}
+    labels = {"reward": "reward simulator", "ndcg": "NDCG@10"}
+    return Comparison("Checkpoints at the gate, on the validation period", cells, "SFT", labels=labels)
 
 
 def sample_report(title: str = "Run runs/demo") -> RunReport:
@@ -86,7 +101,9 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
         verdict=verdict(tables[0], tables[1], after="PPO"),
         tables=tables,
         sft_curve=[{"step": float(s), "loss": 2.5 * np.exp(-s / 80) + 1.6} for s in range(10, 260, 10)],
-        ppo_curve=ppo,
+        curve=ppo,
+        gate=sample_gate(),
+        decisions=["Checkpoint 50 was refused: NDCG@10 changed by −9%.", "Checkpoint 100 was promoted: judged best."],
         reliability={
             "click": reliability_bins(p, (rng.random(4000) < p).astype(float)),
             "conversion given click": reliability_bins(p[:600], (rng.random(600) < 0.8 * p[:600]).astype(float)),

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions
-from llmrec.evaluation.plots import comparison_figure, loss_figure, ppo_figure, reliability_bins, reliability_figure
+from llmrec.evaluation.plots import (
+    comparison_figure,
+    gate_figure,
+    improvement_figure,
+    loss_figure,
+    reliability_bins,
+    reliability_figure,
+)
 from llmrec.evaluation.report import DataFacts, RunReport, render_markdown, write_report
 from tests.evaluation.sample import HOSTILE, sample_report, sample_tables
 
@@ -97,8 +104,10 @@ def test_the_page_holds_every_part(page: Page) -> None:
     parts += ["2.13.0", "Example CPU", "1 min 35 s", "4 min 07 s", "The Quiet Lamp", "What got worse", *report.notes]
     for part in parts:
         assert part in text
-    assert page.tags.count("svg") == 5
-    assert page.tags.count("table") == 4
+    for sentence in report.decisions:
+        assert sentence in text
+    assert page.tags.count("svg") == 6
+    assert page.tags.count("table") == 5
 
 
 def test_markdown_holds_the_tables_and_no_markup_from_outside(folder: Path) -> None:
@@ -114,7 +123,7 @@ def test_markdown_holds_the_tables_and_no_markup_from_outside(folder: Path) -> N
 
 def test_figure_files_are_svg_with_colours_of_their_own(folder: Path) -> None:
     files = sorted((folder / "figures").iterdir())
-    assert [f.stem for f in files] == ["comparison-1", "comparison-2", "ppo", "reliability", "sft"]
+    assert [f.stem for f in files] == ["comparison-1", "comparison-2", "gate", "reliability", "sft", "training"]
     for file in files:
         root = ET.fromstring(file.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -142,11 +151,33 @@ def test_an_almost_empty_report_is_whole(tmp_path: Path) -> None:
 
 
 def test_figures_leave_out_what_is_not_there() -> None:
-    assert ppo_figure([]) == loss_figure([]) == reliability_figure({}) == ""
+    assert improvement_figure([], "PPO") == loss_figure([]) == reliability_figure({}) == ""
     assert comparison_figure(sample_tables()[0], ["absent"]) == ""
-    svg = ppo_figure([{"step": 1, "reward": 0.5}, {"step": 2, "reward": float("nan"), "kl": 0.1}])
+    svg = improvement_figure([{"step": 1, "reward": 0.5}, {"step": 2, "reward": float("nan"), "kl": 0.1}], "PPO")
     assert "Reward" in svg
     assert "Value loss" not in svg
+
+
+def test_a_curve_without_rewards_shows_its_loss_and_its_accuracy() -> None:
+    curve = [{"step": s, "loss": 0.7 - 0.1 * s, "rewards/accuracies": 0.5, "rewards/chosen": 0.1} for s in range(3)]
+    svg = improvement_figure(curve, "DPO")
+    for title in ("Loss", "Pairs in order (share)", "Implied rewards (nats)", "DPO training curves"):
+        assert title in svg
+    assert "Reward terms" not in svg
+    terms = {f"reward/t{n}": 0.1 * n for n in range(5)}
+    many = improvement_figure(
+        [{"step": s, "reward": 1.0, "rollout_kl": 0.1, "kl": 0.3, **terms} for s in range(3)], "GRPO"
+    )
+    assert [f"t{n}" in many for n in range(5)] == [True] * 5
+
+
+def test_the_gate_s_figure_shows_differences() -> None:
+    table = sample_report().gate
+    assert table is not None
+    svg = gate_figure(table)
+    assert "checkpoint 100, promoted" in svg
+    assert "reward simulator" in svg
+    ET.fromstring(svg)
 
 
 def test_text_in_a_figure_is_escaped() -> None:

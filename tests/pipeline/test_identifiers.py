@@ -15,9 +15,10 @@ from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RunError
+from llmrec.evaluation.verdict import Verdict
 from llmrec.export import Weights, read_bundle, write_bundle
 from llmrec.files import new_folder
-from llmrec.pipeline import finish, improve
+from llmrec.pipeline import finish, improve, run
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.naming import check_naming, name_items, naming_key, training_histories
@@ -93,10 +94,11 @@ def log_probs(policy):
 
 def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_path, monkeypatch):
     monkeypatch.setattr(improve, "promote", lambda scores: (scores[-1], "The last checkpoint was promoted."))
+    monkeypatch.setattr(run, "run_verdict", lambda *_, **__: Verdict("gain", "Improved."))
     monkeypatch.setattr(finish, "write_report", lambda *_: None)  # its plots are tested elsewhere, and slow
     settings = config(model__name=str(foreign), sft__weights="lora")
     done = run_job(settings, tmp_path / "run")
-    policy = improved_policy(settings, data, done.sft, done.ppo.promoted)
+    policy = improved_policy(settings, data, done.sft, done.improvement.promoted)
 
     bundle = read_bundle(tmp_path / "run")
     assert (bundle.facts["format"], bundle.facts["scheme"], bundle.facts["weights"]) == (2, "semantic", "adapter")

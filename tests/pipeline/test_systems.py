@@ -1,11 +1,10 @@
-"""The comparison's own systems and the gate's choice, on answers that are known beforehand."""
+"""The comparison's own systems, on answers that are known beforehand."""
 
 import numpy as np
 
 from llmrec.config import RewardSettings, WorldConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.evaluation.simulated import simulate
-from llmrec.pipeline.gate import promote
 from llmrec.pipeline.systems import Greedy, Optimum, Reranked, Truth
 from llmrec.rewards import RewardModel
 from llmrec.types import Interaction, Prediction, Slate, State
@@ -50,19 +49,3 @@ def test_nothing_beats_the_true_optimum_in_truth():
     value_BN = world.value_BN([s.user_id for s in states])
     assert np.allclose(best.value_B, np.sort(value_BN, axis=1)[:, -5:].mean(axis=1))
     assert (best.value_B >= other.value_B - 1e-12).all()
-
-
-def checkpoint(step, value, low, admissible):
-    gain = {"mean": value - 1, "low": low, "high": value}
-    return {"step": step, "judge_value": value, "judge_gain": gain, "admissible": admissible}
-
-
-def test_the_best_admissible_checkpoint_is_promoted_or_none():
-    best, why = promote(
-        [checkpoint(1, 1.2, 0.1, True), checkpoint(2, 1.9, 0.5, False), checkpoint(3, 1.1, 0.1, True)]
-    )
-    assert best is not None
-    assert best["step"] == 1
-    assert "Checkpoint 1 was promoted: of 2 admissible among 3" in why
-    assert promote([checkpoint(1, 1.2, -0.1, False)])[0] is None
-    assert "SFT policy is kept" in promote([])[1]

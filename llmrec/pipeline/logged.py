@@ -1,0 +1,79 @@
+"""Logged impressions whose propensities are known, and a policy's importance weights on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llmrec.config import RewardSettings
+from llmrec.dataset.impressions import Impressions
+from llmrec.evaluation.off_policy import importance_weights
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.seeding import numpy_stream
+from llmrec.types import FloatArray, IntArray, State
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Logged impressions with known propensities, state by state: M rows of S states.
+
+    Attributes:
+        states: the S states; `seen` what their users had chosen before.
+        row_M: the state of each impression.
+    """
+
+    states: list[State]
+    seen: list[IntArray]
+    row_M: IntArray
+    item_M: IntArray
+    propensity_M: FloatArray
+    reward_M: FloatArray
+
+    @classmethod
+    def of(cls, log: Impressions, limit: int, seed: int, reward: RewardSettings) -> Logged | None:
+        """A sample of at most `limit` states of a log; None where it has no propensities."""
+        known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0)
+        rows = np.unique(log.state_row_M[known_M])
+        if not len(rows):
+            return None
+        stream = numpy_stream(seed, "gate", "logged")
+        rows = np.sort(stream.choice(rows, size=min(limit, len(rows)), replace=False))
+        at_M = np.flatnonzero(known_M & np.isin(log.state_row_M, rows))
+        clicks_M, conversions_M = log.click_M[at_M].astype(np.float64), log.conversion_M[at_M].astype(np.float64)
+        return cls(
+            [log.states[r] for r in rows],
+            [log.seen[r] for r in rows],
+            np.searchsorted(rows, log.state_row_M[at_M]),
+            log.item_M[at_M],
+            log.propensity_M[at_M].astype(np.float64),
+            reward.click * clicks_M + reward.conversion * conversions_M,
+        )
+
+    @property
+    def users_M(self) -> list[str]:
+        """The user of each impression."""
+        return [str(self.states[row].user_id) for row in self.row_M]
+
+    @torch.no_grad()
+    def weights(self, policy: LanguagePolicy, batch: int = 64) -> FloatArray:
+        """pi_F / mu of each impression; F leaves out what the policy would not show."""
+        order = np.argsort(self.row_M, kind="stable")
+        start = np.searchsorted(self.row_M[order], np.arange(len(self.states) + 1))
+        log_prob_M = np.empty(len(self.row_M))
+        for first in range(0, len(self.states), batch):
+            part = range(first, min(first + batch, len(self.states)))
+            places = [order[start[s] : start[s + 1]] for s in part]
+            items_BG = np.full((len(part), max(map(len, places))), self.item_M[order[start[first]]], dtype=np.int64)
+            for b, place in enumerate(places):
+                items_BG[b, : len(place)] = self.item_M[place]
+            found_BG = policy.log_prob(
+                [self.states[s] for s in part],
+                torch.from_numpy(items_BG),
+                exclude_seen=policy.repeat == "exclude",
+                seen=[self.seen[s] for s in part],
+            ).cpu()
+            for b, place in enumerate(places):
+                log_prob_M[place] = found_BG[b, : len(place)].double().numpy()
+        return importance_weights(log_prob_M, self.propensity_M)

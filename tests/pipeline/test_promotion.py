@@ -1,0 +1,214 @@
+"""What the gate decides from figures that are given: refusals, promotion, patience, and the words of every outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from llmrec.config import GateSettings, RunConfig, SimulatorSettings
+from llmrec.errors import ConfigError
+from llmrec.evaluation.verdict import Verdict, run_verdict
+from llmrec.pipeline.promotion import (
+    decisions,
+    gate_table,
+    in_a_line,
+    out_of_patience,
+    promote,
+    ranking_change,
+    refusals,
+)
+from llmrec.pipeline.trust import check_trust
+
+GATE = GateSettings()
+KEPT = ranking_change(np.ones(50), np.ones(50), GATE, metric="NDCG@10", users=range(50), samples=50, seed=0)
+
+
+def interval(mean, half=0.01):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "level": 0.95}
+
+
+def score(step, gain=0.05, *, logged=None, effective=500.0, ranking=KEPT, **more):
+    made = {
+        "step": step,
+        "metric": "NDCG@10",
+        "sft": {"reward": 0.2, "pessimistic": 0.1, "judge": 0.2, "ndcg": 0.3, "off_policy": None},
+        "reward_value": 0.5,
+        "reward_gain": interval(0.3),
+        "pessimistic_value": 0.1,
+        "pessimistic_gain": interval(0.0),
+        "judge_value": 0.2 + gain,
+        "judge_gain": interval(gain),
+        "ndcg": 0.3,
+        "ndcg_change": interval(0.0),
+        "ndcg_relative": {"mean": 0.0, "low": -0.01, "level": 0.95},
+        "off_policy": None,
+    }
+    if logged is not None:
+        made["sft"]["off_policy"] = 0.2
+        made["off_policy"] = {"value": 0.2 + logged, "gain": interval(logged), "effective_samples": effective}
+    refused = refusals(made, more.pop("gate", GATE), ranking)
+    return made | {"refused": refused, "admissible": not refused} | more
+
+
+def test_the_best_admissible_checkpoint_is_promoted_or_none():
+    best, why = promote([score(1, 0.05), score(2, 0.9, admissible=False, refused=["x"]), score(3, 0.04)])
+    assert best is not None
+    assert best["step"] == 1
+    assert "Checkpoint 1 was promoted: of 2 admissible among 3" in why
+    assert promote([score(1, -0.1)])[0] is None
+    assert promote([score(1, -0.1)])[1] == (
+        "No checkpoint was promoted, none of 1 is admissible: the SFT policy is kept."
+    )
+    assert "SFT policy is kept" in promote([])[1]
+
+
+def test_each_test_refuses_and_says_so():
+    assert score(1)["admissible"]
+    (why,) = score(1, 0.005)["refused"]
+    assert why.startswith("the judge sees no significant gain over SFT (+0.0050")
+    (why,) = score(1, logged=-0.05)["refused"]
+    assert why.startswith("logged feedback speaks against it")
+    assert score(1, logged=-0.005)["admissible"]  # not significant
+    assert score(1, logged=-0.05, effective=20.0)["admissible"]  # too few effective samples to refuse
+    shown = dataclasses.replace(GATE, off_policy="show")
+    assert score(1, logged=-0.05, gate=shown)["admissible"]
+    fallen = dataclasses.replace(KEPT, kept=False, sentence="NDCG@10 changed by −9.0%")
+    assert score(1, ranking=fallen)["refused"] == ["NDCG@10 changed by −9.0%"]
+
+
+def test_non_inferiority_is_shown_by_the_bound_and_not_by_the_mean_alone():
+    """Three events in four unchanged, the others ±: the mean change is 0, the bound of 80 events is not."""
+    rng = np.random.default_rng(0)
+    before_M = np.ones(80)
+    change_M = np.tile([0.0, 0.0, 0.5, -0.5], 20)
+    common = {"metric": "NDCG@10", "users": range(80), "samples": 2000, "seed": 0}
+    bound = ranking_change(before_M + change_M, before_M, GATE, **common)
+    assert bound.relative == pytest.approx(0.0)
+    # sd of a row 0.354, of the mean 0.0395; one-sided 95%: -1.645 * 0.0395
+    assert bound.low == pytest.approx(-0.065, abs=0.006)
+    assert not bound.kept
+    mean = dataclasses.replace(GATE, ndcg_test="mean")
+    assert ranking_change(before_M + change_M, before_M, mean, **common).kept
+    many_M = rng.permutation(np.tile(change_M, 40))
+    many = common | {"users": range(3200)}
+    assert ranking_change(1 + many_M, np.ones(3200), GATE, **many).kept
+    worse = ranking_change(0.9 * np.ones(80), before_M, mean, **common)
+    assert not worse.kept
+    assert "−10.0%" in worse.sentence
+    assert ranking_change(np.zeros(80), np.zeros(80), GATE, **common).kept
+
+
+def test_patience_counts_checkpoints_without_a_new_best_admissible_one():
+    gains = [0.05, 0.04, 0.06, 0.03, 0.02]
+    scores = [score(n, gain) for n, gain in enumerate(gains, 1)]
+    ends = [out_of_patience(scores[:n], 2) for n in range(1, 6)]
+    assert ends == [False, False, False, False, True]
+    assert not out_of_patience(scores, None)
+    never = [score(n, -0.1) for n in range(1, 4)]
+    assert [out_of_patience(never[:n], 3) for n in (1, 2, 3)] == [False, False, True]
+    refused_best = [score(1, 0.05), score(2, 0.9, admissible=False, refused=["x"])]
+    assert out_of_patience(refused_best, 1)  # what is refused is no new best
+
+
+def test_the_four_figures_stand_side_by_side():
+    scores = [score(10, 0.05, logged=0.03), score(20, 0.04, logged=0.02), score(30, 0.9, logged=-0.2)]
+    table = gate_table(scores, GATE)
+    assert table.systems == ("SFT", "checkpoint 10, promoted", "checkpoint 20, admissible", "checkpoint 30, refused")
+    assert table.metrics == ("reward", "pessimistic", "judge", "ndcg", "off_policy")
+    assert table.cells["checkpoint 30, refused"]["off_policy"].mark == "▼"
+    assert table.cells["checkpoint 10, promoted"]["judge"].mark == "▲"
+    assert gate_table([], GATE) is None
+    said = decisions(scores)
+    assert said[0].startswith("Checkpoint 10 was promoted")
+    assert said[1] == "Checkpoint 20 was admissible, but the judge values checkpoint 10 as much or more."
+    assert said[2].startswith("Checkpoint 30 was refused: logged feedback speaks against it")
+    line = in_a_line(scores[2])
+    for part in (
+        "reward +0.3000",
+        "pessimistic +0.0000",
+        "judge +0.9000",
+        "NDCG@10 +0.0%",
+        "logged feedback -0.2000",
+    ):
+        assert part in line
+    assert "off_policy" not in gate_table([score(1)], GATE).metrics
+
+
+GAIN = Verdict("gain", "Significant gain: the judged value goes from 1 to 2.")
+NONE = Verdict("none", "No significant gain: the judged value goes from 1 to 1.")
+LOSS = Verdict("loss", "Significant loss: the judged value goes from 1 to 0.")
+
+
+@pytest.mark.parametrize(
+    ("judged", "promoted", "kept", "outcome", "words"),
+    [
+        (GAIN, True, True, "gain", "Improved. Significant gain"),
+        (
+            NONE,
+            True,
+            True,
+            "none",
+            "Not improved, so SFT is handed on. The judge sees no significant gain on the test",
+        ),
+        (
+            LOSS,
+            True,
+            True,
+            "loss",
+            "Not improved, so SFT is handed on. The judge sees no significant gain on the test",
+        ),
+        (GAIN, True, False, "none", "Not improved, so SFT is handed on. On the test period NDCG@10 changed by −9%."),
+        (
+            GAIN,
+            False,
+            True,
+            "none",
+            "Not improved. No checkpoint was promoted. Without the gate, the last checkpoint",
+        ),
+        (
+            LOSS,
+            False,
+            False,
+            "none",
+            "Not improved. No checkpoint was promoted. Without the gate, the last checkpoint",
+        ),
+    ],
+)
+def test_a_run_is_called_improved_only_if_it_is(judged, promoted, kept, outcome, words):
+    found = run_verdict(
+        judged,
+        promoted=promoted,
+        promotion="No checkpoint was promoted.",
+        ranking_kept=kept,
+        ranking="NDCG@10 changed by −9%",
+        kept="SFT",
+    )
+    assert found.outcome == outcome
+    assert found.sentence.startswith(words)
+    assert judged.sentence in found.sentence
+    assert (found.reasons == ()) == (outcome == "gain")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("simulator.judge_architecture=factorised", "a judge must be of another architecture"),
+        ("simulator.judge_user_share=0", "it must lie between 0 and 1"),
+        ("gate.patience=0", "it must be 1 or more"),
+        ("gate.events=0", "'gate.events' is 0"),
+        ("gate.ndcg_tolerance=-0.1", "'gate.ndcg_tolerance' is -0.1"),
+        ("gate.weight_cap=0", "'gate.weight_cap'"),
+    ],
+)
+def test_a_judge_that_is_none_is_refused_beforehand(override, words):
+    with pytest.raises(ConfigError, match=words):
+        check_trust(RunConfig.read(None, [override]))
+
+
+def test_pessimism_needs_members_that_can_disagree():
+    config = RunConfig.read(None, ["reward.pessimism=1.0", "simulator.members=1"])
+    with pytest.raises(ConfigError, match="one member never disagrees"):
+        check_trust(config)
+    check_trust(dataclasses.replace(config, simulator=SimulatorSettings(members=2)))
