@@ -59,6 +59,9 @@ class RolloutSettings(UpdateSettings):
     """States per rollout (all processes together)."""
     draws: int = 8
     """Independent draws per state (G)."""
+    starts: Literal["slates", "users"] = "slates"
+    """Where rollouts start: at logged slates drawn uniformly, or users in turn, at an early slate as likely as a late
+    one. The first meets long histories above all, the second cold starts too."""
     iterations: int = 1
     minibatches: int = 2
     kl_coefficient: float = 0.02

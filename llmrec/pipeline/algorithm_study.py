@@ -27,12 +27,12 @@ from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import LABELS, OPTIMUM, RERANKED, SFT, last_label
+from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Optimum, Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
-from llmrec.rewards import RewardModel
 from llmrec.types import FloatArray
 
 FIRST = ("value@1", "value")
@@ -148,8 +148,9 @@ class _Place:
 
 def _starting(place: _Place) -> dict[str, System]:
     """What every algorithm is held against."""
-    start = Policy(sft_policy(place.config, place.data, place.sft), place.config.evaluation.beams)
-    reward = RewardModel(place.simulators.reward, place.config.reward, seed=place.config.seed)
+    policy = sft_policy(place.config, place.data, place.sft)
+    start = Policy(policy, place.config.evaluation.beams)
+    reward = run_reward(place.config, place.data, place.simulators, policy).for_ranking()
     systems: dict[str, System] = {SFT: start, RERANKED: Reranked(start, reward)}
     if place.data.world is not None:
         systems[OPTIMUM] = Optimum(place.data.world, place.config.reward.click, place.config.reward.conversion)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from llmrec.config import RolloutSettings, RunConfig
+from llmrec.config.reward import check_reward
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.simulation import Simulators
+from llmrec.pipeline.starts import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.rewards import RewardModel
-from llmrec.seeding import numpy_stream
 from llmrec.training.improvement import Improved, Keeping, Start
-from llmrec.training.on_policy import train_on_policy
-from llmrec.types import IntArray, State
+from llmrec.training.on_policy import check_settings, train_on_policy
 
 
 def improve(
@@ -22,19 +24,18 @@ def improve(
     )
     settings = config.improvement
     assert isinstance(settings, RolloutSettings)
-    states, seen = rollout_states(config, data, settings)
-    return train_on_policy(start, states, seen, reward_model(config, simulators), settings, keeping)
+    starts = rollout_starts(config, data, settings)
+    reward = run_reward(config, data, simulators, policy)
+    return train_on_policy(start, starts.states, starts.seen, reward, settings, keeping)
 
 
-def reward_model(config: RunConfig, simulators: Simulators) -> RewardModel:
-    """What rewards: the reward's ensemble under the configured terms."""
-    return RewardModel(simulators.reward, config.reward, seed=config.seed)
+def check_algorithm(config: RunConfig) -> None:
+    """Refuses, before anything is made, settings of the algorithm that cannot work.
 
-
-def rollout_states(config: RunConfig, data: RunData, settings: RolloutSettings) -> tuple[list[State], list[IntArray]]:
-    """States of the training period that items are drawn for: a sample of what users looked like at their slates."""
-    log = log_of(config, data, "train")
-    random = numpy_stream(config.seed, "ppo", "states")
-    wanted = min(settings.steps * settings.prompts, len(log.states))
-    rows = random.permutation(len(log.states))[:wanted].tolist()
-    return [log.states[r] for r in rows], [log.seen[r] for r in rows]
+    Raises:
+        ConfigError: a setting, by itself or with the processes that the launcher announced.
+    """
+    settings = config.improvement
+    check_reward(config.reward, config.session.slate)
+    if isinstance(settings, RolloutSettings):
+        check_settings(settings, int(os.environ.get("WORLD_SIZE", "1")), config.algorithm)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import math
-import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
-from llmrec.errors import DataError
+from llmrec.rewards.trl import CheckedReward
 from llmrec.training.improvement import Rewarder
 from llmrec.types import State
 
@@ -51,43 +49,7 @@ def _parameters(function: Any) -> Sequence[str]:
 
 
 def checked(function: Any) -> Any:
-    """A reward function of TRL's signature whose answers are refused, by its name, where they are no rewards.
-
-    Models (`torch.nn.Module`) and functions of coroutines are TRL's to call; the latter are checked too.
-    """
-    if isinstance(function, GroupedReward) or not callable(function) or hasattr(function, "state_dict"):
+    """A function of TRL's signature whose answers are checked; a model (`torch.nn.Module`) is TRL's to call."""
+    if isinstance(function, torch.nn.Module | GroupedReward | CheckedReward):
         return function
-    name = str(getattr(function, "__name__", type(function).__name__))
-    if inspect.iscoroutinefunction(function):
-
-        async def awaited(*arguments: Any, completions: Sequence[Any], **fields: Any) -> list[float | None]:
-            return _rewards(name, await function(*arguments, completions=completions, **fields), len(completions))
-
-        return _named(awaited, name)
-
-    def called(*arguments: Any, completions: Sequence[Any], **fields: Any) -> list[float | None]:
-        return _rewards(name, function(*arguments, completions=completions, **fields), len(completions))
-
-    return _named(functools.wraps(function)(called) if hasattr(function, "__name__") else called, name)
-
-
-def _named(function: Any, name: str) -> Any:
-    function.__name__ = name
-    return function
-
-
-def _rewards(name: str, given: Any, wanted: int) -> list[float | None]:
-    row = given.tolist() if hasattr(given, "tolist") else given
-    if not isinstance(row, Sequence) or isinstance(row, str):
-        raise DataError(f"Reward function {name!r} returned {type(given).__name__}; return a list of numbers.")
-    if len(row) != wanted:
-        raise DataError(
-            f"Reward function {name!r} returned {len(row)} values for {wanted} items; return one an item."
-        )
-    for value in row:
-        if value is not None and (not isinstance(value, numbers.Real) or not math.isfinite(value)):
-            raise DataError(
-                f"Reward function {name!r} returned {value!r}; every value must be a finite number, or None for an "
-                "item that it does not judge."
-            )
-    return [None if value is None else float(value) for value in row]
+    return CheckedReward(function)

@@ -273,7 +273,7 @@ def test_answers_that_are_no_rewards_are_named(shop, tmp_path, answer, said):
     def mine(prompts, completions, completion_ids, **_):
         return answer(len(completions))
 
-    with pytest.raises(DataError, match=r"Reward function 'mine' " + said):
+    with pytest.raises(DataError, match=r"Reward 'mine' " + said):
         run(shop, tmp_path, TINY, reward_funcs=[mine])
 
 

@@ -1,0 +1,61 @@
+"""The reward of a run: the reward's behaviour models, the configured terms, and what those terms read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from llmrec.config import RunConfig
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.policies import targets
+from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import RewardModel
+from llmrec.rewards.custom import custom_digest
+from llmrec.rewards.registry import RewardContext, reward_model
+from llmrec.simulator.values import fit_values, with_values
+
+NEXT_ITEM = "next_item"
+VALUED = {"rating", "satisfaction", "watch_time"}
+"""Terms that expect the value of an event: its rating, or the seconds that it was watched."""
+
+
+def run_reward(
+    config: RunConfig, data: RunData, simulators: Simulators, policy: LanguagePolicy, *, slate_size: int = 1
+) -> RewardModel:
+    """What rewards draws, and slates where `slate_size` is above 1.
+
+    Raises:
+        ConfigError: a term that this run cannot have.
+        DataError: items or counts from which a term cannot be built.
+    """
+    more: dict[str, Any] = {"catalogue": policy.catalogue, "slate_size": slate_size}
+    if hasattr(policy.renderer, "prompts"):
+        more["prompts"] = policy.renderer.prompts
+    if NEXT_ITEM in config.reward.terms:
+        more["targets"] = targets(config, data, "train", None).rows
+    if VALUED & set(config.reward.terms):
+        more |= _values(config, data)
+    context = RewardContext.of(data.dataset, data.split.train, **more)
+    return reward_model(config.reward, simulators.reward, context, seed=config.seed)
+
+
+def _values(config: RunConfig, data: RunData) -> dict[str, Any]:
+    """A model of ratings where the data set has them, else of the values that its clicks and conversions carry."""
+    events = data.dataset.events
+    rated = bool(((events["kind"] == "rating") & events["value"].is_not_null()).any())
+    if not rated and "watch_time" not in config.reward.terms:
+        return {}
+    log = with_values(data.dataset, log_of(config, data, "train"))
+    model = fit_values(data.dataset, log, architecture="mlp", seed=config.seed, settings=_plainly(config))
+    return {"ratings" if rated else "seconds": model}
+
+
+def _plainly(config: RunConfig) -> Any:
+    """The simulator's settings without corrections that are meant for clicks."""
+    return dataclasses.replace(config.simulator, correction="none", objective="funnel")
+
+
+def reward_key(config: RunConfig) -> list[object]:
+    """What decides the reward: the settings, and the source of functions of one's own."""
+    return [config.tree()["reward"], custom_digest(config.reward)]
