@@ -120,6 +120,7 @@ class Bench:
             named |= {"_calculate_rewards": REWARD, "_generate": ROLLOUT, scores: SCORING}
         for name, part in named.items():
             setattr(trainer, name, self.clock.timed(part, getattr(trainer, name)))
+        trainer.args.save_strategy = "no"  # else a checkpoint is written after the last step
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(step_ends(self.clock))
         return trainer
