@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from llmrec.errors import RunError
 from llmrec.seeding import stream_seed
 
 FILE = "critic.safetensors"
+Write = Callable[[Any, Mapping[str, Tensor]], object]
 
 
 class Critic(nn.Module):
@@ -38,15 +40,19 @@ class Critic(nn.Module):
         return values
 
 
-def save_critic(critic: nn.Module, folder: Path) -> None:
-    """Writes `critic.safetensors` into `folder`."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in critic.state_dict().items()}
-    save_file(tensors, folder / FILE)
+def save_critic(critic: nn.Module | Mapping[str, Tensor], folder: Path) -> None:
+    """Writes a critic, or its weights by name, into `folder` as `critic.safetensors`."""
+    state = critic.state_dict() if isinstance(critic, nn.Module) else critic
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / FILE)
 
 
-def load_critic(critic: Any, folder: Path) -> None:
-    """Reads `critic.safetensors` of `folder` into `critic`; `RunError` where it is missing or of another size."""
+def load_critic(critic: Any, folder: Path, write: Write = nn.Module.load_state_dict) -> None:
+    """Reads `critic.safetensors` of `folder` into `critic`, by `write` where its weights are sharded.
+
+    Raises:
+        RunError: the file is missing, or of a critic of another size.
+    """
     try:
-        critic.load_state_dict(load_file(folder / FILE))
+        write(critic, load_file(folder / FILE))
     except (OSError, RuntimeError) as error:
         raise RunError(f"{folder / FILE} is missing or does not fit this critic; start PPO anew ({error}).") from None

@@ -159,11 +159,12 @@ def run_trainer(model: Any, plan: Plan, keeping: Keeping, make: Callable[[], Any
 def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], bool]:
     def on_saved(step: int) -> bool:
         answer: list[object] = [None]
-        if on_checkpoint is not None and trainer.accelerator.is_main_process:
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            model.eval()
-            answer[0] = on_checkpoint(step // steps, model) == "stop"
-            model.train()
+        with whole_weights(trainer.model_wrapped):
+            if on_checkpoint is not None and trainer.accelerator.is_main_process:
+                model = trainer.accelerator.unwrap_model(trainer.model)
+                model.eval()
+                answer[0] = on_checkpoint(step // steps, model) == "stop"
+                model.train()
         trainer.accelerator.wait_for_everyone()
         return bool(broadcast_object_list(answer)[0])
 

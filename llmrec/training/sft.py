@@ -31,6 +31,7 @@ from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_chec
 from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
 from llmrec.training.sft_data import Row, build_rows
 from llmrec.training.trl_seam import SFTTrainer, forget_patches
+from llmrec.training.trl_seam.sharding import make_whole
 from llmrec.types import Example, Item
 
 SMALL = 50_000_000
@@ -189,6 +190,7 @@ def fit_rows(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
+    make_whole(trainer.model_wrapped, model)
     forget_patches(model.get_base_model() if isinstance(model, PeftModel) else model)
     model.eval()
     return _curve(trainer.state.log_history), checkpoints.seconds

@@ -22,7 +22,6 @@ from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer, Rows
 
 REFERENCE = object()
 """Stands where TRL looks for a reference model; scores come from `RolloutTrainer._reference_scores`."""
-WRITTEN_BY_TRL = ("reward",)
 
 
 class GroupTrainer(RolloutTrainer):
@@ -43,6 +42,8 @@ class GroupTrainer(RolloutTrainer):
         self._drawn, self._request = self._draw(inputs), None
         self._reference_drawn = self._reference_scores(self._drawn.request)
         batch = trainer._generate_and_score_completions(self._drawn.rows)
+        for name in ("reward", *(f"rewards/{function}/mean" for function in trainer.reward_func_names)):
+            trainer._metrics["train"][name].pop()  # TRL's entry, of rewards after replacing and normalising
         self._move_controls(self._drawn, [self._reference_drawn])
         parts = self._split(batch, trainer.args.steps_per_generation)
         self._drawn = None
@@ -100,9 +101,6 @@ class GroupTrainer(RolloutTrainer):
         self._request = inputs["request"]
         loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[misc]
         return loss
-
-    def _log_rewards(self, drawn: Drawn) -> None:
-        """Nothing: TRL logs rewards where it makes its batch."""
 
 
 def _flat(value_BGL: Tensor, width: int) -> Tensor:

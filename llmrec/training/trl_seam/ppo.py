@@ -31,6 +31,7 @@ from llmrec.training.critic import load_critic, save_critic
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl
 from llmrec.training.rollout import Minibatch, ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+from llmrec.training.trl_seam.sharding import load_whole
 
 CriticInput = Literal["reference", "policy", "shared"]
 
@@ -187,8 +188,8 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
 
     def _save_more(self, folder: Path) -> None:
         super()._save_more(folder)
-        save_critic(self.base.critic, folder)
+        save_critic(self._state_of("critic"), folder)
 
     def _load_more(self, folder: Path) -> None:
         super()._load_more(folder)
-        load_critic(self.base.critic, folder)
+        load_critic(self.base.critic, folder, load_whole)

@@ -29,6 +29,7 @@ from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls, Guard
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
+from llmrec.training.trl_seam.sharding import whole_weights
 
 Rows = list[dict[str, Any]]
 
@@ -65,6 +66,7 @@ class RolloutTrainer(GuardedTrainer):
     """
 
     also: Also | None = None
+    _gathered_state: dict[str, Any] | None = None
 
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -106,7 +108,8 @@ class RolloutTrainer(GuardedTrainer):
         trainer: Any = self
         steps = trainer.args.steps_per_generation
         if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
-            trainer._buffered_inputs = self._roll_out(generation_batch)
+            with whole_weights(trainer.model_wrapped):
+                trainer._buffered_inputs = self._roll_out(generation_batch)
         return trainer._buffered_inputs[trainer._step % steps]
 
     def _roll_out(self, inputs: Rows) -> Sequence[Any]:
@@ -118,6 +121,7 @@ class RolloutTrainer(GuardedTrainer):
         """G items for each state of this process, with their rewards."""
         trainer: Any = self
         drawn = self._once(inputs)
+        self._log_rewards(drawn)
         most = self.controls.settings.resample
         for attempt in range(1, most + 1):
             flat = self._flat(drawn)
@@ -127,7 +131,7 @@ class RolloutTrainer(GuardedTrainer):
             drawn = self._replaced(drawn, flat, again, attempt)
         self._log_groups(drawn)
         self._normalise(drawn)
-        self._log_rewards(drawn)
+        trainer._pending_metrics.clear()
         trainer._pending_extra_logs.clear()
         return drawn
 
@@ -244,6 +248,7 @@ class RolloutTrainer(GuardedTrainer):
         drawn.reward_BG.sub_(shift).div_(scale + (0.0 if scale == 1.0 else 1e-8))
 
     def _log_rewards(self, drawn: Drawn) -> None:
+        """Logs what the policy's draws earned, before any group of them is replaced or normalised."""
         trainer: Any = self
         metrics, given_WF = trainer._metrics["train"], drawn.given_WF
         metrics["reward"].append(float((given_WF * trainer.reward_weights.to(given_WF.device)).nansum(1).mean()))
@@ -297,8 +302,10 @@ class RolloutTrainer(GuardedTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         trainer: Any = self
-        if state_dict is None and not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
-            state_dict = {k: v for k, v in self.base.state_dict().items() if not k.startswith("critic.")}
+        self._gathered_state = state_dict
+        if not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+            given = self.base.state_dict() if state_dict is None else state_dict
+            state_dict = {k: v for k, v in given.items() if not k.startswith("critic.")}
         super()._save(output_dir, state_dict)
         if trainer.args.should_save:
             self._save_more(Path(output_dir or trainer.args.output_dir))
@@ -306,6 +313,17 @@ class RolloutTrainer(GuardedTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
         self._load_more(Path(resume_from_checkpoint))
+
+    def _state_of(self, name: str) -> dict[str, Tensor]:
+        """The weights of a module that hangs on the base model; whole ones, while a checkpoint is saved."""
+        if self._gathered_state is None:
+            return dict(getattr(self.base, name).state_dict())
+        found = {}
+        for key, tensor in self._gathered_state.items():
+            _, mark, inner = f".{key}".partition(f".{name}.")
+            if mark:
+                found[inner] = tensor
+        return found
 
     def _save_more(self, folder: Path) -> None:
         self.controls.save(folder)

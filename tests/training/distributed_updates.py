@@ -1,0 +1,161 @@
+"""Run by torchrun (or python) in one or two processes: what a training of 8 AdamW steps changes in the weights.
+
+torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2 FOLDER CASE ...
+
+A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups anew, with the adaptive controls on;
+/cut ends the training in its last rollout and goes on from its checkpoint. Each leaves CASE.pt with the weights
+`before` and `after`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from torch.distributed import is_initialized
+
+from llmrec.config import (
+    GRPOSettings,
+    LoraSettings,
+    PPOSettings,
+    ReinforceSettings,
+    RLOOSettings,
+    SFTSettings,
+    StabilitySettings,
+)
+from llmrec.training.arguments import processes, world_size
+from llmrec.training.lora import adapter_of, make_lora
+from llmrec.training.sft import train_sft
+from tests.training.conftest import make_shop
+from tests.training.worlds import lamps, run
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = {"steps": 4, "prompts": 8, "draws": 3, "save_every": 2, "learning_rate": 1e-3, "lora": LoraSettings(rank=4)}
+ADAPTIVE = {"kl_target": 0.05, "entropy_floor": 2.45, "reward_normalisation": "running"}
+WITHOUT_MEAN = {"kl_target": 0.05, "entropy_floor": 2.45}
+"""For a critic without whitening: of normalised rewards it starts at the mean, so its bias has a gradient of rounding
+errors alone, which Adam's first step scales up to the learning rate."""
+SECTIONS = {
+    "ppo": PPOSettings(**RUN, minibatches=2),
+    "grpo": GRPOSettings(**RUN, minibatches=2),
+    "rloo": RLOOSettings(**RUN, minibatches=2),
+    "reinforce": ReinforceSettings(**(RUN | {"steps": 8, "save_every": 8})),
+}
+
+
+def settings_of(algorithm, weights, resample):
+    """Settings of a case: plain, or with groups drawn anew and every control at work."""
+    controls = WITHOUT_MEAN if algorithm == "reinforce" else ADAPTIVE
+    stability = StabilitySettings(resample=2, **controls) if resample else StabilitySettings()
+    return dataclasses.replace(SECTIONS[algorithm], weights=weights, stability=stability)
+
+
+def train(case, shop, out):
+    """The weights that a training starts from, those it ends with, and its curve."""
+    algorithm, weights, *more = case.split("/")
+    model = shop.model()
+    if algorithm == "sft":
+        settings = SFTSettings(weights=weights, batch_size=8, epochs=1.0, lora=LoraSettings(rank=4), save_every=8)
+        before = plain(make_lora(model, settings.lora, seed=5) if weights == "lora" else model)
+        model = shop.model()
+        given = (shop.tokenizer, shop.catalogue, shop.renderer, shop.examples(64), shop.items)
+        settings = dataclasses.replace(settings, mixture={"next_item": 1.0})
+        result = train_sft(model, *given, settings, seed=5, out=out)
+        after = result.adapter.tensors if weights == "lora" else plain(result.model)
+        return before, after, result.curve
+    settings = settings_of(algorithm, weights, "resample" in more)
+    before = plain(make_lora(model, settings.lora, seed=5) if weights == "lora" else model)
+    asked, judged = [], {}
+
+    def reward(states, items_BG):
+        asked.append(len(states))
+        if "cut" in more and len(asked) == settings.steps:
+            raise Cut
+        return lamps(states, items_BG)
+
+    def judge(step, model):
+        judged[step] = plain(model)
+
+    def once():
+        return run(shop, out, settings, model=shop.model(), reward=reward, on_checkpoint=judge)
+
+    try:
+        result = once()
+    except Cut:
+        result = once()
+    if "resample" in more:
+        assert len(asked) > settings.steps, "no group was drawn anew"
+    after = plain(result.model)
+    if processes().is_main_process:
+        assert all(torch.equal(after[name], judged[settings.steps][name]) for name in after), (
+            "another model was judged"
+        )
+    return before, after, result.curve
+
+
+class Cut(Exception):  # a kill
+    """Ends a training in its last rollout."""
+
+
+def plain(model):
+    """Copies of what is trained: the adapter's tensors, or all weights."""
+    tensors = adapter_of(model).tensors if hasattr(model, "peft_config") else model.state_dict()
+    return {name: tensor.detach().clone() for name, tensor in tensors.items() if "critic." not in name}
+
+
+def apart(one, two):
+    """|(a1 - a0) - (b1 - b0)| / |b1 - b0| over all weights, for two results of `train`."""
+    return float(np.sqrt(_square(one, two) / _square(two)))
+
+
+def _square(one, two=None):
+    total = 0.0
+    for name in one["after"]:
+        moved = one["after"][name].double() - one["before"][name].double()
+        if two is not None:
+            moved = moved - (two["after"][name].double() - two["before"][name].double())
+        total += float(moved.square().sum())
+    return total
+
+
+def fsdp2():
+    """Lets accelerate shard on a CPU with the settings of train/accelerate/fsdp2.yaml: it only does so on a GPU."""
+    settings = yaml.safe_load((ROOT / "train" / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
+    os.environ["ACCELERATE_USE_FSDP"] = "true"
+    os.environ.update({key.upper(): str(value) for key, value in settings.items()})
+    begin, plugins = AcceleratorState.__init__, []
+
+    def patched(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        plugins.extend(filter(None, [kwargs.get("fsdp_plugin")]))
+        if self.distributed_type == DistributedType.MULTI_CPU and plugins:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugins[-1]
+
+    AcceleratorState.__init__ = patched
+
+
+def main():
+    torch.set_num_threads(1)
+    folder, cases = Path(sys.argv[2]), sys.argv[3:]
+    if sys.argv[1] == "fsdp2":
+        fsdp2()
+    shop, first = make_shop(), processes().is_main_process
+    for case in cases:
+        out = folder / case.replace("/", "-")
+        before, after, curve = train(case, shop, out)
+        if first:
+            torch.save({"before": before, "after": after, "curve": curve, "world": world_size()}, f"{out}.pt")
+    if is_initialized():
+        processes().wait_for_everyone()
+        processes().destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
