@@ -178,6 +178,15 @@ def plackett_luce(log_prob_BK: Tensor, whole_B: Tensor | None = None) -> Tensor:
         log_prob_BK: log-probabilities of single draws (pi, or pi_F with its exclusions); -inf at empty places.
         whole_B: slates (bool) that hold every allowed item; what is left is then exactly the rest of the slate.
     """
+    return _slots(log_prob_BK, whole_B).sum(1).to(log_prob_BK.dtype)
+
+
+def slot_log_probs(log_prob_BK: Tensor, whole_B: Tensor | None = None) -> Tensor:
+    """The terms of `plackett_luce`, log P(item k | items before it): (B, K), differentiable; 0 at empty places."""
+    return _slots(log_prob_BK, whole_B).to(log_prob_BK.dtype)
+
+
+def _slots(log_prob_BK: Tensor, whole_B: Tensor | None) -> Tensor:
     there = ~torch.isneginf(log_prob_BK)
     value = log_prob_BK.double().masked_fill(~there, LEAST)
     drawn = torch.logcumsumexp(value, 1)[:, :-1]
@@ -188,7 +197,7 @@ def plackett_luce(log_prob_BK: Tensor, whole_B: Tensor | None = None) -> Tensor:
         used_up = used_up | whole_B.unsqueeze(1)
     left = torch.maximum(log1mexp(torch.where(used_up, -1.0, drawn)), rest)
     left = torch.nn.functional.pad(torch.where(used_up, rest, left), (1, 0))
-    return torch.where(there, value - left, 0.0).sum(1).to(log_prob_BK.dtype)
+    return torch.where(there, value - left, 0.0)
 
 
 def importance_weights(log_prob_BK: Tensor, threshold_B: Tensor) -> Tensor:

@@ -41,6 +41,43 @@ def gae(
     return advantage, torch.where(choice_BGL, advantage + value_BGL, 0.0)
 
 
+def gae_steps(
+    reward_BS: Tensor,
+    value_BS: Tensor,
+    step_BS: Tensor,
+    *,
+    discount_BS: Tensor,
+    trace_BS: Tensor,
+    last_value_B: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns of episodes whose steps have discounts and traces of their own, both (B, S).
+
+    delta_s = r_s + d_s V_{s+1} - V_s and A_s = delta_s + d_s lambda_s A_{s+1} (Schulman et al. 2016, with gamma and
+    lambda made to depend on the step); the return, which the critic is fitted to, is A_s + V_s. Step s + 1 is the
+    next true place of `step_BS`, and after the last one stands `last_value_B` with no advantage of its own.
+
+    An episode that ended (the user left) has d = 0 at its last step. One that was cut off goes on in `last_value_B`.
+
+    Args:
+        reward_BS: reward of each step.
+        value_BS: V before it.
+        step_BS: bool, the places that are steps; the others hold anything and get 0.
+        discount_BS: d, what the value after the step is worth before it.
+        trace_BS: lambda from the step to the next one; 1 is the Monte Carlo return less V, 0 the one-step error.
+        last_value_B: V after the last step; 0 where not given.
+    """
+    advantage = torch.zeros_like(value_BS)
+    next_value = torch.zeros_like(value_BS[:, 0]) if last_value_B is None else last_value_B.to(value_BS)
+    next_advantage = torch.zeros_like(next_value)
+    for place in reversed(range(value_BS.shape[1])):
+        step, value, discount = step_BS[:, place], value_BS[:, place], discount_BS[:, place]
+        here = reward_BS[:, place] - value + discount * (next_value + trace_BS[:, place] * next_advantage)
+        advantage[:, place] = torch.where(step, here, 0.0)
+        next_advantage = torch.where(step, here, next_advantage)
+        next_value = torch.where(step, value, next_value)
+    return advantage, torch.where(step_BS, advantage + value_BS, 0.0)
+
+
 def moments(value: Tensor, where: Tensor) -> Tensor:
     """Number, sum and sum of squares of `value` at `where`, float64; triples of several processes may be added."""
     chosen = value[where].double()

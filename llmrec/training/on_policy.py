@@ -116,7 +116,7 @@ def train_on_policy(
         ),
     )
     more = {"critic": _released(ran.trainer.base)} if method.has_critic else {}
-    return Improved(model, ran.curve, ran.seconds, _stopped(ran.curve, settings), more)
+    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more)
 
 
 def make_trainer(
@@ -135,7 +135,7 @@ def make_trainer(
     if method.has_critic:
         weight = base.get_input_embeddings().weight
         base.critic = Critic(base.config.get_text_config().hidden_size, seed=source.seed).to(weight.device)
-    arguments = _arguments(model, settings, source.seed, out, report_to)
+    arguments = trainer_arguments(model, settings, source.seed, out, report_to)
     more = {"critic_input": critic_input} if method.has_critic else {}
     controls = Controls(settings.stability, settings.kl_coefficient, getattr(settings, "entropy_coefficient", 0.0))
     return method.trainer(
@@ -149,9 +149,10 @@ def make_trainer(
     )
 
 
-def _arguments(
+def trainer_arguments(
     model: Any, settings: RolloutSettings, seed: int, out: Path, report_to: Sequence[str]
 ) -> dict[str, Any]:
+    """Fields of `trl.GRPOConfig` that all of these algorithms set alike."""
     per_rollout = settings.iterations * settings.minibatches
     common = common_arguments(
         model,
@@ -264,7 +265,7 @@ def _released(base: Any) -> Critic:
     return critic.eval()
 
 
-def _stopped(curve: Sequence[dict[str, float]], settings: RolloutSettings) -> str | None:
+def stop_reason(curve: Sequence[dict[str, float]], settings: RolloutSettings) -> str | None:
     """What cut rollouts or steps short."""
     stops, skipped = sum(row.get("kl_stop", 0.0) > 0 for row in curve), sum(row.get("skipped", 0.0) for row in curve)
     said = []

@@ -116,7 +116,11 @@ class StateSource:
 
     def prompts(self, rows: Sequence[dict[str, Any]], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and mask (B, P) of the rows' states, padded on the left."""
-        encoded = self.renderer.token_ids_many([self.states[row["state"]] for row in rows])
+        return self.encode([self.states[row["state"]] for row in rows], device)
+
+    def encode(self, states: Sequence[State], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Token ids and mask (B, P) of states, padded on the left."""
+        encoded = self.renderer.token_ids_many(states)
         width, pad = max(map(len, encoded)), self.tokenizer.pad_token_id or 0
         ids = torch.tensor([[pad] * (width - len(line)) + list(line) for line in encoded])
         length = torch.tensor([len(line) for line in encoded]).unsqueeze(1)

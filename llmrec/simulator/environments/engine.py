@@ -184,6 +184,27 @@ class Engine:
         self.each_block(block)
         return turned
 
+    def expected(self, actions_NK: npt.ArrayLike) -> Feedback:
+        """What is expected of these slates, were they shown now: nothing changes.
+
+        P(click at place k) by the choice model, and that times P(conversion | click), both (N, K) in the users'
+        present state. Earlier places of a slate spend no budget here. Raises as `turn`.
+        """
+        items_NK = self._items(actions_NK)
+        click_NK, buy_NK = np.zeros(items_NK.shape), np.zeros(items_NK.shape)
+
+        def block(rows: slice) -> None:
+            assert self.people is not None
+            items_BK = without_repeats(items_NK[rows])
+            people, user_B, time_B = self.people.take(rows), self.user_N[rows], self.time_N(rows)
+            hidden = None if self.hidden is None else self.hidden.take(rows)
+            looked_BK, buys_BK = self._probabilities(people, hidden, user_B, items_BK, time_B)
+            click_NK[rows] = self.choice.expected(looked_BK, self._satisfaction(items_BK))
+            buy_NK[rows] = click_NK[rows] * buys_BK
+
+        self.each_block(block)
+        return Feedback(click_NK, buy_NK)
+
     def each_block(self, work: Callable[[slice], None]) -> None:
         """Calls `work` for one slice of users after another, or several at once on the threads."""
         size = self.settings.block

@@ -1,0 +1,139 @@
+"""Sessions in the main job: who is met in training, and whom deployed systems meet afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec.config import EnvironmentSettings, PPOSettings, ReinforceSettings, RunConfig
+from llmrec.dataset.split import Part
+from llmrec.errors import ConfigError
+from llmrec.evaluation.sessions import SessionFigures, System, simulate_sessions
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import ClickReward, ConversionReward, RewardContext, RewardTerm, make_terms
+from llmrec.seeding import numpy_stream
+from llmrec.simulator.behaviour import BehaviourModel
+from llmrec.simulator.ensemble import Ensemble
+from llmrec.simulator.environments.learned_users import LearnedUsers
+from llmrec.simulator.environments.population import Population
+from llmrec.simulator.environments.world_users import WorldUsers
+from llmrec.training.improvement import Improved, Keeping, Start
+from llmrec.training.session_source import Meeting, SessionReward
+from llmrec.training.sessions import check_sessions, train_sessions
+from llmrec.types import IntArray, State
+
+
+def improve_sessions(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, keeping: Keeping
+) -> Improved:
+    """Improves `policy` by PPO or REINFORCE in sessions with the users that the reward's ensemble learned."""
+    start = Start(
+        policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
+    )
+    settings = config.improvement
+    assert isinstance(settings, PPOSettings | ReinforceSettings)  # check_session_config
+    meeting = session_meeting(config, data, policy, simulators.reward)
+    return train_sessions(start, meeting, settings, config.session, keeping)
+
+
+def check_session_config(config: RunConfig, processes: int = 1) -> None:
+    """Refuses, before anything is made, settings of sessions that cannot work.
+
+    Raises:
+        ConfigError: an algorithm without sessions, or a setting of theirs.
+    """
+    settings = config.improvement
+    if config.algorithm not in ("ppo", "reinforce") or not isinstance(settings, PPOSettings | ReinforceSettings):
+        raise ConfigError(
+            f"Keys 'session.turns' and 'session.slate' ask for sessions, which {config.algorithm} does not learn "
+            "from; set algorithm to ppo or reinforce, or both keys to 1."
+        )
+    if config.dynamics.drift.enabled:
+        raise ConfigError(
+            "Key 'dynamics.drift.enabled' is true, but the interests of learned users are not known; set it to false."
+        )
+    check_sessions(config.session, settings, processes, section=config.algorithm)
+
+
+def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, model: Ensemble) -> Meeting:
+    """Users of the training period at their last state, as `model` learned them, and the configured reward."""
+    states, seen = last_states(config, data, "train")
+    rendered = getattr(policy.renderer, "prompts", None)
+    context = RewardContext.of(
+        data.dataset,
+        data.split.train,
+        slate_size=config.session.slate,
+        catalogue=policy.catalogue,
+        prompts=rendered,
+    )
+    weights = (ClickReward(config.reward.click), ConversionReward(config.reward.conversion))
+    terms: tuple[RewardTerm, ...] = (*weights, *make_terms(config.reward, context))
+    reward = SessionReward(terms, config.reward.sampled, config.reward.pessimism, model)
+    population = LearnedUsers(model, states, data.dataset)
+    return Meeting(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
+
+
+def last_states(config: RunConfig, data: RunData, part: Part) -> tuple[list[State], list[IntArray]]:
+    """The last state of each user in a part of the split, and what each has seen."""
+    log = log_of(config, data, part)
+    last = {user: row for row, user in enumerate(log.user_ids)}
+    rows = sorted(last.values())
+    return [log.states[row] for row in rows], [log.seen[row] for row in rows]
+
+
+def session_sizes(config: RunConfig) -> EnvironmentSettings:
+    """The sizes of a session and the weights of its value."""
+    session, reward = config.session, config.reward
+    return EnvironmentSettings(
+        slate_size=session.slate,
+        turns=session.turns,
+        remembered_turns=session.remembered_turns,
+        click=reward.click,
+        conversion=reward.conversion,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionArena:
+    """Whom deployed systems meet: users of the test period, as one population sees them."""
+
+    population: Population
+    user_N: IntArray
+    seen: list[IntArray]
+
+    def play(self, system: System, config: RunConfig) -> SessionFigures:
+        """Sessions of all users with `system`, under the luck of the run's seed."""
+        return simulate_sessions(
+            system,
+            self.population,
+            self.user_N,
+            session_sizes(config),
+            choice=config.choice,
+            dynamics=config.dynamics,
+            seen=self.seen,
+            seed=config.seed,
+        )
+
+
+def session_arenas(config: RunConfig, data: RunData, judge: BehaviourModel | Ensemble) -> dict[str, SessionArena]:
+    """`evaluation.users` of the test period, met by the judge's behaviour and, in a generated world, by the truth."""
+    states, seen = last_states(config, data, "test")
+    chosen = _chosen(config, len(states))
+    some, their = [states[row] for row in chosen], [seen[row] for row in chosen]
+    arenas = {"judge": SessionArena(LearnedUsers(judge, some, data.dataset), np.arange(len(some)), their)}
+    if data.world is not None:
+        row_of = data.dataset.user_index
+        users = np.array([row_of[str(state.user_id)] for state in some], dtype=np.int64)
+        arenas["truth"] = SessionArena(WorldUsers.of(data.world), users, their)
+    return arenas
+
+
+def _chosen(config: RunConfig, users: int) -> Sequence[int]:
+    limit = min(config.evaluation.users, users)
+    random = numpy_stream(config.seed, "evaluation", "session users")
+    rows: list[int] = sorted(random.choice(users, size=limit, replace=False).tolist())
+    return rows

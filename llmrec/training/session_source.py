@@ -1,0 +1,149 @@
+"""Where sessions start, whom they meet, and what their slates earn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings, SessionSettings
+from llmrec.rewards import RewardTerm, combine
+from llmrec.seeding import stream_seed
+from llmrec.simulator.ensemble import Disagreement
+from llmrec.simulator.environments.play import Play, Played
+from llmrec.simulator.environments.population import Population
+from llmrec.training.rollout import StateSource
+from llmrec.types import Feedback, IntArray, Reward, State
+
+
+class Doubter(Protocol):
+    """Tells how far the members of an ensemble disagree; `llmrec.simulator.ensemble.Ensemble` is one."""
+
+    def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class SessionReward:
+    """The reward of a turn's slates: weighted terms, each place for itself.
+
+    Attributes:
+        terms: clicks, conversions and whatever else is weighed.
+        sampled: what users did in place of what was to be expected in the state they were in. Their state moves by
+            what they did in either case.
+        pessimism: so many standard deviations of `ensemble` about the items are taken off what was to be expected,
+            never below 0; not with `sampled`.
+        ensemble: whose members disagree, in the text state and without dynamics.
+    """
+
+    terms: tuple[RewardTerm, ...]
+    sampled: bool = False
+    pessimism: float = 0.0
+    ensemble: Doubter | None = None
+
+    def __call__(self, states: Sequence[State], items_AK: IntArray, played: Played) -> Reward:
+        """Rewards (A, K) of the slates `items_AK` that were shown in `states`."""
+        feedback = played.drawn if self.sampled else played.expected
+        if self.pessimism and self.ensemble is not None and not self.sampled:
+            spread = self.ensemble.disagreement(states, items_AK)
+            feedback = Feedback(
+                np.maximum(feedback.click_BK - self.pessimism * spread.click_BK, 0.0),
+                np.maximum(feedback.conversion_BK - self.pessimism * spread.joint_BK, 0.0),
+            )
+        return combine(self.terms, states, items_AK, feedback)
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Who is met in sessions, and how they behave.
+
+    Attributes:
+        population: the users.
+        users: rows of the population where sessions may start.
+        seen: items that each of them has seen beside those in the state; none is drawn where repeats are excluded.
+        reward: of a turn.
+        choice: how they choose within a slate.
+        dynamics: how they change from turn to turn.
+    """
+
+    population: Population
+    users: IntArray
+    seen: Sequence[IntArray]
+    reward: SessionReward
+    choice: ChoiceSettings
+    dynamics: DynamicsSettings
+
+
+class SessionSource(StateSource):
+    """The sessions of rollouts: one for each row, named by rollout and place.
+
+    Slates come from streams named by (rollout, place, turn), users' luck from (rollout, user): how many processes
+    share the work changes neither.
+
+    Args:
+        meeting: who is met.
+        session: sizes of a session.
+        repeat: whether items that were seen before or in the session may be drawn.
+        renderer: state to prompt.
+        catalogue: the items.
+        tokenizer: gives the padding token.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        meeting: Meeting,
+        session: SessionSettings,
+        repeat: str,
+        renderer: Any,
+        catalogue: Catalogue,
+        tokenizer: Any,
+        seed: int,
+    ) -> None:
+        states = [meeting.population.state(int(user)) for user in meeting.users]
+        seen = list(meeting.seen) if repeat == "exclude" else None
+        super().__init__(states, seen, renderer, catalogue, tokenizer, seed)
+        self.meeting, self.session, self.reward = meeting, session, meeting.reward
+        self.turns, self.slate = session.turns, session.slate
+        self._plays: dict[int, Play] = {}
+
+    def begin(self, rows: Sequence[dict[str, Any]]) -> Play:
+        """The sessions of the rows, which are of one rollout, at their first turn."""
+        count = len(rows)
+        if count not in self._plays:
+            sizes = EnvironmentSettings(
+                slate_size=self.slate, turns=self.turns, remembered_turns=self.session.remembered_turns
+            )
+            given = {"choice": self.meeting.choice, "dynamics": self.meeting.dynamics}
+            self._plays[count] = Play(self.meeting.population, count, sizes, **given)  # type: ignore[arg-type]
+        users = self.meeting.users[[row["state"] for row in rows]]
+        self._plays[count].begin(stream_seed(self.seed, "session", "luck", rows[0]["rollout"]), users)
+        return self._plays[count]
+
+    def keys(self, rows: Sequence[dict[str, Any]], turn: int) -> Tensor:
+        """Keys of the slates that are drawn for the rows at `turn`: (B,) int64."""
+        named = [stream_seed(self.seed, "session", "slate", row["rollout"], row["place"], turn) for row in rows]
+        return torch.tensor(named, dtype=torch.long)
+
+    def taken(
+        self,
+        rows: Sequence[dict[str, Any]],
+        shown: Sequence[IntArray],
+        states: Sequence[State],
+        device: torch.device,
+    ) -> Tensor | None:
+        """Items that may not be drawn, (B, E) padded with -1: seen before or shown in the session; None: all may."""
+        if self.seen is None:
+            return None
+        lists = [
+            np.unique(np.concatenate([self.seen[row["state"]], items, state.seen()]).astype(np.int64))
+            for row, items, state in zip(rows, shown, states, strict=True)
+        ]
+        table = np.full((len(lists), max(1, *map(len, lists), 1)), -1, dtype=np.int64)
+        for line, items in zip(table, lists, strict=True):
+            line[: len(items)] = items
+        return torch.from_numpy(table).to(device)

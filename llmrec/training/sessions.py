@@ -1,0 +1,179 @@
+"""PPO and REINFORCE over sessions of simulated users: slates, turns, and what a slate does to the turns after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec.config import PPOSettings, ReinforceSettings, SessionSettings
+from llmrec.errors import ConfigError, DataError
+from llmrec.files import sha256_of
+from llmrec.training.arguments import world_size
+from llmrec.training.controls import Controls
+from llmrec.training.improvement import Improved, Keeping, Plan, Start, as_json, run_trainer, trainable
+from llmrec.training.on_policy import check_settings, method_of, stop_reason, trainer_arguments
+from llmrec.training.session_source import Meeting, SessionReward, SessionSource
+from llmrec.training.slate_critic import SlateCritic
+from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
+from llmrec.types import IntArray
+
+__all__ = ["Meeting", "SessionReward", "check_sessions", "make_session_trainer", "train_sessions"]
+
+
+def train_sessions(
+    start: Start,
+    meeting: Meeting,
+    settings: PPOSettings | ReinforceSettings,
+    session: SessionSettings,
+    keeping: Keeping,
+    *,
+    critic_input: CriticInput = "reference",
+) -> Improved:
+    """Improves a policy by the rewards of whole sessions.
+
+    The curve has one dictionary a rollout: step, reward and reward/<term> (means a session, not discounted), turns
+    (played), left (share of users who left for good), and what `train_on_policy` logs beside; rollout_kl and
+    rollout_entropy are nats of a single draw, means over turns.
+
+    Args:
+        start: the policy.
+        meeting: the users, where their sessions start, and what slates earn.
+        settings: the algorithm's section; `prompts` are the sessions of a rollout.
+        session: turns, places, discounts.
+        keeping: checkpoints and reports.
+        critic_input: see `PPOConfig`.
+
+    Raises:
+        ConfigError: a setting that cannot be used, by itself, with this catalogue or with this number of processes.
+        DataError: nobody is left to meet, or a reward that is not finite.
+        RunError: gradients that are not finite, for too long.
+    """
+    check_sessions(session, settings, world_size(), len(start.catalogue))
+    meeting = _with_room(meeting, session, start.repeat, len(start.catalogue))
+    source = SessionSource(
+        meeting, session, start.repeat, start.renderer, start.catalogue, start.tokenizer, start.seed
+    )
+    model = trainable(start, settings)
+    name = f"{method_of(settings).name} in sessions"
+    plan = Plan(
+        name,
+        settings.steps,
+        settings.iterations * settings.minibatches,
+        "reward",
+        (name, as_json(settings), as_json(session), start.seed, start.repeat, critic_input, _digest(meeting, source)),
+    )
+    ran = run_trainer(
+        model,
+        plan,
+        keeping,
+        lambda: make_session_trainer(
+            model, source, settings, out=keeping.out, report_to=keeping.report_to, critic_input=critic_input
+        ),
+    )
+    critic = ran.trainer.base.critic.eval()
+    del ran.trainer.base.critic
+    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), {"critic": critic})
+
+
+def make_session_trainer(
+    model: Any,
+    source: SessionSource,
+    settings: PPOSettings | ReinforceSettings,
+    *,
+    out: Path,
+    report_to: Sequence[str] = (),
+    critic_input: CriticInput = "reference",
+) -> Any:
+    """The trainer for `settings`, which hangs a fresh critic on the base model of `model`."""
+    method = method_of(settings)
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    width = base.config.get_text_config().hidden_size
+    base.critic = SlateCritic(width, source.slate, seed=source.seed).to(base.get_input_embeddings().weight.device)
+    arguments = trainer_arguments(model, settings, source.seed, out, report_to) | method.own(settings)
+    trainer = SessionReinforceTrainer if isinstance(settings, ReinforceSettings) else SessionTrainer
+    return trainer(
+        model,
+        source,
+        method.config(**arguments, critic_input=critic_input),
+        Controls(settings.stability, settings.kl_coefficient, settings.entropy_coefficient),
+        reward_funcs=[source.reward],
+        train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
+        processing_class=source.tokenizer,
+    )
+
+
+def check_sessions(
+    session: SessionSettings,
+    settings: PPOSettings | ReinforceSettings,
+    number: int = 1,
+    items: int | None = None,
+    section: str | None = None,
+) -> None:
+    """Raises `ConfigError` for values that cannot work; cheap, so it can be called before a model loads.
+
+    Args:
+        session: sizes of a session.
+        settings: the algorithm's section.
+        number: of processes.
+        items: size of the catalogue, where it is known.
+        section: the algorithm's name in the configuration.
+    """
+    section = section or method_of(settings).name
+    for key in ("turns", "slate", "remembered_turns"):
+        if getattr(session, key) < 1:
+            raise ConfigError(f"Key 'session.{key}' is {getattr(session, key)}, but it must be 1 or more.")
+    for key in ("gamma", "gae_lambda"):
+        if not 0 <= getattr(session, key) <= 1:
+            raise ConfigError(f"Key 'session.{key}' is {getattr(session, key)}; it must be in [0, 1].")
+    if settings.draws != 1:
+        raise ConfigError(
+            f"Key '{section}.draws' is {settings.draws}, but a turn of a session shows one slate; set it to 1 and "
+            f"raise '{section}.prompts' (sessions a rollout) instead."
+        )
+    if settings.stability.resample:
+        raise ConfigError(
+            f"Key '{section}.stability.resample' is {settings.stability.resample}, but sessions have no groups of "
+            "draws; set it to 0."
+        )
+    if items is not None and session.slate > items:
+        raise ConfigError(f"Key 'session.slate' is {session.slate}, but the catalogue has {items} items; lower it.")
+    check_settings(settings, number, section)
+
+
+def _with_room(meeting: Meeting, session: SessionSettings, repeat: str, items: int) -> Meeting:
+    """Without users to whom so many slates cannot be shown."""
+    users = np.asarray(meeting.users, dtype=np.int64)
+    if len(meeting.seen) != len(users):
+        raise DataError(f"There are {len(users)} users but {len(meeting.seen)} lists of seen items; give one a user.")
+    seen = [np.asarray(row, dtype=np.int64) for row in meeting.seen]
+    if repeat == "exclude":
+        needed = session.turns * session.slate
+        before = [
+            np.union1d(np.asarray(meeting.population.state(int(user)).seen(), dtype=np.int64), row)
+            for user, row in zip(users, seen, strict=True)
+        ]
+        kept = [row for row, taken in enumerate(before) if items - len(taken) >= needed]
+        users, seen = users[kept], [before[row] for row in kept]
+    if not len(users):
+        raise DataError(
+            f"There is no user to meet who has not seen all but {session.turns * session.slate} of the {items} "
+            "items; lower session.turns or session.slate, or give more users."
+        )
+    return replace(meeting, users=users, seen=seen)
+
+
+def _digest(meeting: Meeting, source: SessionSource) -> str:
+    """All that decides a session beside the policy."""
+    seen: list[list[int]] = [] if source.seen is None else [_plain(row) for row in source.seen]
+    terms = [(term.name, term.weight) for term in meeting.reward.terms]
+    reward = (terms, meeting.reward.sampled, meeting.reward.pessimism)
+    settings = (asdict(meeting.choice), asdict(meeting.dynamics), reward)
+    return sha256_of(repr((source.states, _plain(meeting.users), seen, settings)))
+
+
+def _plain(row: IntArray) -> list[int]:
+    return [int(value) for value in row]
