@@ -14,6 +14,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.policies import SFTStage, sft_policy
 from llmrec.pipeline.promotion import promote
+from llmrec.pipeline.rewarding import reward_key
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
 from llmrec.training.callbacks import was_stopped
@@ -49,10 +50,11 @@ def improve_stage(
 ) -> ImprovedStage:
     """Improves the warm-started policy by the configured algorithm, whose name is by default the stage's."""
     tree = config.tree()
-    sections = ("simulator", "reward", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
+    sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
     key = {
         "sft": read_json(sft.folder / "stage.json")["key"],
         "algorithm": config.algorithm,
+        "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed],
     }
 

@@ -36,12 +36,12 @@ from llmrec.pipeline.result import (
     label,
     last_label,
 )
+from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
-from llmrec.rewards import RewardModel
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
@@ -115,8 +115,9 @@ def make_systems(
 ) -> dict[str, System]:
     """What stands in the table, in its order."""
     beams, manifest = config.evaluation.beams, data.dataset.manifest
-    reward = RewardModel(simulators.reward, config.reward, seed=config.seed)
-    start = Policy(sft_policy(config, data, sft), beams)
+    policy = sft_policy(config, data, sft)
+    reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
+    start = Policy(policy, beams)
     valid = targets(config, data, "valid", config.gate.events)
     covisitation = Covisitation(seed=config.seed)
     if len(valid):
