@@ -73,27 +73,36 @@ def train_best_of_n(
     states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
     source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model = trainable(start, settings)
-    states_RP = round_states(len(states), settings, start.seed)
-    rows = plan_rows(states_RP, settings, start.seed)
-    steps = len(rows) // settings.batch_size
+    rows = settings.rounds * rows_of_round(settings)
     digest = sha256_of(repr(states), repr(excluded))
     decides = ("best_of_n", as_json(settings), start.seed, start.repeat, digest)
-
-    def make() -> Any:
-        return BestOfNTrainer(
-            model,
-            source,
-            _arguments(model, settings, steps, start.seed, keeping),
-            Controls(StabilitySettings(), 0.0, 0.0),
-            reward=GroupedReward(reward_model, states, settings.draws),
-            states_RP=states_RP,
-            settings=settings,
-            train_dataset=rows,
-            processing_class=start.tokenizer,
-        )
-
-    ran = run_trainer(model, Plan("best_of_n", steps, 1, "best", decides), keeping, make)
+    plan = Plan("best_of_n", rows // settings.batch_size, 1, "best", decides)
+    ran = run_trainer(model, plan, keeping, lambda: make_trainer(model, source, reward_model, settings, keeping))
     return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+
+
+def make_trainer(
+    model: Any, source: StateSource, reward_model: Rewarder, settings: BestOfNSettings, keeping: Keeping
+) -> BestOfNTrainer:
+    """The trainer that draws for the states of `source`."""
+    states_RP = round_states(len(source.states), settings, source.seed)
+    rows = plan_rows(states_RP, settings, source.seed)
+    return BestOfNTrainer(
+        model,
+        source,
+        _arguments(model, settings, len(rows) // settings.batch_size, source.seed, keeping),
+        Controls(StabilitySettings(), 0.0, 0.0),
+        reward=GroupedReward(reward_model, source.states, settings.draws),
+        states_RP=states_RP,
+        settings=settings,
+        train_dataset=rows,
+        processing_class=source.tokenizer,
+    )
+
+
+def rows_of_round(settings: BestOfNSettings) -> int:
+    """Rows that a round trains on: whole batches, in which each place is used `epochs` times."""
+    return settings.batch_size * max(1, math.ceil(settings.epochs * settings.prompts / settings.batch_size))
 
 
 def round_states(states: int, settings: BestOfNSettings, seed: int) -> IntArray:
@@ -106,21 +115,19 @@ def round_states(states: int, settings: BestOfNSettings, seed: int) -> IntArray:
 def plan_rows(states_RP: IntArray, settings: BestOfNSettings, seed: int) -> Any:
     """The trainer's data set: for each round whole batches of its places, each place once before any comes again."""
     rounds, prompts = states_RP.shape
-    many = settings.batch_size * max(1, math.ceil(settings.epochs * prompts / settings.batch_size))
-    place_RX = np.stack(
-        [
-            np.concatenate(
-                [
-                    numpy_stream(seed, "best_of_n", "order", number, again).permutation(prompts)
-                    for again in range(-(-many // prompts))
-                ]
-            )[:many]
-            for number in range(rounds)
-        ]
-    )
+    many = rows_of_round(settings)
+    place_RX = np.stack([_places(prompts, many, seed, number) for number in range(rounds)])
     state_RX = np.take_along_axis(states_RP, place_RX, axis=1)
     columns = {"state": state_RX, "rollout": np.repeat(np.arange(rounds), many), "place": place_RX}
     return HFDataset.from_dict({name: column.ravel() for name, column in columns.items()})
+
+
+def _places(prompts: int, many: int, seed: int, number: int) -> IntArray:
+    orders = [
+        numpy_stream(seed, "best_of_n", "order", number, again).permutation(prompts)
+        for again in range(-(-many // prompts))
+    ]
+    return np.concatenate(orders)[:many]
 
 
 def check_best_of_n(settings: BestOfNSettings, processes: int = 1) -> None:

@@ -67,25 +67,40 @@ def train_off_policy(
             "allow, or import a log with more feedback."
         )
     source = StateSource(slates.states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
-    model = trainable(start, settings)
-    steps = max(1, math.ceil(settings.epochs * len(slates) / settings.batch_size))
+    model, steps = trainable(start, settings), steps_of(settings, len(slates))
     decides = ("off_policy", as_json(settings), start.seed, start.repeat, slates.digest())
-
-    def make() -> Any:
-        return OffPolicyTrainer(
-            model,
-            source,
-            _arguments(model, settings, steps, start.seed, keeping),
-            Controls(StabilitySettings(), settings.kl_coefficient, settings.entropy_coefficient),
-            slates=slates,
-            settings=settings,
-            value=value if robust else None,
-            train_dataset=source.plan(steps, settings.batch_size, 1, world_size()),
-            processing_class=start.tokenizer,
-        )
-
-    ran = run_trainer(model, Plan("off_policy", steps, 1, "value", decides), keeping, make)
+    plan = Plan("off_policy", steps, 1, "value", decides)
+    fitted = value if robust else None
+    ran = run_trainer(model, plan, keeping, lambda: make_trainer(model, source, slates, settings, keeping, fitted))
     return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+
+
+def make_trainer(
+    model: Any,
+    source: StateSource,
+    slates: LoggedSlates,
+    settings: OffPolicySettings,
+    keeping: Keeping,
+    value: Rewarder | None = None,
+) -> OffPolicyTrainer:
+    """The trainer for `slates`, whose states are those of `source`; doubly robust with a fitted reward."""
+    steps = steps_of(settings, len(slates))
+    return OffPolicyTrainer(
+        model,
+        source,
+        _arguments(model, settings, steps, source.seed, keeping),
+        Controls(StabilitySettings(), settings.kl_coefficient, settings.entropy_coefficient),
+        slates=slates,
+        settings=settings,
+        value=value,
+        train_dataset=source.plan(steps, settings.batch_size, 1, world_size()),
+        processing_class=source.tokenizer,
+    )
+
+
+def steps_of(settings: OffPolicySettings, slates: int) -> int:
+    """Optimiser steps in which each slate is used `epochs` times."""
+    return max(1, math.ceil(settings.epochs * slates / settings.batch_size))
 
 
 def left_out(curve: list[dict[str, float]]) -> str | None:

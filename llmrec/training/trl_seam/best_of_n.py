@@ -18,9 +18,10 @@ from torch import Tensor
 from llmrec.config import BestOfNSettings
 from llmrec.errors import RunError
 from llmrec.files import read_json, write_json
+from llmrec.policy.modes import evaluating
 from llmrec.training.controls import Controls
 from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer, chunks
 from llmrec.training.trl_seam.rollouts import Rows
 from llmrec.types import IntArray
@@ -69,22 +70,25 @@ class BestOfNTrainer(PolicyTrainer):
         self.reward, self.states_RP, self.settings = reward, states_RP, settings
         self._round: Round | None = None
 
-    def _loss_of_rows(self, model: Any, rows: Rows) -> Tensor:
-        """-log pi(winner | state), a mean over the rows, in nats an item."""
+    def _prepared(self, rows: Rows) -> ScoreRequest:
+        """What is asked of the rows' winners; the first rows of a round start it."""
         number = int(rows[0]["rollout"])
         if self._round is None or self._round.number != number:
             self._round = self._play(number)
         items = [[self._round.winners[row["place"]]] for row in rows]
         request = self.source.request(rows, self.index, self.index.device)
-        request = replace(request, items_BG=torch.tensor(items, device=self.index.device))
-        scores, _ = self._answer(model, request)
+        return replace(request, items_BG=torch.tensor(items, device=self.index.device))
+
+    def _loss(self, model: Any, prepared: ScoreRequest) -> Tensor:
+        """-log pi(winner | state), a mean over the rows, in nats an item."""
+        assert self._round is not None
+        scores, _ = self._answer(model, prepared)
         for name, value in self._round.figures.items():
-            self._metrics["train"][name].append(value)
+            self._metrics["train"][name] = [value]  # those of the latest round, not a mean over rounds
         return -scores.item_log_prob_BG.mean()
 
     # A round.
 
-    @torch.no_grad()
     def _play(self, number: int) -> Round:
         """Draws n items for every state of the round, each process for its share, and keeps the best ones."""
         trainer: Any = self
@@ -107,7 +111,8 @@ class BestOfNTrainer(PolicyTrainer):
         reward_BG = self._rewards(rows, items_BG, sums)
         best = winners(reward_BG).unsqueeze(1)
         request = replace(request, items_BG=items_BG)
-        log_prob_BG = request.score(self.base).item_log_prob_BG
+        with evaluating(self.base):
+            log_prob_BG = request.score(self.base).item_log_prob_BG
         against = self._reference_scores(request).item_log_prob_BG
         for name, value in {
             "reward": reward_BG.mean(1).sum(),

@@ -16,21 +16,31 @@ from torch import Tensor
 
 from llmrec.config import OffPolicySettings
 from llmrec.errors import RunError
+from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import Rewarder
 from llmrec.training.logged import LoggedSlates
 from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, ratio
-from llmrec.training.rollout import StateSource
+from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.training.trl_seam.rollouts import Rows
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B slates, as wide as the longest of them: their items (another of the slate where there is no row)."""
+    """B slates and G draws for each.
 
-    items_BK: Tensor
+    Attributes:
+        request: the logged items (another of the slate where a slate has no row there), then the draws.
+        shown: what was logged.
+        reference: scores of the same items under the policy before.
+        value_BX: the fitted reward of all of them, None where there is none.
+    """
+
+    request: ScoreRequest
     shown: Shown
+    reference: TokenScores
+    value_BX: Tensor | None
 
 
 class OffPolicyTrainer(PolicyTrainer):
@@ -51,22 +61,14 @@ class OffPolicyTrainer(PolicyTrainer):
         super().__init__(model, source, args, controls, **rest)
         self.slates, self.settings, self.value = slates, settings, value
 
-    def _loss_of_rows(self, model: Any, rows: Rows) -> Tensor:
-        batch = self._batch(rows)
-        width = batch.items_BK.shape[1]
+    def _prepared(self, rows: Rows) -> Batch:
+        items_BK, shown = self._logged(rows)
         request, drawn_BG = self._sample(rows, self.settings.draws)
-        request = replace(request, items_BG=torch.cat([batch.items_BK, drawn_BG], dim=1))
-        scores, _ = self._answer(model, request)
-        log_prob_BX = scores.item_log_prob_BG
-        log_prob_BK, drawn_log_prob_BG = log_prob_BX[:, :width], log_prob_BX[:, width:]
-        fitted = self._fitted(rows, request.items_BG, drawn_log_prob_BG)
-        settings = self.settings
-        loss = off_policy_loss(log_prob_BK, batch.shown, k=settings.slate, cap=settings.weight_cap, fitted=fitted)
-        self._note_weights(log_prob_BK, batch.shown)
-        penalty = self._penalty(scores, self._reference_scores(request), width)
-        return loss + penalty
+        request = replace(request, items_BG=torch.cat([items_BK, drawn_BG], dim=1))
+        return Batch(request, shown, self._reference_scores(request), self._values(rows, request.items_BG))
 
-    def _batch(self, rows: Rows) -> Batch:
+    def _logged(self, rows: Rows) -> tuple[Tensor, Shown]:
+        """The slates of the rows' states."""
         device, slates = self.index.device, self.slates
         at = np.array([row["state"] for row in rows])
         share = slates.share_BK[at]
@@ -75,12 +77,12 @@ class OffPolicyTrainer(PolicyTrainer):
         filler = np.take_along_axis(items, there.argmax(axis=1)[:, None], axis=1)
         tables = (slates.reward_BK, slates.propensity_BK, slates.below_BK, slates.share_BK)
         tensors = [torch.from_numpy(table[at, :width]).to(device, self._dtype()) for table in tables]
-        return Batch(torch.from_numpy(np.where(there, items, filler)).to(device), Shown(*tensors))
+        return torch.from_numpy(np.where(there, items, filler)).to(device), Shown(*tensors)
 
     def _dtype(self) -> torch.dtype:
         return torch.float64 if self.base.dtype == torch.float64 else torch.float32
 
-    def _fitted(self, rows: Rows, items_BX: Tensor, drawn_log_prob_BG: Tensor) -> Fitted | None:
+    def _values(self, rows: Rows, items_BX: Tensor) -> Tensor | None:
         """The fitted reward of what was shown and of what was drawn, asked at once."""
         if self.value is None:
             return None
@@ -91,10 +93,22 @@ class OffPolicyTrainer(PolicyTrainer):
                 f"The fitted reward gave {found.shape} values for items {tuple(items_BX.shape)}, or some that are "
                 "not finite; check the reward model."
             )
-        q_BX = torch.from_numpy(found).to(drawn_log_prob_BG)
-        draws = drawn_log_prob_BG.shape[1]
-        self._note({"fitted_reward": q_BX[:, -draws:].mean()})
-        return Fitted(q_BX[:, :-draws], q_BX[:, -draws:], drawn_log_prob_BG)
+        return torch.from_numpy(found).to(items_BX.device, self._dtype())
+
+    # The update.
+
+    def _loss(self, model: Any, prepared: Batch) -> Tensor:
+        width, settings = prepared.shown.share_BK.shape[1], self.settings
+        scores, _ = self._answer(model, prepared.request)
+        log_prob_BX, fitted = scores.item_log_prob_BG, None
+        if prepared.value_BX is not None:
+            value = prepared.value_BX
+            fitted = Fitted(value[:, :width], value[:, width:], log_prob_BX[:, width:])
+            self._note({"fitted_reward": value[:, width:].mean()})
+        log_prob_BK = log_prob_BX[:, :width]
+        loss = off_policy_loss(log_prob_BK, prepared.shown, k=settings.slate, cap=settings.weight_cap, fitted=fitted)
+        self._note_weights(log_prob_BK, prepared.shown)
+        return loss + self._penalty(scores, prepared.reference, width)
 
     @torch.no_grad()
     def _note_weights(self, log_prob_BK: Tensor, shown: Shown) -> None:

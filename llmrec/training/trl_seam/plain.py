@@ -16,10 +16,14 @@ from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.training.controls import Controls
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+from llmrec.training.trl_seam.sharding import whole_weights
 
 
 class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transformers' trainer is untyped
-    """A trainer whose batches are rows of `StateSource.plan` and whose loss is `_loss_of_rows` of them.
+    """A trainer whose batches are rows of `StateSource.plan`.
+
+    A step has two parts: `_prepared` draws and asks the reference, without gradients and with all weights at hand;
+    `_loss` goes through the wrapped forward, once.
 
     From `RolloutTrainer` come the scores through the wrapped forward, the reference, the guard and what checkpoints
     hold; draws and rewards are made here and not by TRL.
@@ -39,20 +43,27 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
         super().__init__(model, source, args, controls, data_collator=lambda rows: rows, **rest)
         disable_dropout_in_model(model)  # the sampler and the scorer must be one policy
 
-    def _prepare_inputs(self, generation_batch: Rows) -> Rows:
-        return generation_batch
+    def _prepare_inputs(self, generation_batch: Rows) -> Any:
+        trainer: Any = self
+        with torch.no_grad(), whole_weights(trainer.model_wrapped):
+            return self._prepared(generation_batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: rows hold no tokens yet."""
         return 0
 
     def compute_loss(
-        self, model: Any, inputs: Rows, return_outputs: bool = False, num_items_in_batch: Any = None
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Tensor:
-        """The loss of a batch of rows."""
-        return self._loss_of_rows(model, inputs)
+        """The loss of what `_prepared` made."""
+        return self._loss(model, inputs)
 
-    def _loss_of_rows(self, model: Any, rows: Rows) -> Tensor:
+    def _prepared(self, rows: Rows) -> Any:
+        """What the loss of a batch of rows is computed from."""
+        raise NotImplementedError
+
+    def _loss(self, model: Any, prepared: Any) -> Tensor:
+        """The loss of a batch."""
         raise NotImplementedError
 
     # Draws.
