@@ -224,6 +224,10 @@ class SessionSettings:
     """Discount between turns; inside a slate nothing is discounted."""
     gae_lambda: float = 0.95
     """Lambda of GAE between turns."""
+    credit: Literal["slate", "item"] = "slate"
+    """What a slot is credited with beside its own reward and the turns after: the slate's later slots too (unbiased),
+    or not (far less noise; it leaves out what an item takes away from the places below it, as SlateQ does: Ie et al.
+    2019)."""
     remembered_turns: int = 5
     """Turns of the session that a text state tells of."""
     bootstrap: bool = True

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
-from llmrec.config import RolloutSettings, RunConfig
+from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, RunConfig
 from llmrec.config.reward import check_reward
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.offline import check_offline, improve_best_of_n, improve_off_policy
 from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.sessions import check_session_config, improve_sessions
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.starts import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
@@ -19,10 +21,18 @@ def improve(
     config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, keeping: Keeping
 ) -> Improved:
     """Improves `policy` (freshly loaded; it is trained in place or under an adapter) by `config.algorithm`."""
+    if not config.session.plain:
+        return improve_sessions(config, data, policy, simulators, keeping)
     start = Start(
         policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
     )
     settings = config.improvement
+    if isinstance(settings, OffPolicySettings):
+        reward = run_reward(config, data, simulators, policy)
+        return improve_off_policy(config, data, start, reward, settings, keeping)
+    if isinstance(settings, BestOfNSettings):
+        reward = run_reward(config, data, simulators, policy)
+        return improve_best_of_n(config, data, start, reward, settings, keeping)
     assert isinstance(settings, RolloutSettings)
     starts = rollout_starts(config, data, settings)
     reward = run_reward(config, data, simulators, policy)
@@ -37,5 +47,9 @@ def check_algorithm(config: RunConfig) -> None:
     """
     settings = config.improvement
     check_reward(config.reward, config.session.slate)
-    if isinstance(settings, RolloutSettings):
+    if not config.session.plain:
+        check_session_config(config, int(os.environ.get("WORLD_SIZE", "1")))
+    elif isinstance(settings, RolloutSettings):
         check_settings(settings, int(os.environ.get("WORLD_SIZE", "1")), config.algorithm)
+    elif isinstance(settings, OffPolicySettings | BestOfNSettings):
+        check_offline(settings, int(os.environ.get("WORLD_SIZE", "1")))

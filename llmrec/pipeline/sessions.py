@@ -12,9 +12,9 @@ from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
 from llmrec.evaluation.sessions import SessionFigures, System, simulate_sessions
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.rewards import ClickReward, ConversionReward, RewardContext, RewardTerm, make_terms
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.ensemble import Ensemble
@@ -36,7 +36,7 @@ def improve_sessions(
     )
     settings = config.improvement
     assert isinstance(settings, PPOSettings | ReinforceSettings)  # check_session_config
-    meeting = session_meeting(config, data, policy, simulators.reward)
+    meeting = session_meeting(config, data, policy, simulators)
     return train_sessions(start, meeting, settings, config.session, keeping)
 
 
@@ -59,21 +59,12 @@ def check_session_config(config: RunConfig, processes: int = 1) -> None:
     check_sessions(config.session, settings, processes, section=config.algorithm)
 
 
-def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, model: Ensemble) -> Meeting:
-    """Users of the training period at their last state, as `model` learned them, and the configured reward."""
+def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators) -> Meeting:
+    """Users of the training period at their last state, as the reward's ensemble learned them, and the reward."""
     states, seen = last_states(config, data, "train")
-    rendered = getattr(policy.renderer, "prompts", None)
-    context = RewardContext.of(
-        data.dataset,
-        data.split.train,
-        slate_size=config.session.slate,
-        catalogue=policy.catalogue,
-        prompts=rendered,
-    )
-    weights = (ClickReward(config.reward.click), ConversionReward(config.reward.conversion))
-    terms: tuple[RewardTerm, ...] = (*weights, *make_terms(config.reward, context))
-    reward = SessionReward(terms, config.reward.sampled, config.reward.pessimism, model)
-    population = LearnedUsers(model, states, data.dataset)
+    rewards = run_reward(config, data, simulators, policy, slate_size=config.session.slate)
+    reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward)
+    population = LearnedUsers(simulators.reward, states, data.dataset)
     return Meeting(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
 
 

@@ -76,7 +76,8 @@ def together(turns: Sequence[TurnSlates]) -> TurnSlates:
 class SlotBatch:
     """One optimiser step's share of a rollout of sessions: whole sessions, R turns of K slots.
 
-    `whole_R` marks slates that hold every allowed item; `slots` is what the loss is divided by: the slots of as many
+    Values and returns have one more column than there are slots: what comes after the slate. `whole_R` marks slates
+    that hold every allowed item; `slots` is what the loss is divided by: the slots of as many
     sessions that nobody leaves early, a constant.
     """
 
@@ -84,9 +85,9 @@ class SlotBatch:
     whole_R: Tensor
     weight_RK: Tensor
     old_slot_RK: Tensor
-    value_RK: Tensor
+    value_RS: Tensor
+    return_RS: Tensor
     advantage_RK: Tensor
-    return_RK: Tensor
     reference: TokenScores
     slots: int
 

@@ -78,7 +78,8 @@ def test_it_is_the_double_sum_on_episodes_of_unequal_length():
         expected = straightforward(reward[b, :n], value[b, :n], discount[b, :n], trace[b, :n], last[b])
         np.testing.assert_allclose(advantage[b, :n], expected, rtol=1e-12)
         np.testing.assert_allclose(returns[b, :n], np.add(expected, value[b, :n]), rtol=1e-12)
-        assert not advantage[b, n:].any() and not returns[b, n:].any()
+        assert not advantage[b, n:].any()
+        assert not returns[b, n:].any()
 
 
 def test_items_are_the_special_case_of_one_reward_at_the_last_choice():

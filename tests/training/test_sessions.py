@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,8 @@ def test_the_environment_is_the_one_that_was_enumerated(shop):
             total += world.GAMMA**turn * played.expected.click_BK.mean()
             assert played.drawn.click_BK.mean() == pytest.approx(played.expected.click_BK.mean(), abs=0.02)
         assert total == pytest.approx(world.session_value(lambda trust, left, k=kind: k, turns), abs=0.02)
-        assert played.cut_A.all() and not play.goes_on
+        assert played.cut_A.all()
+        assert not play.goes_on
 
 
 # Learning.
@@ -149,7 +151,8 @@ def test_the_curve_keeps_terms_apart(shop, tmp_path):
     assert [row["step"] for row in result.curve] == [1, 2, 3, 4]
     for row in result.curve:
         assert row["reward"] == pytest.approx(row["reward/click"] + 3 * row["reward/conversion"], rel=1e-5)
-        assert row["turns"] == 3 and row["left"] == 0
+        assert row["turns"] == 3
+        assert row["left"] == 0
         assert row["kl"] >= 0
     names = {"entropy", "clip_fraction", "value_loss", "policy_loss", "explained_variance", "grad_norm", "rollout_kl"}
     assert names <= result.curve[0].keys()
@@ -167,13 +170,14 @@ def test_slates_hold_no_item_twice_and_sessions_none_where_repeats_are_excluded(
     assert [turn.exclude_RE.shape[1] for turn in turns] == [2, 4, 6]
     for session in range(4):
         shown = torch.cat([turn.items_RK[session] for turn in turns]).tolist()
-        assert len(set(shown)) == 6 and not {0, 4} & set(shown)
+        assert len(set(shown)) == 6
+        assert not {0, 4} & set(shown)
 
 
 def test_the_policy_reads_what_the_session_has_shown(shop, tmp_path):
     _, trainer, rows = trainer_of(shop, tmp_path)
     turns = trainer._play(rows).turns
-    for before, after in zip(turns, turns[1:], strict=False):
+    for before, after in itertools.pairwise(turns):
         text = shop.tokenizer.decode(after.prompt_ids_RP[0][after.prompt_mask_RP[0].bool()])
         for item in before.items_RK[0].tolist():
             assert shop.items[item].title in text
@@ -195,19 +199,20 @@ PLAIN = dataclasses.replace(
 )
 
 
-def test_credit_of_users_who_leave_and_of_sessions_that_are_cut_off(shop, tmp_path):
+@pytest.mark.parametrize("credit", ["slate", "item"])
+def test_credit_of_users_who_leave_and_of_sessions_that_are_cut_off(shop, tmp_path, credit):
     """By a plain loop over each session, with the values that the rollout stored."""
     patience = PatienceSettings(enabled=True, initial=0.3, leave_full=0.3, leave_empty=0.6)
     met = world.meeting()
     met = dataclasses.replace(met, dynamics=dataclasses.replace(met.dynamics, patience=patience))
-    session = SessionSettings(turns=4, slate=2, gamma=0.9, gae_lambda=0.7)
+    session = SessionSettings(turns=4, slate=2, gamma=0.9, gae_lambda=0.7, credit=credit)
     settings = dataclasses.replace(PLAIN, prompts=12)
     _, trainer, rows = trainer_of(shop, tmp_path, settings, session, meeting=met)
     torch.nn.init.normal_(trainer.base.critic.outer.weight)  # values that differ
     trainer.base.critic.ready.fill_(True)
     kept = {}
-    credit = trainer._credit
-    trainer._credit = lambda steps: kept.setdefault("found", (steps, credit(steps)))[1]
+    credited = trainer._credit
+    trainer._credit = lambda steps: kept.setdefault("found", (steps, credited(steps)))[1]
     played = {}
     play = trainer._play
     trainer._play = lambda inputs: played.setdefault("played", play(inputs))
@@ -220,15 +225,17 @@ def test_credit_of_users_who_leave_and_of_sessions_that_are_cut_off(shop, tmp_pa
         assert turns == 4 or bool(left[n])
         after = 0.0 if left[n] else float(steps.last_N[n])
         assert (after == 0.0) == bool(left[n])
-        flat = [(t, k) for t in range(turns) for k in range(2)]
-        carried = 0.0
-        for t, k in reversed(flat):
-            gamma, lam = (0.9, 0.7) if k == 1 else (1.0, 1.0)
+        carried = own = 0.0
+        for t, k in reversed([(t, k) for t in range(turns) for k in range(3)]):  # two slots and the end of the slate
+            gamma, lam = (0.9, 0.7) if k == 2 else (1.0, 1.0)
             delta = float(steps.reward[n, t, k]) + gamma * after - float(steps.value[n, t, k])
             carried = delta + gamma * lam * carried
+            own = carried if k == 2 else own
             after = float(steps.value[n, t, k])
-            assert float(advantage[n, t, k]) == pytest.approx(carried, abs=1e-4)
             assert float(returns[n, t, k]) == pytest.approx(carried + after, abs=1e-4)
+            if k < 2:
+                expected = carried if credit == "slate" else delta + own
+                assert float(advantage[n, t, k]) == pytest.approx(expected, abs=1e-4)
         assert not advantage[n, turns:].any()
     assert batch.slots == 12 * 4 * 2  # of sessions that nobody leaves
 
@@ -360,7 +367,7 @@ def test_settings_that_cannot_work_are_refused(session, settings, words):
 
 def test_users_without_room_for_a_session_are_not_met(shop, tmp_path):
     seen = [np.arange(8) for _ in range(24)]
-    with pytest.raises(DataError, match="lower session.turns or session.slate"):
+    with pytest.raises(DataError, match="There is no user to meet"):
         run(shop, tmp_path, repeat="exclude", meeting=world.meeting(seen=seen))
     seen[3] = np.arange(5)
     result = run(shop, tmp_path, repeat="exclude", meeting=world.meeting(seen=seen))

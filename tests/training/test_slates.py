@@ -44,7 +44,8 @@ def test_one_item_that_has_nearly_all_mass_leaves_finite_slots_and_gradients(lea
     logits = torch.tensor([[lead, 0.0, -1.0, -2.0]], requires_grad=True)
     slots = slots_of(logits.log_softmax(-1)[:, :3], torch.zeros(1, dtype=torch.bool))
     slots.sum().backward()
-    assert bool(torch.isfinite(slots).all()) and bool(torch.isfinite(logits.grad).all())
+    assert bool(torch.isfinite(slots).all())
+    assert bool(torch.isfinite(logits.grad).all())
     assert bool((slots <= 0).all())
     if lead == 8.0:  # beyond that float32 no longer tells 1 - p; here the rest is shared by 1, e^-1 and e^-2
         expected = -math.log(1 + math.exp(-1) + math.exp(-2))
@@ -108,10 +109,12 @@ def test_turns_of_unequal_prompts_are_padded_on_the_left():
 
 
 def test_the_critic_takes_its_units_once_and_starts_at_the_mean():
-    critic = SlateCritic(4, 2)
+    critic = SlateCritic(4, 1)  # one slot and the end of the slate
     hidden = torch.randn(3, 4)
-    assert critic(hidden).tolist() == [[0.0, 0.0]] * 3 and not bool(critic.ready)
+    assert critic(hidden).tolist() == [[0.0, 0.0]] * 3
+    assert not bool(critic.ready)
     returns = torch.tensor([[1.0, 10.0], [3.0, 14.0]], dtype=torch.float64)
     critic.set_units(torch.stack([torch.full((2,), 2.0), returns.sum(0), returns.square().sum(0)]))
-    assert critic(hidden).tolist() == [[2.0, 12.0]] * 3 and bool(critic.ready)
+    assert critic(hidden).tolist() == [[2.0, 12.0]] * 3
+    assert bool(critic.ready)
     assert float(critic.scale) == pytest.approx(math.sqrt((1 + 1 + 4 + 4) / 4))

@@ -5,10 +5,11 @@ What they change against `PPOTrainer`:
 - a rollout plays one session of up to T turns for each of its rows; each turn's prompt is rendered from the text
   state with the session so far, by the renderer that deploys the policy;
 - the action of a turn is a slate of K items in order without replacement, with one ratio a slot;
-- credit: the slots of a turn are steps with discount and lambda 1 between them, the session's gamma and lambda stand
-  between turns. A session that is cut off goes on in the critic's value of the next state; one that the user left
-  ends;
-- the critic gives a value a slot from the hidden state after the prompt;
+- credit: the slots of a turn are steps with discount and lambda 1 between them, and so is the end of the slate, where
+  nothing is chosen; the session's gamma and lambda stand between it and the next turn. A session that is cut off goes
+  on in the critic's value of the next state; one that the user left ends. With `credit: item` a slot's advantage leaves
+  out the errors of the slate's later slots;
+- the critic gives a value a slot, and one of the end of the slate, from the hidden state after the prompt;
 - the loss is divided by the slots of sessions that nobody leaves, a constant: a mean over the turns that took place
   would weigh a turn by how long other sessions were;
 - rewards may be scaled, never shifted: a shift would pay for staying or for leaving.
@@ -55,7 +56,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Sessions laid out slot by slot: (N, T, K), and what stands after the last one."""
+    """Sessions laid out slot by slot, the end of each slate behind its slots: (N, T, K + 1), and what comes last."""
 
     reward: Tensor
     value: Tensor
@@ -63,7 +64,7 @@ class Steps:
     last_N: Tensor
 
     def at(self, turns: TurnSlates, values: Tensor) -> Tensor:
-        """Values (N, T, K) of the rows of `turns`: (R, K)."""
+        """Of values (N, T, S) those of the rows of `turns`: (R, S)."""
         return values[turns.session_R, turns.turn_R]
 
 
@@ -79,7 +80,7 @@ class SessionTrainer(PPOTrainer):
         features = _root(scores) if request.features_BGLH is None else request.features_BGLH
         if self.args.critic_input == "policy":
             features = features.detach()
-        return {"value_BK": self.base.critic(features[:, 0, 0])}
+        return {"value_BS": self.base.critic(features[:, 0, 0])}
 
     # The rollout.
 
@@ -180,22 +181,23 @@ class SessionTrainer(PPOTrainer):
         return request, reference
 
     def _values(self, request: ScoreRequest) -> Tensor:
-        """The critic's values (R, K) at the rollout."""
+        """The critic's values (R, K + 1) at the rollout."""
         if request.features_BGLH is not None:
             values: Tensor = self.base.critic(request.features_BGLH[:, 0, 0])
             return values
         with evaluating(self.base):
-            return self._answer(self.model, request)[1]["value_BK"]
+            return self._answer(self.model, request)[1]["value_BS"]
 
     def _steps(
         self, played: Played, slates: Sequence[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
     ) -> Steps:
         """Rewards and values laid out session by session; the first rollout sets the critic's units."""
-        shape = (played.sessions, self.source.turns, self.source.slate)
+        shape = (played.sessions, self.source.turns, self.source.slate + 1)
         reward, value = (torch.zeros(shape, device=self.accelerator.device) for _ in range(2))
         step = torch.zeros(shape, dtype=torch.bool, device=reward.device)
         for part in slates:
-            reward[part.session_R, part.turn_R], step[part.session_R, part.turn_R] = part.reward_RK, True
+            reward[part.session_R, part.turn_R, :-1] = part.reward_RK
+            step[part.session_R, part.turn_R] = True
         steps = Steps(reward, value, step, reward.new_zeros(played.sessions))
         if not bool(self.base.critic.ready):
             self._set_units(steps)
@@ -220,11 +222,19 @@ class SessionTrainer(PPOTrainer):
         self.base.critic.set_units(self._sum(torch.stack(sums)))
 
     def _credit(self, steps: Steps) -> tuple[Tensor, Tensor]:
-        """Advantages and returns (N, T, K)."""
-        return self._gae(steps, lam=self.source.session.gae_lambda)
+        """Advantages of slots (N, T, K), and returns (N, T, K + 1)."""
+        advantage, returns = self._gae(steps, lam=self.source.session.gae_lambda)
+        return self._of_slots(advantage), returns
+
+    def _of_slots(self, advantage_NTS: Tensor) -> Tensor:
+        """Advantages of the slots: the whole rest's, or their own error and that of the turns after the slate."""
+        slots, end = advantage_NTS[..., :-1], advantage_NTS[..., -1:]
+        if self.source.session.credit == "slate":
+            return slots
+        return slots - advantage_NTS[..., 1:] + end
 
     def _gae(self, steps: Steps, *, lam: float) -> tuple[Tensor, Tensor]:
-        """GAE over all slots of each session; after the last of them stands `last_N` (0 where the user left)."""
+        """GAE over all steps of each session, (N, T, K + 1); after the last of them stands `last_N`."""
         sessions, turns, places = steps.reward.shape
         discount, trace = torch.ones((turns, places)), torch.ones((turns, places))
         discount[:, -1], trace[:, -1] = self.source.session.gamma, lam
@@ -245,7 +255,7 @@ class SessionTrainer(PPOTrainer):
         request: ScoreRequest,
         reference: TokenScores,
         advantage_RK: Tensor,
-        return_RK: Tensor,
+        return_RS: Tensor,
         steps: Steps,
         sessions: int,
     ) -> SlotBatch:
@@ -257,8 +267,8 @@ class SessionTrainer(PPOTrainer):
             part.weight_RK,
             slots_of(part.log_prob_RK, whole_R).float(),
             steps.at(part, steps.value),
+            return_RS,
             advantage_RK,
-            return_RK,
             reference,
             sessions * self.source.turns * slate,
         )
@@ -275,11 +285,11 @@ class SessionTrainer(PPOTrainer):
         metrics["left"].append(self._mean(float(left_N.float().mean())))
 
     def _log_values(self, batches: Sequence[SlotBatch]) -> None:
-        """Explained variance 1 - Var(R - V) / Var(R) over the slots of the whole rollout, before the update."""
+        """Explained variance 1 - Var(R - V) / Var(R) over the whole rollout, before the update."""
         sums = []
         for batch in batches:
-            there = torch.ones_like(batch.return_RK, dtype=torch.bool)
-            pair = (moments(batch.return_RK - batch.value_RK, there), moments(batch.return_RK, there))
+            there = torch.ones_like(batch.return_RS, dtype=torch.bool)
+            pair = (moments(batch.return_RS - batch.value_RS, there), moments(batch.return_RS, there))
             sums.append(torch.stack(pair))
         left, whole_one = (mean_and_variance(s)[1] for s in self._sum(torch.stack(sums).sum(0)))
         explained = 1.0 - float(left / whole_one) if float(whole_one) > 0 else 0.0
@@ -316,8 +326,8 @@ class SessionTrainer(PPOTrainer):
         everywhere = torch.ones_like(slot_RK, dtype=torch.bool)
         policy, outside = self._slot_loss(slot_RK, batch, everywhere)
         unit = self.base.critic.scale
-        values = (more["value_BK"] / unit, batch.value_RK / unit, batch.return_RK / unit)
-        value = clipped_value_loss(*values, everywhere, self.args.value_clip)
+        values = (more["value_BS"] / unit, batch.value_RS / unit, batch.return_RS / unit)
+        value = clipped_value_loss(*values, torch.ones_like(values[0], dtype=torch.bool), self.args.value_clip)
         weight_RK, places = batch.weight_RK, slot_RK.shape[1]
         kl = places * (weight_RK * exact_kl_BGL(scores, batch.reference).sum(-1)).sum()
         entropy = places * (weight_RK * scores.entropy_BGL.sum(-1)).sum()
@@ -344,15 +354,17 @@ class SessionReinforceTrainer(SessionTrainer):
 
     def _credit(self, steps: Steps) -> tuple[Tensor, Tensor]:
         if self.args.baseline == "critic":
-            return self._gae(steps, lam=1.0)
+            advantage, returns = self._gae(steps, lam=1.0)
+            return self._of_slots(advantage), returns
         nothing = replace(steps, value=torch.zeros_like(steps.value), last_N=torch.zeros_like(steps.last_N))
         _, returns = self._gae(nothing, lam=1.0)
+        gained, there = self._of_slots(returns), steps.step[..., :-1]
         before = 0.0
         if self.args.baseline == "running" and self.controls.settings.reward_normalisation == "none":
-            before, found = self.controls.reward.mean, returns[steps.step].double()
+            before, found = self.controls.reward.mean, gained[there].double()
             sums = [torch.ones_like(found).sum(), found.sum(), found.square().sum()]
             self.controls.reward.add(*self._sum(torch.stack(sums)).tolist())
-        return torch.where(steps.step, returns - before, 0.0), returns
+        return torch.where(there, gained - before, 0.0), returns
 
     def _slot_loss(self, slot_RK: Tensor, batch: SlotBatch, there_RK: Tensor) -> tuple[Tensor, Tensor]:
         return -(batch.advantage_RK * slot_RK).sum(), torch.zeros((), device=slot_RK.device)
