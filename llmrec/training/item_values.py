@@ -32,7 +32,8 @@ HEAD = "score"
 def valuing_model(policy: Any, seed: int) -> Any:
     """A sequence classification model with one output on a copy of the policy's backbone.
 
-    Its head is drawn from a named stream, with a standard deviation of 1 / (H + 1), so that first values are small.
+    Its head is drawn from a named stream with variance 1 / (H + 1) (Stiennon et al. 2020). A smaller head, or one of
+    zeros, would give the backbone next to no gradient at first, and measurably slows learning.
 
     Args:
         policy: a plain causal language model; it is left as it is.
@@ -55,7 +56,7 @@ def valuing_model(policy: Any, seed: int) -> Any:
         ) from None
     with torch.no_grad():
         drawn = torch.randn(weight.shape, generator=torch_stream(seed, "reward model", "head"))
-        weight.copy_(drawn / (weight.shape[1] + 1))
+        weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
     model.config._attn_implementation = policy.config._attn_implementation
     return model.to(device_of(policy)).eval()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from llmrec.config import SFTSettings
 from llmrec.dataset.impressions import Impressions
 from llmrec.dataset.preferences import Preferences, preferences
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.improvement import Keeping, Start
-from llmrec.types import State
+from llmrec.training.sft import train_sft
+from llmrec.types import Example, State
 from tests.training.conftest import COLOURS
 from tests.training.worlds import best, lamps
 
@@ -59,3 +63,21 @@ def share_of_optimum(shop, model) -> float:
 
 def keep(out, on_checkpoint=None) -> Keeping:
     return Keeping(out, on_checkpoint)
+
+
+def warm_start(shop, seed: int, out) -> Start:
+    """A policy that imitates users who take anything of the colour that they like, the lamp no more than the rest."""
+    rows = [Example(state, int(lamp) + n) for state, lamp in zip(USERS, best(USERS), strict=True) for n in range(3)]
+    imitate = SFTSettings(
+        epochs=40.0,
+        batch_size=36,
+        learning_rate=5e-3,
+        mixture={"next_item": 1.0},
+        history_dropout=0.0,
+        save_every=999,
+    )
+    start = begin(shop, seed, hidden=64)
+    warm = train_sft(
+        start.model, shop.tokenizer, shop.catalogue, shop.renderer, rows, shop.items, imitate, seed=seed, out=out
+    )
+    return dataclasses.replace(start, model=warm.model)
