@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import os
 
-from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, RunConfig
+from llmrec.config import (
+    BestOfNSettings,
+    OffPolicySettings,
+    PreferenceSettings,
+    RLHFSettings,
+    RolloutSettings,
+    RunConfig,
+)
 from llmrec.config.reward import check_reward
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.offline import check_offline, improve_best_of_n, improve_off_policy
+from llmrec.pipeline.preferences import check_preference_config, improve_preferences, improve_rlhf
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.sessions import check_session_config, improve_sessions
 from llmrec.pipeline.simulation import Simulators
@@ -27,6 +35,10 @@ def improve(
         policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
     )
     settings = config.improvement
+    if isinstance(settings, PreferenceSettings):
+        return improve_preferences(config, data, start, settings, keeping)
+    if isinstance(settings, RLHFSettings):
+        return improve_rlhf(config, data, start, settings, keeping)
     if isinstance(settings, OffPolicySettings):
         reward = run_reward(config, data, simulators, policy)
         return improve_off_policy(config, data, start, reward, settings, keeping)
@@ -49,6 +61,8 @@ def check_algorithm(config: RunConfig) -> None:
     check_reward(config.reward, config.session.slate)
     if not config.session.plain:
         check_session_config(config, int(os.environ.get("WORLD_SIZE", "1")))
+    elif isinstance(settings, PreferenceSettings | RLHFSettings):
+        check_preference_config(config, int(os.environ.get("WORLD_SIZE", "1")))
     elif isinstance(settings, RolloutSettings):
         check_settings(settings, int(os.environ.get("WORLD_SIZE", "1")), config.algorithm)
     elif isinstance(settings, OffPolicySettings | BestOfNSettings):

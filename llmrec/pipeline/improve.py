@@ -71,6 +71,8 @@ def improve_stage(
                 "succession brought no new best admissible one (gate.patience)."
             )
         record = {"curve": result.curve, "checkpoints": _keep(scratch / "gate", out), "last": last}
+        for label, place in result.folders.items():
+            shutil.copytree(place, out / label)
         write_json(out / "improved.json", record | {"stopped": " ".join(filter(None, said))})
 
     folder = work.stage(name or config.algorithm, key, build, together=True)

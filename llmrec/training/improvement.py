@@ -89,6 +89,7 @@ class Improved:
         seconds: training time over all resumptions, checkpoints and their judging included.
         stopped_reason: a sentence if something cut the training short, else None.
         more: what else was trained (the critic), apart from the model.
+        folders: what else is kept beside the checkpoints (a reward model), by name.
     """
 
     model: Any
@@ -96,6 +97,7 @@ class Improved:
     seconds: float
     stopped_reason: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def trainable(start: Start, settings: UpdateSettings) -> Any:
