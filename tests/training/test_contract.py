@@ -12,6 +12,7 @@ import inspect
 import pytest
 import transformers
 import trl
+from trl.models import utils as models
 from trl.trainer import base_trainer, utils
 
 from llmrec.training import trl_seam
@@ -43,12 +44,28 @@ SEAMS = {
     "GRPOConfig.__post_init__": trl.GRPOConfig.__post_init__,
     "RepeatSampler": utils.RepeatSampler,
     "add_fused_lm_head": utils.add_fused_lm_head,
+    "add_hooks": models.add_hooks,
+    "remove_hooks": models.remove_hooks,
     "SFTTrainer.__init__": trl.SFTTrainer.__init__,
     "SFTTrainer.compute_loss": trl.SFTTrainer.compute_loss,
     "SFTTrainer.training_step": trl.SFTTrainer.training_step,
     "SFTTrainer.log": trl.SFTTrainer.log,
     "SFTTrainer._save_checkpoint": trl.SFTTrainer._save_checkpoint,
     "_BaseTrainer": base_trainer._BaseTrainer,
+    "DPOTrainer.__init__": trl.DPOTrainer.__init__,
+    "DPOTrainer._compute_loss": trl.DPOTrainer._compute_loss,
+    "DPOTrainer._prepare_dataset": trl.DPOTrainer._prepare_dataset,
+    "DPOTrainer.compute_loss": trl.DPOTrainer.compute_loss,
+    "DPOTrainer.training_step": trl.DPOTrainer.training_step,
+    "DPOTrainer.log": trl.DPOTrainer.log,
+    "DPOTrainer._save_checkpoint": trl.DPOTrainer._save_checkpoint,
+    "DPOConfig.__post_init__": trl.DPOConfig.__post_init__,
+    "RewardTrainer.__init__": trl.RewardTrainer.__init__,
+    "RewardTrainer._prepare_dataset": trl.RewardTrainer._prepare_dataset,
+    "RewardTrainer.compute_loss": trl.RewardTrainer.compute_loss,
+    "RewardTrainer.training_step": trl.RewardTrainer.training_step,
+    "RewardTrainer.log": trl.RewardTrainer.log,
+    "RewardTrainer._save_checkpoint": trl.RewardTrainer._save_checkpoint,
 }
 
 PINNED = {
@@ -78,12 +95,28 @@ PINNED = {
     "GRPOConfig.__post_init__": "e833cd8d6b4619ad",
     "RepeatSampler": "ba139f4a43eeecd4",
     "add_fused_lm_head": "422d009f04b66659",
+    "add_hooks": "ce9ea4ff193a075d",
+    "remove_hooks": "ba09ec548c1ea1d5",
     "SFTTrainer.__init__": "90b61e42b6900b05",
     "SFTTrainer.compute_loss": "ca448211ff653fe6",
     "SFTTrainer.training_step": "bba41f264647016a",
     "SFTTrainer.log": "0d4c8e5d64f894ac",
     "SFTTrainer._save_checkpoint": "b6ee0a370c266b6f",
     "_BaseTrainer": "9cd77f0279bbaef9",
+    "DPOTrainer.__init__": "632f447c71dcb043",
+    "DPOTrainer._compute_loss": "5e58a1699e0d76cd",
+    "DPOTrainer._prepare_dataset": "35e349e8e8266df4",
+    "DPOTrainer.compute_loss": "c453890e84beb4cb",
+    "DPOTrainer.training_step": "bba41f264647016a",
+    "DPOTrainer.log": "e80e122cfe5fd8ad",
+    "DPOTrainer._save_checkpoint": "b6ee0a370c266b6f",
+    "DPOConfig.__post_init__": "a01229d865626eba",
+    "RewardTrainer.__init__": "e30bea5e95aadcf9",
+    "RewardTrainer._prepare_dataset": "d753a196b9cfefe9",
+    "RewardTrainer.compute_loss": "ec4fad890ecfab14",
+    "RewardTrainer.training_step": "bba41f264647016a",
+    "RewardTrainer.log": "0d4c8e5d64f894ac",
+    "RewardTrainer._save_checkpoint": "b6ee0a370c266b6f",
 }
 
 
@@ -109,7 +142,7 @@ def test_whole_methods_that_we_replace_still_exist_with_these_parameters():
 
 
 def test_no_telemetry_is_sent():
-    for trainer in (trl_seam.PPOTrainer, trl_seam.SFTTrainer):
+    for trainer in (trl_seam.PPOTrainer, trl_seam.SFTTrainer, trl_seam.DPOTrainer, trl_seam.RewardTrainer):
         assert trainer._send_telemetry is trl_seam.QuietTrainer._send_telemetry
         assert trainer.create_model_card is trl_seam.QuietTrainer.create_model_card
 
