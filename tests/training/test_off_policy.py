@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 import torch
+from transformers import Trainer
 
 from llmrec.config import OffPolicySettings
 from llmrec.errors import ConfigError, DataError, RunError
@@ -16,6 +18,7 @@ from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.off_policy import check_off_policy, make_trainer, train_off_policy
 from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss
 from llmrec.training.rollout import StateSource
+from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 from llmrec.types import Reward
 from tests.training.logged_world import SMALL, WORLD, deployed, halved, learn, shown, start
 from tests.training.worlds import lamps
@@ -229,3 +232,20 @@ def test_doubly_robust_needs_a_fitted_reward_and_numbers_from_it(shop, tmp_path)
     ):
         with pytest.raises(RunError, match="fitted reward"):
             learn(shop, tmp_path, few(), ROBUST, value=broken)
+
+
+def test_the_hooks_of_transformers_are_those_we_override():
+    expected = {
+        "_prepare_inputs": 2,
+        "compute_loss": 5,
+        "floating_point_ops": 2,
+        "log": 3,
+        "_get_grad_norm": 3,
+    }
+    for name, number in expected.items():
+        theirs, ours = getattr(Trainer, name), getattr(OffPolicyTrainer, name)
+        assert len(inspect.signature(theirs).parameters) == len(inspect.signature(ours).parameters) == number, name
+    for name in ("compute_loss", "log", "floating_point_ops", "_get_grad_norm"):
+        assert list(inspect.signature(getattr(Trainer, name)).parameters) == list(
+            inspect.signature(getattr(OffPolicyTrainer, name)).parameters
+        )
