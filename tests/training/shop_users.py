@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from llmrec.config import ChoiceSettings, DynamicsSettings, TrustSettings
+from llmrec.config import ChoiceSettings, DynamicsSettings, PatienceSettings, TrustSettings
 from llmrec.rewards import ClickReward, ConversionReward
 from llmrec.simulator.dynamics import ItemTable
 from llmrec.training.session_source import Meeting, SessionReward
@@ -58,14 +58,14 @@ class ShopUsers:
         return State(f"u{user}", f"likes {COLOURS[user % 4]}", time=100)
 
 
-def meeting(users=24, *, sampled=False, trust=TRUST, seen=None):
+def meeting(users=24, *, sampled=False, trust=TRUST, patience=None, seen=None):
     return Meeting(
         ShopUsers(users),
         np.arange(users),
         [np.array([], dtype=np.int64)] * users if seen is None else seen,
         SessionReward((ClickReward(1.0), ConversionReward(3.0)), sampled),
         ChoiceSettings(),
-        DynamicsSettings(trust=trust),
+        DynamicsSettings(trust=trust, patience=patience or PatienceSettings()),
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +27,12 @@ from llmrec.training.improvement import Keeping, Start
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.session_source import SessionSource
 from llmrec.training.sessions import check_sessions, make_session_trainer, train_sessions
+from tests.training import session_updates
 from tests.training import shop_users as world
+from tests.training.conftest import make_shop
 from tests.training.test_ppo_gradient import lora_gradient, oracle_log_probs
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = PPOSettings(
     steps=4, prompts=4, draws=1, minibatches=2, iterations=2, save_every=2, lora=LoraSettings(rank=4, alpha=8)
 )
@@ -203,8 +209,7 @@ PLAIN = dataclasses.replace(
 def test_credit_of_users_who_leave_and_of_sessions_that_are_cut_off(shop, tmp_path, credit):
     """By a plain loop over each session, with the values that the rollout stored."""
     patience = PatienceSettings(enabled=True, initial=0.3, leave_full=0.3, leave_empty=0.6)
-    met = world.meeting()
-    met = dataclasses.replace(met, dynamics=dataclasses.replace(met.dynamics, patience=patience))
+    met = world.meeting(patience=patience)
     session = SessionSettings(turns=4, slate=2, gamma=0.9, gae_lambda=0.7, credit=credit)
     settings = dataclasses.replace(PLAIN, prompts=12)
     _, trainer, rows = trainer_of(shop, tmp_path, settings, session, meeting=met)
@@ -388,3 +393,24 @@ def test_the_folder_of_a_checkpoint_holds_the_critic(shop, tmp_path):
         sorted(path.name for path in Path(tmp_path).glob("checkpoint-*/critic.safetensors"))
         == ["critic.safetensors"] * 2
     )
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_update_of_one(tmp_path):
+    """The same global batch, users who leave early included: adapters after 8 AdamW steps are the same."""
+    for number in ("1", "2"):
+        line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", number]
+        line += ["--master-port", "29611", "-m", "tests.training.session_updates", str(tmp_path)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / f"after-{n}.pt") for n in (1, 2))
+    made, other = (torch.cat([t.flatten() for _, t in sorted(found.items())]) for found in (one, two))
+    settings = session_updates.SETTINGS
+    start = adapter_of(make_lora(make_shop().model(), settings.lora, seed=5)).tensors
+    before = torch.cat([t.flatten() for _, t in sorted(start.items())])
+    assert (made - before).norm() > 1e-3
+    assert (made - other).norm() <= 1e-4 * (made - before).norm()
+    curves = [np.load(tmp_path / f"curve-{n}.npy") for n in (1, 2)]
+    np.testing.assert_allclose(*curves, atol=1e-5)
+    assert curves[0][:, 1].max() > 0  # somebody left

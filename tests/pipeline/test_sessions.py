@@ -1,0 +1,80 @@
+"""Sessions in a run: what is refused before anything is made, and a tiny study from end to end."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from llmrec.config import RunConfig
+from llmrec.errors import ConfigError
+from llmrec.pipeline.algorithms import check_algorithm
+from llmrec.pipeline.recipes import demo_config
+from llmrec.pipeline.session_study import RERANKED, SESSIONS, SFT, run_session_study, session_config
+from llmrec.pipeline.sessions import session_sizes
+
+TINY = [
+    "world.users=120",
+    "world.items=40",
+    "world.slates_per_user=4",
+    "model.nano_hidden=32",
+    "model.nano_layers=1",
+    "model.nano_pretrain_sequences=60",
+    "sft.examples=120",
+    "simulator.epochs=1",
+    "simulator.members=1",
+    "ppo.steps=2",
+    "ppo.prompts=4",
+    "ppo.minibatches=2",
+    "ppo.save_every=1",
+    "session.turns=2",
+    "session.slate=4",
+    "evaluation.users=6",
+]
+
+
+def of(*overrides):
+    return RunConfig.read(None, ["session.turns=3", "session.slate=2", "ppo.draws=1", *overrides])
+
+
+def test_the_recipe_starts_from_what_the_demo_starts_from():
+    session, demo = session_config(3).tree(), demo_config(3).tree()
+    for section in ("data", "world", "text", "identifiers", "model", "sft", "simulator", "reward"):
+        assert session[section] == demo[section], section
+    check_algorithm(session_config(3))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["algorithm=grpo"], "grpo does not learn from"),
+        (["algorithm=rlhf"], "set algorithm to ppo or reinforce"),
+        (["dynamics.drift.enabled=true"], "dynamics.drift.enabled"),
+        (["ppo.draws=8"], "ppo.draws' is 8"),
+        (["session.gamma=2"], "session.gamma"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        check_algorithm(of(*overrides))
+
+
+def test_sizes_carry_the_weights_of_the_reward():
+    sizes = session_sizes(of("reward.conversion=5", "session.remembered_turns=2"))
+    assert (sizes.turns, sizes.slate_size, sizes.remembered_turns) == (3, 2, 2)
+    assert (sizes.click, sizes.conversion) == (1.0, 5.0)
+
+
+@pytest.mark.slow
+def test_a_study_from_end_to_end_and_again_from_its_stages(tmp_path):
+    found = run_session_study([0, 1], tmp_path / "a", TINY, json_file=tmp_path / "found.json")
+    assert json.loads((tmp_path / "found.json").read_text())["worlds"] == json.loads(json.dumps(found["worlds"]))
+    for world in found["worlds"]:
+        for arena in ("truth", "judge"):
+            assert set(world[arena]["means"]) == {SFT, RERANKED, SESSIONS}
+            assert all(np.isfinite(row["value"]) for row in world[arena]["means"].values())
+            means, less = world[arena]["means"], world[arena]["differences"][RERANKED]["value"]
+            assert less["mean"] == pytest.approx(means[SESSIONS]["value"] - means[RERANKED]["value"])
+    again = run_session_study([0, 1], tmp_path / "a", TINY)
+    assert again["worlds"] == found["worlds"]
