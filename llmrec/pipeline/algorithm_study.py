@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from llmrec.config import Algorithm, RunConfig
 from llmrec.errors import RequestError
@@ -92,7 +94,7 @@ def run_study(
         console.print(f"[bold]seed {seed}[/bold]")
         _one_seed(study, config_of, algorithms, seed, Work(out / f"seed-{seed}"))
     figures = figures_of(study)
-    console.print(table_of(study, figures))
+    Console(highlight=False, width=150).print(table_of(study, figures))
     if json_file is not None:
         write_json(json_file, figures)
     return figures
@@ -255,14 +257,12 @@ def _compared(study: Study, name: str, metric: str, values: Sequence[FloatArray]
 
 def table_of(study: Study, figures: Mapping[str, Any]) -> Any:
     """One line a system."""
-    from rich.table import Table
-
     judge = "truth" if any(name.startswith("truth") for name in study.systems[SFT].values) else "judge"
-    table = Table(title=f"{study.dataset}: {len(study.seeds)} seed(s), {figures['users']} users, "
-                        f"{figures['events']} events", title_justify="left")  # fmt: skip
+    title = f"{study.dataset}: {len(study.seeds)} seed(s), {figures['users']} users, {figures['events']} events"
+    table = Table(title=title, title_justify="left")
     value = f"{'true' if judge == 'truth' else 'judged'} value, slate"
     for name in ("system", value, "less SFT (95%)", "top item", "NDCG@10", "relative (bound)", "CPU s", "peak MiB"):
-        table.add_column(name, justify="left" if name == "system" else "right")
+        table.add_column(name, justify="left" if name == "system" else "right", no_wrap=True)
     for name, row in figures["systems"].items():
         slate, first = row["values"][f"{judge} value"], row["values"][f"{judge} value@1"]
         gain, bound = slate.get("minus SFT"), row.get("NDCG@10 relative")
