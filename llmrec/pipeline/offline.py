@@ -13,6 +13,7 @@ from llmrec.dataset.impressions import Impressions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.simulation import log_of
 from llmrec.pipeline.starts import rollout_starts
+from llmrec.progress import console
 from llmrec.rewards import RewardModel
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
 from llmrec.training.improvement import Improved, Keeping, Start
@@ -40,6 +41,7 @@ def improve_off_policy(
     log = log_of(config, data, "train")
     groups = item_groups(data.dataset.item_list)
     slates = logged_slates(log, rewards_of(log, reward), settings, groups, seed=config.seed)
+    console.print(f"[dim]  {slates.note}[/dim]")
     return train_off_policy(start, slates, settings, keeping, value=reward)
 
 

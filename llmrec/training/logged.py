@@ -28,6 +28,7 @@ class LoggedSlates:
         propensity_BK: mu, above 0 and at most 1.
         below_BK: how many places lie below, where the propensity is of an item given the places above; else 0.
         share_BK: one over the rows of the slate, 0 where there is none or where a row is left out.
+        note: where the propensities come from.
     """
 
     states: Sequence[State]
@@ -37,6 +38,7 @@ class LoggedSlates:
     propensity_BK: FloatArray
     below_BK: FloatArray
     share_BK: FloatArray
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.states)
@@ -51,6 +53,7 @@ class LoggedSlates:
             self.propensity_BK[rows],
             self.below_BK[rows],
             self.share_BK[rows],
+            self.note,
         )
 
     def without_seen(self) -> tuple[LoggedSlates, list[IntArray]]:
@@ -91,7 +94,7 @@ def logged_slates(
             used.
     """
     _check_rewards(log, reward_M)
-    mu_M, given_M = propensities(log, settings.propensities, group_N, seed=seed)
+    mu = propensities(log, settings.propensities, group_N, seed=seed)
     order = np.lexsort((np.nan_to_num(log.position_M), log.state_row_M))
     slate_M, count_B = log.state_row_M[order], np.bincount(log.state_row_M, minlength=len(log.states))
     place_M = np.arange(len(order)) - (np.cumsum(count_B) - count_B)[slate_M]
@@ -102,15 +105,16 @@ def logged_slates(
         made[slate_M, place_M] = values
         return made
 
-    in_order = _in_order(log, given_M, settings.without_replacement)[slate_M]
+    in_order = _in_order(log, mu.given_M, settings.without_replacement)[slate_M]
     slates = LoggedSlates(
         log.states,
         log.seen,
         table(log.item_M[order], -1).astype(np.int64),
         table(np.asarray(reward_M, dtype=np.float64)[order], 0.0),
-        table(mu_M[order], 1.0),
+        table(mu.propensity_M[order], 1.0),
         table(np.where(in_order, count_B[slate_M] - 1 - place_M, 0), 0.0),
         table(1.0 / count_B[slate_M], 0.0),
+        mu.note,
     )
     rows = np.flatnonzero(count_B)
     drawn = numpy_stream(seed, "off_policy", "slates").permutation(len(rows))[: settings.examples]

@@ -49,8 +49,17 @@ class FittedPropensities:
     popularity: float
 
 
-def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: int) -> tuple[FloatArray, BoolArray]:
-    """mu of every impression, and whether it was logged: shapes (M,).
+@dataclass(frozen=True, slots=True)
+class Propensities:
+    """mu of each impression and whether it was logged, (M,), and a sentence on where they come from."""
+
+    propensity_M: FloatArray
+    given_M: BoolArray
+    note: str
+
+
+def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: int) -> Propensities:
+    """mu of every impression.
 
     Args:
         log: impressions.
@@ -62,8 +71,22 @@ def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: i
         DataError: a logged propensity is not above 0 and at most 1, or is missing where it must be logged.
     """
     logged_M = np.asarray(log.propensity_M, dtype=np.float64)
+    given_M = _given(log, logged_M, source)
+    if given_M.all():
+        return Propensities(logged_M, given_M, "Propensities are the log's own.")
+    fitted = fitted_propensities(log, group_N, seed=seed)
+    share, held, popular = 1 - given_M.mean(), fitted.log_likelihood, fitted.popularity
+    note = (
+        f"Propensities of {share:.0%} of the impressions are fitted to what was shown: mean log-likelihood {held:.3f} "
+        f"on states held out, {popular:.3f} under popularity alone, whose weight is {fitted.weight:g}."
+    )
+    return Propensities(np.where(given_M, logged_M, fitted.propensity_M), given_M, note)
+
+
+def _given(log: Impressions, logged_M: FloatArray, source: Source) -> BoolArray:
+    """Which propensities are taken from the log, all of them in range."""
     if source == "fitted":
-        return fitted_propensities(log, group_N, seed=seed).propensity_M, np.zeros(len(log), dtype=bool)
+        return np.zeros(len(log), dtype=bool)
     given_M = np.isfinite(logged_M) if source == "auto" else np.ones(len(log), dtype=bool)
     bad_M = given_M & ~((logged_M > 0) & (logged_M <= 1)) | np.isinf(logged_M)
     if bad_M.any():
@@ -74,9 +97,7 @@ def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: i
             f"Impression {row} (item {log.item_M[row]}, shown to user {user!r}) has {what}, but it must be above 0 "
             "and at most 1; mend the column 'propensity', or set off_policy.propensities to fitted."
         )
-    if given_M.all():
-        return logged_M, given_M
-    return np.where(given_M, logged_M, fitted_propensities(log, group_N, seed=seed).propensity_M), given_M
+    return given_M
 
 
 def fitted_propensities(log: Impressions, group_N: IntArray, *, seed: int) -> FittedPropensities:

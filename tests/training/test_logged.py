@@ -111,10 +111,11 @@ def test_rewards_that_cannot_be_used_are_named():
 
 def test_auto_takes_the_log_s_where_it_has_them():
     log = two_slates(propensity=[0.5, np.nan, 0.125, np.nan])
-    mu, given = propensities(log, "auto", GROUP, seed=0)
-    assert given.tolist() == [True, False, True, False]
-    fitted = propensities(log, "fitted", GROUP, seed=0)[0]
-    assert mu.tolist() == [0.5, fitted[1], 0.125, fitted[3]]
+    found = propensities(log, "auto", GROUP, seed=0)
+    assert found.given_M.tolist() == [True, False, True, False]
+    fitted = propensities(log, "fitted", GROUP, seed=0).propensity_M
+    assert "50% of the impressions are fitted" in found.note
+    assert found.propensity_M.tolist() == [0.5, fitted[1], 0.125, fitted[3]]
     assert ((fitted > 0) & (fitted <= 1)).all()
     assert logged_slates(log, np.ones(4), SETTINGS, GROUP, seed=0).below_BK.tolist()[0] == [0.0, 0.0, 0.0]
 
