@@ -77,8 +77,8 @@ def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: i
     fitted = fitted_propensities(log, group_N, seed=seed)
     share, held, popular = 1 - given_M.mean(), fitted.log_likelihood, fitted.popularity
     note = (
-        f"Propensities of {share:.0%} of the impressions are fitted to what was shown: mean log-likelihood {held:.3f} "
-        f"on states held out, {popular:.3f} under popularity alone, whose weight is {fitted.weight:g}."
+        f"Propensities of {share:.0%} of the impressions are fitted to what was shown: mean log-likelihood "
+        f"{held:.3f} on states held out, {popular:.3f} under popularity alone, whose weight is {fitted.weight:g}."
     )
     return Propensities(np.where(given_M, logged_M, fitted.propensity_M), given_M, note)
 
