@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from llmrec.config import GateSettings, RunConfig, SimulatorSettings
+from llmrec.config import Algorithm, GateSettings, RunConfig, SimulatorSettings
 from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict
 from llmrec.pipeline.promotion import (
@@ -19,7 +20,10 @@ from llmrec.pipeline.promotion import (
     ranking_change,
     refusals,
 )
-from llmrec.pipeline.trust import check_trust
+from llmrec.pipeline.result import LABELS, label, last_label, phrase
+from llmrec.pipeline.simulation import Simulators
+from llmrec.pipeline.trust import check_trust, who_judges
+from llmrec.simulator.ensemble import Ensemble
 
 GATE = GateSettings()
 KEPT = ranking_change(np.ones(50), np.ones(50), GATE, metric="NDCG@10", users=range(50), samples=50, seed=0)
@@ -212,3 +216,32 @@ def test_pessimism_needs_members_that_can_disagree():
     with pytest.raises(ConfigError, match="one member never disagrees"):
         check_trust(config)
     check_trust(dataclasses.replace(config, simulator=SimulatorSettings(members=2)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ((), "The reward came from a simulator of users (1 × factorised, fitted on 70 users of its own)."),
+        (("algorithm=dpo",), "It learned from logged feedback alone; a simulator"),
+        (("algorithm=off_policy", "off_policy.estimator=doubly-robust"), "with a simulator (1 × factorised"),
+        (("algorithm=rlhf",), "The reward is a model learned from logged preferences"),
+    ],
+)
+def test_every_run_says_who_rewards_and_who_judges(overrides, words):
+    class Model:
+        def __init__(self, users):
+            self.facts = {"users": users}
+
+    simulators = Simulators(Ensemble([Model(70)]), Model(30), {})
+    said = who_judges(RunConfig.read(None, overrides), simulators)
+    assert words in said
+    assert said.endswith(
+        "The judge is another model with another seed (crossed, fitted on 30 users of its own), and never a reward."
+    )
+
+
+def test_every_algorithm_has_a_name():
+    assert set(LABELS) == set(get_args(Algorithm))
+    assert len({label(a) for a in LABELS} | {last_label(a) for a in LABELS}) == 2 * len(LABELS)
+    assert (last_label("grpo"), phrase("grpo")) == ("GRPO (last)", "GRPO")
+    assert phrase("best_of_n") == "best-of-n distillation"
