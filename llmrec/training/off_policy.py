@@ -40,8 +40,8 @@ def train_off_policy(
     """Improves a policy from what was shown and what it earned.
 
     The curve has one dictionary per 10 optimiser steps or fewer: step, loss, value (the self-normalised estimate of
-    what the policy would earn a place), weight (mean pi / mu under the cap), capped and effective (shares of rows),
-    kl and entropy (nats an item), fitted_reward (doubly robust), skipped, grad_norm, learning_rate.
+    what an item of the policy earns), weight (mean importance weight, about 1), effective and capped (shares of
+    rows), kl and entropy (nats an item), fitted_reward (doubly robust), skipped, grad_norm, learning_rate.
 
     Args:
         start: the policy.

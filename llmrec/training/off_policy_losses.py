@@ -60,6 +60,15 @@ def ratio(log_prob_BK: Tensor, shown: Shown, cap: float) -> Tensor:
     return (log_prob_BK.detach().exp() / shown.propensity_BK).clamp(max=cap)
 
 
+def weights(log_prob_BK: Tensor, shown: Shown, cap: float) -> Tensor:
+    """min(pi / mu, cap) + pi * (places below), without a gradient: (B, K).
+
+    Without a cap the mean over a slate's rows has the expectation 1, and the mean of weight * reward that of the
+    policy's reward.
+    """
+    return ratio(log_prob_BK, shown, cap) + shown.below_BK * log_prob_BK.detach().exp()
+
+
 def off_policy_loss(log_prob_BK: Tensor, shown: Shown, *, k: int, cap: float, fitted: Fitted | None = None) -> Tensor:
     """The loss whose gradient is minus the estimate, a mean over slates of the mean over their rows.
 
@@ -70,9 +79,8 @@ def off_policy_loss(log_prob_BK: Tensor, shown: Shown, *, k: int, cap: float, fi
         cap: the largest pi / mu; infinity for none.
         fitted: the fitted reward (doubly robust), None for REINFORCE.
     """
-    weight = ratio(log_prob_BK, shown, cap) + shown.below_BK * log_prob_BK.detach().exp()
     left = shown.reward_BK if fitted is None else shown.reward_BK - fitted.shown_BK
-    coefficient = shown.share_BK * weight * top_k_factor(log_prob_BK, k) * left
+    coefficient = shown.share_BK * weights(log_prob_BK, shown, cap) * top_k_factor(log_prob_BK, k) * left
     loss = -torch.where(shown.share_BK > 0, coefficient * log_prob_BK, 0.0).sum() / len(log_prob_BK)
     return loss if fitted is None else loss + model_loss(fitted, k)
 

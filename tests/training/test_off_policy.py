@@ -34,7 +34,8 @@ def uneven():
     """Four slates of one to three rows; one row is left out."""
     slates = few(4)
     share = np.array([[1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 1 / 3, 1 / 3]])
-    return dataclasses.replace(slates, items_BK=np.where(share > 0, slates.items_BK, -1), share_BK=share)
+    items, below = np.where(share > 0, slates.items_BK, -1), np.where(share > 0, [2.0, 1.0, 0.0], 0.0)
+    return dataclasses.replace(slates, items_BK=items, below_BK=below, share_BK=share)
 
 
 def test_the_curve_and_the_checkpoints(shop, tmp_path):
@@ -105,12 +106,13 @@ def test_the_trainer_s_loss_is_the_plain_one(shop, tmp_path, robust):
     torch.testing.assert_close(fast, gradient_of(wanted, trained), rtol=1e-3, atol=1e-5)
     kept = trainer._metrics["train"]
     assert kept["kl"][0] > 0
-    there = slates.share_BK > 0
-    pi = log_pi[:, :3].exp().detach().numpy()
-    weight = np.minimum(pi / slates.propensity_BK, 2.0)[there]
-    assert kept["value"][0] == pytest.approx((weight * slates.reward_BK[there]).sum() / weight.sum(), rel=1e-4)
-    assert kept["effective"][0] == pytest.approx(weight.sum() ** 2 / (weight**2).sum() / there.sum(), rel=1e-4)
-    assert kept["capped"][0] == pytest.approx((pi / slates.propensity_BK > 2.0)[there].mean())
+    pi, share = log_pi[:, :3].exp().detach().numpy(), slates.share_BK
+    weight = np.minimum(pi / slates.propensity_BK, 2.0) + slates.below_BK * pi
+    total = (share * weight).sum()
+    assert kept["value"][0] == pytest.approx((share * weight * slates.reward_BK).sum() / total, rel=1e-4)
+    assert kept["weight"][0] == pytest.approx(total / share.sum(), rel=1e-4)
+    assert kept["effective"][0] == pytest.approx(total**2 / (share * weight**2).sum() / share.sum(), rel=1e-4)
+    assert kept["capped"][0] == pytest.approx((share * (pi / slates.propensity_BK > 2.0)).sum() / share.sum())
 
 
 class Killed(BaseException):

@@ -20,7 +20,7 @@ from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import Rewarder
 from llmrec.training.logged import LoggedSlates
-from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, ratio
+from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, weights
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.training.trl_seam.rollouts import Rows
@@ -114,15 +114,15 @@ class OffPolicyTrainer(PolicyTrainer):
     def _note_weights(self, log_prob_BK: Tensor, shown: Shown) -> None:
         """Notes the self-normalised value of the policy on the batch, and how the weights lie.
 
-        `value` is sum w r / sum w; `effective` is Kish's (sum w)^2 / sum w^2 over the rows; `capped` is the share of
-        rows whose pi / mu was above the cap.
+        `weight` is their mean, 1 in expectation but for the cap and errors of mu; `value` is sum w r / sum w;
+        `effective` is Kish's (sum w)^2 / sum w^2 as a share of the rows; `capped` is the share of rows whose pi / mu
+        was above the cap. A slate counts as one, however many rows it has.
         """
-        there = shown.share_BK > 0
-        cap = self.settings.weight_cap
-        weight = torch.where(there, ratio(log_prob_BK, shown, cap), 0.0).double()
-        above = there & (log_prob_BK.exp() / shown.propensity_BK > cap)
-        parts = (weight.sum(), (weight * shown.reward_BK).sum(), weight.square().sum(), above.sum(), there.sum())
-        total, earned, squares, over, rows = self._sum(torch.stack([p.double() for p in parts])).tolist()
+        there, share = shown.share_BK > 0, shown.share_BK.double()
+        weight = torch.where(there, weights(log_prob_BK, shown, self.settings.weight_cap), 0.0).double()
+        above = there & (log_prob_BK.exp() / shown.propensity_BK > self.settings.weight_cap)
+        parts = (share * weight, share * weight * shown.reward_BK, share * weight.square(), share * above, share)
+        total, earned, squares, over, rows = self._sum(torch.stack([part.sum() for part in parts])).tolist()
         kept = self._metrics["train"]
         kept["value"].append(earned / total if total > 0 else 0.0)
         kept["weight"].append(total / rows)
