@@ -161,6 +161,11 @@ def check_stability(settings: StabilitySettings, key: str) -> None:
     for name in ("max_skipped", "max_flat"):
         if getattr(settings, name) < 1:
             raise ConfigError(f"Key '{key}.{name}' is {getattr(settings, name)}; it must be 1 or more.")
+    if settings.kl_rate >= 1 / _BOUND:
+        raise ConfigError(
+            f"Key '{key}.kl_rate' is {settings.kl_rate}; it must be below {1 / _BOUND:g}, or one quiet rollout would "
+            "switch the KL term off for good."
+        )
     for name in ("kl_rate", "entropy_rate", "entropy_most", "resample"):
         if getattr(settings, name) < 0:
             raise ConfigError(f"Key '{key}.{name}' is {getattr(settings, name)}; it must be 0 or more.")

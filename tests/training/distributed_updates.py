@@ -1,6 +1,6 @@
 """Run by torchrun (or python) in one or two processes: what a training of 8 AdamW steps changes in the weights.
 
-torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2 FOLDER CASE ...
+torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2|zero2|zero3 FOLDER CASE ...
 
 A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups anew, with the adaptive controls on;
 /cut ends the training in its last rollout and goes on from its checkpoint. Each leaves CASE.pt with the weights
@@ -125,17 +125,27 @@ def _square(one, two=None):
     return total
 
 
-def fsdp2():
-    """Lets accelerate shard on a CPU with the settings of train/accelerate/fsdp2.yaml: it only does so on a GPU."""
-    settings = yaml.safe_load((ROOT / "train" / "accelerate" / "fsdp2.yaml").read_text())["fsdp_config"]
-    os.environ["ACCELERATE_USE_FSDP"] = "true"
-    os.environ.update({key.upper(): str(value) for key, value in settings.items()})
+def shard_on_a_cpu(name):
+    """Lets accelerate shard by the settings of train/accelerate/NAME.yaml, which it does on GPUs only."""
+    tree = yaml.safe_load((ROOT / "train" / "accelerate" / f"{name}.yaml").read_text())
+    deep = tree["distributed_type"] == "DEEPSPEED"
+    settings = tree["deepspeed_config" if deep else "fsdp_config"]
+    prefix = "ACCELERATE_DEEPSPEED_" if deep else ""
+    os.environ.update({prefix + key.upper(): str(value) for key, value in settings.items()})
+    os.environ["ACCELERATE_USE_DEEPSPEED" if deep else "ACCELERATE_USE_FSDP"] = "true"
     begin, plugins = AcceleratorState.__init__, []
 
     def patched(self, *args, **kwargs):
         begin(self, *args, **kwargs)
-        plugins.extend(filter(None, [kwargs.get("fsdp_plugin")]))
-        if self.distributed_type == DistributedType.MULTI_CPU and plugins:
+        plugins.extend(filter(None, [kwargs.get("deepspeed_plugin" if deep else "fsdp_plugin")]))
+        if self.distributed_type != DistributedType.MULTI_CPU or not plugins:
+            return
+        if deep:
+            self.distributed_type, self.deepspeed_plugins = DistributedType.DEEPSPEED, plugins[-1]
+            for plugin in plugins[-1].values():
+                plugin.set_mixed_precision("no")
+                plugin.select(_from_accelerator_state=True)
+        else:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugins[-1]
 
     AcceleratorState.__init__ = patched
@@ -144,8 +154,8 @@ def fsdp2():
 def main():
     torch.set_num_threads(1)
     folder, cases = Path(sys.argv[2]), sys.argv[3:]
-    if sys.argv[1] == "fsdp2":
-        fsdp2()
+    if sys.argv[1] != "none":
+        shard_on_a_cpu(sys.argv[1])
     shop, first = make_shop(), processes().is_main_process
     for case in cases:
         out = folder / case.replace("/", "-")

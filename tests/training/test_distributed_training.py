@@ -1,7 +1,8 @@
-"""Two gloo processes make the update that one makes with the same global batch: DDP and FSDP2, adapters and weights."""
+"""Two gloo processes make the update that one makes with the same global batch: DDP, FSDP2 and DeepSpeed, LoRA and full."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -29,6 +30,9 @@ SLOW = (
     "reinforce/lora/resample",
 )
 SHARDED = ("sft/full", "ppo/lora/resample", "ppo/full/cut", "grpo/full", "grpo/lora/cut")
+NEEDS_DEEPSPEED = pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed (pip install llmrec[deepspeed])"
+)
 
 
 def results(folder, wrapper, number, cases):
@@ -39,7 +43,8 @@ def results(folder, wrapper, number, cases):
     folder.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, *(launch if number > 1 else ()), SCRIPT, wrapper, str(folder), *cases],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "DS_ACCELERATOR": "cpu"},
         capture_output=True,
         text=True,
         timeout=1000,
@@ -70,5 +75,8 @@ def test_two_processes_make_the_update_of_one_for_every_algorithm(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_with_sharded_weights_make_the_update_of_one(tmp_path):
-    require_one_update(tmp_path, "fsdp2", SHARDED)
+@pytest.mark.parametrize(
+    "wrapper", ["fsdp2", pytest.param("zero2", marks=NEEDS_DEEPSPEED), pytest.param("zero3", marks=NEEDS_DEEPSPEED)]
+)
+def test_two_processes_with_sharded_weights_make_the_update_of_one(tmp_path, wrapper):
+    require_one_update(tmp_path, wrapper, SHARDED)

@@ -107,9 +107,11 @@ def make_whole(wrapped: Any, model: Any) -> None:
         for module in sharded:
             module.__class__ = type(module).__mro__[2]
     elif is_zero3(wrapped):
-        with _gathered(wrapped):
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(list(wrapped.parameters())):
+            remove_hooks(wrapped)
             _own_parameters(model)
-        remove_hooks(wrapped)
 
 
 def _own_parameters(model: Any) -> None:
