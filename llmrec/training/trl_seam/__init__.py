@@ -10,7 +10,8 @@ from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer, forget_
 from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer
 from llmrec.training.trl_seam.reward import RewardTrainer
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
-from llmrec.training.trl_seam.session import SessionReinforceTrainer, SessionTrainer
+from llmrec.training.trl_seam.session import SessionTrainer
+from llmrec.training.trl_seam.session_reinforce import SessionReinforceTrainer
 from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
 
 __all__ = [

@@ -1,14 +1,13 @@
-"""PPO and REINFORCE over sessions: an environment in place of independent draws, slots of slates in place of items.
+"""PPO over sessions: an environment in place of independent draws, slots of slates in place of items.
 
-What they change against `PPOTrainer`:
+What it changes against `PPOTrainer`:
 
 - a rollout plays one session of up to T turns for each of its rows; each turn's prompt is rendered from the text
   state with the session so far, by the renderer that deploys the policy;
 - the action of a turn is a slate of K items in order without replacement, with one ratio a slot;
 - credit: the slots of a turn are steps with discount and lambda 1 between them, and so is the end of the slate, where
   nothing is chosen; the session's gamma and lambda stand between it and the next turn. A session that is cut off goes
-  on in the critic's value of the next state; one that the user left ends. With `credit: item` a slot's advantage leaves
-  out the errors of the slate's later slots;
+  on in the critic's value of the next state; one that the user left ends (`llmrec.training.session_credit`);
 - the critic gives a value a slot, and one of the end of the slate, from the hidden state after the prompt;
 - the loss is divided by the slots of sessions that nobody leaves, a constant: a mean over the turns that took place
   would weigh a turn by how long other sessions were;
@@ -27,14 +26,17 @@ from torch import Tensor
 from llmrec.policy.modes import evaluating
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.policy.without_replacement import sample_without_replacement
-from llmrec.training.advantages import gae_steps, mean_and_variance, moments, whiten
+from llmrec.simulator.environments.play import Play
+from llmrec.simulator.environments.play import Played as Turn
+from llmrec.training.advantages import mean_and_variance, moments, whiten
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl
 from llmrec.training.rollout import ScoreRequest
+from llmrec.training.session_credit import Steps, of_slots
 from llmrec.training.session_source import SessionSource
 from llmrec.training.slates import SlotBatch, TurnSlates, normalised, slots_of, together, whole
 from llmrec.training.trl_seam.ppo import PPOTrainer
-from llmrec.training.trl_seam.reinforce import ReinforceConfig
 from llmrec.training.trl_seam.rollouts import Rows
+from llmrec.types import Reward
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +54,6 @@ class Played:
     sessions: int
     left_N: Tensor
     cut: tuple[Tensor, Tensor, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Sessions laid out slot by slot, the end of each slate behind its slots: (N, T, K + 1), and what comes last."""
-
-    reward: Tensor
-    value: Tensor
-    step: Tensor
-    last_N: Tensor
-
-    def at(self, turns: TurnSlates, values: Tensor) -> Tensor:
-        """Of values (N, T, S) those of the rows of `turns`: (R, S)."""
-        return values[turns.session_R, turns.turn_R]
 
 
 class SessionTrainer(PPOTrainer):
@@ -119,33 +107,32 @@ class SessionTrainer(PPOTrainer):
         cut_rows: list[int] = []
         cut_states: list[Any] = []
         while play.goes_on:
-            at, states = torch.from_numpy(play.row_A).to(device), play.states()
-            ids, mask = self.source.encode(states, device)
-            here = [rows[row] for row in play.row_A.tolist()]
-            exclude = self.source.taken(here, play.shown(), states, device)
-            drawn = sample_without_replacement(
-                self.base,
-                ids,
-                mask,
-                self.source.slate,
-                self.index,
-                keys_B=self.source.keys(here, len(turns)),
-                exclude=exclude,
-            )
-            items = drawn.items_BK.cpu().numpy()
-            done = play.turn(items)
-            reward = self.source.reward(states, items, done)
+            turn, done, reward = self._turn(play, rows, len(turns))
+            turns.append(turn)
             for name, values in reward.terms.items():
                 named[name] = named.get(name, 0.0) + float(values.sum())
-            turn = torch.full_like(at, len(turns))
-            earned = torch.from_numpy(reward.total_BK).float().to(device)
-            log_prob, weight = drawn.log_prob_BK, normalised(drawn.weight_BK).float()
-            turns.append(TurnSlates(at, turn, ids, mask, exclude, drawn.items_BK, log_prob, weight, earned))
-            left_N[at] = torch.from_numpy(done.left_A).to(device)
+            left_N[turn.session_R] = torch.from_numpy(done.left_A).to(device)
             cut_rows += done.row_A[done.cut_A].tolist()
             cut_states += done.after
         self._log_sessions(turns, left_N, named)
         return Played(turns, len(rows), left_N, self._after(turns[0], cut_rows, cut_states))
+
+    def _turn(self, play: Play, rows: Rows, number: int) -> tuple[TurnSlates, Turn, Reward]:
+        """A slate for everybody who is still there, and what it brought."""
+        device, states = self.accelerator.device, play.states()
+        here = [rows[row] for row in play.row_A.tolist()]
+        at = torch.from_numpy(play.row_A).to(device)
+        ids, mask = self.source.encode(states, device)
+        exclude = self.source.taken(here, play.shown(), states, device)
+        keys, slate = self.source.keys(here, number), self.source.slate
+        drawn = sample_without_replacement(self.base, ids, mask, slate, self.index, keys_B=keys, exclude=exclude)
+        items = drawn.items_BK.cpu().numpy()
+        done = play.turn(items)
+        reward = self.source.reward(states, items, done)
+        earned, weight = torch.from_numpy(reward.total_BK).float().to(device), normalised(drawn.weight_BK).float()
+        turn = torch.full_like(at, number)
+        shown = TurnSlates(at, turn, ids, mask, exclude, drawn.items_BK, drawn.log_prob_BK, weight, earned)
+        return shown, done, reward
 
     def _after(self, first: TurnSlates, rows: list[int], states: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Rows and prompts of the states after sessions that were cut off.
@@ -189,20 +176,14 @@ class SessionTrainer(PPOTrainer):
             return self._answer(self.model, request)[1]["value_BS"]
 
     def _steps(
-        self, played: Played, slates: Sequence[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
+        self, played: Played, slates: list[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
     ) -> Steps:
-        """Rewards and values laid out session by session; the first rollout sets the critic's units."""
-        shape = (played.sessions, self.source.turns, self.source.slate + 1)
-        reward, value = (torch.zeros(shape, device=self.accelerator.device) for _ in range(2))
-        step = torch.zeros(shape, dtype=torch.bool, device=reward.device)
-        for part in slates:
-            reward[part.session_R, part.turn_R, :-1] = part.reward_RK
-            step[part.session_R, part.turn_R] = True
-        steps = Steps(reward, value, step, reward.new_zeros(played.sessions))
+        """Rewards and values laid out step by step; the first rollout sets the critic's units."""
+        steps = Steps.of(slates, played.sessions, self.source.turns, self.source.session.gamma)
         if not bool(self.base.critic.ready):
-            self._set_units(steps)
+            self.base.critic.set_units(self._sum(steps.return_sums()))
         for part, (request, _) in zip(slates, asked, strict=True):
-            value[part.session_R, part.turn_R] = self._values(request)
+            steps.value[part.session_R, part.turn_R] = self._values(request)
         if self.source.session.bootstrap:
             rows, ids, mask = played.cut
             some = torch.zeros((len(ids), 1), dtype=torch.long, device=ids.device)
@@ -215,39 +196,10 @@ class SessionTrainer(PPOTrainer):
             return request
         return replace(request, features_BGLH=_root(self._reference_scores(request)))
 
-    def _set_units(self, steps: Steps) -> None:
-        _, returns = self._gae(steps, lam=1.0)
-        found, where = returns.double(), steps.step
-        sums = [where.sum((0, 1)).double(), (found * where).sum((0, 1)), (found.square() * where).sum((0, 1))]
-        self.base.critic.set_units(self._sum(torch.stack(sums)))
-
     def _credit(self, steps: Steps) -> tuple[Tensor, Tensor]:
         """Advantages of slots (N, T, K), and returns (N, T, K + 1)."""
-        advantage, returns = self._gae(steps, lam=self.source.session.gae_lambda)
-        return self._of_slots(advantage), returns
-
-    def _of_slots(self, advantage_NTS: Tensor) -> Tensor:
-        """Advantages of the slots: the whole rest's, or their own error and that of the turns after the slate."""
-        slots, end = advantage_NTS[..., :-1], advantage_NTS[..., -1:]
-        if self.source.session.credit == "slate":
-            return slots
-        return slots - advantage_NTS[..., 1:] + end
-
-    def _gae(self, steps: Steps, *, lam: float) -> tuple[Tensor, Tensor]:
-        """GAE over all steps of each session, (N, T, K + 1); after the last of them stands `last_N`."""
-        sessions, turns, places = steps.reward.shape
-        discount, trace = torch.ones((turns, places)), torch.ones((turns, places))
-        discount[:, -1], trace[:, -1] = self.source.session.gamma, lam
-        flat = (sessions, turns * places)
-        advantage, returns = gae_steps(
-            steps.reward.view(flat),
-            steps.value.view(flat),
-            steps.step.view(flat),
-            discount_BS=discount.view(1, -1).expand(flat).to(steps.reward.device),
-            trace_BS=trace.view(1, -1).expand(flat).to(steps.reward.device),
-            last_value_B=steps.last_N,
-        )
-        return advantage.view_as(steps.reward), returns.view_as(steps.reward)
+        advantage, returns = steps.gae(self.source.session.gae_lambda)
+        return of_slots(advantage, self.source.session.credit), returns
 
     def _batch(
         self,
@@ -341,33 +293,6 @@ class SessionTrainer(PPOTrainer):
     def _slot_loss(self, slot_RK: Tensor, batch: SlotBatch, there_RK: Tensor) -> tuple[Tensor, Tensor]:
         """The policy's loss, summed over slots, and how many of them were clipped."""
         return clipped_policy_loss(slot_RK, batch.old_slot_RK, batch.advantage_RK, there_RK, self.args.epsilon)
-
-
-class SessionReinforceTrainer(SessionTrainer):
-    """-(R - b) log P(item k | items before it) over slots, R the discounted reward of the rest of the session.
-
-    The baseline b is the critic's value of the slot, the mean return of the rollouts before this one, or 0. Without a
-    critic a session that is cut off is worth nothing from there on, and where rewards are normalised the mean is 0.
-    """
-
-    args: ReinforceConfig
-
-    def _credit(self, steps: Steps) -> tuple[Tensor, Tensor]:
-        if self.args.baseline == "critic":
-            advantage, returns = self._gae(steps, lam=1.0)
-            return self._of_slots(advantage), returns
-        nothing = replace(steps, value=torch.zeros_like(steps.value), last_N=torch.zeros_like(steps.last_N))
-        _, returns = self._gae(nothing, lam=1.0)
-        gained, there = self._of_slots(returns), steps.step[..., :-1]
-        before = 0.0
-        if self.args.baseline == "running" and self.controls.settings.reward_normalisation == "none":
-            before, found = self.controls.reward.mean, gained[there].double()
-            sums = [torch.ones_like(found).sum(), found.sum(), found.square().sum()]
-            self.controls.reward.add(*self._sum(torch.stack(sums)).tolist())
-        return torch.where(there, gained - before, 0.0), returns
-
-    def _slot_loss(self, slot_RK: Tensor, batch: SlotBatch, there_RK: Tensor) -> tuple[Tensor, Tensor]:
-        return -(batch.advantage_RK * slot_RK).sum(), torch.zeros((), device=slot_RK.device)
 
 
 def _root(scores: TokenScores) -> Tensor:
