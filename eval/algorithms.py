@@ -28,14 +28,16 @@ def main() -> None:
     parser.add_argument("--source", help="the data set's folder")
     parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--start-seed", type=int, help="one warm start for all seeds, that of this one")
     parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     from llmrec.pipeline.algorithm_study import run_study, study_config
 
-    config_of = study_config(options.dataset, options.source, options.overrides)
-    run_study(config_of, options.algorithms, options.seeds, options.out, options.json)
+    start = options.start_seed
+    config_of = study_config(options.dataset, options.source, options.overrides, start)
+    run_study(config_of, options.algorithms, options.seeds, options.out, options.json, start_seed=start)
 
 
 if __name__ == "__main__":

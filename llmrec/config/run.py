@@ -83,6 +83,8 @@ class RunConfig:
     sft: SFTSettings = field(default_factory=SFTSettings)
     simulator: SimulatorSettings = field(default_factory=SimulatorSettings)
     reward: RewardSettings = field(default_factory=RewardSettings)
+    improvement_seed: int | None = None
+    """Seed of the improvement alone, to repeat it from one warm start; null: the run's seed."""
     algorithm: Algorithm = "ppo"
     """What improves the warm-started policy; its settings are in the section of that name."""
     ppo: PPOSettings = field(default_factory=PPOSettings)

@@ -74,15 +74,18 @@ def run_study(
     seeds: Sequence[int],
     out: Path,
     json_file: Path | None = None,
+    *,
+    start_seed: int | None = None,
 ) -> dict[str, Any]:
     """Runs (or takes up again) the study, prints its table and returns its figures.
 
     Args:
         config_of: the whole configuration of an algorithm under a seed; algorithms differ in their section alone.
         algorithms: which ones.
-        seeds: of data (where it is generated), models and training.
+        seeds: of data (where it is generated), models and training; of the improvement alone with `start_seed`.
         out: one working folder a seed lies below it.
         json_file: where the figures go too.
+        start_seed: one warm start for all seeds, that of this one.
 
     Raises:
         RequestError: no algorithm or no seed.
@@ -92,7 +95,8 @@ def run_study(
     study = Study(config_of(algorithms[0], seeds[0]).data.dataset)
     for seed in seeds:
         console.print(f"[bold]seed {seed}[/bold]")
-        _one_seed(study, config_of, algorithms, seed, Work(out / f"seed-{seed}"))
+        first = seed if start_seed is None else start_seed
+        _one_seed(study, config_of, algorithms, seed, Work(out / f"seed-{first}"))
     figures = figures_of(study)
     Console(highlight=False, width=150).print(table_of(study, figures))
     if json_file is not None:
@@ -117,7 +121,7 @@ def _one_seed(
     study.hashes.append(data.dataset.manifest.content_hash)
     study.events += [f"{seed}/{e.state.user_id}" for e in arena.examples]
     study.users += [f"{seed}/{s.user_id}" for s in arena.states]
-    place = _Place(config, data, sft, simulators, arena, work)
+    place = _Place(config, seed, data, sft, simulators, arena, work)
     for name, measured in place.measured("start", _starting).items():
         _add(study.rows(name), measured)
     for algorithm in algorithms:
@@ -129,6 +133,7 @@ class _Place:
     """Where one seed's systems are measured."""
 
     config: RunConfig
+    seed: int
     data: RunData
     sft: SFTStage
     simulators: Simulators
@@ -161,33 +166,34 @@ def _starting(place: _Place) -> dict[str, System]:
 
 def _one_algorithm(study: Study, place: _Place, config: RunConfig, algorithm: Algorithm) -> None:
     check_config(config)
-    spent = place.work.folder / f"{algorithm}.spent.json"
+    name = f"{algorithm}" if config.improvement_seed is None else f"{algorithm}-{place.seed}"
+    spent = place.work.folder / f"{name}.spent.json"
     before, memory = time.process_time(), PeakMemory()
-    stage = improve_stage(config, place.data, place.sft, place.simulators, place.work)
+    stage = improve_stage(config, place.data, place.sft, place.simulators, place.work, name=name)
     if time.process_time() - before > 1 or not spent.is_file():  # else the stage was done before
         write_json(spent, {"seconds": time.process_time() - before, "bytes": memory.bytes})
-    cost, names = read_json(spent), _names(stage, algorithm)
+    cost, folders = read_json(spent), _folders(stage, algorithm)
 
     def systems(_: _Place) -> dict[str, System]:
         return {
-            name: Policy(improved_policy(config, place.data, place.sft, folder), config.evaluation.beams)
-            for name, folder in names.items()
+            system: Policy(improved_policy(config, place.data, place.sft, folder), config.evaluation.beams)
+            for system, folder in folders.items()
         }
 
-    rows = place.measured(algorithm, systems, [read_json(stage.folder / "stage.json")["key"]])
+    rows = place.measured(name, systems, [read_json(stage.folder / "stage.json")["key"]])
     kept = rows.get(LABELS[algorithm])
     if kept is None:  # refused: what is deployed is SFT itself
         kept = place.measured("start", _starting)[SFT]
     last = rows.get(last_label(algorithm), kept)
-    for name, measured in ((LABELS[algorithm], kept), (last_label(algorithm), last)):
-        target = study.rows(name)
+    for system, measured in ((LABELS[algorithm], kept), (last_label(algorithm), last)):
+        target = study.rows(system)
         _add(target, measured)
         target.seconds.append(cost["seconds"])
         target.bytes.append(cost["bytes"])
         target.promoted.append(stage.promoted is not None)
 
 
-def _names(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
+def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
     """What there is to measure: the promoted checkpoint, and the last where it is another."""
     found = {} if stage.promoted is None else {LABELS[algorithm]: stage.promoted}
     return found if stage.promoted == stage.last else {**found, last_label(algorithm): stage.last}
@@ -279,8 +285,10 @@ def table_of(study: Study, figures: Mapping[str, Any]) -> Any:
     return table
 
 
-def study_config(dataset: str, source: str | None, overrides: Sequence[str]) -> Callable[[Algorithm, int], RunConfig]:
-    """Configurations by algorithm and seed: the data set's recipe, and train/recipes/study-DATASET.yaml on top.
+def study_config(
+    dataset: str, source: str | None, overrides: Sequence[str], start_seed: int | None = None
+) -> Callable[[Algorithm, int], RunConfig]:
+    """Configurations by algorithm and seed, from train/recipes/study-DATASET.yaml.
 
     Raises:
         RequestError: there is no recipe of that study.
@@ -292,6 +300,7 @@ def study_config(dataset: str, source: str | None, overrides: Sequence[str]) -> 
     given = [] if source is None else [f"data.source={source}"]
 
     def config_of(algorithm: Algorithm, seed: int) -> RunConfig:
-        return with_defaults(place, [f"algorithm={algorithm}", f"seed={seed}", *given, *overrides])
+        seeded = [f"seed={seed}"] if start_seed is None else [f"seed={start_seed}", f"improvement_seed={seed}"]
+        return with_defaults(place, [f"algorithm={algorithm}", *seeded, *given, *overrides])
 
     return config_of

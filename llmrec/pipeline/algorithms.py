@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from llmrec.config import (
     BestOfNSettings,
@@ -29,6 +30,8 @@ def improve(
     config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, keeping: Keeping
 ) -> Improved:
     """Improves `policy` (freshly loaded; it is trained in place or under an adapter) by `config.algorithm`."""
+    if config.improvement_seed is not None:
+        config = replace(config, seed=config.improvement_seed)
     if not config.session.plain:
         return improve_sessions(config, data, policy, simulators, keeping)
     start = Start(

@@ -55,7 +55,7 @@ def improve_stage(
         "sft": read_json(sft.folder / "stage.json")["key"],
         "algorithm": config.algorithm,
         "reward": reward_key(config),
-        "config": [tree[k] for k in sections] + [config.seed],
+        "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
 
     def build(out: Path, scratch: Path) -> None:
