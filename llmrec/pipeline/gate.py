@@ -62,7 +62,8 @@ class Gate:
         rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
         self.states = [log.states[r] for r in rows]
         self.seen = [log.seen[r] for r in rows]
-        self.logged = Logged.of(log, config.gate.events, config.seed, plain)
+        replaced = {"without_replacement": config.off_policy.without_replacement}
+        self.logged = Logged.of(log, config.gate.events, config.seed, plain, **replaced)
         self.examples: Examples = targets(config, data, "valid", config.gate.events)
         console.print(f"[dim]  {who_judges(config, simulators)}[/dim]")
         self.base = self._measure(sft)

@@ -22,6 +22,8 @@ class Logged:
     Attributes:
         states: the S states; `seen` what their users had chosen before.
         row_M: the state of each impression.
+        below_M: places of its slate below it, where the slate is ordered: a slate that is filled place by place logs
+            the propensity of an item given the places above, which by itself says nothing of those.
     """
 
     states: list[State]
@@ -29,11 +31,17 @@ class Logged:
     row_M: IntArray
     item_M: IntArray
     propensity_M: FloatArray
+    below_M: IntArray
     reward_M: FloatArray
 
     @classmethod
-    def of(cls, log: Impressions, limit: int, seed: int, reward: RewardSettings) -> Logged | None:
-        """A sample of at most `limit` states of a log; None where it has no propensities."""
+    def of(
+        cls, log: Impressions, limit: int, seed: int, reward: RewardSettings, *, without_replacement: bool = True
+    ) -> Logged | None:
+        """A sample of at most `limit` states of a log; None where it has no propensities.
+
+        Without `without_replacement` a propensity is of each place by itself (`off_policy.without_replacement`).
+        """
         known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0)
         rows = np.unique(log.state_row_M[known_M])
         if not len(rows):
@@ -48,6 +56,7 @@ class Logged:
             np.searchsorted(rows, log.state_row_M[at_M]),
             log.item_M[at_M],
             log.propensity_M[at_M].astype(np.float64),
+            _below(log)[at_M] * without_replacement,
             reward.click * clicks_M + reward.conversion * conversions_M,
         )
 
@@ -58,7 +67,11 @@ class Logged:
 
     @torch.no_grad()
     def weights(self, policy: LanguagePolicy, batch: int = 64) -> FloatArray:
-        """pi_F / mu of each impression; F leaves out what the policy would not show."""
+        """Importance weight of each impression; F leaves out what the policy would not show.
+
+        pi_F / mu, plus pi_F for each place below: averaged over a slate that was filled place by place without
+        replacement this is unbiased for the expected reward of a single draw (Des Raj 1956).
+        """
         order = np.argsort(self.row_M, kind="stable")
         start = np.searchsorted(self.row_M[order], np.arange(len(self.states) + 1))
         log_prob_M = np.empty(len(self.row_M))
@@ -76,4 +89,17 @@ class Logged:
             ).cpu()
             for b, place in enumerate(places):
                 log_prob_M[place] = found_BG[b, : len(place)].double().numpy()
-        return importance_weights(log_prob_M, self.propensity_M)
+        return importance_weights(log_prob_M, self.propensity_M) + self.below_M * np.exp(log_prob_M)
+
+
+def _below(log: Impressions) -> IntArray:
+    """How many places of its slate lie below each impression; 0 in slates with a place or propensity unknown."""
+    known_M = np.isfinite(log.position_M) & np.isfinite(log.propensity_M)
+    order = np.lexsort((np.nan_to_num(log.position_M), log.state_row_M))
+    count_S = np.bincount(log.state_row_M, minlength=len(log.states))
+    lacking_S = np.bincount(log.state_row_M[~known_M], minlength=len(log.states))
+    slate_M = log.state_row_M[order]
+    place_M = np.arange(len(order)) - (np.cumsum(count_S) - count_S)[slate_M]
+    below_M = np.zeros(len(order), dtype=np.int64)
+    below_M[order] = np.where(lacking_S[slate_M] == 0, count_S[slate_M] - 1 - place_M, 0)
+    return below_M

@@ -10,6 +10,7 @@ import torch
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import RewardSettings, RunConfig
+from llmrec.dataset.impressions import Impressions
 from llmrec.evaluation.simulated import simulate
 from llmrec.files import read_json
 from llmrec.pipeline.base_model import make_renderer
@@ -114,7 +115,10 @@ def test_importance_weights_equal_their_plain_twin(tiny):
             exclude_seen=one.repeat == "exclude",
             seen=[logged.seen[row]],
         )
-        assert found_M[m] == pytest.approx(log_prob.exp().item() / logged.propensity_M[m], rel=1e-4)
+        slate = logged.row_M == row  # ten places, filled from the first on
+        below = int(slate.sum()) - 1 - int(np.flatnonzero(np.flatnonzero(slate) == m)[0])
+        expected = log_prob.exp().item() * (1 / logged.propensity_M[m] + below)
+        assert found_M[m] == pytest.approx(expected, rel=1e-4)
     at_M = np.flatnonzero(
         np.isin([s.user_id for s in log.states], [s.user_id for s in logged.states])[log.state_row_M]
     )
@@ -188,3 +192,45 @@ def test_patience_is_counted_over_what_lies_on_the_disk(tiny, tmp_path):
     resumed = Gate(config, data, policy(0), simulators, tmp_path)
     assert resumed(2, model) == "stop"
     assert resumed(1, model) is None  # as it was decided then
+
+
+class Known:
+    """A policy whose probabilities are known."""
+
+    repeat = "allow"
+
+    def __init__(self, prob_N):
+        self.log_prob_N = torch.tensor(prob_N, dtype=torch.float64).log()
+
+    def log_prob(self, states, items_BG, **_):
+        return self.log_prob_N[items_BG]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_propensities_given_the_places_above_estimate_the_value_of_a_single_draw(ordered):
+    """All ordered pairs of three items, drawn without replacement, weighed by their probability: no bias.
+
+    Taking pi / mu alone, as for places that were drawn by themselves, is biased here.
+    """
+    mu, pi, earned = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7]), np.array([1.0, 0.0, 1.0])
+    slates = [(i, j) for i in range(3) for j in range(3) if i != j]
+    chance_B = np.array([mu[i] * mu[j] / (1 - mu[i]) for i, j in slates])
+    item_M = np.array(slates).ravel()
+    propensity_M = np.array([[mu[i], mu[j] / (1 - mu[i])] for i, j in slates]).ravel()
+    clicks = earned[item_M].astype(np.float32)
+    log = Impressions(
+        states=[State(f"u{n}", time=n) for n in range(6)],
+        state_row_M=np.repeat(np.arange(6), 2),
+        item_M=item_M,
+        click_M=clicks,
+        conversion_M=np.zeros(12, dtype=np.float32),
+        position_M=np.tile([0, 1], 6).astype(np.float32),
+        propensity_M=propensity_M.astype(np.float32),
+        seen=[np.zeros(0, dtype=np.int64)] * 6,
+    )
+    logged = Logged.of(log, 6, 0, RewardSettings(), without_replacement=ordered)
+    weight_M = logged.weights(Known(pi))
+    value = float(chance_B @ (weight_M * logged.reward_M).reshape(6, 2).mean(axis=1))
+    whole = float(chance_B @ weight_M.reshape(6, 2).mean(axis=1))
+    assert (value == pytest.approx(pi @ earned, rel=1e-6)) == ordered
+    assert (whole == pytest.approx(1.0, rel=1e-6)) == ordered
