@@ -181,7 +181,14 @@ def test_rlhf_finds_the_best_item_of_each_kind_of_user(shop, tmp_path, seed):
     learned = train_reward_model(start, pairs_of(seed, slates=800), SOLVE, keep(tmp_path / "reward"))
     reward = LearnedReward(learned.model, shop.renderer, shop.catalogue, shop.tokenizer)
     settings = RLHFSettings(
-        steps=60, prompts=24, draws=8, minibatches=1, kl_coefficient=0.0, learning_rate=3e-3, save_every=60
+        steps=60,
+        prompts=24,
+        draws=8,
+        minibatches=1,
+        kl_coefficient=0.0,
+        learning_rate=3e-3,
+        save_every=60,
+        lora=LoraSettings(rank=8, alpha=16),
     )
     seen = [np.array([], dtype=np.int64)] * len(USERS)
     result = train_on_policy(start, USERS, seen, reward, settings, keep(tmp_path / "ppo"))

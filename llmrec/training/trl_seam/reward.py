@@ -39,6 +39,11 @@ class RewardTrainer(GuardedTrainer, trl.RewardTrainer):  # type: ignore[misc]  #
         request, _ = self.source.request(inputs)
         return {"request": request, "attention_mask": request.prompt_mask_BP}  # TRL counts tokens by the mask
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Saves on the first process alone: PEFT looks for the head in weights that only that one was given."""
+        if self.args.should_save:
+            super()._save(output_dir, state_dict)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
