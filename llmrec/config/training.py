@@ -13,6 +13,12 @@ class ModelConfig:
     name: str = "nano"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    gradient_checkpointing: Literal["auto", True, False] = "auto"
+    """Computes activations anew in the backward pass, for less memory; auto does so on a GPU from a billion
+    parameters."""
+    quantization: Literal["none", "4bit"] = "none"
+    """4bit: SFT trains its adapter on weights in 4 bits (QLoRA, Dettmers et al. 2023), which needs bitsandbytes. The
+    adapter is then put on the weights as they are published, and all that comes after sees what is deployed."""
     nano_hidden: int = 128
     nano_layers: int = 4
     nano_vocabulary: int = 4096

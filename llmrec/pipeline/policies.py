@@ -17,7 +17,7 @@ from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
+from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
 from llmrec.training.sft import train_sft
 
 
@@ -61,11 +61,13 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         "data": data.dataset.manifest.content_hash,
         "config": [tree["sft"], tree["text"], tree["data"], tree["model"]["dtype"], config.seed],
         "identifiers": naming_key(config),
-    }
+    } | ({} if config.model.quantization == "none" else {"quantization": config.model.quantization})
 
     def build(out: Path, scratch: Path) -> None:
         tokenizer = load_tokenizer(base.name, base.revision)
-        model = load_causal_lm(base.name, revision=base.revision, dtype=config.model.dtype)
+        model = load_configured(
+            config.model, base.name, revision=base.revision, quantization=config.model.quantization
+        )
         naming = name_items(config, data, model, tokenizer)
         rows = targets(config, data, "train", config.sft.examples)
         result = train_sft(
@@ -98,11 +100,11 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
     """The warm-started policy, freshly loaded (an SFT adapter is merged into its base)."""
     if stage.has_adapter:
         tokenizer = load_tokenizer(str(stage.folder / "adapter"))
-        base = load_causal_lm(stage.base.name, revision=stage.base.revision, dtype=config.model.dtype)
+        base = load_configured(config.model, stage.base.name, revision=stage.base.revision)
         model = load_adapter_onto(base, stage.folder / "adapter", tokenizer).merge_and_unload().eval()
     else:
         tokenizer = load_tokenizer(str(stage.folder / "model"))
-        model = load_causal_lm(str(stage.folder / "model"), dtype=config.model.dtype)
+        model = load_configured(config.model, str(stage.folder / "model"))
     catalogue, identifiers = Catalogue.load(stage.folder / "catalogue"), stage.identifiers
     renderer = make_renderer(config, data, tokenizer, None if identifiers is None else identifiers.texts())
     return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
@@ -112,7 +114,7 @@ def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoin
     """The policy of a PPO checkpoint: its adapter merged into the warm-started weights, or its own weights."""
     policy = sft_policy(config, data, stage)
     if (checkpoint / "model").is_dir():
-        model = load_causal_lm(str(checkpoint / "model"), dtype=config.model.dtype)
+        model = load_configured(config.model, str(checkpoint / "model"))
     else:
         adapted = load_adapter_onto(policy.model, checkpoint / "adapter", policy.tokenizer)
         model = adapted.merge_and_unload().eval()

@@ -41,7 +41,9 @@ from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work
+from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
+from llmrec.training.arguments import check_launch
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
@@ -89,6 +91,10 @@ def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
     check_naming(config)
     check_algorithm(config)
+    check_launch(config.report_to)
+    check_quantization(config.model)
+    if config.model.quantization != "none" and config.sft.weights == "full":
+        raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
     check_trust(config)
     if config.data.dataset != "world":
         if config.data.source is None:

@@ -79,7 +79,15 @@ class Work:
         except LLMRecError:
             self._leave_nothing(scratch)
             raise
+        self._keep_logs(name, scratch)
         shutil.rmtree(scratch, ignore_errors=True)
+
+    def _keep_logs(self, name: str, scratch: Path) -> None:
+        """Moves what TensorBoard shows, which trainers write beside their checkpoints, to `logs/NAME`."""
+        for file in list(scratch.rglob("events.out.tfevents.*")):
+            place = self.folder / "logs" / name / file.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(place)
 
     def _leave_nothing(self, scratch: Path) -> None:
         """Removes what holds no work after a refusal: a scratch with its mark alone, then an empty folder."""

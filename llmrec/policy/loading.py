@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from llmrec.errors import RunError
+from llmrec.config import ModelConfig
+from llmrec.errors import ConfigError, RunError
+
+CHECKPOINTING = "_llmrec_gradient_checkpointing"
+"""Attribute of a loaded model: what `ModelConfig.gradient_checkpointing` says."""
+Quantization = Literal["none", "4bit"]
 
 transformers_logging.disable_progress_bar()  # ours show the stages; a bar a file drowns them
 
@@ -38,23 +44,61 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
 
 
 def load_causal_lm(
-    name: str, *, revision: str | None = None, dtype: str = "auto", device: torch.device | None = None
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: torch.device | None = None,
+    quantization: Quantization = "none",
 ) -> Any:
     """A causal language model by Hub id or folder, in evaluation mode on `device`.
 
+    Args:
+        name: Hub id or folder.
+        revision: of a Hub repository.
+        dtype: see `pick_dtype`; with 4 bits, what is computed in.
+        device: by default `pick_device()`.
+        quantization: "4bit" keeps linear layers but the head in 4 bits (NF4, its scales quantised too).
+
     Raises:
+        ConfigError: 4 bits without bitsandbytes.
         RunError: the model is missing, private, of another kind, or has no safetensors weights.
     """
     device = device or pick_device()
+    chosen = pick_dtype(dtype, device)
+    more = {} if quantization == "none" else {"quantization_config": _four_bits(chosen), "device_map": {"": device}}
     model = _or_run_error(
-        AutoModelForCausalLM.from_pretrained,
-        name,
-        revision,
-        "model",
-        dtype=pick_dtype(dtype, device),
-        use_safetensors=True,
+        AutoModelForCausalLM.from_pretrained, name, revision, "model", dtype=chosen, use_safetensors=True, **more
     )
-    return model.to(device).eval()
+    return (model if quantization == "4bit" else model.to(device)).eval()
+
+
+def load_configured(
+    settings: ModelConfig, name: str, *, revision: str | None = None, quantization: Quantization = "none"
+) -> Any:
+    """`load_causal_lm` for training, as `settings` say; the model remembers whether activations are recomputed."""
+    model = load_causal_lm(name, revision=revision, dtype=settings.dtype, quantization=quantization)
+    setattr(model, CHECKPOINTING, settings.gradient_checkpointing)
+    return model
+
+
+def check_quantization(settings: ModelConfig) -> None:
+    """Raises `ConfigError` where 4 bits are asked for and cannot be had; cheap."""
+    if settings.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "Key 'model.quantization' is '4bit', but bitsandbytes is not installed; install it "
+            "(pip install llmrec[quantization]) or set model.quantization: none."
+        )
+
+
+def _four_bits(dtype: torch.dtype) -> Any:
+    check_quantization(ModelConfig(quantization="4bit"))
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def _or_run_error(load: Any, name: str, revision: str | None, what: str, **options: Any) -> Any:

@@ -7,6 +7,7 @@ streams), no telemetry, no printed dictionaries.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,9 +20,12 @@ from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
 
 from llmrec.errors import ConfigError
+from llmrec.policy.loading import CHECKPOINTING
+from llmrec.policy.modes import base_model
 from llmrec.seeding import stream_seed
 
 LARGE = 1_000_000_000
+REPORTERS = ("tensorboard", "trackio", "wandb")
 
 
 def processes() -> PartialState:
@@ -64,9 +68,13 @@ def common_arguments(
     save_every: int,
     report_to: Sequence[str],
 ) -> dict[str, Any]:
-    """Keyword arguments for `SFTConfig` and `GRPOConfig`; `steps`, `log_every`, `save_every` in optimiser steps."""
+    """Keyword arguments for `SFTConfig` and `GRPOConfig`; `steps`, `log_every`, `save_every` in optimiser steps.
+
+    Raises:
+        ConfigError: see `check_launch`.
+    """
+    check_launch(report_to)
     gpu = torch.cuda.is_available()
-    size = sum(p.numel() for p in model.parameters())
     return {
         "output_dir": str(out),
         "max_steps": steps,
@@ -78,7 +86,7 @@ def common_arguments(
         "use_cpu": not gpu,
         "bf16": False,
         "fp16": False,
-        "gradient_checkpointing": gpu and size > LARGE,
+        "gradient_checkpointing": recomputes(model),
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": gpu,
         "ddp_find_unused_parameters": False,
@@ -93,6 +101,36 @@ def common_arguments(
         "disable_tqdm": True,
         "seed": stream_seed(seed, "trainer") % 2**31,
     }
+
+
+def recomputes(model: torch.nn.Module) -> bool:
+    """Whether activations are computed anew in the backward pass: as the model was loaded to, or by its size."""
+    chosen = getattr(base_model(model), CHECKPOINTING, "auto")
+    if chosen != "auto":
+        return bool(chosen)
+    return torch.cuda.is_available() and sum(p.numel() for p in model.parameters()) > LARGE
+
+
+def check_launch(report_to: Sequence[str]) -> None:
+    """Refuses what a launcher's or a reporter's settings would spoil; cheap, so called before a model loads too.
+
+    Raises:
+        ConfigError: a reporter is unknown or not installed, or the launcher asks for autocast.
+    """
+    for name in report_to:
+        if name not in REPORTERS:
+            raise ConfigError(f"Key 'report_to' names {name!r}; choose among {', '.join(REPORTERS)}.")
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(
+                f"Key 'report_to' names {name!r}, which is not installed; install it (pip install {name}) or leave "
+                "it out."
+            )
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked != "no":
+        raise ConfigError(
+            f"The accelerate configuration asks for mixed_precision {asked!r}, under which items would be scored "
+            'otherwise than they were drawn; set mixed_precision: "no" there and model.dtype: bfloat16 here.'
+        )
 
 
 def divisor_near(limit: int, number: int) -> int:

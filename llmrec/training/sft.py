@@ -41,7 +41,7 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class SFTResult:
-    """A trained model (plain, in evaluation mode), its loss curve and the time it took.
+    """A trained model (plain, in evaluation mode; with weights in 4 bits under its adapter), its loss curve and time.
 
     `adapter` is what LoRA added to the first weights, None where all weights were trained. `curve` holds one
     dictionary per 10 steps or fewer: step, loss (nats per answer token), learning_rate, grad_norm.
@@ -91,14 +91,19 @@ def train_sft(
     if not lora:
         return SFTResult(trained, curve, seconds)
     adapter = adapter_of(trained)
-    return SFTResult(merge(trained), curve, seconds, adapter)
+    return SFTResult(trained if is_quantised(model) else merge(trained), curve, seconds, adapter)
 
 
 def uses_lora(model: Any, settings: SFTSettings) -> bool:
-    """Whether `settings` means LoRA for `model`: auto trains all weights up to 50 M parameters."""
-    if settings.weights != "auto":
+    """Whether `settings` means LoRA for `model`: auto trains all weights up to 50 M parameters, none in 4 bits."""
+    if settings.weights != "auto" and not is_quantised(model):
         return settings.weights == "lora"
-    return bool(sum(p.numel() for p in model.parameters()) > SMALL)
+    return is_quantised(model) or bool(sum(p.numel() for p in model.parameters()) > SMALL)
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether weights are kept in 4 bits; an adapter is not merged into them, which would round them anew."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
 
 
 def train_lm(

@@ -38,10 +38,11 @@ def run(
     reward=lamps,
     seed=5,
     on_checkpoint=None,
+    report_to=(),
     **more,
 ):
     given = shop.states(states) if isinstance(states, int) else states
     model = shop.model() if model is None else model
     start = Start(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
     seen = [np.array([], dtype=np.int64)] * len(given)
-    return train_on_policy(start, given, seen, reward, settings, Keeping(out, on_checkpoint), **more)
+    return train_on_policy(start, given, seen, reward, settings, Keeping(out, on_checkpoint, report_to), **more)
