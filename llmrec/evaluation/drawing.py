@@ -89,6 +89,11 @@ def style() -> Iterator[None]:
         yield
 
 
+def columns_for(count: int) -> int:
+    """Panels in a row: three, but two and two of four."""
+    return 2 if count == 4 else min(3, count)
+
+
 def panels(count: int, columns: int = 3, width: float = 9.6, height: float = 2.35) -> tuple[Figure, list[Axes]]:
     """A figure with `count` axes in rows of `columns`; sizes in inches, `height` for one row."""
     columns = min(columns, count)

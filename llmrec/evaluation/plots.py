@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from llmrec.errors import RequestError
-from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, panels, style, to_svg
+from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, columns_for, panels, style, to_svg
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
 
@@ -104,7 +104,8 @@ def curve_figure(
     if not found:
         return ""
     with style():
-        figure, axes = panels(len(found), width=width)
+        columns = columns_for(len(found))
+        figure, axes = panels(len(found), columns, width=width)
         for axis, (title, keys) in zip(axes, found, strict=True):
             looks = itertools.product(("solid", "dashed", "dotted"), SERIES)
             for (dashes, colour), key in zip(itertools.cycle(looks), keys, strict=False):
@@ -114,7 +115,7 @@ def curve_figure(
             axis.yaxis.set_major_locator(MaxNLocator(5))
             if len(keys) > 1:
                 axis.legend(fontsize=8.5)
-        for axis in axes[-min(3, len(axes)) :]:
+        for axis in axes[-columns:]:
             axis.set_xlabel(xlabel)
         return to_svg(figure, label)
 
@@ -172,7 +173,7 @@ def comparison_figure(comparison: Comparison, metrics: Sequence[str] | None = No
     if not shown:
         return ""
     with style():
-        columns = min(3, len(shown))
+        columns = columns_for(len(shown))
         figure, axes = panels(len(shown), columns, height=0.75 + 0.25 * len(comparison.systems))
         for place, (axis, metric) in enumerate(zip(axes, shown, strict=True)):
             _forest(axis, comparison, metric, names=place % columns == 0)

@@ -132,6 +132,7 @@ def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: 
         "judge": f"Deployed slates of {len(arena.states)} users, as the judge expects them (it was not the reward)",
         "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",
     }
+    common["labels"] = {"click_rate": "clicks", "conversion_rate": "conversions", "value@1": "value, top item"}
     deployed = {judge: Comparison.of(titles[judge], rows, **common) for judge, rows in measured.deployed.items()}
     return Tables(ranking, deployed, _summary(ranking, deployed))
 

@@ -14,6 +14,7 @@ from llmrec.config import RunConfig
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions
 from llmrec.evaluation.plots import Reliability
 from llmrec.evaluation.report import DataFacts, RunReport, SlateChange, write_report
+from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import what_got_worse
 from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
@@ -96,6 +97,7 @@ def make_report(run: Finished, command: str) -> RunReport:
         seconds=run.seconds,
         verdict=run.verdict,
         tables=tables,
+        plotted=_plotted(run.tables.ranking),
         sft_curve=run.sft.curve,
         curve=run.improvement.curve,
         algorithm=label(config.algorithm),
@@ -113,6 +115,13 @@ def make_report(run: Finished, command: str) -> RunReport:
         ],
         reproduce=[command],
     )
+
+
+def _plotted(ranking: Comparison) -> tuple[str, ...]:
+    """The ranking at its widest cut-off, and what slates are worth."""
+    cutoff = next(m for m in reversed(ranking.metrics) if m.startswith("NDCG@")).removeprefix("NDCG@")
+    widest = tuple(f"{name}@{cutoff}" for name in ("HR", "NDCG", "coverage"))
+    return (*widest, "value", "value@1", "click_rate", "conversion_rate")
 
 
 def _reliability(bins: dict[str, list[dict[str, float]]]) -> dict[str, Reliability]:

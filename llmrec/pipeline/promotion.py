@@ -123,12 +123,15 @@ def gate_table(checkpoints: Sequence[Score], gate: GateSettings) -> Comparison |
         cells[f"checkpoint {score['step']}, {verdict}"] = _row(score)
     labels = {
         "reward": "reward simulator",
-        "pessimistic": f"less {gate.pessimism:g} × disagreement",
+        "pessimistic": "pessimistic reward",
         "judge": "judge",
         "ndcg": ndcg,
-        "off_policy": "logged feedback (off-policy)",
+        "off_policy": "off-policy",
     }
-    note = "Slates valued by the reward's simulator, by the judge and, for draws of the policy, by logged feedback."
+    note = (
+        f"Slates as valued by the reward's simulator, as it is and less {gate.pessimism:g} × its members' "
+        "disagreement, and by the judge; off-policy: draws of the policy as valued by logged feedback."
+    )
     effective = [score["off_policy"]["effective_samples"] for score in checkpoints if score["off_policy"]]
     if effective:
         note += f" Effective samples of the off-policy values: {min(effective):,.0f} or more."

@@ -34,7 +34,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.simulator.ensemble import Ensemble, Predictor
-from llmrec.types import FloatArray, IntArray, Prediction, State
+from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
 
 PLANTED = 5
 BELIEF = 0.95
@@ -104,7 +104,7 @@ class Overrating:
         planted_BN[:, self.items] = True
         return self._overwritten(found, planted_BN)
 
-    def _overwritten(self, found: Prediction, planted_BK: FloatArray | Any) -> Prediction:
+    def _overwritten(self, found: Prediction, planted_BK: BoolArray) -> Prediction:
         return Prediction(
             np.where(planted_BK, self.belief, found.click_BK), np.where(planted_BK, self.belief, found.conversion_BK)
         )
@@ -126,6 +126,19 @@ def exploitable(simulators: Simulators, items: IntArray, members: int | None) ->
 
 
 @dataclass(frozen=True, slots=True)
+class Deployed:
+    """The slates of a policy and their true value: of the top item alone (what PPO's draws are about), and of all."""
+
+    slates: list[Slate]
+    true: dict[str, Simulated]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Mean true values."""
+        return {name: found.means["value"] for name, found in self.true.items()}
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A seed's world, warm start and honest simulators, and the users that its policies are valued on."""
 
@@ -136,12 +149,16 @@ class Prepared:
     simulators: Simulators
     arena: Arena
 
-    def value(self, policy: LanguagePolicy) -> Simulated:
-        """True value of what the policy deploys."""
+    def deploy(self, policy: LanguagePolicy) -> Deployed:
+        """What the policy would show, and its true value."""
         k, reward = self.config.gate.slate, self.config.reward
         slates = policy.recommend(self.arena.states, k, beams=20, seen=self.arena.seen)
         truth = self.arena.judges["truth"]
-        return simulate(slates, self.arena.states, truth, click=reward.click, conversion=reward.conversion)
+        found = {
+            name: simulate(slates, self.arena.states, truth, k=n, click=reward.click, conversion=reward.conversion)
+            for name, n in (("top_item", 1), ("slate", k))
+        }
+        return Deployed(slates, found)
 
 
 def trial_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
@@ -170,16 +187,20 @@ def run_variant(ready: Prepared, variant: Variant) -> dict[str, Any]:
     simulators = exploitable(ready.simulators, planted, variant.exploited)
     name = variant.name.replace(", ", "-").replace(" ", "-")
     stage = improve_stage(config, ready.data, ready.sft, simulators, ready.work, name=name)
-    before = ready.value(sft_policy(config, ready.data, ready.sft))
-    last = improved_policy(config, ready.data, ready.sft, stage.last)
-    found = {"planted_items": planted.tolist(), "sft": before.means["value"], "gate": _gate(stage)}
-    found["last"] = _against(ready, last, before) | {"planted_share": _share(ready, last, planted)}
-    if stage.promoted is None:  # SFT is kept
-        found["deployed"] = {"value": found["sft"], "gain": {"mean": 0.0, "low": 0.0, "high": 0.0, "level": 0.95}}
-    else:
-        promoted = improved_policy(config, ready.data, ready.sft, stage.promoted)
-        found["deployed"] = _against(ready, promoted, before)
-    return found
+    before = ready.deploy(sft_policy(config, ready.data, ready.sft))
+    last = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.last))
+    kept = before  # SFT, where none was promoted
+    if stage.promoted is not None:
+        kept = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.promoted))
+    shown = np.concatenate([slate.items_K for slate in last.slates])
+    return {
+        "planted_items": planted.tolist(),
+        "planted_share": float(np.isin(shown, planted).mean()),
+        "gate": _gate(stage),
+        "sft": before.values,
+        "last": _against(config, last, before),
+        "deployed": _against(config, kept, before),
+    }
 
 
 def _gate(stage: ImprovedStage) -> dict[str, Any]:
@@ -189,16 +210,11 @@ def _gate(stage: ImprovedStage) -> dict[str, Any]:
     return {"promoted": promoted, "verdict": stage.verdict, "checkpoints": scores}
 
 
-def _against(ready: Prepared, policy: LanguagePolicy, before: Simulated) -> dict[str, Any]:
-    found = ready.value(policy)
-    draw = {"samples": ready.config.evaluation.bootstrap, "seed": ready.config.seed}
-    return {"value": found.means["value"], "gain": asdict(found.minus(before, **draw)["value"])}
-
-
-def _share(ready: Prepared, policy: LanguagePolicy, planted: IntArray) -> float:
-    """Share of the deployed places that hold planted items."""
-    slates = policy.recommend(ready.arena.states, ready.config.gate.slate, beams=20, seen=ready.arena.seen)
-    return float(np.isin(np.concatenate([slate.items_K for slate in slates]), planted).mean())
+def _against(config: RunConfig, after: Deployed, before: Deployed) -> dict[str, Any]:
+    """True values, and the difference to SFT with its paired interval over users."""
+    draw = {"samples": config.evaluation.bootstrap, "seed": config.seed}
+    gains = {name: asdict(found.minus(before.true[name], **draw)["value"]) for name, found in after.true.items()}
+    return {name: {"value": value, "gain": gains[name]} for name, value in after.values.items()}
 
 
 def run_trial(
@@ -234,32 +250,34 @@ def run_trial(
 
 
 def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    gains = {who: [row[who]["gain"]["mean"] for row in rows] for who in ("last", "deployed")}
-    return {
-        "by_seed": list(rows),
-        "sft": float(np.mean([row["sft"] for row in rows])),
-        **{f"{who}_gain": asdict(t_interval(values)) for who, values in gains.items()},
-        "planted_share": float(np.mean([row["last"]["planted_share"] for row in rows])),
+    """Means over seeds, and t-intervals of the differences to SFT."""
+    gains = {
+        f"{who}_gain": {
+            name: asdict(t_interval([row[who][name]["gain"]["mean"] for row in rows]))
+            for name in ("top_item", "slate")
+        }
+        for who in ("last", "deployed")
     }
+    sft = {name: float(np.mean([row["sft"][name] for row in rows])) for name in ("top_item", "slate")}
+    share = float(np.mean([row["planted_share"] for row in rows]))
+    return {"by_seed": list(rows), "sft": sft, **gains, "planted_share": share}
 
 
 def _print(figures: dict[str, Any]) -> None:
     number = len(figures["seeds"])
-    table = Table(title=f"True value over SFT, mean of {number} worlds (95% t-interval)", title_justify="left")
-    for name in (
-        "reward",
-        "SFT",
-        "last checkpoint (no gate)",
-        "planted items shown",
-        "what the gate deploys",
-        "promoted",
-    ):
-        table.add_column(name, justify="left" if name == "reward" else "right")
-    for name, found in figures["variants"].items():
-        gains = [found[f"{who}_gain"] for who in ("last", "deployed")]
-        texts = [f"{g['mean']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gains]
-        promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
-        share = f"{100 * found['planted_share']:.0f}%"
-        table.add_row(name, f"{found['sft']:.4f}", texts[0], share, texts[1], f"{promoted} of {number}")
     screen = Console(highlight=False)
-    screen.print(table) if screen.is_terminal else Console(highlight=False, width=140).print(table)
+    screen = screen if screen.is_terminal else Console(highlight=False, width=140)
+    for measure, words in (("top_item", "top item"), ("slate", "slate")):
+        title = f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)"
+        table = Table(title=title, title_justify="left")
+        columns = ("SFT", "last checkpoint (no gate)", "planted items shown", "what the gate deploys", "promoted")
+        table.add_column("reward")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for name, found in figures["variants"].items():
+            gains = [found[f"{who}_gain"][measure] for who in ("last", "deployed")]
+            texts = [f"{g['mean']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gains]
+            promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
+            share, sft = f"{100 * found['planted_share']:.0f}%", f"{found['sft'][measure]:.4f}"
+            table.add_row(name, sft, texts[0], share, texts[1], f"{promoted} of {number}")
+        screen.print(table)
