@@ -12,7 +12,7 @@ from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
 from llmrec.evaluation.sessions import SessionFigures, System, simulate_sessions
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.rewarding import NEXT_ITEM, run_reward
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import numpy_stream
@@ -55,6 +55,11 @@ def check_session_config(config: RunConfig, processes: int = 1) -> None:
     if config.dynamics.drift.enabled:
         raise ConfigError(
             "Key 'dynamics.drift.enabled' is true, but the interests of learned users are not known; set it to false."
+        )
+    if NEXT_ITEM in config.reward.terms:
+        raise ConfigError(
+            f"Key 'reward.terms.{NEXT_ITEM}' knows what the log says comes next, which a simulated session does not "
+            "follow; remove the term, or set session.turns and session.slate to 1."
         )
     check_sessions(config.session, settings, processes, section=config.algorithm)
 

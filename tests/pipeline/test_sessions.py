@@ -53,6 +53,7 @@ def test_the_recipe_starts_from_what_the_demo_starts_from():
         (["dynamics.drift.enabled=true"], "dynamics.drift.enabled"),
         (["ppo.draws=8"], "ppo.draws' is 8"),
         (["session.gamma=2"], "session.gamma"),
+        (["reward.terms={next_item: 1.0}"], "next_item' knows what the log says"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(overrides, words):

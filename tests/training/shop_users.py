@@ -1,11 +1,12 @@
 """Users of the tiny shop whose trust is won by lamps and lost by chairs, and what any way of serving them is worth.
 
 A user likes one colour. Whatever the colour, chairs are bait: clicked more often than anything else at any trust, and
-poor. Lamps are clicked less and good. Desks are dull. Another colour is hardly clicked at all.
+poor. Lamps are clicked less and good. Desks are dull. Items of another colour are clicked less than any of these.
 """
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import numpy as np
@@ -20,7 +21,8 @@ from tests.training.conftest import COLOURS
 GOOD, BAIT, DULL = 0, 1, 2
 CLICK = {GOOD: 0.6, BAIT: 0.75, DULL: 0.3}
 QUALITY = {GOOD: 1.0, BAIT: 0.0, DULL: 0.5}
-OTHER = 0.05
+OTHER = 0.25
+"""P(click) of any item of another colour."""
 TRUST = TrustSettings(enabled=True, initial=0.5, gain=0.3, loss=0.7, threshold=0.5, weight=6.0, conversion_weight=0.0)
 GAMMA = 0.95
 
@@ -69,9 +71,10 @@ def meeting(users=24, *, sampled=False, trust=TRUST, patience=None, seen=None):
     )
 
 
-def click_at(kind, trust):
-    """P(click) of the liked colour at this trust: the base's log-odds plus weight (trust - initial)."""
-    odds = CLICK[kind] / (1 - CLICK[kind]) * np.exp(TRUST.weight * (trust - TRUST.initial))
+def click_at(kind, trust, *, liked=True):
+    """P(click) of the liked or another colour at this trust: the base's log-odds plus weight (trust - initial)."""
+    base = CLICK[kind] if liked else OTHER
+    odds = base / (1 - base) * np.exp(TRUST.weight * (trust - TRUST.initial))
     return odds / (1 + odds)
 
 
@@ -109,8 +112,8 @@ def best_value(turns, gamma=GAMMA):
         if left == 0:
             return 0.0
         found = []
-        for kind in (GOOD, BAIT, DULL):
-            click = click_at(kind, trust)
+        for kind, liked in itertools.product((GOOD, BAIT, DULL), (True, False)):
+            click = click_at(kind, trust, liked=liked)
             found.append(
                 click * (1 + gamma * value(trust_after(kind, trust), left - 1))
                 + (1 - click) * gamma * value(trust, left - 1)

@@ -23,10 +23,14 @@ from llmrec.config import (
 )
 from llmrec.errors import ConfigError, DataError
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import ClickReward, ConversionReward
+from llmrec.simulator.ensemble import Disagreement
+from llmrec.simulator.environments.play import Played
 from llmrec.training.improvement import Keeping, Start
 from llmrec.training.lora import adapter_of, make_lora
-from llmrec.training.session_source import SessionSource
+from llmrec.training.session_source import SessionReward, SessionSource
 from llmrec.training.sessions import check_sessions, make_session_trainer, train_sessions
+from llmrec.types import Feedback, State
 from tests.training import session_updates
 from tests.training import shop_users as world
 from tests.training.conftest import make_shop
@@ -414,3 +418,17 @@ def test_two_processes_make_the_update_of_one(tmp_path):
     curves = [np.load(tmp_path / f"curve-{n}.npy") for n in (1, 2)]
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0][:, 1].max() > 0  # somebody left
+
+
+def test_pessimism_takes_the_members_disagreement_off():
+    class Split:
+        def disagreement(self, states, items_BK):
+            return Disagreement(np.full(items_BK.shape, 0.2), np.full(items_BK.shape, 0.1))
+
+    expected = Feedback(np.array([[0.5, 0.1]]), np.array([[0.25, 0.05]]))
+    played = Played(np.array([0]), expected, expected, np.array([False]), np.array([True]), [])
+    terms, states, items = (ClickReward(1.0), ConversionReward(3.0)), [State("u")], np.array([[1, 2]])
+    plain = SessionReward(terms)(states, items, played)
+    careful = SessionReward(terms, pessimism=2.0, ensemble=Split())(states, items, played)
+    assert plain.total_BK.tolist() == [pytest.approx([1.25, 0.25])]
+    assert careful.total_BK.tolist() == [pytest.approx([0.1 + 3 * 0.05, 0.0])]  # 0.5 - 0.4, 0.25 - 0.2; never below 0
