@@ -20,14 +20,14 @@ def figures(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["one member exploitable", "all members exploitable"])
-@pytest.mark.parametrize("measure", ["top_item", "slate"])
-def test_without_the_gate_ppo_takes_the_exploit_and_with_it_it_does_not(figures, name, measure):
+def test_without_the_gate_ppo_takes_the_exploit_and_with_it_it_does_not(figures, name):
     found = figures[name]
-    assert found["last_gain"][measure]["high"] < 0  # over seeds: the last checkpoint is worse than SFT
+    assert found["last_gain"]["slate"]["high"] < 0  # over seeds: the last checkpoint is worse than SFT
     assert found["planted_share"] > 0.5
     for seed in found["by_seed"]:
-        assert seed["last"][measure]["gain"]["high"] < 0
-        assert seed["deployed"][measure]["gain"]["low"] >= 0  # SFT itself, or significantly better
+        for measure in ("top_item", "slate"):
+            assert seed["last"][measure]["gain"]["high"] < 0
+            assert seed["deployed"][measure]["gain"]["low"] >= 0  # SFT itself, or significantly better
         last = seed["gate"]["checkpoints"][-1]
         assert last["reward_gain"]["low"] > 0  # what the reward believed
         assert last["refused"]
@@ -35,8 +35,9 @@ def test_without_the_gate_ppo_takes_the_exploit_and_with_it_it_does_not(figures,
 
 @pytest.mark.slow
 def test_with_pessimism_ppo_itself_does_not(figures):
-    found = figures["one member exploitable, pessimism"]
-    assert found["planted_share"] < 0.05
-    assert found["last_gain"]["top_item"]["mean"] > 0
-    for seed in found["by_seed"]:
-        assert seed["last"]["top_item"]["gain"]["low"] > 0
+    careful, exploited = (figures[f"one member exploitable{more}"]["by_seed"] for more in (", pessimism", ""))
+    for one, other in zip(careful, exploited, strict=True):
+        assert one["planted_share"] < 0.05
+        assert other["planted_share"] > 0.5
+        for measure in ("top_item", "slate"):
+            assert one["last"][measure]["value"] > other["last"][measure]["value"] + 0.05
