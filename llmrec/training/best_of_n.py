@@ -25,7 +25,6 @@ from llmrec.training.improvement import (
     Improved,
     Keeping,
     Plan,
-    Rewarder,
     Start,
     as_json,
     require_above_zero,
@@ -34,7 +33,7 @@ from llmrec.training.improvement import (
     usable_states,
 )
 from llmrec.training.off_policy import LOG_EVERY, left_out
-from llmrec.training.reward_functions import GroupedReward
+from llmrec.training.reward_functions import GroupedReward, Rewarder
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
 from llmrec.types import IntArray, State

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from accelerate.utils import broadcast_object_list
@@ -29,17 +29,11 @@ from llmrec.training.callbacks import (
 from llmrec.training.lora import make_lora
 from llmrec.training.trl_seam.quiet import forget_patches
 from llmrec.training.trl_seam.sharding import make_whole, whole_weights
-from llmrec.types import IntArray, Reward, State
+from llmrec.types import IntArray, State
 
 OnCheckpoint = Callable[[int, Any], object]
 """Called on the main process with the units (rollouts or steps) done and the model in evaluation mode; the answer
 "stop" ends the training there, on all processes."""
-
-
-class Rewarder(Protocol):
-    """What is asked of a reward model; `llmrec.rewards.RewardModel` is one."""
-
-    def __call__(self, states: Sequence[State], items_BK: IntArray, /) -> Reward: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)

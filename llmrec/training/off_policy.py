@@ -15,7 +15,6 @@ from llmrec.training.improvement import (
     Improved,
     Keeping,
     Plan,
-    Rewarder,
     Start,
     as_json,
     require_above_zero,
@@ -23,6 +22,7 @@ from llmrec.training.improvement import (
     trainable,
 )
 from llmrec.training.logged import LoggedSlates
+from llmrec.training.reward_functions import Rewarder
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 

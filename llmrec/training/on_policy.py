@@ -23,7 +23,6 @@ from llmrec.training.improvement import (
     Improved,
     Keeping,
     Plan,
-    Rewarder,
     Start,
     as_json,
     require_above_zero,
@@ -31,7 +30,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
-from llmrec.training.reward_functions import GroupedReward, RewardFunction, checked
+from llmrec.training.reward_functions import GroupedReward, Rewarder, RewardFunction, checked
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam import (
     CriticInput,

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from llmrec.rewards.trl import CheckedReward
-from llmrec.training.improvement import Rewarder
-from llmrec.types import State
+from llmrec.types import IntArray, Reward, State
 
 RewardFunction = Callable[..., list[float | None]]
+
+
+class Rewarder(Protocol):
+    """What is asked of a reward model; `llmrec.rewards.RewardModel` is one."""
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, /) -> Reward: ...  # noqa: D102
 
 
 class GroupedReward:

@@ -127,7 +127,7 @@ def check_reward_model(settings: RewardModelSettings, number: int = 1, section: 
 
 
 class LearnedReward:
-    """A trained reward model as what PPO asks (`llmrec.training.improvement.Rewarder`).
+    """A trained reward model as what PPO asks (`llmrec.training.reward_functions.Rewarder`).
 
     A prompt is read once for all items of its state, and an item that was drawn several times once.
 

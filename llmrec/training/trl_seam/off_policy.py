@@ -18,9 +18,9 @@ from llmrec.config import OffPolicySettings
 from llmrec.errors import RunError
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
-from llmrec.training.improvement import Rewarder
 from llmrec.training.logged import LoggedSlates
 from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, weights
+from llmrec.training.reward_functions import Rewarder
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.training.trl_seam.rollouts import Rows
