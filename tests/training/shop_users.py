@@ -1,12 +1,11 @@
 """Users of the tiny shop whose trust is won by lamps and lost by chairs, and what any way of serving them is worth.
 
-A user likes one colour. Whatever the colour, chairs are bait: clicked more often than anything else at any trust, and
-poor. Lamps are clicked less and good. Desks are dull. Items of another colour are clicked less than any of these.
+Chairs are bait: clicked more often than anything else at any trust, and poor. Lamps are clicked less and good. Desks
+are dull. Colours count for nothing.
 """
 
 from __future__ import annotations
 
-import itertools
 from functools import cache
 
 import numpy as np
@@ -21,14 +20,12 @@ from tests.training.conftest import COLOURS
 GOOD, BAIT, DULL = 0, 1, 2
 CLICK = {GOOD: 0.6, BAIT: 0.75, DULL: 0.3}
 QUALITY = {GOOD: 1.0, BAIT: 0.0, DULL: 0.5}
-OTHER = 0.25
-"""P(click) of any item of another colour."""
 TRUST = TrustSettings(enabled=True, initial=0.5, gain=0.3, loss=0.7, threshold=0.5, weight=6.0, conversion_weight=0.0)
 GAMMA = 0.95
 
 
 class ShopUsers:
-    """A population: user u likes the colour of u; items 3 c + k are of colour c and kind k."""
+    """A population of users alike; items 3 c + k are of colour c and kind k."""
 
     start = 100
 
@@ -46,8 +43,7 @@ class ShopUsers:
 
     def respond(self, hidden, user_B, items_BK, time_B):
         kind_K = np.array([CLICK[GOOD], CLICK[BAIT], CLICK[DULL]])
-        right = items_BK // 3 == (user_B % 4)[:, None]
-        click = np.where(right, kind_K[items_BK % 3], OTHER)
+        click = kind_K[items_BK % 3]
         return click, np.zeros_like(click)
 
     def observe(self, hidden, items_BK, click_BK, conversion_BK):
@@ -71,10 +67,9 @@ def meeting(users=24, *, sampled=False, trust=TRUST, patience=None, seen=None):
     )
 
 
-def click_at(kind, trust, *, liked=True):
-    """P(click) of the liked or another colour at this trust: the base's log-odds plus weight (trust - initial)."""
-    base = CLICK[kind] if liked else OTHER
-    odds = base / (1 - base) * np.exp(TRUST.weight * (trust - TRUST.initial))
+def click_at(kind, trust):
+    """P(click) at this trust: the base's log-odds plus weight (trust - initial)."""
+    odds = CLICK[kind] / (1 - CLICK[kind]) * np.exp(TRUST.weight * (trust - TRUST.initial))
     return odds / (1 + odds)
 
 
@@ -112,8 +107,8 @@ def best_value(turns, gamma=GAMMA):
         if left == 0:
             return 0.0
         found = []
-        for kind, liked in itertools.product((GOOD, BAIT, DULL), (True, False)):
-            click = click_at(kind, trust, liked=liked)
+        for kind in (GOOD, BAIT, DULL):
+            click = click_at(kind, trust)
             found.append(
                 click * (1 + gamma * value(trust_after(kind, trust), left - 1))
                 + (1 - click) * gamma * value(trust, left - 1)

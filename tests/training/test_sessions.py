@@ -96,26 +96,25 @@ def test_the_environment_is_the_one_that_was_enumerated(shop):
 # Learning.
 
 LEARNS = PPOSettings(
-    steps=24,
+    steps=16,
     prompts=16,
     draws=1,
     minibatches=2,
     iterations=2,
     learning_rate=3e-3,
     kl_coefficient=0.0,
-    save_every=24,
+    save_every=16,
     lora=LoraSettings(rank=8, alpha=16),
 )
 
 
 def served(shop, out, gamma, seed, settings=LEARNS, slate=1):
-    """Kinds of what the trained policy shows to each user, (users, K); -1 for another colour than the user's."""
+    """Kinds of what the trained policy shows to each user, (users, K)."""
     session = SessionSettings(turns=4, slate=slate, gamma=gamma, remembered_turns=2)
     result = run(shop, out, settings, session, model=shop.model(64, 2, seed), seed=seed)
     policy = LanguagePolicy(result.model, shop.tokenizer, shop.catalogue, shop.renderer, "allow")
     slates = policy.recommend([world.ShopUsers().state(user) for user in range(24)], slate)
-    items = np.array([slate.items_K for slate in slates])
-    return np.where(items // 3 == (np.arange(24) % 4)[:, None], items % 3, -1)
+    return np.array([slate.items_K for slate in slates]) % 3
 
 
 SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
@@ -123,7 +122,7 @@ SEEDS = [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytes
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_far_sighted_ppo_finds_what_is_better_in_the_long_run(shop, tmp_path, seed):
-    """24 rollouts of 16 sessions of 4 turns; the optimum's share of what is deployed is at least 95%."""
+    """16 rollouts of 16 sessions of 4 turns; the optimum's share of what is deployed is at least 95%."""
     kinds = served(shop, tmp_path, 0.95, seed)[:, 0]
     good = world.session_value(lambda trust, left: world.GOOD, turns=4)
     assert np.mean(kinds == world.GOOD) * good >= 0.95 * world.best_value(4)
