@@ -84,7 +84,18 @@ def load_configured(
 
 def check_quantization(settings: ModelConfig) -> None:
     """Raises `ConfigError` where 4 bits are asked for and cannot be had; cheap."""
-    if settings.quantization != "none" and importlib.util.find_spec("bitsandbytes") is None:
+    if settings.quantization == "none":
+        return
+    _require_bitsandbytes()
+    if not torch.cuda.is_available():  # on CPUs with AVX-512 its kernels for inference drop gradients in silence
+        raise ConfigError(
+            "Key 'model.quantization' is '4bit', which trains on a GPU only; there is none here, so set "
+            "model.quantization: none."
+        )
+
+
+def _require_bitsandbytes() -> None:
+    if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
             "Key 'model.quantization' is '4bit', but bitsandbytes is not installed; install it "
             "(pip install llmrec[quantization]) or set model.quantization: none."
@@ -92,7 +103,7 @@ def check_quantization(settings: ModelConfig) -> None:
 
 
 def _four_bits(dtype: torch.dtype) -> Any:
-    check_quantization(ModelConfig(quantization="4bit"))
+    _require_bitsandbytes()
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

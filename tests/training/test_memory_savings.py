@@ -85,6 +85,10 @@ def test_reporters_are_known_and_installed(monkeypatch):
         check_launch(("wandb",))
     with pytest.raises(ConfigError, match=r"bitsandbytes is not installed.*model\.quantization: none"):
         check_quantization(ModelConfig(quantization="4bit"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"'4bit', which trains on a GPU only.*model\.quantization: none"):
+        check_quantization(ModelConfig(quantization="4bit"))
 
 
 def test_tensorboard_gets_the_curve(shop, tmp_path):
@@ -101,7 +105,7 @@ def test_tensorboard_gets_the_curve(shop, tmp_path):
 @pytest.mark.parametrize("settings", [SMALL, GRPO], ids=["ppo", "grpo"])
 def test_an_adapter_is_trained_on_weights_in_four_bits(shop, tmp_path, settings):
     save_causal_lm(shop.model(hidden=64), shop.tokenizer, _folder(tmp_path / "model"))
-    model = load_causal_lm(str(tmp_path / "model"), dtype="float32", quantization="4bit")
+    model = differentiable(load_causal_lm(str(tmp_path / "model"), dtype="float32", quantization="4bit"))
     assert type(model.model.layers[0].mlp.down_proj).__name__ == "Linear4bit"
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     result = run(shop, tmp_path / "run", settings, model=model)
@@ -115,12 +119,20 @@ def test_qlora_s_adapter_is_left_apart_and_fits_the_published_weights(shop, tmp_
     save_causal_lm(shop.model(hidden=64), shop.tokenizer, _folder(tmp_path / "model"))
     settings = SFTSettings(batch_size=16, epochs=20.0, lora=LORA, learning_rate=5e-3, mixture={"next_item": 1.0})
     config = ModelConfig(quantization="4bit", dtype="float32")
-    model = load_configured(config, str(tmp_path / "model"), quantization="4bit")
+    model = differentiable(load_configured(config, str(tmp_path / "model"), quantization="4bit"))
     given = (shop.tokenizer, shop.catalogue, shop.renderer, shop.examples(16), shop.items)
     result = train_sft(model, *given, settings, seed=5, out=tmp_path / "sft")
-    assert result.curve[-1]["loss"] < 0.7 * result.curve[0]["loss"]
+    assert result.curve[-1]["loss"] < result.curve[0]["loss"] - 0.3
     assert result.adapter is not None
     assert "Linear4bit" in {type(module).__name__ for module in result.model.modules()}
+
+
+def differentiable(model):
+    """Keeps bitsandbytes from its kernels for inference on a CPU, which have no gradient (a GPU has no such ones)."""
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit":
+            module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def _folder(path):
