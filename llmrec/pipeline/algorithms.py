@@ -22,6 +22,7 @@ from llmrec.pipeline.sessions import check_session_config, improve_sessions
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.starts import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards.custom import load_custom
 from llmrec.training.improvement import Improved, Keeping, Start
 from llmrec.training.on_policy import check_settings, train_on_policy
 
@@ -62,6 +63,8 @@ def check_algorithm(config: RunConfig) -> None:
     """
     settings = config.improvement
     check_reward(config.reward, config.session.slate)
+    for function in config.reward.custom:
+        load_custom(function)
     if not config.session.plain:
         check_session_config(config, int(os.environ.get("WORLD_SIZE", "1")))
     elif isinstance(settings, PreferenceSettings | RLHFSettings):
