@@ -86,6 +86,9 @@ def as_trl_reward(
     return TRLReward(model, states, item_of, field=field, name=name)
 
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
 class CheckedReward:
     """A reward function in TRL's signature whose answer is checked: one finite number or None a completion.
 
@@ -101,7 +104,11 @@ class CheckedReward:
         self.__name__ = str(name or getattr(function, "__name__", type(function).__name__))
         call = dict.fromkeys(("prompts", "completions", "completion_ids", "trainer_state", "log_metric"))
         try:
-            inspect.signature(function).bind(**call)
+            signature = inspect.signature(function)
+            asked = {
+                name: None for name, p in signature.parameters.items() if p.default is p.empty and p.kind in _NAMED
+            }
+            signature.bind(**(asked | call))  # a row's fields may be asked for by name
         except TypeError:
             raise ConfigError(
                 f"Reward {self.__name__!r} cannot be called as TRL calls it; write it as "

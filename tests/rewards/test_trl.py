@@ -195,3 +195,12 @@ def test_the_digest_follows_the_source(module):
     assert before == custom_digest(settings) != custom_digest(RewardSettings())
     module.write_text(module.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert custom_digest(settings) != before
+
+
+def test_a_row_s_fields_may_be_asked_for_by_name():
+    def red(prompts, completions, completion_ids, item, *, place, **_):
+        return [float(i) for i in item]
+
+    assert CheckedReward(red)([""], ["a"], [[1]], item=[3], place=[0]) == [3.0]
+    with pytest.raises(ConfigError, match="cannot be called as TRL calls it"):
+        CheckedReward(lambda state, items: [0.0])
