@@ -119,8 +119,9 @@ def _one_seed(
     arena = make_arena(config, data, simulators.judge)
     study.seeds.append(seed)
     study.hashes.append(data.dataset.manifest.content_hash)
-    study.events += [f"{seed}/{e.state.user_id}" for e in arena.examples]
-    study.users += [f"{seed}/{s.user_id}" for s in arena.states]
+    # repeats of one warm start meet the same people: one cluster each, or the interval would be too narrow
+    study.events += [f"{config.seed}/{e.state.user_id}" for e in arena.examples]
+    study.users += [f"{config.seed}/{s.user_id}" for s in arena.states]
     place = _Place(config, seed, data, sft, simulators, arena, work)
     for name, measured in place.measured("start", _starting).items():
         _add(study.rows(name), measured)
