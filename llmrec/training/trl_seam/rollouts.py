@@ -71,7 +71,11 @@ class RolloutTrainer(GuardedTrainer):
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         self._reference = None if isinstance(model, PeftModel) else frozen_copy(base)
+        trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(model=model, args=args, **rest)  # type: ignore[call-arg]  # TRL's trainer comes next
+        if getattr(base, "is_loaded_in_4bit", False):  # TRL rounds what is trained to bfloat16, the critic too
+            for parameter, whole in trained:
+                parameter.data = whole.to(parameter.device)
         if "ref" in getattr(model, "peft_config", {}):  # TRL's copy of a fresh adapter, which is nothing but the base
             model.delete_adapter("ref")
         trainer: Any = self
