@@ -7,8 +7,8 @@ The table is computed, not measured on a GPU. Counted, for each process: weights
 compares with, gradients and AdamW's moments of what is trained, the critic, activations of one minibatch's packed
 rows (every layer's, or its inputs and one layer's where activations are computed anew), keys and values of the
 rollout, hidden states and scores that a rollout keeps; and half as much again, for fragments, buffers and what the
-formula leaves out (a measured peak was 1.45 times the formula). A minibatch is split no further, so its prompts are
-what is varied: the largest power of two of them that fits is shown.
+formula leaves out (measured peaks were 0.96 to 1.44 times the formula). A minibatch is split no further, so its
+prompts are what is varied: the largest power of two of them that fits is shown.
 """
 
 from __future__ import annotations
