@@ -287,7 +287,7 @@ def test_minionerec_files(tmp_path):
         ("0", 10, "train"),
         ("1", 20, "train"),
         ("2", 30, "valid"),
-        ("2", 31, None),
+        ("2", 31, "valid"),  # of no published part, but earlier than all of test
         ("3", 40, "test"),
     ]
     assert dataset.rows.rows() == [
@@ -299,6 +299,24 @@ def test_minionerec_files(tmp_path):
     test = examples(dataset, split, "test")
     assert [[i.value for i in e.state.history] for e in test] == [[5.0, 5.0, 5.0], [None, None]]
     assert len(examples(dataset, split, "train")) == 2
+
+
+def test_minionerec_keeps_the_published_order_within_a_day(tmp_path):
+    _minionerec(tmp_path)
+    events = [{"asin": f"B{n}", "ts": 86400, "rating": 5.0, "split": "train"} for n in (3, 0, 2)]
+    late = [{"asin": "B1", "ts": 172800, "rating": 5.0, "split": "first_event_after_boundary"}]
+    test = [{"asin": "B0", "ts": 100000, "rating": 5.0, "split": "test"}]
+    _json_lines(tmp_path / "users.jsonl", [{"user": "AAA", "events": events + test}, {"user": "B", "events": late}])
+    rows = import_dataset("amazon-minionerec", tmp_path).events.select("item_id", "time", "split").rows()
+    assert rows == [
+        ("3", 86400, "train"),
+        ("0", 86401, "train"),
+        ("2", 86402, "train"),
+        ("0", 100000, "test"),
+        ("1", 172800, None),
+    ]
+    plain = import_dataset("amazon-minionerec", tmp_path, order="day")
+    assert [row[0] for row in plain.events.select("time").rows()] == [86400, 86400, 86400, 100000, 172800]
 
 
 def test_minionerec_broken_rows(tmp_path):
