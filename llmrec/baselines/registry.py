@@ -1,0 +1,117 @@
+"""Every baseline by name: how it is made, what its settings are chosen from, and what it needs.
+
+A table of systems and the command line make baselines through this list alone, so each of them gets its settings by
+the same rule (`llmrec.baselines.selection.select`) within a budget that stands here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmrec.baselines.base import Recommender
+from llmrec.baselines.covisitation import COUNTS_ONLY, GRID, Covisitation, CovisitationSettings
+from llmrec.baselines.popularity import Popularity
+from llmrec.baselines.random import Random
+from llmrec.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSpec:
+    """What is known of one baseline before it is made.
+
+    Attributes:
+        name: by which tables and the command line call it.
+        description: one line for tables and help.
+        make: gives an unfitted recommender from settings (None: the defaults) and the run's seed. It imports what
+            it needs when called, so that this list stays cheap to read.
+        settings: the default settings, a frozen dataclass; None where there is nothing to set.
+        grid: settings that `select` chooses from, in the order in which they are tried; empty where there is no
+            choice.
+        random: whether the seed changes what is learnt or scored (not only the order of equal scores): such a
+            baseline is measured with several seeds.
+        budget_seconds: seconds that the choice among `grid` may take.
+        extra: the optional dependency group that it needs, or None.
+        module: the module of that group which must be importable.
+    """
+
+    name: str
+    description: str
+    make: Callable[[Any, int], Recommender]
+    settings: Any = None
+    grid: tuple[Any, ...] = ()
+    random: bool = False
+    budget_seconds: float = 60.0
+    extra: str | None = None
+    module: str | None = None
+
+    @property
+    def available(self) -> bool:
+        """Whether what it needs is installed."""
+        return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    def settings_from(self, values: Mapping[str, Any]) -> Any:
+        """The default settings with some values replaced.
+
+        Raises:
+            ConfigError: a key that the settings do not have.
+        """
+        if self.settings is None and not values:
+            return None
+        known = [] if self.settings is None else [f.name for f in dataclasses.fields(self.settings)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                mend = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no settings'}."
+                raise ConfigError(f"Baseline {self.name!r} has no setting {key!r}; {mend}")
+        return dataclasses.replace(self.settings, **values)
+
+
+def _specs(*specs: BaselineSpec) -> dict[str, BaselineSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+BASELINES: dict[str, BaselineSpec] = _specs(
+    BaselineSpec(
+        name="random",
+        description="every order of the catalogue equally likely",
+        make=lambda settings, seed: Random(seed=seed),
+    ),
+    BaselineSpec(
+        name="popularity",
+        description="number of training clicks",
+        make=lambda settings, seed: Popularity(seed=seed),
+    ),
+    BaselineSpec(
+        name="covisitation-counts",
+        description="decayed transition counts between items",
+        make=lambda settings, seed: Covisitation(settings or COUNTS_ONLY, seed=seed),
+        settings=COUNTS_ONLY,
+        grid=tuple(dict.fromkeys([COUNTS_ONLY, *(option for option in GRID if not option.text)])),
+    ),
+    BaselineSpec(
+        name="covisitation",
+        description="decayed transition counts plus text likeness",
+        make=lambda settings, seed: Covisitation(settings, seed=seed),
+        settings=CovisitationSettings(),
+        grid=GRID,
+    ),
+)
+"""Every baseline, simplest first."""
+
+
+def baseline(name: str) -> BaselineSpec:
+    """The baseline called `name`.
+
+    Raises:
+        ConfigError: no baseline has this name.
+    """
+    if name not in BASELINES:
+        near = difflib.get_close_matches(name, BASELINES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(BASELINES)}."
+        raise ConfigError(f"Baseline {name!r} is unknown; {hint}")
+    return BASELINES[name]
