@@ -65,7 +65,7 @@ def ranking_metrics(
     if targets_B.min() < 0:
         raise RequestError(f"The target of row {int(targets_B.argmin())} is negative; give its item index.")
     length = items_BK.shape[1]
-    _check_cutoffs(k, length, "the recommended lists hold only")
+    check_cutoffs(k, length, "the recommended lists hold only")
     match_BK = items_BK == targets_B[:, None]
     place_B = np.where(match_BK.any(axis=1), match_BK.argmax(axis=1), length)
     return _metrics(place_B, np.ones_like(place_B), k)
@@ -86,7 +86,7 @@ def score_metrics(
     """
     if scores_BN.ndim != 2 or not len(scores_BN):
         raise RequestError(f"Scores need the shape (rows, items) with at least one row, not {scores_BN.shape}.")
-    _check_cutoffs(k, scores_BN.shape[1], "the catalogue has only")
+    check_cutoffs(k, scores_BN.shape[1], "the catalogue has only")
     return _metrics(*target_places(scores_BN, np.asarray(targets_B, dtype=np.int64)), k)
 
 
@@ -135,7 +135,10 @@ def _metrics(above_B: IntArray, tied_B: IntArray, k: Sequence[int]) -> RankingMe
     )
 
 
-def _check_cutoffs(k: Sequence[int], length: int, what: str) -> None:
+def check_cutoffs(k: Sequence[int], length: int, what: str) -> None:
+    """Refuses (`RequestError`) cut-offs outside 1 .. `length`, and none at all."""
+    if not len(k):
+        raise RequestError(f"No cut-off was given; choose 1 to {length}.")
     for cutoff in k:
         if not 1 <= cutoff <= length:
             raise RequestError(f"A metric at {cutoff} was asked for, but {what} {length}; choose 1 to {length}.")
