@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from llmrec.catalogue.catalogue import Catalogue
 from llmrec.errors import RequestError
 from llmrec.policy.decoding import check_k
-from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.modes import evaluating
 from llmrec.progress import track
 from llmrec.types import FloatArray, IntArray, Slate, State
@@ -37,6 +39,46 @@ GRID = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95
 
 ROW_ITEMS = 256
 """Items of one state that are scored together: bounds the packed row."""
+
+
+class Mixable(Protocol):
+    """What a mixture asks of its policy: a `LanguagePolicy`, or an `EnsemblePolicy` of several."""
+
+    @property
+    def model(self) -> Any:
+        """Holds all modules whose mode matters."""
+        ...
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items."""
+        ...
+
+    @property
+    def repeat(self) -> str:
+        """Whether items of the history may be recommended again: allow or exclude."""
+        ...
+
+    def recommend(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        beams: int | None = None,
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        batch_size: int = 64,
+    ) -> list[Slate]:
+        """The k best items of each state, `log_probs_K` over the whole catalogue."""
+        ...
+
+    def exclude(self, states: Sequence[State], seen: Sequence[IntArray] | None = None) -> Tensor:
+        """Items of each state, and of `seen` beside it, as (B, E) padded with -1."""
+        ...
+
+    def log_prob(self, states: Sequence[State], items_BG: Tensor) -> Tensor:
+        """log pi over the whole catalogue: (B, G)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -70,7 +112,7 @@ class Candidates:
 
 
 def find_candidates(
-    policy: LanguagePolicy,
+    policy: Mixable,
     scorer: Scorer,
     states: Sequence[State],
     depth: int,
@@ -86,7 +128,7 @@ def find_candidates(
     more than w times the last pi plus 1 - w times the last s.
 
     Args:
-        policy: the language-model policy.
+        policy: the language-model policy, or an ensemble of several.
         scorer: the second score.
         states: what to recommend for.
         depth: items taken from each side.
@@ -112,7 +154,7 @@ def find_candidates(
 
 
 def _candidates(
-    policy: LanguagePolicy,
+    policy: Mixable,
     scorer: Scorer,
     states: Sequence[State],
     slates: Sequence[Slate],
@@ -129,7 +171,7 @@ def _candidates(
     doubled_BC = (best_BC[:, :, None] == own_BC[:, None, :]).any(2)
     useless_BC = np.take_along_axis(second_BN, best_BC, 1) <= 0.0
     further_BC = _to_the_left(np.where(doubled_BC | useless_BC, -1, best_BC))
-    pi_BX = _pi(policy, states, np.concatenate([further_BC, excluded_BE], 1))
+    pi_BX = item_probabilities(policy, states, np.concatenate([further_BC, excluded_BE], 1))
     items_BC = np.concatenate([own_BC, further_BC], 1)
     pi_BC = np.concatenate([own_pi_BC, pi_BX[:, : further_BC.shape[1]]], 1)
     # rounding may use up the difference, but what is left holds at least the candidates
@@ -160,8 +202,8 @@ def _second(scorer: Scorer, states: Sequence[State], excluded_BE: IntArray, n_it
 
 
 @torch.no_grad()
-def _pi(policy: LanguagePolicy, states: Sequence[State], items_BX: IntArray) -> FloatArray:
-    """pi of items (0 at padding): (B, X)."""
+def item_probabilities(policy: Mixable, states: Sequence[State], items_BX: IntArray) -> FloatArray:
+    """pi of items, without dropout (0 at padding): (B, X)."""
     parts = [np.empty((len(states), 0))]
     with evaluating(policy.model):
         for start in range(0, items_BX.shape[1], ROW_ITEMS):
@@ -205,7 +247,7 @@ class FusedPolicy:
         RequestError: a weight outside 0 .. 1.
     """
 
-    def __init__(self, policy: LanguagePolicy, scorer: Scorer, weight: float, *, depth: int | None = None) -> None:
+    def __init__(self, policy: Mixable, scorer: Scorer, weight: float, *, depth: int | None = None) -> None:
         self.policy, self.scorer, self.weight, self.depth = policy, scorer, _weight(weight), depth
 
     def recommend(
@@ -223,7 +265,7 @@ class FusedPolicy:
         Raises:
             RequestError: k below 1 or above the catalogue's size, or an unfit second score.
         """
-        depth = _depth(self.policy, k, self.depth)
+        depth = candidate_depth(len(self.policy.catalogue), k, self.depth)
         candidates = find_candidates(
             self.policy,
             self.scorer,
@@ -252,7 +294,7 @@ class FittedWeight:
 
 
 def fit_weight(
-    policy: LanguagePolicy,
+    policy: Mixable,
     scorer: Scorer,
     states: Sequence[State],
     targets: Sequence[int],
@@ -270,7 +312,7 @@ def fit_weight(
     The candidates and both of their probabilities are computed once for all weights.
 
     Args:
-        policy: the language-model policy.
+        policy: the language-model policy, or an ensemble of several.
         scorer: the second score, learnt without the validation events.
         states: validation states.
         targets: the item index that was then chosen at each state.
@@ -291,7 +333,7 @@ def fit_weight(
             f"Fitting a weight needs examples and a grid, but there are {len(states)} states, {len(targets)} targets "
             f"and {len(weights)} weights."
         )
-    depth = _depth(policy, k, depth)
+    depth = candidate_depth(len(policy.catalogue), k, depth)
     candidates = find_candidates(
         policy, scorer, states, depth, beams=beams, exclude_seen=exclude_seen, seen=seen, batch_size=batch_size
     )
@@ -301,11 +343,16 @@ def fit_weight(
     return FittedWeight(max(weights, key=lambda w: (curve[w], w)), curve)
 
 
-def _depth(policy: LanguagePolicy, k: int, depth: int | None) -> int:
-    check_k(k, len(policy.catalogue))
+def candidate_depth(n_items: int, k: int, depth: int | None) -> int:
+    """Items taken from each side for a list of k: by default 2k and at least 20, at most the catalogue.
+
+    Raises:
+        RequestError: k below 1 or above the catalogue's size, or a depth below k.
+    """
+    check_k(k, n_items)
     if depth is not None and depth < k:
         raise RequestError(f"A depth of {depth} cannot fill {k} places; take at least as many items from each side.")
-    return min(len(policy.catalogue), max(2 * k, 20) if depth is None else depth)
+    return min(n_items, max(2 * k, 20) if depth is None else depth)
 
 
 def _weight(weight: float) -> float:
