@@ -1,4 +1,4 @@
-"""What logged feedback says of a policy that did not choose what was logged.
+"""One steady figure of a policy on logged feedback, and its gain over another: what the gate asks for.
 
 Impression m showed item a_m, which the logging policy chose with probability mu_m (the propensity), and earned r_m.
 With weights w_m = min(pi(a_m | state) / mu_m, cap)
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.errors import DataError, RequestError
+from llmrec.errors import RequestError
 from llmrec.evaluation.significance import Interval, resampled_means
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray
@@ -44,31 +44,6 @@ class OffPolicyValue:
     effective_samples: float
     rows: int
     capped: float
-
-
-def importance_weights(log_prob_M: FloatArray, propensity_M: FloatArray) -> FloatArray:
-    """pi / mu of each impression, (M,), not capped yet; -inf (an item that pi leaves out) weighs 0.
-
-    Raises:
-        DataError: a propensity that is missing or outside (0, 1], or a log-probability above 0 or missing.
-    """
-    log_prob_M = np.asarray(log_prob_M, dtype=np.float64)
-    propensity_M = np.asarray(propensity_M, dtype=np.float64)
-    if log_prob_M.shape != propensity_M.shape or log_prob_M.ndim != 1:
-        raise DataError(f"{log_prob_M.shape} log-probabilities do not fit {propensity_M.shape} propensities.")
-    bad_M = ~((propensity_M > 0) & (propensity_M <= 1))
-    if bad_M.any():
-        row = int(bad_M.argmax())
-        raise DataError(
-            f"Impression {row} has the propensity {propensity_M[row]}; an off-policy value needs a number above 0 "
-            "and at most 1 for each: leave such impressions out."
-        )
-    bad_M = ~(log_prob_M <= 1e-4)  # rounding may put a certain item a little above 0
-    if bad_M.any():
-        row = int(bad_M.argmax())
-        raise DataError(f"Impression {row} has the log-probability {log_prob_M[row]}; give log pi, at most 0.")
-    weight_M: FloatArray = np.exp(np.minimum(log_prob_M, 0.0)) / propensity_M
-    return weight_M
 
 
 def off_policy_value(

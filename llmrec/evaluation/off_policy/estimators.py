@@ -1,0 +1,94 @@
+"""Estimators of a policy's value as rows to sum up, so that one interval serves them all.
+
+With w = pi(a | s) / mu(a | s), q the outcome model, Q = sum over items of pi q, and the mean over rows:
+
+    IPS     mean of w r                                         Horvitz and Thompson 1952
+    CIPS    mean of min(w, clip) r                              Ionides 2008; biased towards what is logged
+    SNIPS   sum of w r / sum of w                               Swaminathan and Joachims 2015
+    DM      mean of Q                                           trusts the model
+    DR      mean of Q + w (r - q(a))                            Dudik, Langford and Li 2011
+    switch  mean of Q + w (r - q(a)) where w is at most clip    Wang, Agarwal and Dudik 2017; elsewhere the model
+
+IPS and DR (with a model that was not fitted on the row) are unbiased where the log can show all that pi shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec.evaluation.off_policy.intervals import CELLS, Ratio, ratio_interval
+from llmrec.evaluation.off_policy.log import BanditLog, Policy, policy_rows
+from llmrec.evaluation.off_policy.outcome import CrossFitted
+from llmrec.types import FloatArray, IntArray
+
+CLIPS = 20
+"""Clips that SLOPE chooses from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTerms:
+    """What an outcome model says of each row: q of the item shown, and Q, pi's expectation of q; both (M,)."""
+
+    shown_M: FloatArray
+    policy_M: FloatArray
+
+
+def model_terms(log: BanditLog, policy: Policy, fitted: CrossFitted) -> ModelTerms:
+    """q and Q of each row by the model that did not see its user; some rows at a time."""
+    shown_M, policy_M = np.empty(len(log)), np.empty(len(log))
+    for fold, model in enumerate(fitted.models):
+        for rows in chunks(np.flatnonzero(fitted.fold_M == fold), log.n_items):
+            q_RN = model.predict(log, rows)
+            shown_M[rows] = q_RN[np.arange(len(rows)), log.item_M[rows]]
+            policy_M[rows] = (policy_rows(policy, log, rows) * q_RN).sum(axis=1)
+    return ModelTerms(shown_M, policy_M)
+
+
+def chunks(rows: IntArray, n_items: int) -> list[IntArray]:
+    """`rows` in parts that keep a table of all items within `CELLS` numbers."""
+    size = max(1, CELLS // n_items)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def ips(weight_M: FloatArray, reward_M: FloatArray, clip: float = np.inf) -> Ratio:
+    """IPS, or CIPS with a finite clip."""
+    return Ratio.mean(np.minimum(weight_M, clip) * reward_M)
+
+
+def snips(weight_M: FloatArray, reward_M: FloatArray) -> Ratio:
+    """SNIPS."""
+    return Ratio(weight_M * reward_M, weight_M)
+
+
+def direct(terms: ModelTerms) -> Ratio:
+    """The direct method."""
+    return Ratio.mean(terms.policy_M)
+
+
+def doubly_robust(weight_M: FloatArray, reward_M: FloatArray, terms: ModelTerms, switch: float = np.inf) -> Ratio:
+    """DR, or switch-DR where only weights up to `switch` correct the model."""
+    kept_M = np.where(weight_M <= switch, weight_M, 0.0)
+    return Ratio.mean(terms.policy_M + kept_M * (reward_M - terms.shown_M))
+
+
+def slope_clip(weight_M: FloatArray, reward_M: FloatArray, users: Sequence[object] | None = None) -> float:
+    """The clip of CIPS chosen by SLOPE (Su, Srinath and Krishnamurthy 2020), an infinite one included.
+
+    From the largest weight down, bias grows and variance falls. Taken is the smallest clip whose interval (twice the
+    confidence width) still meets those of all larger ones: its bias is no larger than its noise, and the error is
+    within a constant of the best clip's.
+    """
+    top, low = float(weight_M.max()), float(np.quantile(weight_M[weight_M > 0], 0.5))
+    chosen, floor, ceiling, narrowest = np.inf, -np.inf, np.inf, np.inf
+    for clip in (np.inf, *np.geomspace(top, low, CLIPS)[1:]):
+        found = ratio_interval(ips(weight_M, reward_M, clip), users=users)
+        narrowest = min(narrowest, (found.high - found.low) / 2)
+        floor = max(floor, found.mean - 2 * narrowest)
+        ceiling = min(ceiling, found.mean + 2 * narrowest)
+        if floor > ceiling:
+            break
+        chosen = float(clip)
+    return chosen
