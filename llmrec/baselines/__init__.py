@@ -1,8 +1,46 @@
 """Recommenders without a language model, to stand in the same table as the policy."""
 
+from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.base import Recommender, ScoreRecommender
+from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import Covisitation, CovisitationSettings
-from llmrec.baselines.popularity import Popularity
+from llmrec.baselines.ease import EASE, EASESettings
+from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
+from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
+from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.random import Random
+from llmrec.baselines.registry import BASELINES, BaselineSpec, baseline
+from llmrec.baselines.selection import Selection, Trial, select
 
-__all__ = ["Covisitation", "CovisitationSettings", "Popularity", "Random", "Recommender", "ScoreRecommender"]
+__all__ = [
+    "ALS",
+    "BASELINES",
+    "BPR",
+    "EASE",
+    "ALSSettings",
+    "BPRSettings",
+    "BaselineSpec",
+    "ContentProfile",
+    "ContentSettings",
+    "Covisitation",
+    "CovisitationSettings",
+    "EASESettings",
+    "ItemKNN",
+    "ItemKNNSettings",
+    "LinUCB",
+    "LinUCBSettings",
+    "LinearThompson",
+    "Popularity",
+    "Random",
+    "RecentPopularity",
+    "RecentPopularitySettings",
+    "Recommender",
+    "ScoreRecommender",
+    "Selection",
+    "ThompsonSettings",
+    "Trial",
+    "UserKNN",
+    "UserKNNSettings",
+    "baseline",
+    "select",
+]

@@ -19,6 +19,9 @@ from llmrec.types import FloatArray, IntArray, Slate, State
 BATCH = 256
 """States scored at a time: bounds the dense (B, N) scores."""
 
+POPULARITY = 0.001
+"""Weight of log(1 + count) where it only orders what a model leaves at zero."""
+
 
 class Recommender(Protocol):
     """Anything that recommends items of a data set to states."""
@@ -49,13 +52,13 @@ def positives(dataset: Dataset, events: pl.DataFrame) -> pl.DataFrame:
     """The events that count as a click by the manifest, oldest first within each user.
 
     Returns:
-        Columns user (code), item (item index), time; events of equal time keep the order of the table.
+        Columns user_id, user (code), item (item index), time; events of equal time keep the order of the table.
     """
     index = pl.DataFrame({"item_id": dataset.items["item_id"], "item": np.arange(dataset.n_items, dtype=np.int64)})
     return (
         events.filter(Signal.parse(dataset.manifest.click).mask())
         .join(index, on="item_id", how="inner", maintain_order="left")
-        .select(pl.col("user_id").rank("dense").cast(pl.Int64).alias("user"), "item", "time")
+        .select("user_id", pl.col("user_id").rank("dense").cast(pl.Int64).alias("user"), "item", "time")
         .sort("user", "time", maintain_order=True)
     )
 
@@ -95,6 +98,8 @@ class ScoreRecommender(ABC):
     """
 
     name: str = "scores"
+    scoring: frozenset[str] = frozenset()
+    """Names of the settings that only `score` reads: another value of theirs needs no new fit."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
@@ -109,7 +114,7 @@ class ScoreRecommender(ABC):
 
     @abstractmethod
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
-        """Learns from `positives` rows (user, item, time)."""
+        """Learns from `positives` rows (user_id, user, item, time)."""
 
     @abstractmethod
     def score(self, states: Sequence[State]) -> FloatArray:

@@ -21,16 +21,21 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from llmrec.baselines.base import BATCH, ScoreRecommender, exclude, history_weights, item_counts, positives
+from llmrec.baselines.base import (
+    BATCH,
+    POPULARITY,
+    ScoreRecommender,
+    exclude,
+    history_weights,
+    item_counts,
+    positives,
+)
 from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 from llmrec.progress import track
 from llmrec.types import Example, FloatArray, IntArray, State
-
-POPULARITY = 0.001
-"""Weight of log(1 + count): orders what counts and text leave at zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,10 +118,32 @@ class Covisitation(ScoreRecommender):
         excluded: Sequence[Sequence[int] | IntArray] = [()] * len(valid)
         if dataset.manifest.repeat == "exclude":
             excluded = seen if seen is not None else [e.state.seen() for e in valid]
-        self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
-        self.valid_ndcg = _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, options)
+        self.valid_ndcg = self.grid_ndcg(dataset, events, valid, excluded, options)
         self.settings = max(options, key=self.valid_ndcg.__getitem__)
         return self.fit(dataset, events)
+
+    def grid_ndcg(
+        self,
+        dataset: Dataset,
+        events: pl.DataFrame,
+        valid: Sequence[Example],
+        excluded: Sequence[Sequence[int] | IntArray],
+        options: Sequence[CovisitationSettings],
+        k: int = 10,
+    ) -> dict[CovisitationSettings, float]:
+        """NDCG@k of each option on `valid`, much faster than fitting them one by one.
+
+        Args:
+            dataset: items, texts and the manifest's rules.
+            events: training events only.
+            valid: examples of the validation part.
+            excluded: item indices that may not be recommended for each example.
+            options: settings to compare.
+            k: the cut-off.
+        """
+        if self._text_of is not dataset.items:
+            self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
+        return _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, options, k)
 
 
 def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
@@ -147,8 +174,9 @@ def _grid_ndcg(
     valid: Sequence[Example],
     excluded: Sequence[Sequence[int] | IntArray],
     options: Sequence[CovisitationSettings],
+    k: int,
 ) -> dict[CovisitationSettings, float]:
-    """NDCG@10 of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
+    """NDCG@k of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
     count_N = item_counts(events, dataset.n_items)
     keys = {option: replace(option, text=0.0, history_decay=0.0) for option in options}
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
@@ -165,5 +193,5 @@ def _grid_ndcg(
                 counted_BN = base_BN + (weights_BN @ counts_NN).toarray()
                 for option in (o for o in options if keys[o] == key and o.history_decay == decay):
                     places = target_places(counted_BN + option.text * text_BN, targets_B)
-                    total[option] += float(expected_gain(*places, ndcg_gain(10)).sum())
+                    total[option] += float(expected_gain(*places, ndcg_gain(k)).sum())
     return {option: value / len(valid) for option, value in total.items()}

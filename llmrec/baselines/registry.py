@@ -13,9 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmrec.baselines import grids
+from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.base import Recommender
+from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import COUNTS_ONLY, GRID, Covisitation, CovisitationSettings
-from llmrec.baselines.popularity import Popularity
+from llmrec.baselines.ease import EASE, EASESettings
+from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
+from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
+from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.random import Random
 from llmrec.errors import ConfigError
 
@@ -87,11 +93,18 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         make=lambda settings, seed: Popularity(seed=seed),
     ),
     BaselineSpec(
+        name="recent-popularity",
+        description="training clicks with exponential forgetting",
+        make=lambda settings, seed: RecentPopularity(settings, seed=seed),
+        settings=RecentPopularitySettings(),
+        grid=grids.RECENT_POPULARITY,
+    ),
+    BaselineSpec(
         name="covisitation-counts",
         description="decayed transition counts between items",
         make=lambda settings, seed: Covisitation(settings or COUNTS_ONLY, seed=seed),
         settings=COUNTS_ONLY,
-        grid=tuple(dict.fromkeys([COUNTS_ONLY, *(option for option in GRID if not option.text)])),
+        grid=grids.COUNTS,
     ),
     BaselineSpec(
         name="covisitation",
@@ -99,6 +112,75 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         make=lambda settings, seed: Covisitation(settings, seed=seed),
         settings=CovisitationSettings(),
         grid=GRID,
+    ),
+    BaselineSpec(
+        name="content",
+        description="likeness of texts to the decayed profile of the history",
+        make=lambda settings, seed: ContentProfile(settings, seed=seed),
+        settings=ContentSettings(),
+        grid=grids.CONTENT,
+    ),
+    BaselineSpec(
+        name="item-knn",
+        description="items clicked by the same users as those of the history",
+        make=lambda settings, seed: ItemKNN(settings, seed=seed),
+        settings=ItemKNNSettings(),
+        grid=grids.ITEM_KNN,
+    ),
+    BaselineSpec(
+        name="user-knn",
+        description="items clicked by the users most like this one",
+        make=lambda settings, seed: UserKNN(settings, seed=seed),
+        settings=UserKNNSettings(),
+        grid=grids.USER_KNN,
+    ),
+    BaselineSpec(
+        name="als",
+        description="weighted matrix factorisation by alternating least squares",
+        make=lambda settings, seed: ALS(settings, seed=seed),
+        settings=ALSSettings(),
+        grid=grids.ALS,
+        random=True,
+        budget_seconds=120.0,
+        extra="baselines",
+        module="implicit",
+    ),
+    BaselineSpec(
+        name="bpr",
+        description="matrix factorisation by Bayesian personalised ranking",
+        make=lambda settings, seed: BPR(settings, seed=seed),
+        settings=BPRSettings(),
+        grid=grids.BPR,
+        random=True,
+        budget_seconds=120.0,
+        extra="baselines",
+        module="implicit",
+    ),
+    BaselineSpec(
+        name="ease",
+        description="linear item-to-item autoencoder in closed form",
+        make=lambda settings, seed: EASE(settings, seed=seed),
+        settings=EASESettings(),
+        grid=grids.EASE,
+        budget_seconds=120.0,
+    ),
+    BaselineSpec(
+        name="linucb",
+        description="linear bandit with upper confidence bounds, fitted on the log",
+        make=lambda settings, seed: LinUCB(settings, seed=seed),
+        settings=LinUCBSettings(),
+        grid=grids.LINUCB,
+        random=True,
+        budget_seconds=120.0,
+    ),
+    BaselineSpec(
+        name="thompson",
+        description="linear bandit with Thompson sampling, fitted on the log",
+        make=lambda settings, seed: LinearThompson(settings, seed=seed),
+        settings=ThompsonSettings(),
+        grid=grids.THOMPSON,
+        random=True,
+        budget_seconds=120.0,
     ),
 )
 """Every baseline, simplest first."""
