@@ -75,7 +75,11 @@ def clean_command(
 @data_app.command("import")
 def import_command(
     kind: Annotated[
-        str, typer.Argument(help="movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat or table.")
+        str,
+        typer.Argument(
+            help="movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, jester, open-bandit, "
+            "table."
+        ),
     ],
     source: Annotated[Path, typer.Argument(help="The folder or file to read; for tables the file of events.")],
     out: Out,

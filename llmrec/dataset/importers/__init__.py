@@ -10,8 +10,10 @@ from llmrec.dataset.importers.amazon import import_amazon
 from llmrec.dataset.importers.coat import import_coat
 from llmrec.dataset.importers.complete_journey import import_complete_journey
 from llmrec.dataset.importers.hillstrom import import_hillstrom
+from llmrec.dataset.importers.jester import import_jester
 from llmrec.dataset.importers.minionerec import import_minionerec
 from llmrec.dataset.importers.movielens import import_movielens
+from llmrec.dataset.importers.open_bandit import import_open_bandit
 from llmrec.dataset.importers.table import import_table
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
@@ -23,8 +25,10 @@ __all__ = [
     "import_complete_journey",
     "import_dataset",
     "import_hillstrom",
+    "import_jester",
     "import_minionerec",
     "import_movielens",
+    "import_open_bandit",
     "import_table",
 ]
 
@@ -35,6 +39,8 @@ IMPORTERS: dict[str, Callable[..., Dataset]] = {
     "complete-journey": import_complete_journey,
     "hillstrom": import_hillstrom,
     "coat": import_coat,
+    "jester": import_jester,
+    "open-bandit": import_open_bandit,
     "table": import_table,
 }
 
