@@ -9,19 +9,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
+from llmrec.evaluation.regret import best_values
 from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
 from llmrec.progress import Bar
 from llmrec.seeding import stream_seed
+from llmrec.simulator.environments.engine import without_repeats
 from llmrec.simulator.environments.play import Play
 from llmrec.simulator.environments.population import Population
 from llmrec.types import FloatArray, IntArray, Slate, State
+
+_COLUMNS = (
+    "value_B",
+    "click_B",
+    "conversion_B",
+    "turns_B",
+    "left_B",
+    "first_B",
+    "shown_B",
+    "revenue_B",
+    "visits_B",
+)
 
 
 class System(Protocol):
@@ -43,6 +57,11 @@ class SessionFigures:
         left_B: 1 where the user left for good before the turns were used up.
         first_B: the value of the first turn alone, which is all that one-step ranking looks at.
         users_B: names the user of each row.
+        shown_B: impressions of the session: places that were not empty.
+        revenue_B: prices of what was bought, in the data set's currency; None where no item has a price.
+        visits_B: visits begun, 1 where the user did not leave and come back.
+        regret_BT: expected value of the best slate in the user's state less that of the slate shown, turn by turn, 0
+            after the user left (`llmrec.evaluation.regret`); None where it was not asked for.
     """
 
     value_B: FloatArray
@@ -52,6 +71,16 @@ class SessionFigures:
     left_B: FloatArray
     first_B: FloatArray
     users_B: tuple[str, ...]
+    shown_B: FloatArray
+    revenue_B: FloatArray | None
+    visits_B: FloatArray
+    regret_BT: FloatArray | None = None
+
+    @property
+    def retained_B(self) -> FloatArray:
+        """1 where the user stayed to the end of the session or came back for a second visit, else 0."""
+        back_B = self.visits_B > 1
+        return np.asarray(np.where(back_B, 1.0, 1.0 - self.left_B))
 
     @property
     def per_user(self) -> dict[str, FloatArray]:
@@ -99,6 +128,7 @@ def simulate_sessions(
     seed: int = 0,
     gamma: float = 1.0,
     sampled: bool = False,
+    regret: bool = False,
     batch: int = 512,
 ) -> SessionFigures:
     """Plays one session of each user with what `system` would deploy.
@@ -114,6 +144,7 @@ def simulate_sessions(
         seed: of the luck; the same for systems that are compared.
         gamma: discount between turns.
         sampled: counts what users did in place of what was to be expected.
+        regret: also asks the population for the best slate of every turn, over the whole catalogue.
         batch: sessions played side by side.
 
     Raises:
@@ -122,34 +153,63 @@ def simulate_sessions(
     user_N = np.asarray(user_N, dtype=np.int64)
     if not len(user_N) or (seen is not None and len(seen) != len(user_N)):
         raise RequestError(f"{len(user_N)} users need at least one session, and one list of seen items each.")
-    parts = []
+    price_N = population.items.price_N.astype(np.float64)
+    parts, lost = [], []
     with Bar("Playing sessions", len(user_N)) as bar:
         for low in range(0, len(user_N), batch):
             rows = user_N[low : low + batch]
             play = Play(population, len(rows), sizes, choice=choice, dynamics=dynamics)
             play.begin(stream_seed(seed, "evaluation", "sessions"), rows)
             before = [np.zeros(0, dtype=np.int64)] * len(rows) if seen is None else list(seen[low : low + batch])
-            parts.append(_played(system, play, before, gamma, sampled))
+            lost_BT = np.zeros((len(rows), sizes.turns)) if regret else None
+            parts.append(_played(system, play, before, gamma, sampled, price_N, lost_BT))
+            lost.append(lost_BT)
             bar.advance(len(rows))
-    table_BM = np.concatenate(parts)
+    columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if not price_N.any():
+        columns["revenue_B"] = None
     names = [population.state(int(user)).user_id for user in user_N]
-    users_B = tuple(name if name is not None else f"\0{row}" for row, name in enumerate(names))
-    value_B, click_B, conversion_B, turns_B, left_B, first_B = table_BM.T
-    return SessionFigures(value_B, click_B, conversion_B, turns_B, left_B, first_B, users_B)
+    return SessionFigures(
+        **columns,
+        users_B=tuple(name if name is not None else f"\0{row}" for row, name in enumerate(names)),
+        regret_BT=np.concatenate([part for part in lost if part is not None]) if regret else None,
+    )
 
 
-def _played(system: System, play: Play, seen: Sequence[IntArray], gamma: float, sampled: bool) -> FloatArray:
-    """The columns of `SessionFigures` for the sessions of `play`: (B, 6)."""
-    sizes, table_B6 = play.settings, np.zeros((len(play.row_A), 6))
+def _played(
+    system: System,
+    play: Play,
+    seen: Sequence[IntArray],
+    gamma: float,
+    sampled: bool,
+    price_N: FloatArray,
+    lost_BT: FloatArray | None,
+) -> dict[str, FloatArray]:
+    """The columns of `SessionFigures` for the sessions of `play`, each (B,); `lost_BT` is filled with the regret."""
+    sizes = play.settings
+    found: dict[str, FloatArray] = {name: np.zeros(len(play.row_A)) for name in _COLUMNS}
     turn = 0
     while play.goes_on:
         known = [np.union1d(seen[row], shown) for row, shown in zip(play.row_A, play.shown(), strict=True)]
         slates = system.recommend(play.states(), sizes.slate_size, seen=known)
-        done = play.turn(slates_to_items(slates, sizes.slate_size))
-        feedback = done.drawn if sampled else done.expected
+        items_AK = without_repeats(slates_to_items(slates, sizes.slate_size))
+        best_A = None if lost_BT is None else best_values(play)
+        done = play.turn(items_AK)
+        rows, feedback = done.row_A, done.drawn if sampled else done.expected
         clicks, buys = feedback.click_BK.sum(1), feedback.conversion_BK.sum(1)
         value = sizes.click * clicks + sizes.conversion * buys
-        ones, first = np.ones(len(value)), value * (turn == 0)
-        table_B6[done.row_A] += np.stack([gamma**turn * value, clicks, buys, ones, done.left_A, first], axis=1)
+        found["value_B"][rows] += gamma**turn * value
+        found["click_B"][rows] += clicks
+        found["conversion_B"][rows] += buys
+        found["turns_B"][rows] += 1.0
+        found["left_B"][rows] += done.left_A
+        found["first_B"][rows] += value * (turn == 0)
+        found["shown_B"][rows] += (items_AK >= 0).sum(axis=1)
+        found["revenue_B"][rows] += (feedback.conversion_BK * price_N[items_AK] * (items_AK >= 0)).sum(axis=1)
+        assert play.env.engine.people is not None
+        found["visits_B"][rows] = play.env.engine.people.visit_B[rows]
+        if lost_BT is not None and best_A is not None:
+            expected = sizes.click * done.expected.click_BK + sizes.conversion * done.expected.conversion_BK
+            lost_BT[rows, turn] = best_A - expected.sum(axis=1)
         turn += 1
-    return table_B6
+    return found

@@ -130,6 +130,41 @@ def t_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half, level)
 
 
+def user_deviation(values_B: FloatArray, users: Sequence[object] | None = None) -> float:
+    """Standard deviation by user: that of the mean of `values_B` is this over the root of the number of users.
+
+    With one row a user it is the sample standard deviation. With several, rows of one user vary together, and the
+    number of rows may differ: the mean is a ratio of sums, whose deviation is taken to first order (delta method).
+
+    Raises:
+        RequestError: fewer than two users, or as `bootstrap_interval`.
+    """
+    table_U2 = _unit_sums((_finite(values_B, "values"),), users)
+    number = len(table_U2)
+    if number < 2:
+        raise RequestError("A standard deviation needs at least two users; meet more of them.")
+    sum_U, count_U = table_U2.T
+    rest_U = sum_U - sum_U.sum() / count_U.sum() * count_U
+    return float(np.sqrt((rest_U**2).sum() / (number - 1)) * number / count_U.sum())
+
+
+def linearised(numerator_B: FloatArray, denominator_B: FloatArray) -> FloatArray:
+    """A ratio of sums as a mean over rows: R + (x - R y) / mean(y) with R = sum(x) / sum(y), shape (B,).
+
+    The mean is R exactly and its variance that of the delta method (Deng et al. 2018, "Applying the Delta Method in
+    Metric Analytics"), so a rate per impression can be treated like any mean over users. All 0 where sum(y) is 0.
+
+    Raises:
+        RequestError: rows that do not fit, or that are not finite.
+    """
+    x_B, y_B = _pair(numerator_B, denominator_B)
+    if y_B.sum() == 0:
+        return np.zeros_like(x_B)
+    ratio = x_B.sum() / y_B.sum()
+    linear_B: FloatArray = ratio + (x_B - ratio * y_B) / y_B.mean()
+    return linear_B
+
+
 def _finite(values: FloatArray, what: str) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
