@@ -13,7 +13,7 @@ import numpy as np
 
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.errors import RequestError
-from llmrec.types import FloatArray, IntArray, Slate
+from llmrec.types import BoolArray, FloatArray, IntArray, Slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,21 @@ def illegal_share(
     illegal_BK = given_BK & ((items_BK < 0) | (items_BK >= n_items))
     same_BKK = items_BK[:, :, None] == items_BK[:, None, :]
     illegal_BK |= given_BK & np.tril(same_BKK, -1).any(axis=2)
-    for row, items in enumerate(excluded if excluded is not None else ()):
-        illegal_BK[row] |= given_BK[row] & np.isin(items_BK[row], np.asarray(items, dtype=np.int64))
+    if excluded is not None and len(items_BK):
+        illegal_BK |= given_BK & contains(excluded, items_BK)
     return float(illegal_BK.sum() / max(1, given_BK.sum()))
+
+
+def contains(sets: Sequence[Sequence[int] | IntArray], items_BK: IntArray) -> BoolArray:
+    """Whether each item of row b stands in `sets[b]`, (B, K); negative items stand nowhere."""
+    length_B = [len(items) for items in sets]
+    item_M = np.concatenate([np.asarray(items, dtype=np.int64) for items in sets] or [np.empty(0, dtype=np.int64)])
+    row_M = np.repeat(np.arange(len(sets), dtype=np.int64), length_B)
+    row_M, item_M = row_M[item_M >= 0], item_M[item_M >= 0]
+    span = 1 + max(int(item_M.max(initial=0)), int(items_BK.max(initial=0)))
+    key_BK = np.arange(len(items_BK), dtype=np.int64)[:, None] * span + items_BK
+    found_BK: BoolArray = (items_BK >= 0) & np.isin(key_BK, row_M * span + item_M)
+    return found_BK
 
 
 def _metrics(above_B: IntArray, tied_B: IntArray, k: Sequence[int]) -> RankingMetrics:

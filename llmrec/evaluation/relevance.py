@@ -24,7 +24,7 @@ import numpy as np
 
 from llmrec.baselines.ties import ndcg_gain
 from llmrec.errors import RequestError
-from llmrec.evaluation.ranking import RankingMetrics, check_cutoffs, slates_to_items
+from llmrec.evaluation.ranking import RankingMetrics, check_cutoffs, contains, slates_to_items
 from llmrec.types import BoolArray, Example, FloatArray, IntArray, Slate
 
 METRICS = ("HR", "recall", "precision", "NDCG", "MRR", "MAP")
@@ -76,13 +76,11 @@ def set_metrics(
             cut-off outside 1 .. K.
     """
     items_BK = recommended if isinstance(recommended, np.ndarray) else slates_to_items(recommended)
-    row_M, item_M, count_B = _flat(relevant)
+    _, _, count_B = _flat(relevant)
     if items_BK.ndim != 2 or not len(items_BK) or len(count_B) != len(items_BK):
         raise RequestError(f"Lists of shape {items_BK.shape} and {len(count_B)} sets of relevant items do not fit.")
     check_cutoffs(k, items_BK.shape[1], "the recommended lists hold only")
-    span = int(max(items_BK.max(), item_M.max())) + 1
-    key_BK = np.arange(len(items_BK))[:, None] * span + items_BK
-    hit_BK = (items_BK >= 0) & np.isin(key_BK, row_M * span + item_M) & ~_doubled(items_BK)
+    hit_BK = contains(relevant, items_BK) & ~_doubled(items_BK)
     place_BK = np.broadcast_to(np.arange(items_BK.shape[1]), items_BK.shape)
     return _expectation(place_BK, np.ones(items_BK.shape), hit_BK.astype(np.float64), count_B, k)
 
@@ -167,16 +165,17 @@ def _expectation(
 
 def _flat(relevant: Sequence[Sequence[int] | IntArray]) -> tuple[IntArray, IntArray, IntArray]:
     """Row and item of every relevant item, doubled ones once, and how many each row has."""
-    sets = [np.unique(np.asarray(items, dtype=np.int64)) for items in relevant]
-    count_B = np.array([len(items) for items in sets], dtype=np.int64)
+    sets = [np.asarray(items, dtype=np.int64) for items in relevant]
     if not len(sets):
         raise RequestError("There is no row to rank; give at least one set of relevant items.")
-    if not count_B.all():
-        raise RequestError(f"Row {int(count_B.argmin())} has no relevant item; leave such rows out.")
-    item_M = np.concatenate(sets)
-    row_M = np.repeat(np.arange(len(sets), dtype=np.int64), count_B)
+    length_B = np.array([len(items) for items in sets], dtype=np.int64)
+    if not length_B.all():
+        raise RequestError(f"Row {int(length_B.argmin())} has no relevant item; leave such rows out.")
+    item_M, row_M = np.concatenate(sets), np.repeat(np.arange(len(sets), dtype=np.int64), length_B)
     if item_M.min() < 0:
         raise RequestError(f"A relevant item of row {row_M[item_M.argmin()]} is negative; give its item index.")
+    row_M, item_M = np.divmod(np.unique(row_M * (item_M.max() + 1) + item_M), item_M.max() + 1)
+    count_B = np.bincount(row_M, minlength=len(sets)).astype(np.int64)
     return row_M, item_M, count_B
 
 
