@@ -13,6 +13,8 @@ import torch
 from llmrec.baselines.neural.recommenders import NCF, GRU4Rec, NeuralRecommender, SASRec, text_parts
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
 from llmrec.errors import ConfigError, DataError, RequestError
+from llmrec.evaluation.ranking import ranking_metrics
+from llmrec.types import Example
 from tests.baselines.neural_world import chain, make_dataset, state
 
 TINY: dict[str, Any] = {"hidden": 8, "history": 4, "epochs": 2, "batch_size": 64, "n_threads": 1}
@@ -127,6 +129,24 @@ def test_early_stopping_keeps_the_best_epoch_and_refits_on_all_events() -> None:
     earlier = data.events.filter(pl.col("time") < 6)
     same = make("sasrec", epochs=best, learning_rate=0.02, valid_fraction=0.0).fit(data, earlier)
     assert np.array_equal(same.score([state(1)]), part.score([state(1)]))
+
+
+def test_fitting_until_given_examples_are_ranked_best() -> None:
+    rng = np.random.default_rng(0)
+    sequences, _ = chain(1, 12, 60, 8, rng)
+    data = make_dataset(sequences, 12, repeat="exclude")
+    valid = [Example(state(*path[:at]), path[at]) for path in sequences for at in (1, 2) if path[at] not in path[:at]]
+    model = make("gru4rec", epochs=6, patience=6, learning_rate=0.02).fit_until(data, data.events, valid)
+    found = model.record
+    assert (found.stopped, len(found.valid_ndcg), found.refitted) == ("epochs", 6, False)
+    assert found.kept == int(np.argmax(found.valid_ndcg)) + 1
+    slates = model.recommend([e.state for e in valid], 10)
+    again = ranking_metrics(slates, [e.target for e in valid], k=(10,)).means["NDCG@10"]
+    assert again == pytest.approx(max(found.valid_ndcg), abs=1e-9)
+    whole = make("gru4rec", epochs=found.kept, learning_rate=0.02, valid_fraction=0.0).fit(data, data.events)
+    assert np.array_equal(whole.score([state(1)]), model.score([state(1)]))
+    with pytest.raises(DataError, match="needs at least one"):
+        make("gru4rec").fit_until(data, data.events, [])
 
 
 def test_training_ends_with_its_budget_and_says_so() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import polars as pl
@@ -18,16 +18,16 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
-from llmrec.baselines.base import ScoreRecommender
+from llmrec.baselines.base import ScoreRecommender, positives
 from llmrec.baselines.likeness import text_vectors
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
-from llmrec.baselines.neural.sequences import Sequences, state_rows
+from llmrec.baselines.neural.sequences import HeldOut, Sequences, state_rows
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
 from llmrec.baselines.neural.training import FitRecord, Trainer, scores, threads
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
 from llmrec.seeding import stream_seed
-from llmrec.types import FloatArray, State
+from llmrec.types import Example, FloatArray, IntArray, State
 
 S = TypeVar("S", bound=NeuralSettings)
 
@@ -59,13 +59,48 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         """A fresh network for the data set's items."""
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
+        self._train(dataset, events, None)
+
+    def fit_until(
+        self,
+        dataset: Dataset,
+        events: pl.DataFrame,
+        valid: Sequence[Example],
+        *,
+        seen: Sequence[IntArray] | None = None,
+    ) -> Self:
+        """Fits on `events` and stops where the NDCG@10 on the examples `valid` is best, as papers commonly do.
+
+        `record.kept` then says for how many epochs to train on both (`valid_fraction` 0).
+
+        Args:
+            dataset: items, texts and the manifest's rules.
+            events: training events only.
+            valid: examples of the validation part.
+            seen: item indices excluded for each example where the manifest excludes repeats; by default those in its
+                state.
+
+        Raises:
+            DataError: no click to train on, or no validation example.
+        """
+        if not valid:
+            raise DataError(f"Stopping {self.name} by validation examples needs at least one; widen that part.")
+        states = [e.state for e in valid]
+        past = [np.array(s.seen(), dtype=np.int64) for s in states] if seen is None else list(seen)
+        targets_V = np.array([e.target for e in valid], dtype=np.int64)
+        self.n_items, self.repeat = dataset.n_items, dataset.manifest.repeat
+        rows = state_rows(states, dataset.n_items, self.settings.history)
+        self._train(dataset, positives(dataset, events), HeldOut(rows, targets_V, past))
+        return self
+
+    def _train(self, dataset: Dataset, events: pl.DataFrame, held_out: HeldOut | None) -> None:
         if events.is_empty():
             raise DataError(f"There is no click to train {self.name} on; check the split and the manifest's 'click'.")
         sequences = Sequences(events, dataset.n_items)
         repeats = dataset.manifest.repeat == "allow"
         with threads(self.settings):
             trainer = Trainer(lambda: self._network(dataset), self.settings, self.seed, self.name, repeats)
-            self.net, self.record = trainer.fit(sequences)
+            self.net, self.record = trainer.fit(sequences, held_out)
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores of all items after history and session, shape (B, N).

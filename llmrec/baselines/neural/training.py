@@ -72,19 +72,22 @@ class Trainer:
     name: str
     repeats: bool
 
-    def fit(self, sequences: Sequences) -> tuple[SequenceNet, FitRecord]:
+    def fit(self, sequences: Sequences, held_out: HeldOut | None = None) -> tuple[SequenceNet, FitRecord]:
         """A trained network in evaluation mode, and how it went.
 
-        With held-out events the network is that of the epoch with the best NDCG@10 on them; with `refit` it is then
-        trained anew on all events for as many epochs, where the budget lasts for it.
+        The network is that of the epoch with the best NDCG@10 on held-out events. Where none are given, they are the
+        latest of `sequences`; with `refit` a network is then trained anew on all events for as many epochs, where the
+        budget lasts for it.
 
         Raises:
             DataError: the loss is not finite.
         """
         start, settings = time.monotonic(), self.settings
         end = math.inf if settings.budget_seconds is None else start + settings.budget_seconds
+        if held_out is not None:
+            net, found = self._run(sequences, held_out, settings.epochs, end)
+            return net, _record(found, False, start)
         cut = sequences.cut(settings.valid_fraction)
-        held_out = None
         if cut is not None:
             stream = numpy_stream(self.seed, "baseline", self.name, "held out")
             held_out = sequences.held_out(cut, settings.history, HELD_OUT_EVENTS, stream, repeats=self.repeats)
