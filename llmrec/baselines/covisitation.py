@@ -143,7 +143,8 @@ class Covisitation(ScoreRecommender):
         """
         if self._text_of is not dataset.items:
             self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
-        return _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, options, k)
+        each = list(dict.fromkeys(options))
+        return _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, each, k)
 
 
 def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:

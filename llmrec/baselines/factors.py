@@ -24,6 +24,9 @@ from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream, stream_seed
 from llmrec.types import FloatArray, IntArray, State
 
+PAIRS = 1_000_000
+"""Pairs of an own and a drawn item that BPR's folding in holds at a time."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ALSSettings:
@@ -157,7 +160,7 @@ class BPR(_Factorisation):
     """
 
     name = "bpr"
-    drawn = 100
+    drawn = 50
 
     def __init__(self, settings: BPRSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(seed=seed)
@@ -186,11 +189,19 @@ class BPR(_Factorisation):
     def fold_in(self, states: Sequence[State]) -> FloatArray:
         """User factors of the states, (B, F): trained ones where they say all, fitted ones elsewhere."""
         factor_BF = np.zeros((len(states), self.settings.factors))
-        for row, state in enumerate(states):
-            items = np.unique(self.memory.items(state)).astype(np.int64)
-            if len(items) and len(self.user_UF):
-                trained = self._is_as_trained(state, items)
-                factor_BF[row] = self.user_UF[self.memory.row(state)] if trained else self._fit(items)
+        open_rows: dict[int, list[int]] = {}  # by the power of two that the number of items reaches
+        items_B = [np.unique(self.memory.items(state)).astype(np.int64) for state in states]
+        for row, (state, items_I) in enumerate(zip(states, items_B, strict=True)):
+            if len(items_I) and len(self.user_UF):
+                if self._is_as_trained(state, items_I):
+                    factor_BF[row] = self.user_UF[self.memory.row(state)]
+                else:
+                    open_rows.setdefault(len(items_I).bit_length(), []).append(row)
+        for length, rows in open_rows.items():
+            width = max(1, PAIRS // (self.drawn << length))
+            for start in range(0, len(rows), width):
+                part = rows[start : start + width]
+                factor_BF[part] = self._fit([items_B[row] for row in part])
         return factor_BF
 
     def _is_as_trained(self, state: State, items_I: IntArray) -> bool:
@@ -201,20 +212,26 @@ class BPR(_Factorisation):
         nothing_new = bool(np.isin(items_I, known).all())
         return nothing_new and (state.time is None or len(items_I) == len(known))
 
-    def _fit(self, items_I: IntArray) -> FloatArray:
-        """Nesterov's accelerated ascent on the concave criterion, (F,)."""
-        own_IF, other_JF = self.item_NF[items_I], self.item_NF[self._drawn_J]
-        bias_IJ = self.bias_N[items_I][:, None] - self.bias_N[self._drawn_J][None, :]
-        norm_I, norm_J = (own_IF**2).sum(axis=1), (other_JF**2).sum(axis=1)
+    def _fit(self, items: Sequence[IntArray]) -> FloatArray:
+        """Nesterov's accelerated ascent on the concave criterion of each row's items, (B, F)."""
+        length_B = np.array([len(items_I) for items_I in items])
+        own_BI = np.zeros((len(items), int(length_B.max())), dtype=np.int64)
+        share_BI = (np.arange(own_BI.shape[1]) < length_B[:, None]) / length_B[:, None]  # 0 at padding
+        for row, items_I in enumerate(items):
+            own_BI[row, : len(items_I)] = items_I
+        own_BIF, other_JF = self.item_NF[own_BI], self.item_NF[self._drawn_J]
+        norm_B = ((own_BIF**2).sum(axis=2) * share_BI).sum(axis=1) + (other_JF**2).sum(axis=1).mean()
         # sigma' <= 1/4, and |a - b|^2 <= 2 |a|^2 + 2 |b|^2
-        rate = 1.0 / (0.5 * (norm_I.mean() + norm_J.mean()) + self.settings.regularization)
-        point_F = last_F = np.zeros(self.settings.factors)
+        rate_B1 = 1.0 / (0.5 * norm_B + self.settings.regularization)[:, None]
+        point_BF = last_BF = np.zeros((len(items), self.settings.factors))
         for step in range(self.settings.steps):
-            missed_IJ = expit(-((own_IF @ point_F)[:, None] - (other_JF @ point_F)[None, :] + bias_IJ))
-            slope_F = missed_IJ.mean(axis=1) @ own_IF / len(items_I) - missed_IJ.mean(axis=0) @ other_JF / self.drawn
-            new_F = point_F + rate * (slope_F - self.settings.regularization * point_F)
-            point_F, last_F = new_F + step / (step + 3.0) * (new_F - last_F), new_F
-        return last_F
+            own = np.einsum("bif,bf->bi", own_BIF, point_BF) + self.bias_N[own_BI]
+            other = point_BF @ other_JF.T + self.bias_N[self._drawn_J]
+            missed_BIJ = expit(other[:, None, :] - own[:, :, None]) * (share_BI / self.drawn)[:, :, None]
+            slope_BF = np.einsum("bi,bif->bf", missed_BIJ.sum(axis=2), own_BIF) - missed_BIJ.sum(axis=1) @ other_JF
+            new_BF = point_BF + rate_B1 * (slope_BF - self.settings.regularization * point_BF)
+            point_BF, last_BF = new_BF + step / (step + 3.0) * (new_BF - last_BF), new_BF
+        return last_BF
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Inner products with the item factors plus the items' biases, shape (B, N)."""

@@ -73,7 +73,7 @@ class JointPosterior:
         return self._products(x_BP, self.theta_D + scale * noise_DB.T)
 
     def _products(self, x_BP: FloatArray, theta_BD: FloatArray) -> FloatArray:
-        theta_BPQ = theta_BD.reshape(len(theta_BD), self.state_size, -1)
+        theta_BPQ = theta_BD.reshape(len(theta_BD), self.state_size, self.item_NQ.shape[1])
         products: FloatArray = (x_BP[:, :, None] * theta_BPQ).sum(axis=1) @ self.item_NQ.T
         return products
 

@@ -40,7 +40,7 @@ class BaselineSpec:
             choice.
         random: whether the seed changes what is learnt or scored (not only the order of equal scores): such a
             baseline is measured with several seeds.
-        budget_seconds: seconds that the choice among `grid` may take.
+        budget_seconds: CPU seconds that the choice among `grid` may take.
         extra: the optional dependency group that it needs, or None.
         module: the module of that group which must be importable.
     """
