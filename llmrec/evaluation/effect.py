@@ -27,7 +27,8 @@ class Effect:
         deviation_a: standard deviation over users of A; `deviation_b` of B.
         deviation: that of the difference within a user.
         detectable: the smallest difference that these users show with the design's power.
-        users_needed: users who must meet both systems for the design's effect; None where it is 0.
+        users_needed: users who must meet both systems for the design's effect; None where it is 0, or where no two
+            users differ, from which nothing can be foreseen.
         users_unpaired: users of each group, were every user to meet one system only; None where the effect is 0.
         identical: whether no user differs at all.
         lower_is_better: whether a negative difference is a gain.
@@ -85,7 +86,7 @@ class Effect:
             apart[1],
             within,
             detectable(len(set(users)), within, **needs),
-            users_for_pairs(wanted, within, **needs) if wanted else None,
+            users_for_pairs(wanted, within, **needs) if wanted and within else None,
             users_for_means(wanted, apart[0], apart[1], **needs) if wanted else None,
             bool(np.array_equal(a_B, b_B)),
             settled["lower_is_better"],

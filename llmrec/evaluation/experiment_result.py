@@ -11,8 +11,8 @@ from llmrec.evaluation.table import Comparison
 
 LABELS = {
     "value": "value",
-    "click_rate": "clicks\nper place",
-    "conversion_rate": "conversions\nper place",
+    "click_rate": "clicks",
+    "conversion_rate": "conversions",
     "revenue": "revenue",
     "turns": "turns",
     "retained": "retained",
@@ -84,10 +84,10 @@ class Experiment:
         """Plain sentences: what the primary metric shows, how it was tested, what else differs."""
         a, b = self.names
         effect, say = self.effects[self.design.primary], self._numbers
-        what = f"{_flat(effect.metric)} ({say(effect, effect.mean_b)} against {say(effect, effect.mean_a)}"
+        what = f"{LABELS[effect.metric]} ({say(effect, effect.mean_b)} against {say(effect, effect.mean_a)}"
         what += f"{_relative(effect)})"
         if effect.identical:
-            same = f"{b} and {a} came to the same {_flat(effect.metric)} with each of {self.users} users"
+            same = f"{b} and {a} came to the same {LABELS[effect.metric]} with each of {self.users} users"
             return " ".join(filter(None, [f"No difference: {same}.", self._others()]))
         change = f"{say(effect, effect.difference.mean, sign=True)}, {_level(self.design.level)} interval "
         change += self.table.interval(effect.metric, effect.difference, sign=True)
@@ -113,20 +113,35 @@ class Experiment:
             "table": self.table.to_json(),
         }
 
-    def effects_table(self) -> list[list[str]]:
-        """Rows of text, the head first: the difference, its test, what pairing is worth and users needed."""
-        wanted = f"users for {100 * self.design.effect:g}%"
-        rows = [["B less A", "difference", "interval", "p (Holm)", "pairing", "detectable", wanted, "unpaired"]]
-        for effect in self.effects.values():
-            gain, pairs, groups = effect.variance_ratio, effect.users_needed, effect.users_unpaired
+    def effect_rows(self) -> list[list[str]]:
+        """The metrics of both systems, their difference and its test, as rows of text; the head first."""
+        a, b = self.names
+        rows = [["", a, b, "difference", f"{_level(self.design.level)} interval", "p (Holm)"]]
+        for metric, effect in self.effects.items():
+            mark = self.table.cells[b][metric].mark
             rows.append(
                 [
-                    _flat(effect.metric),
+                    LABELS[metric],
+                    self._numbers(effect, effect.mean_a),
+                    f"{self._numbers(effect, effect.mean_b)} {mark or ' '}",
                     self._numbers(effect, effect.difference.mean, sign=True),
-                    self.table.interval(effect.metric, effect.difference, sign=True),
+                    self.table.interval(metric, effect.difference, sign=True),
                     _p_value(effect.adjusted),
-                    "–" if gain is None else f"{gain:.1f} ×",
-                    self._numbers(effect, effect.detectable),
+                ]
+            )
+        return rows
+
+    def size_rows(self) -> list[list[str]]:
+        """What pairing is worth, and the users that the design's effect takes, as rows of text; the head first."""
+        share = f"{100 * self.design.effect:g}%"
+        rows = [["", "variance unpaired", "detectable", f"users for {share}", "unpaired"]]
+        for metric, effect in self.effects.items():
+            ratio, pairs, groups = effect.variance_ratio, effect.users_needed, effect.users_unpaired
+            rows.append(
+                [
+                    LABELS[metric],
+                    "–" if ratio is None else f"{ratio:,.{0 if ratio >= 100 else 1}f} ×",
+                    "–" if ratio is None else self._numbers(effect, effect.detectable),
                     "–" if pairs is None else f"{pairs:,}",
                     "–" if groups is None else f"2 × {groups:,}",
                 ]
@@ -151,16 +166,12 @@ class Experiment:
         said = []
         for outcome, word in (("gain", "better"), ("loss", "worse")):
             names = [
-                f"{_flat(m)} ({self._numbers(e, e.difference.mean, sign=True)})"
+                f"{LABELS[m]} ({self._numbers(e, e.mean_a)} to {self._numbers(e, e.mean_b)})"
                 for m, e in self.effects.items()
                 if m != self.design.primary and e.outcome == outcome
             ]
             said += [f"Also significantly {word}: {', '.join(names)}."] if names else []
         return " ".join(said)
-
-
-def _flat(metric: str) -> str:
-    return LABELS[metric].replace("\n", " ")
 
 
 def _level(level: float) -> str:

@@ -238,9 +238,13 @@ def test_a_small_experiment_says_what_it_could_have_seen():
     assert found.outcome == "none"
     assert f"With 50 users a difference of {effect.detectable:.4f}" in found.verdict
     assert "in 80 of 100 experiments" in found.verdict
-    head, row = found.effects_table()
+    head, row = found.size_rows()
     assert len(head) == len(row)
-    assert row[6] == f"{effect.users_needed:,}"
+    assert row[0] == "value"
+    assert row[3] == f"{effect.users_needed:,}"
+    head, row = found.effect_rows()
+    assert len(head) == len(row)
+    assert row[3] == f"{effect.difference.mean:+.4f}".replace("-", "−")
     assert found.table.metrics == ("value",)
 
 
