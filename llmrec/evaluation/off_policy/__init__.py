@@ -3,7 +3,7 @@
 `evaluate_policy` is the entry point; docs/off-policy.md says which estimate to trust when.
 """
 
-from llmrec.evaluation.off_policy.estimators import slope_clip
+from llmrec.evaluation.off_policy.clipping import mse_clip, slope_clip
 from llmrec.evaluation.off_policy.evaluate import (
     Estimate,
     EvaluationSettings,
@@ -50,6 +50,7 @@ __all__ = [
     "evaluate_policy",
     "evaluate_slates",
     "importance_weights",
+    "mse_clip",
     "off_policy_gain",
     "off_policy_value",
     "overlap_refusal",

@@ -14,18 +14,14 @@ IPS and DR (with a model that was not fitted on the row) are unbiased where the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.evaluation.off_policy.intervals import CELLS, Ratio, ratio_interval
+from llmrec.evaluation.off_policy.intervals import CELLS, Ratio
 from llmrec.evaluation.off_policy.log import BanditLog, Policy, policy_rows
 from llmrec.evaluation.off_policy.outcome import CrossFitted
 from llmrec.types import FloatArray, IntArray
-
-CLIPS = 20
-"""Clips that SLOPE chooses from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +68,3 @@ def doubly_robust(weight_M: FloatArray, reward_M: FloatArray, terms: ModelTerms,
     """DR, or switch-DR where only weights up to `switch` correct the model."""
     kept_M = np.where(weight_M <= switch, weight_M, 0.0)
     return Ratio.mean(terms.policy_M + kept_M * (reward_M - terms.shown_M))
-
-
-def slope_clip(weight_M: FloatArray, reward_M: FloatArray, users: Sequence[object] | None = None) -> float:
-    """The clip of CIPS chosen by SLOPE (Su, Srinath and Krishnamurthy 2020), an infinite one included.
-
-    From the largest weight down, bias grows and variance falls. Taken is the smallest clip whose interval (twice the
-    confidence width) still meets those of all larger ones: its bias is no larger than its noise, and the error is
-    within a constant of the best clip's.
-    """
-    top, low = float(weight_M.max()), float(np.quantile(weight_M[weight_M > 0], 0.5))
-    chosen, floor, ceiling, narrowest = np.inf, -np.inf, np.inf, np.inf
-    for clip in (np.inf, *np.geomspace(top, low, CLIPS)[1:]):
-        found = ratio_interval(ips(weight_M, reward_M, clip), users=users)
-        narrowest = min(narrowest, (found.high - found.low) / 2)
-        floor = max(floor, found.mean - 2 * narrowest)
-        ceiling = min(ceiling, found.mean + 2 * narrowest)
-        if floor > ceiling:
-            break
-        chosen = float(clip)
-    return chosen

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec.errors import DataError, RequestError
+from llmrec.evaluation.off_policy.clipping import mse_clip, slope_clip
 from llmrec.evaluation.off_policy.estimators import (
     ModelTerms,
     chunks,
@@ -15,7 +16,6 @@ from llmrec.evaluation.off_policy.estimators import (
     doubly_robust,
     ips,
     model_terms,
-    slope_clip,
     snips,
 )
 from llmrec.evaluation.off_policy.intervals import Method, Ratio, ratio_interval
@@ -27,7 +27,7 @@ from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
 
 Outcome = OutcomeModel | Literal["ridge", "logistic"] | None
-Clip = float | Literal["slope"] | None
+Clip = float | Literal["mse", "slope"] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ class EvaluationSettings:
 
     Attributes:
         outcome: model of DM and DR; None leaves them out.
-        clip: largest weight of CIPS and switch-DR, "slope" for a choice by the data, None for neither of the two.
+        clip: largest weight of CIPS and switch-DR, "mse" or "slope" for a choice by the data (see `clipping`), None
+            for neither of the two estimates.
         folds: of cross-fitting.
         method: of the intervals, see `intervals`.
         level: two-sided confidence.
@@ -47,7 +48,7 @@ class EvaluationSettings:
     """
 
     outcome: Outcome = "ridge"
-    clip: Clip = "slope"
+    clip: Clip = "mse"
     folds: int = 5
     method: Method = "student"
     level: float = 0.95
@@ -86,14 +87,14 @@ class OffPolicyReport:
     on_policy: Interval
 
     def table(self, title: str = "Off-policy value") -> Comparison:
-        """Estimators by value, with the logged mean and a sentence on the overlap below."""
-        cells = {name: {"value": Cell(e.value, e.interval)} for name, e in self.estimates.items()}
+        """One row, a column an estimator, the logging policy's own mean first; below it what the overlap is."""
+        cells = {name: Cell(e.value, e.interval) for name, e in self.estimates.items()}
         note = (
             f"{self.weights.rows} rows, {self.weights.effective_samples:.0f} effective; the largest weight has "
             f"{self.weights.max_share:.1%} of all; mean weight {self.weights.mean.mean:.3f}."
         )
-        logged = {"logged": {"value": Cell(self.on_policy.mean, self.on_policy)}}
-        return Comparison(title, logged | cells, note=f"{note} {self.refusal}" if self.refusal else note)
+        row = {"logged": Cell(self.on_policy.mean, self.on_policy)} | cells
+        return Comparison(title, {"policy": row}, note=f"{note} {self.refusal}" if self.refusal else note)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries of all of it."""
@@ -175,12 +176,12 @@ def _weights(log: BanditLog, policy: Policy) -> tuple[FloatArray, float | None]:
 def _clip(clip: Clip, weight_M: FloatArray, log: BanditLog) -> float | None:
     if clip is None or not weight_M.any():
         return None
-    if clip == "slope":
-        found = slope_clip(weight_M, log.reward_M, log.users)
-        return min(found, float(weight_M.max()))
+    if clip in ("mse", "slope"):
+        choose = mse_clip if clip == "mse" else slope_clip
+        return min(choose(weight_M, log.reward_M, log.users), float(weight_M.max()))
     if not isinstance(clip, str) and clip > 0:
         return float(clip)
-    raise RequestError(f"The clip of importance weights is {clip!r}; it must be above 0, or 'slope', or None.")
+    raise RequestError(f"The clip of importance weights is {clip!r}; it must be above 0, 'mse', 'slope' or None.")
 
 
 def _need_all_items(policy: Policy, chosen: EvaluationSettings) -> None:

@@ -32,7 +32,7 @@ class OverlapLimits:
         mean_weight: the mean weight is off where its 99% interval lies beyond 1 by more than this.
     """
 
-    effective_samples: float = 100.0
+    effective_samples: float = 200.0
     max_share: float = 0.05
     unsupported: float = 0.01
     mean_weight: float = 0.02
