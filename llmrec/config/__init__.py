@@ -35,7 +35,7 @@ from llmrec.config.simulation import (
     SimulatorSettings,
     TrustSettings,
 )
-from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings
+from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings, TeacherSettings
 
 __all__ = [
     "Algorithm",
@@ -66,6 +66,7 @@ __all__ = [
     "RolloutSettings",
     "RunConfig",
     "SFTSettings",
+    "TeacherSettings",
     "SatiationSettings",
     "ScenarioSettings",
     "SessionSettings",

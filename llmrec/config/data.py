@@ -88,5 +88,8 @@ class IdentifierSettings:
     """Name of the sentence-transformers model, or the Parquet file with columns item_id and embedding."""
     dimensions: int = 128
     """Dimensions after the SVD of each embedding."""
+    start: Literal["words", "vectors"] = "words"
+    """Where the new tokens' embeddings start: at the words of the titles that they stand for, or at the vectors that
+    identifiers are made from (projected to the model's width), so that like items begin alike."""
     collaborative: float = 0.5
     """Share of the embedding's variance given to co-visitation in the training period; 0 leaves it out."""

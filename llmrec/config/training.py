@@ -36,6 +36,34 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherSettings:
+    """A second source of targets in the warm start: co-visitation, distilled (Hinton, Vinyals and Dean 2015).
+
+    A logged state then has the target q = (1 - weight) [the item chosen] + weight p, an invented one p itself, where p
+    is the teacher's distribution over the catalogue. The loss is the cross-entropy of pi to q, exact at the first token
+    and at those on paths drawn from q (`llmrec.training.imitation`).
+    """
+
+    kind: Literal["none", "covisitation"] = "none"
+    weight: float = 0.3
+    """Share of the teacher in the target of a logged state."""
+    invented: float = 1.0
+    """Histories of one to three drawn items, for each logged state; the teacher alone answers them."""
+    sharpness: float = 1.5
+    """Exponent of the teacher's scores before they are normalised."""
+    popularity: float = 0.1
+    """Share of an item's count in the teacher's distribution: nothing has probability 0."""
+    paths: int = 1
+    """Items drawn from q for each state; more cost more and add to the tokens behind the first alone."""
+    epochs: float = 8.0
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
+    history_cut: float = 0.2
+    """Share of states whose history begins at a random later place (augmentation, with sft.history_dropout)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SFTSettings:
     """Supervised warm start. `weights`: full or lora; auto takes full for the nano model, else lora."""
 
@@ -65,3 +93,5 @@ class SFTSettings:
     target: Literal["click", "conversion"] = "click"
     save_every: int = 50
     """Optimiser steps between checkpoints."""
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    """What is learnt after the mixture from logged states and a teacher; `epochs: 0` leaves the mixture out."""

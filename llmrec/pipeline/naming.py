@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.catalogue.catalogue import Catalogue
-from llmrec.catalogue.identifiers import Identifiers, build_catalogue, described, make_identifiers
+from llmrec.catalogue.identifiers import (
+    Identifiers,
+    build_catalogue,
+    described,
+    item_vectors,
+    make_identifiers,
+    word_vectors,
+)
 from llmrec.catalogue.identifiers.make import check_settings
 from llmrec.config import RunConfig
 from llmrec.dataset.history import indexed, strongest
@@ -53,20 +60,29 @@ def name_items(config: RunConfig, data: RunData, model: Any, tokenizer: Any) -> 
     if config.identifiers.scheme == "title":
         renderer = make_renderer(config, data, tokenizer)
         return Naming(renderer, _title_catalogue(item_ids, renderer, tokenizer))
-    identifiers = make_identifiers(
-        config.identifiers,
-        data.dataset.item_list,
-        seed=config.seed,
-        histories=training_histories(data) if config.identifiers.collaborative else None,
-        encode=TextEncoder(model, tokenizer),
-    )
+    made_from: dict[str, Any] = {
+        "seed": config.seed,
+        "histories": training_histories(data) if config.identifiers.collaborative else None,
+        "encode": TextEncoder(model, tokenizer),
+    }
+    identifiers = make_identifiers(config.identifiers, data.dataset.item_list, **made_from)
     titles = make_renderer(config, data, tokenizer, history="title").titles
     describe = described(identifiers, titles, tokenizer)
     new = add_words(tokenizer, identifiers.words)
-    grow_embeddings(model, tokenizer, new, describe=describe, seed=config.seed)
+    vectors = None
+    if config.identifiers.start == "vectors":
+        vectors = word_vectors(identifiers, _vectors(config, data, identifiers, made_from))
+    grow_embeddings(model, tokenizer, new, describe=describe, vectors=vectors, seed=config.seed)
     renderer = make_renderer(config, data, tokenizer, identifiers.texts())
     catalogue = build_catalogue(identifiers, item_ids, renderer.titles, tokenizer)
     return Naming(renderer, catalogue, identifiers, tuple(new))
+
+
+def _vectors(config: RunConfig, data: RunData, identifiers: Identifiers, made_from: dict[str, Any]) -> Any:
+    """The items' vectors; semantic identifiers carry what is needed of them in their codebooks."""
+    if identifiers.scheme == "semantic":
+        return identifiers.vectors()
+    return item_vectors(config.identifiers, data.dataset.item_list, **made_from)
 
 
 def load_identifiers(folder: Path) -> Identifiers | None:

@@ -14,6 +14,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
+from llmrec.pipeline.teaching import make_teacher
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
@@ -82,6 +83,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             out=scratch / "trainer",
             report_to=config.report_to,
             new_tokens=naming.new_tokens,
+            teacher=make_teacher(config, data),
         )
         naming.save(out)
         if result.adapter is None:

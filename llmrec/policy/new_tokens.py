@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import AddedToken
 from torch import Tensor
 
+from llmrec.catalogue.identifiers.embeddings import Vectors, reduced
 from llmrec.errors import ConfigError
 from llmrec.policy.modes import base_model
 from llmrec.seeding import torch_stream
@@ -22,6 +24,8 @@ SPREAD = 1.0
 """Standard deviation of a new row around its mean, in standard deviations of the rows that are there."""
 DESCRIBED_SPREAD = 0.5
 """The same for rows that start at the mean of other tokens."""
+VECTOR_SPREAD = 2.5
+"""The same for rows that start at given vectors: the part of a row that tells items apart should be heard at once."""
 
 
 def add_words(tokenizer: Any, words: Sequence[str]) -> list[int]:
@@ -53,6 +57,7 @@ def grow_embeddings(
     ids: Sequence[int],
     *,
     describe: Sequence[Sequence[int]] | None = None,
+    vectors: Vectors | None = None,
     seed: int,
 ) -> None:
     """Gives `model` rows for the tokens `ids` that were added to `tokenizer`, in place.
@@ -66,6 +71,8 @@ def grow_embeddings(
         tokenizer: has the new words; its other tokens are those that the model was trained on.
         ids: the new words' token ids.
         describe: for each word the ids of known tokens (it may have none), for example of the titles it stands for.
+        vectors: for each word what it stands for, (n, D); a row starts at its direction, brought to the model's
+            width. A word whose vector is 0 starts as without.
         seed: run seed.
 
     Raises:
@@ -75,6 +82,8 @@ def grow_embeddings(
         raise ConfigError("New tokens go into the model before its LoRA layers do; grow the embeddings first.")
     if describe is not None and len(describe) != len(ids):
         raise ConfigError(f"{len(ids)} new words but {len(describe)} descriptions; give one for each word.")
+    if vectors is not None and len(vectors) != len(ids):
+        raise ConfigError(f"{len(ids)} new words but {len(vectors)} vectors; give one for each word.")
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -83,18 +92,43 @@ def grow_embeddings(
     old = torch.ones(min(rows, len(tokenizer)), dtype=torch.bool)
     old[new[new < len(old)]] = False
     old_rows = old.nonzero().squeeze(1)
-    _fill(embedding, new, old_rows, describe, seed, "input")
+    placed = None if vectors is None else directions(vectors, embedding.shape[1], seed)
+    _fill(embedding, new, old_rows, describe, placed, seed, "input")
     if head is None:
         return
     if head.weight is not embedding:
-        _fill(head.weight, new, old_rows, describe, seed, "output")
+        _fill(head.weight, new, old_rows, describe, placed, seed, "output")
     bias = getattr(head, "bias", None)
     if bias is not None:
         bias[new.to(bias.device)] = bias[old_rows.to(bias.device)].mean()
 
 
+def directions(vectors_nD: Vectors, width: int, seed: int) -> Tensor:
+    """Vectors brought to `width` dimensions, each of mean square 1 (a vector of 0 stays): (n, width), float32.
+
+    Wider ones lose their least dimensions (SVD); narrower ones are turned into the wider space by a random rotation,
+    so that no dimension of the model is favoured.
+    """
+    kept = np.asarray(vectors_nD, dtype=np.float64)
+    if kept.shape[1] > width:
+        kept = np.asarray(reduced(kept, width, seed))
+    given = torch.from_numpy(kept)
+    rotation = torch.linalg.qr(
+        torch.randn(width, width, dtype=torch.float64, generator=torch_stream(seed, "new tokens", "rotation"))
+    )[0]
+    turned = given @ rotation[: given.shape[1]]
+    size = turned.square().mean(1, keepdim=True).sqrt()
+    return torch.where(size > 1e-9, turned / size.clamp(min=1e-9), 0.0).float()
+
+
 def _fill(
-    weight: Tensor, new: Tensor, old: Tensor, describe: Sequence[Sequence[int]] | None, seed: int, name: str
+    weight: Tensor,
+    new: Tensor,
+    old: Tensor,
+    describe: Sequence[Sequence[int]] | None,
+    placed: Tensor | None,
+    seed: int,
+    name: str,
 ) -> None:
     """Writes the rows `new` of `weight` in place."""
     known = weight[old.to(weight.device)].float()
@@ -106,5 +140,10 @@ def _fill(
         if len(tokens):
             start[i] = weight[torch.tensor(list(tokens), device=weight.device)].float().mean(0)
             scale[i] = DESCRIBED_SPREAD
-    made = start + (scale * noise).to(weight.device) * spread_H
+    apart = scale * noise
+    if placed is not None:
+        there = placed.abs().sum(1) > 0
+        start[there.to(start.device)] = mean_H
+        apart[there] = VECTOR_SPREAD * placed[there]
+    made = start + apart.to(weight.device) * spread_H
     weight[new.to(weight.device)] = made.to(weight.dtype)

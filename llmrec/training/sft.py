@@ -28,11 +28,13 @@ from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, divisor_near, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
+from llmrec.training.imitation import StateLessons, train_imitation
 from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
-from llmrec.training.sft_data import Row, build_rows
+from llmrec.training.sft_data import Row, build_rows, sample_examples
+from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.trl_seam import SFTTrainer, forget_patches
 from llmrec.training.trl_seam.sharding import make_whole
-from llmrec.types import Example, Item
+from llmrec.types import EventKind, Example, Item
 
 SMALL = 50_000_000
 """Parameters up to which `weights: auto` trains all of them."""
@@ -67,8 +69,9 @@ def train_sft(
     resume: bool = True,
     report_to: Sequence[str] = (),
     new_tokens: Sequence[int] = (),
+    teacher: Teacher | None = None,
 ) -> SFTResult:
-    """Fine-tunes `model` on the mixture of `settings`.
+    """Fine-tunes `model` on the mixture of `settings`, then on logged states and `teacher` together, if there is one.
 
     Args:
         model: a causal language model of transformers; trained in place (full) or merged into (LoRA).
@@ -77,17 +80,30 @@ def train_sft(
         out: folder of the checkpoints; the caller may remove it when the model is saved.
         resume: go on from the last complete checkpoint in `out` that this very training made.
         new_tokens: ids of tokens that were added to `tokenizer` and `model`, whose rows LoRA must train too.
+        teacher: what `settings.teacher` is about; with one the mixture may have no epoch.
 
     Raises:
         ConfigError: a setting that cannot be used.
         DataError: nothing to learn from.
     """
-    _check(settings)
-    rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
+    _check(settings, teacher)
     lora = uses_lora(model, settings)
     trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
     plan = FitPlan("SFT", settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
-    curve, seconds = fit_rows(trained, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+    common: dict[str, Any] = {"seed": seed, "resume": resume, "report_to": report_to}
+    curve: list[dict[str, float]] = []
+    seconds = 0.0
+    if settings.epochs > 0:
+        rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
+        curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, **common)
+    if teacher is not None:
+        chosen = sample_examples(examples, settings.examples, seed)
+        lessons = StateLessons(chosen, teacher, settings, _feedback(chosen), seed)
+        place = out.with_name(f"{out.name}-imitation")
+        taught = train_imitation(trained, tokenizer, catalogue, renderer, lessons, settings, out=place, **common)
+        first = curve[-1]["step"] if curve else 0.0
+        curve += [{**row, "step": first + row["step"], "imitation": 1.0} for row in taught[0]]
+        seconds += taught[1]
     if not lora:
         return SFTResult(trained, curve, seconds)
     adapter = adapter_of(trained)
@@ -221,10 +237,21 @@ def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, repo
     )
 
 
-def _check(settings: SFTSettings) -> None:
-    for key in ("examples", "batch_size", "save_every", "epochs", "learning_rate"):
+def _check(settings: SFTSettings, teacher: Teacher | None) -> None:
+    for key in ("examples", "batch_size", "save_every", "learning_rate"):
         if getattr(settings, key) <= 0:
             raise ConfigError(f"Key 'sft.{key}' is {getattr(settings, key)}; it must be above 0.")
+    if settings.epochs < 0 or (settings.epochs == 0 and teacher is None):
+        raise ConfigError(
+            f"Key 'sft.epochs' is {settings.epochs}; it must be above 0 (0 is for a warm start by sft.teacher alone)."
+        )
+    if teacher is not None:
+        check_teacher(settings.teacher)
+
+
+def _feedback(examples: Sequence[Example]) -> EventKind:
+    """The feedback that stands in histories, for those that are invented."""
+    return next((h.feedback for example in examples for h in example.state.history), "click")
 
 
 def _digest(rows: Sequence[Row]) -> str:

@@ -96,7 +96,7 @@ def build_rows(
     if not examples:
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     encoder = RowEncoder(items, catalogue, renderer, tokenizer)
-    chosen = _sample(examples, settings.examples, seed)
+    chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[Row] = []
     left: list[Row] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
@@ -132,7 +132,8 @@ def _sorted(rows: Sequence[Row], index: np.ndarray[Any, Any]) -> np.ndarray[Any,
     return np.array(sorted(index, key=lambda i: (len(rows[i].input_ids), rows[i].answer)), dtype=np.int64)
 
 
-def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+def sample_examples(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
+    """At most `limit` examples, drawn evenly by the run's seed, in their order."""
     if len(examples) <= limit:
         return list(examples)
     chosen = numpy_stream(seed, "sft", "examples").choice(len(examples), size=limit, replace=False)

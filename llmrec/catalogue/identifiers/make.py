@@ -64,6 +64,17 @@ def make_identifiers(
     return semantic(residual_kmeans(vectors_ND, settings.levels, settings.codes, seed=seed))
 
 
+def word_vectors(identifiers: Identifiers, vectors_ND: Vectors) -> Vectors:
+    """What each word of the identifiers stands for: an item's vector or a code's centre, 0 for tie words; (W, D)."""
+    if identifiers.scheme == "atomic":
+        return vectors_ND
+    books_LKD = identifiers.codebooks_LKD
+    out = np.zeros((len(identifiers.words), books_LKD.shape[2]), dtype=np.float32)
+    centres = books_LKD.reshape(-1, books_LKD.shape[2])
+    out[: len(centres)] = centres
+    return out
+
+
 def item_vectors(
     settings: IdentifierSettings,
     items: Sequence[Item],

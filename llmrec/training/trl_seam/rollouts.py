@@ -66,11 +66,14 @@ class RolloutTrainer(GuardedTrainer):
     """
 
     also: Also | None = None
+    keeps_reference = True
+    """Whether the policy as it was is kept; learning from targets alone has no use for it."""
     _gathered_state: dict[str, Any] | None = None
 
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._reference = None if isinstance(model, PeftModel) else frozen_copy(base)
+        copied = self.keeps_reference and not isinstance(model, PeftModel)
+        self._reference = frozen_copy(base) if copied else None
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
         super().__init__(model=model, args=args, **rest)  # type: ignore[call-arg]  # TRL's trainer comes next
         if getattr(base, "is_loaded_in_4bit", False):  # TRL rounds what is trained to bfloat16, the critic too

@@ -1,0 +1,113 @@
+"""Learning a distribution over the catalogue in transformers' training loop: the cross-entropy of pi to q.
+
+By the chain rule over the tokens of an item,
+
+    H(q, pi) = sum over prefixes of q(prefix) H(q(. | prefix), pi(. | prefix)),
+
+so drawing items from q and adding up the inner cross-entropies along their tokens estimates it without bias. At the
+first token every draw says the same, and one draw is exact there. q(. | prefix) comes from the masses of the item
+ranges below the prefix's children; nothing is computed outside of the legal tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.policy.scoring import TokenScores
+from llmrec.training.controls import Controls
+from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.trl_seam.plain import PolicyTrainer
+from llmrec.training.trl_seam.rollouts import Rows
+from llmrec.types import Example, FloatArray, IntArray
+
+
+class Lessons(Protocol):
+    """What is taught: the example of a row, and what is to be said to examples."""
+
+    def example(self, row: dict[str, Any]) -> Example:
+        """The state of the row `state` in the epoch `rollout`, by the streams of the run's seed."""
+        ...
+
+    def targets(self, examples: Sequence[Example]) -> FloatArray:
+        """q of every item: (B, N)."""
+        ...
+
+    def uniforms(self, rows: Sequence[dict[str, Any]], draws: int) -> FloatArray:
+        """Numbers in [0, 1) for the draws of each row: (B, G)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A batch: prompts with items drawn from q, and the mass of q before each sorted row, (B, N + 1)."""
+
+    request: ScoreRequest
+    before_BR: Tensor
+
+
+class ImitationTrainer(PolicyTrainer):
+    """Rows carry `state` (a lesson's number), `rollout` (the epoch) and `place`."""
+
+    keeps_reference = False
+
+    def __init__(
+        self,
+        model: Any,
+        source: StateSource,
+        args: Any,
+        controls: Controls,
+        *,
+        lessons: Lessons,
+        paths: int,
+        **rest: Any,
+    ) -> None:
+        super().__init__(model, source, args, controls, **rest)
+        self.lessons, self.paths = lessons, paths
+
+    def _prepared(self, rows: Rows) -> Lesson:
+        device = self.index.device
+        examples = [self.lessons.example(row) for row in rows]
+        q_BN = self.lessons.targets(examples)
+        items_BG = stratified(q_BN, self.lessons.uniforms(rows, self.paths))
+        ids, mask = self.source.encode([example.state for example in examples], device)
+        request = ScoreRequest(ids, mask, torch.from_numpy(items_BG).to(device), self.index, None)
+        return Lesson(request, masses(q_BN, self.index.item_of_row_N.cpu().numpy()).to(device))
+
+    def _loss(self, model: Any, prepared: Lesson) -> Tensor:
+        """Nats an item."""
+        scores, _ = self._answer(model, replace(prepared.request, with_more=False))
+        cross_BGL = cross_entropy_BGL(scores, prepared.before_BR, self.index)
+        return cross_BGL.sum(-1).mean()
+
+
+def stratified(q_BN: FloatArray, uniform_BG: FloatArray) -> IntArray:
+    """G items of each row drawn from q, one in each G-th part of its mass: (B, G)."""
+    draws = uniform_BG.shape[1]
+    mass_BN = q_BN.cumsum(axis=1)
+    at_BG = (uniform_BG + np.arange(draws)) / draws * mass_BN[:, -1:]
+    found = [np.searchsorted(mass_N, at_G, side="right") for mass_N, at_G in zip(mass_BN, at_BG, strict=True)]
+    last_B = q_BN.shape[1] - 1 - (q_BN[:, ::-1] > 0).argmax(axis=1)  # rounding must not reach what has no mass
+    return np.minimum(np.stack(found), last_B[:, None]).astype(np.int64)
+
+
+def masses(q_BN: FloatArray, item_of_row_N: IntArray) -> Tensor:
+    """Mass of q in the sorted rows before each row, (B, N + 1), float64."""
+    sorted_BN = q_BN[:, item_of_row_N].cumsum(axis=1)
+    return torch.from_numpy(np.concatenate([np.zeros((len(q_BN), 1)), sorted_BN], axis=1))
+
+
+def cross_entropy_BGL(scores: TokenScores, before_BR: Tensor, index: Any) -> Tensor:
+    """H(q(. | prefix), pi(. | prefix)) at each step with a choice, 0 elsewhere: (B, G, L), in nats."""
+    edges = scores.edges
+    user_E = edges.user_U[edges.state_E]
+    low_E, high_E = index.range_of(edges.child_E)
+    mass_E = (before_BR[user_E, high_E] - before_BR[user_E, low_E]).clamp(min=0.0)
+    total_U = edges.sum(mass_E.to(scores.edge_log_prob_E.dtype)).clamp(min=1e-30)
+    share_E = mass_E.to(total_U.dtype) / total_U[edges.state_E]
+    return scores.spread(-edges.sum(share_E * scores.edge_log_prob_E))
