@@ -50,7 +50,8 @@ def run(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="world, movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, table or folder."
+            help="world, movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, jester, "
+            "open-bandit, table or folder."
         ),
     ] = None,
     source: Annotated[Path | None, typer.Option(help="The data set's folder or file.")] = None,
@@ -127,6 +128,20 @@ def items(
     from llmrec.cli.items import change_run
 
     typer.echo(change_run(run_folder, add, remove, out, revision))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders, side by side.")],
+    out: Annotated[Path, typer.Option("--out", help="The report's folder; it appears whole or not at all.")],
+    users: Annotated[
+        bool, typer.Option("--users/--no-users", help="Show slates of a few users with their histories.")
+    ] = True,
+) -> None:
+    """One HTML page, and the same as Markdown, on one or several runs: tables, curves, losses, commands."""
+    from llmrec.cli.report import make_report
+
+    typer.echo(make_report(runs, out, _command_line(), users=users))
 
 
 @app.command()

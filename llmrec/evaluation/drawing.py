@@ -7,7 +7,6 @@ a dark page and a file of its own. No global state of matplotlib is touched and 
 from __future__ import annotations
 
 import html
-import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +73,6 @@ _STYLE = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
 }
-_IDS = itertools.count()
 
 
 def css_variables(colours: dict[str, str]) -> str:
@@ -118,7 +116,6 @@ def to_svg(figure: Figure, label: str) -> str:
     text = re.sub(r"font: ([\d.]*px|[\w ]*[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     for placeholder, name in _VARIABLES.items():
         text = text.replace(placeholder, f"var(--{name}, {LIGHT[name]})")
-    text = _own_ids(text)
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).strip()
 
 
@@ -132,8 +129,7 @@ def save_svg(path: Path, svg: str) -> None:
     write_text(path, f'{head} xmlns="http://www.w3.org/2000/svg"><style>{css}</style>{body}\n')
 
 
-def _own_ids(text: str) -> str:
-    """Ids that no other figure of the page has."""
-    prefix = f"f{next(_IDS)}-"
-    text = re.sub(r'\bid="', f'id="{prefix}', text)
-    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", text)
+def own_ids(svg: str, prefix: str) -> str:
+    """The figure with `prefix` before its ids, which several figures of one page otherwise share."""
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)

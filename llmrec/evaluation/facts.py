@@ -76,6 +76,19 @@ def _accelerator() -> str:
     return f"{count} × {torch.cuda.get_device_name(0)}" if count else "none"
 
 
+def peak_memory() -> dict[str, str]:
+    """The most memory that this process has held so far, and that its GPU has; empty where that is not known."""
+    import torch
+
+    line = _line("/proc/self/status", "VmHWM").removesuffix(" kB").strip()
+    facts = (
+        {"peak memory": f"{int(line) / 2**20:.1f} GiB, of the process that ended the run"} if line.isdigit() else {}
+    )
+    if torch.cuda.is_initialized():
+        facts["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    return facts
+
+
 class PeakMemory:
     """The most memory that this process held since the object was made (Linux; 0 elsewhere)."""
 

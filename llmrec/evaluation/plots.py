@@ -28,6 +28,9 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Implied rewards (nats)", ("rewards/chosen", "rewards/rejected")),
     ("Pairs in order (share)", ("rewards/accuracies | accuracy",)),
     ("Clipped ratios (share)", ("clip_fraction",)),
+    ("Turns of a session", ("turns",)),
+    ("Users who left (share)", ("left",)),
+    ("Simulators at checkpoints", ("gate/*",)),
 )
 """What is drawn of an improvement, whatever the trainer: a key, the first of several (a | b), or all below (a/*)."""
 

@@ -18,6 +18,10 @@ from llmrec.types import FloatArray
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
 
 
+ROUNDING = 1e-6
+"""Share of a figure below which a difference is rounding."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One system's figure. Without `interval` it is a plain number; `difference` is paired, to the reference."""
@@ -31,7 +35,9 @@ class Cell:
         """ "▲" where significantly above the reference, "▼" for below, else nothing."""
         if self.difference is None:
             return ""
-        return "▲" if self.difference.above_zero else "▼" if self.difference.below_zero else ""
+        # Equal slates in another order differ by the rounding of float32, and by nothing that anybody would see.
+        rounding = ROUNDING * abs(self.mean)
+        return "▲" if self.difference.low > rounding else "▼" if self.difference.high < -rounding else ""
 
 
 @dataclass(frozen=True)
@@ -142,23 +148,24 @@ class Comparison:
         marks = f"▲ ▼ significantly above or below {self.reference} (paired 95% interval without 0)."
         return f"{marks} {self.note}".strip()
 
-    def to_markdown(self, *, intervals: bool = True) -> str:
-        """A Markdown table; the best figure of a column is bold."""
+    def to_markdown(self, *, intervals: bool = True, paired: bool = False) -> str:
+        """A Markdown table; the best figure of a column is bold. `paired` shows the intervals of differences."""
         head = "| system | " + " | ".join(markdown(self.label(m)) for m in self.metrics) + " |"
         lines = [head, "|---|" + "---:|" * len(self.metrics)]
         for system, row in self.cells.items():
-            texts = [self._markdown_cell(system, metric, row.get(metric), intervals) for metric in self.metrics]
+            texts = [self._markdown_cell(system, m, row.get(m), intervals, paired) for m in self.metrics]
             lines.append(f"| {markdown(system)} | " + " | ".join(texts) + " |")
         legend = self.legend()
         return "\n".join(lines) + "\n" + (f"\n{markdown(legend)}\n" if legend else "")
 
-    def _markdown_cell(self, system: str, metric: str, cell: Cell | None, intervals: bool) -> str:
+    def _markdown_cell(self, system: str, metric: str, cell: Cell | None, intervals: bool, paired: bool) -> str:
         if cell is None:
             return "–"
+        shown = cell.difference if paired else cell.interval
         text = self.number(metric, cell.mean)
         text = f"**{text}**" if system in self.best(metric) else text
         text += f" {cell.mark}" if cell.mark else ""
-        return text + (f" ({self.interval(metric, cell.interval)})" if intervals and cell.interval else "")
+        return text + (f" ({self.interval(metric, shown, sign=paired)})" if intervals and shown else "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries: title, reference, and by system and metric mean, low, high and the difference."""

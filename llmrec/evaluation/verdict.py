@@ -47,7 +47,7 @@ def verdict(
     if simulated.reference is None or cell is None or cell.difference is None:
         raise RequestError(f"A verdict on {after!r} needs its paired difference in {metric!r} to a reference.")
     before = simulated.cells[simulated.reference][metric].mean
-    outcome = "gain" if cell.difference.above_zero else "loss" if cell.difference.below_zero else "none"
+    outcome = {"▲": "gain", "▼": "loss", "": "none"}[cell.mark]
     head = {"gain": "Significant gain", "loss": "Significant loss", "none": "No significant gain"}[outcome]
     relative = f", {100 * (cell.mean / before - 1):+.1f}%".replace("-", "−") if before > 0 else ""
     sentence = (
@@ -96,8 +96,7 @@ def what_got_worse(tables: list[Comparison], system: str) -> list[str]:
         for metric, cell in table.cells.get(system, {}).items():
             if cell.difference is None:
                 continue
-            lower = metric in table.lower_is_better
-            if cell.difference.above_zero if lower else cell.difference.below_zero:
+            if cell.mark == ("▲" if metric in table.lower_is_better else "▼"):
                 before = table.cells[table.reference or ""][metric].mean
                 sentences.append(
                     f"{table.label(metric)} ({table.title}): {table.number(metric, before)} → "
@@ -107,18 +106,31 @@ def what_got_worse(tables: list[Comparison], system: str) -> list[str]:
     return sentences
 
 
+def coverage_losses(tables: list[Comparison], system: str) -> list[str]:
+    """One sentence for each table in which `system` covers less of the catalogue than the reference.
+
+    Coverage is a count over all rows, so it has no interval and stands apart from `what_got_worse`.
+    """
+    sentences = []
+    for table in tables:
+        row, base = (table.cells.get(name, {}) for name in (system, table.reference or ""))
+        for metric, cell in row.items():
+            if metric.startswith("coverage@") and cell.difference is None and metric in base:
+                before, after = base[metric].mean, cell.mean
+                if after < before:
+                    sentences.append(
+                        f"{table.label(metric)} ({table.title}): {table.number(metric, before)} → "
+                        f"{table.number(metric, after)} of the catalogue (a count without an interval)."
+                    )
+    return sentences
+
+
 def _ranking_sentence(ranking: Comparison | None, after: str, metric: str) -> str:
     cell = ranking.cells.get(after, {}).get(metric) if ranking is not None else None
     if ranking is None or cell is None or cell.difference is None:
         return ""
     before = ranking.cells[ranking.reference or ""][metric].mean
-    change = (
-        "rises significantly"
-        if cell.difference.above_zero
-        else "falls significantly"
-        if cell.difference.below_zero
-        else "does not change significantly"
-    )
+    change = {"▲": "rises significantly", "▼": "falls significantly", "": "does not change significantly"}[cell.mark]
     return (
         f"{metric} on held-out events {change}: {ranking.number(metric, before)} to "
         f"{ranking.number(metric, cell.mean)} (difference {ranking.interval(metric, cell.difference, sign=True)})."

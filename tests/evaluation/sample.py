@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec.evaluation.plots import reliability_bins
-from llmrec.evaluation.report import DataFacts, RunReport, SlateChange
+from llmrec.evaluation.report import DataFacts, RewardModelFacts, Rows, RunReport, SlateChange
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.verdict import verdict, what_got_worse
@@ -93,6 +93,9 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
             terms="Apache-2.0",
             proxy="A rating stands for a click and a rating of 4 or more for a conversion.",
         ),
+        model="nano",
+        handed_on="PPO",
+        rows=[Rows(kind=kind, data="3f" * 32, rows="ab", measure=m) for kind, m in (("judge", "j"), ("ranking", ""))],
         changes={"ppo.steps": (150, 20), "evaluation.k": ([1, 5, 10], [5]), "data.source": (None, HOSTILE)},
         machine={"processor": "Example CPU", "cores": "2", "memory": "8 GiB", "accelerator": "none"},
         versions={"python": "3.11.9", "torch": "2.13.0"},
@@ -102,7 +105,15 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
         tables=tables,
         sft_curve=[{"step": float(s), "loss": 2.5 * np.exp(-s / 80) + 1.6} for s in range(10, 260, 10)],
         curve=ppo,
+        reward_model=RewardModelFacts(
+            curve=[{"step": float(s), "loss": 0.7 - 0.01 * s, "accuracy": 0.5 + 0.01 * s} for s in range(1, 9)],
+            agreement=Interval(0.62, 0.58, 0.66),
+            pairs=400,
+            seconds=12.5,
+        ),
         gate=sample_gate(),
+        gate_curve=[{"step": float(s), "gate/judge": 0.23 + s / 2000, "gate/reward": 0.24} for s in (0, 50, 100)],
+        promotion="Checkpoint 100 was promoted: of 1 admissible among 2 the judge values it most.",
         decisions=["Checkpoint 50 was refused: NDCG@10 changed by −9%.", "Checkpoint 100 was promoted: judged best."],
         reliability={
             "click": reliability_bins(p, (rng.random(4000) < p).astype(float)),

@@ -1,0 +1,70 @@
+"""Pages as files: one HTML page that needs nothing else, and Markdown with its figures beside it.
+
+All text from data, configuration and command line is untrusted and shown as literal text. The page loads nothing,
+runs no script, and follows the reader's light or dark setting.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from llmrec.evaluation.drawing import DARK, LIGHT, css_variables, save_svg
+from llmrec.evaluation.reporting import wording
+from llmrec.evaluation.reporting.page import Page
+from llmrec.evaluation.table import markdown
+from llmrec.files import write_text
+
+HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+PAIRED_NOTE = "Small: the paired 95% interval of the difference to the reference."
+
+
+def write_page(folder: Path, page: Page) -> tuple[Path, Path]:
+    """Writes report.md (with figures/*.svg) and report.html into `folder`, each file whole or not at all.
+
+    Returns:
+        Paths of the Markdown and the HTML file.
+    """
+    for figure in page.figures:
+        save_svg(folder / FIGURES / f"{figure.name}.svg", figure.svg)
+    write_text(folder / MARKDOWN, render_markdown(page))
+    write_text(folder / HTML, render_html(page))
+    return folder / MARKDOWN, folder / HTML
+
+
+def render_html(page: Page) -> str:
+    """The page as HTML."""
+    environment = _environment(autoescape=True)
+    text = environment.get_template("page.html").render(
+        page=page, light=Markup(css_variables(LIGHT)), dark=Markup(css_variables(DARK)), paired_note=PAIRED_NOTE
+    )
+    return text.lstrip()
+
+
+def render_markdown(page: Page) -> str:
+    """The page as Markdown; figures stand in figures/."""
+    note = PAIRED_NOTE.replace("Small:", "In brackets:")
+    text = _environment(autoescape=False).get_template("page.md").render(page=page, paired_note=note)
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    kept = [line for n, line in enumerate(lines) if line or (n and lines[n - 1])]
+    return "\n".join(kept) + "\n"
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("llmrec.evaluation.reporting", "templates"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "md": lambda text: markdown(str(text)),
+        "fenced": wording.fenced,
+        "figure_number": wording.figure,
+        "agreement": wording.agreement,
+        "svg": lambda text: Markup(text),  # drawn by drawing.to_svg, which escapes all text
+    }
+    return environment
