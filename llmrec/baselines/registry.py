@@ -21,6 +21,8 @@ from llmrec.baselines.covisitation import COUNTS_ONLY, GRID, Covisitation, Covis
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
+from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
+from llmrec.baselines.neural import grids as neural_grids
 from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.random import Random
 from llmrec.errors import ConfigError
@@ -75,6 +77,16 @@ class BaselineSpec:
                 mend = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no settings'}."
                 raise ConfigError(f"Baseline {self.name!r} has no setting {key!r}; {mend}")
         return dataclasses.replace(self.settings, **values)
+
+
+def _neural(kind: str) -> Callable[[Any, int], Recommender]:
+    def make(settings: Any, seed: int) -> Recommender:
+        from llmrec.baselines.neural import recommenders  # torch takes seconds to import
+
+        found: Recommender = getattr(recommenders, kind)(settings, seed=seed)
+        return found
+
+    return make
 
 
 def _specs(*specs: BaselineSpec) -> dict[str, BaselineSpec]:
@@ -181,6 +193,42 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         grid=grids.THOMPSON,
         random=True,
         budget_seconds=120.0,
+    ),
+    BaselineSpec(
+        name="ncf",
+        description="neural collaborative filtering (NeuMF) over the mean of the history",
+        make=_neural("NCF"),
+        settings=NCFSettings(),
+        grid=neural_grids.NCF,
+        random=True,
+        budget_seconds=900.0,
+    ),
+    BaselineSpec(
+        name="gru4rec",
+        description="recurrent network over the history, full softmax",
+        make=_neural("GRU4Rec"),
+        settings=GRU4RecSettings(),
+        grid=neural_grids.GRU4REC,
+        random=True,
+        budget_seconds=900.0,
+    ),
+    BaselineSpec(
+        name="sasrec",
+        description="self-attention over the history, full softmax",
+        make=_neural("SASRec"),
+        settings=SASRecSettings(),
+        grid=neural_grids.SASREC,
+        random=True,
+        budget_seconds=900.0,
+    ),
+    BaselineSpec(
+        name="sasrec-text",
+        description="SASRec with the items' texts added to its embeddings",
+        make=_neural("SASRec"),
+        settings=SASRecSettings(text_dims=64),
+        grid=neural_grids.SASREC_TEXT,
+        random=True,
+        budget_seconds=900.0,
     ),
 )
 """Every baseline, simplest first."""

@@ -119,12 +119,16 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
 
 
 class SASRec(NeuralRecommender[SASRecSettings]):
-    """Self-attention over the user's sequence (Kang and McAuley 2018), by default with the full softmax."""
+    """Self-attention over the user's sequence (Kang and McAuley 2018), by default with the full softmax.
+
+    With `text_dims` it is called "sasrec-text": what was learnt of an item then speaks for items of like text too.
+    """
 
     name = "sasrec"
 
     def __init__(self, settings: SASRecSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(settings or SASRecSettings(), seed=seed)
+        self.name = "sasrec-text" if self.settings.text_dims else "sasrec"
 
     def _network(self, dataset: Dataset) -> SequenceNet:
         text_NT = text_parts(dataset, self.settings.text_dims, self.seed) if self.settings.text_dims else None
