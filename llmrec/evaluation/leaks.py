@@ -105,7 +105,7 @@ def _refuse_same_event(train: pl.DataFrame, timed: pl.DataFrame) -> None:
 
 
 def _refuse_late_training(train: pl.DataFrame, timed: pl.DataFrame) -> None:
-    first = timed["time"].min()
+    first = int(timed["time"].to_numpy().min())
     late = train.filter(pl.col("time") >= first)
     if late.height:
         raise DataError(

@@ -10,7 +10,9 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
-from llmrec.evaluation.ranking import coverage, illegal_share, ranking_metrics
+from llmrec.evaluation.leaks import check_leaks
+from llmrec.evaluation.offline import Figures, list_figures
+from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.pipeline.data import RunData
@@ -19,7 +21,7 @@ from llmrec.pipeline.simulation import log_of, one_state_per_user
 from llmrec.pipeline.systems import System, Truth
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import IntArray, Slate, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +34,31 @@ class Arena:
     judges: dict[str, Judge]
     n_items: int
     repeat: str
-
-
-Row = dict[str, FloatArray | float]
+    note: str = ""
+    """What the check for leaks says of the split."""
 
 
 def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
-    """The test rows of a run; a generated world adds its truth as a second judge."""
+    """The test rows of a run; a generated world adds its truth as a second judge.
+
+    Raises:
+        DataError: training would know what it is tested on (see `check_leaks`).
+    """
     log = log_of(config, data, "test")
     rows = one_state_per_user(log, config.evaluation.users, numpy_stream(config.seed, "evaluation", "users"))
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
         judges["truth"] = Truth(data.world)
+    examples = targets(config, data, "test", config.evaluation.test_events)
+    note = check_leaks(data.dataset, data.split.train, examples, data.split.name)
     return Arena(
-        targets(config, data, "test", config.evaluation.test_events),
+        examples,
         [log.states[r] for r in rows],
         [log.seen[r] for r in rows],
         judges,
         data.dataset.n_items,
         data.dataset.manifest.repeat,
+        note,
     )
 
 
@@ -62,8 +70,8 @@ class Measured:
     what the users were given.
     """
 
-    ranking: dict[str, Row]
-    deployed: dict[str, dict[str, Row]]
+    ranking: dict[str, Figures]
+    deployed: dict[str, dict[str, Figures]]
     slates: dict[str, list[Slate]]
 
     def means(self) -> dict[str, Any]:
@@ -85,31 +93,25 @@ class Tables:
 
 def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> Measured:
     """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
-    ranking: dict[str, Row] = {}
-    deployed: dict[str, dict[str, Row]] = {judge: {} for judge in arena.judges}
+    ranking: dict[str, Figures] = {}
+    deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
     slates: dict[str, list[Slate]] = {}
     top = min(max(config.evaluation.k), arena.n_items)
+    cutoffs = tuple(k for k in config.evaluation.k if k <= top)
+    excluded = arena.examples.seen if arena.repeat == "exclude" else None
+    chosen = [e.target for e in arena.examples]
     for name, system in systems.items():
         console.print(f"[dim]  measuring {name}[/dim]")
         found = system.recommend([e.state for e in arena.examples], top, seen=arena.examples.seen)
-        ranking[name] = _rank(config, arena, found, top)
+        items_BK = slates_to_items(found, top)
+        ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
         for judge in arena.judges:
             deployed[judge][name] = _deploy(config, arena, slates[name], judge, top)
     return Measured(ranking, deployed, slates)
 
 
-def _rank(config: RunConfig, arena: Arena, found: Sequence[Slate], top: int) -> Row:
-    cutoffs = tuple(k for k in config.evaluation.k if k <= top)
-    metrics = ranking_metrics(found, [e.target for e in arena.examples], k=cutoffs)
-    excluded = arena.examples.seen if arena.repeat == "exclude" else None
-    row: Row = dict(metrics.per_row)
-    row[f"coverage@{top}"] = coverage(found, arena.n_items, top)
-    row["illegal"] = illegal_share(found, arena.n_items, excluded)
-    return row
-
-
-def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int) -> Row:
+def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int) -> Figures:
     weights = {"click": config.reward.click, "conversion": config.reward.conversion}
     whole = simulate(slates, arena.states, arena.judges[judge], k=top, **weights)
     first = simulate(slates, arena.states, arena.judges[judge], k=1, **weights)
@@ -127,7 +129,7 @@ def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: 
     }
     users = [str(e.state.user_id) for e in arena.examples]
     title = f"Ranking of {len(arena.examples)} held-out events over all {arena.n_items} items"
-    ranking = Comparison.of(title, measured.ranking, users=users, **common)
+    ranking = Comparison.of(title, measured.ranking, users=users, note=arena.note, **common)
     titles = {
         "judge": f"Deployed slates of {len(arena.states)} users, as the judge expects them (it was not the reward)",
         "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",

@@ -105,7 +105,10 @@ def test_long_names_are_cut_in_the_message() -> None:
 
 
 logs = st.lists(
-    st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(0, 9)), min_size=2, max_size=25, unique=True
+    st.tuples(st.sampled_from("uvw"), st.sampled_from("abcd"), st.integers(0, 9)),
+    min_size=2,
+    max_size=25,
+    unique=True,
 )
 
 
