@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmrec.baselines import Covisitation, CovisitationSettings, ScoreRecommender
+from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, ScoreRecommender
 from llmrec.baselines.covisitation import COUNTS_ONLY
 from llmrec.dataset.store import Dataset
 from llmrec.evaluation.ranking import score_metrics
@@ -91,6 +91,19 @@ def test_measured_figures(
     found = measure(model.fit(dataset, dataset.events.filter(pl.col("split").is_in(parts))), rows)
     assert len(rows) == 4533
     assert found == pytest.approx(published, abs=0.00006)
+
+
+def test_popularity_is_the_measured_one_where_a_tied_target_counts_as_first(dataset: Dataset) -> None:
+    rows = read_rows("test")
+    known = dataset.events.filter(pl.col("split").is_in(["train", "valid"]))
+    model = Popularity().fit(dataset, known)
+    targets_B = np.array([e.target for e in rows])
+    count_N = model.score([rows[0].state])[0]
+    place_B = (count_N[None, :] > count_N[targets_B][:, None]).sum(axis=1)
+    first = [((place_B < k).mean(), ((place_B < k) / np.log2(place_B + 2)).mean()) for k in (5, 10)]
+    assert np.ravel(first) == pytest.approx((0.0527, 0.0423, 0.0649, 0.0461), abs=0.00006)
+    # Two items share places 10 and 11: half of their targets count.
+    assert measure(model, rows) == pytest.approx((0.0527, 0.0423, 0.0618, 0.0452), abs=0.00006)
 
 
 def test_selection_on_the_validation_rows(dataset: Dataset) -> None:
