@@ -64,17 +64,15 @@ class _Design:
     def of(cls, log: BanditLog, rows: IntArray, intercepts: bool) -> _Design:
         states_RF = np.empty((len(rows), 0)) if log.states_MF is None else log.states_MF[rows]
         described_ND = np.empty((log.n_items, 0)) if log.items_ND is None else _standard(log.items_ND)
-        own_NN = np.eye(log.n_items) if intercepts else np.empty((log.n_items, 0))
-        found = cls(
-            states_RF.mean(axis=0), _scale(states_RF), np.column_stack([described_ND, own_NN]), described_ND.shape[1]
-        )
-        width = states_RF.shape[1] * (1 + found.described) + found.items_NZ.shape[1]
+        features, described = states_RF.shape[1], described_ND.shape[1]
+        width = features * (1 + described) + described + log.n_items * intercepts
         if width > WIDEST:
             raise RequestError(
                 f"The outcome model would have {width} columns, more than {WIDEST}; describe the items by fewer "
                 "numbers (items_ND) and give intercepts=False."
             )
-        return found
+        own_NN = np.eye(log.n_items) if intercepts else np.empty((log.n_items, 0))
+        return cls(states_RF.mean(axis=0), _scale(states_RF), np.column_stack([described_ND, own_NN]), described)
 
     def states(self, log: BanditLog, rows: IntArray) -> FloatArray:
         if log.states_MF is None:
