@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from llmrec.agents import OneStep, Sessions, StateFeatures, TabularSettings, train_tabular
+from llmrec.agents.clusters import Centres
 from llmrec.agents.meeting import legal_items, padded
 from llmrec.config import EnvironmentSettings
 from llmrec.errors import ConfigError, DataError, RequestError, RunError
-from llmrec.simulator.environments.play import Play
 from llmrec.types import Interaction, Reward, State
 from tests.agents.worlds import USERS, trivial
 from tests.training.worlds import lamps
@@ -115,7 +115,9 @@ def test_an_agent_sees_in_deployment_what_it_saw_in_training(world, people):
     sizes = EnvironmentSettings(slate_size=1, turns=4, remembered_turns=4)
     meeting = Sessions(people, features, sizes, users=7)
     observed = meeting.begin(2)
-    agent = train_tabular(Sessions(people, features, sizes), features, TabularSettings(transitions=400, clusters=9))
+    centres = Centres(np.random.default_rng(0).normal(size=(9, features.width)))
+    settings = TabularSettings(transitions=400)
+    agent = train_tabular(Sessions(people, features, sizes), features, settings, discretise=centres)
     changed = 0
     for turn in range(4):
         states = list(meeting.env.engine.lazy_states())
@@ -126,9 +128,6 @@ def test_an_agent_sees_in_deployment_what_it_saw_in_training(world, people):
         observed = meeting.turn(agent.values(observed.feature_BD).argmax(axis=1)).next
         changed += int((before != observed.feature_BD).any(axis=1).sum())
     assert changed == 28  # what happens in a session is seen
-    play = Play(people, 7, sizes)
-    play.begin(0, np.arange(7))
-    assert features.encode(play.states()).shape == (7, features.width)
 
 
 def test_features_tell_profile_history_and_session_apart_and_keep(shop, tmp_path):

@@ -17,14 +17,14 @@ from tests.agents.worlds import USERS, Chain, Rows, share_of_optimum, trivial
 @pytest.mark.parametrize(("algorithm", "epsilon"), [("q-learning", 0.0), ("sarsa", 0.3)])
 def test_values_are_those_of_the_enumerated_chain(algorithm, epsilon):
     """Q-learning explores too, yet learns the optimal values; SARSA those of its own epsilon-greedy behaviour."""
-    chain = Chain()
+    chain = Chain(count=64)
     settings = TabularSettings(
         algorithm=algorithm, transitions=200_000, exploration=0.0, epsilon_end=0.3, gamma=0.9, decay=0.8
     )
     agent = train_tabular(chain, None, settings, discretise=Rows(), seed=1)
     truth, other = chain.values(0.9, epsilon), chain.values(0.9, 0.3 - epsilon)
     np.testing.assert_allclose(agent.value_SA, truth, atol=0.02)
-    assert np.abs(other - truth).max() > 0.08  # the other algorithm's values lie well outside
+    assert np.abs(other - truth).max() > 0.05  # the other algorithm's values lie well outside
     assert agent.value_SA.argmax(axis=1).tolist() == [1, 1, 1]
 
 
