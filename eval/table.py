@@ -1,0 +1,55 @@
+"""Every baseline and every form of the policy on one data set, in one table with intervals.
+
+    python eval/table.py --dataset amazon-industrial --source FOLDER --out runs/table-amazon
+
+Settings are chosen on the validation rows (each baseline within its time budget), fitted anew on everything before
+the test period, and asked the test rows once; rows that depend on chance under three seeds. Finished rows are kept in
+OUT, so that the same command goes on where it was stopped. OUT/table.md and OUT/table.json hold the table. FOLDER is
+LLMREC_DATA/NAME where --source is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from llmrec.cli.guard import guarded
+
+
+@guarded
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="amazon-industrial", help="amazon-industrial, movielens-100k, ...")
+    parser.add_argument("--source", type=Path, help="folder of the original files")
+    parser.add_argument("--out", type=Path, required=True, help="finished rows and the table are kept here")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the rows that depend on chance")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows alone")
+    parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
+    parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
+    parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
+    options = parser.parse_args()
+    from llmrec.errors import ConfigError
+    from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
+    from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
+    from llmrec.pipeline.leaderboard.table import COLUMNS, answers, measure, write
+    from llmrec.progress import console
+
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
+    seeds = range(options.seeds)
+    protocol = protocol_of(options.dataset)
+    entries = roster(options.out, seeds, budget=options.budget, only=options.only)
+    bench = open_bench(protocol, options.source, options.out, options.limit)
+    found, failed = answers(bench, entries, options.out, seeds)
+    judge = None if options.no_judge else simulating(options.out).simulators(bench).judge
+    board = measure(bench, found, judge, pairs=PAIRS, failed=failed)
+    write(board, bench, options.out, shlex.join(["python", *sys.argv]))
+    console.print(board.main.select([m for m in COLUMNS if m in board.main.metrics]).to_rich())
+    for claim, figures in board.claims.items():
+        console.print(f"{claim}: {figures['sentence']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""What a table is measured on: a data set, its split, and the two moments at which systems are fitted.
+
+Settings are chosen by fitting on the training part and ranking the validation rows. The chosen settings are then
+fitted anew on everything before the test period and rank the test rows, once. No event of the test period trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from llmrec.config import RunConfig
+from llmrec.dataset.examples import Examples, examples
+from llmrec.dataset.importers import import_dataset
+from llmrec.dataset.split import Part, make_split
+from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError, DataError
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.recipes import recipes_root
+from llmrec.pipeline.work import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How one data set becomes a table.
+
+    Attributes:
+        name: by which the command line calls it.
+        importer: a key of `IMPORTERS`; `options` are its keyword arguments.
+        split: which events are the training, validation and test part.
+        history_events: how many interactions a state keeps.
+        valid_rows: a uniform sample of so many validation rows decides settings; None takes all.
+        test_rows: the same for the rows that are reported.
+        recipe: of the language-model policy, in `train/recipes`.
+        note: one sentence for below the table.
+    """
+
+    name: str
+    importer: str
+    options: tuple[tuple[str, str], ...] = ()
+    split: Literal["time", "leave-last-out", "given"] = "time"
+    history_events: int = 20
+    valid_rows: int | None = None
+    test_rows: int | None = None
+    recipe: str = ""
+    note: str = ""
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol(
+            name="amazon-industrial",
+            importer="amazon-minionerec",
+            split="given",
+            history_events=10,
+            recipe="table-amazon-industrial",
+            note="The published rows; repeats may be recommended.",
+        ),
+        Protocol(
+            name="movielens-100k",
+            importer="movielens",
+            valid_rows=2000,
+            test_rows=4000,
+            recipe="table-movielens-100k",
+            note="Global time cut 70/10/20; films that a user has rated are not recommended again.",
+        ),
+        Protocol(
+            name="complete-journey",
+            importer="complete-journey",
+            options=(("level", "type"),),
+            valid_rows=2000,
+            test_rows=4000,
+            recipe="table-complete-journey",
+            note="Product types; global time cut 70/10/20; repeats may be recommended.",
+        ),
+    )
+}
+
+
+def protocol_of(name: str) -> Protocol:
+    """The protocol called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigError(f"There is no table of {name!r}; choose one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """An open table.
+
+    `before` is the data with the training part as it is, and ranks `valid`; `after` counts the validation part into
+    the training part, and ranks `test`. `folder` holds the imported data set.
+    """
+
+    protocol: Protocol
+    before: RunData
+    after: RunData
+    valid: Examples
+    test: Examples
+    folder: Path
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set."""
+        return self.before.dataset
+
+    def rows(self, moment: Literal["before", "after"]) -> tuple[RunData, Examples]:
+        """What is learnt from, and what is then ranked."""
+        return (self.before, self.valid) if moment == "before" else (self.after, self.test)
+
+    def config(self, overrides: Sequence[str] = (), seed: int = 0) -> RunConfig:
+        """The run of the language-model policy on this data set: the protocol's recipe with overrides."""
+        protocol = self.protocol
+        own = [
+            "data.dataset=folder",
+            f"data.source={self.folder}",
+            f"data.split={protocol.split}",
+            f"data.history_events={protocol.history_events}",
+            f"seed={seed}",
+        ]
+        return RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml", [*own, *overrides])
+
+
+def open_bench(protocol: Protocol, source: Path | None, out: Path, limit: int | None = None) -> Bench:
+    """Imports the data set (once) and makes its rows.
+
+    Args:
+        protocol: what is measured.
+        source: folder of the original files; by default LLMREC_DATA/NAME.
+        out: the imported data set is kept here.
+        limit: at most so many validation and test rows, for a quick look.
+
+    Raises:
+        DataError: no files, or a part without rows.
+    """
+    place = source or _default_source(protocol.name)
+    key = {"importer": protocol.importer, "options": protocol.options, "source": str(place.resolve())}
+
+    def build(folder: Path, _: Path) -> None:
+        import_dataset(protocol.importer, place, **dict(protocol.options)).save(folder / "dataset")
+
+    folder = Work(out).stage("data", key, build) / "dataset"
+    dataset = Dataset.load(folder)
+    split = make_split(dataset, protocol.split)
+    valid, test = (
+        examples(dataset, split, part, history_events=protocol.history_events, limit=_least(rows, limit))
+        for part, rows in _limits(protocol)
+    )
+    for part, found in (("validation", valid), ("test", test)):
+        if not len(found):
+            raise DataError(f"The {part} part of {protocol.name} has no row to rank; give the whole data set.")
+    before = RunData(dataset, split)
+    whole = dataclasses.replace(split, train=split.until("valid"))
+    return Bench(protocol, before, dataclasses.replace(before, split=whole), valid, test, folder)
+
+
+def _limits(protocol: Protocol) -> tuple[tuple[Part, int | None], ...]:
+    return ("valid", protocol.valid_rows), ("test", protocol.test_rows)
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _default_source(name: str) -> Path:
+    root = os.environ.get("LLMREC_DATA")
+    if not root:
+        raise DataError(f"Give the folder of the original files of {name} as --source, or set LLMREC_DATA.")
+    return Path(root) / name

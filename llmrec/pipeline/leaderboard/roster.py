@@ -1,0 +1,60 @@
+"""Which rows a table has: every baseline of the registry, then the language-model policy in its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmrec.errors import ConfigError
+from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
+from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+
+LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
+TIGER, UNTAUGHT = "TIGER-like", "LM without teacher"
+PAIRS = (
+    ("fused against co-visitation", FUSED, "covisitation"),
+    ("fused ensemble against co-visitation", BOTH, "covisitation"),
+    ("policy against co-visitation", LM, "covisitation"),
+    ("RL against its warm start", RL, LM),
+    ("teacher against none", LM, UNTAUGHT),
+    ("policy against TIGER-like", LM, TIGER),
+)
+PLAIN = ("sft.teacher.kind=none", "sft.epochs=10", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
+SEMANTIC = ("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words")
+"""TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
+
+
+def roster(out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequence[str] = ()) -> dict[str, Entry]:
+    """The rows by name, in the order of the table.
+
+    Args:
+        out: trained policies are kept here.
+        seeds: members of the ensembles.
+        budget: factor of the baselines' time budgets.
+        only: names to keep; empty keeps all.
+
+    Raises:
+        ConfigError: a name that there is not.
+    """
+    policy = Trainings("policy", out)
+    tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC, "text.profile=false", "text.feedback=false"))
+    untaught = Trainings("untaught", out, PLAIN)
+    forms: tuple[Entry, ...] = (
+        PolicyEntry(TIGER, "the policy from scratch on semantic identifiers of content, no text, no teacher", tiger),
+        PolicyEntry(UNTAUGHT, "the policy of the recipe, warm-started on logged choices alone", untaught),
+        PolicyEntry(LM, "the policy of the recipe, warm-started", policy),
+        ImprovedEntry(RL, "the same, improved by the recipe's RL against simulated users", policy),
+        FusedEntry(FUSED, "mixture of the warm-started policy and co-visitation", policy),
+        EnsembleEntry(ENSEMBLE, "mean probability of the policies of all seeds", policy, tuple(seeds)),
+        EnsembleEntry(BOTH, "mixture of the ensemble and co-visitation", policy, tuple(seeds), fused=True),
+    )
+    found = baseline_entries(budget) | {entry.name: entry for entry in forms}
+    for name in only:
+        if name not in found:
+            raise ConfigError(f"There is no row {name!r}; choose among {', '.join(found)}.")
+    return {name: entry for name, entry in found.items() if not only or name in only}
+
+
+def simulating(out: Path) -> Trainings:
+    """Whose judge values the lists of all rows."""
+    return Trainings("policy", out)

@@ -1,0 +1,255 @@
+"""All rows of a table measured on the same test rows, with what they cost and what can be claimed.
+
+A system that depends on chance is fitted under several seeds; its figure for a test row is the mean over them, so
+the interval (bootstrap over users) is of what is to be expected of a training, and `seed_sd` says how far trainings
+differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec.errors import LLMRecError
+from llmrec.evaluation.facts import machine_facts, package_versions
+from llmrec.evaluation.offline import Ranking, list_figures, rank_systems
+from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap
+from llmrec.evaluation.simulated import Judge, simulate
+from llmrec.evaluation.table import Comparison
+from llmrec.files import write_json, write_text
+from llmrec.pipeline.leaderboard.entries import Answer, Entry, width
+from llmrec.pipeline.leaderboard.protocol import Bench
+from llmrec.pipeline.work import Work
+from llmrec.progress import console
+from llmrec.types import FloatArray, IntArray, Slate, State
+
+K = (5, 10, 20)
+COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
+REFERENCE = "covisitation"
+MARGIN = 0.03
+"""Share of NDCG@10 that RL may lose of its warm start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A system whose lists are known already."""
+
+    slates: list[Slate]
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
+        """The kept lists, whatever is asked."""
+        del states, k, seen
+        return self.slates
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The finished table.
+
+    Attributes:
+        main: mean figures over seeds with paired differences to the reference.
+        further: sets, repeats, beyond accuracy and groups, of each system's first seed.
+        facts: by system: settings, seconds, figures by seed.
+        claims: sentences about pairs of rows, by name.
+        failed: systems that could not be measured, with the reason.
+    """
+
+    main: Comparison
+    further: Ranking
+    facts: dict[str, dict[str, Any]]
+    claims: dict[str, dict[str, Any]]
+    failed: dict[str, str]
+
+
+def answers(
+    bench: Bench, entries: Mapping[str, Entry], out: Path, seeds: Sequence[int]
+) -> tuple[dict[str, list[Answer]], dict[str, str]]:
+    """Every row's lists by seed, from `out` where they are finished, and the rows that failed with the reason."""
+    found: dict[str, list[Answer]] = {}
+    failed: dict[str, str] = {}
+    for name, entry in entries.items():
+        console.print(f"[bold]{name}[/bold]: {entry.description}")
+        work = Work(out / "rows" / name)
+        try:
+            found[name] = [entry.answer(bench, seed, work) for seed in (seeds if entry.random else seeds[:1])]
+        except LLMRecError as error:
+            failed[name] = str(error)
+            console.print(f"[red]  {name} left out: {error}[/red]")
+    return found, failed
+
+
+def measure(
+    bench: Bench,
+    found: Mapping[str, Sequence[Answer]],
+    judge: Judge | None,
+    *,
+    pairs: Sequence[tuple[str, str, str]] = (),
+    failed: Mapping[str, str] | None = None,
+    samples: int = 1000,
+) -> Leaderboard:
+    """The table of finished rows.
+
+    Args:
+        bench: what is measured on.
+        found: by system, an answer a seed.
+        judge: values the lists of each user's first test row; None leaves the column out.
+        pairs: (name of the claim, system, the system that it is compared with).
+        failed: systems without an answer.
+        samples: bootstrap samples.
+    """
+    rows = {name: _mean([_figures(bench, answer, judge) for answer in given]) for name, given in found.items()}
+    users = [str(e.state.user_id) for e in bench.test]
+    reference = REFERENCE if REFERENCE in rows else None
+    title = f"{len(bench.test)} test rows of {bench.protocol.name}, all {bench.dataset.n_items} items ranked"
+    judged = {name: row.pop("judge") for name, row in rows.items() if "judge" in row}
+    options: dict[str, Any] = {"reference": reference, "samples": samples, "lower_is_better": ("illegal",)}
+    main = Comparison.of(title, rows, users=users, note=bench.protocol.note, **options)
+    if judged:
+        names = [users[row] for row in _first_rows(bench)]
+        beside = Comparison.of(title, {n: {"judge": v} for n, v in judged.items()}, users=names, **options)
+        cells = {name: row | beside.cells.get(name, {}) for name, row in main.cells.items()}
+        main = dataclasses.replace(main, cells=cells)
+    lists = {name: Kept(_slates(given[0].items_BK)) for name, given in found.items()}
+    further = rank_systems(
+        lists,
+        bench.test,
+        bench.dataset,
+        k=[k for k in K if k <= width(bench)],
+        reference=reference,
+        samples=samples,
+        train=bench.after.split.train,
+        split=bench.protocol.split,
+    )
+    claims = {
+        claim: _claim(rows, judged, users, [users[r] for r in _first_rows(bench)], one, other, samples)
+        for claim, one, other in pairs
+        if one in rows and other in rows
+    }
+    facts = {name: _facts(bench, given) for name, given in found.items()}
+    return Leaderboard(main, further, facts, claims, dict(failed or {}))
+
+
+def write(board: Leaderboard, bench: Bench, out: Path, command: str) -> None:
+    """`table.json` and `table.md` in `out`."""
+    manifest = bench.dataset.manifest
+    rows = {"train": bench.before.split.train.height, "before test": bench.after.split.train.height}
+    facts: dict[str, Any] = {
+        "command": command,
+        "data": {"name": manifest.name, "hash": manifest.content_hash, "proxy": manifest.proxy},
+        "rows": rows | {"valid": len(bench.valid), "test": len(bench.test)},
+        "machine": machine_facts(),
+        "versions": package_versions(),
+    }
+    tree = {"main": board.main.to_json(), "further": board.further.to_json(), "systems": board.facts}
+    write_json(out / "table.json", facts | tree | {"claims": board.claims, "failed": board.failed})
+    columns = [m for m in COLUMNS if m in board.main.metrics]
+    parts = [
+        f"# {bench.protocol.name}",
+        f"`{command}`; data hash {manifest.content_hash[:12]}; {rows['before test']} events before the test "
+        f"period. {board.further.note}".strip(),
+        board.main.select(columns).to_markdown(),
+        *(f"- {claim}: {found['sentence']}" for claim, found in board.claims.items()),
+        *(f"## {name}\n\n{table.to_markdown(intervals=False)}" for name, table in board.further.further().items()),
+        "## Settings and cost",
+        _cost(board.facts),
+        *(f"- {name} left out: {reason}" for name, reason in board.failed.items()),
+    ]
+    write_text(out / "table.md", "\n\n".join(parts) + "\n")
+
+
+def _figures(bench: Bench, answer: Answer, judge: Judge | None) -> dict[str, FloatArray | float]:
+    targets = [e.target for e in bench.test]
+    excluded = bench.test.seen if bench.dataset.manifest.repeat == "exclude" else None
+    cutoffs = [k for k in K if k <= width(bench)]
+    found = list_figures(answer.items_BK, targets, bench.dataset.n_items, cutoffs, excluded)
+    if judge is not None:
+        rows = _first_rows(bench)
+        slates = _slates(answer.items_BK[rows, :10])
+        found["judge"] = simulate(slates, [bench.test[r].state for r in rows], judge, k=min(10, width(bench))).click_B
+    return found
+
+
+def _first_rows(bench: Bench) -> list[int]:
+    """Each user's first test row."""
+    first: dict[str | None, int] = {}
+    for row, example in enumerate(bench.test):
+        first.setdefault(example.state.user_id, row)
+    return sorted(first.values())
+
+
+def _mean(figures: Sequence[Mapping[str, FloatArray | float]]) -> dict[str, FloatArray | float]:
+    """Each figure's mean over seeds, row by row."""
+    found: dict[str, FloatArray | float] = {}
+    for name, first in figures[0].items():
+        values: list[Any] = [figure[name] for figure in figures]
+        mean = np.mean(values, axis=0)
+        found[name] = mean if isinstance(first, np.ndarray) else float(mean)
+    return found
+
+
+def _claim(
+    rows: Mapping[str, Mapping[str, Any]],
+    judged: Mapping[str, Any],
+    users: Sequence[str],
+    judged_users: Sequence[str],
+    one: str,
+    other: str,
+    samples: int,
+) -> dict[str, Any]:
+    a, b = rows[one]["NDCG@10"], rows[other]["NDCG@10"]
+    gain = paired_bootstrap(a, b, users=users, samples=samples)
+    bound = noninferiority_bound(a, b, users=users, samples=samples)
+    hit = paired_bootstrap(rows[one]["HR@10"], rows[other]["HR@10"], users=users, samples=samples)
+    found: dict[str, Any] = {"NDCG@10": dataclasses.asdict(gain), "HR@10": dataclasses.asdict(hit)}
+    found |= {"relative": bound.relative, "relative bound": bound.low, "non-inferior": bound.not_inferior(MARGIN)}
+    sentence = (
+        f"{one} - {other}: NDCG@10 {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}), relative "
+        f"{100 * bound.relative:+.1f}% (one-sided 95% bound {100 * bound.low:+.1f}%), HR@10 {hit.mean:+.4f} "
+        f"({hit.low:+.4f} to {hit.high:+.4f})"
+    )
+    if one in judged and other in judged:
+        judge = paired_bootstrap(judged[one], judged[other], users=judged_users, samples=samples)
+        found["judge"] = dataclasses.asdict(judge)
+        sentence += f"; judge {judge.mean:+.4f} ({judge.low:+.4f} to {judge.high:+.4f})"
+    return found | {"sentence": sentence + "."}
+
+
+def _facts(bench: Bench, given: Sequence[Answer]) -> dict[str, Any]:
+    """The first seed's facts, with the main figures of each seed."""
+    targets = [e.target for e in bench.test]
+    top = min(10, width(bench))
+    name = f"NDCG@{top}"
+    by_seed = [float(np.mean(list_figures(a.items_BK, targets, bench.dataset.n_items, [top])[name])) for a in given]
+    spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
+    return given[0].facts | {"by_seed": by_seed, "seed_sd": spread, "seeds": len(given)}
+
+
+def _cost(facts: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        "| system | seeds | sd of NDCG over seeds | CPU s: choose / fit / recommend | settings |",
+        "|---|---:|---:|---|---|",
+    ]
+    for name, fact in facts.items():
+        seconds = fact.get("cpu_seconds", {})
+        spent = (fact.get("select_cpu_seconds"), seconds.get("fit"), seconds.get("recommend"))
+        cells = " / ".join("–" if s is None else f"{s:.0f}" for s in spent)
+        spread = "–" if fact["seed_sd"] is None else f"{fact['seed_sd']:.4f}"
+        tried = f" (best of {fact['tried']} of {fact['grid']} tried)" if "tried" in fact else ""
+        lines.append(f"| {name} | {fact['seeds']} | {spread} | {cells} | {_short(fact.get('settings'))}{tried} |")
+    return "\n".join(lines)
+
+
+def _short(settings: Any) -> str:
+    if isinstance(settings, Mapping):
+        return ", ".join(f"{k} {v}" for k, v in settings.items() if k != "valid_curve")
+    return "" if settings is None else str(settings)
+
+
+def _slates(items_BK: IntArray) -> list[Slate]:
+    lists = [[int(item) for item in row if item >= 0] for row in items_BK]
+    return [Slate(tuple(items), tuple(0.0 for _ in items)) for items in lists]
