@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
@@ -12,6 +14,8 @@ from llmrec.types import FloatArray
 
 DENSE_ITEMS = 5000
 """Up to this catalogue size all likenesses are kept (100 MB); above, they are computed for each batch."""
+
+_VECTORS: WeakKeyDictionary[Dataset, sp.csr_matrix] = WeakKeyDictionary()
 
 
 class TextLikeness:
@@ -43,8 +47,15 @@ class TextLikeness:
 def text_vectors(dataset: Dataset) -> sp.csr_matrix:
     """TF-IDF rows of unit length (N, V) of "title title brand description"; a row of zeros where no term is left.
 
-    Chinese is not written with spaces between words, so there the terms are characters and pairs of them.
+    Chinese is not written with spaces between words, so there the terms are characters and pairs of them. The rows
+    are computed once for each data set object; do not change them.
     """
+    if dataset not in _VECTORS:
+        _VECTORS[dataset] = _text_vectors(dataset)
+    return _VECTORS[dataset]
+
+
+def _text_vectors(dataset: Dataset) -> sp.csr_matrix:
     columns = dataset.items.select(pl.col("title", "brand", "description").fill_null(""))
     texts = [f"{title} {title} {brand} {description}" for title, brand, description in columns.iter_rows()]
     analyzer = "char" if dataset.manifest.language == "zh" else "word"
