@@ -209,7 +209,6 @@ class LinearThompson(LinearBandit):
     """
 
     name = "thompson"
-    scoring = frozenset({"scale", "explore"})
     posterior: JointPosterior
 
     def __init__(
