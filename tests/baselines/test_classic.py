@@ -26,12 +26,8 @@ from llmrec.baselines import (
 from llmrec.baselines.neighbours import strongest_columns
 from llmrec.errors import ConfigError, DataError
 from llmrec.types import Interaction, State
-from tests.baselines.worlds import DAY, clusters, dataset, interactions, state
+from tests.baselines.worlds import CLASSIC, DAY, clusters, dataset, interactions, state
 
-CLASSIC = (
-    *("random", "popularity", "recent-popularity", "covisitation-counts", "covisitation", "content"),
-    *("item-knn", "user-knn", "als", "bpr", "ease", "linucb", "thompson"),
-)
 SMALL = {"als": ALSSettings(factors=3), "bpr": BPRSettings(factors=3, regularization=0.05)}  # three clusters
 PERSONAL = [n for n in CLASSIC if n not in ("random", "popularity", "recent-popularity", "linucb", "thompson")]
 

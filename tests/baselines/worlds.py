@@ -9,6 +9,10 @@ from llmrec.dataset.store import Dataset
 from llmrec.types import Interaction, State
 
 DAY = 86400
+CLASSIC = (
+    *("random", "popularity", "recent-popularity", "covisitation-counts", "covisitation", "content"),
+    *("item-knn", "user-knn", "als", "bpr", "ease", "linucb", "thompson"),
+)
 
 
 def dataset(
