@@ -36,6 +36,7 @@ def main() -> None:
     from llmrec.dataset.examples import examples
     from llmrec.dataset.split import make_split
     from llmrec.dataset.store import Dataset
+    from llmrec.errors import DataError
     from llmrec.evaluation.table import Comparison
     from llmrec.files import write_json
     from llmrec.progress import console
@@ -52,10 +53,16 @@ def main() -> None:
             console.print(f"{spec.name} is left out: pip install 'llmrec[{spec.extra}]'")
             continue
         began = time.monotonic()
-        rows[spec.name], facts[spec.name] = measure(spec, dataset, split, valid, test, options)
+        try:
+            rows[spec.name], facts[spec.name] = measure(spec, dataset, split, valid, test, options)
+        except DataError as error:  # a catalogue too big for one of them is no reason to lose the others
+            console.print(f"{spec.name} is left out: {error}")
+            continue
         facts[spec.name]["seconds"] = time.monotonic() - began
         shown = {name: value for name, value in facts[spec.name].items() if name != "trials"}
         console.print(f"{spec.name}: {shown}")
+    if not rows:
+        raise DataError("None of the baselines could be measured; the lines above say why.")
     table = Comparison.of(
         f"{len(test)} held-out events of {dataset.manifest.name}, all {dataset.n_items} items ranked",
         rows,
