@@ -14,7 +14,7 @@ from llmrec.baselines.neural.recommenders import NCF, GRU4Rec, NeuralRecommender
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
 from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.evaluation.ranking import ranking_metrics
-from llmrec.types import Example
+from llmrec.types import Example, Interaction
 from tests.baselines.neural_world import chain, make_dataset, state
 
 TINY: dict[str, Any] = {"hidden": 8, "history": 4, "epochs": 2, "batch_size": 64, "n_threads": 1}
@@ -147,6 +147,20 @@ def test_fitting_until_given_examples_are_ranked_best() -> None:
     assert np.array_equal(whole.score([state(1)]), model.score([state(1)]))
     with pytest.raises(DataError, match="needs at least one"):
         make("gru4rec").fit_until(data, data.events, [])
+
+
+def test_a_state_is_read_with_what_training_says_of_its_user_before_it() -> None:
+    data = small()
+    model = make("sasrec", history=9).fit(data, data.events)
+    first = [data.item_index[i] for i in data.events.filter(pl.col("user_id") == "u0003")["item_id"]]
+    whole, short = state(*first[:4]), state(first[3])
+    assert len(set(first[:4])) == 4
+    known = dataclasses.replace(short, user_id="u0003", time=4)
+    assert np.array_equal(model.score([known]), model.score([whole]))
+    assert not np.array_equal(model.score([short]), model.score([whole]))
+    shown = dataclasses.replace(whole, session=(Interaction(7, "impression", 9), Interaction(8, "click", 9)))
+    clicked = state(*first[:4], 8)
+    assert np.array_equal(model.score([shown]), model.score([clicked]))
 
 
 def test_training_ends_with_its_budget_and_says_so() -> None:

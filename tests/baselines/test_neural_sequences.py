@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmrec.baselines.neural.sequences import Sequences, state_rows
+from llmrec.baselines.neural.sequences import Sequences, latest
 from llmrec.errors import RequestError
-from llmrec.types import Interaction, State
-from tests.baselines.neural_world import state
 
 START = 9
 
@@ -99,10 +97,9 @@ def test_the_cut_leaves_the_latest_share_and_never_everything() -> None:
     assert make([[(0, 7), (1, 7)]]).cut(0.5) is None
 
 
-def test_rows_of_states() -> None:
-    session = State(history=(Interaction(1, "click", 0),), session=(Interaction(2, "click", 1),))
-    rows = state_rows([state(), state(5, 5, 5), session], START, 3)
+def test_rows_of_lists_of_items() -> None:
+    rows = latest([[], [5, 5, 5], [1, 2]], START, 3)
     assert rows.token_BL.tolist() == [[START, START, START], [5, 5, 5], [START, 1, 2]]
     assert rows.length_B.tolist() == [1, 3, 3]
-    with pytest.raises(RequestError, match="item index 9; use indices from 0 to 8"):
-        state_rows([state(9)], START, 3)
+    with pytest.raises(RequestError, match="State 1 holds item index 9; use indices from 0 to 8"):
+        latest([[0], [9]], START, 3)

@@ -96,7 +96,11 @@ class Block(nn.Module):
 
 
 class SASRecNet(TiedNet):
-    """Self-attentive sequential recommendation (Kang and McAuley 2018), normalised before each layer."""
+    """Self-attentive sequential recommendation (Kang and McAuley 2018), normalised before each layer.
+
+    As in the paper's code an embedding enters times the root of its width: unscaled, a fresh item would be drowned by
+    what the blocks add to it.
+    """
 
     def __init__(self, n_items: int, settings: SASRecSettings, text_NT: Tensor | None = None) -> None:
         super().__init__(n_items, settings.hidden, text_NT)
@@ -109,7 +113,8 @@ class SASRecNet(TiedNet):
 
     def encode(self, token_BL: Tensor) -> Tensor:
         """The vector after each token, (B, L, D)."""
-        x_BLD = F.embedding(token_BL, self.embeddings()) + self.place.weight[: token_BL.shape[1]]
+        item_BLD = F.embedding(token_BL, self.embeddings()) * self.place.embedding_dim**0.5
+        x_BLD = item_BLD + self.place.weight[: token_BL.shape[1]]
         return self.norm(self.blocks(self.drop(x_BLD)))  # type: ignore[no-any-return]
 
 

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from llmrec.baselines.base import ScoreRecommender, positives
 from llmrec.baselines.likeness import text_vectors
+from llmrec.baselines.memory import Memory
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
-from llmrec.baselines.neural.sequences import HeldOut, Sequences, state_rows
+from llmrec.baselines.neural.sequences import HeldOut, Rows, Sequences, latest
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
 from llmrec.baselines.neural.training import FitRecord, Trainer, scores, threads
 from llmrec.dataset.store import Dataset
@@ -59,7 +60,7 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         """A fresh network for the data set's items."""
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
-        self._train(dataset, events, None)
+        self._train(dataset, events, [], None)
 
     def fit_until(
         self,
@@ -85,26 +86,37 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         """
         if not valid:
             raise DataError(f"Stopping {self.name} by validation examples needs at least one; widen that part.")
-        states = [e.state for e in valid]
-        past = [np.array(s.seen(), dtype=np.int64) for s in states] if seen is None else list(seen)
-        targets_V = np.array([e.target for e in valid], dtype=np.int64)
         self.n_items, self.repeat = dataset.n_items, dataset.manifest.repeat
-        rows = state_rows(states, dataset.n_items, self.settings.history)
-        self._train(dataset, positives(dataset, events), HeldOut(rows, targets_V, past))
+        self._train(dataset, positives(dataset, events), valid, seen)
         return self
 
-    def _train(self, dataset: Dataset, events: pl.DataFrame, held_out: HeldOut | None) -> None:
+    def _train(
+        self,
+        dataset: Dataset,
+        events: pl.DataFrame,
+        valid: Sequence[Example],
+        seen: Sequence[IntArray] | None,
+    ) -> None:
         if events.is_empty():
             raise DataError(f"There is no click to train {self.name} on; check the split and the manifest's 'click'.")
-        sequences = Sequences(events, dataset.n_items)
+        self.memory = Memory(events, dataset.n_items, dataset.manifest.click)
+        held_out = None
+        if valid:
+            past = [np.array(e.state.seen(), dtype=np.int64) for e in valid] if seen is None else list(seen)
+            targets_V = np.array([e.target for e in valid], dtype=np.int64)
+            held_out = HeldOut(self._rows([e.state for e in valid]), targets_V, past)
         repeats = dataset.manifest.repeat == "allow"
         with threads(self.settings):
             trainer = Trainer(lambda: self._network(dataset), self.settings, self.seed, self.name, repeats)
-            self.net, self.record = trainer.fit(sequences, held_out)
+            self.net, self.record = trainer.fit(Sequences(events, dataset.n_items), held_out)
+
+    def _rows(self, states: Sequence[State]) -> Rows:
+        return latest([self.memory.items(state) for state in states], self.n_items, self.settings.history)
 
     def score(self, states: Sequence[State]) -> FloatArray:
-        """Scores of all items after history and session, shape (B, N).
+        """Scores of all items, shape (B, N), after the clicks of history and session.
 
+        Where a state has a user and a time, what training says of that user before it comes first (see `Memory`).
         Log-probabilities of the next item under the loss "softmax", log-odds under "bce". A state without any event
         is scored as the beginning of a sequence.
 
@@ -113,9 +125,8 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         """
         if self.net is None:
             raise RequestError(f"The {self.name} baseline is not fitted; call fit(dataset, events) first.")
-        rows = state_rows(states, self.n_items, self.settings.history)
         with threads(self.settings):
-            return scores(self.net, rows, self.n_items, self.settings)
+            return scores(self.net, self._rows(states), self.n_items, self.settings)
 
 
 class SASRec(NeuralRecommender[SASRecSettings]):

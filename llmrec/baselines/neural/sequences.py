@@ -14,14 +14,14 @@ import numpy as np
 import polars as pl
 
 from llmrec.errors import RequestError
-from llmrec.types import IntArray, State
+from llmrec.types import IntArray
 
 
 @dataclass(frozen=True)
 class Rows:
     """Padded rows: tokens (B, L), the number of tokens of each row (B,), and the next token at each place (B, L).
 
-    `target_BL` is -1 at padding. Rows of states have no targets (all -1).
+    `target_BL` is -1 at padding. Rows to score have no targets (all -1).
     """
 
     token_BL: IntArray
@@ -140,25 +140,20 @@ class Sequences:
         return past
 
 
-def state_rows(states: Sequence[State], n_items: int, length: int) -> Rows:
-    """The latest events of history and session of each state, at most `length` tokens; targets are all -1.
+def latest(items: Sequence[Sequence[int]], n_items: int, length: int) -> Rows:
+    """The latest `length` tokens of each list of item indices behind its start; targets are all -1.
 
     Raises:
-        RequestError: an item outside the catalogue, named with the user.
+        RequestError: an item outside the catalogue, named with its row.
     """
-    kept: list[list[int]] = []
-    for state in states:
-        items = [i.item for i in (*state.history, *state.session)]
-        wrong = next((i for i in items if not 0 <= i < n_items), None)
-        if wrong is not None:
-            raise RequestError(
-                f"The state of user {state.user_id!r} holds item index {wrong}; use indices from 0 to {n_items - 1}."
-            )
-        kept.append([n_items, *items][-length:])
+    kept = [[n_items, *row][-length:] for row in items]
+    for number, row in enumerate(items):
+        if wrong := [item for item in row if not 0 <= item < n_items]:
+            raise RequestError(f"State {number} holds item index {wrong[0]}; use indices from 0 to {n_items - 1}.")
     length_B = np.array([len(tokens) for tokens in kept], dtype=np.int64)
     token_BL = np.full((len(kept), int(length_B.max(initial=1))), n_items, dtype=np.int64)
-    for row, tokens in enumerate(kept):
-        token_BL[row, : len(tokens)] = tokens
+    for number, tokens in enumerate(kept):
+        token_BL[number, : len(tokens)] = tokens
     return Rows(token_BL, length_B, np.full_like(token_BL, -1))
 
 
