@@ -11,7 +11,7 @@ import polars as pl
 
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
-from llmrec.errors import DataError
+from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.beyond import LOWER_IS_BETTER, beyond_accuracy
 from llmrec.evaluation.groups import GroupTable, families, group_table
 from llmrec.evaluation.item_facts import ItemFacts
@@ -110,6 +110,8 @@ def rank_systems(
         raise DataError("There is no held-out event to rank; widen the test period.")
     cutoffs = tuple(k) if k is not None else _default_cutoffs(dataset.n_items)
     check_cutoffs(cutoffs, dataset.n_items, f"the catalogue of {dataset.manifest.name!r} has only")
+    if reference is not None and reference not in systems:
+        raise RequestError(f"The reference {reference!r} is not among the systems {', '.join(systems)}.")
     note = "" if train is None else check_leaks(dataset, train, examples, split)
     check_targets(dataset, examples)
     test = _Test(examples, dataset, cutoffs, reference, samples, seed)
@@ -182,7 +184,8 @@ class _Test:
         self.examples, self.n_items, self.cutoffs, self.top = examples, dataset.n_items, cutoffs, max(cutoffs)
         self.excluded = examples.seen if dataset.manifest.repeat == "exclude" else None
         self.targets_B = np.array([e.target for e in examples], dtype=np.int64)
-        self.users = [str(e.state.user_id) for e in examples]
+        ids = [e.state.user_id for e in examples]
+        self.users: list[object] = [(row,) if user is None else user for row, user in enumerate(ids)]
         self.reference, self.samples, self.seed = reference, samples, seed
         self.resampler = Resampler(len(examples), self.users, samples=samples, seed=seed)
 

@@ -96,6 +96,13 @@ def test_targets_of_one_moment_are_one_set() -> None:
     assert found.sets.title.startswith("2 unordered sets of up to 2")
 
 
+def test_rows_of_nobody_are_not_one_user() -> None:
+    rows = Examples([Example(State(), n % 2) for n in range(40)], [np.zeros(0, dtype=np.int64)] * 40)
+    interval = rank_systems({"x": Always(0)}, rows, make("allow"), k=(1,)).cells["x"]["HR@1"].interval
+    assert interval is not None
+    assert interval.low < 0.5 < interval.high
+
+
 def test_repeats_stand_apart() -> None:
     seen = [np.array([1, 3]), np.array([0]), np.zeros(0, dtype=np.int64), np.array([2])]
     rows = Examples([Example(State(f"u{n}"), t) for n, t in enumerate([1, 2, 2, 2])], seen)
