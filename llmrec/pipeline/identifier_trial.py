@@ -29,6 +29,7 @@ from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.policies import SFTStage, sft_policy, sft_stage, targets
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.work import Work
+from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.types import IntArray, Slate, State
@@ -111,9 +112,10 @@ def run_trial(
     facts: dict[str, Facts] = {}
     for name, config in sides.items():
         work = Work(folder / (f"{name}-until-{part}" if until_part else name))
-        stage, seconds = _trained(config, data, base, work)
+        stage, seconds = trained(config, data, base, work)
         policy = sft_policy(config, data, stage)
-        lists[name], users_per_second = _decoded(policy, rows, config.evaluation.beams)
+        slates, users_per_second = decoded(policy, rows, max(K), max(config.evaluation.beams, *K))
+        lists[name] = Kept(slates)
         facts[name] = facts_of(policy, stage, rows, seconds, users_per_second)
     tables = [
         rank_systems(lists, rows, data.dataset, k=K, reference=reference, seed=first.seed)
@@ -192,7 +194,7 @@ def _agreed(sides: Mapping[str, RunConfig]) -> RunConfig:
     return first
 
 
-def _trained(config: RunConfig, data: RunData, base: Any, work: Work) -> tuple[SFTStage, float]:
+def trained(config: RunConfig, data: RunData, base: Any, work: Work) -> tuple[SFTStage, float]:
     """The SFT stage and its CPU seconds, which are kept beside it for a later call."""
     place, start = work.folder / "cpu_seconds.json", time.process_time()
     stage = sft_stage(config, data, base, work)
@@ -213,10 +215,11 @@ def _baselines(config: RunConfig, data: RunData, rows: Examples) -> dict[str, li
     return {name: system.recommend(states, max(K), seen=rows.seen) for name, system in systems.items()}
 
 
-def _decoded(policy: LanguagePolicy, rows: Examples, beams: int) -> tuple[Kept, float]:
+def decoded(policy: LanguagePolicy | EnsemblePolicy, rows: Examples, k: int, beams: int) -> tuple[list[Slate], float]:
+    """The lists of all rows, and how many of them a CPU second yields."""
     start = time.process_time()
-    slates = policy.recommend([e.state for e in rows], max(K), beams=max(beams, *K), seen=rows.seen)
-    return Kept(slates), len(rows) / (time.process_time() - start)
+    slates = policy.recommend([e.state for e in rows], k, beams=beams, seen=rows.seen)
+    return slates, len(rows) / (time.process_time() - start)
 
 
 def _figures(

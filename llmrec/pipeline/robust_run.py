@@ -18,12 +18,15 @@ from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.offline import Ranker
 from llmrec.export import Bundle, read_bundle
 from llmrec.files import write_json
+from llmrec.pipeline.base_model import NANO, Base
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import targets
+from llmrec.pipeline.policies import SFTStage, sft_policy, targets
 from llmrec.pipeline.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.views import Refitted
+from llmrec.pipeline.work import DONE
 from llmrec.policy.ensemble import EnsemblePolicy
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.recommender import default_data
 
@@ -38,10 +41,11 @@ def run_robustness(
     seed: int = 0,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Ranks the test period's events, clean and perturbed, with the runs' policies and three baselines.
+    """Ranks the test period's events, clean and perturbed, with the runs' policies, a warm start and three baselines.
 
     Baselines are popularity, co-visitation of counts alone (it knows no text) and co-visitation with text likeness
-    (fitted anew to changed texts); the latter's settings are chosen on the validation period.
+    (fitted anew to changed texts); the latter's settings are chosen on the validation period. The warm start is that
+    of the first run, where its working folder is still there.
 
     Args:
         folders: run folders of one data set; several are also ranked as one ensemble.
@@ -68,7 +72,10 @@ def run_robustness(
     split = make_split(dataset, config.data.split, config.data.valid_fraction, config.data.test_fraction)
     run_data = RunData(dataset, split)
     rows = targets(config, run_data, "test", limit)
-    systems = _baselines(config, run_data, seed) | _policies(bundles, max(beams, k))
+    warm = _warm_start(folders[0], config, run_data)
+    systems = _baselines(config, run_data, seed)
+    systems |= {} if warm is None else {"SFT": Policy(warm, max(beams, k))}
+    systems |= _policies(bundles, max(beams, k))
     perturbations = standard_perturbations(dataset.manifest.domain, seed)
     found = robustness_table(
         systems, rows, dataset, perturbations, k=k, samples=config.evaluation.bootstrap, seed=seed
@@ -116,6 +123,14 @@ def _baselines(config: RunConfig, data: RunData, seed: int) -> dict[str, Ranker]
         "covisitation, counts": counts.fit(dataset, train),
         "covisitation": Refitted(lambda d: Covisitation(chosen.settings, seed=seed).fit(d, train), dataset),
     }
+
+
+def _warm_start(folder: Path, config: RunConfig, data: RunData) -> LanguagePolicy | None:
+    stage = folder.with_name(f"{folder.name}.work") / "sft"
+    if not (stage / DONE).is_file():
+        return None
+    base = Base(config.model.name, config.model.revision, nano=config.model.name == NANO)
+    return sft_policy(config, data, SFTStage(stage, base, []))
 
 
 def _policies(bundles: dict[str, Bundle], beams: int) -> dict[str, Ranker]:

@@ -248,7 +248,7 @@ def test_the_script_prints_tables_and_refuses_what_is_no_run(tmp_path):
     done = script(run, "--test-events", 20, "--k", 5, "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
-    assert figures["tables"].keys() == {"popularity", "covisitation, counts", "covisitation", "run"}
+    assert figures["tables"].keys() == {"popularity", "covisitation, counts", "covisitation", "SFT", "run"}
     assert all(
         row["illegal"]["mean"] == 0 for table in figures["tables"].values() for row in table["systems"].values()
     )
