@@ -20,6 +20,7 @@ from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import COUNTS_ONLY, GRID, Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
+from llmrec.baselines.interpolation import Interpolation
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
 from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.neural import grids as neural_grids
@@ -124,6 +125,11 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         make=lambda settings, seed: Covisitation(settings, seed=seed),
         settings=CovisitationSettings(),
         grid=GRID,
+    ),
+    BaselineSpec(
+        name="interpolation",
+        description="mixture of covisitation, recent and plain counts by the time since the last choice",
+        make=lambda settings, seed: Interpolation(seed=seed),
     ),
     BaselineSpec(
         name="content",

@@ -64,6 +64,8 @@ class TextConfig:
     language: str | None = None
     profile: bool = True
     feedback: bool = True
+    elapsed: bool = False
+    """Whether the latest entry of the history says how long ago it was (today, days, weeks or long ago)."""
     history: Literal["title", "id", "both"] = "title"
     """How items of the history are named: by title, or (identifier schemes with new tokens) by identifier or both."""
 

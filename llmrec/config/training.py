@@ -37,14 +37,16 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings:
-    """A second source of targets in the warm start: co-visitation, distilled (Hinton, Vinyals and Dean 2015).
+    """A second source of targets in the warm start: a fast recommender, distilled (Hinton, Vinyals and Dean 2015).
 
-    A logged state then has the target q = (1 - weight) [the item chosen] + weight p, an invented one p itself, where p
-    is the teacher's distribution over the catalogue. The loss is the cross-entropy of pi to q, exact at the first token
-    and at those on paths drawn from q (`llmrec.training.imitation`).
+    A logged state then has the target q = (1 - weight) [the item chosen] + weight p, an invented one p itself, where
+    p is the teacher's distribution over the catalogue. The loss is the cross-entropy of pi to q, exact at the first
+    token and at those on paths drawn from q (`llmrec.training.imitation`).
     """
 
-    kind: Literal["none", "covisitation"] = "none"
+    kind: Literal["none", "covisitation", "interpolation"] = "none"
+    """covisitation: its scores to the power `sharpness` and a share of popularity; interpolation: a mixture of parts
+    that knows how long the user was away, taken as it is (`llmrec.baselines.interpolation`)."""
     weight: float = 0.3
     """Share of the teacher in the target of a logged state."""
     invented: float = 1.0

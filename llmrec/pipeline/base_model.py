@@ -102,6 +102,7 @@ def make_renderer(
         feedback=text.feedback,
         identifiers=identifiers,
         history=history or text.history,
+        elapsed=text.elapsed,
     )
 
 
@@ -127,6 +128,7 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
         language=config.text.language or manifest.language,
         profile=config.text.profile,
         feedback=config.text.feedback,
+        elapsed=config.text.elapsed,
     )
     per_state = max(1, len(states) // TOKENIZER_TEXTS)
     yield from documents(data.dataset.item_list, list(islice(states, 0, None, per_state)), wording)

@@ -9,6 +9,7 @@ import polars as pl
 
 from llmrec.baselines import Covisitation
 from llmrec.baselines.base import item_counts, positives
+from llmrec.baselines.interpolation import Interpolation
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import examples
 from llmrec.dataset.split import Split
@@ -35,13 +36,16 @@ def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
         return None
     check_teacher(settings)
     dataset, train = data.dataset, data.split.train
+    counts = item_counts(positives(dataset, train), dataset.n_items)
+    if settings.kind == "interpolation":
+        mixture = Interpolation(seed=config.seed).fit(dataset, train)
+        return Teacher(mixture.score, counts, settings, dataset.manifest.repeat)
     teacher, inner = Covisitation(seed=config.seed), inner_split(train)
     rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
     if len(rows):
         teacher.fit_selected(dataset, inner.train, rows.rows, seen=rows.seen)
         console.print(f"[dim]  teacher: {dataclasses.asdict(teacher.settings)}[/dim]")
     teacher.fit(dataset, train)
-    counts = item_counts(positives(dataset, train), dataset.n_items)
     return Teacher(teacher.score, counts, settings, dataset.manifest.repeat)
 
 

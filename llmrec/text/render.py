@@ -37,6 +37,7 @@ def make_wording(
     max_events: int = 20,
     identifiers: Sequence[str] | None = None,
     history: HistoryStyle = "title",
+    elapsed: bool = False,
 ) -> Wording:
     """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
 
@@ -64,6 +65,7 @@ def make_wording(
         max_events=max_events,
         identified=identifiers is not None,
         history=history,
+        elapsed=elapsed,
     )
 
 
@@ -88,6 +90,7 @@ class StateRenderer:
         identifiers: for each item its identifier, trusted special tokens of `tokenizer` such as "<a_3><b_7>". Items
             are then answered by identifier, and `tasks.ID_TASKS` can be asked.
         history: whether history and session name items by title, by identifier or by both.
+        elapsed: whether the latest entry of the history says how long ago it was.
 
     Raises:
         ConfigError: unknown domain or language, a template that does not render, a bare template (a user about
@@ -108,6 +111,7 @@ class StateRenderer:
         chat: bool | None = None,
         identifiers: Sequence[str] | None = None,
         history: HistoryStyle = "title",
+        elapsed: bool = False,
     ) -> None:
         self.domain, self.language, self.max_tokens = domain, language, max_tokens
         self.encoder = PromptEncoder(tokenizer, chat, identifiers)
@@ -123,6 +127,7 @@ class StateRenderer:
             max_events=max(max_tokens, 1),  # an entry takes a token at least
             identifiers=identifiers,
             history=history,
+            elapsed=elapsed,
         )
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
@@ -203,6 +208,7 @@ class StateRenderer:
             "feedback": wording.feedback,
             "chat": self.encoder.chat,
             "history": wording.history,
+            "elapsed": bool(wording.elapsed),
         }
         with new_folder(folder) as work:
             write_json(work / "renderer.json", settings)
@@ -223,7 +229,10 @@ class StateRenderer:
         if history not in ("title", "id", "both"):
             raise RunError(f"Key 'history' in {folder / 'renderer.json'} is {history!r}; save anew.")
         known = {key: settings[key] for key in kinds}
-        return cls(items, tokenizer, templates=folder, identifiers=identifiers, history=history, **known)
+        elapsed = settings.get("elapsed") is True  # older folders never say it
+        return cls(
+            items, tokenizer, templates=folder, identifiers=identifiers, history=history, elapsed=elapsed, **known
+        )
 
     def _fit_task(self, name: str, values: dict[str, Any]) -> list[int]:
         """Prompt ids of a task; a long description is cut at a word, then lists lose their last entries."""

@@ -21,6 +21,12 @@ ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
 REQUIRED = ("state.jinja", "entry.jinja", *(f"{task}.jinja" for task in (*TASKS, *ID_TASKS)))
 SEPARATORS = {"en": "; ", "zh": "；"}
 COMMAS = {"en": ", ", "zh": "、"}
+ELAPSED = {
+    "en": (" (today)", " (days ago)", " (weeks ago)", " (long ago)"),
+    "zh": ("（今天）", "（几天前）", "（几周前）", "（很久以前）"),
+}
+"""How long ago the latest choice was, behind its entry: less than `ELAPSED_DAYS`, or more than all of them."""
+ELAPSED_DAYS = (1.0, 14.0, 60.0)
 IDENTIFIER = {"en": "identifier", "zh": "编号"}
 """What a chat template asks for in place of the title where items are answered by identifier."""
 

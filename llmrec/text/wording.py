@@ -10,7 +10,7 @@ from typing import Any, Literal
 from llmrec.errors import RequestError
 from llmrec.text.escape import Cleaner
 from llmrec.text.identified import mark
-from llmrec.text.templates import COMMAS, IDENTIFIER, SEPARATORS, TemplateSet
+from llmrec.text.templates import COMMAS, ELAPSED, ELAPSED_DAYS, IDENTIFIER, SEPARATORS, TemplateSet
 from llmrec.types import Interaction, Item, State
 
 TITLE_CHARACTERS = 160
@@ -21,6 +21,7 @@ DESCRIPTION_CHARACTERS = 600
 TEXT_CHARACTERS = 2000
 """Profile and context are cut here before tokens are counted."""
 
+SECONDS_A_DAY = 86_400
 HistoryStyle = Literal["title", "id", "both"]
 _LIST_MARKS = str.maketrans({";": ",", "；": "，"})
 
@@ -50,6 +51,14 @@ class StateText:
         return StateText(self.profile, self.context, self.history[len(self.history) - rest :], session)
 
 
+def elapsed_band(state: State) -> int:
+    """How long before the state's moment its latest interaction was: the number of `ELAPSED_DAYS` it reaches."""
+    if state.time is None or not state.history:
+        return len(ELAPSED_DAYS)
+    days = (state.time - state.history[-1].time) / SECONDS_A_DAY
+    return sum(days >= limit for limit in ELAPSED_DAYS)
+
+
 class Wording:
     """Words items and states by templates; every value is cleaned on its way in.
 
@@ -64,6 +73,7 @@ class Wording:
         max_events: newest interactions considered at all.
         identified: whether items have identifiers; they are then what the model answers with.
         history: whether history and session name items by title, by identifier (as `identified.mark`) or by both.
+        elapsed: whether the latest entry of the history says how long ago it was, where there is no session yet.
     """
 
     def __init__(
@@ -79,10 +89,12 @@ class Wording:
         max_events: int = 200,
         identified: bool = False,
         history: HistoryStyle = "title",
+        elapsed: bool = False,
     ) -> None:
         self.items, self.templates, self.cleaner = items, templates, cleaner or Cleaner()
         self.profile, self.feedback, self.chat, self.max_events = profile, feedback, chat, max_events
         self.identified, self.history = identified, history
+        self.elapsed = ELAPSED.get(language, ELAPSED["en"]) if elapsed else ()
         self.answer = IDENTIFIER.get(language, "identifier") if identified else ""
         self.separator, self.comma = SEPARATORS.get(language, "; "), COMMAS.get(language, ", ")
         # Behind "Next film:" a base model expects a space; behind a chat turn or a Chinese colon nothing.
@@ -128,9 +140,15 @@ class Wording:
         return StateText(
             self.clean(state.profile, TEXT_CHARACTERS) if self.profile and state.profile else "",
             self.clean(state.context, TEXT_CHARACTERS) if state.context else "",
-            tuple(map(self.entry, state.history[-room:] if room else ())),
+            self._history(state, room),
             tuple(map(self.entry, session)),
         )
+
+    def _history(self, state: State, room: int) -> tuple[str, ...]:
+        entries = tuple(map(self.entry, state.history[-room:] if room else ()))
+        if not (self.elapsed and entries) or state.session or state.time is None:
+            return entries
+        return (*entries[:-1], entries[-1] + self.elapsed[elapsed_band(state)])
 
     def state_text(self, values: StateText) -> str:
         """Renders state.jinja."""

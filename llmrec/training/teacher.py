@@ -15,11 +15,14 @@ import numpy as np
 
 from llmrec.config import TeacherSettings
 from llmrec.errors import ConfigError, DataError
+from llmrec.text.wording import SECONDS_A_DAY
 from llmrec.types import EventKind, Example, FloatArray, Interaction, State
 
 Scorer = Callable[[Sequence[State]], FloatArray]
 LONGEST = 3
 """Items of an invented history, at most."""
+AWAY = (0.25, 7.0, 30.0, 180.0)
+"""Days since the latest item of an invented history: one of each of `text.elapsed`'s words."""
 
 
 class Teacher:
@@ -51,6 +54,8 @@ class Teacher:
             raise DataError("The teacher's scores are negative or not finite; give scores of at least 0.")
         sharp_BN = (score_BN / np.maximum(score_BN.max(axis=1, keepdims=True), 1e-300)) ** self.settings.sharpness
         share = self.settings.popularity
+        if self.settings.kind == "interpolation":
+            return _normalised(score_BN, self.popular_N)
         p_BN = (1 - share) * _normalised(sharp_BN, self.popular_N) + share * self.popular_N
         if self.repeat == "exclude":
             for p_N, state in zip(p_BN, states, strict=True):
@@ -71,7 +76,8 @@ class Teacher:
         even = rng.random() < 0.5
         items = rng.choice(len(self.popular_N), int(rng.integers(1, LONGEST + 1)), p=None if even else self.popular_N)
         history = tuple(Interaction(int(item), kind, number) for number, item in enumerate(items))
-        return Example(State(history=history), -1)
+        away = AWAY[int(rng.integers(len(AWAY)))]
+        return Example(State(history=history, time=len(items) - 1 + round(away * SECONDS_A_DAY)), -1)
 
 
 def cut(example: Example, share: float, dropout: float, rng: np.random.Generator) -> Example:

@@ -209,6 +209,28 @@ def test_unknown_item(items: list[Item], base: Any) -> None:
         make(items, base).prompt(State(history=clicks(7)))
 
 
+@pytest.mark.parametrize(
+    ("days", "en", "zh"),
+    [
+        (0.5, "(today)", "（今天）"),
+        (3, "(days ago)", "（几天前）"),
+        (20, "(weeks ago)", "（几周前）"),
+        (60, "(long ago)", "（很久以前）"),
+    ],
+)
+def test_how_long_ago_the_latest_choice_was(items: list[Item], base: Any, days: float, en: str, zh: str) -> None:
+    history = (Interaction(0, "click", 0), Interaction(1, "click", 1000))
+    state = State(history=history, time=1000 + round(days * 86_400))
+    for language, word in (("en", en), ("zh", zh)):
+        renderer = StateRenderer(items, base, domain="shop", language=language, max_tokens=200, elapsed=True)
+        assert word in renderer.prompt(state) and renderer.prompt(state).count(word) == 1
+    untold = StateRenderer(items, base, domain="shop", language="en", max_tokens=200)
+    told = StateRenderer(items, base, domain="shop", language="en", max_tokens=200, elapsed=True)
+    assert en not in untold.prompt(state)
+    for silent in (State(), State(history=history), State(history=history, session=history[:1], time=9**9)):
+        assert told.prompt(silent) == untold.prompt(silent)
+
+
 def test_saved_and_loaded_again(items: list[Item], base: Any, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
