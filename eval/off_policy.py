@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="the data's folder")
     parser.add_argument("--logs", type=int, default=1000, help="logs (jester) or splits (hillstrom)")
     parser.add_argument("--pairs", type=int, nargs="+", metavar="N", help="only these pairs of jester, from 0")
+    parser.add_argument("--rewards", nargs="+", choices=("visit", "conversion", "spend"), help="of hillstrom")
     parser.add_argument("--bootstrap", action="store_true", help="jester: measure bootstrap-t intervals too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot", type=Path, help="jester: draw coverage and RMSE by overlap into this PNG or SVG")
@@ -70,7 +71,9 @@ def _run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     dataset = import_dataset(options.dataset, options.source)
     if options.dataset == "hillstrom":
         world = HillstromWorld.of(options.source)
-        return run_hillstrom(world, logs=options.logs, seed=options.seed), dataset.manifest.content_hash
+        rewards = options.rewards or ("visit", "conversion")
+        found = run_hillstrom(world, logs=options.logs, seed=options.seed, rewards=rewards)
+        return found, dataset.manifest.content_hash
     wrong = [n for n in options.pairs or () if not 0 <= n < len(PAIRS)]
     if wrong:
         raise ConfigError(f"--pairs names {wrong[0]}; the pairs are 0 to {len(PAIRS) - 1}.")

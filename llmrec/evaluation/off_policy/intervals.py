@@ -113,10 +113,14 @@ def _user_sums(columns: Sequence[FloatArray], users: Sequence[object] | None) ->
 def _grouped(table_MC: FloatArray, users: Sequence[object]) -> FloatArray:
     if len(users) != len(table_MC):
         raise RequestError(f"{len(table_MC)} rows need {len(table_MC)} users, but {len(users)} were given.")
+    unit_M = unit_codes(users)
+    return np.column_stack([np.bincount(unit_M, table_MC[:, c]) for c in range(table_MC.shape[1])])
+
+
+def unit_codes(users: Sequence[object]) -> IntArray:
+    """Users numbered from 0 in the order in which they appear, (M,)."""
     codes: dict[object, int] = {}
-    unit_M = np.array([codes.setdefault(user, len(codes)) for user in users])
-    columns = [np.bincount(unit_M, table_MC[:, c], len(codes)) for c in range(table_MC.shape[1])]
-    return np.column_stack(columns)
+    return np.array([codes.setdefault(user, len(codes)) for user in users], dtype=np.int64)
 
 
 def _deviations(table_UC: FloatArray, sign_R: FloatArray, count_SU: FloatArray) -> tuple[FloatArray, FloatArray]:

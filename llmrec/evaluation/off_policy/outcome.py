@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from llmrec.errors import RequestError
+from llmrec.evaluation.off_policy.intervals import unit_codes
 from llmrec.evaluation.off_policy.log import BanditLog
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
@@ -149,6 +149,8 @@ class LogisticOutcome:
         design = _Design.of(log, rows, self.intercepts)
         if y_R.min() == y_R.max():
             return LogisticOutcome(self.penalty, self.intercepts, design, float(y_R[0]))
+        from sklearn.linear_model import LogisticRegression  # here: it takes seconds to import
+
         model = LogisticRegression(C=1 / self.penalty, solver="newton-cholesky", max_iter=100)
         return LogisticOutcome(self.penalty, self.intercepts, design, model.fit(design.logged(log, rows), y_R))
 
@@ -182,29 +184,29 @@ class CrossFitted:
         Raises:
             RequestError: fewer than two folds, or fewer users than folds.
         """
-        codes: dict[object, int] = {}
-        users = range(len(log)) if log.users is None else log.users
-        unit_M = np.array([codes.setdefault(user, len(codes)) for user in users])
-        if not 2 <= folds <= len(codes):
-            raise RequestError(
-                f"Cross-fitting needs 2 folds or more and a user in each, not {folds} of {len(codes)}."
-            )
-        fold_U = numpy_stream(seed, "off-policy", "folds").permutation(len(codes)) % folds
+        unit_M = np.arange(len(log)) if log.users is None else unit_codes(log.users)
+        units = int(unit_M.max()) + 1
+        if not 2 <= folds <= units:
+            raise RequestError(f"Cross-fitting needs 2 folds or more and a user in each, not {folds} of {units}.")
+        fold_U = numpy_stream(seed, "off-policy", "folds").permutation(units) % folds
         fold_M = fold_U[unit_M]
         models = tuple(model.fit(log, np.flatnonzero(fold_M != fold)) for fold in range(folds))
         return cls(models, fold_M)
 
 
 def _ridge(x_RC: FloatArray, y_R: FloatArray, alpha: float | None) -> FloatArray:
+    """Slopes (columns,) of centred columns and rewards."""
+    if alpha is not None:
+        solved_C: FloatArray = np.linalg.solve(x_RC.T @ x_RC + alpha * np.eye(x_RC.shape[1]), x_RC.T @ y_R)
+        return solved_C
     values_C, axes_CC = np.linalg.eigh(x_RC.T @ x_RC)
     values_C = np.maximum(values_C, 0.0)
     along_C = axes_CC.T @ (x_RC.T @ y_R)
-    if alpha is None:
-        alphas_A = ALPHAS[:, None]
-        freedom_A = (values_C / (values_C + alphas_A)).sum(axis=1) + 1
-        left_A = y_R @ y_R - (along_C**2 * (values_C + 2 * alphas_A) / (values_C + alphas_A) ** 2).sum(axis=1)
-        alpha = float(ALPHAS[np.argmin(np.maximum(left_A, 0.0) / np.maximum(len(y_R) - freedom_A, 1e-9) ** 2)])
-    slope_C: FloatArray = axes_CC @ (along_C / (values_C + alpha))
+    alphas_A = ALPHAS[:, None]
+    freedom_A = (values_C / (values_C + alphas_A)).sum(axis=1) + 1
+    left_A = y_R @ y_R - (along_C**2 * (values_C + 2 * alphas_A) / (values_C + alphas_A) ** 2).sum(axis=1)
+    best = ALPHAS[np.argmin(np.maximum(left_A, 0.0) / np.maximum(len(y_R) - freedom_A, 1e-9) ** 2)]
+    slope_C: FloatArray = axes_CC @ (along_C / (values_C + best))
     return slope_C
 
 
