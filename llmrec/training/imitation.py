@@ -24,9 +24,10 @@ from llmrec.training.arguments import common_arguments, divisor_near, per_proces
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import Keeping, Plan, as_json, run_trainer
 from llmrec.training.rollout import StateSource
-from llmrec.training.teacher import Teacher, cut
+from llmrec.training.sft_data import MEGABATCH
+from llmrec.training.teacher import LONGEST, Teacher, cut
 from llmrec.training.trl_seam.imitation import ImitationTrainer
-from llmrec.types import EventKind, Example, FloatArray
+from llmrec.types import EventKind, Example, FloatArray, IntArray
 
 LOG_EVERY = 10
 FLOOR = 0.02
@@ -51,6 +52,12 @@ class StateLessons:
 
     def __len__(self) -> int:
         return len(self.examples) + round(self.settings.teacher.invented * len(self.examples))
+
+    @property
+    def length_X(self) -> IntArray:
+        """Interactions of each lesson's history before it is augmented."""
+        logged = [len(example.state.history) for example in self.examples]
+        return np.array(logged + [LONGEST] * (len(self) - len(logged)), dtype=np.int64)
 
     def example(self, row: dict[str, Any]) -> Example:
         """A logged example as it is augmented in this epoch, or an invented one."""
@@ -99,7 +106,7 @@ def train_imitation(
     teacher = settings.teacher
     if not len(lessons):
         raise DataError("There is no training example: the training part of the split has no event of the target.")
-    rows = plan_rows(len(lessons), teacher.epochs, teacher.batch_size, seed)
+    rows = plan_rows(lessons.length_X, teacher.epochs, teacher.batch_size, seed)
     steps = len(rows) // teacher.batch_size
     source = StateSource([], None, renderer, catalogue, tokenizer, seed)
     digest = sha256_of(repr(list(lessons.examples)), lessons.teacher.popular_N.tobytes().hex())
@@ -121,14 +128,35 @@ def train_imitation(
     return ran.curve, ran.seconds
 
 
-def plan_rows(lessons: int, epochs: float, batch: int, seed: int) -> Any:
-    """The trainer's data set: whole batches, every lesson once before any comes again."""
+def plan_rows(length_X: IntArray, epochs: float, batch: int, seed: int) -> Any:
+    """The trainer's data set: whole batches, every lesson once before any comes again.
+
+    Args:
+        length_X: length of each lesson's history; lessons of about one length share a batch, which saves padding.
+        epochs: how often each lesson comes.
+        batch: lessons a batch.
+        seed: run seed.
+    """
+    lessons = len(length_X)
     wanted = batch * max(1, math.ceil(lessons * epochs / batch))
     turns = math.ceil(wanted / lessons)
-    state = np.concatenate([numpy_stream(seed, "imitation", "order", t).permutation(lessons) for t in range(turns)])
+    state = np.concatenate([_turn(length_X, turn, batch, seed) for turn in range(turns)])
     epoch = np.repeat(np.arange(turns), lessons)
     columns = {"state": state[:wanted], "rollout": epoch[:wanted], "place": np.arange(wanted) % batch}
     return HFDataset.from_dict(columns)
+
+
+def _turn(length_X: IntArray, turn: int, batch: int, seed: int) -> IntArray:
+    """All lessons once: random, sorted by length within stretches of some batches, the batches shuffled again."""
+    rng = numpy_stream(seed, "imitation", "order", turn)
+    order = rng.permutation(len(length_X))
+    head = min(-turn * len(length_X) % batch, len(order))  # fills up the batch that the turn before began
+    rest, stretch = order[head:], batch * MEGABATCH
+    parts = [rest[first : first + stretch] for first in range(0, len(rest), stretch)]
+    rest = np.concatenate([part[np.argsort(length_X[part], kind="stable")] for part in parts] or [rest])
+    full = len(rest) // batch
+    blocks = rest[: full * batch].reshape(full, batch)[rng.permutation(full)]
+    return np.concatenate([order[:head], blocks.ravel(), rest[full * batch :]])
 
 
 def _arguments(

@@ -49,14 +49,18 @@ def state(item, away):
 def test_rows_are_distributions_and_the_weights_too(fitted):
     states = [state(3, 0.01), state(3, 200), State(), State(history=(Interaction(1, "click", 0),))]
     p_BN = fitted.score(states)
-    assert p_BN.shape == (4, 10) and np.allclose(p_BN.sum(1), 1.0) and (p_BN > 0).all()
-    assert fitted.weights_RK.shape[0] == BANDS + 1 and np.allclose(fitted.weights_RK.sum(1), 1.0)
+    assert p_BN.shape == (4, 10)
+    assert np.allclose(p_BN.sum(1), 1.0)
+    assert (p_BN > 0).all()
+    assert fitted.weights_RK.shape[0] == BANDS + 1
+    assert np.allclose(fitted.weights_RK.sum(1), 1.0)
 
 
 def test_time_decides_between_the_next_item_and_what_is_bought_these_days(fitted):
     within, after = fitted.score([state(3, 0.01), state(3, 200)])
     assert within.argmax() == 4
-    assert after[9] > within[9] + 0.05 and after[4] < within[4]
+    assert after[9] > within[9] + 0.05
+    assert after[4] < within[4]
     assert after[9] > after[8], "what begins visits lately, not what began more of them over all"
 
 
@@ -64,7 +68,8 @@ def test_seen_items_have_no_probability_where_repeats_are_excluded():
     dataset = planted(80, "exclude")
     model = Interpolation().fit(dataset, dataset.events)
     [p] = model.score([State(history=(Interaction(4, "click", 0), Interaction(3, "click", 5)), time=10)])
-    assert p[4] == p[3] == 0.0 and p.sum() == pytest.approx(1.0)
+    assert p[4] == p[3] == 0.0
+    assert p.sum() == pytest.approx(1.0)
 
 
 def test_weights_maximise_the_likelihood():

@@ -223,7 +223,8 @@ def test_how_long_ago_the_latest_choice_was(items: list[Item], base: Any, days: 
     state = State(history=history, time=1000 + round(days * 86_400))
     for language, word in (("en", en), ("zh", zh)):
         renderer = StateRenderer(items, base, domain="shop", language=language, max_tokens=200, elapsed=True)
-        assert word in renderer.prompt(state) and renderer.prompt(state).count(word) == 1
+        assert word in renderer.prompt(state)
+        assert renderer.prompt(state).count(word) == 1
     untold = StateRenderer(items, base, domain="shop", language="en", max_tokens=200)
     told = StateRenderer(items, base, domain="shop", language="en", max_tokens=200, elapsed=True)
     assert en not in untold.prompt(state)

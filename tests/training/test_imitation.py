@@ -63,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_in_value_and_gradient(shop, seed):
     found = gradient(estimate)
     plain = score_items(model, ids, mask, items_BN, index, path="plain").item_log_prob_BG
     exact = -(torch.from_numpy(q_BN).float() * plain).sum(1).mean()
-    assert float(estimate) == pytest.approx(float(exact), rel=1e-5)
+    assert estimate.item() == pytest.approx(exact.item(), rel=1e-5)
     assert torch.linalg.norm(found - gradient(exact)) < 1e-4 * torch.linalg.norm(found)
 
 
@@ -100,11 +100,15 @@ def test_draws_have_mass_and_the_right_shares(weights, draws, seed):
 def test_the_teacher_by_hand():
     state = State(history=(Interaction(3, "click", 0),))
     [p] = make_teacher(popularity=0.0).probabilities([state])
-    assert p[4] == pytest.approx(0.75) and p[5] == pytest.approx(0.25) and p.sum() == pytest.approx(1.0)
+    assert p[4] == pytest.approx(0.75)
+    assert p[5] == pytest.approx(0.25)
+    assert p.sum() == pytest.approx(1.0)
     [p] = make_teacher(popularity=0.12, sharpness=2.0).probabilities([state])
-    assert p[4] == pytest.approx(0.88 * 0.9 + 0.01) and p[0] == pytest.approx(0.01)
+    assert p[4] == pytest.approx(0.88 * 0.9 + 0.01)
+    assert p[0] == pytest.approx(0.01)
     [q] = make_teacher(popularity=0.0, weight=0.3).targets([Example(state, 7)])
-    assert q[7] == pytest.approx(0.7) and q[4] == pytest.approx(0.225)
+    assert q[7] == pytest.approx(0.7)
+    assert q[4] == pytest.approx(0.225)
     [q] = make_teacher(popularity=0.0).targets([Example(state, -1)])
     assert q[4] == pytest.approx(0.75)
 
@@ -112,7 +116,8 @@ def test_the_teacher_by_hand():
 def test_the_teacher_never_repeats_where_repeats_are_excluded():
     state = State(history=(Interaction(4, "click", 0), Interaction(3, "click", 1)))
     [p] = make_teacher("exclude", popularity=0.1).probabilities([state])
-    assert p[4] == p[3] == 0.0 and p.sum() == pytest.approx(1.0)
+    assert p[4] == p[3] == 0.0
+    assert p.sum() == pytest.approx(1.0)
 
 
 def test_scores_of_nothing_fall_back_to_popularity():
@@ -140,13 +145,31 @@ def test_invented_histories_and_cuts():
     assert cut(whole, 0.0, 0.0, rng) == whole
     for _ in range(50):
         shorter = cut(whole, 1.0, 0.0, rng).state.history
-        assert 0 < len(shorter) < 5 and shorter == whole.state.history[-len(shorter) :]
+        assert 0 < len(shorter) < 5
+        assert shorter == whole.state.history[-len(shorter) :]
 
 
 def test_every_lesson_comes_once_before_any_comes_again():
-    rows = plan_rows(10, 2.5, 4, seed=0)
-    assert len(rows) == 28 and set(rows["state"][:10]) == set(range(10)) == set(rows["state"][10:20])
-    assert rows["rollout"][:10] == [0] * 10 and rows["rollout"][20:] == [2] * 8
+    lengths = np.arange(10) % 3
+    rows = plan_rows(lengths, 2.5, 4, seed=0)
+    assert len(rows) == 28
+    assert set(rows["state"][:10]) == set(range(10)) == set(rows["state"][10:20])
+    assert rows["rollout"][:10] == [0] * 10
+    assert rows["rollout"][20:] == [2] * 8
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 200), st.integers(1, 9), st.floats(0.3, 4.0), st.integers(0, 9))
+def test_batches_are_whole_and_of_like_lengths(lessons, batch, epochs, seed):
+    lengths = np.random.default_rng(seed).integers(0, 30, lessons)
+    rows = plan_rows(lengths, epochs, batch, seed=0)
+    assert len(rows) % batch == 0
+    assert len(rows) >= lessons * epochs
+    for turn in range(len(rows) // lessons):
+        assert sorted(rows["state"][turn * lessons : (turn + 1) * lessons]) == list(range(lessons))
+    if lessons >= 16 * batch and batch > 3:
+        spread = np.ptp(lengths[np.array(rows["state"])].reshape(-1, batch), axis=1)
+        assert spread.mean() < 0.7 * np.ptp(lengths)
 
 
 def taught(shop, out, model, lessons_settings=SETTINGS, **more):
@@ -170,9 +193,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(shop, tmp_path):
 
 @pytest.mark.parametrize("weights", ["full", "lora"])
 def test_the_circle_is_learnt(shop, tmp_path, weights):
-    teacher = TeacherSettings(
-        kind="covisitation", epochs=60, batch_size=16, learning_rate=5e-3, sharpness=1.0
-    )
+    teacher = TeacherSettings(kind="covisitation", epochs=60, batch_size=16, learning_rate=5e-3, sharpness=1.0)
     chosen = SFTSettings(
         epochs=0,
         weights=weights,

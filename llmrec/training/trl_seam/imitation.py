@@ -93,7 +93,8 @@ def stratified(q_BN: FloatArray, uniform_BG: FloatArray) -> IntArray:
     at_BG = (uniform_BG + np.arange(draws)) / draws * mass_BN[:, -1:]
     found = [np.searchsorted(mass_N, at_G, side="right") for mass_N, at_G in zip(mass_BN, at_BG, strict=True)]
     last_B = q_BN.shape[1] - 1 - (q_BN[:, ::-1] > 0).argmax(axis=1)  # rounding must not reach what has no mass
-    return np.minimum(np.stack(found), last_B[:, None]).astype(np.int64)
+    items_BG: IntArray = np.minimum(np.stack(found), last_B[:, None]).astype(np.int64)
+    return items_BG
 
 
 def masses(q_BN: FloatArray, item_of_row_N: IntArray) -> Tensor:
