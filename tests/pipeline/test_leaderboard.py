@@ -1,0 +1,187 @@
+"""The table: rows are measured once and kept, figures are means over seeds, claims are paired, bad input is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrec.baselines.registry import BASELINES
+from llmrec.errors import ConfigError, RequestError
+from llmrec.files import read_json
+from llmrec.pipeline.leaderboard import entries as entries_module
+from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
+from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
+from llmrec.pipeline.leaderboard.roster import LM, RL, roster
+from llmrec.pipeline.leaderboard.table import answers, measure, write
+from llmrec.pipeline.work import Work
+
+SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
+TINY = (
+    "model.nano_hidden=32",
+    "model.nano_layers=1",
+    "model.nano_vocabulary=300",
+    "model.nano_pretrain_sequences=16",
+    "sft.examples=48",
+    "sft.teacher.epochs=1",
+    "sft.save_every=2",
+    "simulator.epochs=1",
+    "ppo.steps=2",
+    "ppo.prompts=4",
+    "ppo.draws=4",
+    "ppo.save_every=1",
+    "gate.users=8",
+    "gate.events=20",
+)
+
+
+def films(folder: Path, users=40, items=24) -> Path:
+    """The layout of MovieLens-100K: each user watches items one after another round a circle, from some start."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = "".join(f"{n + 1}|Film number {n} (1990)|01-Jan-1990|||{'|'.join('0' * 19)}\n" for n in range(items))
+    (folder / "u.item").write_text(names, encoding="latin-1")
+    (folder / "u.user").write_text("".join(f"{u + 1}|{20 + u}|F|writer|1\n" for u in range(users)))
+    lines = []
+    for user in range(users):
+        start, time = int(rng.integers(items)), int(rng.integers(0, 10**6))
+        for step in range(10):
+            lines.append(f"{user + 1}\t{(start + step) % items + 1}\t4\t{time + 40_000 * step}\n")
+    (folder / "u.data").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    place = tmp_path_factory.mktemp("table")
+    return open_bench(protocol_of("movielens-100k"), films(place / "ml"), place / "out")
+
+
+def test_what_is_learnt_ends_before_what_is_ranked(bench):
+    data, rows = bench.rows("before")
+    assert data.split.train["time"].max() < min(e.state.time for e in rows)
+    data, rows = bench.rows("after")
+    assert data.split.train["time"].max() < min(e.state.time for e in rows)
+    assert data.split.train.height == bench.before.split.until("valid").height
+
+
+def test_a_finished_row_is_not_measured_again(bench, tmp_path, monkeypatch):
+    entry = BaselineEntry(BASELINES["covisitation-counts"])
+    first = entry.answer(bench, 0, Work(tmp_path / "row"))
+    assert first.items_BK.shape == (len(bench.test), 20)
+    assert first.facts["tried"] == first.facts["grid"] == len(entry.spec.grid)
+
+    def never(*_):
+        raise AssertionError("fitted again")
+
+    again = BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 0, Work(tmp_path / "row"))
+    assert np.array_equal(first.items_BK, again.items_BK)
+    with pytest.raises(AssertionError, match="fitted again"):
+        BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 1, Work(tmp_path / "row"))
+    monkeypatch.setattr(entries_module, "VERSION", 99)
+    with pytest.raises(AssertionError, match="fitted again"):
+        BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 0, Work(tmp_path / "row"))
+
+
+def test_the_circle_and_means_over_seeds_by_hand(bench, tmp_path):
+    found, failed = answers(
+        bench, {n: BaselineEntry(BASELINES[n]) for n in ("popularity", "covisitation")}, tmp_path, range(3)
+    )
+    assert not failed
+    targets = np.array([e.target for e in bench.test])
+    right = np.repeat(targets[:, None], 20, axis=1)
+    right[:, 1:] = -1
+    wrong = np.full_like(right, -1)
+    late = wrong.copy()
+    late[:, 9] = targets
+    facts = {"settings": {}}
+    found["by hand"] = [Answer(right, facts), Answer(wrong, facts), Answer(late, facts)]
+    board = measure(bench, found, None, pairs=[("hand", "by hand", "covisitation"), ("none", "by hand", "absent")])
+    cell = board.main.cells["by hand"]["NDCG@10"]
+    assert cell.mean == pytest.approx((1 + 0 + 1 / np.log2(11)) / 3)
+    assert board.main.cells["by hand"]["HR@5"].mean == pytest.approx(1 / 3)
+    assert board.facts["by hand"]["by_seed"] == pytest.approx([1.0, 0.0, 1 / np.log2(11)])
+    assert board.main.cells["covisitation"]["HR@5"].mean > board.main.cells["popularity"]["HR@5"].mean
+    assert list(board.claims) == ["hand"]
+    gain = cell.mean - board.main.cells["covisitation"]["NDCG@10"].mean
+    assert board.claims["hand"]["NDCG@10"]["mean"] == pytest.approx(gain)
+    write(board, bench, tmp_path, "python eval/table.py")
+    text = (tmp_path / "table.md").read_text()
+    assert "| by hand |" in text
+    assert bench.dataset.manifest.content_hash[:12] in text
+    assert read_json(tmp_path / "table.json")["rows"]["test"] == len(bench.test)
+
+
+def test_a_row_that_fails_is_named_and_the_others_stand(bench, tmp_path):
+    def unable(settings, seed):
+        raise RequestError("This one cannot be fitted; give more events.")
+
+    broken = dataclasses.replace(BASELINES["popularity"], name="broken", make=unable)
+    rows = {"broken": BaselineEntry(broken), "popularity": BaselineEntry(BASELINES["popularity"])}
+    found, failed = answers(bench, rows, tmp_path, range(1))
+    assert list(found) == ["popularity"]
+    assert "give more events" in failed["broken"]
+
+
+def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
+    policy = Trainings("policy", tmp_path, TINY)
+    rows = {
+        LM: PolicyEntry(LM, "", policy),
+        "fused": FusedEntry("fused", "", policy),
+        "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
+        RL: ImprovedEntry(RL, "", policy),
+    }
+    found, failed = answers(bench, rows, tmp_path, range(2))
+    assert not failed
+    seen = [set(s.tolist()) for s in bench.test.seen]
+    for given in found.values():
+        for answer in given:
+            assert all(not seen[b] & set(items[items >= 0].tolist()) for b, items in enumerate(answer.items_BK))
+    assert len(found[LM]) == 2
+    assert len(found["ensemble"]) == 1
+    assert 0.0 <= found["fused"][0].facts["settings"]["weight"] <= 1.0
+    assert "verdict" in found[RL][0].facts["settings"]
+    board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
+    assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0
+    assert "judge" in board.claims["rl"]["sentence"]
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no table of 'netflix'; choose one of amazon-industrial"):
+        protocol_of("netflix")
+    with pytest.raises(ConfigError, match="no row 'sasrek'"):
+        roster(tmp_path, range(3), only=["sasrek"])
+    for protocol in PROTOCOLS.values():
+        assert (Path(__file__).parents[2] / "train" / "recipes" / f"{protocol.recipe}.yaml").is_file()
+
+
+def run(*arguments: str, **environment: str):
+    given = {k: v for k, v in os.environ.items() if k != "LLMREC_DATA"} | environment
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=given, timeout=300)
+
+
+def test_the_command(tmp_path):
+    folder = films(tmp_path / "ml")
+    common = ("--dataset", "movielens-100k", "--out", str(tmp_path / "out"))
+    done = run(*common, "--source", str(folder), "--only", "random", "covisitation", "--no-judge")
+    assert done.returncode == 0, done.stderr
+    assert "covisitation" in done.stderr
+    assert (tmp_path / "out" / "table.md").is_file()
+    for arguments, said in (
+        (common, "--source, or set LLMREC_DATA"),
+        ((*common, "--source", str(folder), "--only", "nothing"), "no row 'nothing'"),
+        ((*common, "--source", str(folder), "--seeds", "0"), "--seeds is 0"),
+        (("--dataset", "x", "--out", "y"), "no table of 'x'"),
+        ((*common, "--source", str(tmp_path / "nowhere")), "does not exist"),
+    ):
+        refused = run(*arguments)
+        assert refused.returncode == 2, refused.stdout + refused.stderr
+        assert said in " ".join(refused.stderr.split())
