@@ -1,12 +1,12 @@
 """What does a language model add over classic RL recommenders? One table, one world, one reward, one judge.
 
     llmrec demo --out runs/demo
-    python eval/classic_rl.py --run runs/demo --out runs/classic --sessions --json classic.json
+    python eval/classic_rl.py --run runs/demo --out runs/classic --json classic.json
 
 Q-learning, SARSA, DQN and A2C learn from the reward simulator at the states at which PPO drew its items; truth and
 judge are asked at the end alone. The rows of the language model come from the run folder (and its .work beside it);
-without --run they are left out and the data of `llmrec demo` are made under --out. --sessions adds sessions of one
-item a turn with users who satiate and win or lose trust. Resumable: finished agents are kept under --out.
+without --run they are left out and the data of `llmrec demo` are made under --out. The second table has sessions of
+one item a turn with users who satiate and win or lose trust. Resumable: finished agents are kept under --out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from llmrec.cli.guard import guarded
 QUICK = ["world.users=80", "world.items=60", "ppo.steps=20", "simulator.epochs=2"]
 QUICK += ["evaluation.users=60", "evaluation.test_events=60"]
 JUDGED = {"true@1": ("truth", "value@1"), "true": ("truth", "value"), "judge": ("judge", "value")}
+PARTS = ("one-step", "sessions")
 LEFT_OUT = ("true optimum", "PPO (last)", "SFT top 20, reranked")
 """Of sessions: the first knows no sessions, the others are slow and say no more."""
 LABELS = {"true@1": "true value, top item", "true": "true value, slate", "judge": "judge's value"}
@@ -77,6 +78,22 @@ class Place:
         return load_agent(folder / "agent", self.data.dataset.item_list)
 
 
+def kept_stages(run: Path, config: Any) -> Any:
+    """The stages of a finished run as they are; nothing is trained, also where settings have changed since."""
+    from llmrec.errors import RunError
+    from llmrec.pipeline.run import train_stages, work_folder
+    from llmrec.pipeline.work import DONE, Work
+
+    class Kept(Work):
+        def stage(self, name: str, key: object, build: Any, *, together: bool = False) -> Path:
+            place = self.folder / name
+            if not (place / DONE).is_file():
+                raise RunError(f"{place} holds no finished stage; finish the run by the command that began it.")
+            return place
+
+    return train_stages(config, Kept(work_folder(run)))
+
+
 def open_place(options: argparse.Namespace) -> Place:
     """The run's stages, or those of the demo without its language model."""
     from llmrec.agents import StateFeatures, item_embeddings
@@ -85,7 +102,7 @@ def open_place(options: argparse.Namespace) -> Place:
     from llmrec.errors import RunError
     from llmrec.pipeline.data import open_data
     from llmrec.pipeline.recipes import demo_config
-    from llmrec.pipeline.run import make_systems, train_stages, work_folder
+    from llmrec.pipeline.run import make_systems, work_folder
     from llmrec.pipeline.simulation import log_of, simulator_stage
     from llmrec.pipeline.starts import rollout_starts
     from llmrec.pipeline.systems import Greedy, Optimum
@@ -99,7 +116,7 @@ def open_place(options: argparse.Namespace) -> Place:
                 f"{options.run} is no finished run with its .work folder beside it; make it by llmrec run."
             )
         config = RunConfig.read(options.run / "config.yaml")
-        data, _, sft, simulators, improved = train_stages(config, Work(work_folder(options.run)))
+        data, _, sft, simulators, improved = kept_stages(options.run, config)
         systems = make_systems(config, data, sft, simulators, improved)
         costs = language_costs(config, Work(work_folder(options.run)))
     else:
@@ -158,7 +175,7 @@ def one_step(place: Place) -> dict[str, Any]:
     """Trains all agents at logged states and measures them beside the rest."""
     from llmrec.agents import DQNSettings, OneStep, PolicyGradientSettings, TabularSettings
     from llmrec.baselines.random import Random
-    from llmrec.evaluation.table import Cell, Comparison
+    from llmrec.evaluation.table import Comparison
     from llmrec.pipeline.compare import compare, make_arena, make_tables
 
     config, data, n_items = place.config, place.data, place.data.dataset.n_items
@@ -183,11 +200,11 @@ def one_step(place: Place) -> dict[str, Any]:
     for name in systems:
         row = {m: tables.deployed[judge].cells[name][value] for m, (judge, value) in JUDGED.items()}
         row |= {m: tables.ranking.cells[name][m] for m in tables.ranking.metrics if m in ("NDCG@10", "coverage@10")}
-        if name in place.costs:
-            row |= {"transitions": Cell(place.costs[name][0]), "seconds": Cell(place.costs[name][1])}
         cells[name] = row
     title = f"World {config.seed}: {len(arena.states)} users, {len(arena.examples)} held-out events"
-    return show(Comparison(title, cells, reference, labels=LABELS))
+    for name, (transitions, seconds) in place.costs.items():
+        print(f"{name}: {transitions:,.0f} transitions, {seconds:.1f} s")
+    return show(Comparison(title, cells, reference, labels=LABELS), ("true@1", "true"))
 
 
 def sessions(place: Place, options: argparse.Namespace) -> dict[str, Any]:
@@ -200,7 +217,7 @@ def sessions(place: Place, options: argparse.Namespace) -> dict[str, Any]:
     from llmrec.simulator.environments import LearnedUsers
 
     moving = DynamicsSettings(trust=TrustSettings(enabled=True), satiation=SatiationSettings(enabled=True))
-    turns, users, budget = (3, 20, 2_000) if options.quick else (10, 200, options.session_transitions)
+    turns, users, budget = (3, 20, 2_000) if options.quick else (10, 150, options.session_transitions)
     session = replace(place.config.session, turns=turns, slate=1, remembered_turns=5)
     evaluation = replace(place.config.evaluation, users=users)
     config = replace(place.config, session=session, dynamics=moving, evaluation=evaluation)
@@ -215,9 +232,10 @@ def sessions(place: Place, options: argparse.Namespace) -> dict[str, Any]:
     for words, gamma in (("", 0.95), (", gamma 0", 0.0)):
         common: dict[str, Any] = {"transitions": budget, "gamma": gamma}
         agents[f"sessions Q-learning{words}"] = TabularSettings(**common)
-        agents[f"sessions SARSA{words}"] = TabularSettings(algorithm="sarsa", **common)
         agents[f"sessions double dueling DQN{words}"] = DQNSettings(double=True, dueling=True, **common)
-        agents[f"sessions A2C{words}"] = PolicyGradientSettings(steps=turns, entropy=0.02, **common)
+        if gamma:
+            agents["sessions SARSA"] = TabularSettings(algorithm="sarsa", **common)
+            agents["sessions A2C"] = PolicyGradientSettings(steps=turns, entropy=0.02, **common)
     own = {name: place.agent(name, settings, meeting) for name, settings in agents.items()}
     systems = {"random": Random(seed=config.seed).fit(place.data.dataset, place.data.split.train)} | own
     systems |= {name: s for name, s in place.systems.items() if name not in LEFT_OUT}
@@ -228,20 +246,18 @@ def sessions(place: Place, options: argparse.Namespace) -> dict[str, Any]:
         title = f"Sessions of {turns} turns, {users} users as the {who} has them"
         keep = ("value", "first_turn", "clicks", "conversions")
         rows = {name: {m: row[m] for m in keep} for name, row in rows.items()}
-        found[who] = show(Comparison.of(title, rows, reference=reference, samples=1000, seed=config.seed))
+        found[who] = show(Comparison.of(title, rows, reference=reference, samples=1000, seed=config.seed), ("value",))
     return found
 
 
-def show(table: Any) -> dict[str, Any]:
+def show(table: Any, differences: tuple[str, ...]) -> dict[str, Any]:
     """Prints a table and the paired differences to its reference; returns its figures."""
-    screen = Console(highlight=False, width=150)
-    screen.print(table.to_rich())
+    Console(highlight=False, width=150).print(table.to_rich())
     print(table.to_markdown(intervals=False))
-    first = next(iter(table.metrics))
-    for name, row in table.cells.items():
-        if row[first].difference is not None:
-            d = row[first].difference
-            screen.print(f"{name} less {table.reference}, {first}: {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})")
+    for metric in differences:
+        for name, row in table.cells.items():
+            if (d := row[metric].difference) is not None:
+                print(f"{name} less {table.reference}, {metric}: {d.mean:+.4f} ({d.low:+.4f} to {d.high:+.4f})")
     return dict(table.to_json())
 
 
@@ -253,7 +269,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--seed", type=int, default=0, help="of the world, where there is no --run")
     parser.add_argument("--transitions", type=int, default=100_000, help="training budget of every agent")
-    parser.add_argument("--sessions", action="store_true", help="add sessions of one item a turn")
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="which tables; all by default")
     parser.add_argument("--session-transitions", type=int, default=30_000, help="the same in sessions")
     parser.add_argument("--quick", action="store_true", help="a smoke run: a small world, 2,000 transitions")
     options = parser.parse_args()
@@ -268,11 +284,8 @@ def main() -> None:
         "machine": machine_facts(),
         "versions": package_versions(),
     }
-    parts = {"one_step": lambda: one_step(place)}
-    if options.sessions:
-        parts["sessions"] = lambda: sessions(place, options)
-    for name, part in parts.items():
-        figures[name] = part()
+    for name in options.part:
+        figures[name] = one_step(place) if name == "one-step" else sessions(place, options)
         if options.json is not None:
             write_json(options.json, figures)
 
