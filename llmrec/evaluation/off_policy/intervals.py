@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.significance import Interval
@@ -79,7 +79,7 @@ def ratio_interval(
     table_UC[:, ::2] -= ratio_R * table_UC[:, 1::2]  # deviations: a large constant in the rewards costs no digits
     error = float(_deviations(table_UC, sign_R, np.ones((1, len(table_UC))))[1][0])
     if method == "student":
-        half = float(stats.t.ppf((1 + level) / 2, len(table_UC) - 1)) * error
+        half = float(stdtrit(len(table_UC) - 1, (1 + level) / 2)) * error
         return Interval(value, value - half, value + half, level)
     away_S, errors_S = _bootstrap(table_UC, sign_R, samples, seed)
     ends = np.array([(1 - level) / 2, (1 + level) / 2])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.special import ndtri
 
 from llmrec.evaluation.off_policy.intervals import Method, Ratio, ratio_interval
 from llmrec.evaluation.off_policy.weights import OverlapLimits, diagnose, overlap_refusal
@@ -56,7 +57,7 @@ class Tally:
         found = diagnose(weight_M)
         self.overlap.append((found.effective_samples, found.max_share))
         self.refusals.append(overlap_refusal(found, self.limits))
-        quantile = float(stats.norm.ppf(0.975))
+        quantile = float(ndtri(0.975))
         for name, ratio in ratios.items():
             self.errors.setdefault(name, []).append(ratio.value - value)
             for method in methods:

@@ -20,6 +20,7 @@ from llmrec.dataset.importers.jester import rating_table
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_terms, snips
+from llmrec.evaluation.off_policy.intervals import Method
 from llmrec.evaluation.off_policy.log import BanditLog
 from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
 from llmrec.evaluation.off_policy.trials.coverage import Tally
@@ -121,53 +122,57 @@ def run_jester(
     With `resampled` the bootstrap-t intervals are measured too, which takes some twenty times as long.
     """
     found = []
-    with Bar("Jester logs", 2 * len(pairs) * logs) as bar:
+    with Bar("Jester logs", len(pairs) * logs) as bar:
         for logging, target in pairs:
-            mu_UN, pi_UN = world.policy(logging), world.policy(target)
-            drawer = Drawer(mu_UN)
-            for liked in (False, True):
-                earned_UN = world.reward(liked)
-                truth = float((pi_UN * earned_UN).sum(axis=1).mean())
-                reward = "liked" if liked else "rating"
-                tally = Tally(f"{logging} → {target}, {reward}", truth)
-                for trial in range(logs):
-                    rng = numpy_stream(seed, "off-policy", "jester", logging, target, trial)
-                    user_M = np.sort(rng.integers(len(mu_UN), size=len(mu_UN)))
-                    _count(tally, world, drawer.draw(user_M, rng), user_M, mu_UN, pi_UN, earned_UN, trial, resampled)
-                    bar.advance()
+            pair = _Pair.of(world, logging, target)
+            for trial in range(logs):
+                rng = numpy_stream(seed, "off-policy", "jester", logging, target, trial)
+                user_M = np.sort(rng.integers(len(pair.mu_UN), size=len(pair.mu_UN)))  # sorted draws are faster
+                pair.count(world, user_M, pair.drawer.draw(user_M, rng), trial, resampled)
+                bar.advance()
+            for reward, tally in pair.tallies.items():
                 found.append(tally.summary() | {"logging": logging, "target": target, "reward": reward})
     return found
 
 
-def _count(
-    tally: Tally,
-    world: JesterWorld,
-    item_M: IntArray,
-    user_M: IntArray,
-    mu_UN: FloatArray,
-    pi_UN: FloatArray,
-    earned_UN: FloatArray,
-    trial: int,
-    resampled: bool,
-) -> None:
-    reward_M, propensity_M = earned_UN[user_M, item_M], mu_UN[user_M, item_M]
-    log = BanditLog(
-        item_M,
-        propensity_M,
-        reward_M,
-        mu_UN.shape[1],
-        states_MF=world.state_UF[user_M],
-        items_ND=world.items_ND,
-    )
-    weight_M = pi_UN[user_M, item_M] / propensity_M
-    fitted = CrossFitted.of(RidgeOutcome(alpha=MODEL_PENALTY, intercepts=False), log, folds=FOLDS, seed=trial)
-    terms = model_terms(log, lambda rows: pi_UN[user_M[rows]], fitted)
-    ratios = {
-        "IPS": ips(weight_M, reward_M),
-        "SNIPS": snips(weight_M, reward_M),
-        "DR": doubly_robust(weight_M, reward_M, terms),
-    }
-    tally.add(weight_M, ratios, methods=("student", "bootstrap-t") if resampled else ("student",), seed=trial)
+@dataclass(frozen=True)
+class _Pair:
+    """A logging and a target policy, and what their logs gave by reward."""
+
+    mu_UN: FloatArray
+    pi_UN: FloatArray
+    drawer: Drawer
+    earned: dict[str, FloatArray]
+    tallies: dict[str, Tally]
+
+    @classmethod
+    def of(cls, world: JesterWorld, logging: str, target: str) -> _Pair:
+        mu_UN, pi_UN = world.policy(logging), world.policy(target)
+        earned = {"rating": world.reward(liked=False), "liked": world.reward(liked=True)}
+        tallies = {
+            name: Tally(f"{logging} → {target}, {name}", float((pi_UN * earned_UN).sum(axis=1).mean()))
+            for name, earned_UN in earned.items()
+        }
+        return cls(mu_UN, pi_UN, Drawer(mu_UN), earned, tallies)
+
+    def count(self, world: JesterWorld, user_M: IntArray, item_M: IntArray, trial: int, resampled: bool) -> None:
+        """One log, with both rewards."""
+        propensity_M, pi_MN, state_MF = self.mu_UN[user_M, item_M], self.pi_UN[user_M], world.state_UF[user_M]
+        weight_M = self.pi_UN[user_M, item_M] / propensity_M
+        methods: tuple[Method, ...] = ("student", "bootstrap-t") if resampled else ("student",)
+        for name, tally in self.tallies.items():
+            reward_M = self.earned[name][user_M, item_M]
+            log = BanditLog(
+                item_M, propensity_M, reward_M, pi_MN.shape[1], states_MF=state_MF, items_ND=world.items_ND
+            )
+            model = RidgeOutcome(alpha=MODEL_PENALTY, intercepts=False)
+            terms = model_terms(log, pi_MN, CrossFitted.of(model, log, folds=FOLDS, seed=trial))
+            ratios = {
+                "IPS": ips(weight_M, reward_M),
+                "SNIPS": snips(weight_M, reward_M),
+                "DR": doubly_robust(weight_M, reward_M, terms),
+            }
+            tally.add(weight_M, ratios, methods=methods, seed=trial)
 
 
 class Drawer:
