@@ -23,8 +23,8 @@ from typing import Any
 from llmrec.cli.guard import guarded
 
 NAME = "reference"
-SIZES = {"hidden": 64, "layers": 2, "heads": 2, "history": 10, "dropout": 0.5}
-FITTING = {"learning_rate": 5e-3, "batch_size": 256, "epochs": 40, "patience": 6}
+SIZES = {"hidden": 32, "layers": 1, "heads": 1, "history": 10, "dropout": 0.3}
+FITTING = {"learning_rate": 5e-3, "batch_size": 256, "epochs": 25, "patience": 5}
 
 
 @guarded
@@ -74,19 +74,24 @@ def write(data: Path, out: Path, options: argparse.Namespace) -> None:
 
 def theirs(out: Path, options: argparse.Namespace) -> None:
     """RecBole's SASRec on those files."""
+    import numpy as np
+
     sys.modules.setdefault("ray", types.SimpleNamespace(tune=None))  # type: ignore[arg-type]  # tunes nothing here
+    for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
+        setattr(np, old, new)  # RecBole 1.2 knows NumPy by the names that NumPy 2 dropped
     import recbole
     import torch
     from recbole.config import Config
     from recbole.data import create_dataset, data_preparation
     from recbole.model.sequential_recommender import SASRec
     from recbole.trainer import Trainer
-    from recbole.utils import init_seed
+    from recbole.utils import init_logger, init_seed
 
     for seed in options.seeds:
         start = time.process_time()
         config = Config(model="SASRec", dataset=NAME, config_dict=_recbole_settings(out, seed))
         init_seed(seed, True)
+        init_logger(config)
         parts = data_preparation(config, create_dataset(config))
         model = SASRec(config, parts[0].dataset).to(config["device"])
         trainer = Trainer(config, model)

@@ -111,3 +111,16 @@ def test_selection_on_the_validation_rows(dataset: Dataset) -> None:
     grid = [CovisitationSettings(), replace(CovisitationSettings(), text=0.0), COUNTS_ONLY]
     model = Covisitation().fit_selected(dataset, train, read_rows("valid")[:600], grid=grid)
     assert model.settings == CovisitationSettings()
+
+
+@pytest.mark.slow
+def test_sasrec_learns_more_than_counts_of_clicks(dataset: Dataset) -> None:
+    from llmrec.baselines.neural import SASRecSettings
+    from llmrec.baselines.neural.recommenders import SASRec
+
+    rows = read_rows("valid")
+    train = dataset.events.filter(pl.col("split") == "train")
+    model = SASRec(SASRecSettings(epochs=12, valid_fraction=0.0, n_threads=1)).fit(dataset, train)
+    ndcg = measure(model, rows)[3]
+    assert ndcg > 0.08
+    assert ndcg > 2 * measure(Popularity().fit(dataset, train), rows)[3]

@@ -9,24 +9,26 @@ SASREC = (
     SASRecSettings(hidden=128, dropout=0.6),
     SASRecSettings(layers=1, history=10),
     SASRecSettings(hidden=32, dropout=0.2),
-    SASRecSettings(hidden=128, layers=1, weight_decay=0.1),
+    SASRecSettings(weight_decay=0.1, learning_rate=2e-3),
 )
 
-SASREC_TEXT = tuple(
-    SASRecSettings(text_dims=dims, hidden=hidden, weight_decay=decay)
-    for dims, hidden, decay in ((64, 64, 0.0), (128, 128, 0.1))
+SASREC_TEXT = (
+    SASRecSettings(text_dims=64),
+    SASRecSettings(text_dims=128, hidden=128, dropout=0.6),
+    SASRecSettings(text_dims=64, weight_decay=0.1),
 )
 
 GRU4REC = (
     GRU4RecSettings(),
-    GRU4RecSettings(hidden=128, dropout=0.6),
+    GRU4RecSettings(hidden=128, dropout=0.6, learning_rate=5e-3),
     GRU4RecSettings(history=10),
-    GRU4RecSettings(hidden=128, weight_decay=0.1),
+    GRU4RecSettings(hidden=32, dropout=0.2),
+    GRU4RecSettings(weight_decay=0.1, learning_rate=5e-3),
 )
 
 NCF = (
     NCFSettings(),
-    NCFSettings(hidden=32, mlp=(32, 16)),
     NCFSettings(history=10),
+    NCFSettings(hidden=32, mlp=(32, 16)),
     NCFSettings(negatives=16),
 )

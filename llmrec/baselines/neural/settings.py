@@ -39,11 +39,11 @@ class NeuralSettings:
     history: int = 50
     loss: Loss = "softmax"
     negatives: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.0
-    batch_size: int = 512
-    epochs: int = 200
-    patience: int = 10
+    batch_size: int = 256
+    epochs: int = 60
+    patience: int = 5
     valid_fraction: float = 0.1
     refit: bool = True
     budget_seconds: float | None = None
@@ -109,6 +109,8 @@ class GRU4RecSettings(NeuralSettings):
     """
 
     layers: int = 1
+    learning_rate: float = 1e-2
+    dropout: float = 0.4
 
     def check(self) -> None:
         """Refuses what cannot be meant, see `NeuralSettings.check`."""
