@@ -99,8 +99,10 @@ def group_table(
             cells[system][GAP], between[system] = Cell(interval.mean, interval), pair
     labels = {group: f"{group}\n(n={count}{'' if count >= FEW else ', few'})" for group, count in rows.items()}
     small = [group for group in rows if group not in large]
-    note = f"Fewer than {FEW} rows: {', '.join(small)}." if small else ""
-    table = Comparison(title, cells, reference, labels=labels, lower_is_better=(GAP,), note=note)
+    unclear = [s for s in between if (found := cells[s][GAP].interval) is not None and not found.above_zero]
+    notes = [f"Fewer than {FEW} rows: {', '.join(small)}."] if small else []
+    notes += [f"The interval of the largest gap holds 0 for: {', '.join(unclear)}."] if unclear else []
+    table = Comparison(title, cells, reference, labels=labels, lower_is_better=(GAP,), note=" ".join(notes))
     return GroupTable(table, rows, between)
 
 

@@ -97,6 +97,8 @@ def test_means_by_hand_and_small_groups() -> None:
     assert cell[GAP].interval.above_zero
     assert "few" in found.table.labels["c"]
     assert found.table.note == f"Fewer than {FEW} rows: c."
+    same = group_table("t", {"x": value % 0.5}, {g: groups[g] for g in "ab"}, Resampler(155), name="n")
+    assert same.table.note == "The interval of the largest gap holds 0 for: x."
     alone = group_table("t", {"x": value}, {"a": groups["a"], "c": groups["c"]}, Resampler(155), name="n")
     assert GAP not in alone.table.cells["x"]
 
