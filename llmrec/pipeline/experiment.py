@@ -52,7 +52,8 @@ class Finished(Work):
 
     def _build(self, name: str, *_: Any, **__: Any) -> None:
         raise RunError(
-            f"{self.folder} does not hold the stage {name!r} of the run's configuration; finish the run first."
+            f"{self.folder} does not hold the stage {name!r} of this configuration (another version of llmrec may "
+            "have made it); run the command of the run again, then compare."
         )
 
 

@@ -1,15 +1,20 @@
-"""The script of experiments as a process on a tiny run: what it prints and writes, and what it refuses."""
+"""Experiments on a tiny run: the script as a process, and what can and cannot be asked."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from llmrec.errors import LLMRecError
+from llmrec.evaluation.experiment import Design
+from llmrec.pipeline.experiment import run_experiment, sized
 from tests.cli import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("session.turns=2", "session.slate=5", "evaluation.users=20")
 
 
 def ab(run, *parts, cache, code=0):
@@ -19,7 +24,13 @@ def ab(run, *parts, cache, code=0):
     return done
 
 
-def test_an_experiment_against_the_optimum_in_a_world(finished, cache, tmp_path):
+@pytest.fixture
+def run(finished, cache, monkeypatch):
+    monkeypatch.setenv("LLMREC_CACHE", str(cache))
+    return finished[0]
+
+
+def test_the_script_against_the_optimum_in_a_world(finished, cache, tmp_path):
     out, _ = finished
     before = sorted(p.relative_to(out.parent) for p in out.parent.rglob("*"))
     sizes = ("--turns", 2, "--slate", 5, "--number", 30, "--retention")
@@ -40,44 +51,54 @@ def test_an_experiment_against_the_optimum_in_a_world(finished, cache, tmp_path)
     assert found["dataset"]["content_hash"] == tiny.metrics(out)["dataset"]["content_hash"]
 
 
-def test_a_system_against_itself_and_a_baseline_under_the_judge(finished, cache, tmp_path):
-    out, _ = finished
-    sizes = ("--turns", 2, "--slate", 5, "--number", 20, "--users", "judge")
-    same = ab(out, "--a", "popularity", "--b", "popularity", *sizes, cache=cache)
-    assert "No difference: popularity again and popularity came to the same value" in same.stdout
-    other = ab(out, "--a", "last", "--b", "popularity", *sizes, "--json", tmp_path / "ab.json", cache=cache)
-    found = json.loads((tmp_path / "ab.json").read_text(encoding="utf-8"))
-    assert found["met_by"] == "judge"
-    assert "regret" not in found["effects"]
-    assert found["verdict"] in other.stdout
+def test_the_script_refuses_with_one_sentence(cache, tmp_path):
+    done = ab(tmp_path, "--a", "sft", "--b", "popularity", cache=cache, code=2)
+    assert (
+        done.stderr.strip() == f"error: {tmp_path / 'config.yaml'} does not exist; give the folder of a finished run."
+    )
+
+
+def test_a_system_against_itself_is_nothing(run):
+    found, facts = run_experiment(run, "popularity", "popularity", overrides=SMALL)
+    assert facts["met_by"] == "truth"
+    assert all(effect.identical for effect in found.effects.values())
+    assert found.verdict.startswith("No difference: popularity again and popularity came to the same value")
+
+
+def test_under_the_judge_nobody_knows_the_regret(run):
+    found, facts = run_experiment(
+        run, "item-knn", "last", users="judge", overrides=SMALL, design=Design(regret=True, samples=200)
+    )
+    assert facts["met_by"] == "judge"
+    assert not found.lost
+    assert "regret" not in found.effects
+    assert found.effects["value"].mean_a != found.effects["value"].mean_b
+
+
+def test_a_bandit_is_met_in_sessions_by_default(run):
+    assert sized(run, None, 3) == ["session.turns=5", "session.slate=3"]
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("a", "b", "more", "message"),
     [
-        (("--a", "sft", "--b", "nothing"), "has no system 'nothing'; choose among sft,"),
-        (("--a", "sft", "--b", "popularity", "--set", "sft.epochs=2"), "Key 'sft.epochs' decides more"),
-        (("--a", "sft", "--b", "popularity", "--number", "0"), "'evaluation.users' must be 1 or more"),
-        (("--a", "popularity", "--b", "random", "--primary", "joy"), "'joy' is not measured"),
+        ("sft", "nothing", {}, "has no system 'nothing'; choose among sft,"),
+        ("sft", "random", {"overrides": ["sft.epochs=2"]}, "Key 'sft.epochs' decides more"),
+        ("sft", "random", {"overrides": ["evaluation.users=0"]}, "'evaluation.users' must be 1 or more"),
+        ("random", "popularity", {"design": Design(primary="joy"), "overrides": SMALL}, "'joy' is not measured"),
     ],
 )
-def test_what_cannot_be_asked_ends_with_one_sentence(finished, cache, parts, message):
-    out, _ = finished
-    done = ab(out, *parts, "--turns", 1, cache=cache, code=2)
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_cannot_be_asked_is_refused(run, a, b, more, message):
+    with pytest.raises(LLMRecError, match=message):
+        run_experiment(run, a, b, **more)
 
 
-def test_a_run_without_its_working_folder_is_refused(finished, cache, tmp_path):
-    import shutil
-
-    out, _ = finished
-    shutil.copytree(out, tmp_path / "alone")
-    done = ab(tmp_path / "alone", "--a", "sft", "--b", "popularity", cache=cache, code=2)
-    assert "has no working folder" in done.stderr
+def test_a_run_without_its_working_folder_is_refused_and_nothing_is_made(run, tmp_path):
+    shutil.copytree(run, tmp_path / "alone")
+    with pytest.raises(LLMRecError, match="has no working folder"):
+        run_experiment(tmp_path / "alone", "sft", "popularity")
     assert not (tmp_path / "alone.work").exists()
     (tmp_path / "alone.work").mkdir()
-    done = ab(tmp_path / "alone", "--a", "sft", "--b", "popularity", cache=cache, code=2)
-    assert "does not hold the stage 'data'" in done.stderr
-    done = ab(tmp_path, "--a", "sft", "--b", "popularity", cache=cache, code=2)
-    assert "config.yaml does not exist" in done.stderr
+    with pytest.raises(LLMRecError, match="does not hold the stage 'data'"):
+        run_experiment(tmp_path / "alone", "sft", "popularity")
+    assert not list((tmp_path / "alone.work").iterdir())

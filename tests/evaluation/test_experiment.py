@@ -78,11 +78,11 @@ def test_a_against_itself_is_exactly_nothing():
 
 def test_a_against_itself_with_other_luck_is_called_different_in_five_of_a_hundred_experiments():
     groups, size = 200, 60
-    users = groups * size
+    users, two = groups * size, EnvironmentSettings(slate_size=1, turns=2)
     design = Design(metrics=("value",), sampled=True, samples=400)
     luck = [
         simulate_sessions(
-            Fixed(world.GOOD), world.ShopUsers(users), np.arange(users), FOUR, dynamics=TRUST, sampled=True, seed=seed
+            Fixed(world.GOOD), world.ShopUsers(users), np.arange(users), two, dynamics=TRUST, sampled=True, seed=seed
         )
         for seed in (0, 1)
     ]

@@ -25,7 +25,7 @@ def test_two_proportions_as_published() -> None:
 
 
 def test_means_by_hand() -> None:
-    # (1.959964 + 1.281552)^2 * (1 + 1) = 21.0148, as statsmodels' NormalIndPower().solve_power(1, alpha=.05, power=.9)
+    # (1.959964 + 1.281552)^2 * (1 + 1) = 21.0148
     assert users_for_means(1.0, 1.0, 1.0, power=0.9) == 22
     # (1.959964 + 0.841621)^2 * 2^2 / 0.5^2 = 125.58
     assert users_for_pairs(0.5, 2.0) == users_for_pairs(-0.5, 2.0) == 126
