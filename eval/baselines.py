@@ -1,7 +1,7 @@
 """Every baseline on one data set: settings chosen on validation, fitted on training + validation, ranked on test.
 
     python eval/baselines.py data/ml --split time --json baselines.json
-    python eval/baselines.py data/ml --only als bpr --seeds 0 1 2
+    python eval/baselines.py data/ml --only als bpr --seeds 0 1 2 --settings baselines.json
 
 DATA is a folder written by `llmrec data import`. Ties count as their expectation. Random baselines are fitted with
 every seed and the table shows the mean over them; settings are chosen with the first seed within the budget that the
@@ -27,9 +27,11 @@ def main() -> None:
     parser.add_argument("--valid-events", type=int, default=0, help="uniform sample of this many; 0 takes all")
     parser.add_argument("--test-events", type=int, default=0, help="uniform sample of this many; 0 takes all")
     parser.add_argument("--history-events", type=int, default=20)
-    parser.add_argument("--k", type=int, nargs="+", default=(5, 10))
+    parser.add_argument("--k", type=int, nargs="+", default=(5, 10), help="cut-offs; the table shows the largest")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--reference", default="popularity", help="the baseline that the others are compared with")
+    parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples of the intervals")
+    parser.add_argument("--settings", type=Path, help="take the settings in this file (of --json) and choose nothing")
     parser.add_argument("--json", type=Path, help="write settings, figures and times here")
     options = parser.parse_args()
     from llmrec.baselines import BASELINES, baseline
@@ -38,7 +40,7 @@ def main() -> None:
     from llmrec.dataset.store import Dataset
     from llmrec.errors import DataError
     from llmrec.evaluation.table import Comparison
-    from llmrec.files import write_json
+    from llmrec.files import read_json, write_json
     from llmrec.progress import console
 
     specs = [baseline(name) for name in options.only or BASELINES]
@@ -48,13 +50,16 @@ def main() -> None:
     valid = examples(dataset, split, "valid", limit=options.valid_events or None, **kept)
     test = examples(dataset, split, "test", limit=options.test_events or None, **kept)
     rows, facts = {}, {}
+    earlier = read_json(options.settings)["baselines"] if options.settings else {}
     for spec in specs:
         if not spec.available:
             console.print(f"{spec.name} is left out: pip install 'llmrec[{spec.extra}]'")
             continue
         began = time.monotonic()
         try:
-            rows[spec.name], facts[spec.name] = measure(spec, dataset, split, valid, test, options)
+            rows[spec.name], facts[spec.name] = measure(
+                spec, dataset, split, valid, test, options, earlier.get(spec.name, {}).get("settings")
+            )
         except DataError as error:  # a catalogue too big for one of them is no reason to lose the others
             console.print(f"{spec.name} is left out: {error}")
             continue
@@ -63,28 +68,32 @@ def main() -> None:
         console.print(f"{spec.name}: {shown}")
     if not rows:
         raise DataError("None of the baselines could be measured; the lines above say why.")
+    about = {"data": dataset.manifest.content_hash, "split": options.split, "valid_events": len(valid)}
+    if options.json:
+        write_json(options.json, about | {"baselines": facts})  # the intervals below take a while
+    shown = [f"{metric}@{max(options.k)}" for metric in ("HR", "NDCG")]
     table = Comparison.of(
         f"{len(test)} held-out events of {dataset.manifest.name}, all {dataset.n_items} items ranked",
-        rows,
+        {name: {metric: row[metric] for metric in shown} for name, row in rows.items()},
         reference=options.reference if options.reference in rows else None,
         users=[str(e.state.user_id) for e in test],
+        samples=options.samples,
         seed=options.seeds[0],
     )
     console.print(table.to_rich())
     if options.json:
-        about = {"data": dataset.manifest.content_hash, "split": options.split, "valid_events": len(valid)}
         write_json(options.json, about | {"baselines": facts, "table": table.to_json()})
 
 
-def measure(spec, dataset, split, valid, test, options):
+def measure(spec, dataset, split, valid, test, options, earlier):
     """Per-row metrics on test, and what was chosen."""
     import numpy as np
     import polars as pl
 
     from llmrec.baselines import select
 
-    settings, facts = spec.settings, {}
-    if spec.grid and len(valid):
+    settings, facts = spec.settings if earlier is None else spec.settings_from(earlier), {}
+    if spec.grid and len(valid) and earlier is None:
         seen, budget = valid.seen, spec.budget_seconds
         chosen = select(
             lambda s: spec.make(s, options.seeds[0]),
