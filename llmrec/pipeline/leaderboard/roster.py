@@ -8,6 +8,7 @@ from pathlib import Path
 from llmrec.errors import ConfigError
 from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
 from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
 TIGER, UNTAUGHT = "TIGER-like", "LM without teacher"
@@ -19,8 +20,12 @@ PAIRS = (
     ("teacher against none", LM, UNTAUGHT),
     ("policy against TIGER-like", LM, TIGER),
 )
-PLAIN = ("sft.teacher.kind=none", "sft.epochs=10", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
-SEMANTIC = ("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words")
+PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
+SEMANTIC = (
+    *("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words"),
+    *("text.profile=false", "text.feedback=false", "text.elapsed=false", "sft.epochs=8"),
+    *(f"sft.mixture.{task}=0.0" for task in ITEM_TASKS),
+)
 """TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
 
 
@@ -37,7 +42,7 @@ def roster(out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequen
         ConfigError: a name that there is not.
     """
     policy = Trainings("policy", out)
-    tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC, "text.profile=false", "text.feedback=false"))
+    tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC))
     untaught = Trainings("untaught", out, PLAIN)
     forms: tuple[Entry, ...] = (
         PolicyEntry(TIGER, "the policy from scratch on semantic identifiers of content, no text, no teacher", tiger),
