@@ -146,7 +146,8 @@ def reliability_figure(bins: Mapping[str, Reliability]) -> str:
     if not bins:
         return ""
     with style():
-        figure, axes = panels(len(bins), width=min(9.6, 3.7 * len(bins)), height=3.2)
+        columns = columns_for(len(bins))
+        figure, axes = panels(len(bins), columns, width=min(9.6, 3.7 * columns), height=3.2)
         for axis, (title, found) in zip(axes, bins.items(), strict=True):
             low_J, high_J = _wilson(found.observed_J, found.count_J)
             top = float(min(1.0, 1.08 * max(found.predicted_J.max(), high_J.max(), 1e-3)))

@@ -125,7 +125,15 @@ def test_markdown_holds_the_tables_and_no_markup_from_outside(folder: Path) -> N
 
 def test_figure_files_are_svg_with_colours_of_their_own(folder: Path) -> None:
     files = sorted((folder / "figures").iterdir())
-    assert [f.stem for f in files] == ["comparison-1", "comparison-2", "gate", "reliability", "reward-model", "sft", "training"]
+    assert [f.stem for f in files] == [
+        "comparison-1",
+        "comparison-2",
+        "gate",
+        "reliability",
+        "reward-model",
+        "sft",
+        "training",
+    ]
     for file in files:
         root = ET.fromstring(file.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"

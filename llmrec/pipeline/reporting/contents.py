@@ -100,10 +100,8 @@ def _model(run: Finished) -> str:
     if not run.base.nano:
         return run.base.name if run.base.revision is None else f"{run.base.name} at {run.base.revision}"
     model = run.config.model
-    return (
-        f"nano: {model.nano_layers} layers of {model.nano_hidden} of Qwen3's architecture, made from this data "
-        "set's own texts"
-    )
+    size = f"{model.nano_layers} layers, hidden size {model.nano_hidden}"
+    return f"nano: Qwen3's architecture, {size}, made from this data set's own texts"
 
 
 def _plotted(ranking: Comparison) -> tuple[str, ...]:

@@ -2,100 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from llmrec.evaluation.table import Cell, Comparison
+from llmrec.dataset.examples import Examples
+from llmrec.evaluation.groups import FEW, Groups, families, group_table
+from llmrec.evaluation.item_facts import ItemFacts
+from llmrec.evaluation.resampling import Resampler
+from llmrec.evaluation.table import Comparison
 from llmrec.pipeline.result import SFT, Finished
-from llmrec.types import BoolArray, FloatArray, IntArray, State
+from llmrec.types import Example, FloatArray
 
-HISTORY = (("no history", 0, 0), ("1 to 9 events", 1, 9), ("10 events or more", 10, None))
-"""Groups of users by the events that their state holds: name, fewest and most."""
-POPULARITY = (("item never seen in training", 0, 0), ("1 to 4 events", 1, 4), ("5 events or more", 5, None))
-"""Groups of held-out events by how often training saw the item."""
-SMALLEST = 30
-"""Rows below which an interval says too little for a group to be shown."""
-
-Bounds = tuple[str, int, int | None]
+OF_ITEMS = "item training clicks"
+"""The family of groups that a held-out target decides, which deployed slates do not have."""
 
 
 def group_tables(run: Finished) -> list[Comparison]:
-    """NDCG by the user's history and by the item's popularity, and the judge's value by the user's history.
+    """NDCG on held-out events and the judge's value of deployed slates, by families of groups.
 
-    A table with fewer than two groups of 30 rows is left out: it would say what the whole says.
+    Groups below `FEW` rows are left out: they say little, and a run folder must not show what a few people wrote in
+    their profiles. So is a family of fewer than two groups, which would say what the whole says.
     """
+    facts = ItemFacts.of(run.data.dataset, run.data.split.train)
     metric = next(m for m in reversed(run.tables.ranking.metrics) if m.startswith("NDCG@"))
-    examples = run.arena.examples
-    users = [str(e.state.user_id) for e in examples]
-    seen_N = _training_counts(run)
-    popularity_M = np.array([seen_N[e.target] for e in examples], dtype=np.int64)
-    ranking = {name: np.asarray(run.measured.ranking[name][metric]) for name in (SFT, run.after)}
+    examples, users = run.arena.examples, [str(e.state.user_id) for e in run.arena.examples]
+    ranked = {name: np.asarray(run.measured.ranking[name][metric]) for name in (SFT, run.after)}
     judged = {name: np.asarray(run.measured.deployed["judge"][name]["value"]) for name in (SFT, run.after)}
-    history_M = _history([e.state for e in examples])
+    met = Examples([Example(state, 0) for state in run.arena.states], run.arena.seen)
     draw: dict[str, Any] = {"samples": run.config.evaluation.bootstrap, "seed": run.config.seed}
-    found = [
-        _table(
-            f"{metric} on held-out events by the user's history", ranking, _masks(HISTORY, history_M), users, draw
-        ),
-        _table(
-            f"{metric} on held-out events by the item's events in training",
-            ranking,
-            _masks(POPULARITY, popularity_M),
-            users,
-            draw,
-        ),
-        _table(
-            "Value of deployed slates as the judge expects it, by the user's history",
-            judged,
-            _masks(HISTORY, _history(run.arena.states)),
-            None,
-            draw,
-        ),
+    of_users = {name: groups for name, groups in families(met, facts).items() if name != OF_ITEMS}
+    return [
+        *tables(f"{metric} on held-out events", metric, ranked, families(examples, facts), users, draw),
+        *tables("Value of deployed slates as the judge expects it", "value", judged, of_users, None, draw),
     ]
-    return [table for table in found if len(table.metrics) > 1]
 
 
-def _table(
+def tables(
     title: str,
+    metric: str,
     values: Mapping[str, FloatArray],
-    masks: Mapping[str, BoolArray],
+    found: Mapping[str, Groups],
     users: Sequence[str] | None,
     draw: dict[str, Any],
-) -> Comparison:
-    """The groups as columns; users of a group are drawn whole."""
-    cells: dict[str, dict[str, Cell]] = {name: {} for name in values}
-    small = 0
-    for group, mask_M in masks.items():
-        count = int(mask_M.sum())
-        if count < SMALLEST:
-            small += count > 0
-            continue
-        kept = None if users is None else [user for user, inside in zip(users, mask_M, strict=True) if inside]
-        column = f"{group} ({count:,})"
-        part = Comparison.of(
-            "", {n: {column: v[mask_M]} for n, v in values.items()}, reference=SFT, users=kept, **draw
-        )
-        for name in values:
-            cells[name][column] = part.cells[name][column]
-    note = f"Groups of fewer than {SMALLEST} rows are left out." if small else ""
-    return Comparison(title, cells, SFT, note=note)
+) -> Iterator[Comparison]:
+    """One table a family with two groups of `FEW` rows or more, and the groups as columns.
 
-
-def _masks(bounds: Sequence[Bounds], count_M: IntArray) -> dict[str, BoolArray]:
-    return {n: (count_M >= low) & (count_M <= (np.inf if high is None else high)) for n, low, high in bounds}
-
-
-def _history(states: Sequence[State]) -> IntArray:
-    return np.array([len(state.history) for state in states], dtype=np.int64)
-
-
-def _training_counts(run: Finished) -> IntArray:
-    """How many clicks, ratings and conversions each item has in the training period, (N,)."""
-    counts_N = np.zeros(run.data.dataset.n_items, dtype=np.int64)
-    chosen = run.data.split.train.filter(pl.col("kind") != "impression")
-    for item, count in chosen["item_id"].value_counts().iter_rows():
-        counts_N[run.data.dataset.item_index[item]] = count
-    return counts_N
+    Args:
+        title: what is measured, to which the family is added.
+        metric: names the bootstrap samples.
+        values: the metric (B,), of SFT and of the improved policy.
+        found: rows (B,) of each group, by family.
+        users: the user of each row, where users are drawn whole.
+        draw: samples and seed.
+    """
+    rows = len(next(iter(values.values())))
+    resampler = Resampler(rows, users, **draw)
+    for family, groups in found.items():
+        large = {name: kept_B for name, kept_B in groups.items() if int(kept_B.sum()) >= FEW}
+        if len(large) > 1:
+            told = group_table(
+                f"{title}, by {family}", values, large, resampler, name=metric, reference=SFT, gap=False
+            )
+            yield replace(
+                told.table, note=f"Groups of fewer than {FEW} rows are left out." if len(large) < len(groups) else ""
+            )
