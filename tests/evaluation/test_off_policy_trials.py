@@ -140,16 +140,27 @@ def test_the_script_on_open_bandit(tmp_path):
     assert "women: bts → random: The overlap is too small" in done.stdout
 
 
+def coverages(figures: Path) -> dict[tuple[str, str], float]:
+    results = json.loads(figures.read_text())["results"]
+    return {(r["pair"], name): r["estimators"][name]["coverage"] for r in results for name in ("IPS", "SNIPS", "DR")}
+
+
 @pytest.mark.slow
 def test_coverage_and_gain_of_dr_on_real_jokes(tmp_path):
-    source = real_data("jester5k")
     done = run_script(
-        *("jester", "--source", source, "--logs", 1000, "--pairs", 1, 3),
+        *("jester", "--source", real_data("jester5k"), "--logs", 1000, "--pairs", 1, 2, 3, 5),
         *("--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png"),
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "figures.json").values()), done.stdout
     for result in json.loads((tmp_path / "figures.json").read_text())["results"]:
-        for name in ("IPS", "SNIPS", "DR"):
-            assert 0.925 <= result["estimators"][name]["coverage"] <= 0.975, (result["pair"], name)
         assert result["estimators"]["DR"]["rmse"] < result["estimators"]["IPS"]["rmse"]
+
+
+@pytest.mark.slow
+def test_coverage_on_a_real_experiment(tmp_path):
+    source = real_data("hillstrom")
+    done = run_script("hillstrom", "--source", source, "--rewards", "visit", "--json", tmp_path / "figures.json")
+    assert done.returncode == 0, done.stderr
+    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "figures.json").values()), done.stdout
