@@ -40,7 +40,7 @@ def main() -> None:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
     seeds = range(options.seeds)
     protocol = protocol_of(options.dataset)
-    entries = roster(options.out, seeds, budget=options.budget, only=options.only)
+    entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only)
     bench = open_bench(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge

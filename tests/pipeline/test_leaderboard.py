@@ -18,7 +18,7 @@ from llmrec.pipeline.leaderboard import entries as entries_module
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
 from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
-from llmrec.pipeline.leaderboard.roster import LM, RL, roster
+from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
 from llmrec.pipeline.leaderboard.table import answers, measure, write
 from llmrec.pipeline.work import Work
 
@@ -157,7 +157,9 @@ def test_unknown_names_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no table of 'netflix'; choose one of amazon-industrial"):
         protocol_of("netflix")
     with pytest.raises(ConfigError, match="no row 'sasrek'"):
-        roster(tmp_path, range(3), only=["sasrek"])
+        roster(PROTOCOLS["movielens-100k"], tmp_path, range(3), only=["sasrek"])
+    assert UNPROFILED in roster(PROTOCOLS["movielens-100k"], tmp_path, range(3))
+    assert UNPROFILED not in roster(PROTOCOLS["amazon-industrial"], tmp_path, range(3))
     for protocol in PROTOCOLS.values():
         assert (Path(__file__).parents[2] / "train" / "recipes" / f"{protocol.recipe}.yaml").is_file()
 

@@ -36,6 +36,7 @@ class Protocol:
         valid_rows: a uniform sample of so many validation rows decides settings; None takes all.
         test_rows: the same for the rows that are reported.
         recipe: of the language-model policy, in `train/recipes`.
+        profiles: whether users have profiles, which the recipe then shows in the state.
         note: one sentence for below the table.
     """
 
@@ -47,6 +48,7 @@ class Protocol:
     valid_rows: int | None = None
     test_rows: int | None = None
     recipe: str = ""
+    profiles: bool = False
     note: str = ""
 
 
@@ -67,6 +69,7 @@ PROTOCOLS: dict[str, Protocol] = {
             valid_rows=2000,
             test_rows=4000,
             recipe="table-movielens-100k",
+            profiles=True,
             note="Global time cut 70/10/20; films that a user has rated are not recommended again.",
         ),
         Protocol(
@@ -76,6 +79,7 @@ PROTOCOLS: dict[str, Protocol] = {
             valid_rows=2000,
             test_rows=4000,
             recipe="table-complete-journey",
+            profiles=True,
             note="Product types; global time cut 70/10/20; repeats may be recommended.",
         ),
     )

@@ -8,10 +8,11 @@ from pathlib import Path
 from llmrec.errors import ConfigError
 from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
 from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.pipeline.leaderboard.protocol import Protocol
 from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
-TIGER, UNTAUGHT = "TIGER-like", "LM without teacher"
+TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
 PAIRS = (
     ("fused against co-visitation", FUSED, "covisitation"),
     ("fused ensemble against co-visitation", BOTH, "covisitation"),
@@ -19,6 +20,7 @@ PAIRS = (
     ("RL against its warm start", RL, LM),
     ("teacher against none", LM, UNTAUGHT),
     ("policy against TIGER-like", LM, TIGER),
+    ("profile against none", LM, UNPROFILED),
 )
 PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
 SEMANTIC = (
@@ -29,10 +31,13 @@ SEMANTIC = (
 """TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
 
 
-def roster(out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequence[str] = ()) -> dict[str, Entry]:
+def roster(
+    protocol: Protocol, out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequence[str] = ()
+) -> dict[str, Entry]:
     """The rows by name, in the order of the table.
 
     Args:
+        protocol: what is measured on; where users have profiles there is a row without them.
         out: trained policies are kept here.
         seeds: members of the ensembles.
         budget: factor of the baselines' time budgets.
@@ -54,6 +59,9 @@ def roster(out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequen
         EnsembleEntry(BOTH, "mixture of the ensemble and co-visitation", policy, tuple(seeds), fused=True),
     )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
+    if protocol.profiles:
+        silent = Trainings("unprofiled", out, ("text.profile=false",))
+        found[UNPROFILED] = PolicyEntry(UNPROFILED, "the policy of the recipe, its states without profiles", silent)
     for name in only:
         if name not in found:
             raise ConfigError(f"There is no row {name!r}; choose among {', '.join(found)}.")
