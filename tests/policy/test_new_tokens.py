@@ -11,9 +11,11 @@ import transformers
 from peft import LoraConfig, get_peft_model
 
 from llmrec.catalogue import Catalogue
+from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError
 from llmrec.policy.mean_hidden import TextEncoder
-from llmrec.policy.new_tokens import add_words, grow_embeddings
+from llmrec.policy.nano import make_nano, train_tokenizer
+from llmrec.policy.new_tokens import add_words, directions, grow_embeddings
 from llmrec.text.escape import Cleaner, control_token_ids
 from tests.policy.tiny import byte_tokenizer
 
@@ -180,3 +182,40 @@ def test_a_texts_vector_is_the_mean_of_its_own_hidden_states(kind, side):
         with torch.no_grad():
             hidden = lm(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
         assert np.allclose(vector, hidden.mean(0).numpy(), atol=1e-5)
+
+
+def test_directions_keep_likeness_and_have_unit_size():
+    """Narrow vectors are only turned: cosines stay; wide ones lose their least dimensions; 0 stays 0."""
+    rng = np.random.default_rng(0)
+    narrow = rng.normal(size=(6, 4)).astype(np.float32)
+    narrow[5] = 0.0
+    turned = directions(narrow, 16, seed=0).double()
+    assert turned.shape == (6, 16)
+    assert torch.allclose(turned[:5].square().mean(1), torch.ones(5, dtype=torch.float64), atol=1e-5)
+    assert not turned[5].any()
+    unit = torch.nn.functional.normalize(torch.from_numpy(narrow[:5]).double(), dim=1)
+    found = torch.nn.functional.normalize(turned[:5], dim=1)
+    assert torch.allclose(found @ found.T, unit @ unit.T, atol=1e-5)
+    wide = np.zeros((8, 40), dtype=np.float32)
+    wide[:, :3] = rng.normal(size=(8, 3))
+    cut = torch.nn.functional.normalize(directions(wide, 5, seed=0).double(), dim=1)
+    flat = torch.nn.functional.normalize(torch.from_numpy(wide).double(), dim=1)
+    assert torch.allclose(cut @ cut.T, flat @ flat.T, atol=1e-4)
+
+
+def test_rows_start_at_vectors_where_there_are_some():
+    vectors = np.zeros((3, 4), dtype=np.float32)
+    vectors[0, 0], vectors[1, 0] = 1.0, 2.0  # one direction, two lengths
+    tokenizer = train_tokenizer(["a small text of words"] * 3, 300)
+    model = make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=1), 0)
+    before = model.get_input_embeddings().weight.detach().clone()
+    new = add_words(tokenizer, ["<x_1>", "<x_2>", "<x_3>"])
+    grow_embeddings(model, tokenizer, new, vectors=vectors, seed=0)
+    weight = model.get_input_embeddings().weight.detach()
+    assert torch.equal(weight[new[0]], weight[new[1]])
+    assert not torch.equal(weight[new[0]], weight[new[2]])
+    apart = (weight[new[0]] - before.mean(0)) / before.std(0)
+    assert float(apart.square().mean().sqrt()) == pytest.approx(2.5, rel=1e-3)
+    assert torch.equal(weight[: len(before)], before)
+    with pytest.raises(ConfigError, match="3 new words but 2 vectors"):
+        grow_embeddings(model, tokenizer, new, vectors=vectors[:2], seed=0)
