@@ -106,6 +106,11 @@ def check_naming(config: RunConfig) -> None:
     """
     settings = config.identifiers
     if settings.scheme == "title":
+        if settings.start != "words":
+            raise ConfigError(
+                f"Key 'identifiers.start' is {settings.start!r}, but titles need no new tokens under "
+                "identifiers.scheme: title; leave it out, or set identifiers.scheme: semantic or atomic."
+            )
         if config.text.history != "title":
             raise ConfigError(
                 f"Key 'text.history' is {config.text.history!r}, but items have no identifiers under "

@@ -44,6 +44,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
 from llmrec.training.arguments import check_launch
+from llmrec.training.teacher import check_teacher
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
@@ -96,6 +97,13 @@ def check_config(config: RunConfig) -> None:
     if config.model.quantization != "none" and config.sft.weights == "full":
         raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
     check_trust(config)
+    taught = config.sft.teacher.kind != "none"
+    if taught:
+        check_teacher(config.sft.teacher)
+    if config.sft.epochs < 0 or (config.sft.epochs == 0 and not taught):
+        raise ConfigError(
+            f"Key 'sft.epochs' is {config.sft.epochs}; it must be above 0 (0 is for a warm start by a teacher alone)."
+        )
     if config.data.dataset != "world":
         if config.data.source is None:
             raise ConfigError(

@@ -211,6 +211,8 @@ def test_the_model_s_own_hidden_states_can_be_quantised(data, foreign):
     [
         ({"identifiers__scheme": "title"}, r"text\.history"),
         ({"identifiers__levels": 0}, r"identifiers\.levels"),
+        ({"identifiers__scheme": "title", "text__history": "title", "identifiers__start": "vectors"}, "need no new"),
+        ({"sft__epochs": 0}, r"'sft\.epochs' is 0"),
         ({"identifiers__embedding": "column"}, r"identifiers\.source"),
         ({"identifiers__embedding": "column", "identifiers__source": "/no/where.parquet"}, "no such file"),
         ({"identifiers__embedding": "sentence-transformers"}, r"identifiers\.source"),
@@ -231,3 +233,30 @@ def test_the_key_follows_what_decides_the_names(tmp_path):
     assert naming_key(settings) != key
     titles = dataclasses.replace(settings.identifiers, scheme="title")
     assert naming_key(dataclasses.replace(settings, identifiers=titles)) == "title"
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("semantic", "interpolation"), ("atomic", "covisitation")])
+def test_a_teacher_and_rows_that_start_at_vectors(scheme, kind, data, foreign, tmp_path):
+    """SFT by LoRA on a model of somebody else's: what is saved is what was trained, and it learnt something."""
+    settings = config(
+        identifiers__scheme=scheme,
+        identifiers__start="vectors",
+        text__elapsed=True,
+        model__name=str(foreign),
+        sft__epochs=0,
+        sft__weights="lora",
+        sft__teacher__kind=kind,
+        sft__teacher__epochs=3,
+        sft__teacher__batch_size=16,
+        sft__teacher__learning_rate=0.01,
+    )
+    base = base_model(settings, data, Work(tmp_path / "base"))
+    stage = sft_stage(settings, data, base, Work(tmp_path / "work"))
+    assert stage.has_adapter
+    assert stage.curve[-1]["loss"] < stage.curve[0]["loss"]
+    policy = sft_policy(settings, data, stage)
+    total = log_probs(policy).double().exp().sum(1)
+    assert torch.allclose(total, torch.ones(3, dtype=torch.float64), atol=1e-5)
+    assert policy.renderer.wording.elapsed
+    again = sft_stage(settings, data, base, Work(tmp_path / "work"))
+    assert torch.equal(log_probs(policy), log_probs(sft_policy(settings, data, again)))
