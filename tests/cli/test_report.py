@@ -8,7 +8,9 @@ import shutil
 
 import pytest
 
+from llmrec.errors import RunError
 from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.pipeline.reporting.folders import read_runs, report_runs
 from tests.cli import tiny
 from tests.evaluation.test_report import Page
 
@@ -54,15 +56,16 @@ def test_one_run_is_told_in_full(finished, cache, tmp_path):
     folder = Measurements.load(out.with_name(f"{out.name}.work") / "report" / "rows.parquet")
     assert folder.values["judge"]["SFT"]["value"].mean() == pytest.approx(sft, abs=1e-12)
 
-    quiet = tiny.llmrec("report", out, "--out", "page", "--no-users", cache=cache, cwd=tmp_path)
-    assert "not for handing on" not in quiet.stdout
+    report_runs([out], tmp_path / "page", command="c", users=False)
     for name in ("report.html", "report.md"):
         assert not re.search(r"\bu\d{5}\b", (tmp_path / "page" / name).read_text(encoding="utf-8"))
 
 
 def test_two_runs_stand_side_by_side_and_come_out_the_same_again(two, cache, tmp_path):
-    for out in ("r", "s"):
-        tiny.llmrec("report", two / "one", two / "other", "--out", out, cache=cache, cwd=tmp_path)
+    tiny.llmrec("report", two / "one", two / "other", "--out", "r", cache=cache, cwd=tmp_path)
+    report_runs(
+        [two / "one", two / "other"], tmp_path / "s", command=f"llmrec report {two / 'one'} {two / 'other'} --out r"
+    )
     text = (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
     after = json.loads((two / "one" / "report.json").read_text(encoding="utf-8"))["report"]["slate_names"][1]
     for words in (f"| {after} (one) |", f"| {after} (other) |", "| SFT |", "Improved policies against one another"):
@@ -73,16 +76,19 @@ def test_two_runs_stand_side_by_side_and_come_out_the_same_again(two, cache, tmp
     assert len(names) > 10
     for name in names:
         one, two_ = ((tmp_path / out / name).read_bytes() for out in ("r", "s"))
-        assert one.replace(b"--out r", b"--out s") == two_, name
+        assert one == two_, name
 
 
-def test_what_a_folder_does_not_hold_is_said(two, cache, tmp_path):
+def test_what_a_folder_does_not_hold_is_said(two, tmp_path):
     shutil.copytree(two / "one", tmp_path / "alone")
-    tiny.llmrec("report", "alone", "--out", "page", cache=cache, cwd=tmp_path)
-    text = (tmp_path / "page" / "report.md").read_text(encoding="utf-8")
-    assert "alone: slates of users and figures by row; alone.work is not beside the run folder." in text
-    assert "alone: learned reward model; only RLHF has one." in text
-    assert "History, oldest first" not in text
+    (told,) = read_runs([tmp_path / "alone"])
+    assert "alone: slates of users and figures by row; alone.work is not beside the run folder." in told.absent
+    assert "alone: learned reward model; only RLHF has one." in told.absent
+    assert not told.report.slates
+    assert told.measured is None
+    shutil.copytree(two / "other.work", tmp_path / "alone.work")
+    (told,) = read_runs([tmp_path / "alone"])
+    assert "alone: slates of users and figures by row; alone.work is not of this run." in told.absent
 
 
 @pytest.mark.parametrize(
@@ -96,11 +102,18 @@ def test_what_a_folder_does_not_hold_is_said(two, cache, tmp_path):
     ],
     ids=["no run", "newer run", "no report", "short report", "no text"],
 )
-def test_what_is_no_run_is_refused_and_nothing_is_left(two, cache, tmp_path, change, words):
+def test_what_is_no_run_is_refused_and_nothing_is_left(two, tmp_path, change, words):
     shutil.copytree(two / "one", tmp_path / "run", ignore=shutil.ignore_patterns("*.safetensors"))
     change(tmp_path / "run" / "llmrec.json", tmp_path / "run" / "report.json")
-    done = tiny.llmrec("report", two / "other", "run", "--out", "page", cache=cache, code=2, cwd=tmp_path)
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("llmrec: run")
-    assert words in line
+    with pytest.raises(RunError, match=words):
+        report_runs([two / "other", tmp_path / "run"], tmp_path / "page", command="c")
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_refusal_is_one_sentence_and_exit_code_2(two, cache, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = tiny.llmrec("report", two / "other", "empty", "--out", "page", cache=cache, code=2, cwd=tmp_path)
+    assert done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("llmrec: empty is not a run folder (llmrec.json is missing)")
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]
