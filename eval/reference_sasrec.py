@@ -1,7 +1,7 @@
 """SASRec here against RecBole's SASRec: the same training events, the same rows, sizes, loss and stopping rule.
 
     python eval/reference_sasrec.py write data/amazon reference     # RecBole's atomic files
-    python eval/reference_sasrec.py theirs reference                # with a Python that has RecBole 1.2
+    python eval/reference_sasrec.py theirs reference                # a Python with RecBole 1.2, pandas < 3
     python eval/reference_sasrec.py ours data/amazon reference
     python eval/reference_sasrec.py compare reference
 
