@@ -5,7 +5,7 @@ next event of a user after a history of up to ten, so a user's rows taken togeth
 user fits, the row gets that user's id and the time of its event, else it keeps its published name and no time.
 
 Times are days, and the published histories list the events of one day in the order of the file. Training on days as
-unordered sets would teach nothing of what follows what within a day, which is half of what the published rows ask for;
+unordered sets would teach nothing of what follows what within a day, and that is much of what the rows ask for;
 so by default the order of the file counts as seconds within the day.
 """
 
