@@ -84,7 +84,7 @@ def peak_memory() -> dict[str, str]:
     facts = (
         {"peak memory": f"{int(line) / 2**20:.1f} GiB, of the process that ended the run"} if line.isdigit() else {}
     )
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         facts["peak GPU memory"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
     return facts
 
