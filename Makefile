@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint format install install-dev clean
+.PHONY: demo test test-slow bench bench-all lint format install install-dev clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmrec needs Python 3.11 or later; call: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -29,6 +29,13 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# What docs/benchmarks*.md show, once more: quick commands, or all of them (hours). LLMREC_DATA holds the real data.
+bench: $(VENV)/.dev
+	$(BIN)/python eval/bench.py
+
+bench-all: $(VENV)/.dev
+	$(BIN)/python eval/bench.py --all
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
