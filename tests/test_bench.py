@@ -69,6 +69,27 @@ def test_every_block_of_a_page_has_an_entry_and_every_entry_its_block(page: str,
     assert {entry.page for entry in book} == set(PAGES)
 
 
+def section(page: str, part: str) -> str:
+    """The text from a heading or bold lead to the next one."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    begin = re.search(rf"^(## |\*\*){re.escape(part)}", text, re.MULTILINE)
+    assert begin is not None
+    end = re.compile(r"^(## |\*\*)", re.MULTILINE).search(text, begin.end())
+    return text[begin.start() : end.start() if end else None]
+
+
+def test_what_cannot_be_made_or_compared_any_more_is_marked_in_its_page(book: list[Any]) -> None:
+    old = [entry for entry in book if entry.retired or entry.stale]
+    assert len(old) >= 8
+    for entry in old:
+        said = " ".join(section(entry.page, entry.part).split())
+        assert re.search(r"[Mm]ade with the version of 20|cannot be made again|is of the import of 20", said), (
+            entry.id
+        )
+    marks = sum((ROOT / page).read_text(encoding="utf-8").count("ade with the version of") for page in PAGES)
+    assert marks <= len(old), "a mark without an entry"
+
+
 def test_scripts_exist_and_know_their_flags(book: list[Any]) -> None:
     known = {"llmrec": "".join(p.read_text(encoding="utf-8") for p in (ROOT / "llmrec" / "cli").glob("*.py"))}
     seen = set()
