@@ -16,7 +16,8 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard import entries as entries_module
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
-from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
+from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
 from llmrec.pipeline.leaderboard.table import answers, measure, write

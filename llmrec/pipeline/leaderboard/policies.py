@@ -1,20 +1,17 @@
-"""The language-model policy in the table: warm-started, mixed with co-visitation, as an ensemble, and improved by RL.
+"""The language-model policy in the table: warm-started, and improved by RL.
 
-What is decided on the validation rows (the weight of a mixture, how long RL goes on) is decided once, with the policy
+What is decided on the validation rows (how long RL goes on, the weight of a mixture) is decided once, with the policy
 of the first seed that was trained before them; the policies that answer the test rows are trained anew on everything
 before the test period.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec.baselines import Covisitation
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
@@ -25,8 +22,6 @@ from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.work import Work
-from llmrec.policy.ensemble import EnsemblePolicy
-from llmrec.policy.fusion import FusedPolicy, fit_weight
 from llmrec.policy.language_policy import LanguagePolicy
 
 Moment = Literal["before", "after"]
@@ -99,78 +94,13 @@ class PolicyEntry:
             config, data, stage = self.trainings.stage(bench, "after", seed)
             trained = time.process_time()
             policy = sft_policy(config, data, stage)
-            slates = _recommend(policy, bench)
+            slates = recommended(policy, bench)
             facts = {"settings": list(self.trainings.overrides), "curve_end": stage.curve[-1]}
             facts |= {"parameters": sum(p.numel() for p in policy.model.parameters())}
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
 
         return kept(work.stage(f"seed-{seed}", {**self.trainings.key(bench, seed), "kind": "policy"}, build))
-
-
-@dataclass(frozen=True)
-class EnsembleEntry:
-    """The mean of the probabilities of several seeds' policies."""
-
-    name: str
-    description: str
-    trainings: Trainings
-    seeds: tuple[int, ...]
-    fused: bool = False
-    random: bool = False
-
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
-        """The ensemble's lists, mixed with co-visitation where `fused`."""
-        del seed
-
-        def policy(moment: Moment) -> EnsemblePolicy:
-            return EnsemblePolicy([self.trainings.policy(bench, moment, s) for s in self.seeds], depth=DEPTH)
-
-        key = {**self.trainings.key(bench, FIRST), "seeds": self.seeds, "kind": "ensemble", "fused": self.fused}
-
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
-            members = policy("after")
-            whole: Any = members
-            facts: dict[str, Any] = {"settings": {"members": len(self.seeds)}}
-            if self.fused:
-                chosen = _weight(bench, work, key, self.trainings.policy(bench, "before", FIRST))
-                whole = FusedPolicy(members, _covisitation(bench, "after", work).score, chosen["weight"], depth=DEPTH)
-                facts["settings"] |= chosen
-            slates = _recommend(whole, bench)
-            seconds = {"recommend": time.process_time() - start}
-            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
-
-        return kept(work.stage("ensemble", key, build))
-
-
-@dataclass(frozen=True)
-class FusedEntry:
-    """The policy mixed with co-visitation, the weight fitted on the validation rows."""
-
-    name: str
-    description: str
-    trainings: Trainings
-    random: bool = True
-
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
-        """Lists by w pi + (1 - w) s, s being co-visitation's scores over their sum."""
-        key = {**self.trainings.key(bench, seed), "kind": "fused"}
-
-        def build(folder: Path, _: Path) -> None:
-            chosen = _weight(
-                bench, work, self.trainings.key(bench, FIRST), self.trainings.policy(bench, "before", FIRST)
-            )
-            start = time.process_time()
-            second = _covisitation(bench, "after", work)
-            fused = FusedPolicy(
-                self.trainings.policy(bench, "after", seed), second.score, chosen["weight"], depth=DEPTH
-            )
-            slates = _recommend(fused, bench)
-            seconds = {"recommend": time.process_time() - start}
-            keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
-
-        return kept(work.stage(f"seed-{seed}", key, build))
 
 
 @dataclass(frozen=True)
@@ -196,7 +126,7 @@ class ImprovedEntry:
             else:
                 policy = sft_policy(config, data, stage)
             trained = time.process_time()
-            slates = _recommend(policy, bench)
+            slates = recommended(policy, bench)
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
 
@@ -215,39 +145,8 @@ class ImprovedEntry:
         return {name: read_json(place / "chosen.json")[name] for name in ("steps", "verdict")}
 
 
-def _recommend(policy: Any, bench: Bench) -> list[Any]:
+def recommended(policy: Any, bench: Bench) -> list[Any]:
+    """The lists of the test rows."""
     states = [example.state for example in bench.test]
     more = {"beams": max(BEAMS, width(bench))} if isinstance(policy, LanguagePolicy) else {}
     return list(policy.recommend(states, width(bench), seen=bench.test.seen, **more))
-
-
-def _covisitation(bench: Bench, moment: Moment, work: Work) -> Covisitation:
-    """Co-visitation with the settings that are best on the validation rows."""
-    from llmrec.baselines.covisitation import CovisitationSettings
-
-    def build(folder: Path, _: Path) -> None:
-        chosen = Covisitation().fit_selected(
-            bench.dataset, bench.before.split.train, bench.valid.rows, seen=bench.valid.seen
-        )
-        write_json(folder / "settings.json", dataclasses.asdict(chosen.settings))
-
-    place = work.stage("covisitation", bench_key(bench), build)
-    settings = CovisitationSettings(**read_json(place / "settings.json"))
-    return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
-
-
-def _weight(bench: Bench, work: Work, key: object, policy: LanguagePolicy) -> dict[str, Any]:
-    """The policy's weight with the best NDCG@10 on the validation rows, and the whole curve."""
-
-    def build(folder: Path, _: Path) -> None:
-        second = _covisitation(bench, "before", work)
-        states: Sequence[Any] = [e.state for e in bench.valid]
-        chosen = [e.target for e in bench.valid]
-        top = min(10, width(bench))
-        fitted = fit_weight(policy, second.score, states, chosen, k=top, depth=DEPTH, seen=bench.valid.seen)
-        write_json(
-            folder / "weight.json",
-            {"weight": fitted.weight, "valid_curve": {str(w): value for w, value in fitted.curve.items()}},
-        )
-
-    return dict(read_json(work.stage("weight", {"weight of": key}, build) / "weight.json"))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from llmrec.errors import ConfigError
 from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
-from llmrec.pipeline.leaderboard.policies import EnsembleEntry, FusedEntry, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
+from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import Protocol
 from llmrec.training.sft_data import ITEM_TASKS
 

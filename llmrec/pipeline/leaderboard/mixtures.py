@@ -1,0 +1,136 @@
+"""Mixtures in the table: the policy with co-visitation, and several trainings of the policy together."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrec.baselines import Covisitation
+from llmrec.baselines.covisitation import CovisitationSettings
+from llmrec.files import read_json, write_json
+from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, width
+from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Moment, Trainings, recommended
+from llmrec.pipeline.leaderboard.protocol import Bench
+from llmrec.pipeline.work import Work
+from llmrec.policy.ensemble import EnsemblePolicy
+from llmrec.policy.fusion import FusedPolicy, Scorer, fit_weight
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.types import FloatArray, State
+
+POWERS = (1.0, 2.0, 3.0)
+"""Of co-visitation's scores."""
+
+
+@dataclass(frozen=True)
+class EnsembleEntry:
+    """The mean of the probabilities of several seeds' policies."""
+
+    name: str
+    description: str
+    trainings: Trainings
+    seeds: tuple[int, ...]
+    fused: bool = False
+    random: bool = False
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """The ensemble's lists, mixed with co-visitation where `fused`."""
+        del seed
+
+        def policy(moment: Moment) -> EnsemblePolicy:
+            return EnsemblePolicy([self.trainings.policy(bench, moment, s) for s in self.seeds], depth=DEPTH)
+
+        key = {**self.trainings.key(bench, FIRST), "seeds": self.seeds, "kind": "ensemble", "fused": self.fused}
+        key |= {"powers": POWERS} if self.fused else {}
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            members = policy("after")
+            whole: Any = members
+            facts: dict[str, Any] = {"settings": {"members": len(self.seeds)}}
+            if self.fused:
+                chosen = _weight(bench, work, key, self.trainings.policy(bench, "before", FIRST))
+                second = sharpened(_covisitation(bench, "after", work), chosen["power"])
+                whole = FusedPolicy(members, second, chosen["weight"], depth=DEPTH)
+                facts["settings"] |= chosen
+            slates = recommended(whole, bench)
+            seconds = {"recommend": time.process_time() - start}
+            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+
+        return kept(work.stage("ensemble", key, build))
+
+
+@dataclass(frozen=True)
+class FusedEntry:
+    """The policy mixed with co-visitation, the weight fitted on the validation rows."""
+
+    name: str
+    description: str
+    trainings: Trainings
+    random: bool = True
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """Lists by w pi + (1 - w) s, s being a power of co-visitation's scores over its sum."""
+        key = {**self.trainings.key(bench, seed), "kind": "fused", "powers": POWERS}
+
+        def build(folder: Path, _: Path) -> None:
+            chosen = _weight(
+                bench, work, self.trainings.key(bench, FIRST), self.trainings.policy(bench, "before", FIRST)
+            )
+            start = time.process_time()
+            second = sharpened(_covisitation(bench, "after", work), chosen["power"])
+            policy = self.trainings.policy(bench, "after", seed)
+            fused = FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
+            slates = recommended(fused, bench)
+            seconds = {"recommend": time.process_time() - start}
+            keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
+
+        return kept(work.stage(f"seed-{seed}", key, build))
+
+
+def _covisitation(bench: Bench, moment: Moment, work: Work) -> Covisitation:
+    """Co-visitation with the settings that are best on the validation rows."""
+
+    def build(folder: Path, _: Path) -> None:
+        chosen = Covisitation().fit_selected(
+            bench.dataset, bench.before.split.train, bench.valid.rows, seen=bench.valid.seen
+        )
+        write_json(folder / "settings.json", dataclasses.asdict(chosen.settings))
+
+    place = work.stage("covisitation", bench_key(bench), build)
+    settings = CovisitationSettings(**read_json(place / "settings.json"))
+    return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
+
+
+def _weight(bench: Bench, work: Work, key: object, policy: LanguagePolicy) -> dict[str, Any]:
+    """The policy's weight, and the power of co-visitation's scores, with the best NDCG@10 on the validation rows."""
+
+    def build(folder: Path, _: Path) -> None:
+        second = _covisitation(bench, "before", work)
+        states: Sequence[Any] = [e.state for e in bench.valid]
+        chosen = [e.target for e in bench.valid]
+        top = min(10, width(bench))
+        fitted = {
+            power: fit_weight(
+                policy, sharpened(second, power), states, chosen, k=top, depth=DEPTH, seen=bench.valid.seen
+            )
+            for power in POWERS
+        }
+        power = max(POWERS, key=lambda p: fitted[p].curve[fitted[p].weight])
+        curves = {f"power {p:g}": {str(w): v for w, v in found.curve.items()} for p, found in fitted.items()}
+        write_json(folder / "weight.json", {"weight": fitted[power].weight, "power": power, "valid_curve": curves})
+
+    return dict(read_json(work.stage("weight", {"weight of": key, "powers": POWERS}, build) / "weight.json"))
+
+
+def sharpened(model: Covisitation, power: float) -> Scorer:
+    """The model's scores to a power: as they are they spread their mass over thousands of items."""
+
+    def score(states: Sequence[State]) -> FloatArray:
+        sharp_BN: FloatArray = model.score(states) ** power
+        return sharp_BN
+
+    return score
