@@ -43,6 +43,8 @@ def test_the_next_item_of_a_planted_chain_is_found(name: str, order: int) -> Non
     sequences, table = chain(order, n_items, 150, 12, rng)
     data = make_dataset(sequences, n_items)
     values = {"hidden": 32, "epochs": 40, "dropout": 0.0, "learning_rate": 0.01, "batch_size": 256}
+    if name == "sasrec":
+        values |= {"learning_rate": 0.003, "batch_size": 64}
     model = make(name, valid_fraction=0.0, **values).fit(data, data.events)
     pairs = rng.integers(0, n_items, size=(100, 2))
     known = {tuple(s[at : at + order]) for s in sequences for at in range(len(s) - order)}
