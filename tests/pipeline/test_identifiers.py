@@ -95,7 +95,7 @@ def log_probs(policy):
 def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_path, monkeypatch):
     monkeypatch.setattr(improve, "promote", lambda scores: (scores[-1], "The last checkpoint was promoted."))
     monkeypatch.setattr(run, "run_verdict", lambda *_, **__: Verdict("gain", "Improved."))
-    monkeypatch.setattr(finish, "write_report", lambda *_: None)  # its plots are tested elsewhere, and slow
+    monkeypatch.setattr(finish, "write_report", lambda *_, **__: None)  # its plots are tested elsewhere, and slow
     settings = config(model__name=str(foreign), sft__weights="lora")
     done = run_job(settings, tmp_path / "run")
     policy = improved_policy(settings, data, done.sft, done.improvement.promoted)
