@@ -22,29 +22,18 @@ from llmrec.evaluation.significance import noninferiority_bound, paired_bootstra
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Comparison
 from llmrec.files import write_json, write_text
+from llmrec.pipeline.identifier_trial import Kept
 from llmrec.pipeline.leaderboard.entries import Answer, Entry, width
 from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import FloatArray, IntArray, Slate
 
 K = (5, 10, 20)
 COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
 REFERENCE = "covisitation"
 MARGIN = 0.03
 """Share of NDCG@10 that RL may lose of its warm start."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A system whose lists are known already."""
-
-    slates: list[Slate]
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """The kept lists, whatever is asked."""
-        del states, k, seen
-        return self.slates
 
 
 @dataclass(frozen=True, slots=True)
