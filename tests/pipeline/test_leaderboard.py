@@ -148,6 +148,9 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     assert len(found[LM]) == 2
     assert len(found["ensemble"]) == 1
     assert 0.0 <= found["fused"][0].facts["settings"]["weight"] <= 1.0
+    shared = {name: found[name][0].facts["settings"]["weight"] for name in ("fused", "ensemble")}
+    assert len(set(shared.values())) == 1, "the weight is decided once, by the first seed's policy"
+    assert not list((tmp_path / "rows").glob("*/weight"))
     assert "verdict" in found[RL][0].facts["settings"]
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0

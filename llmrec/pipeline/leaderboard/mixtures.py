@@ -18,7 +18,6 @@ from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy, Scorer, fit_weight
-from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.types import FloatArray, State
 
 POWERS = (1.0, 2.0, 3.0)
@@ -52,8 +51,8 @@ class EnsembleEntry:
             whole: Any = members
             facts: dict[str, Any] = {"settings": {"members": len(self.seeds)}}
             if self.fused:
-                chosen = _weight(bench, work, key, self.trainings.policy(bench, "before", FIRST))
-                second = sharpened(_covisitation(bench, "after", work), chosen["power"])
+                chosen = _weight(bench, self.trainings)
+                second = sharpened(_covisitation(bench, "after", self.trainings), chosen["power"])
                 whole = FusedPolicy(members, second, chosen["weight"], depth=DEPTH)
                 facts["settings"] |= chosen
             slates = recommended(whole, bench)
@@ -77,11 +76,9 @@ class FusedEntry:
         key = {**self.trainings.key(bench, seed), "kind": "fused", "powers": POWERS}
 
         def build(folder: Path, _: Path) -> None:
-            chosen = _weight(
-                bench, work, self.trainings.key(bench, FIRST), self.trainings.policy(bench, "before", FIRST)
-            )
+            chosen = _weight(bench, self.trainings)
             start = time.process_time()
-            second = sharpened(_covisitation(bench, "after", work), chosen["power"])
+            second = sharpened(_covisitation(bench, "after", self.trainings), chosen["power"])
             policy = self.trainings.policy(bench, "after", seed)
             fused = FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
             slates = recommended(fused, bench)
@@ -91,7 +88,12 @@ class FusedEntry:
         return kept(work.stage(f"seed-{seed}", key, build))
 
 
-def _covisitation(bench: Bench, moment: Moment, work: Work) -> Covisitation:
+def _shared(trainings: Trainings) -> Work:
+    """Where what all mixtures of a policy are decided by is kept, so that it is decided once."""
+    return Work(trainings.out / trainings.name / "mixture")
+
+
+def _covisitation(bench: Bench, moment: Moment, trainings: Trainings) -> Covisitation:
     """Co-visitation with the settings that are best on the validation rows."""
 
     def build(folder: Path, _: Path) -> None:
@@ -100,16 +102,16 @@ def _covisitation(bench: Bench, moment: Moment, work: Work) -> Covisitation:
         )
         write_json(folder / "settings.json", dataclasses.asdict(chosen.settings))
 
-    place = work.stage("covisitation", bench_key(bench), build)
+    place = _shared(trainings).stage("covisitation", bench_key(bench), build)
     settings = CovisitationSettings(**read_json(place / "settings.json"))
     return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
 
 
-def _weight(bench: Bench, work: Work, key: object, policy: LanguagePolicy) -> dict[str, Any]:
+def _weight(bench: Bench, trainings: Trainings) -> dict[str, Any]:
     """The policy's weight, and the power of co-visitation's scores, with the best NDCG@10 on the validation rows."""
 
     def build(folder: Path, _: Path) -> None:
-        second = _covisitation(bench, "before", work)
+        second, policy = _covisitation(bench, "before", trainings), trainings.policy(bench, "before", FIRST)
         states: Sequence[Any] = [e.state for e in bench.valid]
         chosen = [e.target for e in bench.valid]
         top = min(10, width(bench))
@@ -123,7 +125,8 @@ def _weight(bench: Bench, work: Work, key: object, policy: LanguagePolicy) -> di
         curves = {f"power {p:g}": {str(w): v for w, v in found.curve.items()} for p, found in fitted.items()}
         write_json(folder / "weight.json", {"weight": fitted[power].weight, "power": power, "valid_curve": curves})
 
-    return dict(read_json(work.stage("weight", {"weight of": key, "powers": POWERS}, build) / "weight.json"))
+    key = {"weight of": trainings.key(bench, FIRST), "powers": POWERS}
+    return dict(read_json(_shared(trainings).stage("weight", key, build) / "weight.json"))
 
 
 def sharpened(model: Covisitation, power: float) -> Scorer:
