@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,8 @@ from llmrec.types import FloatArray
 
 CELLS = 4_000_000
 """Numbers gathered at a time: bounds the memory of a bootstrap at some 64 MB."""
+ROUNDING = 1e-6
+"""Share of a figure below which a difference is rounding: equal slates in another order differ by that of float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,15 @@ class Interval:
     def below_zero(self) -> bool:
         """Whether the whole interval lies below 0: a significant loss."""
         return self.high < 0.0
+
+    def mark(self, figure: float) -> Literal["▲", "▼", ""]:
+        """What this difference says of a system whose own figure is `figure`.
+
+        "▲" where it is significantly above the other system, "▼" for below, else nothing; an interval that excludes 0
+        by no more than the rounding of the figure says nothing.
+        """
+        rounding = ROUNDING * abs(figure)
+        return "▲" if self.low > rounding else "▼" if self.high < -rounding else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,6 @@ from llmrec.types import FloatArray
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
 
 
-ROUNDING = 1e-6
-"""Share of a figure below which a difference is rounding."""
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One system's figure. Without `interval` it is a plain number; `difference` is paired, to the reference."""
@@ -33,11 +29,7 @@ class Cell:
     @property
     def mark(self) -> str:
         """ "▲" where significantly above the reference, "▼" for below, else nothing."""
-        if self.difference is None:
-            return ""
-        # Equal slates in another order differ by the rounding of float32, and by nothing that anybody would see.
-        rounding = ROUNDING * abs(self.mean)
-        return "▲" if self.difference.low > rounding else "▼" if self.difference.high < -rounding else ""
+        return "" if self.difference is None else self.difference.mark(self.mean)
 
 
 @dataclass(frozen=True)

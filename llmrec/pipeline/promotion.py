@@ -59,14 +59,14 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
     """Why a checkpoint is not admissible: nothing if it is."""
     found = []
     gain = Interval(**score["judge_gain"])
-    if not gain.above_zero:
+    if gain.mark(score["judge_value"]) != "▲":
         found.append(f"the judge sees no significant gain over SFT ({signed(gain)})")
     if not ranking.kept:
         found.append(ranking.sentence)
     logged = score["off_policy"]
     if logged is not None and gate.off_policy == "refuse" and logged["effective_samples"] >= gate.effective_samples:
         change = Interval(**logged["gain"])
-        if change.below_zero:
+        if change.mark(logged["value"]) == "▼":
             found.append(f"logged feedback speaks against it (off-policy value {signed(change)} against SFT)")
     return found
 

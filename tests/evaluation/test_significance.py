@@ -8,7 +8,13 @@ from scipy import stats
 
 from llmrec.errors import RequestError
 from llmrec.evaluation import significance
-from llmrec.evaluation.significance import bootstrap_interval, noninferiority_bound, paired_bootstrap, t_interval
+from llmrec.evaluation.significance import (
+    Interval,
+    bootstrap_interval,
+    noninferiority_bound,
+    paired_bootstrap,
+    t_interval,
+)
 
 
 def test_bootstrap_is_close_to_the_normal_interval_of_a_large_sample() -> None:
@@ -98,3 +104,21 @@ def test_other_errors() -> None:
         bootstrap_interval(np.ones(3), users=["a"])
     with pytest.raises(RequestError, match="above 0"):
         noninferiority_bound(np.ones(3), np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "figure", "mark"),
+    [
+        (0.01, 0.03, 0.5, "▲"),
+        (-0.03, -0.01, 0.5, "▼"),
+        (-0.01, 0.03, 0.5, ""),
+        (4e-7, 6e-7, 0.5, ""),  # below a millionth of 0.5
+        (6e-7, 8e-7, 0.5, "▲"),
+        (-8e-7, -6e-7, -0.5, "▼"),
+        (-8e-7, -6e-7, 1.0, ""),
+        (1e-300, 1e-299, 0.0, "▲"),
+        (0.0, 0.0, 0.0, ""),
+    ],
+)
+def test_a_mark_needs_more_than_the_rounding_of_the_figure(low, high, figure, mark):
+    assert Interval((low + high) / 2, low, high).mark(figure) == mark

@@ -82,6 +82,18 @@ def test_each_test_refuses_and_says_so():
     assert score(1, ranking=fallen)["refused"] == ["NDCG@10 changed by −9.0%"]
 
 
+def test_a_gain_or_loss_by_rounding_alone_decides_nothing():
+    """Equal slates in another order: 1e-10 on a value of 0.2 is no gain, and on logged feedback no loss."""
+    rounding = {"judge_gain": {"mean": 2e-10, "low": 1e-10, "high": 3e-10, "level": 0.95}}
+    made = score(1) | rounding | {"judge_value": 0.2}
+    (why,) = refusals(made, GATE, KEPT)
+    assert why.startswith("the judge sees no significant gain over SFT (+0.0000")
+    assert gate_table([made], GATE).cells["checkpoint 1, promoted"]["judge"].mark == ""
+    logged = score(1, logged=0.0)
+    logged["off_policy"]["gain"] = {"mean": -2e-10, "low": -3e-10, "high": -1e-10, "level": 0.95}
+    assert refusals(logged, GATE, KEPT) == []
+
+
 def test_non_inferiority_is_shown_by_the_bound_and_not_by_the_mean_alone():
     """Three events in four unchanged, the others ±: the mean change is 0, the bound of 80 events is not."""
     rng = np.random.default_rng(0)
