@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from llmrec.errors import ConfigError
 from llmrec.files import read_json
 from llmrec.pipeline.ablation_result import SeedRows, ablation_figures, differences_table, facts_table
 from llmrec.pipeline.ablations import MEMBER, flat, read_ablation, run_ablation
+from llmrec.pipeline.leaderboard.protocol import PROTOCOLS
 from llmrec.types import Example, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,6 +111,22 @@ def test_the_shipped_files_are_read():
         overrides = [f"data.source='{source if source.exists() else ROOT}'"]
         read = read_ablation(ROOT / "train" / "recipes" / f"ablations-{name}.yaml", overrides)
         assert len({json.dumps(s.config.tree()) + str(s.ensemble) for s in read.sides.values()}) == len(read.sides)
+
+
+@pytest.mark.parametrize(("name", "dataset"), [("amazon", "amazon-industrial"), ("movielens", "movielens-100k")])
+def test_the_shipped_files_take_apart_the_warm_start_of_the_tables(name, dataset):
+    """The base side is the table's policy on the table's data; the length of its training alone is another."""
+    protocol = PROTOCOLS[dataset]
+    read = read_ablation(ROOT / "train" / "recipes" / f"ablations-{name}.yaml", [f"data.source='{ROOT}'"])
+    own = read.sides[read.base].config
+    table = RunConfig.read(ROOT / "train" / "recipes" / f"{protocol.recipe}.yaml")
+    assert own.data.dataset == protocol.importer
+    assert (own.data.split, own.data.history_events) == (protocol.split, protocol.history_events)
+    assert (own.identifiers, own.model) == (table.identifiers, table.model)
+    assert dataclasses.replace(own.text, max_tokens=table.text.max_tokens) == table.text
+    teacher = dataclasses.replace(own.sft.teacher, epochs=table.sft.teacher.epochs)
+    assert dataclasses.replace(own.sft, teacher=teacher) == table.sft
+    assert (read.settings.part, read.settings.limit, len(read.sides)) == ("valid", 2000, 11)
 
 
 def seed_rows(seed, hits, *, own_users=False):
