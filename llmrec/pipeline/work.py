@@ -12,7 +12,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,21 @@ from llmrec.progress import console
 
 DONE = "stage.json"
 KEY = "key.json"
+_MAKING: ContextVar[bool] = ContextVar("making", default=True)
+
+
+class Unfinished(RunError):
+    """A stage that is not finished where nothing may be made."""
+
+
+@contextmanager
+def finished_only() -> Iterator[None]:
+    """Within, a stage that is not finished under its key is refused (`Unfinished`), and no folder is made."""
+    token = _MAKING.set(False)
+    try:
+        yield
+    finally:
+        _MAKING.reset(token)
 
 
 class Work:
@@ -30,7 +47,8 @@ class Work:
     def __init__(self, folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file; give another --out.")
-        folder.mkdir(parents=True, exist_ok=True)
+        if _MAKING.get():
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.seconds: dict[str, float] = {}
 
@@ -42,11 +60,18 @@ class Work:
 
         Under several processes (torchrun, accelerate launch) the first one builds while the others wait, unless
         `together`: then all call `build`, and what the others write into their `folder` is thrown away.
+
+        Raises:
+            Unfinished: it is not finished under `key`, within `finished_only`.
         """
         place, scratch = self.folder / name, self.folder / f"{name}.partial"
         digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
         done = self._done(place)
         wait_for_all()  # nobody looks while the first process writes
+        if not _MAKING.get():
+            if done is None or done["key"] != digest:
+                raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
+            return place
         if done is not None and done["key"] == digest:
             self.seconds[name] = float(done["seconds"])
             say(f"[dim]{name}: done before ({done['seconds']:.0f} s)[/dim]")

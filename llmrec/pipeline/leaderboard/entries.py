@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from llmrec.baselines.base import Recommender
 from llmrec.baselines.registry import BASELINES, BaselineSpec
 from llmrec.baselines.selection import Selection, select
 from llmrec.errors import RequestError
+from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.leaderboard.protocol import Bench
@@ -64,6 +66,10 @@ class Entry(Protocol):
 
     def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
         """The lists of the test rows under one seed; finished parts are found in `work`."""
+        ...
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Ranker:
+        """What gives those lists."""
         ...
 
 
@@ -125,8 +131,7 @@ class BaselineEntry:
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            model = self.spec.make(self._settings(chosen), seed)
-            model.fit(bench.dataset, bench.after.split.train)
+            model = self._fitted(bench, seed, chosen)
             fitted = time.process_time()
             states = [e.state for e in bench.test]
             slates = model.recommend(states, width(bench), seen=bench.test.seen)
@@ -135,6 +140,19 @@ class BaselineEntry:
             keep(folder, slates, width(bench), {**chosen, "cpu_seconds": seconds, "of_model": more})
 
         return kept(work.stage(f"seed-{seed}", key, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Recommender:
+        """The chosen settings, fitted on everything before the test period."""
+        return self._fitted(bench, seed, self._chosen(bench, work))
+
+    def settled(self, facts: Mapping[str, Any]) -> BaselineEntry:
+        """The entry with the settings of a kept answer and no choice left, whatever budget they were chosen in."""
+        spec = dataclasses.replace(self.spec, settings=self._settings(facts), grid=())
+        return dataclasses.replace(self, spec=spec)
+
+    def _fitted(self, bench: Bench, seed: int, chosen: Mapping[str, Any]) -> Recommender:
+        model = self.spec.make(self._settings(chosen), seed)
+        return model.fit(bench.dataset, bench.after.split.train)
 
     def _chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
         if len(self.spec.grid) < 2:
@@ -172,7 +190,7 @@ class BaselineEntry:
         """Seconds that choosing may take."""
         return self.spec.budget_seconds * self.budget
 
-    def _settings(self, chosen: dict[str, Any]) -> Any:
+    def _settings(self, chosen: Mapping[str, Any]) -> Any:
         """The chosen settings as the object that the registry knows."""
         for option in (*self.spec.grid, self.spec.settings):
             if _plain(option) == chosen["settings"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Moment, Trainings
 from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
-from llmrec.policy.fusion import FusedPolicy, Scorer, fit_weight
+from llmrec.policy.fusion import FusedPolicy, Mixable, Scorer, fit_weight
 from llmrec.types import FloatArray, State
 
 POWERS = (1.0, 2.0, 3.0)
@@ -38,28 +38,31 @@ class EnsembleEntry:
     def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
         """The ensemble's lists, mixed with co-visitation where `fused`."""
         del seed
-
-        def policy(moment: Moment) -> EnsemblePolicy:
-            return EnsemblePolicy([self.trainings.policy(bench, moment, s) for s in self.seeds], depth=DEPTH)
-
         key = {**self.trainings.key(bench, FIRST), "seeds": self.seeds, "kind": "ensemble", "fused": self.fused}
         key |= {"powers": POWERS} if self.fused else {}
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            members = policy("after")
-            whole: Any = members
-            facts: dict[str, Any] = {"settings": {"members": len(self.seeds)}}
-            if self.fused:
-                chosen = _weight(bench, self.trainings)
-                second = sharpened(_covisitation(bench, "after", self.trainings), chosen["power"])
-                whole = FusedPolicy(members, second, chosen["weight"], depth=DEPTH)
-                facts["settings"] |= chosen
-            slates = recommended(whole, bench)
+            chosen = _weight(bench, self.trainings) if self.fused else {}
+            slates = recommended(self._whole(bench, chosen), bench)
             seconds = {"recommend": time.process_time() - start}
-            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+            settings = {"members": len(self.seeds), **chosen}
+            keep(folder, slates, width(bench), {"settings": settings, "cpu_seconds": seconds})
 
         return kept(work.stage("ensemble", key, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> EnsemblePolicy | FusedPolicy:
+        """All seeds' policies as one, mixed with co-visitation where `fused`."""
+        del seed, work
+        return self._whole(bench, _weight(bench, self.trainings) if self.fused else {})
+
+    def settled(self, facts: Mapping[str, Any]) -> EnsembleEntry:
+        """The entry with as many members as a kept answer has."""
+        return dataclasses.replace(self, seeds=tuple(range(facts["settings"]["members"])))
+
+    def _whole(self, bench: Bench, chosen: Mapping[str, Any]) -> EnsemblePolicy | FusedPolicy:
+        members = EnsemblePolicy([self.trainings.policy(bench, "after", s) for s in self.seeds], depth=DEPTH)
+        return _fused(bench, members, self.trainings, chosen) if chosen else members
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,33 @@ class FusedEntry:
         def build(folder: Path, _: Path) -> None:
             chosen = _weight(bench, self.trainings)
             start = time.process_time()
-            second = sharpened(_covisitation(bench, "after", self.trainings), chosen["power"])
             policy = self.trainings.policy(bench, "after", seed)
-            fused = FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
-            slates = recommended(fused, bench)
+            slates = recommended(_fused(bench, policy, self.trainings, chosen), bench)
             seconds = {"recommend": time.process_time() - start}
             keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
 
         return kept(work.stage(f"seed-{seed}", key, build))
 
+    def recommender(self, bench: Bench, seed: int, work: Work) -> FusedPolicy:
+        """The mixture of a seed's policy."""
+        del work
+        policy = self.trainings.policy(bench, "after", seed)
+        return _fused(bench, policy, self.trainings, _weight(bench, self.trainings))
+
 
 def _shared(trainings: Trainings) -> Work:
     """Where what all mixtures of a policy are decided by is kept, so that it is decided once."""
     return Work(trainings.out / trainings.name / "mixture")
+
+
+def _fused(bench: Bench, policy: Mixable, trainings: Trainings, chosen: Mapping[str, Any]) -> FusedPolicy:
+    second = sharpened(_covisitation(bench, "after", trainings), chosen["power"])
+    return FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
+
+
+def second_again(bench: Bench, fused: FusedPolicy, trainings: Trainings) -> FusedPolicy:
+    """The mixture with its second score fitted anew to the texts of `bench`, by the settings already chosen."""
+    return _fused(bench, fused.policy, trainings, _weight(bench, trainings))
 
 
 def _covisitation(bench: Bench, moment: Moment, trainings: Trainings) -> Covisitation:

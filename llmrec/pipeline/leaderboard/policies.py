@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llmrec.config import RunConfig
+from llmrec.evaluation.offline import Ranker
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
@@ -21,8 +22,10 @@ from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, w
 from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.types import Slate
 
 Moment = Literal["before", "after"]
 BEAMS, DEPTH = 40, 40
@@ -91,16 +94,24 @@ class PolicyEntry:
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            config, data, stage = self.trainings.stage(bench, "after", seed)
+            stage, system = self._trained(bench, seed)
             trained = time.process_time()
-            policy = sft_policy(config, data, stage)
-            slates = recommended(policy, bench)
+            slates = recommended(system, bench)
             facts = {"settings": list(self.trainings.overrides), "curve_end": stage.curve[-1]}
-            facts |= {"parameters": sum(p.numel() for p in policy.model.parameters())}
+            facts |= {"parameters": sum(p.numel() for p in system.policy.model.parameters())}
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
 
         return kept(work.stage(f"seed-{seed}", {**self.trainings.key(bench, seed), "kind": "policy"}, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+        """The policy of everything before the test period."""
+        del work
+        return self._trained(bench, seed)[1]
+
+    def _trained(self, bench: Bench, seed: int) -> tuple[SFTStage, Policy]:
+        config, data, stage = self.trainings.stage(bench, "after", seed)
+        return stage, searched(sft_policy(config, data, stage), bench)
 
 
 @dataclass(frozen=True)
@@ -119,18 +130,24 @@ class ImprovedEntry:
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            config, data, stage = self.trainings.stage(bench, "after", seed)
-            if chosen["steps"]:
-                improved = self.trainings.improved(bench, "after", seed, int(chosen["steps"]))
-                policy = improved_policy(config, data, stage, improved.last)
-            else:
-                policy = sft_policy(config, data, stage)
+            system = self._trained(bench, seed, chosen)
             trained = time.process_time()
-            slates = recommended(policy, bench)
+            slates = recommended(system, bench)
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
 
         return kept(work.stage(f"seed-{seed}", key, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+        """The policy after as many steps as were chosen."""
+        return self._trained(bench, seed, self._chosen(bench, work))
+
+    def _trained(self, bench: Bench, seed: int, chosen: dict[str, Any]) -> Policy:
+        config, data, stage = self.trainings.stage(bench, "after", seed)
+        if not chosen["steps"]:
+            return searched(sft_policy(config, data, stage), bench)
+        improved = self.trainings.improved(bench, "after", seed, int(chosen["steps"]))
+        return searched(improved_policy(config, data, stage, improved.last), bench)
 
     def _chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
         """After how many steps the gate promoted a checkpoint of the first seed, on rows it had not trained on."""
@@ -145,8 +162,11 @@ class ImprovedEntry:
         return {name: read_json(place / "chosen.json")[name] for name in ("steps", "verdict")}
 
 
-def recommended(policy: Any, bench: Bench) -> list[Any]:
+def searched(policy: LanguagePolicy, bench: Bench) -> Policy:
+    """The policy with the table's beams."""
+    return Policy(policy, max(BEAMS, width(bench)))
+
+
+def recommended(system: Ranker, bench: Bench) -> list[Slate]:
     """The lists of the test rows."""
-    states = [example.state for example in bench.test]
-    more = {"beams": max(BEAMS, width(bench))} if isinstance(policy, LanguagePolicy) else {}
-    return list(policy.recommend(states, width(bench), seen=bench.test.seen, **more))
+    return system.recommend([example.state for example in bench.test], width(bench), seen=bench.test.seen)
