@@ -35,7 +35,8 @@ def main() -> None:
     from llmrec.files import read_json, write_json
     from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
     from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
-    from llmrec.pipeline.leaderboard.table import COLUMNS, answers, measure, write
+    from llmrec.pipeline.leaderboard.table import answers, measure
+    from llmrec.pipeline.leaderboard.writing import COLUMNS, write
     from llmrec.progress import console
 
     if options.seeds < 1:

@@ -20,7 +20,8 @@ from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
-from llmrec.pipeline.leaderboard.table import answers, measure, write
+from llmrec.pipeline.leaderboard.table import answers, measure
+from llmrec.pipeline.leaderboard.writing import write
 from llmrec.pipeline.work import Work
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"

@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from llmrec.errors import LLMRecError
-from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.offline import Ranking, list_figures, rank_systems
 from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Comparison
-from llmrec.files import write_json, write_text
 from llmrec.pipeline.identifier_trial import Kept
 from llmrec.pipeline.leaderboard.entries import Answer, Entry, width
 from llmrec.pipeline.leaderboard.protocol import Bench
@@ -30,7 +28,6 @@ from llmrec.progress import console
 from llmrec.types import FloatArray, IntArray, Slate
 
 K = (5, 10, 20)
-COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
 REFERENCE = "covisitation"
 MARGIN = 0.03
 """Share of NDCG@10 that RL may lose of its warm start."""
@@ -123,34 +120,6 @@ def measure(
     return Leaderboard(main, further, facts, claims, dict(failed or {}))
 
 
-def write(board: Leaderboard, bench: Bench, out: Path, command: str) -> None:
-    """`table.json` and `table.md` in `out`."""
-    manifest = bench.dataset.manifest
-    rows = {"train": bench.before.split.train.height, "before test": bench.after.split.train.height}
-    facts: dict[str, Any] = {
-        "command": command,
-        "data": {"name": manifest.name, "hash": manifest.content_hash, "proxy": manifest.proxy},
-        "rows": rows | {"valid": len(bench.valid), "test": len(bench.test)},
-        "machine": machine_facts(),
-        "versions": package_versions(),
-    }
-    tree = {"main": board.main.to_json(), "further": board.further.to_json(), "systems": board.facts}
-    write_json(out / "table.json", facts | tree | {"claims": board.claims, "failed": board.failed})
-    columns = [m for m in COLUMNS if m in board.main.metrics]
-    parts = [
-        f"# {bench.protocol.name}",
-        f"`{command}`; data hash {manifest.content_hash[:12]}; {rows['before test']} events before the test "
-        f"period. {board.further.note}".strip(),
-        board.main.select(columns).to_markdown(),
-        *(f"- {claim}: {found['sentence']}" for claim, found in board.claims.items()),
-        *(f"## {name}\n\n{table.to_markdown(intervals=False)}" for name, table in board.further.further().items()),
-        "## Settings and cost",
-        _cost(board.facts),
-        *(f"- {name} left out: {reason}" for name, reason in board.failed.items()),
-    ]
-    write_text(out / "table.md", "\n\n".join(parts) + "\n")
-
-
 def _figures(bench: Bench, answer: Answer, judge: Judge | None) -> dict[str, FloatArray | float]:
     targets = [e.target for e in bench.test]
     excluded = bench.test.seen if bench.dataset.manifest.repeat == "exclude" else None
@@ -216,27 +185,6 @@ def _facts(bench: Bench, given: Sequence[Answer]) -> dict[str, Any]:
     by_seed = [float(np.mean(list_figures(a.items_BK, targets, bench.dataset.n_items, [top])[name])) for a in given]
     spread = float(np.std(by_seed, ddof=1)) if len(by_seed) > 1 else None
     return given[0].facts | {"by_seed": by_seed, "seed_sd": spread, "seeds": len(given)}
-
-
-def _cost(facts: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [
-        "| system | seeds | sd of NDCG over seeds | CPU s: choose / fit / recommend | settings |",
-        "|---|---:|---:|---|---|",
-    ]
-    for name, fact in facts.items():
-        seconds = fact.get("cpu_seconds", {})
-        spent = (fact.get("select_cpu_seconds"), seconds.get("fit"), seconds.get("recommend"))
-        cells = " / ".join("–" if s is None else f"{s:.0f}" for s in spent)
-        spread = "–" if fact["seed_sd"] is None else f"{fact['seed_sd']:.4f}"
-        tried = f" (best of {fact['tried']} of {fact['grid']} tried)" if "tried" in fact else ""
-        lines.append(f"| {name} | {fact['seeds']} | {spread} | {cells} | {_short(fact.get('settings'))}{tried} |")
-    return "\n".join(lines)
-
-
-def _short(settings: Any) -> str:
-    if isinstance(settings, Mapping):
-        return ", ".join(f"{k} {v}" for k, v in settings.items() if k != "valid_curve")
-    return "" if settings is None else str(settings)
 
 
 def _slates(items_BK: IntArray) -> list[Slate]:
