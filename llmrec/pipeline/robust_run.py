@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,16 @@ def run_robustness(
     found = robustness_table(
         systems, rows, dataset, perturbations, k=k, samples=config.evaluation.bootstrap, seed=seed
     )
+    return report(found, dataset, {"events": len(rows), "seed": seed, "beams": max(beams, k)}, json_file)
+
+
+def report(found: Robustness, dataset: Dataset, facts: Mapping[str, Any], json_file: Path | None) -> dict[str, Any]:
+    """Prints the tables and gives the figures with the data's hash, the machine and `facts`; writes them, too."""
     for table in found.tables.values():
         console.print(table.to_rich())
     console.print(relative_table(found))
     figures = found.to_json() | {
-        "events": len(rows),
-        "seed": seed,
-        "beams": max(beams, k),
+        **facts,
         "data_hash": dataset.manifest.content_hash,
         "machine": machine_facts(),
         "versions": package_versions(),

@@ -96,6 +96,7 @@ def robustness_table(
     perturbations: Sequence[Perturbation],
     *,
     k: int = 10,
+    places: int = 0,
     samples: int = 1000,
     seed: int = 0,
 ) -> Robustness:
@@ -111,6 +112,8 @@ def robustness_table(
         dataset: items and the rule about repeats.
         perturbations: of distinct names.
         k: length of the lists; at most the catalogue.
+        places: ask for so many where that is more, and take the first k: how a system orders equal scores may depend
+            on how many are asked for.
         samples: bootstrap samples.
         seed: run seed of the bootstrap.
 
@@ -124,13 +127,14 @@ def robustness_table(
     if not len(examples):
         raise DataError("There is no held-out event to rank; widen the test period.")
     k = min(k, dataset.n_items)
+    places = min(max(k, places), dataset.n_items)
     states = [example.state for example in examples]
     views = {p.name: p.view(states, dataset.item_list) for p in perturbations}
     promoted = {name: view.promoted for name, view in views.items() if view.promoted is not None}
     draw: dict[str, Any] = {"users": [str(s.user_id) for s in states], "samples": samples, "seed": seed}
     tables, relative = {}, {}
     for name, system in systems.items():
-        rows = _rows(name, system, views, states, examples, dataset, k)
+        rows = _rows(name, system, views, states, examples, dataset, k, places)
         tables[name] = Comparison.of(
             f"{name}: {len(examples)} held-out events of {dataset.manifest.name}, seen as they are and perturbed",
             rows,
@@ -151,17 +155,19 @@ def _rows(
     examples: Examples,
     dataset: Dataset,
     k: int,
+    places: int,
 ) -> dict[str, dict[str, FloatArray | float]]:
     """Figures by row of one system: clean, and under each view."""
     seen = [np.union1d(had, state.seen()).astype(np.int64) for had, state in zip(examples.seen, states, strict=True)]
     excluded = seen if dataset.manifest.repeat == "exclude" else None
     targets = [example.target for example in examples]
-    clean_BK = slates_to_items(system.recommend(states, k, seen=seen), k)
+    clean_BK = slates_to_items(system.recommend(states, places, seen=seen), places)[:, :k]
     rows: dict[str, dict[str, FloatArray | float]] = {}
     for label, view in [(CLEAN, None), *track(list(views.items()), name)]:
         items_BK = clean_BK
         if view is not None:
-            items_BK = slates_to_items(under(system, view).recommend(view.states, k, seen=seen), k)
+            slates = under(system, view).recommend(view.states, places, seen=seen)
+            items_BK = slates_to_items(slates, places)[:, :k]
         found = ranking_metrics(items_BK, targets, k=(k,)).per_row
         rows[label] = {metric: found[metric] for metric in (f"HR@{k}", f"NDCG@{k}")}
         if view is not None:

@@ -52,9 +52,9 @@ class Refitted:
         return self.system.recommend(states, k, seen=seen)
 
     def under(self, view: View) -> Ranker:
-        """Fitted to the view's texts; itself where no text changed."""
+        """Fitted to the view's texts, or as it is where none changed; a policy in it words the view."""
         changed = with_texts(self.dataset, view.items)
-        return self if changed is self.dataset else self.fit(changed)
+        return under(self.system if changed is self.dataset else self.fit(changed), view)
 
 
 def under(system: Ranker, view: View) -> Ranker:

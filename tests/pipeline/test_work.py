@@ -3,7 +3,7 @@
 import pytest
 
 from llmrec.errors import DataError, RunError
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Unfinished, Work, finished_only
 
 
 def build_counter(calls):
@@ -67,3 +67,20 @@ def test_a_refusal_leaves_nothing_and_work_done_stays(tmp_path):
     with pytest.raises(DataError):
         Work(tmp_path / "w").stage("data", 1, refuse_late)
     assert (tmp_path / "w" / "data.partial" / "checkpoint").exists()
+
+
+def test_where_nothing_may_be_made_a_stage_is_found_or_refused(tmp_path):
+    def build(folder, scratch):
+        (folder / "x").write_text("made")
+
+    place = Work(tmp_path / "work").stage("one", {"a": 1}, build)
+    with finished_only():
+        assert Work(tmp_path / "work").stage("one", {"a": 1}, build) == place
+        for name, key in (("one", {"a": 2}), ("two", {"a": 1})):
+            with pytest.raises(Unfinished, match=f"{name} is not there, or was made from other settings"):
+                Work(tmp_path / "work").stage(name, key, build)
+        with pytest.raises(Unfinished):
+            Work(tmp_path / "other").stage("one", {"a": 1}, build)
+    assert [file.name for file in (tmp_path / "work").iterdir()] == ["one"]
+    assert not (tmp_path / "other").exists()
+    assert Work(tmp_path / "work").stage("two", {"a": 1}, build).is_dir()
