@@ -25,6 +25,8 @@ from llmrec.policy.modes import base_model
 from llmrec.seeding import stream_seed
 
 LARGE = 1_000_000_000
+LOG_EVERY = 10
+"""Optimiser steps between logged figures, at most."""
 REPORTERS = ("tensorboard", "trackio", "wandb")
 
 
@@ -64,11 +66,13 @@ def common_arguments(
     learning_rate: float,
     warmup: float,
     steps: int,
-    log_every: int,
     save_every: int,
     report_to: Sequence[str],
+    log_every: int | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments for `SFTConfig` and `GRPOConfig`; `steps`, `log_every`, `save_every` in optimiser steps.
+    """Keyword arguments for `SFTConfig` and `GRPOConfig`; `steps`, `save_every`, `log_every` in optimiser steps.
+
+    Without `log_every` it is the largest divisor of `save_every` up to LOG_EVERY.
 
     Raises:
         ConfigError: see `check_launch`.
@@ -93,7 +97,7 @@ def common_arguments(
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
         "logging_strategy": "steps",
-        "logging_steps": log_every,
+        "logging_steps": log_every or divisor_near(LOG_EVERY, save_every),
         "save_strategy": "steps",
         "save_steps": save_every,
         "save_total_limit": 2,

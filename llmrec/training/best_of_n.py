@@ -19,7 +19,7 @@ from llmrec.config import BestOfNSettings, StabilitySettings
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.arguments import per_process, world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Improved,
@@ -27,12 +27,13 @@ from llmrec.training.improvement import (
     Plan,
     Start,
     as_json,
+    batch_arguments,
     require_above_zero,
     run_trainer,
     trainable,
     usable_states,
 )
-from llmrec.training.off_policy import LOG_EVERY, left_out
+from llmrec.training.off_policy import left_out
 from llmrec.training.reward_functions import GroupedReward, Rewarder
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
@@ -86,10 +87,12 @@ def make_trainer(
     """The trainer that draws for the states of `source`."""
     states_RP = round_states(len(source.states), settings, source.seed)
     rows = plan_rows(states_RP, settings, source.seed)
+    steps = len(rows) // settings.batch_size
+    arguments = batch_arguments(model, settings, steps, "best_of_n.batch_size", seed=source.seed, keeping=keeping)
     return BestOfNTrainer(
         model,
         source,
-        _arguments(model, settings, len(rows) // settings.batch_size, source.seed, keeping),
+        TrainingArguments(**arguments),
         Controls(StabilitySettings(), 0.0, 0.0),
         reward=GroupedReward(reward_model, source.states, settings.draws),
         states_RP=states_RP,
@@ -140,19 +143,3 @@ def check_best_of_n(settings: BestOfNSettings, processes: int = 1) -> None:
     if settings.warmup < 0:
         raise ConfigError(f"Key 'best_of_n.warmup' is {settings.warmup}; it must be 0 or more.")
     per_process(settings.batch_size, processes, "best_of_n.batch_size")
-
-
-def _arguments(model: Any, settings: BestOfNSettings, steps: int, seed: int, keeping: Keeping) -> TrainingArguments:
-    common = common_arguments(
-        model,
-        out=keeping.out,
-        seed=seed,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        steps=steps,
-        log_every=divisor_near(LOG_EVERY, settings.save_every),
-        save_every=settings.save_every,
-        report_to=keeping.report_to,
-    )
-    size = per_process(settings.batch_size, world_size(), "best_of_n.batch_size")
-    return TrainingArguments(**common, max_grad_norm=settings.max_grad_norm, per_device_train_batch_size=size)

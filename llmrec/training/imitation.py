@@ -20,7 +20,7 @@ from llmrec.config import SFTSettings, StabilitySettings
 from llmrec.errors import DataError
 from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import Keeping, Plan, as_json, run_trainer
 from llmrec.training.rollout import StateSource
@@ -29,7 +29,6 @@ from llmrec.training.teacher import LONGEST, Teacher, cut
 from llmrec.training.trl_seam.imitation import ImitationTrainer
 from llmrec.types import EventKind, Example, FloatArray, IntArray
 
-LOG_EVERY = 10
 FLOOR = 0.02
 """Share of the learning rate that is left at the end of the cosine."""
 
@@ -170,7 +169,6 @@ def _arguments(
         learning_rate=teacher.learning_rate,
         warmup=settings.warmup,
         steps=steps,
-        log_every=divisor_near(LOG_EVERY, settings.save_every),
         save_every=settings.save_every,
         report_to=report_to,
     )

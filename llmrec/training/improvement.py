@@ -14,10 +14,16 @@ from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback
 
 from llmrec.catalogue.catalogue import Catalogue
-from llmrec.config import UpdateSettings
+from llmrec.config import (
+    BestOfNSettings,
+    OffPolicySettings,
+    PreferenceSettings,
+    RewardModelSettings,
+    UpdateSettings,
+)
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
-from llmrec.training.arguments import processes, quiet
+from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import (
     AlreadyStopped,
     BarCallback,
@@ -34,6 +40,8 @@ from llmrec.types import IntArray, State
 OnCheckpoint = Callable[[int, Any], object]
 """Called on the main process with the units (rollouts or steps) done and the model in evaluation mode; the answer
 "stop" ends the training there, on all processes."""
+BatchSettings = PreferenceSettings | RewardModelSettings | OffPolicySettings | BestOfNSettings
+"""Of improvements that go over batches and count optimiser steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,28 @@ def usable_states(
             "There is no state to start a rollout from: the training part holds none, or all items are seen."
         )
     return list(states), excluded
+
+
+def batch_arguments(
+    model: Any, settings: BatchSettings, steps: int, key: str, *, seed: int, keeping: Keeping
+) -> dict[str, Any]:
+    """Trainer arguments of an improvement that goes over batches, `steps` of them.
+
+    Raises:
+        ConfigError: see `check_launch`, or a batch (`key` in the message) that the processes cannot share.
+    """
+    common = common_arguments(
+        model,
+        out=keeping.out,
+        seed=seed,
+        learning_rate=settings.learning_rate,
+        warmup=settings.warmup,
+        steps=steps,
+        save_every=settings.save_every,
+        report_to=keeping.report_to,
+    )
+    size = per_process(settings.batch_size, world_size(), key)
+    return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size}
 
 
 def require_above_zero(settings: Any, section: str, keys: Sequence[str]) -> None:

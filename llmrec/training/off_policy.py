@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from llmrec.config import OffPolicySettings, StabilitySettings
 from llmrec.errors import ConfigError, DataError
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.arguments import per_process, world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Improved,
@@ -17,6 +17,7 @@ from llmrec.training.improvement import (
     Plan,
     Start,
     as_json,
+    batch_arguments,
     require_above_zero,
     run_trainer,
     trainable,
@@ -25,8 +26,6 @@ from llmrec.training.logged import LoggedSlates
 from llmrec.training.reward_functions import Rewarder
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
-
-LOG_EVERY = 10
 
 
 def train_off_policy(
@@ -85,10 +84,11 @@ def make_trainer(
 ) -> OffPolicyTrainer:
     """The trainer for `slates`, whose states are those of `source`; doubly robust with a fitted reward."""
     steps = steps_of(settings, len(slates))
+    arguments = batch_arguments(model, settings, steps, "off_policy.batch_size", seed=source.seed, keeping=keeping)
     return OffPolicyTrainer(
         model,
         source,
-        _arguments(model, settings, steps, source.seed, keeping),
+        TrainingArguments(**arguments),
         Controls(StabilitySettings(), settings.kl_coefficient, settings.entropy_coefficient),
         slates=slates,
         settings=settings,
@@ -121,19 +121,3 @@ def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:
         if getattr(settings, key) < 0:
             raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)}; it must be 0 or more.")
     per_process(settings.batch_size, processes, "off_policy.batch_size")
-
-
-def _arguments(model: Any, settings: OffPolicySettings, steps: int, seed: int, keeping: Keeping) -> TrainingArguments:
-    common = common_arguments(
-        model,
-        out=keeping.out,
-        seed=seed,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        steps=steps,
-        log_every=divisor_near(LOG_EVERY, settings.save_every),
-        save_every=settings.save_every,
-        report_to=keeping.report_to,
-    )
-    size = per_process(settings.batch_size, world_size(), "off_policy.batch_size")
-    return TrainingArguments(**common, max_grad_norm=settings.max_grad_norm, per_device_train_batch_size=size)

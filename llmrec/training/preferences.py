@@ -9,13 +9,14 @@ import trl
 from llmrec.config import PreferenceSettings, RewardModelSettings
 from llmrec.dataset.preferences import Preferences
 from llmrec.errors import ConfigError
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, world_size
+from llmrec.training.arguments import per_process, world_size
 from llmrec.training.improvement import (
     Improved,
     Keeping,
     Plan,
     Start,
     as_json,
+    batch_arguments,
     require_above_zero,
     run_trainer,
     trainable,
@@ -52,7 +53,6 @@ OPTIONS = (
     "ld_alpha",
     "loss_weights",
 )
-LOG_EVERY = 10
 
 
 def train_preferences(
@@ -107,19 +107,9 @@ def pair_arguments(
     model: Any, source: PairSource, settings: PreferenceSettings | RewardModelSettings, keeping: Keeping
 ) -> dict[str, Any]:
     """The arguments of a trainer that goes over preferences."""
-    common = common_arguments(
-        model,
-        out=keeping.out,
-        seed=source.seed,
-        learning_rate=settings.learning_rate,
-        warmup=settings.warmup,
-        steps=source.steps(settings.epochs, settings.batch_size),
-        log_every=divisor_near(LOG_EVERY, settings.save_every),
-        save_every=settings.save_every,
-        report_to=keeping.report_to,
-    )
-    size = per_process(settings.batch_size, world_size(), "batch_size")
-    return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size, "max_length": None}
+    steps = source.steps(settings.epochs, settings.batch_size)
+    common = batch_arguments(model, settings, steps, "batch_size", seed=source.seed, keeping=keeping)
+    return common | {"max_length": None}
 
 
 def check_pairs(settings: PreferenceSettings | RewardModelSettings, number: int, section: str) -> None:

@@ -26,7 +26,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import common_arguments, divisor_near, per_process, processes, quiet, world_size
+from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
 from llmrec.training.imitation import StateLessons, train_imitation
 from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
@@ -38,7 +38,6 @@ from llmrec.types import EventKind, Example, Item
 
 SMALL = 50_000_000
 """Parameters up to which `weights: auto` trains all of them."""
-LOG_EVERY = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +224,6 @@ def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, repo
         learning_rate=plan.learning_rate,
         warmup=plan.warmup,
         steps=steps,
-        log_every=divisor_near(LOG_EVERY, plan.save_every),
         save_every=plan.save_every,
         report_to=report_to,
     )
