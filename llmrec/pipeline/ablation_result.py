@@ -13,6 +13,7 @@ from llmrec.config import RunConfig
 from llmrec.config.ablations import AblationSettings
 from llmrec.dataset.examples import Examples
 from llmrec.evaluation.facts import machine_facts, package_versions
+from llmrec.evaluation.multiple import paired_holm
 from llmrec.evaluation.ranking import coverage, ranking_metrics
 from llmrec.evaluation.significance import Interval, t_interval
 from llmrec.evaluation.table import Comparison
@@ -62,6 +63,8 @@ class AblationFigures:
     Attributes:
         table: all systems over the rows of all seeds, compared with the base side; intervals hold for these trained
             models and other users.
+        adjusted: p-value of each side's difference to the base over rows, after Holm's correction for the number of
+            sides, by metric.
         over_seeds: the mean difference of each side to the base over seeds with Student's t interval, which holds for
             other trainings; None with one seed.
         by_seed: means by seed, system and metric.
@@ -70,6 +73,7 @@ class AblationFigures:
     """
 
     table: Comparison
+    adjusted: dict[str, dict[str, float]]
     over_seeds: dict[str, dict[str, Interval]] | None
     by_seed: dict[int, dict[str, dict[str, float]]]
     facts: dict[str, dict[str, Any]]
@@ -80,6 +84,7 @@ class AblationFigures:
         over = self.over_seeds
         return {
             "table": self.table.to_json(),
+            "holm_adjusted_p": self.adjusted,
             "over_seeds": None
             if over is None
             else {n: {m: asdict(i) for m, i in r.items()} for n, r in over.items()},
@@ -99,12 +104,13 @@ def ablation_figures(
     for name, parts in metrics.items():
         values[name] = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
         values[name][f"coverage@{top}"] = float(np.mean([coverage(s.lists[name], s.n_items, top) for s in found]))
+    users = [user for one in found for user in one.users()]
     count, seeds = sum(len(one.rows) for one in found), len(found)
     table = Comparison.of(
         f"{count} rows of {settings.part}, {seeds} seed{'s' * (seeds > 1)}, all {found[0].n_items} items ranked",
         values,
         reference=base,
-        users=[user for one in found for user in one.users()],
+        users=users,
         seed=settings.seeds[0],
     )
     by_seed = {
@@ -113,6 +119,7 @@ def ablation_figures(
     }
     return AblationFigures(
         table,
+        _adjusted(values, base, list(configs), users, settings.seeds[0]),
         _over_seeds(by_seed, base, list(configs)),
         by_seed,
         found[0].facts,
@@ -128,6 +135,23 @@ def ablation_figures(
             "versions": package_versions(),
         },
     )
+
+
+def _adjusted(
+    values: Mapping[str, Mapping[str, FloatArray | float]],
+    base: str,
+    sides: Sequence[str],
+    users: Sequence[str],
+    seed: int,
+) -> dict[str, dict[str, float]]:
+    others = [name for name in sides if name != base]
+    found: dict[str, dict[str, float]] = {name: {} for name in others}
+    for metric, base_B in values[base].items():
+        if others and isinstance(base_B, np.ndarray):
+            differences = {name: np.asarray(values[name][metric]) - base_B for name in others}
+            for name, tested in paired_holm(differences, users=users, seed=seed).items():
+                found[name][metric] = tested.adjusted
+    return found
 
 
 def _over_seeds(
@@ -157,14 +181,15 @@ def differences_table(figures: AblationFigures, metric: str) -> Table:
     """Differences to the base, over rows and over seeds."""
     base = figures.table.reference
     table = Table(title=f"{metric} minus that of {base} (95% intervals)", title_justify="left")
-    for head in ("side", "over rows (users drawn)", "over seeds (Student's t)", "each seed"):
+    for head in ("side", "over rows (users drawn)", "p (Holm)", "over seeds (Student's t)", "each seed"):
         table.add_column(head, justify="left" if head == "side" else "right")
     for name in figures.facts:
         cell = figures.table.cells[name][metric]
         if cell.difference is not None:
             seeds = [means[name][metric] - means[base or ""][metric] for means in figures.by_seed.values()]
             over = "–" if figures.over_seeds is None else _signed(figures.over_seeds[name][metric])
-            table.add_row(name, _signed(cell.difference), over, " ".join(f"{value:+.4f}" for value in seeds))
+            p = f"{figures.adjusted[name][metric]:.3f}"
+            table.add_row(name, _signed(cell.difference), p, over, " ".join(f"{value:+.4f}" for value in seeds))
     return table
 
 

@@ -156,10 +156,27 @@ def test_figures_pool_rows_and_compare_seed_by_seed():
     assert over.high - over.mean == pytest.approx(12.7062 * 0.125, rel=1e-4)
     assert figures.by_seed[1]["b"]["HR@1"] == 1.0
     assert "popularity" not in figures.over_seeds
+    # both users gain, so no bootstrap mean is 0 or less: p is its least value, and one side needs no correction
+    assert set(figures.adjusted) == {"b"}
+    assert figures.adjusted["b"]["HR@1"] == pytest.approx(2 / 1001)
     written = json.loads(json.dumps(figures.to_json()))
     assert written["data_hashes"] == {"0": "hash0", "1": "hash1"}
     assert differences_table(figures, "NDCG@2").row_count == 1
     assert facts_table(figures.facts).row_count == 2
+
+
+def test_p_values_are_corrected_for_the_number_of_sides():
+    """One side gains in every row: p is at its least, 2 / (samples + 1), and times the number of sides after Holm."""
+    sides = {name: SideSettings() for name in "abc"}
+    hits = {"a": [0, 0, 0, 0], "b": [1, 1, 1, 1], "c": [0, 0, 0, 0]}
+    rows = [seed_rows(0, hits)]
+    figures = ablation_figures(
+        rows, "a", AblationSettings(sides=sides, k=(1,)), {name: RunConfig() for name in sides}
+    )
+    assert figures.adjusted["b"]["HR@1"] == pytest.approx(2 * 2 / 1001)
+    assert figures.adjusted["c"]["HR@1"] == 1.0
+    assert figures.to_json()["holm_adjusted_p"] == figures.adjusted
+    assert [str(cell) for cell in differences_table(figures, "HR@1").columns[2].cells] == ["0.004", "1.000"]
 
 
 def test_users_of_worlds_of_their_own_are_other_users():
