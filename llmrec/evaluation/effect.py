@@ -95,10 +95,8 @@ class Effect:
     @property
     def outcome(self) -> str:
         """ "gain", "loss" or "none", after Holm's correction."""
-        better, worse = self.corrected.above_zero, self.corrected.below_zero
-        if self.lower_is_better:
-            better, worse = worse, better
-        return "gain" if better else "loss" if worse else "none"
+        better, worse = ("▼", "▲") if self.lower_is_better else ("▲", "▼")
+        return {better: "gain", worse: "loss"}.get(self.corrected.mark(self.mean_b), "none")
 
     @property
     def relative(self) -> float | None:

@@ -10,9 +10,10 @@ import pytest
 
 from llmrec.config import DynamicsSettings, EnvironmentSettings, PatienceSettings, ReturnSettings
 from llmrec.errors import RequestError
+from llmrec.evaluation.effect import Effect
 from llmrec.evaluation.experiment import Design, ab_test, compare_figures, measures
 from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
-from llmrec.evaluation.significance import linearised, user_deviation
+from llmrec.evaluation.significance import Interval, linearised, user_deviation
 from llmrec.simulator.dynamics import ItemTable
 from llmrec.types import Slate
 from tests.evaluation.test_sessions import Always
@@ -262,3 +263,23 @@ def test_what_cannot_be_compared_is_refused():
         compare_figures(few, few, names=("A", "A"))
     with pytest.raises(RequestError, match="effect above 0"):
         compare_figures(few, few, design=Design(effect=0.0))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "lower_is_better", "outcome"),
+    [
+        (0.01, 0.02, False, "gain"),
+        (0.01, 0.02, True, "loss"),
+        (-0.02, -0.01, False, "loss"),
+        (-0.02, -0.01, True, "gain"),
+        (1e-9, 3e-9, False, "none"),
+        (1e-9, 3e-9, True, "none"),
+    ],
+)
+def test_an_effect_needs_more_than_rounding_and_knows_which_way_is_better(low, high, lower_is_better, outcome):
+    interval = Interval((low + high) / 2, low, high)
+    sizes = {"deviation_a": 1.0, "deviation_b": 1.0, "deviation": 1.0, "detectable": 0.1}
+    tested = {"difference": interval, "corrected": interval, "p_value": 0.01, "adjusted": 0.01}
+    needs = {"users_needed": None, "users_unpaired": None, "identical": False}
+    found = Effect("value", 0.5, 0.5, **tested, **sizes, **needs, lower_is_better=lower_is_better)
+    assert found.outcome == outcome
