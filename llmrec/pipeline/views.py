@@ -21,6 +21,7 @@ from llmrec.pipeline.systems import Policy
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import MixturePolicy
 from llmrec.text.perturb import View
 from llmrec.text.render import StateRenderer
 from llmrec.text.templates import shipped_sources
@@ -74,6 +75,9 @@ def under(system: Ranker, view: View) -> Ranker:
     if isinstance(system, FusedPolicy):
         policy: Any = under(system.policy, view)
         return FusedPolicy(policy, system.scorer, system.weight, depth=system.depth)
+    if isinstance(system, MixturePolicy):
+        parts: list[Any] = [under(part, view) for part in system.policies]
+        return MixturePolicy(parts, system.scorer, system.weights_GP, system.group, depth=system.depth)
     return system
 
 

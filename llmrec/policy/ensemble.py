@@ -23,7 +23,7 @@ from torch import Tensor
 
 from llmrec.errors import RequestError
 from llmrec.policy.filtered import padded
-from llmrec.policy.fusion import candidate_depth, item_probabilities
+from llmrec.policy.fusion import Mixable, candidate_depth, item_probabilities
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import track
 from llmrec.types import FloatArray, IntArray, Slate, State
@@ -130,7 +130,7 @@ class EnsemblePolicy:
         items_BC = padded(union)
         pairs = list(zip(self.members, lists_M, strict=True))
         found = [
-            _known_and_scored(member, states, slates, union, items_BC.shape[1], batch_size)
+            known_and_scored(member, states, slates, union, items_BC.shape[1], batch_size)
             for member, slates in (track(pairs, "ensemble") if len(states) > batch_size else pairs)
         ]
         return EnsembleCandidates(items_BC, np.stack(found))
@@ -162,15 +162,18 @@ def _union(slates: Sequence[Slate]) -> IntArray:
     return np.unique(np.concatenate([np.asarray(slate.items_K, dtype=np.int64) for slate in slates]))
 
 
-def _known_and_scored(
-    member: LanguagePolicy,
+def known_and_scored(
+    member: Mixable,
     states: Sequence[State],
     slates: Sequence[Slate],
     union: Sequence[IntArray],
     width: int,
     batch_size: int,
 ) -> FloatArray:
-    """pi of every candidate, (B, C): known of the member's own list, and scored for what only others proposed."""
+    """pi of every candidate, (B, C): known of the member's own list, and scored for what only others proposed.
+
+    `union` has the candidates of each state in rising order, `slates` the member's own list among them.
+    """
     pi_BC = np.zeros((len(states), width))
     missing = []
     for b, slate in enumerate(slates):

@@ -162,7 +162,7 @@ def _candidates(
     depth: int,
 ) -> Candidates:
     """One batch: the policy's slates joined with the best by the second score."""
-    second_BN = _second(scorer, states, excluded_BE, len(policy.catalogue))
+    second_BN = allowed_scores(scorer, states, excluded_BE, len(policy.catalogue))
     own_BC = np.full((len(states), depth), -1, dtype=np.int64)
     own_pi_BC = np.zeros((len(states), depth))
     for b, slate in enumerate(slates):
@@ -182,8 +182,12 @@ def _candidates(
     return Candidates(items_BC, policy_BC, np.where(silent_B1, policy_BC, second_BC))
 
 
-def _second(scorer: Scorer, states: Sequence[State], excluded_BE: IntArray, n_items: int) -> FloatArray:
-    """The second score over the allowed items, each row with the sum 1, or 0 where it knows none of them."""
+def allowed_scores(scorer: Scorer, states: Sequence[State], excluded_BE: IntArray, n_items: int) -> FloatArray:
+    """The second score over the allowed items, (B, N), each row with the sum 1, or 0 where it knows none of them.
+
+    Raises:
+        RequestError: scores that are negative, not finite or of another shape than (B, N).
+    """
     scores_BN: FloatArray = np.array(scorer(states), dtype=np.float64)
     if scores_BN.shape != (len(states), n_items):
         raise RequestError(

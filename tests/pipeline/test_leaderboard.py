@@ -16,7 +16,7 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard import entries as entries_module
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
@@ -134,8 +134,11 @@ def test_a_row_that_fails_is_named_and_the_others_stand(bench, tmp_path):
 def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     policy = Trainings("policy", tmp_path, TINY)
+    blind = Trainings("blind", tmp_path, (*TINY, "text.elapsed=false"))
     rows = {
         LM: PolicyEntry(LM, "", policy),
+        "mixed": MixedEntry("mixed", "", (policy, blind)),
+        "both": MixedEntry("both", "", (policy, blind), (0, 1)),
         "fused": FusedEntry("fused", "", policy),
         "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
         RL: ImprovedEntry(RL, "", policy),
@@ -152,6 +155,12 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     shared = {name: found[name][0].facts["settings"]["weight"] for name in ("fused", "ensemble")}
     assert len(set(shared.values())) == 1, "the weight is decided once, by the first seed's policy"
     assert not list((tmp_path / "rows").glob("*/weight"))
+    assert [len(found[name]) for name in ("mixed", "both")] == [2, 1]
+    mixed = found["mixed"][0].facts["settings"]
+    assert mixed["parts"] == ["policy", "blind", "covisitation"]
+    assert sum(mixed["valid_rows"]) == len(bench.valid)
+    assert np.array(mixed["weights"]).sum(1) == pytest.approx(np.ones(len(mixed["weights"])))
+    assert found["both"][0].facts["settings"]["weights"] == mixed["weights"], "decided once, by the first seeds"
     assert "verdict" in found[RL][0].facts["settings"]
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0

@@ -24,7 +24,7 @@ from llmrec.dataset.store import Dataset
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import ranking_metrics
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry, Entry, kept, width
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, second_again
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry, second_again
 from llmrec.pipeline.leaderboard.policies import FIRST
 from llmrec.pipeline.leaderboard.protocol import Bench, Protocol, open_bench
 from llmrec.pipeline.leaderboard.roster import FUSED, LM, RL, roster
@@ -33,6 +33,7 @@ from llmrec.pipeline.robustness import CLEAN, Robustness, robustness_table, stan
 from llmrec.pipeline.views import Refitted
 from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
 from llmrec.policy.fusion import FusedPolicy
+from llmrec.policy.mixture import MixturePolicy
 from llmrec.progress import console
 from llmrec.types import IntArray
 
@@ -154,8 +155,9 @@ def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
     Raises:
         Unfinished: nothing is kept.
     """
-    if isinstance(entry, BaselineEntry | EnsembleEntry):
-        folder = work.folder / ("ensemble" if isinstance(entry, EnsembleEntry) else f"seed-{FIRST}")
+    if isinstance(entry, BaselineEntry | EnsembleEntry | MixedEntry):
+        together = isinstance(entry, EnsembleEntry | MixedEntry) and not entry.random
+        folder = work.folder / ("ensemble" if together else f"seed-{FIRST}")
         if not (folder / DONE).is_file():
             raise Unfinished(f"{folder} is not there.")
         entry = entry.settled(kept(folder).facts)
@@ -166,7 +168,7 @@ def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
 def system_of(entry: Entry, bench: Bench, work: Work) -> Ranker:
     """The recommender of the first seed; what reads item texts is fitted anew where a view changes them."""
     first = entry.recommender(bench, FIRST, work)
-    if entry.name not in READ_TEXT and not isinstance(first, FusedPolicy):
+    if entry.name not in READ_TEXT and not isinstance(first, FusedPolicy | MixturePolicy):
         return first
 
     def fit(dataset: Dataset) -> Ranker:
@@ -192,6 +194,8 @@ def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
         return again.fit(bench.dataset, bench.after.split.train)
     if isinstance(first, FusedPolicy) and isinstance(entry, FusedEntry | EnsembleEntry):
         return second_again(bench, first, entry.trainings)
+    if isinstance(first, MixturePolicy) and isinstance(entry, MixedEntry):
+        return entry.second_again(bench, first)
     return entry.recommender(bench, FIRST, work)
 
 

@@ -7,16 +7,23 @@ from pathlib import Path
 
 from llmrec.errors import ConfigError
 from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import Protocol
 from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
+MIXED, MIXED_ENSEMBLE = "LM + TIGER-like, fused", "LM + TIGER-like ensembles, fused"
+TIGER_FUSED = "TIGER-like, fused"
 TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
 PAIRS = (
     ("fused against co-visitation", FUSED, "covisitation"),
     ("fused ensemble against co-visitation", BOTH, "covisitation"),
+    ("both policies fused against co-visitation", MIXED, "covisitation"),
+    ("both policies fused against interpolation", MIXED, "interpolation"),
+    ("both ensembles fused against co-visitation", MIXED_ENSEMBLE, "covisitation"),
+    ("both ensembles fused against interpolation", MIXED_ENSEMBLE, "interpolation"),
+    ("TIGER-like fused against co-visitation", TIGER_FUSED, "covisitation"),
     ("policy against co-visitation", LM, "covisitation"),
     ("RL against its warm start", RL, LM),
     ("teacher against none", LM, UNTAUGHT),
@@ -58,6 +65,9 @@ def roster(
         FusedEntry(FUSED, "mixture of the warm-started policy and co-visitation", policy),
         EnsembleEntry(ENSEMBLE, "mean probability of the policies of all seeds", policy, tuple(seeds)),
         EnsembleEntry(BOTH, "mixture of the ensemble and co-visitation", policy, tuple(seeds), fused=True),
+        FusedEntry(TIGER_FUSED, "mixture of the TIGER-like policy and co-visitation", tiger),
+        MixedEntry(MIXED, "mixture of both policies and co-visitation, weights by elapsed time", (policy, tiger)),
+        MixedEntry(MIXED_ENSEMBLE, "the same with all seeds of both policies", (policy, tiger), tuple(seeds)),
     )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
     if protocol.profiles:

@@ -1,0 +1,245 @@
+"""Several policies and a second score in one mixture, with weights that depend on what kind of state it is.
+
+    p(i | state) = sum over m of w_gm pi_m(i | state, F) + w_gM s(i | state, F),    g = group(state)
+
+with F the items that the user may get and every part conditioned on F, exactly as in `fusion` (which is the case of
+one policy and one group). `mixture_weights` fits w. Policies that learnt in different ways are right about different
+states: where a user comes back within the hour what was chosen last says most, after months it says little, and one
+weight for both gives up something in each (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llmrec.errors import RequestError
+from llmrec.policy.ensemble import known_and_scored
+from llmrec.policy.filtered import padded
+from llmrec.policy.fusion import Mixable, Scorer, allowed_scores, candidate_depth, item_probabilities
+from llmrec.progress import track
+from llmrec.types import FloatArray, IntArray, Slate, State
+
+Group = Callable[[State], int]
+"""Number of a state's group, from 0."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The items that may be recommended, with what each part gives them.
+
+    Attributes:
+        items_BC: item indices, each once in a row, in rising order; -1 at padding.
+        parts_PBC: probability given that an allowed item is chosen, of M policies and, last, of the second score; 0
+            at padding. A state whose scores are all 0 has the policies' mean there.
+    """
+
+    items_BC: IntArray
+    parts_PBC: FloatArray
+
+    def mixed(self, weights_BP: FloatArray) -> FloatArray:
+        """p of every candidate, (B, C), -1 at padding."""
+        mixed_BC = np.einsum("bp,pbc->bc", weights_BP, self.parts_PBC)
+        found: FloatArray = np.where(self.items_BC >= 0, mixed_BC, -1.0)
+        return found
+
+
+def find_parts(
+    policies: Sequence[Mixable],
+    scorer: Scorer,
+    states: Sequence[State],
+    depth: int,
+    *,
+    beams: int | None = None,
+    exclude_seen: bool | None = None,
+    seen: Sequence[IntArray] | None = None,
+    batch_size: int = 64,
+) -> Parts:
+    """The union of every part's `depth` best items, with the probability that each part gives them.
+
+    With `depth` at the catalogue's size these are all items. Arguments as those of `fusion.find_candidates`.
+
+    Raises:
+        RequestError: a depth below 1 or above the catalogue's size, or scores that are negative, not finite or of
+            another shape than (B, N).
+    """
+    beams = max(depth, 20 if beams is None else beams)
+    hide = policies[0].repeat == "exclude" if exclude_seen is None else exclude_seen
+    lists_M = [
+        policy.recommend(states, depth, beams=beams, exclude_seen=exclude_seen, seen=seen, batch_size=batch_size)
+        for policy in policies
+    ]
+    excluded_BE = policies[0].exclude(states, seen).numpy() if hide else np.empty((len(states), 0), dtype=np.int64)
+    batches = [slice(start, start + batch_size) for start in range(0, len(states), batch_size)]
+    found = [
+        _parts(policies, scorer, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth)
+        for rows in (track(batches, "mixture") if len(batches) > 1 else batches)
+    ]
+    return _stacked(found, len(policies) + 1)
+
+
+def _parts(
+    policies: Sequence[Mixable],
+    scorer: Scorer,
+    states: Sequence[State],
+    lists_M: Sequence[Sequence[Slate]],
+    excluded_BE: IntArray,
+    depth: int,
+) -> Parts:
+    """One batch."""
+    second_BN = allowed_scores(scorer, states, excluded_BE, len(policies[0].catalogue))
+    best_BD = np.argsort(-second_BN, axis=1, kind="stable")[:, :depth]
+    union = []
+    for b, best_D in enumerate(best_BD):
+        own = [np.asarray(slates[b].items_K, dtype=np.int64) for slates in lists_M]
+        union.append(np.unique(np.concatenate([*own, best_D[second_BN[b, best_D] > 0.0]])))
+    items_BC = padded(union)
+    policy_MBC = np.stack(
+        [
+            _conditioned(policy, states, slates, union, items_BC, excluded_BE)
+            for policy, slates in zip(policies, lists_M, strict=True)
+        ]
+    )
+    second_BC = np.where(items_BC >= 0, np.take_along_axis(second_BN, items_BC.clip(min=0), 1), 0.0)
+    silent_B1 = second_BN.sum(1, keepdims=True) <= 0.0
+    second_BC = np.where(silent_B1, policy_MBC.mean(0), second_BC)
+    return Parts(items_BC, np.concatenate([policy_MBC, second_BC[None]]))
+
+
+def _conditioned(
+    policy: Mixable,
+    states: Sequence[State],
+    slates: Sequence[Slate],
+    union: Sequence[IntArray],
+    items_BC: IntArray,
+    excluded_BE: IntArray,
+) -> FloatArray:
+    """pi(i | state, F) of the candidates: (B, C)."""
+    pi_BC = known_and_scored(policy, states, slates, union, items_BC.shape[1], len(states))
+    hidden_B = item_probabilities(policy, states, excluded_BE).sum(1)
+    # rounding may use up the difference, but what is left holds at least the candidates
+    left_B1 = np.maximum(1.0 - hidden_B, pi_BC.sum(1))[:, None]
+    given_BC: FloatArray = np.divide(pi_BC, left_B1, out=np.zeros_like(pi_BC), where=left_B1 > 0)
+    return given_BC
+
+
+def _stacked(found: Sequence[Parts], n_parts: int) -> Parts:
+    """The rows of all batches, padded to one width."""
+    widest = max((part.items_BC.shape[1] for part in found), default=0)
+    missing = [((0, 0), (0, widest - part.items_BC.shape[1])) for part in found]
+    items = [np.pad(part.items_BC, m, constant_values=-1) for part, m in zip(found, missing, strict=True)]
+    parts = [np.pad(part.parts_PBC, ((0, 0), *m)) for part, m in zip(found, missing, strict=True)]
+    none = np.empty((0, widest))  # for no state at all
+    return Parts(
+        np.concatenate([none.astype(np.int64), *items]),
+        np.concatenate([np.empty((n_parts, 0, widest)), *parts], axis=1),
+    )
+
+
+class MixturePolicy:
+    """Recommends by the mixture; takes the place of a policy where something is only recommended.
+
+    Args:
+        policies: M policies over the same items, each a `LanguagePolicy` or an `EnsemblePolicy`.
+        scorer: the second score.
+        weights_GP: (G, M + 1), a row for each group, each with the sum 1; the second score's weight is the last.
+        group: which row a state has; all states have the first by default.
+        depth: items taken from each part; by default 2k and at least 20.
+
+    Raises:
+        RequestError: no policy, policies of other items or another rule about repeats, or weights that are none.
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[Mixable],
+        scorer: Scorer,
+        weights_GP: FloatArray,
+        group: Group | None = None,
+        *,
+        depth: int | None = None,
+    ) -> None:
+        check_alike(policies)
+        weights_GP = np.asarray(weights_GP, dtype=np.float64)
+        if weights_GP.ndim != 2 or weights_GP.shape[1] != len(policies) + 1 or not len(weights_GP):
+            raise RequestError(
+                f"Weights of the shape {weights_GP.shape} do not fit {len(policies)} policies and a second score; "
+                f"give rows of {len(policies) + 1}."
+            )
+        if not (np.isfinite(weights_GP).all() and (weights_GP >= 0).all() and np.allclose(weights_GP.sum(1), 1.0)):
+            raise RequestError("The weights of a mixture must be at least 0 and have the sum 1 in each group.")
+        self.policies, self.scorer, self.weights_GP, self.depth = tuple(policies), scorer, weights_GP, depth
+        self.group = group
+        self.catalogue, self.repeat = policies[0].catalogue, policies[0].repeat
+        self.model = torch.nn.ModuleList([policy.model for policy in policies])
+
+    def recommend(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        beams: int | None = None,
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        batch_size: int = 64,
+    ) -> list[Slate]:
+        """The k candidates of each state with the greatest p; `log_probs_K` holds log p. Arguments as a policy's.
+
+        Of equally probable items the lower item index is first.
+
+        Raises:
+            RequestError: k below 1 or above the catalogue's size, an unfit second score, or a state of a group that
+                has no weights.
+        """
+        depth = candidate_depth(len(self.catalogue), k, self.depth)
+        group_B = groups_of(states, self.group, len(self.weights_GP))
+        parts = find_parts(
+            self.policies,
+            self.scorer,
+            states,
+            depth,
+            beams=beams,
+            exclude_seen=exclude_seen,
+            seen=seen,
+            batch_size=batch_size,
+        )
+        mixed_BC = parts.mixed(self.weights_GP[group_B])
+        order_BK = np.argsort(-mixed_BC, axis=1, kind="stable")[:, :k]
+        slates = []
+        for items_C, mixed_C, order_K in zip(parts.items_BC, mixed_BC, order_BK, strict=True):
+            kept_K = order_K[items_C[order_K] >= 0]
+            with np.errstate(divide="ignore"):  # a candidate of a part without weight
+                slates.append(Slate(tuple(items_C[kept_K].tolist()), tuple(np.log(mixed_C[kept_K]).tolist())))
+        return slates
+
+
+def groups_of(states: Sequence[State], group: Group | None, n_groups: int) -> IntArray:
+    """Number of each state's group, (B,).
+
+    Raises:
+        RequestError: one outside 0 .. n_groups - 1.
+    """
+    group_B = np.array([0 if group is None else group(state) for state in states], dtype=np.int64)
+    wrong = group_B[(group_B < 0) | (group_B >= n_groups)]
+    if len(wrong):
+        raise RequestError(f"A state has the group {wrong[0]}, but there are weights for {n_groups} groups.")
+    return group_B
+
+
+def check_alike(policies: Sequence[Mixable]) -> None:
+    """Raises `RequestError` for no policy, or policies that differ in items or in the rule about repeats."""
+    if not policies:
+        raise RequestError("A mixture needs at least one policy; give some.")
+    for number, policy in enumerate(policies):
+        if list(policy.catalogue.item_ids) != list(policies[0].catalogue.item_ids):
+            raise RequestError(
+                f"Policy {number} of the mixture has other items than policy 0; give those of one data set."
+            )
+        if policy.repeat != policies[0].repeat:
+            raise RequestError(
+                f"Policy {number} of the mixture says {policy.repeat!r} about repeats, policy 0 says "
+                f"{policies[0].repeat!r}; give policies of one data set."
+            )
