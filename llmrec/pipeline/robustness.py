@@ -163,7 +163,8 @@ def _rows(
     targets = [example.target for example in examples]
     clean_BK = slates_to_items(system.recommend(states, places, seen=seen), places)[:, :k]
     rows: dict[str, dict[str, FloatArray | float]] = {}
-    for label, view in [(CLEAN, None), *track(list(views.items()), name)]:
+    shown: list[tuple[str, View | None]] = [(CLEAN, None), *views.items()]
+    for label, view in track(shown, name):
         items_BK = clean_BK
         if view is not None:
             slates = under(system, view).recommend(view.states, places, seen=seen)
