@@ -1,11 +1,11 @@
-"""Several policies and a second score in one mixture, with weights that depend on what kind of state it is.
+"""Several policies and other scores in one mixture, with weights that depend on what kind of state it is.
 
-    p(i | state) = sum over m of w_gm pi_m(i | state, F) + w_gM s(i | state, F),    g = group(state)
+    p(i | state) = sum over m of w_gm pi_m(i | state, F) + sum over s of w_gs s(i | state, F),    g = group(state)
 
 with F the items that the user may get and every part conditioned on F, exactly as in `fusion` (which is the case of
-one policy and one group). `mixture_weights` fits w. Policies that learnt in different ways are right about different
-states: where a user comes back within the hour what was chosen last says most, after months it says little, and one
-weight for both gives up something in each (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991).
+one policy, one score and one group). `mixture_weights` fits w. Policies that learnt in different ways are right about
+different states: where a user comes back within the hour what was chosen last says most, after months it says little,
+and one weight for both gives up something in each (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Parts:
 
     Attributes:
         items_BC: item indices, each once in a row, in rising order; -1 at padding.
-        parts_PBC: probability given that an allowed item is chosen, of M policies and, last, of the second score; 0
-            at padding. A state whose scores are all 0 has the policies' mean there.
+        parts_PBC: probability given that an allowed item is chosen, of M policies and then of S scores; 0 at padding.
+            A state of which a score knows nothing has the policies' mean there.
     """
 
     items_BC: IntArray
@@ -49,7 +49,7 @@ class Parts:
 
 def find_parts(
     policies: Sequence[Mixable],
-    scorer: Scorer,
+    scorers: Sequence[Scorer],
     states: Sequence[State],
     depth: int,
     *,
@@ -75,27 +75,31 @@ def find_parts(
     excluded_BE = policies[0].exclude(states, seen).numpy() if hide else np.empty((len(states), 0), dtype=np.int64)
     batches = [slice(start, start + batch_size) for start in range(0, len(states), batch_size)]
     found = [
-        _parts(policies, scorer, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth)
+        _parts(policies, scorers, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth)
         for rows in (track(batches, "mixture") if len(batches) > 1 else batches)
     ]
-    return _stacked(found, len(policies) + 1)
+    return _stacked(found, len(policies) + len(scorers))
 
 
 def _parts(
     policies: Sequence[Mixable],
-    scorer: Scorer,
+    scorers: Sequence[Scorer],
     states: Sequence[State],
     lists_M: Sequence[Sequence[Slate]],
     excluded_BE: IntArray,
     depth: int,
 ) -> Parts:
     """One batch."""
-    second_BN = allowed_scores(scorer, states, excluded_BE, len(policies[0].catalogue))
-    best_BD = np.argsort(-second_BN, axis=1, kind="stable")[:, :depth]
+    n_items = len(policies[0].catalogue)
+    scores_SBN = [allowed_scores(scorer, states, excluded_BE, n_items) for scorer in scorers]
+    best_SBD = [np.argsort(-score_BN, axis=1, kind="stable")[:, :depth] for score_BN in scores_SBN]
     union = []
-    for b, best_D in enumerate(best_BD):
+    for b in range(len(states)):
         own = [np.asarray(slates[b].items_K, dtype=np.int64) for slates in lists_M]
-        union.append(np.unique(np.concatenate([*own, best_D[second_BN[b, best_D] > 0.0]])))
+        own += [
+            best_BD[b][score_BN[b, best_BD[b]] > 0.0] for best_BD, score_BN in zip(best_SBD, scores_SBN, strict=True)
+        ]
+        union.append(np.unique(np.concatenate(own)))
     items_BC = padded(union)
     policy_MBC = np.stack(
         [
@@ -103,10 +107,15 @@ def _parts(
             for policy, slates in zip(policies, lists_M, strict=True)
         ]
     )
-    second_BC = np.where(items_BC >= 0, np.take_along_axis(second_BN, items_BC.clip(min=0), 1), 0.0)
-    silent_B1 = second_BN.sum(1, keepdims=True) <= 0.0
-    second_BC = np.where(silent_B1, policy_MBC.mean(0), second_BC)
-    return Parts(items_BC, np.concatenate([policy_MBC, second_BC[None]]))
+    score_SBC = [
+        np.where(
+            score_BN.sum(1, keepdims=True) <= 0.0,
+            policy_MBC.mean(0),
+            np.where(items_BC >= 0, np.take_along_axis(score_BN, items_BC.clip(min=0), 1), 0.0),
+        )
+        for score_BN in scores_SBN
+    ]
+    return Parts(items_BC, np.stack([*policy_MBC, *score_SBC]))
 
 
 def _conditioned(
@@ -144,8 +153,8 @@ class MixturePolicy:
 
     Args:
         policies: M policies over the same items, each a `LanguagePolicy` or an `EnsemblePolicy`.
-        scorer: the second score.
-        weights_GP: (G, M + 1), a row for each group, each with the sum 1; the second score's weight is the last.
+        scorers: S other scores.
+        weights_GP: (G, M + S), a row for each group, each with the sum 1.
         group: which row a state has; all states have the first by default.
         depth: items taken from each part; by default 2k and at least 20.
 
@@ -156,7 +165,7 @@ class MixturePolicy:
     def __init__(
         self,
         policies: Sequence[Mixable],
-        scorer: Scorer,
+        scorers: Sequence[Scorer],
         weights_GP: FloatArray,
         group: Group | None = None,
         *,
@@ -164,15 +173,15 @@ class MixturePolicy:
     ) -> None:
         check_alike(policies)
         weights_GP = np.asarray(weights_GP, dtype=np.float64)
-        if weights_GP.ndim != 2 or weights_GP.shape[1] != len(policies) + 1 or not len(weights_GP):
+        if weights_GP.ndim != 2 or weights_GP.shape[1] != len(policies) + len(scorers) or not len(weights_GP):
             raise RequestError(
-                f"Weights of the shape {weights_GP.shape} do not fit {len(policies)} policies and a second score; "
-                f"give rows of {len(policies) + 1}."
+                f"Weights of the shape {weights_GP.shape} do not fit {len(policies)} policies and {len(scorers)} "
+                f"scores; give rows of {len(policies) + len(scorers)}."
             )
         if not (np.isfinite(weights_GP).all() and (weights_GP >= 0).all() and np.allclose(weights_GP.sum(1), 1.0)):
             raise RequestError("The weights of a mixture must be at least 0 and have the sum 1 in each group.")
-        self.policies, self.scorer, self.weights_GP, self.depth = tuple(policies), scorer, weights_GP, depth
-        self.group = group
+        self.policies, self.scorers, self.weights_GP = tuple(policies), tuple(scorers), weights_GP
+        self.group, self.depth = group, depth
         self.catalogue, self.repeat = policies[0].catalogue, policies[0].repeat
         self.model = torch.nn.ModuleList([policy.model for policy in policies])
 
@@ -191,14 +200,14 @@ class MixturePolicy:
         Of equally probable items the lower item index is first.
 
         Raises:
-            RequestError: k below 1 or above the catalogue's size, an unfit second score, or a state of a group that
+            RequestError: k below 1 or above the catalogue's size, an unfit score, or a state of a group that
                 has no weights.
         """
         depth = candidate_depth(len(self.catalogue), k, self.depth)
         group_B = groups_of(states, self.group, len(self.weights_GP))
         parts = find_parts(
             self.policies,
-            self.scorer,
+            self.scorers,
             states,
             depth,
             beams=beams,

@@ -14,9 +14,9 @@ from llmrec.policy.mixture import Group, Parts, check_alike, find_parts, groups_
 from llmrec.types import FloatArray, IntArray, State
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
-"""What all policies together may get."""
+"""What all policies together may get; the scores get the rest."""
 UNITS = 2
-"""Their share is divided among them in so many equal pieces: coarse, because a group may have few rows."""
+"""Either share is divided among its parts in so many equal pieces: coarse, because a group may have few rows."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class FittedMixture:
     """What was chosen for each group.
 
     Attributes:
-        weights_GP: (G, M + 1).
+        weights_GP: (G, M + S).
         ndcg_G: NDCG of the group's rows with them; of all rows where the group has none.
         rows_G: the group's rows.
     """
@@ -36,7 +36,7 @@ class FittedMixture:
 
 def fit_mixture(
     policies: Sequence[Mixable],
-    scorer: Scorer,
+    scorers: Sequence[Scorer],
     states: Sequence[State],
     targets: Sequence[int],
     group: Group | None = None,
@@ -55,7 +55,7 @@ def fit_mixture(
 
     Args:
         policies: M policies, trained without the validation events.
-        scorer: the second score, learnt without them too.
+        scorers: S other scores, learnt without them too.
         states: validation states.
         targets: the item index that was then chosen at each state.
         group: see `MixturePolicy`.
@@ -75,8 +75,8 @@ def fit_mixture(
     check_alike(policies)
     group_B = groups_of(states, group, n_groups)
     depth = candidate_depth(len(policies[0].catalogue), k, depth)
-    parts = find_parts(policies, scorer, states, depth, seen=seen, batch_size=batch_size)
-    grid_WP = simplex_grid(len(policies))
+    parts = find_parts(policies, scorers, states, depth, seen=seen, batch_size=batch_size)
+    grid_WP = simplex_grid(len(policies), len(scorers))
     ndcg_WB = np.stack([_ndcg(parts, weights_P, np.asarray(targets), k) for weights_P in grid_WP])
     rows_G = np.bincount(group_B, minlength=n_groups)
     pooled_W = ndcg_WB.mean(1)
@@ -89,15 +89,20 @@ def fit_mixture(
     return FittedMixture(grid_WP[chosen], np.array(own), rows_G)
 
 
-def simplex_grid(n_policies: int) -> FloatArray:
-    """Weights to choose from, (W, M + 1): `SHARES` for the policies together, divided in `UNITS` pieces."""
-    divisions = [
-        np.array(pieces) / UNITS
-        for pieces in itertools.product(range(UNITS + 1), repeat=n_policies)
-        if sum(pieces) == UNITS
-    ]
-    rows = {(*(share * division).tolist(), 1.0 - share) for share in SHARES for division in divisions}
+def simplex_grid(n_policies: int, n_scores: int = 1) -> FloatArray:
+    """Weights to choose from, (W, M + S): `SHARES` for the policies together, either side in `UNITS` pieces."""
+    rows = {
+        (*(share * ours).tolist(), *((1.0 - share) * others).tolist())
+        for share in SHARES
+        for ours in _divisions(n_policies)
+        for others in _divisions(n_scores)
+    }
     return np.array(sorted(rows))
+
+
+def _divisions(parts: int) -> list[FloatArray]:
+    every = itertools.product(range(UNITS + 1), repeat=parts)
+    return [np.array(pieces) / UNITS for pieces in every if sum(pieces) == UNITS]
 
 
 def _ndcg(parts: Parts, weights_P: FloatArray, target_B: IntArray, k: int) -> FloatArray:

@@ -16,7 +16,8 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard import entries as entries_module
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry
+from llmrec.pipeline.leaderboard.mixed import MixedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
@@ -138,7 +139,7 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     rows = {
         LM: PolicyEntry(LM, "", policy),
         "mixed": MixedEntry("mixed", "", (policy, blind)),
-        "both": MixedEntry("both", "", (policy, blind), (0, 1)),
+        "both": MixedEntry("both", "", (policy, blind), (0, 1), taught=True),
         "fused": FusedEntry("fused", "", policy),
         "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
         RL: ImprovedEntry(RL, "", policy),
@@ -160,7 +161,9 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     assert mixed["parts"] == ["policy", "blind", "covisitation"]
     assert sum(mixed["valid_rows"]) == len(bench.valid)
     assert np.array(mixed["weights"]).sum(1) == pytest.approx(np.ones(len(mixed["weights"])))
-    assert found["both"][0].facts["settings"]["weights"] == mixed["weights"], "decided once, by the first seeds"
+    both = found["both"][0].facts["settings"]
+    assert both["parts"] == ["policy", "blind", "covisitation", "interpolation"]
+    assert both["members"] == 2
     assert "verdict" in found[RL][0].facts["settings"]
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0

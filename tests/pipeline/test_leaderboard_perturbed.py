@@ -17,7 +17,8 @@ from llmrec.errors import RunError
 from llmrec.evaluation.offline import list_figures
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard.entries import BaselineEntry
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry, sharpened
+from llmrec.pipeline.leaderboard.mixed import MixedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, sharpened
 from llmrec.pipeline.leaderboard.perturbed import READ_TEXT, as_kept, finished_rows, run_perturbed
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
@@ -44,7 +45,7 @@ def entries(out: Path, *, budget=1.0, seeds=(0, 1)):
         "fused": FusedEntry("fused", "", policy),
         "ensemble": EnsembleEntry("ensemble", "", policy, seeds),
         "both": EnsembleEntry("both", "", policy, seeds, fused=True),
-        "mixed": MixedEntry("mixed", "", (policy, policy), seeds),
+        "mixed": MixedEntry("mixed", "", (policy, policy), seeds, taught=True),
     }
 
 
@@ -144,7 +145,9 @@ def test_settings_stay_when_texts_change(made, monkeypatch):
     assert all(member.renderer.wording.items == view.items for member in members)
     first, again = systems["mixed"].system, systems["mixed"].under(view)
     assert np.array_equal(again.weights_GP, first.weights_GP)
-    assert np.array_equal(again.scorer(states), Covisitation(chosen).fit(dataset, train).score(states))
+    counted, taught = again.scorers
+    assert np.array_equal(counted(states), Covisitation(chosen).fit(dataset, train).score(states))
+    assert not np.array_equal(taught(states), first.scorers[1](states))
     inner = [member for part in again.policies for member in part.members]
     assert len(inner) == 4
     assert all(member.renderer.wording.items == view.items for member in inner)

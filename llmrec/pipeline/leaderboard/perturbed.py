@@ -24,7 +24,8 @@ from llmrec.dataset.store import Dataset
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import ranking_metrics
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry, Entry, kept, width
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry, second_again
+from llmrec.pipeline.leaderboard.mixed import MixedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, second_again
 from llmrec.pipeline.leaderboard.policies import FIRST
 from llmrec.pipeline.leaderboard.protocol import Bench, Protocol, open_bench
 from llmrec.pipeline.leaderboard.roster import FUSED, LM, RL, roster
@@ -195,7 +196,7 @@ def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
     if isinstance(first, FusedPolicy) and isinstance(entry, FusedEntry | EnsembleEntry):
         return second_again(bench, first, entry.trainings)
     if isinstance(first, MixturePolicy) and isinstance(entry, MixedEntry):
-        return entry.second_again(bench, first)
+        return entry.scores_again(bench, first)
     return entry.recommender(bench, FIRST, work)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from llmrec.errors import ConfigError
 from llmrec.pipeline.leaderboard.entries import Entry, baseline_entries
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, MixedEntry
+from llmrec.pipeline.leaderboard.mixed import MixedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import Protocol
 from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
 MIXED, MIXED_ENSEMBLE = "LM + TIGER-like, fused", "LM + TIGER-like ensembles, fused"
+TAUGHT, TAUGHT_ENSEMBLE = "all three, fused", "all three, ensembles fused"
 TIGER_FUSED = "TIGER-like, fused"
 TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
 PAIRS = (
@@ -23,6 +25,8 @@ PAIRS = (
     ("both policies fused against interpolation", MIXED, "interpolation"),
     ("both ensembles fused against co-visitation", MIXED_ENSEMBLE, "covisitation"),
     ("both ensembles fused against interpolation", MIXED_ENSEMBLE, "interpolation"),
+    ("all three fused against interpolation", TAUGHT, "interpolation"),
+    ("all three, ensembles, fused against interpolation", TAUGHT_ENSEMBLE, "interpolation"),
     ("TIGER-like fused against co-visitation", TIGER_FUSED, "covisitation"),
     ("policy against co-visitation", LM, "covisitation"),
     ("RL against its warm start", RL, LM),
@@ -68,6 +72,8 @@ def roster(
         FusedEntry(TIGER_FUSED, "mixture of the TIGER-like policy and co-visitation", tiger),
         MixedEntry(MIXED, "mixture of both policies and co-visitation, weights by elapsed time", (policy, tiger)),
         MixedEntry(MIXED_ENSEMBLE, "the same with all seeds of both policies", (policy, tiger), tuple(seeds)),
+        MixedEntry(TAUGHT, "mixture of both policies, co-visitation and interpolation", (policy, tiger), taught=True),
+        MixedEntry(TAUGHT_ENSEMBLE, "the same with all seeds of both policies", (policy, tiger), tuple(seeds), True),
     )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
     if protocol.profiles:
