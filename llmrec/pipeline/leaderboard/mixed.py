@@ -15,7 +15,7 @@ from llmrec.baselines import Covisitation
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.leaderboard.entries import Answer, keep, kept, width
-from llmrec.pipeline.leaderboard.mixtures import covisitation_of
+from llmrec.pipeline.leaderboard.mixtures import covisitation_of, interpolation_of
 from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Moment, Trainings, recommended
 from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.work import Work
@@ -86,7 +86,7 @@ class MixedEntry:
     def _scorers(self, bench: Bench, moment: Moment) -> list[Scorer]:
         scorers: list[Scorer] = [covisitation_of(bench, moment, self.trainings[0]).score]
         if self.taught:
-            scorers.append(Interpolation().fit(bench.dataset, bench.rows(moment)[0].split.train).score)
+            scorers.append(interpolation_of(bench, moment, self.trainings[0]).score)
         return scorers
 
     def _kind(self) -> dict[str, Any]:

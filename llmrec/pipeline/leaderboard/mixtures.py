@@ -11,6 +11,7 @@ from typing import Any
 
 from llmrec.baselines import Covisitation
 from llmrec.baselines.covisitation import CovisitationSettings
+from llmrec.baselines.interpolation import Interpolation
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, width
 from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Moment, Trainings, recommended
@@ -122,6 +123,19 @@ def covisitation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Covis
     place = _shared(trainings).stage("covisitation", bench_key(bench), build)
     settings = CovisitationSettings(**read_json(place / "settings.json"))
     return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
+
+
+def interpolation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Interpolation:
+    """The baseline that the policy was taught by; what it chose is kept, so that changed texts choose nothing."""
+    events = bench.rows(moment)[0].split.train
+
+    def build(folder: Path, _: Path) -> None:
+        chosen = Interpolation().fit(bench.dataset, events).covisitation.settings
+        write_json(folder / "settings.json", dataclasses.asdict(chosen))
+
+    key = {**bench_key(bench), "moment": moment}
+    place = _shared(trainings).stage(f"interpolation-{moment}", key, build)
+    return Interpolation(CovisitationSettings(**read_json(place / "settings.json"))).fit(bench.dataset, events)
 
 
 def _weight(bench: Bench, trainings: Trainings) -> dict[str, Any]:
