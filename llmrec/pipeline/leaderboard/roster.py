@@ -37,7 +37,8 @@ PAIRS = (
 PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
 SEMANTIC = (
     *("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words"),
-    *("text.profile=false", "text.feedback=false", "text.elapsed=false", "sft.epochs=8"),
+    *("text.profile=false", "text.feedback=false", "text.elapsed=false", "sft.epochs=16"),
+    "sft.learning_rate=6e-4",
     *(f"sft.mixture.{task}=0.0" for task in ITEM_TASKS),
 )
 """TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
