@@ -66,12 +66,14 @@ def fit_mixture(
         batch_size: states decoded and scored at once.
 
     Raises:
-        RequestError: no example, targets that do not fit, or a group outside 0 .. n_groups - 1.
+        RequestError: no example, targets that do not fit, no policy or score, or a group outside 0 .. n_groups - 1.
     """
     if not len(states) or len(targets) != len(states):
         raise RequestError(
             f"Fitting weights needs examples, but there are {len(states)} states and {len(targets)} targets."
         )
+    if not scorers:
+        raise RequestError("Fitting a mixture needs at least one score beside the policies; give some.")
     check_alike(policies)
     group_B = groups_of(states, group, n_groups)
     depth = candidate_depth(len(policies[0].catalogue), k, depth)

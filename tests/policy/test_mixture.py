@@ -155,4 +155,6 @@ def test_mixtures_that_cannot_be(policies):
         MixturePolicy(policies, [second], WEIGHTS, lambda state: 7).recommend(STATES, 2)
     with pytest.raises(RequestError, match="3 states and 1 targets"):
         fit_mixture(policies, [second], STATES[:3], [0])
+    with pytest.raises(RequestError, match="at least one score"):
+        fit_mixture(policies, [], STATES, [0] * B)
     assert MixturePolicy(policies, [second], WEIGHTS).recommend([], 2) == []
