@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.baselines import Covisitation, Popularity
+from llmrec.baselines import Popularity
+from llmrec.baselines.interpolation import Interpolation
 from llmrec.config import RunConfig
 from llmrec.config.ablations import AblationSettings
 from llmrec.config_tree import from_tree, read_yaml
@@ -186,10 +187,13 @@ def _period(given: RunData, settings: AblationSettings) -> RunData:
 
 
 def _baselines(config: RunConfig, data: RunData, rows: Examples, k: int) -> dict[str, IntArray]:
+    """Popularity, and co-visitation and interpolation with settings chosen on the training part's last tenth."""
     states = [example.state for example in rows]
+    mixed = Interpolation(seed=config.seed).fit(data.dataset, data.split.train)
     systems: dict[str, Ranker] = {
         "popularity": Popularity(seed=config.seed).fit(data.dataset, data.split.train),
-        "covisitation": Covisitation(seed=config.seed).fit(data.dataset, data.split.train),
+        "covisitation": mixed.covisitation,
+        "interpolation": mixed,
     }
     return {name: slates_to_items(system.recommend(states, k, seen=rows.seen), k) for name, system in systems.items()}
 

@@ -196,7 +196,7 @@ def test_stages_are_shared_and_kept_and_an_ensemble_of_one_is_the_side_itself(tm
     path = written(tmp_path, sides=sides, limit=40)
     first = run_ablation(read_ablation(path), tmp_path / "out", json_file=tmp_path / "figures.json")
     systems = first["table"]["systems"]
-    assert list(systems) == ["popularity", "covisitation", *sides]
+    assert list(systems) == ["popularity", "covisitation", "interpolation", *sides]
     assert [cell["mean"] for cell in systems["same"].values()] == [cell["mean"] for cell in systems["full"].values()]
     difference = systems["same"]["NDCG@10"]["difference"]
     assert (difference["mean"], difference["low"], difference["high"]) == (0.0, 0.0, 0.0)
