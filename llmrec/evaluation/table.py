@@ -177,7 +177,7 @@ class Comparison:
             title_justify="left",
             caption_justify="left",
         )
-        table.add_column("system")
+        table.add_column("system", overflow="fold")
         for metric in self.metrics:
             table.add_column(escape(self.label(metric)), justify="right")
         for system, row in self.cells.items():

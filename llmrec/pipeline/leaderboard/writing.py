@@ -13,6 +13,8 @@ from llmrec.pipeline.leaderboard.table import Leaderboard
 
 COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
 """Of the page, where they were measured; the JSON has all."""
+SHORT = ("HR@10", "NDCG@10", "coverage@20", "judge")
+"""Of the terminal, where long names of systems need the room."""
 
 
 def write(board: Leaderboard, bench: Bench, out: Path, command: str) -> None:
