@@ -1,10 +1,9 @@
-"""What every script shares: bad input ends with one sentence and exit code 2."""
+"""What every script shares: bad input ends with one sentence and exit code 2, a fault of ours with code 1."""
 
 from __future__ import annotations
 
 import functools
 import os
-import sys
 import warnings
 from collections.abc import Callable
 
@@ -25,17 +24,14 @@ def set_environment() -> None:
 
 
 def guarded(main: Callable[[], None]) -> Callable[[], None]:
-    """Wraps a script's `main`: an `LLMRecError` is printed as its sentence, with exit code 2."""
+    """Wraps a script's `main`: an `LLMRecError` is printed as its sentence, with exit code 2; see `boundary`."""
 
     @functools.wraps(main)
     def run() -> None:
-        from llmrec.errors import LLMRecError
+        from llmrec.cli.boundary import boundary
 
-        try:
+        with boundary("error"):
             main()
-        except LLMRecError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
 
     set_environment()
     return run

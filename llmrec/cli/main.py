@@ -1,4 +1,4 @@
-"""The `llmrec` command. Bad input ends with one sentence on standard error and exit code 2."""
+"""The `llmrec` command. Bad input ends with one sentence on standard error and exit code 2; see `boundary`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
+from llmrec.cli.boundary import boundary
 from llmrec.cli.data import data_app
 from llmrec.cli.guard import set_environment
-from llmrec.errors import LLMRecError
 from llmrec.version import __version__
 
 app = typer.Typer(
@@ -158,6 +158,14 @@ def push(
     typer.echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
 
 
+@app.command()
+def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Versions, machine and folders, for a report of a fault: no user's name, no secret."""
+    from llmrec.cli.info import show_info
+
+    show_info(as_json=as_json)
+
+
 def _command_line() -> str:
     return shlex.join(["llmrec", *sys.argv[1:]])
 
@@ -178,11 +186,8 @@ def _root(
 def main() -> None:
     """Entry point of the `llmrec` command."""
     set_environment()
-    try:
+    with boundary("llmrec"):
         app()
-    except LLMRecError as error:
-        print(f"llmrec: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,117 @@
+"""Errors of others at the command line: what a person can mend becomes a sentence, the rest a report."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+
+from llmrec.errors import LLMRecError, one_line
+
+TRACEBACK = "LLMREC_TRACEBACK"
+"""Set to 1, this variable shows tracebacks in place of writing them to a file."""
+_OS = {
+    errno.ENOSPC: "there is no space left on the device; free some, then run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again",
+    errno.EROFS: "the file system is read-only; write somewhere else",
+    errno.EACCES: "permission is denied; change its rights or use another place",
+    errno.EPERM: "the operation is not permitted; change its rights or use another place",
+    errno.ENAMETOOLONG: "the name is too long; use a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
+    errno.ENOENT: "there is no such file or folder; check the name",
+    errno.EISDIR: "it is a folder, but a file is needed",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; check the name",
+    errno.EIO: "the device cannot be read or written; check the disk",
+}
+_MEMORY = (
+    "The memory does not suffice ({reason}); lower the batch (sft.batch_size, ppo.prompts, ppo.draws), "
+    "text.max_tokens or the size of the model."
+)
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "cannot allocate memory", "bad alloc")
+_LAUNCH_WORDS = ("init_process_group", "TCPStore", "NCCL", "gloo", "rendezvous", "process group")
+
+
+@contextlib.contextmanager
+def boundary(name: str) -> Iterator[None]:
+    """Ends the process with a sentence: exit code 2 for what a person can mend, 1 for a fault of llmrec.
+
+    Args:
+        name: what stands before the sentence, for example "llmrec".
+    """
+    try:
+        yield
+    except LLMRecError as error:
+        _end(name, str(error), 2)
+    except BrokenPipeError:  # whoever read our output has closed it
+        _close_output()
+        sys.exit(1)
+    except Exception as error:
+        sentence = mend_of(error)
+        if sentence is not None:
+            _end(name, sentence, 2)
+        _end(name, _fault(error), 1)
+
+
+def _end(name: str, sentence: str, code: int) -> None:
+    print(f"{name}: {one_line(sentence)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def mend_of(error: BaseException) -> str | None:
+    """The sentence for an error of another package that a person can mend; None for any other."""
+    kind, reason = type(error).__name__, one_line(str(error), 200)
+    if isinstance(error, MemoryError) or kind in ("OutOfMemoryError", "ArrayMemoryError"):
+        return _MEMORY.format(reason=reason or "no more can be had")
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _MEMORY_WORDS):
+        return _MEMORY.format(reason=reason)
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "llmrec").startswith("llmrec"):
+        return f"The package {error.name!r} is missing; install it (pip install llmrec --upgrade, or {error.name})."
+    if isinstance(error, OSError) and error.errno in _OS:
+        named = [str(file) for file in (error.filename, error.filename2) if file is not None]
+        return f"{' and '.join(named) or 'A file'} cannot be used: {_OS[error.errno]}."
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"The output's encoding {error.encoding} cannot write {error.object[error.start]!r}; set "
+            "PYTHONIOENCODING=utf-8."
+        )
+    if kind.startswith("Dist") or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in _LAUNCH_WORDS)
+    ):
+        return (
+            f"The processes of this training do not reach each other ({reason}); check how they were launched "
+            "(torchrun, accelerate launch) and that none has ended."
+        )
+    return None
+
+
+def _fault(error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    said = f"this is a fault of llmrec: {type(error).__name__}: {one_line(str(error), 240)}"
+    if os.environ.get(TRACEBACK) == "1":
+        print(text, file=sys.stderr)
+        where = "the traceback stands above"
+    else:
+        where = _written(text)
+    return f"{said} ({where}). Please report it with the output of `llmrec info`."
+
+
+def _written(text: str) -> str:
+    """Where the traceback is."""
+    try:
+        handle, path = tempfile.mkstemp(prefix="llmrec-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError:
+        return f"set {TRACEBACK}=1 to see where"
+    return f"the traceback is in {path}"
+
+
+def _close_output() -> None:
+    """Keeps Python from writing to a closed pipe once more on its way out."""
+    with contextlib.suppress(OSError, ValueError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())

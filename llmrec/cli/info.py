@@ -1,0 +1,67 @@
+"""`llmrec info`: what a report of a fault needs to say about where it happened."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+OPTIONAL = ("bitsandbytes", "deepspeed", "sentence_transformers", "tensorboard", "trackio", "wandb")
+SETTINGS = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "RANK", "WORLD_SIZE")
+"""Environment variables that decide how a run behaves and hold no secret."""
+
+
+def show_info(*, as_json: bool) -> None:
+    """Prints `collect_info` as lines, or as JSON."""
+    found = collect_info()
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for part, rows in found.items():
+        print(part)
+        for name, value in rows.items():
+            print(f"  {name}: {value}")
+
+
+def collect_info() -> dict[str, dict[str, str]]:
+    """Versions, platform, devices, folders and settings under plain names; a home folder is written as ~."""
+    from llmrec.evaluation.facts import package_versions
+
+    more = [name for name in OPTIONAL if importlib.util.find_spec(name) is not None]
+    return {
+        "versions": {**package_versions(), "optional": ", ".join(more) or "none"},
+        "platform": {"system": platform.platform(), **_machine()},
+        "folders": _folders(),
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+    }
+
+
+def _machine() -> dict[str, str]:
+    try:
+        from llmrec.evaluation.facts import machine_facts
+
+        return machine_facts()
+    except Exception as error:  # a broken torch is among what is to be reported
+        return {"torch": f"cannot be loaded: {type(error).__name__}: {error}"}
+
+
+def _folders() -> dict[str, str]:
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        hub = HF_HUB_CACHE
+    except ImportError:
+        hub = "unknown"
+    nano = os.environ.get("LLMREC_CACHE") or str(Path.home() / ".cache" / "llmrec")
+    package = Path(__file__).resolve().parent.parent
+    named = {"llmrec": str(package), "python": sys.prefix, "cache": nano, "hub cache": hub}
+    return {name: shortened(path) for name, path in named.items()}
+
+
+def shortened(path: str) -> str:
+    """`path` with the home folder as ~, which names no user."""
+    home = str(Path.home())
+    return "~" + path[len(home) :] if path == home or path.startswith(home.rstrip("/") + "/") else path
