@@ -140,7 +140,7 @@ def _from_rows(
     assert dataset.rows is not None
     table = dataset.rows.filter(pl.col("split") == part)
     history = History(dataset, history_events)
-    kind = Signal.parse(dataset.manifest.click).kind
+    unknown = Signal.parse(dataset.manifest.click).kind
     exclude = dataset.manifest.repeat == "exclude"
     rows: list[Example] = []
     seen: list[IntArray] = []
@@ -151,7 +151,7 @@ def _from_rows(
         if exclude and target in known:
             continue
         kept = past[max(0, len(past) - history_events) :]
-        interactions = tuple(_interaction(history, user_id, item, time, kind) for item in kept)
+        interactions = _interactions(history, user_id, kept, time, unknown)
         profile = history.state(user_id, time).profile
         rows.append(Example(State(user_id, profile, interactions, time=time), target))
         seen.append(known)
@@ -160,13 +160,25 @@ def _from_rows(
     return Examples([rows[i] for i in keep], [seen[i] for i in keep], dropped)
 
 
-def _interaction(history: History, user_id: str, item: int, time: int | None, kind: EventKind) -> Interaction:
+def _interactions(
+    history: History, user_id: str, items: Sequence[int], time: int | None, unknown: EventKind
+) -> tuple[Interaction, ...]:
+    """The interactions of a given history, with what the events say of each strictly before `time`.
+
+    The n-th last place of an item is the n-th last of the user's events with it. Where there is none (it shares the
+    target's time, or the events do not hold it) the place has the feedback `unknown`, no value, and the time of the
+    place after it or, at the end, a second before `time`. Without `time` nothing can be looked up.
+    """
     if time is None:
-        return Interaction(item, kind, 0)
-    found = history.last(user_id, item, time + 1)  # the row says it is past, even where both share a day
-    if found is None:
-        return Interaction(item, kind, time - 1)
-    return Interaction(item, found.feedback, min(found.time, time - 1), found.value)
+        return tuple(Interaction(item, unknown, 0) for item in items)
+    following, before = time - 1, dict.fromkeys(items, time)
+    found: list[Interaction] = []
+    for item in reversed(items):
+        event = history.last(user_id, item, before[item])
+        found.append(event or Interaction(item, unknown, following))
+        if event is not None:
+            before[item] = following = event.time
+    return tuple(reversed(found))
 
 
 def _index(dataset: Dataset, item_id: str) -> int:

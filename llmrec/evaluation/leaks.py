@@ -1,8 +1,9 @@
 """Does a figure rest on what its system could not have known? A check that fails loudly.
 
-Four things must not be, whatever the split: a held-out event among the training events, a state that holds something
-not strictly earlier than its moment, a training event of a user at or after the moment at which that same user is
-judged, and, under the global cut in time, a training event of anybody at or after the first moment of the test.
+Five things must not be, whatever the split: a held-out event among the training events, a state that holds something
+not strictly earlier than its moment, a state that tells feedback which its user gave no earlier than that (whatever
+time the state says), a training event of a user at or after the moment at which that same user is judged, and, under
+the global cut in time, a training event of anybody at or after the first moment of the test.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def check_leaks(dataset: Dataset, train: pl.DataFrame, examples: Sequence[Exampl
         raise ConfigError(f"Split {split!r} is unknown; choose one of {', '.join(SPLITS)}.")
     check_targets(dataset, examples)
     _check_states(dataset, examples)
+    _refuse_told_feedback(dataset, examples)
     rows = _rows(dataset, examples)
     timed = rows.drop_nulls(["user_id", "time"])
     if train.is_empty() or timed.is_empty():
@@ -83,6 +85,43 @@ def _check_states(dataset: Dataset, examples: Sequence[Example]) -> None:
                     f"{show(dataset.items['item_id'][past.item])} of time {past.time}, which is not strictly "
                     "earlier; build states from what happened before (llmrec.dataset.history.History)."
                 )
+
+
+def _refuse_told_feedback(dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Refuses values in a state that stand in the log, but of this user and item at the state's moment or later only.
+
+    A state may name an earlier time than that of the event which it was filled from, so times alone do not show it.
+    """
+    told = _told(dataset, examples)
+    given = dataset.events.drop_nulls("value").group_by("user_id", "item_id", "value").agg(pl.col("time").min())
+    late = told.join(given, on=["user_id", "item_id", "value"], how="inner", maintain_order="left")
+    late = late.filter(pl.col("time") >= pl.col("moment"))
+    if late.height:
+        row, user, item, value, moment, time = late.row(0)
+        raise DataError(
+            f"The state of held-out row {row} (user {show(user)}, time {moment}) tells the value {value:g} of item "
+            f"{show(item)}, which the user gave at time {time}, not strictly earlier; build states from what "
+            "happened before (llmrec.dataset.history.History)."
+        )
+
+
+def _told(dataset: Dataset, examples: Sequence[Example]) -> pl.DataFrame:
+    """Every value that a state with user and time tells: row, user_id, item_id, value, moment."""
+    ids = dataset.items["item_id"].to_list()
+    checked: set[int] = set()
+    rows: list[tuple[int, str, str, float, int]] = []
+    for row, example in enumerate(examples):
+        state = example.state
+        if state.user_id is None or state.time is None or id(state) in checked:
+            continue
+        checked.add(id(state))
+        rows += [
+            (row, state.user_id, ids[past.item], past.value, state.time)
+            for past in (*state.history, *state.session)
+            if past.value is not None
+        ]
+    schema = {"row": pl.Int64, "user_id": pl.String, "item_id": pl.String, "value": pl.Float64, "moment": pl.Int64}
+    return pl.DataFrame(rows, schema, orient="row")
 
 
 def _rows(dataset: Dataset, examples: Sequence[Example]) -> pl.DataFrame:

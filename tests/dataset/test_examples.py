@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -145,7 +146,7 @@ def _rows(time):
     return pl.DataFrame({**table, "time": pl.Series([time, None], dtype=pl.Int64)})
 
 
-@pytest.mark.parametrize(("time", "values", "times"), [(9, [None, 5.0], [8, 3]), (None, [None, None], [0, 0])])
+@pytest.mark.parametrize(("time", "values", "times"), [(9, [None, 5.0], [3, 3]), (None, [None, None], [0, 0])])
 def test_rows_given_by_the_data(time, values, times):
     events = [("a", "v", "rating", 3, 5.0, None, None, None, "train"), ("a", "w", "rating", 11, 1.0)]
     dataset = tiny(events, click="rating", conversion="rating>=4", rows=_rows(time))
@@ -158,6 +159,29 @@ def test_rows_given_by_the_data(time, values, times):
     test = examples(dataset, split, "test")
     assert [(e.target, e.state.history) for e in test] == [(V, ())]
     assert [e.target for e in examples(dataset, split, "train")] == [V]
+
+
+REPEATS = [
+    # history, target, what the state must hold: (item, time, value)
+    (["v"], "v", [(V, 6, 1.0)]),  # the target repeats the only item of the history
+    (["v", "w", "v"], "x", [(V, 3, 5.0), (W, 4, 2.0), (V, 6, 1.0)]),  # an item twice: each place has its own event
+    (["w", "v"], "v", [(W, 4, 2.0), (V, 6, 1.0)]),
+    (["y", "v"], "x", [(Y, 6, None), (V, 6, 1.0)]),  # "y" shares the target's time; it lies before the place after it
+]
+
+
+@pytest.mark.parametrize(("history", "target", "held"), REPEATS)
+def test_a_given_history_tells_only_what_is_strictly_earlier(history, target, held):
+    made = [("v", 3, 5.0), ("w", 4, 2.0), ("v", 6, 1.0), ("y", 9, 4.0), ("v", 9, 4.0), ("v", 12, 2.0)]
+    events = [("a", item, "rating", time, value) for item, time, value in made]
+    table = {"split": ["test"], "user_id": ["a"], "history": [history], "target": [target], "time": [9]}
+    dataset = tiny(events, click="rating", conversion="rating>=4", repeat="allow", rows=pl.DataFrame(table))
+    (example,) = examples(dataset, _whole_given(dataset), "test")
+    assert [(i.item, i.time, i.value) for i in example.state.history] == held
+
+
+def _whole_given(dataset):
+    return dataclasses.replace(_whole(dataset), name="given")
 
 
 def test_unknown_item():

@@ -80,6 +80,23 @@ def test_a_state_that_knows_what_is_to_come(item: int, moment: int, what: str) -
             check_leaks(DATA, TRAIN, [ROWS[1], replace(ROWS[0], state=state)], "time")
 
 
+@pytest.mark.parametrize(("value", "leaks"), [(5.0, False), (1.0, True), (3.0, False)])
+def test_a_state_that_tells_a_later_rating_under_an_earlier_time(value: float, leaks: bool) -> None:
+    # u rated "a" twice: 5 at time 1, 1 at time 5, which is the target; nobody knows of a 3
+    events = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "a"], "time": [1, 5], "value": [5.0, 1.0]})
+    items = pl.DataFrame({"item_id": list("ab"), "title": list("ab")})
+    rules = {"click": "rating", "conversion": "rating>=4", "repeat": "allow"}
+    events = events.with_columns(pl.lit("rating").alias("kind"))
+    data = Dataset.build(items, None, events, name="n", domain="shop", **rules)  # type: ignore[arg-type]
+    state = State("u", history=(Interaction(0, "rating", 1, value),), time=5)
+    train = data.events.filter(pl.col("time") < 5)
+    if not leaks:
+        assert check_leaks(data, train, [Example(state, 0)], "time") == ""
+        return
+    with pytest.raises(DataError, match=r"row 0 \(user 'u', time 5\) tells the value 1 of item 'a', .* at time 5"):
+        check_leaks(data, train, [Example(state, 0)], "time")
+
+
 def test_targets_outside_the_catalogue_and_unknown_splits() -> None:
     for target in (-1, 4):
         with pytest.raises(DataError, match=rf"row 0 \(user 'u'\) has the target {target}.*indices 0 to 3"):
