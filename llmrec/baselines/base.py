@@ -52,13 +52,14 @@ def positives(dataset: Dataset, events: pl.DataFrame) -> pl.DataFrame:
     """The events that count as a click by the manifest, oldest first within each user.
 
     Returns:
-        Columns user_id, user (code), item (item index), time; events of equal time keep the order of the table.
+        Columns user_id, user (code), item (item index), time and order. Events of equal time stand in their
+        `order` where it is known, else in the order of the table.
     """
     index = pl.DataFrame({"item_id": dataset.items["item_id"], "item": np.arange(dataset.n_items, dtype=np.int64)})
     return (
         events.filter(Signal.parse(dataset.manifest.click).mask())
         .join(index, on="item_id", how="inner", maintain_order="left")
-        .select("user_id", pl.col("user_id").rank("dense").cast(pl.Int64).alias("user"), "item", "time")
+        .select("user_id", pl.col("user_id").rank("dense").cast(pl.Int64).alias("user"), "item", "time", "order")
         .sort("user", "time", maintain_order=True)
     )
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.validate import rows_of
-from llmrec.types import IntArray
+from llmrec.types import BoolArray, IntArray
 
 DAY = 86_400
 _DATES = 100_000_000  # seconds; 1973: below it times are counted from some other start
@@ -39,10 +39,13 @@ def future_time(dataset: Dataset, now: int) -> pl.Series:
 
 
 def duplicates(dataset: Dataset, now: int) -> pl.Series:
-    """Events that equal an earlier one in every column."""
+    """Events that equal an earlier one in every column but `order` (rows of a file differ in that at least)."""
+    events = dataset.events.drop("order")
+    if dataset.events["order"].null_count() < events.height:
+        return ~events.select(pl.struct(pl.all()).is_first_distinct().alias("mask"))["mask"]
     # Every column is a sort key of the table, so equal events are neighbours.
     same = pl.all_horizontal(pl.all().eq_missing(pl.all().shift(1)))
-    return dataset.events.select(same.alias("mask"))["mask"]
+    return events.select(same.alias("mask"))["mask"]
 
 
 def rating_without_value(dataset: Dataset, now: int) -> pl.Series:
@@ -149,14 +152,28 @@ def long_session(dataset: Dataset, now: int) -> pl.Series:
 
 
 def equal_time(dataset: Dataset, now: int) -> pl.Series:
-    """Chosen events (no impressions) that share user and time with one about another item."""
+    """Chosen events (no impressions) that share user, time and `order` with one about another item.
+
+    Where an order is unknown, it is so for all events of that user and time.
+    """
     rows = _coded(dataset).filter(pl.col("kind") != "impression")
     starts, lengths = _runs(rows.select(pl.struct("time", "user").rle_id().alias("run"))["run"])  # sorted that way
     if not len(starts):
         return _none(dataset.events)
-    item = rows["item"].to_numpy()
-    several = np.maximum.reduceat(item, starts) != np.minimum.reduceat(item, starts)
-    return _at(dataset.events, rows["row"].filter(pl.Series(np.repeat(several, lengths))))
+    several = np.repeat(_several(rows["item"], starts), lengths)
+    order = dataset.events["order"].gather(rows["row"])
+    if order.null_count() < len(order):
+        placed = np.repeat(np.logical_and.reduceat(order.is_not_null().to_numpy(), starts), lengths)
+        runs, within = _runs(rows.select(pl.struct("time", "user", order).rle_id().alias("run"))["run"])
+        several &= ~placed | np.repeat(_several(rows["item"], runs), within)
+    return _at(dataset.events, rows["row"].filter(pl.Series(several)))
+
+
+def _several(items: pl.Series, starts: IntArray) -> BoolArray:
+    """Whether each run of `items` (from one of `starts` to the next) holds different ones."""
+    item = items.to_numpy()
+    several: BoolArray = np.maximum.reduceat(item, starts) != np.minimum.reduceat(item, starts)
+    return several
 
 
 def cold_items(dataset: Dataset, now: int) -> pl.Series:

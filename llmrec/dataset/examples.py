@@ -1,7 +1,7 @@
 """Events to examples: what was known about a user at a moment, and what the user then chose.
 
-A state holds only what happened strictly earlier (see `History`); targets that share user and time are one
-unordered set, so none of them is in another's state.
+A state holds only what happened strictly earlier (see `History`). Targets that share user and time, known order or
+not, are one set with one state: none of them is in another's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Every user's past, cut at any moment: a state at time t holds only events with time < t.
 
-Events with equal time are one unordered set, so inside a history they are ordered by item index.
+Inside a history, events of equal time stand in their `order` where the data know it. Where they do not, they are one
+unordered set and stand before those that are known, by item index.
 """
 
 from __future__ import annotations
@@ -32,19 +33,22 @@ def indexed(dataset: Dataset, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def strongest(events: pl.DataFrame) -> pl.DataFrame:
-    """One row for each (user, item, time): its strongest feedback (`rank`) and the value of that one.
+    """One row for each (user, item, time): its strongest feedback (`rank`), the value and the `order` of that one.
 
     `events` has the column `item`; impressions are left out, they are no choice of the user. Each user's rows stand
-    together, sorted by time and item.
+    together, sorted by time, order and item.
     """
     chosen = events.filter(pl.col("kind") != "impression")
     user = pl.col("user_id").cast(pl.Categorical).to_physical().alias("user")  # sorts faster than text
     rank = pl.col("kind").replace_strict(RANK, return_dtype=pl.Int64).alias("rank")
-    ranked = chosen.select(user, "user_id", "item", "time", "value", rank)
-    ordered = ranked.sort("user", "time", "item", "rank", "value", nulls_last=False)
+    ranked = chosen.select(user, "user_id", "item", "time", "value", "order", rank)
+    ordered = ranked.sort("user", "time", "item", "rank", "value", "order", nulls_last=False)
     group = [pl.col(name) for name in ("user", "time", "item")]
     is_last = pl.any_horizontal(column != column.shift(-1) for column in group).fill_null(True)
-    return ordered.filter(is_last).drop("user")
+    last = ordered.filter(is_last)
+    if last["order"].null_count() < last.height:
+        last = last.sort("user", "time", "order", "item", nulls_last=False)
+    return last.drop("user")
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ SCHEMAS: dict[str, dict[str, DType]] = {
         "propensity": pl.Float64,
         "session": pl.String,
         "split": pl.String,
+        "order": pl.Int64,
     },
     "rows": {
         "split": pl.String,
@@ -46,7 +47,20 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "events": ("user_id", "item_id", "kind", "time"),
     "rows": ("split", "user_id", "history", "target"),
 }
+LATER_COLUMNS = {"events": ("order",)}
+"""Optional columns that older folders lack: where they hold nothing they are neither hashed nor written."""
 _EMPTY_TEXT = ("description", "brand", "profile")
+
+
+def without_empty_later(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """`frame` without those of `LATER_COLUMNS` that hold nothing: what is hashed and written."""
+    return frame.drop(n for n in LATER_COLUMNS.get(table, ()) if frame[n].null_count() == frame.height)
+
+
+def with_later(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """`frame` with those of `LATER_COLUMNS` that it lacks, empty; the inverse of `without_empty_later`."""
+    missing = [name for name in LATER_COLUMNS.get(table, ()) if name not in frame.columns]
+    return frame.with_columns(pl.lit(None, dtype=SCHEMAS[table][name]).alias(name) for name in missing)
 
 
 def show(value: object, width: int = 60) -> str:

@@ -1,7 +1,7 @@
 """Splits of the events into a training, a validation and a test part.
 
 The default cuts the whole log at two moments, so nothing that a part may learn from happened after anything that
-it is judged on. Events with equal time are one unordered set and never stand on both sides of a cut.
+it is judged on. Events with equal time never stand on both sides of a cut, whether their order is known or not.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import polars as pl
 
 from llmrec.dataset.content import combine_hashes, table_hash
 from llmrec.dataset.manifest import Manifest, Repeat, read_manifest, write_manifest
-from llmrec.dataset.schema import SCHEMAS, cast_table
+from llmrec.dataset.schema import SCHEMAS, cast_table, with_later, without_empty_later
 from llmrec.dataset.signals import Signal
 from llmrec.dataset.validate import rows_of, validate_events, validate_items, validate_rows, validate_users
 from llmrec.errors import DataError
@@ -25,7 +25,7 @@ __all__ = ["MANIFEST", "Dataset", "Manifest", "Signal"]
 
 MANIFEST = "manifest.json"
 _MANY_EVENTS = 1_000_000  # from here on building takes seconds and shows a bar
-_ORDER = ("time", "user_id", "session", "position", "kind", "item_id", "value", "propensity", "split")
+_ORDER = ("time", "user_id", "order", "session", "position", "kind", "item_id", "value", "propensity", "split")
 
 
 class Dataset:
@@ -34,8 +34,9 @@ class Dataset:
     Attributes:
         items: item_id, title, description, categories (list of text), brand, price. The row is the *item index*.
         users: user_id, profile.
-        events: user_id, item_id, kind, time (seconds), value, position (from 0), propensity, session, split; sorted
-            by time, then user row, session, position, kind (in the order of `EVENT_KINDS`) and item row.
+        events: user_id, item_id, kind, time (seconds), value, position (from 0), propensity, session, split,
+            order (the place among the user's events of the same second, null where it is unknown); sorted by time,
+            then user row, order, session, position, kind (in the order of `EVENT_KINDS`) and item row.
         rows: evaluation rows given by the data (split, user_id, history of item ids oldest first, target, time),
             or None.
         manifest: what the data set says about itself.
@@ -99,7 +100,7 @@ class Dataset:
             events, coded = _sorted_events(events, items, users)
             bar.advance()
             tables = {"items": items, "users": users, "events": coded} | ({} if rows is None else {"rows": rows})
-            hashes = {table: table_hash(frame) for table, frame in tables.items()}
+            hashes = {table: _content_hash(frame, table) for table, frame in tables.items()}
             bar.advance()
         manifest = Manifest(
             name=name,
@@ -123,7 +124,7 @@ class Dataset:
         events = cast_table(events, "events")
         validate_events(events)
         events, coded = _sorted_events(events, self.items, self.users)
-        hashes = {**self.manifest.table_hashes, "events": table_hash(coded)}
+        hashes = {**self.manifest.table_hashes, "events": _content_hash(coded, "events")}
         manifest = dataclasses.replace(
             self.manifest,
             counts=_counts(self.items, self.users, events, self.rows),
@@ -178,7 +179,7 @@ class Dataset:
             raise DataError(f"{folder} exists and is no llmrec data set, so it is not replaced; name a new folder.")
         with new_folder(folder) as work:
             for table, frame in self._tables().items():
-                frame.write_parquet(work / f"{table}.parquet", compression="zstd")
+                without_empty_later(frame, table).write_parquet(work / f"{table}.parquet", compression="zstd")
             write_manifest(work / MANIFEST, self.manifest)
 
     @classmethod
@@ -213,7 +214,7 @@ class Dataset:
                 content = _coded(frame, self.items, self.users) if table == "events" else frame
             except DataError as error:
                 raise DataError(f"{path} does not fit the other tables: {error}") from None
-            if table_hash(content) != stored.get(table):
+            if _content_hash(content, table) != stored.get(table):
                 raise DataError(
                     f"{path} is not what {MANIFEST} describes (its content hash differs); import the data anew."
                 )
@@ -252,6 +253,10 @@ def _sorted_events(
     return events[order], coded[order]
 
 
+def _content_hash(frame: pl.DataFrame, table: str) -> str:
+    return table_hash(without_empty_later(frame, table))
+
+
 def _counts(
     items: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame, rows: pl.DataFrame | None
 ) -> dict[str, int]:
@@ -271,6 +276,7 @@ def _read_table(path: Path, table: str) -> pl.DataFrame:
         raise DataError(
             f"{path} cannot be read as Parquet with UTF-8 text ({reason}); import the data anew."
         ) from None
+    frame = with_later(frame, table)
     if dict(frame.schema) != SCHEMAS[table]:
         wrong = [n for n in {**frame.schema, **SCHEMAS[table]} if frame.schema.get(n) != SCHEMAS[table].get(n)]
         raise DataError(

@@ -11,11 +11,17 @@ import pytest
 from llmrec.dataset.store import Dataset
 
 SCHEMA = {"user_id": pl.String, "item_id": pl.String, "kind": pl.String, "time": pl.Int64, "value": pl.Float64}
-SCHEMA |= {"position": pl.Int32, "propensity": pl.Float64, "session": pl.String, "split": pl.String}
+SCHEMA |= {
+    "position": pl.Int32,
+    "propensity": pl.Float64,
+    "session": pl.String,
+    "split": pl.String,
+    "order": pl.Int64,
+}
 
 
 def tiny(events: list[tuple], *, users: str = "abc", items: str = "vwxyz", rows=None, **options) -> Dataset:
-    """A data set from events (user, item, kind, time[, value[, position[, propensity[, session[, split]]]]])."""
+    """A data set from events (user, item, kind, time[, value[, position[, propensity[, session[, split[, order]]]]]])."""
     table = [(*event, *[None] * (len(SCHEMA) - len(event))) for event in events]
     settings = {"name": "tiny", "domain": "shop", "click": "click", "conversion": "conversion", **options}
     return Dataset.build(

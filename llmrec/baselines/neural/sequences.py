@@ -45,7 +45,7 @@ class Sequences:
     """The events of users, each user's in order of time; repeats are kept.
 
     Args:
-        events: rows of `positives` (user, item, time).
+        events: rows of `positives` (user, item, time, and `order` where there is one).
         n_items: N, which is also the token of the start.
     """
 
@@ -53,22 +53,25 @@ class Sequences:
         ordered = events.sort("user", "time", maintain_order=True)
         self.n_items = n_items
         self.user_M, self.item_M, self.time_M = (ordered[c].to_numpy() for c in ("user", "item", "time"))
+        known = ordered["order"] if "order" in ordered.columns else pl.Series([None] * len(ordered), dtype=pl.Int64)
+        self.order_M = known.fill_null(-(2**63)).to_numpy()  # unknown ones tie
         _, self.start_U, self.count_U = np.unique(self.user_M, return_index=True, return_counts=True)
 
     def __len__(self) -> int:
         return len(self.item_M)
 
     def shuffled_ties(self, stream: np.random.Generator) -> Sequences:
-        """The same events; those of one user and time, which have no order, in a random one."""
+        """The same events; those of one user and time without a known order in a random one."""
         found = object.__new__(Sequences)
         found.__dict__.update(self.__dict__)
-        found.item_M = self.item_M[np.lexsort((stream.random(len(self)), self.time_M, self.user_M))]
+        found.item_M = self.item_M[np.lexsort((stream.random(len(self)), self.order_M, self.time_M, self.user_M))]
         return found
 
     def before(self, cut: int) -> Sequences:
         """The events earlier than `cut` (seconds)."""
         keep_M = self.time_M < cut
         columns = {"user": self.user_M[keep_M], "item": self.item_M[keep_M], "time": self.time_M[keep_M]}
+        columns["order"] = self.order_M[keep_M]
         return Sequences(pl.DataFrame(columns), self.n_items)
 
     def cut(self, fraction: float) -> int | None:
