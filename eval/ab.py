@@ -16,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from llmrec.cli.guard import guarded
+from llmrec.screen import Screen
 
 
 def _arguments() -> argparse.Namespace:
@@ -45,8 +46,6 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     options = _arguments()
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from llmrec.evaluation.experiment import Design
@@ -76,15 +75,15 @@ def main() -> None:
         overrides=[*overrides, *options.overrides],
         design=design,
     )
-    screen = Console(highlight=False)
+    screen = Screen()
     for title, rows in ((found.table.title, found.effect_rows()), ("Users needed", found.size_rows())):
-        table = Table(title=escape(title), title_justify="left", box=box.SIMPLE, pad_edge=False)
+        table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
         for place, column in enumerate(rows[0]):
             table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for row in rows[1:]:
             table.add_row(*row)
         screen.print(table)
-    screen.print(found.verdict, markup=False, soft_wrap=True)
+    screen.print(found.verdict, soft_wrap=True)
     if options.json:
         write_json(options.json, found.to_json() | facts)
 

@@ -150,17 +150,17 @@ class Bench:
 
 def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Prints a table; texts stand as they are."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from llmrec.screen import Screen
+
     if not rows:
         return
-    screen = Console(highlight=False)
     table = Table(*heads, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(Text(f"{cell:.5g}" if isinstance(cell, float) else str(cell)) for cell in row))
-    (screen if screen.is_terminal else Console(highlight=False, width=160)).print(table)
+    Screen(piped=160).print(table)
 
 
 @guarded
@@ -192,7 +192,7 @@ def main() -> None:
             if reason is not None:
                 skipped.append((entry.id, reason))
             else:
-                console.print(f"{entry.id}: {bench.text(entry)}", markup=False, soft_wrap=True)
+                console.print(f"{entry.id}: {bench.text(entry)}", soft_wrap=True)
                 record = bench.run(entry)
                 said = verdict(entry, record, bench.quick)
                 bad = bad or said.startswith(("failed", "differs"))

@@ -22,14 +22,12 @@ def main() -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a Hub repository")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    from rich.console import Console
-
     from llmrec.files import write_json
     from llmrec.pipeline.check_model import check_model
+    from llmrec.screen import Screen
 
     report = check_model(options.model, options.revision)
-    screen = Console(highlight=False)
-    (screen if screen.is_terminal else Console(highlight=False, width=118)).print(report.to_rich())
+    Screen(piped=118).print(report.to_rich())
     if options.json:
         write_json(options.json, report.to_json())
     if not report.passed:

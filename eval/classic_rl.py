@@ -15,9 +15,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from llmrec.cli.guard import guarded
+from llmrec.screen import Screen
 
 QUICK = ["world.users=80", "world.items=60", "ppo.steps=20", "simulator.epochs=2"]
 QUICK += ["evaluation.users=60", "evaluation.test_events=60"]
@@ -49,7 +48,7 @@ def sessions(place: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def show(table: Any, differences: tuple[str, ...]) -> dict[str, Any]:
     """Prints a table and the paired differences to its reference; returns its figures."""
-    Console(highlight=False, width=150).print(table.to_rich())
+    Screen(width=150).print(table.to_rich())
     print(table.to_markdown(intervals=False))
     for metric in differences:
         for name, row in table.cells.items():

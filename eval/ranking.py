@@ -142,7 +142,7 @@ def _fitted(spec, options, dataset, train, valid):
         )
         settings = chosen.settings
         left = f", {len(chosen.untried)} of {len(spec.grid)} settings left out for time" if chosen.untried else ""
-        console.print(f"[dim]{spec.name}: {settings} (validation NDCG@{chosen.k} {chosen.ndcg:.4f}{left})[/dim]")
+        console.print(f"{spec.name}: {settings} (validation NDCG@{chosen.k} {chosen.ndcg:.4f}{left})", style="dim")
     return spec.make(settings, options.seed).fit(dataset, train)
 
 

@@ -31,8 +31,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the table here, too")
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
-    from rich.markup import escape
-
     from llmrec.errors import ConfigError
     from llmrec.files import read_json, write_json
     from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
@@ -54,7 +52,7 @@ def main() -> None:
     if options.json:
         write_json(options.json, read_json(options.out / "table.json"))
     console.print(board.main.select([m for m in SHORT if m in board.main.metrics]).to_rich())
-    console.print(f"[dim]All columns, groups and settings: {escape(str(options.out / 'table.md'))}[/dim]")
+    console.print(f"All columns, groups and settings: {options.out / 'table.md'}", style="dim")
     for claim, figures in board.claims.items():
         console.print(f"{claim}: {figures['sentence']}")
 

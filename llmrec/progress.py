@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,29 +16,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from llmrec.printing import one_line
+from llmrec.screen import Screen
+
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+console = Screen(stderr=True)
 
 
 class Bar:
     """One bar. On a terminal it is drawn by rich; elsewhere a line is printed at most every `every_s` seconds."""
 
     def __init__(self, description: str, total: int | None, every_s: float = 20.0) -> None:
-        self.description, self.total, self.every_s, self.done = description, total, every_s, 0
+        self.description, self.total, self.every_s, self.done = one_line(description), total, every_s, 0
         self.start = self.last = time.monotonic()
         self._rich: Progress | None = None
 
     def __enter__(self) -> Bar:
         if console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[note]}", markup=False),
             )
             self._rich = Progress(*columns, console=console)
             self._rich.start()
@@ -48,7 +50,7 @@ class Bar:
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Counts `steps` more as done; `note` (a loss, a reward) stands behind the bar."""
-        self.done += steps
+        self.done, note = self.done + steps, one_line(note)
         if self._rich is not None:
             self._rich.update(self._task, advance=steps, note=note)
             return

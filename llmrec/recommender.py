@@ -22,6 +22,7 @@ from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
 from llmrec.export import CARD, Bundle, read_bundle
 from llmrec.policy.fusion import FusedPolicy, Scorer
+from llmrec.printing import short_line
 from llmrec.text.free_prompt import Match, resolve_prompt
 from llmrec.types import IntArray, Item, State
 
@@ -49,7 +50,7 @@ class Recommendation:
         return asdict(self)
 
     def __str__(self) -> str:
-        return "\n".join(f"{n:2d}. {i.title}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
+        return "\n".join(f"{n:2d}. {short_line(i.title)}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
 
 
 class Recommender:

@@ -10,7 +10,8 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 
-from llmrec.errors import LLMRecError, one_line
+from llmrec.errors import LLMRecError
+from llmrec.printing import echo, one_line
 
 TRACEBACK = "LLMREC_TRACEBACK"
 """Set to 1, this variable shows tracebacks in place of writing them to a file."""
@@ -57,7 +58,7 @@ def boundary(name: str) -> Iterator[None]:
 
 
 def _end(name: str, sentence: str, code: int) -> None:
-    print(f"{name}: {one_line(sentence)}", file=sys.stderr)
+    echo(f"{name}: {one_line(sentence)}", err=True)
     sys.exit(code)
 
 
@@ -71,7 +72,7 @@ def mend_of(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "llmrec").startswith("llmrec"):
         return f"The package {error.name!r} is missing; install it (pip install llmrec --upgrade, or {error.name})."
     if isinstance(error, OSError) and error.errno in _OS:
-        named = [str(file) for file in (error.filename, error.filename2) if file is not None]
+        named = [one_line(file, 200) for file in (error.filename, error.filename2) if file is not None]
         return f"{' and '.join(named) or 'A file'} cannot be used: {_OS[error.errno]}."
     if isinstance(error, UnicodeEncodeError):
         return (

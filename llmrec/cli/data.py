@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmrec.errors import ConfigError, DataError
+from llmrec.printing import command, echo, one_line, short_line
+from llmrec.screen import Screen
 
 if TYPE_CHECKING:
     from llmrec.dataset.store import Dataset
@@ -34,12 +36,10 @@ def check_command(
     findings = check(dataset)
     _describe(dataset)
     for finding in findings:
-        first = f" First: {finding.example}." if finding.example else ""
-        typer.echo(
-            f"{finding.severity}: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.{first}"
-        )
+        first = f" First: {short_line(finding.example)}." if finding.example else ""
+        echo(f"{finding.severity}: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.{first}")
     number = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
-    typer.echo(f"errors: {number['error']}, warnings: {number['warning']}, remarks: {number['info']}")
+    echo(f"errors: {number['error']}, warnings: {number['warning']}, remarks: {number['info']}")
     if json_file is not None:
         _write_json(json_file, [_fields(f) for f in findings])
     if number["error"]:
@@ -135,7 +135,7 @@ def download_command(
         return
     folder = download(name, dest or Path("downloads") / name, url, accept_terms)
     kind = recipes[name.partition("/")[0]].kind
-    typer.echo(f"{folder} is there; next: llmrec data import {kind} {folder} OUT")
+    echo(f"{folder} is there; next: {command(['llmrec', 'data', 'import', kind, folder])} OUT")
 
 
 @data_app.command("world")
@@ -186,7 +186,7 @@ def split_info_command(
     )
     for name, cut in (("valid", made.cut_valid), ("test", made.cut_test)):
         if cut is not None:
-            typer.echo(f"{name} begins at time {cut}")
+            echo(f"{name} begins at time {cut}")
     if json_file is not None:
         _write_json(json_file, {**counts, "cut_valid": made.cut_valid, "cut_test": made.cut_test})
 
@@ -217,10 +217,10 @@ def _names(text: str | None) -> set[str]:
 def _describe(dataset: Dataset) -> None:
     manifest = dataset.manifest
     counts = ", ".join(f"{number:,} {name}" for name, number in manifest.counts.items() if number)
-    typer.echo(f"{manifest.name}: {counts}; click is {manifest.click}, conversion is {manifest.conversion}.")
+    echo(f"{short_line(manifest.name)}: {counts}; click is {manifest.click}, conversion is {manifest.conversion}.")
     for note in (manifest.proxy, manifest.terms and f"Terms: {manifest.terms}"):
         if note:
-            typer.echo(note)
+            echo(one_line(note, 2000))
 
 
 def _count(value: int | None) -> str:
@@ -229,7 +229,6 @@ def _count(value: int | None) -> str:
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], right: int) -> None:
     """Prints a table; column number `right` is set to the right."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -237,8 +236,8 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]], right: int)
     for place, name in enumerate(header):
         table.add_column(name, justify="right" if place == right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(one_line(cell)) for cell in row))
+    Screen().print(table)
 
 
 def _fields(value: Any) -> dict[str, Any]:

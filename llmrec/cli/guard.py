@@ -7,6 +7,8 @@ import os
 import warnings
 from collections.abc import Callable
 
+from llmrec.printing import use_any_encoding
+
 SETTINGS = {
     "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep instead of spinning on a shared machine
     "TOKENIZERS_PARALLELISM": "false",
@@ -17,6 +19,7 @@ SETTINGS = {
 
 def set_environment() -> None:
     """Settings that must stand before torch and transformers are imported; what a person has set stays."""
+    use_any_encoding()
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     # Deprecations inside the packages below us are not for the person at the terminal.

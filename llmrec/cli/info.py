@@ -9,6 +9,8 @@ import platform
 import sys
 from pathlib import Path
 
+from llmrec.printing import echo, one_line
+
 OPTIONAL = ("bitsandbytes", "deepspeed", "sentence_transformers", "tensorboard", "trackio", "wandb")
 SETTINGS = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "RANK", "WORLD_SIZE")
 """Environment variables that decide how a run behaves and hold no secret."""
@@ -18,12 +20,12 @@ def show_info(*, as_json: bool) -> None:
     """Prints `collect_info` as lines, or as JSON."""
     found = collect_info()
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     for part, rows in found.items():
-        print(part)
+        echo(part)
         for name, value in rows.items():
-            print(f"  {name}: {value}")
+            echo(f"  {name}: {one_line(value)}")
 
 
 def collect_info() -> dict[str, dict[str, str]]:

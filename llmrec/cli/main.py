@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from llmrec.cli.boundary import boundary
 from llmrec.cli.data import data_app
 from llmrec.cli.guard import set_environment
+from llmrec.printing import command, echo
 from llmrec.version import __version__
 
 app = typer.Typer(
@@ -127,7 +127,7 @@ def items(
     """
     from llmrec.cli.items import change_run
 
-    typer.echo(change_run(run_folder, add, remove, out, revision))
+    echo(change_run(run_folder, add, remove, out, revision))
 
 
 @app.command()
@@ -141,7 +141,7 @@ def report(
     """One HTML page, and the same as Markdown, on one or several runs: tables, curves, losses, commands."""
     from llmrec.cli.report import make_report
 
-    typer.echo(make_report(runs, out, _command_line(), users=users))
+    echo(make_report(runs, out, _command_line(), users=users))
 
 
 @app.command()
@@ -155,7 +155,7 @@ def push(
     """Uploads a run folder to the Hugging Face Hub as one commit."""
     from llmrec.hub import push_run
 
-    typer.echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
+    echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
 
 
 @app.command()
@@ -167,12 +167,12 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 
 def _command_line() -> str:
-    return shlex.join(["llmrec", *sys.argv[1:]])
+    return command(["llmrec", *sys.argv[1:]])
 
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"llmrec {__version__}")
+        echo(f"llmrec {__version__}")
         raise typer.Exit
 
 

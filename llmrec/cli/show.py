@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from llmrec.errors import RequestError
+from llmrec.printing import echo, json_line, one_line, short_line
+from llmrec.screen import Screen
 
 if TYPE_CHECKING:
     from llmrec.catalogue.filters import Filters
@@ -83,21 +83,22 @@ def show_recommendations(
     if fuse is not None:
         recommender.fuse(fuse)
     answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, exact=exact)
-    print(json.dumps(answer.to_json(), ensure_ascii=False)) if as_json else _print(answer)
+    echo(json_line(answer.to_json())) if as_json else _print(answer)
 
 
 def _print(answer: Recommendation) -> None:
-    console = Console(highlight=False)
+    screen = Screen()
     for match in answer.matches:
-        console.print(Text(f'"{match.text}" is read as {match.title} (similarity {match.score:.0f}%)', style="dim"))
+        read = f'"{short_line(match.text)}" is read as {short_line(match.title)} (similarity {match.score:.0f}%)'
+        screen.print(read, style="dim")
     if answer.rest:
-        console.print(Text(f"the rest is context: {answer.rest}", style="dim"))
+        screen.print(f"the rest is context: {short_line(answer.rest)}", style="dim")
     if answer.note:
-        console.print(Text(answer.note, style="dim"))
+        screen.print(one_line(answer.note), style="dim")
     table = Table(box=None, pad_edge=False)
     for name, justify in (("", "right"), ("title", "left"), ("probability", "right"), ("log-prob", "right")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for place, item in enumerate(answer.items, 1):
         probability = f"{100 * math.exp(item.log_prob):.2f}%"
-        table.add_row(str(place), Text(item.title), probability, f"{item.log_prob:.3f}")
-    console.print(table)
+        table.add_row(str(place), Text(short_line(item.title)), probability, f"{item.log_prob:.3f}")
+    screen.print(table)

@@ -85,7 +85,7 @@ def download(
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"{folder} is there already; name a folder that does not exist yet.")
     addresses = _addresses(recipe, category, url)
-    console.print(f"{recipe.name} ({recipe.page})\nTerms: {recipe.terms}\nCite: {recipe.citation}", markup=False)
+    console.print(f"{recipe.name} ({recipe.page})\nTerms: {recipe.terms}\nCite: {recipe.citation}")
     if not accept_terms:
         raise DataError(
             f"{recipe.name} comes with the terms printed above; repeat with --accept-terms if you accept."

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
+from llmrec.printing import one_line, short_line
 from llmrec.types import FloatArray
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
@@ -172,25 +173,24 @@ class Comparison:
     def to_rich(self) -> Table:
         """A table for the terminal."""
         table = Table(
-            title=escape(self.title),
-            caption=escape(self.legend()) or None,
+            title=Text(one_line(self.title)),
+            caption=Text(self.legend()) if self.legend() else None,
             title_justify="left",
             caption_justify="left",
         )
         table.add_column("system", overflow="fold")
         for metric in self.metrics:
-            table.add_column(escape(self.label(metric)), justify="right")
+            table.add_column(Text(one_line(self.label(metric))), justify="right")
         for system, row in self.cells.items():
-            table.add_row(escape(system), *(self._rich_cell(system, m, row.get(m)) for m in self.metrics))
+            table.add_row(Text(short_line(system)), *(self._rich_cell(system, m, row.get(m)) for m in self.metrics))
         return table
 
-    def _rich_cell(self, system: str, metric: str, cell: Cell | None) -> str:
+    def _rich_cell(self, system: str, metric: str, cell: Cell | None) -> Text:
         if cell is None:
-            return "–"
-        text = self.number(metric, cell.mean)
-        text = f"[bold]{text}[/bold]" if system in self.best(metric) else text
+            return Text("–")
+        text = Text(self.number(metric, cell.mean), style="bold" if system in self.best(metric) else "")
         colour = {"▲": "green", "▼": "red"}.get(cell.mark)
-        return f"{text} [{colour}]{cell.mark}[/{colour}]" if colour else f"{text}  "
+        return text.append(f" {cell.mark}", style=f"not bold {colour}") if colour else text.append("  ")
 
 
 def markdown(text: str) -> str:

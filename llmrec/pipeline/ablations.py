@@ -118,7 +118,7 @@ def run_ablation(ablation: Ablation, folder: Path, *, json_file: Path | None = N
         if max(settings.k) > given.dataset.n_items:
             raise ConfigError(f"Key 'k' goes up to {max(settings.k)}, but the catalogue has {given.dataset.n_items}.")
         rows = _rows(config, given, settings)
-        console.print(f"[bold]seed {seed}[/bold]: {len(rows)} rows of {settings.part}")
+        console.print(f"seed {seed}: {len(rows)} rows of {settings.part}", style="bold")
         lists, facts = _baselines(config, _period(given, settings), rows, max(settings.k)), {}
         for name, side in ablation.sides.items():
             lists[name], facts[name] = _ranked(name, side, seed, given, rows, settings, folder)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llmrec.config import Algorithm, RunConfig
@@ -35,6 +34,7 @@ from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Optimum, Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
+from llmrec.screen import Screen
 from llmrec.types import FloatArray
 
 FIRST = ("value@1", "value")
@@ -94,11 +94,11 @@ def run_study(
         raise RequestError("A study needs at least one algorithm and one seed.")
     study = Study(config_of(algorithms[0], seeds[0]).data.dataset)
     for seed in seeds:
-        console.print(f"[bold]seed {seed}[/bold]")
+        console.print(f"seed {seed}", style="bold")
         first = seed if start_seed is None else start_seed
         _one_seed(study, config_of, algorithms, seed, Work(out / f"seed-{first}"))
     figures = figures_of(study)
-    Console(highlight=False, width=150).print(table_of(study, figures))
+    Screen(width=150).print(table_of(study, figures))
     if json_file is not None:
         write_json(json_file, figures)
     return figures

@@ -54,7 +54,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     key = sha256_of(repr(_decides_nano(config)), *corpus)
     cached = cache_folder() / "nano" / key[:24]
     if cached.is_dir():
-        console.print(f"[dim]nano model: from the cache ({cached})[/dim]")
+        console.print(f"nano model: from the cache ({cached})", style="dim")
         return Base(str(cached), None, nano=True)
 
     def build(out: Path, scratch: Path) -> None:

@@ -279,7 +279,7 @@ def check_model(name: str, revision: str | None = None) -> Report:
 
 def _run(trial: Trial, check: Callable[[Trial], Finding]) -> Check:
     name, start = check.__name__.removeprefix("check_"), time.monotonic()
-    console.print(f"[dim]{name.replace('_', ' ')} ...[/dim]")
+    console.print(f"{name.replace('_', ' ')} ...", style="dim")
     try:
         finding = check(trial)
     except LLMRecError as error:

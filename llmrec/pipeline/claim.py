@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llmrec.config import RunConfig
@@ -24,6 +23,7 @@ from llmrec.pipeline.result import OPTIMUM, SFT, Finished, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
+from llmrec.screen import Screen
 from llmrec.types import FloatArray
 
 MEASURES = {"value@1": "top item", "value": "top ten"}
@@ -86,7 +86,7 @@ def run_claim(
         raise RequestError("An interval over seeds needs at least two of them; give --seeds two or more numbers.")
     claim = Claim()
     for seed in seeds:
-        console.print(f"[bold]world {seed}[/bold]")
+        console.print(f"world {seed}", style="bold")
         claim.add(seed, _run(_config(seed, overrides, click_only), out / f"seed-{seed}", click_only))
     figures = _figures(claim, click_only)
     _print(claim, figures, click_only)
@@ -147,7 +147,7 @@ def _print(claim: Claim, figures: dict[str, Any], click_only: bool) -> None:
         numbers = [f"{np.mean(row[m]):.4f}" for m in MEASURES]
         rates = [f"{100 * np.mean(row[m]):.2f}%" for m in ("click_rate", "conversion_rate")]
         table.add_row(system, *numbers, *rates, f"{figures['ndcg@10'][system]:.4f}")
-    screen = Console(highlight=False)
+    screen = Screen()
     screen.print(table)
     for system in (s for s in (claim.name, claim.last) if s in figures):
         for words, c in figures[system]["headroom_closed"].items():

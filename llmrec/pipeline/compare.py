@@ -101,7 +101,7 @@ def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> M
     excluded = arena.examples.seen if arena.repeat == "exclude" else None
     chosen = [e.target for e in arena.examples]
     for name, system in systems.items():
-        console.print(f"[dim]  measuring {name}[/dim]")
+        console.print(f"  measuring {name}", style="dim")
         found = system.recommend([e.state for e in arena.examples], top, seen=arena.examples.seen)
         items_BK = slates_to_items(found, top)
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from llmrec.config import RunConfig
 from llmrec.pipeline.result import Finished
 from llmrec.pipeline.run import run_job
+from llmrec.printing import command, short_line
+from llmrec.screen import Screen
 
 
 def run_demo(config: RunConfig, out: Path, command: str) -> Finished:
@@ -18,20 +19,23 @@ def run_demo(config: RunConfig, out: Path, command: str) -> Finished:
     start = time.monotonic()
     finished = run_job(config, out, command=command)
     print_result(finished)
-    Console(highlight=False).print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
+    Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
     return finished
 
 
 def print_result(finished: Finished) -> None:
     """The summary table, the verdict and where the report is, on standard output."""
-    screen = Console(highlight=False)
-    if not screen.is_terminal:
-        screen = Console(highlight=False, width=110)
+    screen = Screen(piped=110)
     screen.print(finished.tables.summary.to_rich())
     illegal = max(float(np.max(row["illegal"])) for row in finished.measured.ranking.values())
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
     if finished.improvement.promoted is not None:
         screen.print(finished.improvement.verdict)
     screen.print(f"Run folder {finished.out} (model card, metrics, report.html). Try it:")
-    title = finished.data.dataset.item(0).title.replace('"', "'")
-    screen.print(f'  llmrec recommend --model {finished.out} --prompt "I liked {title}" -k 5', markup=False)
+    screen.print(f"  {try_it(finished.out, finished.data.dataset.item(0).title)}", soft_wrap=True)
+
+
+def try_it(out: Path, title: str) -> str:
+    """The command that asks the run in `out` about an item's title, safe to paste: both are written by others."""
+    liked = f"I liked {short_line(title)}"
+    return command(["llmrec", "recommend", f"--model={out}", f"--prompt={liked}", "-k", "5"])

@@ -51,7 +51,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
     with new_folder(work / "report") as folder:
         write_report(folder, report)
         measurements(run).save(folder / MEASUREMENTS)
-    console.print(f"[dim]report with users' slates (not for handing on): {work / 'report' / 'report.html'}[/dim]")
+    console.print(f"report with users' slates (not for handing on): {work / 'report' / 'report.html'}", style="dim")
 
 
 def _weights(run: Finished, merged: Any) -> Weights:

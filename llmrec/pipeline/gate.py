@@ -65,7 +65,7 @@ class Gate:
         replaced = {"without_replacement": config.off_policy.without_replacement}
         self.logged = Logged.of(log, config.gate.events, config.seed, plain, **replaced)
         self.examples: Examples = targets(config, data, "valid", config.gate.events)
-        console.print(f"[dim]  {who_judges(config, simulators)}[/dim]")
+        console.print(f"  {who_judges(config, simulators)}", style="dim")
         self.base = self._measure(sft)
 
     @property
@@ -93,7 +93,7 @@ class Gate:
             policy = LanguagePolicy(model, self.sft.tokenizer, self.sft.catalogue, self.sft.renderer, self.sft.repeat)
             score = self._score(step, self._measure(policy))
             self._keep(place, model, score)
-            console.print(f"[dim]  {in_a_line(score)}[/dim]")
+            console.print(f"  {in_a_line(score)}", style="dim")
         scores = [s for s in read_scores(self.folder) if s["step"] <= step]
         return "stop" if out_of_patience(scores, self.config.gate.patience) else None
 

@@ -41,7 +41,7 @@ def improve_off_policy(
     log = log_of(config, data, "train")
     groups = item_groups(data.dataset.item_list)
     slates = logged_slates(log, rewards_of(log, reward), settings, groups, seed=config.seed)
-    console.print(f"[dim]  {slates.note}[/dim]")
+    console.print(f"  {slates.note}", style="dim")
     return train_off_policy(start, slates, settings, keeping, value=reward)
 
 

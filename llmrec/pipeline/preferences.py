@@ -88,8 +88,9 @@ def _keep(place: Path, learned: TrainedReward, tokenizer: Any, agreed: dict[str,
         write_json(folder / "figures.json", figures)
     if agreed is not None:
         say(
-            f"[dim]  reward model: agrees with {agreed['mean']:.1%} ({agreed['low']:.1%} to {agreed['high']:.1%}) of "
-            f"{agreed['pairs']} held-out preferences[/dim]"
+            f"  reward model: agrees with {agreed['mean']:.1%} ({agreed['low']:.1%} to {agreed['high']:.1%}) of "
+            f"{agreed['pairs']} held-out preferences",
+            style="dim",
         )
 
 

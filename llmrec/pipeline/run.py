@@ -165,7 +165,7 @@ def evaluate(
     out: Path,
 ) -> Finished:
     """Measures all systems on the test period and says whether the run may be called improved."""
-    console.print("[bold]evaluation[/bold]")
+    console.print("evaluation", style="bold")
     arena = make_arena(config, data, simulators.judge)
     measured = compare(config, arena, make_systems(config, data, sft, simulators, improved))
     tables = make_tables(config, arena, measured, SFT)

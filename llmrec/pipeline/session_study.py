@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llmrec.config import RunConfig
@@ -33,6 +32,7 @@ from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
+from llmrec.screen import Screen
 from llmrec.training.improvement import Keeping
 from llmrec.training.lora import adapter_of
 
@@ -58,7 +58,7 @@ def run_session_study(
     """
     worlds = []
     for seed in seeds:
-        console.print(f"[bold]world {seed}[/bold]")
+        console.print(f"world {seed}", style="bold")
         worlds.append(run_world(session_config(seed, overrides), Work(out / f"seed-{seed}"), greedy=greedy))
     figures = {
         "worlds": worlds,
@@ -149,7 +149,7 @@ def _over(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _print(figures: Mapping[str, Any]) -> None:
-    screen = Console(highlight=False)
+    screen = Screen()
     worlds = figures["worlds"]
     for arena in ("truth", "judge"):
         table = Table(title=f"Sessions with {arena} users, means of {len(worlds)} worlds", title_justify="left")

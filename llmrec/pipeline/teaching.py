@@ -44,7 +44,7 @@ def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
     rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
     if len(rows):
         teacher.fit_selected(dataset, inner.train, rows.rows, seen=rows.seen)
-        console.print(f"[dim]  teacher: {dataclasses.asdict(teacher.settings)}[/dim]")
+        console.print(f"  teacher: {dataclasses.asdict(teacher.settings)}", style="dim")
     teacher.fit(dataset, train)
     return Teacher(teacher.score, counts, settings, dataset.manifest.repeat)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from llmrec.config import RunConfig
@@ -33,6 +32,7 @@ from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
+from llmrec.screen import Screen
 from llmrec.simulator.ensemble import Ensemble, Predictor
 from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
 
@@ -234,7 +234,7 @@ def run_trial(
         ready = prepare(trial_config(seed, overrides), out / f"seed-{seed}")
         hashes.append(ready.data.dataset.manifest.content_hash)
         for variant in variants:
-            console.print(f"[bold]world {seed}: {variant.name}[/bold]")
+            console.print(f"world {seed}: {variant.name}", style="bold")
             found[variant.name].append(run_variant(ready, variant))
     figures: dict[str, Any] = {
         "seeds": list(seeds),
@@ -265,8 +265,7 @@ def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _print(figures: dict[str, Any]) -> None:
     number = len(figures["seeds"])
-    screen = Console(highlight=False)
-    screen = screen if screen.is_terminal else Console(highlight=False, width=140)
+    screen = Screen(piped=140)
     for measure, words in (("top_item", "top item"), ("slate", "slate")):
         title = f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)"
         table = Table(title=title, title_justify="left")

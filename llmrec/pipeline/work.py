@@ -74,7 +74,7 @@ class Work:
             return place
         if done is not None and done["key"] == digest:
             self.seconds[name] = float(done["seconds"])
-            say(f"[dim]{name}: done before ({done['seconds']:.0f} s)[/dim]")
+            say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
             return place
         start = time.monotonic()
         if is_first():
@@ -96,7 +96,7 @@ class Work:
         if wait:
             wait_for_all()
         start = time.monotonic()
-        say(f"[bold]{name}[/bold]" + (" (resuming)" if resumed else ""))
+        say(name + (" (resuming)" if resumed else ""), style="bold")
         try:
             with new_folder(place) as folder:
                 build(folder, scratch)
@@ -150,7 +150,7 @@ def wait_for_all() -> None:
         processes().wait_for_everyone()
 
 
-def say(text: str) -> None:
+def say(text: str, style: str | None = None) -> None:
     """Prints on the first process."""
     if is_first():
-        console.print(text)
+        console.print(text, style=style)

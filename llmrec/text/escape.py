@@ -8,15 +8,15 @@ and are no longer markers. The second is in `budget.PromptEncoder`, which counts
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+from llmrec.printing import visible
 
 _ANGLES = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›", "﹤": "‹", "﹥": "›"})
 _SQUARE_MARKER = re.compile(r"[\[［]\s*(/?\s*(?:[A-Z][A-Z_]+|(?i:inst|sys|gmask|s?mask|sop|eop|bos|eos)))\s*[\]］]")
 _HEADING = re.compile(r"[#＃]{2,}")
 _SPACE = re.compile(r"\s+")
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\uffa0\ufe00-\ufe0f\U000e0000-\U000e0fff]")
 
 
 def clean_text(text: str, limit: int) -> str:
@@ -25,7 +25,7 @@ def clean_text(text: str, limit: int) -> str:
     `<|im_end|>` becomes `‹|im_end|›`, `[INST]` becomes `(INST)`. A text too long is cut at a word. Takes time
     proportional to `limit`, not to the length of `text`. `Cleaner` does the same for one tokenizer's own tokens too.
     """
-    text = _visible(text[: 4 * limit + 256])
+    text = visible(text[: 4 * limit + 256])
     text = _SQUARE_MARKER.sub(r"(\1)", text.translate(_ANGLES))
     text = _HEADING.sub("#", text)
     return cut_at_word(_SPACE.sub(" ", text).strip(), limit)
@@ -43,21 +43,6 @@ def cut_at_word(text: str, limit: int) -> str:
         space = head.rfind(" ")
         head = head[:space] if 2 * space >= limit and space > 0 else head
     return head.rstrip(" ,;:-–—，；：、(（")
-
-
-def _visible(text: str) -> str:
-    if text.isascii():
-        return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-    return "".join(map(_replacement, _INVISIBLE.sub("", text)))
-
-
-def _replacement(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cf":  # zero-width, direction marks, tags: they split a marker without being seen
-        return ""
-    if category == "Cs":  # a lone surrogate cannot be encoded as UTF-8
-        return "\ufffd"
-    return " " if category in ("Cc", "Zl", "Zp") else character
 
 
 class Cleaner:

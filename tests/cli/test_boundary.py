@@ -12,7 +12,8 @@ import torch
 
 from llmrec.cli.boundary import boundary, mend_of
 from llmrec.cli.info import collect_info, shortened
-from llmrec.errors import LONGEST, DataError, one_line
+from llmrec.errors import DataError
+from llmrec.printing import LONGEST, one_line
 from tests.cli import tiny
 
 

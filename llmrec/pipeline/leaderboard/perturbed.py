@@ -100,7 +100,7 @@ def run_perturbed(
     whole = rows if len(test) == len(bench.test) else {}
     same = {name: as_kept(found, name, row.answer.items_BK, test) for name, row in whole.items()}
     for name in (name for name, agrees in same.items() if not agrees):
-        console.print(f"[yellow]{name}: the clean figures are not those of the table's lists.[/yellow]")
+        console.print(f"{name}: the clean figures are not those of the table's lists.", style="yellow")
     facts = {"table": protocol.name, "events": len(test), "test rows": len(bench.test), "as in the table": same}
     return report(found, bench.dataset, facts | {"seed": seed, "seed of the rows": FIRST}, json_file)
 
@@ -134,7 +134,7 @@ def finished_rows(
                 if strict:
                     raise
                 refused.append(error)
-                console.print(f"Left out: {error}", style="dim", markup=False)
+                console.print(f"Left out: {error}", style="dim")
         return done
 
     with finished_only():

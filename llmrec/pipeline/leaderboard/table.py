@@ -59,13 +59,13 @@ def answers(
     found: dict[str, list[Answer]] = {}
     failed: dict[str, str] = {}
     for name, entry in entries.items():
-        console.print(f"[bold]{name}[/bold]: {entry.description}")
+        console.print(f"{name}: {entry.description}", style="bold")
         work = Work(out / "rows" / name)
         try:
             found[name] = [entry.answer(bench, seed, work) for seed in (seeds if entry.random else seeds[:1])]
         except LLMRecError as error:
             failed[name] = str(error)
-            console.print(f"[red]  {name} left out: {error}[/red]")
+            console.print(f"  {name} left out: {error}", style="red")
     return found, failed
 
 
