@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from llmrec.config import SimulatorSettings, WorldConfig
 from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import make_split
@@ -96,9 +94,7 @@ def in_words(found: dict[str, Any]) -> str:
 def plot(cell: dict[str, Any], path: Path) -> None:
     """Reliability of clicks by user activity and item popularity, one panel a bucket."""
     panels = {
-        f"{what.replace('_', ' ')}: {bucket}": Reliability(
-            *(np.array([part[key] for part in found["reliability"]]) for key in ("predicted", "observed", "count"))
-        )
+        f"{what.replace('_', ' ')}: {bucket}": Reliability.of(found["reliability"])
         for what, buckets in cell["buckets"].items()
         for bucket, found in buckets.items()
     }

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from llmrec.errors import RequestError
 from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, columns_for, panels, style, to_svg
 from llmrec.evaluation.table import Cell, Comparison
+from llmrec.simulator.binning import bins_of
 from llmrec.types import FloatArray
 
 Curve = Sequence[Mapping[str, float]]
@@ -37,15 +38,32 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Predicted against observed rates in bins of equal count: shapes (J,); `count_J` events in each."""
+    """Predicted against observed rates in bins of nearly equal count: shapes (J,); `count_J` events in each.
+
+    `low_J` and `high_J` bound the observed rate (95%); without them Wilson's interval takes events as independent.
+    """
 
     predicted_J: FloatArray
     observed_J: FloatArray
     count_J: FloatArray
+    low_J: FloatArray | None = None
+    high_J: FloatArray | None = None
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, float]]) -> Reliability:
+        """From `simulator.binning.bins_of`."""
+        names = [name for name in ("predicted", "observed", "count", "low", "high") if name in rows[0]]
+        return cls(*(np.array([row[name] for row in rows]) for name in names))
+
+    def bounds(self) -> tuple[FloatArray, FloatArray]:
+        """The interval of each bin's observed rate."""
+        if self.low_J is None or self.high_J is None:
+            return _wilson(self.observed_J, self.count_J)
+        return self.low_J, self.high_J
 
 
 def reliability_bins(probability_M: FloatArray, label_M: FloatArray, bins: int = 10) -> Reliability:
-    """Sorts events by probability into `bins` of (nearly) equal count and averages both in each.
+    """Sorts events by probability into `bins` of nearly equal count and averages both in each; ties stay together.
 
     Raises:
         RequestError: no events, or labels that do not fit.
@@ -54,12 +72,7 @@ def reliability_bins(probability_M: FloatArray, label_M: FloatArray, bins: int =
         raise RequestError(
             f"{len(probability_M)} probabilities (at least 1) need as many labels, not {len(label_M)}."
         )
-    parts = np.array_split(np.argsort(probability_M, kind="stable"), min(bins, len(probability_M)))
-    return Reliability(
-        np.array([probability_M[part].mean() for part in parts]),
-        np.array([label_M[part].mean() for part in parts]),
-        np.array([len(part) for part in parts]),
-    )
+    return Reliability.of(bins_of(probability_M, label_M, bins))
 
 
 def loss_figure(curve: Curve, key: str = "loss", title: str = "SFT loss (nats per answer token)") -> str:
@@ -142,14 +155,14 @@ def _line(axis: Axes, curve: Curve, key: str, colour: str, dashes: str) -> None:
 
 
 def reliability_figure(bins: Mapping[str, Reliability]) -> str:
-    """Reliability diagrams, one panel a signal: observed rate (95% Wilson interval) over predicted probability."""
+    """Reliability diagrams, one panel a signal: observed rate (95% interval) over predicted probability."""
     if not bins:
         return ""
     with style():
         columns = columns_for(len(bins))
         figure, axes = panels(len(bins), columns, width=min(9.6, 3.7 * columns), height=3.2)
         for axis, (title, found) in zip(axes, bins.items(), strict=True):
-            low_J, high_J = _wilson(found.observed_J, found.count_J)
+            low_J, high_J = found.bounds()
             top = float(min(1.0, 1.08 * max(found.predicted_J.max(), high_J.max(), 1e-3)))
             axis.plot([0, top], [0, top], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
             axis.vlines(found.predicted_J, low_J, high_J, color=BLUE, linewidth=1.2, alpha=0.6)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from llmrec.simulator.binning import bins_of, calibration_error
 from llmrec.simulator.ensemble import Predictor
 from llmrec.simulator.log import Impressions, Log, read_log
-from llmrec.simulator.metrics import auc, calibration_error, log_losses, predict_log
-from llmrec.simulator.reliability import bins_of
+from llmrec.simulator.metrics import auc, log_losses, predict_log, users_of
 from llmrec.types import FloatArray, IntArray
 
 BUCKETS = ("none", "few", "some", "many")
@@ -61,32 +61,33 @@ def bucket_report(
     """
     log = read_log(impressions, n_items)
     click_M = predict_log(model, list(impressions.states), log).click_BK
+    user_M = users_of(list(impressions.states), log)
     counts = {
         "user_activity": user_activity(impressions, train),
         "item_popularity": item_popularity(impressions, train, n_items),
     }
-    return {name: _by_bucket(log, click_M, count_M, bins) for name, count_M in counts.items()}
+    return {name: _by_bucket(log, click_M, count_M, bins, user_M) for name, count_M in counts.items()}
 
 
-def _by_bucket(log: Log, click_M: FloatArray, count_M: IntArray, bins: int) -> dict[str, Any]:
+def _by_bucket(log: Log, click_M: FloatArray, count_M: IntArray, bins: int, user_M: IntArray) -> dict[str, Any]:
     bucket_M = bucket_of(count_M)
     return {
         name: {
             "from": int(count_M[here].min()),
             "to": int(count_M[here].max()),
-            **_figures(log.click_M[here], click_M[here], bins),
+            **_figures(log.click_M[here], click_M[here], bins, user_M[here]),
         }
         for place, name in enumerate(BUCKETS)
         if (here := bucket_M == place).any()
     }
 
 
-def _figures(label_M: FloatArray, probability_M: FloatArray, bins: int) -> dict[str, Any]:
+def _figures(label_M: FloatArray, probability_M: FloatArray, bins: int, user_M: IntArray) -> dict[str, Any]:
     return {
         "events": len(label_M),
         "rate": float(label_M.mean()),
         "auc": auc(label_M, probability_M),
         "log_loss": float(log_losses(label_M, probability_M).mean()),
         "calibration_error": calibration_error(label_M, probability_M),
-        "reliability": bins_of(probability_M, label_M, bins),
+        "reliability": bins_of(probability_M, label_M, bins, user_M),
     }

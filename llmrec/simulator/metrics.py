@@ -9,12 +9,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from llmrec.errors import DataError
-from llmrec.seeding import numpy_stream
+from llmrec.simulator.binning import calibration_error, calibration_interval, resampled_sums
 from llmrec.simulator.ensemble import Predictor
 from llmrec.simulator.log import Impressions, Log, read_log
 from llmrec.types import FloatArray, IntArray, Prediction, State
 
-BINS = 15
 _TINY = 1e-7
 _PAIRS = 262_144  # (state, item) pairs predicted at a time
 
@@ -36,27 +35,12 @@ def log_losses(label_M: FloatArray, probability_M: FloatArray) -> FloatArray:
     return np.asarray(-np.where(label_M > 0, np.log(p_M), np.log1p(-p_M)))
 
 
-def calibration_error(label_M: FloatArray, probability_M: FloatArray, bins: int = BINS) -> float:
-    """Expected calibration error over bins of equal mass: mean |mean label - mean probability|, weighted by mass."""
-    order = np.argsort(probability_M, kind="stable")
-    gap = 0.0
-    for part in np.array_split(order, min(bins, len(order))):
-        gap += abs(float(label_M[part].sum() - probability_M[part].sum()))
-    return gap / max(1, len(order))
-
-
 def paired_interval(
     difference_M: FloatArray, group_M: IntArray, *, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
     """Mean of `difference_M` with a 95% bootstrap interval over groups (users), which are drawn whole."""
-    _, place_M = np.unique(group_M, return_inverse=True)
-    sum_U = np.bincount(place_M, difference_M)
-    count_U = np.bincount(place_M).astype(float)
-    weights_RU = numpy_stream(seed, "simulator", "bootstrap").multinomial(
-        len(sum_U), np.full(len(sum_U), 1 / len(sum_U)), size=draws
-    )
-    means_R = (weights_RU @ sum_U) / (weights_RU @ count_U)
-    low, high = np.quantile(means_R, [0.025, 0.975])
+    sums_R1, count_R = resampled_sums(difference_M[:, None], group_M, draws, seed)
+    low, high = np.quantile(sums_R1[:, 0] / count_R, [0.025, 0.975])
     return float(difference_M.mean()), float(low), float(high)
 
 
@@ -105,8 +89,8 @@ def fit_report(
 
     Returns:
         For each of "click", "conversion_given_click" and "click_and_conversion": events, rate, auc, log_loss,
-        calibration_error, the same of the item-mean baseline, and `log_loss_gain` (baseline minus model, mean and
-        95% interval over users). Also "impressions" and "proxy".
+        calibration_error (with `_low` and `_high`, its 95% interval over users), the same of the item-mean baseline,
+        and `log_loss_gain` (baseline minus model, mean and 95% interval over users). Also "impressions" and "proxy".
     """
     states = list(impressions.states)
     n_items = int(max(np.max(impressions.item_M, initial=0), 0 if train is None else np.max(train.item_M))) + 1
@@ -115,8 +99,7 @@ def fit_report(
         raise DataError("There is no held-out impression to report on; widen the held-out period.")
     predicted = predict_log(model, states, log)
     baseline = item_means(log if train is None else read_log(train, n_items), log.item_M, n_items)
-    group_S = np.unique([str(state.user_id) for state in states], return_inverse=True)[1]
-    group_M = group_S[log.row_M]
+    group_M = users_of(states, log)
     clicked_M = log.click_M > 0
     everything = np.ones(len(log), dtype=bool)
     sections = {
@@ -132,6 +115,12 @@ def fit_report(
     for name, (keep_M, label_M, model_M, mean_M) in sections.items():
         report[name] = section(label_M[keep_M], model_M[keep_M], mean_M[keep_M], group_M[keep_M], seed)
     return report
+
+
+def users_of(states: Sequence[State], log: Log) -> IntArray:
+    """A number for the user of each logged impression: (M,)."""
+    user_S = np.unique([str(state.user_id) for state in states], return_inverse=True)[1]
+    return np.asarray(user_S[log.row_M], dtype=np.int64)
 
 
 def value_agreement(
@@ -183,7 +172,10 @@ def section(
     for prefix, probability_M in (("", model_M), ("baseline_", mean_M)):
         figures[f"{prefix}auc"] = auc(label_M, probability_M)
         figures[f"{prefix}log_loss"] = float(log_losses(label_M, probability_M).mean())
-        figures[f"{prefix}calibration_error"] = calibration_error(label_M, probability_M)
+        name = f"{prefix}calibration_error"
+        figures[name] = calibration_error(label_M, probability_M)
+        bounds = calibration_interval(label_M, probability_M, group_M, seed=seed)
+        figures |= dict(zip((f"{name}_low", f"{name}_high"), bounds, strict=True))
     gain_M = log_losses(label_M, mean_M) - log_losses(label_M, model_M)
     mean, low, high = paired_interval(gain_M, group_M, seed=seed)
     figures["log_loss_gain"] = {"mean": mean, "low": low, "high": high}

@@ -113,10 +113,12 @@ def test_figures_by_bucket_by_hand() -> None:
     report = bucket_report(Constant(0.25), held_out, train, n_items=3)
     assert report["user_activity"]["none"]["events"] == 1
     assert report["user_activity"]["few"]["rate"] == 0.5
-    assert report["user_activity"]["few"]["calibration_error"] == pytest.approx(0.75 / 2 + 0.25 / 2)
+    assert report["user_activity"]["few"]["calibration_error"] == pytest.approx(0.5 - 0.25)  # ties: one bin
     assert report["item_popularity"]["none"]["log_loss"] == pytest.approx(-np.log(0.25))
     assert report["item_popularity"]["few"]["from"] == report["item_popularity"]["few"]["to"] == 1
-    assert sum(p["count"] for p in report["user_activity"]["few"]["reliability"]) == 2
+    (only,) = report["user_activity"]["few"]["reliability"]
+    assert (only["predicted"], only["observed"], only["count"]) == (0.25, 0.5, 2)
+    assert (only["low"], only["high"]) == (0.5, 0.5)  # both are of one user, who is drawn whole
 
 
 def _half(random: np.random.Generator, click, conversion, size: int = 3000) -> Impressions:

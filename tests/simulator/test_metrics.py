@@ -9,7 +9,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from llmrec.errors import DataError
 from llmrec.simulator.metrics import (
     auc,
-    calibration_error,
     fit_report,
     item_means,
     log_losses,
@@ -27,12 +26,6 @@ def test_auc_and_log_loss_are_those_of_scikit_learn() -> None:
     assert auc(label, score) == pytest.approx(roc_auc_score(label, score))
     assert log_losses(label, score * 0.99).mean() == pytest.approx(log_loss(label, score * 0.99))
     assert auc(np.ones(3), np.arange(3.0)) is None
-
-
-def test_calibration_error_by_hand() -> None:
-    # two bins of two: |1/2 - 0.2| and |1 - 0.7|
-    assert calibration_error(np.array([0.0, 1, 1, 1]), np.array([0.2, 0.2, 0.7, 0.7]), bins=2) == pytest.approx(0.3)
-    assert calibration_error(np.array([1.0]), np.array([1.0])) == 0
 
 
 def test_paired_interval_covers_by_group() -> None:

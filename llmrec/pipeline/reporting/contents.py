@@ -27,7 +27,10 @@ from llmrec.pipeline.trust import who_judges
 
 SHOWN_USERS, SHOWN_HISTORY = 4, 6
 SIGNALS = ("click", "conversion_given_click", "click_and_conversion")
-FIGURES = ("events", "rate", "auc", "log_loss", "calibration_error", "baseline_auc", "baseline_log_loss")
+FIGURES = (
+    *("events", "rate", "auc", "log_loss", "calibration_error", "calibration_error_low", "calibration_error_high"),
+    *("baseline_auc", "baseline_log_loss"),
+)
 
 
 def make_report(run: Finished, command: str, work: Path) -> RunReport:
@@ -134,8 +137,7 @@ def _reliability(fit: dict[str, Any]) -> Iterator[tuple[str, Reliability]]:
     for model, report in fit.items():
         for signal, rows in report["reliability"].items():
             if rows:
-                bins = (np.array([b[k] for b in rows]) for k in ("predicted", "observed", "count"))
-                yield f"{model}: {signal.replace('_', ' ')}", Reliability(*bins)
+                yield f"{model}: {signal.replace('_', ' ')}", Reliability.of(rows)
 
 
 def _fits(fit: dict[str, Any]) -> Iterator[tuple[str, dict[str, float | None]]]:
