@@ -14,11 +14,11 @@ same knowledge. Leaks are refused, and so is a run that was trained on another s
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from llmrec.cli.guard import guarded
+from llmrec.printing import command as shell_command
 
 
 @guarded
@@ -73,7 +73,7 @@ def main() -> None:
     _print(table)
     if options.json:
         facts = {
-            "command": shlex.join(["python", "eval/ranking.py", *sys.argv[1:]]),
+            "command": shell_command(["python", "eval/ranking.py", *sys.argv[1:]]),
             "dataset": dataset.manifest.name,
             "dataset_hash": dataset.manifest.content_hash,
             "split": {"name": options.split, **split.counts},

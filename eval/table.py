@@ -11,11 +11,11 @@ LLMREC_DATA/NAME where --source is left out.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from llmrec.cli.guard import guarded
+from llmrec.printing import command as shell_command
 
 
 @guarded
@@ -48,7 +48,7 @@ def main() -> None:
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge
     board = measure(bench, found, judge, pairs=PAIRS, failed=failed)
-    write(board, bench, options.out, shlex.join(["python", *sys.argv]))
+    write(board, bench, options.out, shell_command(["python", *sys.argv]))
     if options.json:
         write_json(options.json, read_json(options.out / "table.json"))
     console.print(board.main.select([m for m in SHORT if m in board.main.metrics]).to_rich())

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
+from llmrec.evaluation.reporting.write import _environment
+from llmrec.evaluation.table import code
 from llmrec.pipeline.demo import try_it
 from llmrec.printing import command, echo, json_line, lines, one_line, shell_word, short_line
 from llmrec.progress import Bar
@@ -161,6 +163,16 @@ def test_the_hint_after_a_run_asks_what_it_says(title, out, tmp_path):
     assert len(hint.splitlines()) == 1
     asked = argv_of(hint, tmp_path)
     assert asked == ["recommend", f"--model={out}", f"--prompt=I liked {short_line(title)}", "-k", "5"]
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "``` end ` x", "`"])
+def test_pages_and_cards_hold_nothing_that_acts(text):
+    page = _environment(autoescape=True).from_string("<p>{{ text }}</p>").render(text=text)
+    markup = _environment(autoescape=False).from_string("{{ text|md }} {{ text|fenced }}").render(text=text)
+    for shown in (page, markup, code(text)):
+        assert [c for c in acting(shown) if c != "\n"] == []
+    ticks = len(code(text)) - len(code(text).lstrip("`"))
+    assert "`" * ticks not in code(text)[ticks:-ticks]
 
 
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])

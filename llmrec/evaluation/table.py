@@ -13,7 +13,7 @@ from rich.text import Text
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
-from llmrec.printing import one_line, short_line
+from llmrec.printing import one_line, short_line, visible
 from llmrec.types import FloatArray
 
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
@@ -195,9 +195,17 @@ class Comparison:
 
 def markdown(text: str) -> str:
     """Untrusted text as literal Markdown on one line: it can open no tag, link, code or table cell."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = " ".join(visible(text).split())
     plain = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(lambda match: "\\" + match[0], plain)
+
+
+def code(text: str) -> str:
+    """Untrusted text as a code span of Markdown, on one line, which the text cannot close."""
+    line = " ".join(visible(text).split())
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{ticks}{pad}{line}{pad}{ticks}"
 
 
 def _cell(

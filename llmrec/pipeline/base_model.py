@@ -19,6 +19,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.loading import load_tokenizer, save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer
+from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.text.documents import documents
@@ -54,7 +55,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     key = sha256_of(repr(_decides_nano(config)), *corpus)
     cached = cache_folder() / "nano" / key[:24]
     if cached.is_dir():
-        console.print(f"nano model: from the cache ({cached})", style="dim")
+        console.print(f"nano model: from the cache ({one_line(cached)})", style="dim")
         return Base(str(cached), None, nano=True)
 
     def build(out: Path, scratch: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from llmrec.evaluation.table import markdown
+from llmrec.evaluation.table import code, markdown
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import Finished, phrase
 from llmrec.pipeline.trust import who_judges
@@ -38,7 +38,7 @@ On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." 
 
 - Base model: {base}.
 - Data: {name}, {counts}; content hash `{hash}`. {proxy}
-- Command: `{command}`, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
+- Command: {command}, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
 - {judge}
 - {promotion}
 {decisions}
@@ -74,11 +74,11 @@ def model_card(run: Finished, command: str) -> str:
         tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
         base="a small Qwen3-architecture model made from this data set's own texts"
         if run.base.nano
-        else run.base.name,
+        else code(run.base.name),
         counts=", ".join(f"{v:,} {k}" for k, v in manifest.counts.items() if k in ("items", "users", "events")),
         hash=manifest.content_hash[:16],
         proxy=markdown(manifest.proxy),
-        command=command.replace("`", "'"),
+        command=code(command),
         seed=run.config.seed,
         judge=markdown(who_judges(run.config, run.simulators)),
         promotion=markdown(run.improvement.verdict),

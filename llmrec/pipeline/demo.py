@@ -10,7 +10,7 @@ import numpy as np
 from llmrec.config import RunConfig
 from llmrec.pipeline.result import Finished
 from llmrec.pipeline.run import run_job
-from llmrec.printing import command, short_line
+from llmrec.printing import command, one_line, short_line
 from llmrec.screen import Screen
 
 
@@ -31,7 +31,7 @@ def print_result(finished: Finished) -> None:
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
     if finished.improvement.promoted is not None:
         screen.print(finished.improvement.verdict)
-    screen.print(f"Run folder {finished.out} (model card, metrics, report.html). Try it:")
+    screen.print(f"Run folder {one_line(finished.out)} (model card, metrics, report.html). Try it:")
     screen.print(f"  {try_it(finished.out, finished.data.dataset.item(0).title)}", soft_wrap=True)
 
 

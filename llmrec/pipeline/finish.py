@@ -15,6 +15,7 @@ from llmrec.pipeline.policies import improved_policy, sft_policy
 from llmrec.pipeline.reporting.contents import make_report
 from llmrec.pipeline.reporting.rows import measurements
 from llmrec.pipeline.result import Finished, metrics_of
+from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
 
@@ -51,7 +52,9 @@ def finish(run: Finished, command: str, work: Path) -> None:
     with new_folder(work / "report") as folder:
         write_report(folder, report)
         measurements(run).save(folder / MEASUREMENTS)
-    console.print(f"report with users' slates (not for handing on): {work / 'report' / 'report.html'}", style="dim")
+    console.print(
+        f"report with users' slates (not for handing on): {one_line(work / 'report' / 'report.html')}", style="dim"
+    )
 
 
 def _weights(run: Finished, merged: Any) -> Weights:

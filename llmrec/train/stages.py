@@ -10,12 +10,12 @@ Stages that are already finished under the same configuration are not made again
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 from typing import Literal
 
 from llmrec.config import Algorithm, RunConfig
+from llmrec.printing import command as shell_command
 
 Stage = Literal["sft", "simulator"]
 
@@ -47,7 +47,7 @@ def _parsed(name: str, algorithm: Algorithm | None = None) -> tuple[RunConfig, P
     named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
     named["algorithm"] = algorithm
     config = with_defaults(options.config, overrides_of(named, options.overrides))
-    return config, options.out, shlex.join([f"train/{name}.py", *sys.argv[1:]])
+    return config, options.out, shell_command([f"train/{name}.py", *sys.argv[1:]])
 
 
 def _run(stage: Stage, config: RunConfig, out: Path) -> None:

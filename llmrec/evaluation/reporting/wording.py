@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from llmrec.evaluation.reporting.contents import RewardModelFacts
+from llmrec.printing import lines
 
 
 def value(given: Any) -> str:
@@ -32,10 +33,10 @@ def figure(number: float | None) -> str:
 
 def fenced(text: str) -> str:
     """A code block of Markdown whose fence the text cannot close."""
-    fence = "```"
-    while fence in text:
+    fence, shown = "```", lines(text)
+    while fence in shown:
         fence += "`"
-    return f"{fence}\n{text}\n{fence}"
+    return f"{fence}\n{shown}\n{fence}"
 
 
 def agreement(model: RewardModelFacts) -> str:

@@ -16,6 +16,7 @@ from llmrec.evaluation.reporting import wording
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.table import markdown
 from llmrec.files import write_text
+from llmrec.printing import lines
 
 HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 PAIRED_NOTE = "Small: the paired 95% interval of the difference to the reference."
@@ -52,11 +53,19 @@ def render_markdown(page: Page) -> str:
     return "\n".join(kept) + "\n"
 
 
+def _shown(value: object) -> object:
+    """What an expression of a page gives, without characters that act: reversed directions would fake a text."""
+    if isinstance(value, Markup):
+        return Markup(lines(value))  # escaped, or drawn, already
+    return lines(value) if isinstance(value, str) else value
+
+
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("llmrec.evaluation.reporting", "templates"),
         autoescape=autoescape,
         undefined=StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -9,7 +9,6 @@ chosen. Policies word the view. Rows that depend on chance are those of the tabl
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ from llmrec.pipeline.views import Refitted
 from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
 from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.mixture import MixturePolicy
+from llmrec.printing import command as shell_command
+from llmrec.printing import one_line, shell_word
 from llmrec.progress import console
 from llmrec.types import IntArray
 
@@ -87,7 +88,7 @@ def run_perturbed(
     """
     entries = roster(protocol, out, range(1), only=only or USUAL)
     told = ["--dataset", protocol.name, *(["--source", str(source)] if source else []), "--out", str(out)]
-    command = shlex.join(["python", "eval/table.py", *told])
+    command = shell_command(["python", "eval/table.py", *told])
     with finished_only():
         with _explained(f"{out} holds no table of {protocol.name} from these files", f"make it with {command}"):
             bench = open_bench(protocol, source, out)
@@ -126,7 +127,7 @@ def finished_rows(
         done = {}
         for name in names:
             work = Work(out / "rows" / name)
-            told = f"{mend}make it with {command} --only {shlex.quote(name)}"
+            told = f"{mend}make it with {command} --only {shell_word(name)}"
             try:
                 with _explained(f"{what} {name!r} is not finished in {out}", told):
                     done[name] = make(name, work)
@@ -134,7 +135,7 @@ def finished_rows(
                 if strict:
                     raise
                 refused.append(error)
-                console.print(f"Left out: {error}", style="dim")
+                console.print(f"Left out: {one_line(error)}", style="dim")
         return done
 
     with finished_only():

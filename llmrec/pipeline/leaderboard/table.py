@@ -24,6 +24,7 @@ from llmrec.pipeline.identifier_trial import Kept
 from llmrec.pipeline.leaderboard.entries import Answer, Entry, width
 from llmrec.pipeline.leaderboard.protocol import Bench
 from llmrec.pipeline.work import Work
+from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.types import FloatArray, IntArray, Slate
 
@@ -65,7 +66,7 @@ def answers(
             found[name] = [entry.answer(bench, seed, work) for seed in (seeds if entry.random else seeds[:1])]
         except LLMRecError as error:
             failed[name] = str(error)
-            console.print(f"  {name} left out: {error}", style="red")
+            console.print(f"  {name} left out: {one_line(error)}", style="red")
     return found, failed
 
 

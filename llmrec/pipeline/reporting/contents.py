@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from llmrec.pipeline.reporting.groups import group_tables
 from llmrec.pipeline.reporting.rows import test_rows
 from llmrec.pipeline.result import SFT, Finished, label
 from llmrec.pipeline.trust import who_judges
+from llmrec.printing import command as shell_command
 
 SHOWN_USERS, SHOWN_HISTORY = 4, 6
 SIGNALS = ("click", "conversion_given_click", "click_and_conversion")
@@ -79,7 +79,7 @@ def make_report(run: Finished, command: str, work: Path) -> RunReport:
 
 def _again(out: Path) -> str:
     """The command that makes the run from what its folder keeps."""
-    return shlex.join(["llmrec", "run", "--config", str(out / "config.yaml"), "--out", f"{out}-again"])
+    return shell_command(["llmrec", "run", f"--config={out / 'config.yaml'}", f"--out={out}-again"])
 
 
 def _data(run: Finished) -> DataFacts:
