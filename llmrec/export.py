@@ -125,7 +125,7 @@ def read_bundle(folder: Path) -> Bundle:
     facts = read_facts(folder)
     tokenizer = load_tokenizer(str(folder))
     if facts["weights"] == "full":
-        model = load_causal_lm(str(folder))
+        model = load_causal_lm(str(folder), whole=True)
     else:
         base = load_causal_lm(facts["base"], revision=facts["base_revision"])
         model = load_adapter_onto(base, folder, tokenizer)

@@ -17,7 +17,13 @@ from llmrec.dataset.examples import History
 from llmrec.files import new_folder, sha256_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work, is_first, wait_for_all
-from llmrec.policy.loading import load_tokenizer, save_causal_lm
+from llmrec.policy.loading import (
+    check_positions,
+    check_vocabulary,
+    load_config,
+    load_tokenizer,
+    save_causal_lm,
+)
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.printing import one_line
 from llmrec.progress import console
@@ -41,14 +47,33 @@ class Base:
     nano: bool
 
 
+def check_base(config: RunConfig, answer: int = 1) -> None:
+    """Refuses, from its tokenizer and settings alone, a named model that a run could not be finished with.
+
+    Args:
+        config: the run's.
+        answer: tokens of the longest answer that the model is taught.
+
+    Raises:
+        RunError: the model is missing, of another kind, quantised, or does not fit its tokenizer.
+        ConfigError: prompt and answer are longer than what it reads.
+    """
+    name, revision = config.model.name, config.model.revision
+    if name == NANO:
+        return
+    tokenizer, settings = load_tokenizer(name, revision), load_config(name, revision)
+    check_vocabulary(name, tokenizer, settings.get_text_config().vocab_size)
+    check_positions(name, settings, config.text.max_tokens, answer)
+
+
 def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     """Finds or makes the base model.
 
     Raises:
-        RunError: the named model cannot be loaded (only its tokenizer is tried here).
+        LLMRecError: the named model cannot be used; see `check_base`.
     """
     if config.model.name != NANO:
-        load_tokenizer(config.model.name, config.model.revision)
+        check_base(config)
         return Base(config.model.name, config.model.revision, nano=False)
     states = training_states(config, data)
     corpus = list(_nano_texts(config, data, states))

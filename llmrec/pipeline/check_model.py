@@ -20,15 +20,18 @@ from rich.table import Table
 from rich.text import Text
 
 from llmrec.catalogue.catalogue import Catalogue
+from llmrec.config import SFTSettings, TextConfig
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.pipeline.check_training import added_tokens, lora_ppo, lora_sft, save_and_reload
+from llmrec.pipeline.check_training import added_tokens, all_weights, lora_ppo, lora_sft, save_and_reload
 from llmrec.pipeline.check_trial import MAX_TOKENS, Figure, Finding, Trial, largest
 from llmrec.policy.decoding import beam_search
+from llmrec.policy.loading import check_positions, check_vocabulary, positions
 from llmrec.policy.modes import device_of
 from llmrec.policy.nano import describe
 from llmrec.policy.sharing import supports_sharing
 from llmrec.progress import console
+from llmrec.training.sft_data import longest_answer
 from llmrec.types import Interaction, Item, State
 
 K = 10
@@ -116,12 +119,19 @@ def check_loads(trial: Trial) -> Finding:
         "end_token": str(tokenizer.eos_token),
         "load_seconds": trial.load_seconds,
     }
-    if len(tokenizer) > weight.shape[0]:
-        return Finding(
-            False, f"The tokenizer has {len(tokenizer)} tokens, the model {weight.shape[0]} rows.", figures
-        )
+    check_vocabulary(trial.name, tokenizer, weight.shape[0])
     what = f"{describe(model)}, {figures['dtype']} on {weight.device.type}, end token {tokenizer.eos_token!r}."
     return Finding(True, what, figures)
+
+
+def check_length(trial: Trial) -> Finding:
+    """Prompts of the default length and the longest answers fit into what the model reads."""
+    answer, config = longest_answer(SFTSettings(), trial.catalogue), trial.model.config
+    most = positions(config)
+    check_positions(trial.name, config, TextConfig().max_tokens, answer)
+    bound = "The model sets no bound on its positions" if most is None else f"The model reads {most} tokens"
+    sentence = f"{bound}; a prompt may have {TextConfig().max_tokens} by default, an answer {answer}."
+    return Finding(True, sentence, {"positions": most or 0, "longest_answer": answer})
 
 
 def check_prompt_template(trial: Trial) -> Finding:
@@ -250,6 +260,7 @@ def check_beam_search(trial: Trial) -> Finding:
 
 CHECKS: tuple[Callable[[Trial], Finding], ...] = (
     check_loads,
+    check_length,
     check_prompt_template,
     check_hostile_text,
     check_catalogue,
@@ -260,6 +271,7 @@ CHECKS: tuple[Callable[[Trial], Finding], ...] = (
     lora_sft,
     lora_ppo,
     save_and_reload,
+    all_weights,
     added_tokens,
 )
 

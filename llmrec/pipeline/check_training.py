@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from llmrec.config import LoraSettings, PPOSettings, SFTSettings
 from llmrec.pipeline.check_trial import SEED, WORLD, Figure, Finding, Trial, largest
+from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.policy.modes import device_of
 from llmrec.training.arguments import quiet
 from llmrec.training.improvement import Keeping, Start
 from llmrec.training.lora import Adapter, adapter_of, make_lora
 from llmrec.training.on_policy import train_on_policy
-from llmrec.training.sft import FitPlan, fit_rows
+from llmrec.training.sft import FitPlan, fit_rows, uses_lora
 from llmrec.training.sft_data import build_rows
 from llmrec.types import IntArray, Reward, State
 
@@ -93,6 +94,26 @@ def save_and_reload(trial: Trial) -> Finding:
     sentence = f"log pi of the saved adapter differs by {apart:.1e} when loaded, by {joined:.1e} when merged."
     figures: dict[str, Figure] = {"reloaded_error": apart, "merged_error": joined, "tolerance": trial.tolerance}
     return Finding(apart <= trial.tolerance / 10 and joined <= trial.tolerance, sentence, figures)
+
+
+def all_weights(trial: Trial) -> Finding:
+    """What is written where no adapter is: the model's settings, and below 50 M parameters its weights too."""
+    model, folder = trial.model, trial.scratch / "weights"
+    folder.mkdir()
+    if uses_lora(model, SFTSettings()):
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        return Finding(
+            True, "Its settings are saved; runs train an adapter on a model of this size.", {"saved": False}
+        )
+    before = trial.log_probs(model)
+    save_causal_lm(model, trial.tokenizer, folder)
+    load_tokenizer(str(folder))
+    error = largest(trial.log_probs(load_causal_lm(str(folder), whole=True)), before)
+    figures: dict[str, Figure] = {"saved": True, "reloaded_error": error, "tolerance": trial.tolerance}
+    return Finding(
+        error <= trial.tolerance, f"log pi of all weights, saved and loaded, differs by {error:.1e}.", figures
+    )
 
 
 def added_tokens(trial: Trial) -> Finding:

@@ -11,7 +11,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.base_model import Base, make_renderer
+from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
 from llmrec.pipeline.teaching import make_teacher
@@ -20,6 +20,7 @@ from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
 from llmrec.training.sft import train_sft
+from llmrec.training.sft_data import longest_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             config.model, base.name, revision=base.revision, quantization=config.model.quantization
         )
         naming = name_items(config, data, model, tokenizer)
+        check_base(config, longest_answer(config.sft, naming.catalogue))
         rows = targets(config, data, "train", config.sft.examples)
         result = train_sft(
             model,

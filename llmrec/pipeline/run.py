@@ -16,7 +16,7 @@ from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.export import CARD
 from llmrec.pipeline.algorithms import check_algorithm
-from llmrec.pipeline.base_model import Base, base_model
+from llmrec.pipeline.base_model import Base, base_model, check_base
 from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
@@ -94,6 +94,7 @@ def check_config(config: RunConfig) -> None:
     check_algorithm(config)
     check_launch(config.report_to)
     check_quantization(config.model)
+    check_base(config)
     if config.model.quantization != "none" and config.sft.weights == "full":
         raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
     check_trust(config)

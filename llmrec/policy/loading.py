@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from llmrec.config import ModelConfig
-from llmrec.errors import ConfigError, RunError
+from llmrec.errors import ConfigError, RunError, one_line
 
 CHECKPOINTING = "_llmrec_gradient_checkpointing"
 """Attribute of a loaded model: what `ModelConfig.gradient_checkpointing` says."""
@@ -33,7 +37,11 @@ def pick_device() -> torch.device:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The tokenizer of `name` (Hub id or folder), padding on the left, with a pad and an end token."""
+    """The tokenizer of `name` (Hub id or folder), padding on the left, with a pad and an end token.
+
+    Raises:
+        RunError: there is none, it cannot be read, or it has no end token.
+    """
     tokenizer = _or_run_error(AutoTokenizer.from_pretrained, name, revision, "tokenizer")
     tokenizer.padding_side = "left"
     if tokenizer.eos_token_id is None:
@@ -50,6 +58,7 @@ def load_causal_lm(
     dtype: str = "auto",
     device: torch.device | None = None,
     quantization: Quantization = "none",
+    whole: bool = False,
 ) -> Any:
     """A causal language model by Hub id or folder, in evaluation mode on `device`.
 
@@ -59,18 +68,101 @@ def load_causal_lm(
         dtype: see `pick_dtype`; with 4 bits, what is computed in.
         device: by default `pick_device()`.
         quantization: "4bit" keeps linear layers but the head in 4 bits (NF4, its scales quantised too).
+        whole: refuse weights that the model has no place for, as in a folder that was written here.
+
+    Settings of generation that lie beside the weights are never read: nothing here generates by them, and some that
+    are published cannot even be saved again.
 
     Raises:
         ConfigError: 4 bits without bitsandbytes.
-        RunError: the model is missing, private, of another kind, or has no safetensors weights.
+        RunError: the model is missing, private, of another kind, quantised, damaged, or has no safetensors weights.
     """
     device = device or pick_device()
     chosen = pick_dtype(dtype, device)
     more = {} if quantization == "none" else {"quantization_config": _four_bits(chosen), "device_map": {"": device}}
-    model = _or_run_error(
-        AutoModelForCausalLM.from_pretrained, name, revision, "model", dtype=chosen, use_safetensors=True, **more
+    load_config(name, revision)
+    model, found = _or_run_error(
+        AutoModelForCausalLM.from_pretrained,
+        name,
+        revision,
+        "model",
+        dtype=chosen,
+        use_safetensors=True,
+        generation_config=GenerationConfig(),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # they are refused below, by name
+        **more,
     )
+    _check_weights(name, found, whole=whole)
     return (model if quantization == "4bit" else model.to(device)).eval()
+
+
+def _check_weights(name: str, found: dict[str, Any], *, whole: bool) -> None:
+    """Refuses weights that do not fit the configuration; transformers would make up what is missing."""
+    mend = "fetch or save the model again"
+    for key, saved, wanted in sorted(found["mismatched_keys"]):
+        raise RunError(
+            f"The weights of {name!r} do not fit its config.json: {key} is {tuple(saved)}, not {tuple(wanted)}; "
+            f"{mend}."
+        )
+    for what, keys in (("lack", found["missing_keys"]), ("hold", found["unexpected_keys"] if whole else ())):
+        if keys:
+            raise RunError(
+                f"The weights of {name!r} {what} {len(keys)} parts {'that' if what == 'lack' else 'more than'} its "
+                f"config.json names (such as {min(keys)!r}); {mend}."
+            )
+
+
+def check_vocabulary(name: str, tokenizer: Any, rows: int) -> None:
+    """Raises `RunError` where `tokenizer` has more tokens than the model has rows of its embedding."""
+    if len(tokenizer) > rows:
+        raise RunError(
+            f"The tokenizer of {name!r} has {len(tokenizer)} tokens, but its model only {rows} rows; give the "
+            "tokenizer that the model was trained with, or save the model after "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
+
+
+def positions(config: Any) -> int | None:
+    """The most tokens that a model of this configuration can read at a time; None where it sets no bound."""
+    found = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return int(found) if found else None
+
+
+def check_positions(name: str, config: Any, max_tokens: int, answer: int) -> None:
+    """Raises `ConfigError` where a prompt of `max_tokens` and an answer are more than the model can read.
+
+    Models with rotary positions would go on beyond that, at positions which they have never seen.
+    """
+    most = positions(config)
+    if most is not None and max_tokens + answer > most:
+        mend = f"set text.max_tokens to {most - answer} or less" if most > answer else "choose another model"
+        raise ConfigError(
+            f"The model {name!r} reads at most {most} tokens, but a prompt may have {max_tokens} (text.max_tokens) "
+            f"and an answer {answer}; {mend}."
+        )
+
+
+def load_config(name: str, revision: str | None = None) -> Any:
+    """The configuration of a causal language model that can be trained here; reads no weights.
+
+    Raises:
+        RunError: it is missing, of another kind, or its weights are quantised.
+    """
+    config = _or_run_error(AutoConfig.from_pretrained, name, revision, "model")
+    if type(config) not in AutoModelForCausalLM._model_mapping:  # what from_pretrained itself looks in
+        raise RunError(
+            f"The model {name!r} is a {config.model_type} model, which is no causal language model of transformers; "
+            "choose one that is."
+        )
+    quantised = getattr(config, "quantization_config", None)
+    if quantised:
+        how = quantised.get("quant_method", "some method") if isinstance(quantised, dict) else quantised
+        raise RunError(
+            f"The weights of {name!r} are quantised ({one_line(str(how), 40)}), and an adapter is put on weights as "
+            "they were published: give the model that it was made from, with model.quantization: 4bit to save memory."
+        )
+    return config
 
 
 def load_configured(
@@ -116,14 +208,40 @@ def _or_run_error(load: Any, name: str, revision: str | None, what: str, **optio
     if _looks_like_path(name) and not Path(name).is_dir():
         raise RunError(f"{name} is not a folder; give a folder with a saved {what} or a Hub id such as USER/NAME.")
     try:
-        return load(name, revision=revision, trust_remote_code=False, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:240]
+        with _quiet():
+            return load(name, revision=revision, trust_remote_code=False, **options)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever transformers, tokenizers and safetensors raise for what they cannot read
         where = f" at revision {revision!r}" if revision else ""
-        raise RunError(
-            f"The {what} {name!r}{where} cannot be loaded; check the id, your access (hf auth login) and that it is "
-            f"a causal language model in safetensors ({reason})."
-        ) from error
+        raise RunError(f"The {what} {name!r}{where} cannot be loaded; {_mend(error, what)}.") from error
+
+
+def _mend(error: Exception, what: str) -> str:
+    """What to do about an error of loading, and its reason in brackets."""
+    reason = f"({type(error).__name__}: {one_line(str(error), 200)})"
+    if isinstance(error, ImportError):
+        return f"it needs a package that is not installed here {reason}"
+    if isinstance(error, SafetensorError):
+        return f"a file of weights is damaged, fetch or save it again {reason}"
+    if isinstance(error, OSError | ValueError):
+        kind = "a causal language model in safetensors" if what == "model" else "a tokenizer beside the model"
+        return f"check the id, your access (hf auth login) and that it is {kind} {reason}"
+    return (
+        f"its files are damaged, do not fit together, or are of a version that transformers {transformers_version} "
+        f"does not read; fetch or save them again {reason}"
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps transformers' reports of loading off the terminal: what matters of them is said in a sentence."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _looks_like_path(name: str) -> bool:

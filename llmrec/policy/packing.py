@@ -17,6 +17,7 @@ from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import CatalogueError, RequestError
+from llmrec.policy.loading import positions
 from llmrec.policy.masks import ancestry, for_model
 from llmrec.policy.modes import base_model, decoder_of, dtype_of, embedding_of
 
@@ -61,7 +62,7 @@ def require_room(model: Any, prompts: Prompts, index: PrefixIndex) -> None:
         CatalogueError: a token of an item or a prompt is none of the model's.
     """
     _require_tokens(model, prompts, index)
-    most = getattr(base_model(model).config.get_text_config(), "max_position_embeddings", None)
+    most = positions(base_model(model).config)
     longest = prompts.ids_BP.shape[1]
     if most is not None and longest + index.max_length - 1 > most:
         raise RequestError(

@@ -21,6 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.forward import ScoringRequest
+from llmrec.policy.loading import positions
 from llmrec.policy.modes import base_model, device_of, dtype_of, inside_forward
 from llmrec.policy.packing import align, packed_hidden, plain_hidden, require_room
 from llmrec.policy.sharing import supports_sharing
@@ -88,7 +89,7 @@ def value_items(model: Any, request: ScoringRequest) -> Tensor:
 
 def _require_last(base: Any, length: int) -> None:
     """Scoring leaves an item's last token out, valuing reads it."""
-    most = getattr(base.config.get_text_config(), "max_position_embeddings", None)
+    most = positions(base.config)
     if most is not None and length > most:
         raise RequestError(
             f"A prompt and an item of {length} tokens are more than the {most} that the reward model reads; lower "

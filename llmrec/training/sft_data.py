@@ -19,6 +19,7 @@ from llmrec.config import SFTSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
+from llmrec.text.tasks import TEXT_ANSWERS
 from llmrec.types import EventKind, Example, Item, State
 
 NEXT_ITEM = "next_item"
@@ -113,6 +114,12 @@ def build_rows(
             "The SFT mixture gives no row; raise 'sft.epochs', 'sft.examples' or a weight of 'sft.mixture'."
         )
     return rows
+
+
+def longest_answer(settings: SFTSettings, catalogue: Catalogue) -> int:
+    """Tokens of the longest answer that the mixture teaches: an item's, or a text's where it has a task of texts."""
+    texts = settings.epochs > 0 and any(settings.mixture.get(task, 0.0) > 0 for task in TEXT_ANSWERS)
+    return max(catalogue.index.max_length, TEXT_ANSWER_TOKENS if texts else 0)
 
 
 def by_length(rows: Sequence[Row], batch: int, rng: np.random.Generator) -> list[Row]:

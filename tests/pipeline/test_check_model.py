@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -212,3 +213,37 @@ def test_no_adapter_no_reload(trial):
 def test_a_missing_model_is_a_run_error(tmp_path):
     with pytest.raises(RunError, match="is not a folder"):
         checks.check_model(str(tmp_path / "nowhere"))
+
+
+def test_a_generation_configuration_that_cannot_be_saved_is_no_fault(chat, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(chat, folder)
+    invalid = {"do_sample": False, "temperature": 0.6, "top_p": 0.95, "eos_token_id": [0, 1]}
+    (folder / "generation_config.json").write_text(json.dumps(invalid))
+    found = training.all_weights(Trial(str(folder), None, tmp_path))
+    assert found.ok
+    assert found.figures["saved"] is True
+    assert found.figures["reloaded_error"] == 0.0
+
+
+def test_weights_that_a_run_could_not_write_are_found(trial, monkeypatch):
+    trial.model.generation_config.temperature = 0.6
+    trial.model.generation_config.do_sample = False
+    found = checks._run(trial, training.all_weights).finding
+    assert not found.ok
+    assert "GenerationConfig is invalid" in found.sentence
+
+
+def test_a_model_that_reads_too_little_is_found(trial):
+    assert checks.check_length(trial).figures["longest_answer"] >= 64
+    trial.model.config.max_position_embeddings = 96
+    found = checks._run(trial, checks.check_length).finding
+    assert not found.ok
+    assert "reads at most 96 tokens" in found.sentence
+
+
+def test_a_tokenizer_that_does_not_fit_is_found(trial):
+    trial.tokenizer.add_tokens([f"<new_{n}>" for n in range(31)])
+    found = checks._run(trial, checks.check_loads).finding
+    assert not found.ok
+    assert "rows" in found.sentence
