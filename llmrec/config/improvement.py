@@ -225,9 +225,9 @@ class SessionSettings:
     gae_lambda: float = 0.95
     """Lambda of GAE between turns."""
     credit: Literal["slate", "item"] = "slate"
-    """What a slot is credited with beside its own reward and the turns after: the slate's later slots too (unbiased),
-    or not (far less noise; it leaves out what an item takes away from the places below it, as SlateQ does: Ie et al.
-    2019)."""
+    """What a slot is credited with beside its own reward and the turns after: the slate's later slots too (unbiased;
+    all of the slate where its places compete, as with choice.model logit), or not (far less noise; it leaves out what
+    an item takes away from the places below it, as SlateQ does: Ie et al. 2019; refused with logit)."""
     remembered_turns: int = 5
     """Turns of the session that a text state tells of."""
     bootstrap: bool = True

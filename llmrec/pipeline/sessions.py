@@ -15,6 +15,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.rewarding import NEXT_ITEM, run_reward
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards.custom import load_custom
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.ensemble import Ensemble
@@ -23,7 +24,7 @@ from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.world_users import WorldUsers
 from llmrec.training.improvement import Improved, Keeping, Start
 from llmrec.training.session_source import Meeting, SessionReward
-from llmrec.training.sessions import check_sessions, train_sessions
+from llmrec.training.sessions import check_credit, check_sessions, train_sessions
 from llmrec.types import IntArray, State
 
 
@@ -62,6 +63,7 @@ def check_session_config(config: RunConfig, processes: int = 1) -> None:
             "follow; remove the term, or set session.turns and session.slate to 1."
         )
     check_sessions(config.session, settings, processes, section=config.algorithm)
+    check_credit(config.session, config.choice, [load_custom(spec) for spec in config.reward.custom])
 
 
 def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators) -> Meeting:

@@ -31,7 +31,7 @@ from llmrec.rewards.model import RewardModel
 from llmrec.rewards.past import Categories
 from llmrec.rewards.registry import RewardContext, make_terms, reward_model
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
-from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_list_level, needs_target
+from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_causal, is_list_level, needs_target
 from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm, as_trl_reward
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "combine",
     "custom_digest",
     "custom_term",
+    "is_causal",
     "is_list_level",
     "load_custom",
     "make_terms",

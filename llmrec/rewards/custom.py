@@ -80,7 +80,8 @@ def custom_term(
                 f"Reward {name!r} takes neither (state, items) nor TRL's (prompts, completions, completion_ids, "
                 "**fields); change its parameters to one of these."
             ) from None
-        return CustomReward(name, weight, function, bool(getattr(function, "list_level", False)))
+        marks = bool(getattr(function, "list_level", False)), getattr(function, "causal", None)
+        return CustomReward(name, weight, function, *marks)
     if catalogue is None or prompts is None:
         raise ConfigError(
             f"Reward {name!r} in TRL's signature reads prompts and titles, which are not there before a policy is; "

@@ -75,6 +75,7 @@ class DiversityReward:
     weight: float = 1.0
     name: str = "diversity"
     list_level: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Credits of the places, (B, K); a slate's sum lies in 0..1, in 0..2 where vectors point apart."""
@@ -106,6 +107,7 @@ class CalibrationReward:
     weight: float = 1.0
     name: str = "calibration"
     list_level: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Credits of the places, (B, K)."""

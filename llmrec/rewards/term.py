@@ -23,8 +23,9 @@ class Behaviour(Protocol):
 class RewardTerm(Protocol):
     """A named, weighted part of the reward; called with states, items (B, K) and feedback, it returns (B, K).
 
-    More is better. Two marks may stand on the class: `list_level = True` for a term that is defined on a whole slate
-    and must not see independent draws, `needs_target = True` for one that knows what the log says comes next.
+    More is better. Three marks may stand on the class: `list_level = True` for a term that is defined on a whole
+    slate and must not see independent draws, `causal = True` for such a one whose value at a place does not depend on
+    the places below, `needs_target = True` for one that knows what the log says comes next.
     """
 
     @property
@@ -37,6 +38,12 @@ class RewardTerm(Protocol):
 def is_list_level(term: object) -> bool:
     """Whether a term is defined on a whole slate."""
     return bool(getattr(term, "list_level", False))
+
+
+def is_causal(term: object) -> bool:
+    """Whether the value of a place depends on the places above it and on its own alone."""
+    said = getattr(term, "causal", None)
+    return not is_list_level(term) if said is None else bool(said)
 
 
 def needs_target(term: object) -> bool:
@@ -86,7 +93,8 @@ class CustomReward:
     """A term of one's own: `function(state, items_K) -> one number an item`, called once a state.
 
     A function that compares the items of a slate with one another must say so by `list_level=True`: the items of a
-    call may otherwise be independent draws, or candidates.
+    call may otherwise be independent draws, or candidates. If the value of a place then depends on the places above
+    it and on its own alone, `causal=True` says so, and a policy is taught with less noise.
 
     Example: `CustomReward("new", 0.1, lambda state, items: [float(i not in state.seen()) for i in items])`.
     """
@@ -95,6 +103,7 @@ class CustomReward:
     weight: float
     function: Callable[[State, tuple[int, ...]], Sequence[float]]
     list_level: bool = False
+    causal: bool | None = None
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Values of shape (B, K); raises `DataError` for anything but K finite numbers a state."""

@@ -170,6 +170,7 @@ class TRLTerm:
     ) -> None:
         self.name, self.weight, self.catalogue, self.prompts = name, weight, catalogue, prompts
         self.list_level = bool(getattr(function, "list_level", False))
+        self.causal: bool | None = getattr(function, "causal", None)
         self.conversational, self.metrics = conversational, dict[str, float]()
         self.function = CheckedReward(function, name)
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings, SessionSettings
-from llmrec.rewards import RewardTerm, combine
+from llmrec.rewards import RewardTerm, combine, is_causal
 from llmrec.seeding import stream_seed
+from llmrec.simulator.choice import make_choice
 from llmrec.simulator.ensemble import Disagreement
 from llmrec.simulator.environments.play import Play, Played
 from llmrec.simulator.environments.population import Population
@@ -78,6 +79,12 @@ class Meeting:
     dynamics: DynamicsSettings
 
 
+def is_causal_in_place(meeting: Meeting, places: int) -> bool:
+    """Whether what a place earns depends on the places above it and on its own alone (always so for one place)."""
+    choice = make_choice(meeting.choice, places)
+    return places == 1 or (choice.causal and all(is_causal(term) for term in meeting.reward.terms))
+
+
 class SessionSource(StateSource):
     """The sessions of rollouts: one for each row, named by rollout and place.
 
@@ -109,6 +116,7 @@ class SessionSource(StateSource):
         super().__init__(states, seen, renderer, catalogue, tokenizer, seed)
         self.meeting, self.session, self.reward = meeting, session, meeting.reward
         self.turns, self.slate = session.turns, session.slate
+        self.causal = is_causal_in_place(meeting, session.slate)
         self._plays: dict[int, Play] = {}
 
     def begin(self, rows: Sequence[dict[str, Any]]) -> Play:

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.config import PPOSettings, ReinforceSettings, SessionSettings
+from llmrec.config import ChoiceSettings, PPOSettings, ReinforceSettings, SessionSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
+from llmrec.rewards import is_causal
+from llmrec.simulator.choice import MODELS
 from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import Improved, Keeping, Plan, Start, as_json, run_trainer, trainable
@@ -21,7 +23,7 @@ from llmrec.training.slate_critic import SlateCritic
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
 from llmrec.types import IntArray
 
-__all__ = ["Meeting", "SessionReward", "check_sessions", "make_session_trainer", "train_sessions"]
+__all__ = ["Meeting", "SessionReward", "check_credit", "check_sessions", "make_session_trainer", "train_sessions"]
 
 
 def train_sessions(
@@ -53,6 +55,7 @@ def train_sessions(
         RunError: gradients that are not finite, for too long.
     """
     check_sessions(session, settings, world_size(), len(start.catalogue))
+    check_credit(session, meeting.choice, meeting.reward.terms)
     meeting = _with_room(meeting, session, start.repeat, len(start.catalogue))
     source = SessionSource(
         meeting, session, start.repeat, start.renderer, start.catalogue, start.tokenizer, start.seed
@@ -142,6 +145,33 @@ def check_sessions(
     if items is not None and session.slate > items:
         raise ConfigError(f"Key 'session.slate' is {session.slate}, but the catalogue has {items} items; lower it.")
     check_settings(settings, number, section)
+
+
+def check_credit(session: SessionSettings, choice: ChoiceSettings, marked: Sequence[object] = ()) -> None:
+    """Refuses credit by item where what a place earns depends on all of the slate; reads nothing.
+
+    Args:
+        session: sizes of a session, and the credit.
+        choice: how users choose within a slate.
+        marked: reward terms, or functions that will be such, with their marks (`llmrec.rewards.RewardTerm`).
+
+    Raises:
+        ConfigError: the credit leaves out what an item takes from places above it.
+    """
+    if session.credit != "item" or session.slate == 1:
+        return
+    if not MODELS[choice.model].causal:
+        raise ConfigError(
+            f"Key 'session.credit' is item, but with choice.model {choice.model} a click depends on all items of "
+            "the slate; set session.credit to slate, or take another choice.model."
+        )
+    for term in marked:
+        if not is_causal(term):
+            name = getattr(term, "name", getattr(term, "__name__", "custom"))
+            raise ConfigError(
+                f"Key 'session.credit' is item, but the reward {name!r} depends on the whole slate; set "
+                "session.credit to slate, or mark the function causal = True if no place asks for those below it."
+            )
 
 
 def _with_room(meeting: Meeting, session: SessionSettings, repeat: str, items: int) -> Meeting:

@@ -23,6 +23,7 @@ class ChoiceModel(Protocol):
 
     name: ClassVar[str]
     draws: ClassVar[int]
+    causal: ClassVar[bool]
 
     def sample(self, attraction_BK: FloatArray, satisfaction_BK: FloatArray, uniforms_BK: FloatArray) -> BoolArray:
         """Draws the clicks of B slates from uniforms of shape (B, K, n), n of at least `draws`."""
@@ -43,6 +44,8 @@ class Choice(ABC):
     Attributes:
         name: Its name in `ChoiceSettings.model`.
         draws: Uniforms that `sample` reads at each place.
+        causal: Whether what happens at a place depends on the places above it and on its own alone. Only then may
+            the choice at a place be credited with what follows from it on down, and not with the whole slate.
         ranked: Whether the model needs to know ranks.
         attraction: Fitted attraction by item; None for a model that is only configured.
         satisfaction: Fitted satisfaction by item, where the model has it.
@@ -51,6 +54,7 @@ class Choice(ABC):
 
     name: ClassVar[str]
     draws: ClassVar[int] = 1
+    causal: ClassVar[bool] = True
     ranked: ClassVar[bool] = True
 
     def __init__(

@@ -20,9 +20,11 @@ class LogitChoice(Choice):
 
     McFadden 1974. The weight w_k = exp(offset_k) a_k / (1 - a_k) are the odds of the item's attraction, so that an
     item alone at rank 0 is clicked with P = a; `offset_K` (log-odds by rank, 0 at rank 0) carries position effects.
+    Every place's click depends on every other place, so the model is not causal in place.
     """
 
     name = "logit"
+    causal = False
     ranked = False
 
     def __init__(

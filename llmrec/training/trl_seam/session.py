@@ -7,7 +7,8 @@ What it changes against `PPOTrainer`:
 - the action of a turn is a slate of K items in order without replacement, with one ratio a slot;
 - credit: the slots of a turn are steps with discount and lambda 1 between them, and so is the end of the slate, where
   nothing is chosen; the session's gamma and lambda stand between it and the next turn. A session that is cut off goes
-  on in the critic's value of the next state; one that the user left ends (`llmrec.training.session_credit`);
+  on in the critic's value of the next state; one that the user left ends (`llmrec.training.session_credit`). Where a
+  place's reward depends on the places below it, each slot is credited with the whole slate's;
 - the critic gives a value a slot, and one of the end of the slate, from the hidden state after the prompt;
 - the loss is divided by the slots of sessions that nobody leaves, a constant: a mean over the turns that took place
   would weigh a turn by how long other sessions were;
@@ -179,7 +180,8 @@ class SessionTrainer(PPOTrainer):
         self, played: Played, slates: list[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
     ) -> Steps:
         """Rewards and values laid out step by step; the first rollout sets the critic's units."""
-        steps = Steps.of(slates, played.sessions, self.source.turns, self.source.session.gamma)
+        sizes = (played.sessions, self.source.turns, self.source.session.gamma)
+        steps = Steps.of(slates, *sizes, causal=self.source.causal)
         if not bool(self.base.critic.ready):
             self.base.critic.set_units(self._sum(steps.return_sums()))
         for part, (request, _) in zip(slates, asked, strict=True):
