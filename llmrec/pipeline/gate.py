@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from llmrec.config import RewardSettings, RunConfig
 from llmrec.dataset.examples import Examples
+from llmrec.dataset.world.truth import examination_K
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import paired_bootstrap
@@ -62,8 +63,14 @@ class Gate:
         rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
         self.states = [log.states[r] for r in rows]
         self.seen = [log.seen[r] for r in rows]
-        replaced = {"without_replacement": config.off_policy.without_replacement}
-        self.logged = Logged.of(log, config.gate.events, config.seed, plain, **replaced)
+        self.logged = Logged.of(
+            log,
+            config.gate.events,
+            config.seed,
+            plain,
+            without_replacement=config.off_policy.without_replacement,
+            examination_K=_examination(config, data, simulators),
+        )
         self.examples: Examples = targets(config, data, "valid", config.gate.events)
         console.print(f"  {who_judges(config, simulators)}", style="dim")
         self.base = self._measure(sft)
@@ -161,7 +168,16 @@ class Gate:
             "effective_samples": value.effective_samples,
             "impressions": value.rows,
             "capped": value.capped,
+            "places": log.note,
         }
+
+
+def _examination(config: RunConfig, data: RunData, simulators: Simulators) -> FloatArray | None:
+    """P(a place of a logged slate is looked at): a generated world's own, or as the judge has fitted it."""
+    if data.world is not None:
+        return examination_K(config.world.slate_size, config.world.position_bias)
+    curve_K: FloatArray | None = getattr(simulators.judge, "examination_K", None)
+    return curve_K
 
 
 def read_scores(folder: Path) -> list[Score]:

@@ -12,7 +12,7 @@ from llmrec.dataset.impressions import Impressions
 from llmrec.evaluation.off_policy import importance_weights
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray, State
+from llmrec.types import BoolArray, FloatArray, IntArray, State
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Logged:
     Attributes:
         states: the S states; `seen` what their users had chosen before.
         row_M: the state of each impression.
+        reward_M: what each earned, over P(its place is looked at): what it earns where it is looked at for certain.
+        note: which places count, and how.
         below_M: places of its slate below it, where the slate is ordered: a slate that is filled place by place logs
             the propensity of an item given the places above, which by itself says nothing of those.
     """
@@ -33,16 +35,35 @@ class Logged:
     propensity_M: FloatArray
     below_M: IntArray
     reward_M: FloatArray
+    note: str = ""
 
     @classmethod
     def of(
-        cls, log: Impressions, limit: int, seed: int, reward: RewardSettings, *, without_replacement: bool = True
+        cls,
+        log: Impressions,
+        limit: int,
+        seed: int,
+        reward: RewardSettings,
+        *,
+        without_replacement: bool = True,
+        examination_K: FloatArray | None = None,
     ) -> Logged | None:
         """A sample of at most `limit` states of a log; None where it has no propensities.
 
-        Without `without_replacement` a propensity is of each place by itself (`off_policy.without_replacement`).
+        A place that is looked at less earns less whatever is shown there, and weights do not undo that. Where it is
+        known how often places are looked at, rewards are divided by it; else the first place of a slate counts alone.
+
+        Args:
+            log: the impressions.
+            limit: at most so many states.
+            seed: the run's seed.
+            reward: what clicks and conversions are worth.
+            without_replacement: a propensity is of an item given the places above; else of each place by itself
+                (`off_policy.without_replacement`).
+            examination_K: P(a place is looked at), from the first place on; None where it is not known.
         """
-        known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0)
+        look_M, note = _looks(log, examination_K)
+        known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0) & (look_M > 0)
         rows = np.unique(log.state_row_M[known_M])
         if not len(rows):
             return None
@@ -56,8 +77,9 @@ class Logged:
             np.searchsorted(rows, log.state_row_M[at_M]),
             log.item_M[at_M],
             log.propensity_M[at_M].astype(np.float64),
-            _below(log)[at_M] * without_replacement,
-            reward.click * clicks_M + reward.conversion * conversions_M,
+            _below(log, look_M > 0)[at_M] * without_replacement,
+            (reward.click * clicks_M + reward.conversion * conversions_M) / look_M[at_M],
+            note,
         )
 
     @property
@@ -70,7 +92,8 @@ class Logged:
         """Importance weight of each impression; F leaves out what the policy would not show.
 
         pi_F / mu, plus pi_F for each place below: averaged over a slate that was filled place by place without
-        replacement this is unbiased for the expected reward of a single draw (Des Raj 1956).
+        replacement this is unbiased for the expected reward of a single draw at a place that is looked at for certain
+        (Des Raj 1956), if an item's `reward_M` depends on no place: clicks of the position-based model over P(look).
         """
         order = np.argsort(self.row_M, kind="stable")
         start = np.searchsorted(self.row_M[order], np.arange(len(self.states) + 1))
@@ -92,14 +115,32 @@ class Logged:
         return importance_weights(log_prob_M, self.propensity_M) + self.below_M * np.exp(log_prob_M)
 
 
-def _below(log: Impressions) -> IntArray:
-    """How many places of its slate lie below each impression; 0 in slates with a place or propensity unknown."""
-    known_M = np.isfinite(log.position_M) & np.isfinite(log.propensity_M)
-    order = np.lexsort((np.nan_to_num(log.position_M), log.state_row_M))
-    count_S = np.bincount(log.state_row_M, minlength=len(log.states))
-    lacking_S = np.bincount(log.state_row_M[~known_M], minlength=len(log.states))
+def _looks(log: Impressions, examination_K: FloatArray | None) -> tuple[FloatArray, str]:
+    """P(its place is looked at) of each impression, (M,), 0 where that is not known; and a sentence.
+
+    Impressions whose place was not logged are taken as looked at: nothing tells their places apart.
+    """
+    look_M, placed_M = np.ones(len(log)), np.isfinite(log.position_M)
+    if not placed_M.any():
+        return look_M, "Places were not logged, so all count as looked at."
+    place_M = log.position_M[placed_M].astype(np.int64)
+    if examination_K is None:
+        look_M[placed_M] = place_M == place_M.min()
+        return look_M, "Only the first place of a slate counts: nobody knows how often the others are looked at."
+    curve_K = np.append(np.asarray(examination_K, dtype=np.float64), 0.0)
+    look_M[placed_M] = curve_K[np.minimum(place_M, len(curve_K) - 1)]
+    return look_M, "Rewards are divided by how often their place is looked at."
+
+
+def _below(log: Impressions, kept_M: BoolArray) -> IntArray:
+    """How many kept places of its slate lie below each; 0 in slates with a place or propensity unknown."""
+    lacking_M = kept_M & ~(np.isfinite(log.position_M) & np.isfinite(log.propensity_M))
+    order = np.lexsort((np.nan_to_num(log.position_M), ~kept_M, log.state_row_M))
+    size_S = np.bincount(log.state_row_M, minlength=len(log.states))
+    kept_S = np.bincount(log.state_row_M[kept_M], minlength=len(log.states))
+    lacking_S = np.bincount(log.state_row_M[lacking_M], minlength=len(log.states))
     slate_M = log.state_row_M[order]
-    place_M = np.arange(len(order)) - (np.cumsum(count_S) - count_S)[slate_M]
+    place_M = np.arange(len(order)) - (np.cumsum(size_S) - size_S)[slate_M]
     below_M = np.zeros(len(order), dtype=np.int64)
-    below_M[order] = np.where(lacking_S[slate_M] == 0, count_S[slate_M] - 1 - place_M, 0)
+    below_M[order] = np.where(lacking_S[slate_M] == 0, np.maximum(kept_S[slate_M] - 1 - place_M, 0), 0)
     return below_M

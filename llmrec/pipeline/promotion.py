@@ -135,6 +135,8 @@ def gate_table(checkpoints: Sequence[Score], gate: GateSettings) -> Comparison |
     effective = [score["off_policy"]["effective_samples"] for score in checkpoints if score["off_policy"]]
     if effective:
         note += f" Effective samples of the off-policy values: {min(effective):,.0f} or more."
+        places = {score["off_policy"].get("places", "") for score in checkpoints if score["off_policy"]}
+        note += "".join(f" {said}" for said in sorted(places) if said)
     return Comparison("Checkpoints at the gate, on the validation period", cells, "SFT", labels=labels, note=note)
 
 

@@ -102,7 +102,7 @@ def test_pessimism_takes_off_what_the_members_disagree_on(tiny):
 def test_importance_weights_equal_their_plain_twin(tiny):
     data, policy, _ = tiny
     log = log_of(CONFIG, data, "valid")
-    logged = Logged.of(log, 7, CONFIG.seed, CONFIG.reward)
+    logged = Logged.of(log, 7, CONFIG.seed, CONFIG.reward, examination_K=np.ones(10))
     assert logged is not None
     assert len(logged.states) == 7
     one = policy(3)
@@ -206,31 +206,71 @@ class Known:
         return self.log_prob_N[items_BG]
 
 
+MU, PI = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7])
+PAIRS = [(i, j) for i in range(3) for j in range(3) if i != j]
+CHANCE_B = np.array([MU[i] * MU[j] / (1 - MU[i]) for i, j in PAIRS])
+
+
+def every_pair(earned_MP):
+    """A log of each ordered pair of three items, drawn without replacement; `earned_MP` stands in for clicks."""
+    return Impressions(
+        states=[State(f"u{n}", time=n) for n in range(6)],
+        state_row_M=np.repeat(np.arange(6), 2),
+        item_M=np.array(PAIRS).ravel(),
+        click_M=np.asarray(earned_MP).ravel().astype(np.float32),
+        conversion_M=np.zeros(12, dtype=np.float32),
+        position_M=np.tile([0, 1], 6).astype(np.float32),
+        propensity_M=np.array([[MU[i], MU[j] / (1 - MU[i])] for i, j in PAIRS]).ravel().astype(np.float32),
+        seen=[np.zeros(0, dtype=np.int64)] * 6,
+    )
+
+
+def expectation(logged, of_M):
+    """Over the pairs by their probability, of the mean over a pair's impressions."""
+    mean_B = np.bincount(logged.row_M, of_M) / np.bincount(logged.row_M)
+    return float(CHANCE_B @ mean_B)
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_propensities_given_the_places_above_estimate_the_value_of_a_single_draw(ordered):
     """All ordered pairs of three items, drawn without replacement, weighed by their probability: no bias.
 
     Taking pi / mu alone, as for places that were drawn by themselves, is biased here.
     """
-    mu, pi, earned = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7]), np.array([1.0, 0.0, 1.0])
-    slates = [(i, j) for i in range(3) for j in range(3) if i != j]
-    chance_B = np.array([mu[i] * mu[j] / (1 - mu[i]) for i, j in slates])
-    item_M = np.array(slates).ravel()
-    propensity_M = np.array([[mu[i], mu[j] / (1 - mu[i])] for i, j in slates]).ravel()
-    clicks = earned[item_M].astype(np.float32)
-    log = Impressions(
-        states=[State(f"u{n}", time=n) for n in range(6)],
-        state_row_M=np.repeat(np.arange(6), 2),
-        item_M=item_M,
-        click_M=clicks,
-        conversion_M=np.zeros(12, dtype=np.float32),
-        position_M=np.tile([0, 1], 6).astype(np.float32),
-        propensity_M=propensity_M.astype(np.float32),
-        seen=[np.zeros(0, dtype=np.int64)] * 6,
-    )
-    logged = Logged.of(log, 6, 0, RewardSettings(), without_replacement=ordered)
-    weight_M = logged.weights(Known(pi))
-    value = float(chance_B @ (weight_M * logged.reward_M).reshape(6, 2).mean(axis=1))
-    whole = float(chance_B @ weight_M.reshape(6, 2).mean(axis=1))
-    assert (value == pytest.approx(pi @ earned, rel=1e-6)) == ordered
-    assert (whole == pytest.approx(1.0, rel=1e-6)) == ordered
+    earned = np.array([1.0, 0.0, 1.0])
+    log = every_pair(earned[np.array(PAIRS)])
+    logged = Logged.of(log, 6, 0, RewardSettings(), without_replacement=ordered, examination_K=np.ones(2))
+    weight_M = logged.weights(Known(PI))
+    assert (expectation(logged, weight_M * logged.reward_M) == pytest.approx(PI @ earned, rel=1e-6)) == ordered
+    assert (expectation(logged, weight_M) == pytest.approx(1.0, rel=1e-6)) == ordered
+
+
+@pytest.mark.parametrize("examination", [[1.0, 0.5], [1.0, 0.8]])
+@pytest.mark.parametrize("earned", [[0.75, 0.75, 0.75], [0.9, 0.1, 0.4]])
+def test_a_place_that_is_looked_at_less_does_not_bias_the_value(examination, earned):
+    """Clicks of the position-based model, each in its expectation P(look) P(click | looked at)."""
+    look_K, earned_N = np.array(examination), np.array(earned)
+    log = every_pair(look_K * earned_N[np.array(PAIRS)])
+    for known, count, said in ((look_K, 12, "divided by"), (None, 6, "Only the first place")):
+        logged = Logged.of(log, 6, 0, RewardSettings(), examination_K=known)
+        assert len(logged.reward_M) == count
+        assert said in logged.note
+        weight_M = logged.weights(Known(PI))
+        assert expectation(logged, weight_M) == pytest.approx(1.0, rel=1e-6)
+        assert expectation(logged, weight_M * logged.reward_M) == pytest.approx(PI @ earned_N, rel=1e-6)
+    uncorrected = Logged.of(log, 6, 0, RewardSettings(), examination_K=np.ones(2))
+    weight_M = uncorrected.weights(Known(PI))
+    assert expectation(uncorrected, weight_M * uncorrected.reward_M) < 0.95 * (PI @ earned_N)
+
+
+def test_places_below_what_was_fitted_do_not_count():
+    """A curve of one place: as the first place alone. Without places all are taken as looked at."""
+    log = every_pair(np.full((6, 2), 0.5))
+    short = Logged.of(log, 6, 0, RewardSettings(), examination_K=np.ones(1))
+    assert len(short.reward_M) == 6
+    assert short.below_M.tolist() == [0] * 6
+    unplaced = dataclasses.replace(log, position_M=np.full(12, np.nan, dtype=np.float32))
+    found = Logged.of(unplaced, 6, 0, RewardSettings())
+    assert len(found.reward_M) == 12
+    assert found.below_M.tolist() == [0] * 12
+    assert "not logged" in found.note

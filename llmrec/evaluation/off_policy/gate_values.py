@@ -6,12 +6,15 @@ With weights w_m = min(pi(a_m | state) / mu_m, cap)
     IPS   = mean of w_m r_m                      (Horvitz and Thompson 1952)
     SNIPS = sum of w_m r_m / sum of w_m          (Swaminathan and Joachims 2015)
 
-estimate the value of a draw of pi where the log was made. IPS is unbiased without a cap; SNIPS is slightly biased and
-far steadier, because a constant added to the rewards moves it by that constant. Weights say nothing of what was never
-shown, and n_eff = (sum w)^2 / sum w^2 (Kish 1965) says how many impressions really speak.
+estimate the value of a draw of pi where the log was made. IPS is unbiased without a cap if what an item earns does
+not depend on its place; SNIPS is slightly biased and far steadier, because a constant added to the rewards moves it
+by that constant. Weights say nothing of what was never shown, and n_eff = (sum w)^2 / sum w^2 (Kish 1965) says how
+many impressions really speak.
 
 Places of a slate below the first were drawn from what was left: items shown above them cannot appear, and their share
-of pi is missing there. IPS then falls short by that share; SNIPS compares within what could appear.
+of pi is missing there. With w = pi / mu alone IPS falls short by that share; pi for each place below, added to the
+weight, makes up for it. And lower places are looked at less: no weight corrects that, so r_m must be what was earned
+over P(place looked at), or of the first place alone. `pipeline.logged.Logged` makes both such weights and rewards.
 """
 
 from __future__ import annotations
