@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
+import jinja2
+
 from llmrec.errors import ConfigError
+from llmrec.printing import one_line
 from llmrec.text.escape import control_token_ids, cut_at_word
 from llmrec.text.identified import IdentifierTokens
+from llmrec.text.sandbox import try_chat_template
 
 _PROBE = "probe"
 T = TypeVar("T")
@@ -88,13 +92,17 @@ class PromptEncoder:
         return list(filter(self.control_ids.__contains__, ids))
 
     def _chat_frame(self) -> tuple[str, str]:
+        turns = [{"role": "user", "content": _PROBE}]
         # enable_thinking: templates in the manner of Qwen3 then close the empty thought themselves
-        prompt = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _PROBE}],
-            add_generation_prompt=True,
-            tokenize=False,
-            enable_thinking=False,
-        )
+        how = {"add_generation_prompt": True, "enable_thinking": False}
+        try:
+            source, tokens = self.tokenizer.get_chat_template(), self.tokenizer.special_tokens_map
+            try_chat_template(source, messages=turns, tools=None, documents=None, **{**tokens, **how})
+            prompt = self.tokenizer.apply_chat_template(turns, tokenize=False, **how)
+        except (jinja2.TemplateError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
+            raise ConfigError(
+                f"The tokenizer's chat template cannot be rendered: {one_line(error, 200)}; use another template."
+            ) from None
         before, found, after = prompt.rpartition(_PROBE)
         if not found:
             raise ConfigError("The tokenizer's chat template leaves the user's text out; use another template.")

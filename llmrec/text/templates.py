@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmrec.errors import ConfigError
+from llmrec.printing import one_line
+from llmrec.text.sandbox import BoundedSandbox
 
 TASKS = ("title_from_description", "description_from_title", "item_from_attributes", "item_from_prompt")
 ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
@@ -80,7 +81,7 @@ class TemplateSet:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self.sources = dict(sources)
-        environment = ImmutableSandboxedEnvironment(
+        self._environment = BoundedSandbox(
             loader=jinja2.DictLoader(self.sources),
             undefined=jinja2.StrictUndefined,
             autoescape=False,
@@ -93,10 +94,14 @@ class TemplateSet:
         self._templates = {}
         for name in self.sources:
             try:
-                self._templates[name] = environment.get_template(name)
+                self._templates[name] = self._environment.get_template(name)
             except jinja2.TemplateSyntaxError as error:
-                reason = f"Template {name} is wrong in line {error.lineno}: {error.message}."
+                reason = f"Template {name} is wrong in line {error.lineno}: {one_line(error.message, 200)}."
                 raise ConfigError(f"{reason} Mend it there.") from None
+            except (RecursionError, SyntaxError, MemoryError, ValueError) as error:  # of Python's own compiler
+                raise ConfigError(
+                    f"Template {name} cannot be compiled ({one_line(error, 100)}); write it simpler."
+                ) from None
 
     def render(self, name: str, **values: Any) -> str:
         """Renders one template; outer whitespace is removed, as the answer begins right behind the text.
@@ -105,6 +110,8 @@ class TemplateSet:
             ConfigError: the template uses an unknown variable or fails otherwise.
         """
         try:
-            return self._templates[name].render(values).strip()
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError, ArithmeticError) as error:
-            raise ConfigError(f"Template {name} cannot be rendered: {error}; mend the template.") from None
+            with self._environment.budget():
+                return self._templates[name].render(values).strip()
+        except (jinja2.TemplateError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
+            reason = one_line(error, 200)
+            raise ConfigError(f"Template {name} cannot be rendered: {reason}; mend the template.") from None
