@@ -22,6 +22,9 @@ class DataConfig:
     test_fraction: float = 0.2
     history_events: int = 20
     """Events of the past kept in a state (the prompt's token budget may drop more)."""
+    link_window: int = 86_400
+    """Seconds within which a click belongs to the latest impression, and a conversion to the latest click, of the
+    same user and item; what shares time or session belongs together in any case. 0 joins nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import polars as pl
 
+from llmrec.dataset.scales import rating_scale
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.validate import rows_of
 from llmrec.types import BoolArray, IntArray
@@ -14,8 +15,6 @@ from llmrec.types import BoolArray, IntArray
 DAY = 86_400
 _DATES = 100_000_000  # seconds; 1973: below it times are counted from some other start
 _NOT_SECONDS = 100_000_000_000  # seconds; the year 5138
-_SCALES = ((0, 1), (1, 5), (0.5, 5), (0, 5), (1, 7), (1, 10), (0, 10), (-1, 1), (-10, 10), (0, 100))
-_SCALE_SHARE = 0.99
 ROBOT_PER_MINUTE = 100
 """Chosen events a minute below which nobody is called a robot (a page of ratings is sent at once)."""
 ROBOT_PER_DAY = 1000
@@ -54,13 +53,12 @@ def rating_without_value(dataset: Dataset, now: int) -> pl.Series:
 
 
 def rating_outside_scale(dataset: Dataset, now: int) -> pl.Series:
-    """Ratings outside the narrowest usual scale that holds at least 99% of them."""
+    """Ratings outside their scale, where they have one with two ends (see `rating_scale`)."""
     events = dataset.events
-    ratings = events.filter(pl.col("kind") == "rating")["value"].drop_nulls()
-    for low, high in sorted(_SCALES, key=lambda scale: scale[1] - scale[0]):
-        if not ratings.is_empty() and (ratings.is_between(low, high).mean() or 0) >= _SCALE_SHARE:  # type: ignore[operator]
-            return (events["kind"] == "rating") & ~events["value"].is_between(low, high).fill_null(True)
-    return _none(events)
+    scale = rating_scale(events.filter(pl.col("kind") == "rating")["value"])
+    if scale is None or not scale.bounded:
+        return _none(events)
+    return (events["kind"] == "rating") & ~events["value"].is_between(scale.low, scale.high).fill_null(True)
 
 
 def superseded_rating(dataset: Dataset, now: int) -> pl.Series:

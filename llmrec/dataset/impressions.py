@@ -14,7 +14,7 @@ import polars as pl
 
 from llmrec.dataset.examples import sample
 from llmrec.dataset.history import History, indexed, strongest
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.linking import LINK_WINDOW, link_feedback
 from llmrec.dataset.split import Part, Split
 from llmrec.dataset.store import Dataset
 from llmrec.seeding import numpy_stream
@@ -65,11 +65,12 @@ def impressions(
     limit: int | None = None,
     seed: int = 0,
     negatives: int = 4,
+    link_window: int = LINK_WINDOW,
 ) -> Impressions:
     """The impressions of `part`, slate by slate.
 
-    A click belongs to the impression of the same user, item and time, or else to the latest earlier one of the same
-    session; conversions likewise. Feedback that came after the part's end is not used.
+    Clicks are joined to impressions and conversions to clicks as `llmrec.dataset.linking` says. Feedback that came
+    after the part's end is not used.
 
     Args:
         dataset: The data set.
@@ -80,50 +81,21 @@ def impressions(
         seed: The run's seed, for the sample and the drawn negatives.
         negatives: Unclicked items drawn for each click where no impressions are logged, uniformly and with
             replacement from the items that the user touched neither in this part nor before it.
+        link_window: Seconds within which feedback of another time and session still belongs to what was shown.
     """
-    manifest = dataset.manifest
     past = split.until(part)
-    events = indexed(dataset, split.part(part))
-    logged = bool((events["kind"] == "impression").any())
-    clicks = events.filter(Signal.parse(manifest.click).mask())
-    conversions = events.filter(Signal.parse(manifest.conversion).mask())
-    shown = events.filter(pl.col("kind") == "impression") if logged else _stand_ins(clicks)
-    shown = shown.with_row_index("row").with_columns(pl.col("row").cast(pl.Int64))
-    click = _linked(shown, clicks)
-    shown = shown.with_columns(
-        pl.Series("click", click), pl.Series("conversion", click & _linked(shown, conversions))
-    )
+    links = link_feedback(dataset, split.part(part), link_window)
+    click, conversion = links.marks()
+    shown = links.shown.with_columns(pl.Series("click", click), pl.Series("conversion", conversion))
     shown = shown.sort("time", "user_id", "position", "item", nulls_last=True)
     states = shown.select("time", "user_id").unique(maintain_order=True)
     kept = states[sample(states.height, limit, seed, "impressions", part)].with_row_index("state_row")
     shown = shown.join(kept, on=["time", "user_id"], how="inner", maintain_order="left")
     shown = shown.select("user_id", "state_row", "item", "click", "conversion", "position", "propensity")
-    if not logged and negatives:
+    if not links.logged and negatives:
         drawn = _negatives(dataset, past, shown, negatives, numpy_stream(seed, "impressions", part, "negatives"))
         shown = pl.concat([shown, drawn]).sort("state_row", maintain_order=True)
     return _build(History(dataset, history_events, events=past), kept, shown)
-
-
-def _stand_ins(clicks: pl.DataFrame) -> pl.DataFrame:
-    """Clicks as impressions; their position would tell them from the drawn items, so it is left out."""
-    blank = clicks.with_columns(
-        pl.lit(None).alias(name).cast(clicks[name].dtype) for name in ("position", "propensity")
-    )
-    return blank.unique(["user_id", "item", "time"], keep="first", maintain_order=True)
-
-
-def _linked(shown: pl.DataFrame, feedback: pl.DataFrame) -> npt.NDArray[np.bool_]:
-    """Which rows of `shown` (column `row`) got one of the `feedback` events: shape (rows of shown,)."""
-    marks = np.zeros(shown.height, dtype=bool)
-    keys = ["user_id", "item", "time"]
-    marks[shown.join(feedback.select(keys).unique(), on=keys, how="semi")["row"].to_numpy()] = True
-    late = feedback.join(shown.select(keys).unique(), on=keys, how="anti").filter(pl.col("session").is_not_null())
-    if late.height:
-        by = ["user_id", "item", "session"]
-        there = shown.filter(pl.col("session").is_not_null()).select(*by, "time", "row").sort("time")
-        met = late.select(*by, "time").sort("time").join_asof(there, on="time", by=by, check_sortedness=False)
-        marks[met["row"].drop_nulls().to_numpy()] = True
-    return marks
 
 
 def _negatives(

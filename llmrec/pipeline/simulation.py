@@ -67,6 +67,7 @@ def log_of(config: RunConfig, data: RunData, part: Part) -> Impressions:
         part,
         history_events=config.data.history_events,
         negatives=config.simulator.negatives,
+        link_window=config.data.link_window,
         seed=config.seed,
     )
 

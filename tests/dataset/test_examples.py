@@ -206,11 +206,13 @@ def test_logged_impressions_slate_by_slate():
         ("a", "y", "conversion", 12, None, None, None, "t"),
         ("b", "z", "impression", 8),
         ("b", "z", "conversion", 8),  # bought without a click: not a conversion of the impression
-        ("b", "z", "click", 9),  # no session and another time: nobody knows of which impression
+        ("b", "z", "click", 9),  # no session and another time: it follows the impression within the window
     ]
     dataset = tiny(events)
     found = impressions(dataset, _whole(dataset), "train")
-    assert _table(found) == [(0, V, 0, 0), (0, W, 1, 0), (1, Y, 1, 1), (2, Z, 0, 0)]
+    assert _table(found) == [(0, V, 0, 0), (0, W, 1, 0), (1, Y, 1, 1), (2, Z, 1, 0)]
+    at_once = impressions(dataset, _whole(dataset), "train", link_window=0)
+    assert _table(at_once) == [(0, V, 0, 0), (0, W, 1, 0), (1, Y, 1, 1), (2, Z, 0, 0)]
     assert found.position_M[:3].tolist() == [0, 1, 0]
     assert found.propensity_M[:2].tolist() == [0.5, 0.25]
     assert math.isnan(found.position_M[3])

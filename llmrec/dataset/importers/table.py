@@ -23,6 +23,7 @@ import yaml
 
 from llmrec.config_tree import from_tree
 from llmrec.dataset.importers.reading import read_csv_rows, read_json_lines, read_lines
+from llmrec.dataset.scales import default_signals
 from llmrec.dataset.schema import REQUIRED, SCHEMAS, cast_table
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.validate import validate_items
@@ -83,14 +84,14 @@ def import_table(source: Path, mapping: TableMapping | Mapping[str, Any] | None 
     """
     folder = source if source.is_dir() else source.parent
     plan = _mapping(source, mapping)
-    events, kinds = _events(folder, plan)
+    events, _ = _events(folder, plan)
     items = _table(folder / plan.items.file, "items", plan.items.columns)
     if "categories" in items.columns and items["categories"].dtype == pl.String:
         items = items.with_columns(_categories(items["categories"], plan.category_separator))
     users = None
     if plan.users is not None:
         users = _cast(_table(folder / plan.users.file, "users", plan.users.columns), "users", plan.users.file)
-    click, conversion, proxy = _signals(kinds, plan)
+    click, conversion, proxy = _signals(events, plan)
     return Dataset.build(
         _cast(items, "items", plan.items.file),
         users,
@@ -291,20 +292,12 @@ def _iso(text: str | None, path: Path, row: int) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() // 1)
 
 
-def _signals(kinds: set[str], plan: TableMapping) -> tuple[str, str, str]:
-    """Signal rules and, where they are stand-ins, the sentence that says so."""
-    if "click" in kinds or "impression" in kinds:
-        rules = ("click", "conversion", "")
-    elif "rating" in kinds:
-        rules = (
-            "rating",
-            "rating>=4",
-            "No clicks are logged: any rating stands for a click and 4 or more for a conversion.",
-        )
-    else:
-        rules = ("conversion", "conversion", "No clicks are logged: a conversion stands for a click as well.")
+def _signals(events: pl.DataFrame, plan: TableMapping) -> tuple[str, str, str]:
+    """Signal rules, given or by the kinds and the scale found, and what they stand for where they are stand-ins."""
+    default = default_signals(events)
+    rules = (str(default.click), str(default.conversion))
     click, conversion = plan.click or rules[0], plan.conversion or rules[1]
-    proxy = rules[2] if (click, conversion) == rules[:2] else ""
+    proxy = default.proxy if (click, conversion) == rules else ""
     if not proxy and click != "click":
         proxy = f"No clicks are logged: {click!r} stands for a click and {conversion!r} for a conversion."
     return click, conversion, proxy
