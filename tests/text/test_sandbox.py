@@ -54,7 +54,7 @@ def test_a_template_that_does_too_much_is_refused_soon(name):
 
 def test_what_templates_need_still_works():
     source = (
-        "{% set names = {'a': 'A'} %}{% for x, y in pairs %}{{ loop.index }}/{{ loop.length }} {{ names[x] or x }} "
+        "{% set names = {'a': 'A'} %}{% for x, y in pairs %}{{ loop.index }}/{{ loop.length }} {{ names.get(x, x) }} "
         "{{ y | join('; ') }}{% if not loop.last %}, {% endif %}{% endfor %} {{ 7 % 2 }} {{ 2 * 3 }} {{ '-' * 3 }} "
         "{{ '%s!' % 'so' }} {{ 'ab'.upper() }} {{ 2 ** 10 }} {{ [1] + [2] }} {{ {'k': [1]} }}"
     )
