@@ -8,6 +8,7 @@ import pytest
 from llmrec.errors import ConfigError
 from llmrec.text.budget import PromptEncoder
 from llmrec.text.templates import TemplateSet, shipped_sources
+from tests.text.conftest import train_tokenizer
 
 LOOPS = "{% for a in range(10000) %}{% for b in range(10000) %}{{ a }}{% endfor %}{% endfor %}"
 BOMBS = {
@@ -79,7 +80,8 @@ CHAT = (
 )
 
 
-def test_chat_templates_of_strangers_have_the_same_bounds(tokenizer):
+def test_chat_templates_of_strangers_have_the_same_bounds():
+    tokenizer = train_tokenizer([])
     tokenizer.chat_template = CHAT
     encoder = PromptEncoder(tokenizer)
     assert (encoder.before, encoder.after) == ("<|user|>", "<|assistant|>")
