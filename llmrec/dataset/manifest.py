@@ -28,7 +28,8 @@ class Manifest:
     `click` and `conversion` are signal rules (see `Signal`). `proxy` is one sentence for reports, set where these
     are stand-ins (a rating for a click). `repeat` says whether items of the history may be recommended again.
     `counts` holds items, users, events and events by kind; `table_hashes` one SHA-256 a table, `content_hash` the
-    one over all of them: equal hashes mean equal items, users, events and rows.
+    one over all of them: equal hashes mean equal items, users, events and rows. `account` is what the import assumed
+    and where its rows went (`importers.reading.Ledger.tree`); empty where there is none.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Manifest:
     proxy: str = ""
     currency: str = ""
     table_hashes: dict[str, str] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -106,6 +108,8 @@ def _check_keys(path: Path, tree: Any) -> None:
         optional = spec.default is not dataclasses.MISSING or spec.default_factory is not dataclasses.MISSING
         if name not in tree and not optional:
             raise DataError(f"{path} lacks the key {name!r}; import the data anew.")
+    if not isinstance(tree.get("account", {}), dict):
+        raise DataError(f"{path}: key 'account' must hold keys and values; import the data anew.")
     for key in ("counts", "table_hashes"):
         kind = int if key == "counts" else str
         value = tree.get(key, {})

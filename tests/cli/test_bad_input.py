@@ -65,10 +65,11 @@ def test_tables_that_cannot_be_read(cache, tmp_path, items, events, words):
 
 
 def test_wrong_encoding_is_named(cache, tmp_path):
-    (tmp_path / "items.csv").write_bytes("item_id,title\na,Caf\xe9\n".encode("latin-1"))
+    (tmp_path / "items.csv").write_bytes("item_id,title\na,Чайник синий\n".encode("cp1251"))
     (tmp_path / "events.csv").write_text("user_id,item_id,time\nu,a,1\n")
     sentence = refused(cache, "data", "import", "table", "events.csv", "out", "--items", "items.csv", cwd=tmp_path)
     assert "items.csv" in sentence
+    assert "--encoding" in sentence
 
 
 def test_equal_titles_hostile_titles_and_long_texts_are_fine(cache, tmp_path):

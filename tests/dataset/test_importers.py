@@ -11,7 +11,7 @@ from llmrec.dataset.importers import IMPORTERS, import_dataset
 from llmrec.dataset.importers.amazon import price
 from llmrec.dataset.importers.minionerec import list_text
 from llmrec.dataset.importers.movielens import plain_title
-from llmrec.dataset.importers.reading import read_csv_rows, read_lines
+from llmrec.dataset.importers.reading import ReadOptions, read_csv_rows, read_lines
 from llmrec.dataset.split import make_split
 from llmrec.errors import ConfigError, DataError
 from tests.dataset.tiny import real_data
@@ -452,12 +452,14 @@ def test_own_tables_bad_input(tmp_path, file, text, message):
         import_dataset("table", tmp_path)
 
 
-def test_wrong_encoding_names_line_and_byte(tmp_path):
+def test_western_text_is_read_and_said_and_a_named_encoding_is_kept_to(tmp_path):
     _own(tmp_path)
     (tmp_path / "log.csv").write_bytes(b"customer,sku,at,action\nm\xfcller,A,5,view\n")
-    # the header and its line end are 23 bytes, then comes "m"
-    with pytest.raises(DataError, match=r"log\.csv, line 2: byte 24 \(0xfc\) is not UTF-8; save"):
-        import_dataset("table", tmp_path)
+    dataset = import_dataset("table", tmp_path)
+    assert dataset.events["user_id"].to_list() == ["müller"]
+    assert any("log.csv: CP1252" in text for text in dataset.manifest.account["assumed"])
+    with pytest.raises(DataError, match=r"log\.csv, line 2: byte 0xfc is not of the file's encoding; .*--skip-bad"):
+        import_dataset("table", tmp_path, reading=ReadOptions(encoding="utf-8"))
 
 
 def test_csv_fields_with_line_breaks(tmp_path):

@@ -12,6 +12,7 @@ are taken as they are. Example of a mapping:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-import yaml
 
+from llmrec.bounded import parse_yaml, read_document
 from llmrec.config_tree import from_tree
-from llmrec.dataset.importers.reading import read_csv_rows, read_json_lines, read_lines
+from llmrec.dataset.importers.reading import ENDINGS, Ledger, RawTable, ReadOptions, read_table, shown_names
 from llmrec.dataset.scales import default_signals
 from llmrec.dataset.schema import REQUIRED, SCHEMAS, cast_table
 from llmrec.dataset.store import Dataset
@@ -30,7 +31,6 @@ from llmrec.dataset.validate import validate_items
 from llmrec.errors import DataError
 from llmrec.types import EVENT_KINDS
 
-_ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _LATEST = 32_503_680_000  # the year 3000: later seconds are milliseconds taken for seconds
 
@@ -50,7 +50,8 @@ class TableMapping:
     `kinds` maps the values of the kind column to impression, click, conversion, rating or ignore; without a kind
     column every event is a `default_kind` (by default rating where there are values, else click). `time_unit` is
     the unit of numeric times; ISO 8601 texts need none, and are UTC where they name no zone. `click` and
-    `conversion` are signal rules; by default they follow from the kinds found.
+    `conversion` are signal rules; by default they follow from the kinds found. `reading` says how the files are
+    written; what it leaves out is detected.
     """
 
     events: TableFile
@@ -69,14 +70,18 @@ class TableMapping:
     default_kind: str | None = None
     time_unit: Literal["s", "ms", "us", "ns"] = "s"
     category_separator: str = "|"
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
-def import_table(source: Path, mapping: TableMapping | Mapping[str, Any] | None = None) -> Dataset:
-    """Imports own tables.
+def import_table(
+    source: Path, mapping: TableMapping | Mapping[str, Any] | None = None, *, reading: ReadOptions | None = None
+) -> Dataset:
+    """Imports own tables; what was assumed and where every row went is the manifest's `account`.
 
     Args:
         source: A mapping (YAML), or the folder of the files.
         mapping: The mapping itself, if it is in no file; its paths are relative to `source`.
+        reading: How the files are written; what is said here goes before the mapping's `reading`.
 
     Raises:
         ConfigError: The mapping has an unknown key or a bad value.
@@ -84,15 +89,21 @@ def import_table(source: Path, mapping: TableMapping | Mapping[str, Any] | None 
     """
     folder = source if source.is_dir() else source.parent
     plan = _mapping(source, mapping)
-    events, _ = _events(folder, plan)
-    items = _table(folder / plan.items.file, "items", plan.items.columns)
+    options = plan.reading.with_given(reading)
+    ledger = Ledger(options.skip_bad)
+    events, _ = _events(folder, plan, options, ledger)
+    raw = _table(folder / plan.items.file, "items", plan.items.columns, options, ledger)
+    items = raw.frame
+    ledger.rows("items", raw.rows_in, items.height)
     if "categories" in items.columns and items["categories"].dtype == pl.String:
         items = items.with_columns(_categories(items["categories"], plan.category_separator))
     users = None
     if plan.users is not None:
-        users = _cast(_table(folder / plan.users.file, "users", plan.users.columns), "users", plan.users.file)
+        raw = _table(folder / plan.users.file, "users", plan.users.columns, options, ledger)
+        ledger.rows("users", raw.rows_in, raw.frame.height)
+        users = _cast(raw.frame, "users", plan.users.file)
     click, conversion, proxy = _signals(events, plan)
-    return Dataset.build(
+    dataset = Dataset.build(
         _cast(items, "items", plan.items.file),
         users,
         events,
@@ -108,6 +119,8 @@ def import_table(source: Path, mapping: TableMapping | Mapping[str, Any] | None 
         currency=plan.currency,
         add_missing_users=True,
     )
+    dataset.manifest = dataclasses.replace(dataset.manifest, account=ledger.tree())
+    return dataset
 
 
 def read_items(path: Path, *, category_separator: str = "|") -> pl.DataFrame:
@@ -118,10 +131,10 @@ def read_items(path: Path, *, category_separator: str = "|") -> pl.DataFrame:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a file of items (CSV, Parquet or JSON lines).")
-    frame = _read(path)
+    frame = read_table(path, table="items").frame
     for name in REQUIRED["items"]:
         if name not in frame.columns:
-            raise DataError(f"{path} lacks the column {name!r} (it has: {', '.join(frame.columns)}); add it.")
+            raise DataError(f"{path} lacks the column {name!r} (it has: {shown_names(frame.columns)}); add it.")
     frame = frame.select(name for name in SCHEMAS["items"] if name in frame.columns)
     if frame.schema.get("categories") == pl.String:
         frame = frame.with_columns(_categories(frame["categories"], category_separator))
@@ -143,9 +156,9 @@ def _mapping(source: Path, mapping: TableMapping | Mapping[str, Any] | None) -> 
         if path.suffix not in (".yaml", ".yml"):
             raise DataError(f"{path} is no mapping; give a YAML file or the folder of the tables.")
         try:
-            tree = yaml.safe_load("\n".join(line for _, line in read_lines(path)))
-        except yaml.YAMLError as error:
-            raise DataError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+            tree = parse_yaml(read_document(path))
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} is not YAML: {error}.") from None
         return _plan(tree, str(path))
     found = {table: _default_file(source, table) for table in ("events", "items", "users")}
     for table in ("events", "items"):
@@ -164,18 +177,20 @@ def _plan(tree: Any, origin: str) -> TableMapping:
 
 
 def _default_file(folder: Path, table: str) -> str | None:
-    names = [f"{table}{ending}{packed}" for ending in _ENDINGS for packed in ("", ".gz")]
-    return next((name for name in names if (folder / name).is_file()), None)
+    names = [f"{table}{ending}{packed}" for ending in ENDINGS for packed in ("", ".gz")]
+    found = next((name for name in names if (folder / name).is_file()), None)
+    return found or (table if (folder / table).is_dir() else None)
 
 
-def _table(path: Path, table: str, columns: dict[str, str]) -> pl.DataFrame:
+def _table(path: Path, table: str, columns: dict[str, str], options: ReadOptions, ledger: Ledger) -> RawTable:
     """The mapped columns of a file, under llmrec's names."""
     unknown = [name for name in columns if name not in SCHEMAS[table]]
     if unknown:
         raise DataError(
             f"Mapping of {path}: {unknown[0]!r} is no column of {table}; choose of {', '.join(SCHEMAS[table])}."
         )
-    frame = _read(path)
+    raw = read_table(path, options, ledger, table)
+    frame = raw.frame
     wanted = {}
     for name in SCHEMAS[table]:
         column = columns.get(name, name)
@@ -183,52 +198,11 @@ def _table(path: Path, table: str, columns: dict[str, str]) -> pl.DataFrame:
             wanted[name] = column
         elif name in columns or (name in REQUIRED[table] and name != "kind"):
             raise DataError(
-                f"{path} lacks the column {column!r} for {name!r} (it has: {', '.join(frame.columns)}); map {name!r} "
-                "to one of them."
+                f"{path} lacks the column {column!r} for {name!r} (it has: {shown_names(frame.columns)}); map "
+                f"{name!r} to one of them."
             )
-    return frame.select(pl.col(column).alias(name) for name, column in wanted.items())
-
-
-def _read(path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; mend the mapping or its place.")
-    ending = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if ending == ".parquet":
-        try:
-            return pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise DataError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:120]}).") from None
-    if ending in (".csv", ".tsv"):
-        return _read_csv(path, "\t" if ending == ".tsv" else ",")
-    if ending in (".jsonl", ".ndjson", ".json"):
-        return _read_json(path)
-    raise DataError(f"{path} ends in {ending or 'nothing'}; known are {', '.join(_ENDINGS)}, also with .gz.")
-
-
-def _read_csv(path: Path, separator: str) -> pl.DataFrame:
-    """All columns as text; polars reads it, and where it cannot, a slower pass names the line."""
-    text = "\n".join(line for _, line in read_lines(path)).encode()
-    try:
-        return pl.read_csv(text, separator=separator, infer_schema=False)
-    except pl.exceptions.PolarsError as error:
-        for _ in read_csv_rows(path, separator):
-            pass
-        raise DataError(f"{path} is not CSV with a header ({' '.join(str(error).split())[:120]}).") from None
-
-
-def _read_json(path: Path) -> pl.DataFrame:
-    """Numbers and texts as text, lists of text as lists; the casts to the schema come later."""
-    rows = [row for _, row in read_json_lines(path)]
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = []
-    for name in names:
-        values = [row.get(name) for row in rows]
-        if any(isinstance(value, list) for value in values):
-            texts = [None if v is None else [str(t) for t in (v if isinstance(v, list) else [v])] for v in values]
-            columns.append(pl.Series(name, texts, dtype=pl.List(pl.String)))
-        else:
-            columns.append(pl.Series(name, [None if v is None else str(v) for v in values], dtype=pl.String))
-    return pl.DataFrame(columns)
+    frame = frame.select(pl.col(column).alias(name) for name, column in wanted.items())
+    return dataclasses.replace(raw, frame=frame)
 
 
 def _cast(frame: pl.DataFrame, table: str, file: str) -> pl.DataFrame:
@@ -243,10 +217,11 @@ def _categories(column: pl.Series, separator: str) -> pl.Series:
     return pl.Series("categories", parts, dtype=pl.List(pl.String))
 
 
-def _events(folder: Path, plan: TableMapping) -> tuple[pl.DataFrame, set[str]]:
+def _events(folder: Path, plan: TableMapping, options: ReadOptions, ledger: Ledger) -> tuple[pl.DataFrame, set[str]]:
     """The events with known kinds and times in seconds, and the kinds that occur."""
     path = folder / plan.events.file
-    frame = _table(path, "events", plan.events.columns)
+    raw = _table(path, "events", plan.events.columns, options, ledger)
+    frame = raw.frame
     if "kind" not in frame.columns:
         kind = plan.default_kind or ("rating" if "value" in frame.columns else "click")
         frame = frame.with_columns(pl.lit(kind).alias("kind"))
@@ -259,7 +234,9 @@ def _events(folder: Path, plan: TableMapping) -> tuple[pl.DataFrame, set[str]]:
     kept = frame.with_columns(
         pl.col("kind").replace_strict(known, return_dtype=pl.String), _times(frame["time"], path, plan)
     )
-    kept = kept.filter(pl.col("kind") != "ignore")
+    raw = dataclasses.replace(raw, frame=kept).leave_out(kept["kind"] == "ignore", "of kind ignore", ledger)
+    kept = raw.frame
+    ledger.rows("events", raw.rows_in, kept.height)
     return _cast(kept, "events", plan.events.file), set(kept["kind"].unique())
 
 

@@ -1,0 +1,87 @@
+"""Parquet, bounded by what its own description says before a page is unpacked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from llmrec.bounded import check_growth
+from llmrec.dataset.importers.reading.account import Ledger
+from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT, MOST_COLUMNS
+from llmrec.dataset.importers.reading.raw import RawTable
+from llmrec.errors import DataError
+
+_CELL = 8  # bytes that a cell takes in memory at least
+
+
+def check_parquet(path: Path) -> None:
+    """Refuses a Parquet file that would unpack beyond the bounds of `llmrec.bounded`, by a `DataError`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            facts = file.metadata
+            columns = [
+                facts.row_group(g).column(c) for g in range(facts.num_row_groups) for c in range(facts.num_columns)
+            ]
+            size = sum(column.total_uncompressed_size for column in columns)
+            rows, width = facts.num_rows, facts.num_columns
+    except Exception as error:  # pyarrow raises whatever the broken part makes it raise
+        raise DataError(f"{path} cannot be read as Parquet ({_short(error)}); write it anew.") from None
+    if width > MOST_COLUMNS:
+        raise DataError(f"{path} has {width:,} columns, which no table has; write fewer.")
+    try:
+        check_growth(path.stat().st_size, max(size, rows * width * _CELL))
+    except ValueError as error:
+        raise DataError(f"{path} is too large: {error}.") from None
+
+
+def read_parquet(path: Path, ledger: Ledger, table: str) -> RawTable:
+    """The table of a Parquet file in its own types; categories and bytes become text.
+
+    Raises:
+        DataError: It is no Parquet file, unpacks beyond all measure, or a cell is too long, holds NUL bytes or is
+            not UTF-8 and bad rows are not skipped.
+    """
+    check_parquet(path)
+    try:
+        frame = pl.read_parquet(path, use_pyarrow=False)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet ({_short(error)}); write it anew.") from None
+    line = pl.int_range(1, frame.height + 1, dtype=pl.UInt32, eager=True).alias("line")
+    raw = RawTable(frame=frame, path=path, line=line, rows_in=frame.height, table=table)
+    ledger.assume(f"{path.name}: Parquet, {frame.height:,} rows.")
+    return _as_text(raw, ledger)
+
+
+def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
+    for name, dtype in raw.frame.schema.items():
+        column = raw.frame[name]
+        if dtype in (pl.Categorical, pl.Enum):
+            column = column.cast(pl.String)
+        elif dtype == pl.Binary:
+            size = column.bin.size()
+            raw = raw.drop_bad(size > FIELD_LIMIT, "a field that is too long", ledger, f"{name[:40]!r} is too long")
+            bytes_ = raw.frame[name].to_list()
+            column = pl.Series(name, [None if b is None else b.decode("utf-8", "replace") for b in bytes_], pl.String)
+            ledger.assume(f"{raw.path.name}: the bytes of column {name[:40]!r} are read as UTF-8 text.")
+        if column.dtype != pl.String:
+            continue
+        raw = _with(raw, column)
+        long = column.str.len_bytes() > FIELD_LIMIT
+        raw = raw.drop_bad(long, "a field that is too long", ledger, f"{name[:40]!r} is too long to be a value")
+        column = raw.frame[name]
+        nul = column.str.contains("\0", literal=True)
+        raw = raw.drop_bad(nul, "NUL bytes", ledger, f"{name[:40]!r} holds a NUL byte, which is no text")
+        column = raw.frame[name]
+        raw = _with(raw, raw.frame.select(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name))[name])
+    return raw
+
+
+def _with(raw: RawTable, column: pl.Series) -> RawTable:
+    return dataclasses.replace(raw, frame=raw.frame.with_columns(column))
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]
