@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from llmrec.errors import ConfigError, DataError
 from llmrec.printing import command, echo, one_line, short_line
@@ -72,7 +73,15 @@ def clean_command(
         _write_json(json_file, [_fields(r) for r in removals])
 
 
-@data_app.command("import")
+class _ImportCommand(TyperCommand):
+    """`--skip-bad` stands alone or with a share, and never takes the next argument for one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Gives a lone `--skip-bad` an empty value, which means the default share."""
+        return super().parse_args(ctx, ["--skip-bad=" if arg == "--skip-bad" else arg for arg in args])
+
+
+@data_app.command("import", cls=_ImportCommand)
 def import_command(
     kind: Annotated[
         str,
@@ -81,7 +90,10 @@ def import_command(
             "table."
         ),
     ],
-    source: Annotated[Path, typer.Argument(help="The folder or file to read; for tables the file of events.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="The folder or file to read; for tables the events: a file or a folder of parts."),
+    ],
     out: Out,
     items: Annotated[Path | None, typer.Option(help="The file of items (table).")] = None,
     users: Annotated[Path | None, typer.Option(help="The file of users (table).")] = None,
@@ -95,25 +107,53 @@ def import_command(
     option: Annotated[
         list[str], typer.Option("--option", help="NAME=VALUE of the importer, for example core=5 (repeatable).")
     ] = [],  # noqa: B006
+    separator: Annotated[
+        str | None, typer.Option(help="Between fields: one sign, '::', tab or space; else it is detected (table).")
+    ] = None,
+    quote: Annotated[str | None, typer.Option(help="Around fields: a sign, or none; else detected (table).")] = None,
+    decimal: Annotated[str | None, typer.Option(help="'.' or ','; else it is detected (table).")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="utf-8, latin-1, gb18030, …; else it is detected (table).")
+    ] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether a first line of names is there; else detected (table)."),
+    ] = None,
+    skip_bad: Annotated[
+        str | None,
+        typer.Option(
+            "--skip-bad",
+            metavar="[=SHARE]",
+            help="Drop and count bad rows, up to this share of a table's (0.05); else the first one stops the import "
+            "(table).",
+        ),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Turns public or own data into an llmrec data set."""
-    from llmrec.cli.import_options import importer_options, pairs, table_mapping
+    from llmrec.cli.import_options import importer_options, pairs, read_options, table_mapping
     from llmrec.dataset.importers import IMPORTERS, import_dataset
+    from llmrec.dataset.importers.reading import account_lines
 
     given = pairs(option, "--option", "name=shop")
     renamed, mapped = pairs(columns, "--map", "item_id=asin"), pairs(kinds, "--kind", "view=click")
+    reading = read_options(separator, quote, decimal, encoding, header, skip_bad)
     options: dict[str, Any] = {}
     if kind == "table":
         mapping = table_mapping(source, items, users, renamed, mapped, given)
-        options = {} if mapping is None else {"mapping": mapping}
-    elif items or users or renamed or mapped:
-        raise ConfigError(f"--items, --users, --map and --kind belong to the importer table, not to {kind}.")
+        options = {"reading": reading} if mapping is None else {"mapping": mapping, "reading": reading}
+    elif items or users or renamed or mapped or reading is not None:
+        raise ConfigError(
+            f"--items, --users, --map, --kind and the options of reading (--separator, …, --skip-bad) belong to the "
+            f"importer table, not to {kind}."
+        )
     elif kind in IMPORTERS:
         options = importer_options(IMPORTERS[kind], given)
     _free(out, force)
     dataset = import_dataset(kind, source, **options)
     dataset.save(out)
+    for line in account_lines(dataset.manifest.account):
+        echo(one_line(line, 2000))
     _describe(dataset)
 
 

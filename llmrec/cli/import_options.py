@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from llmrec.config_tree import from_tree
+from llmrec.dataset.importers.reading import ReadOptions, skip_share
 from llmrec.dataset.schema import SCHEMAS
 from llmrec.errors import ConfigError
 
@@ -46,6 +47,29 @@ def importer_options(importer: Callable[..., object], options: Mapping[str, str]
     return {name: getattr(checked, name) for name in tree}
 
 
+def read_options(
+    separator: str | None,
+    quote: str | None,
+    decimal: str | None,
+    encoding: str | None,
+    header: bool | None,
+    skip_bad: str | None,
+) -> ReadOptions | None:
+    """How the files are written, as the command line says; None where it says nothing.
+
+    Raises:
+        ConfigError: a value that no file can be written with.
+    """
+    try:
+        share = skip_share(skip_bad)
+    except ValueError:
+        raise ConfigError(f"--skip-bad={skip_bad} is no share from 0 to 1, for example 0.05 or 5%.") from None
+    options = ReadOptions(
+        separator=separator, quote=quote, decimal=decimal, encoding=encoding, header=header, skip_bad=share
+    )
+    return None if options == ReadOptions() else options
+
+
 def table_mapping(
     source: Path,
     items: Path | None,
@@ -56,13 +80,13 @@ def table_mapping(
 ) -> dict[str, Any] | None:
     """The mapping of the table importer out of command-line options; None where `source` explains itself.
 
-    `source` is the file of events. A column "item_id" is renamed in every table that has it, "items.item_id" only
-    in that one.
+    `source` is the file of events, or the folder of its parts. A column "item_id" is renamed in every table that
+    has it, "items.item_id" only in that one.
 
     Raises:
         ConfigError: a column that no table has, or no file of items.
     """
-    itself = source.is_dir() or source.suffix in (".yaml", ".yml")
+    itself = (source.is_dir() and items is None) or source.suffix in (".yaml", ".yml")
     if itself and not (items or users or columns or kinds or options):
         return None
     if itself or items is None:
