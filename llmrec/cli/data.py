@@ -74,11 +74,13 @@ def clean_command(
 
 
 class _ImportCommand(TyperCommand):
-    """`--skip-bad` stands alone or with a share, and never takes the next argument for one."""
+    """`--skip-bad`, `--header` and `--no-header` stand alone or with a value, never with the next argument."""
+
+    BARE = ("--skip-bad", "--header", "--no-header")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Gives a lone `--skip-bad` an empty value, which means the default share."""
-        return super().parse_args(ctx, ["--skip-bad=" if arg == "--skip-bad" else arg for arg in args])
+        """Gives a flag that stands alone an empty value."""
+        return super().parse_args(ctx, [f"{arg}=" if arg in self.BARE else arg for arg in args])
 
 
 @data_app.command("import", cls=_ImportCommand)
@@ -108,17 +110,26 @@ def import_command(
         list[str], typer.Option("--option", help="NAME=VALUE of the importer, for example core=5 (repeatable).")
     ] = [],  # noqa: B006
     separator: Annotated[
-        str | None, typer.Option(help="Between fields: one sign, '::', tab or space; else it is detected (table).")
-    ] = None,
-    quote: Annotated[str | None, typer.Option(help="Around fields: a sign, or none; else detected (table).")] = None,
-    decimal: Annotated[str | None, typer.Option(help="'.' or ','; else it is detected (table).")] = None,
+        list[str],
+        typer.Option(help="Between fields: a sign, '::', tab or space; or TABLE=SIGN. Else detected (table)."),
+    ] = [],  # noqa: B006
+    quote: Annotated[
+        list[str], typer.Option(help="Around fields: a sign or none; or TABLE=SIGN. Else detected (table).")
+    ] = [],  # noqa: B006
+    decimal: Annotated[list[str], typer.Option(help="'.' or ','; or TABLE=SIGN. Else detected (table).")] = [],  # noqa: B006
     encoding: Annotated[
-        str | None, typer.Option(help="utf-8, latin-1, gb18030, …; else it is detected (table).")
-    ] = None,
+        list[str], typer.Option(help="utf-8, latin-1, gb18030, …; or TABLE=NAME. Else detected (table).")
+    ] = [],  # noqa: B006
     header: Annotated[
-        bool | None,
-        typer.Option("--header/--no-header", help="Whether a first line of names is there; else detected (table)."),
-    ] = None,
+        list[str],
+        typer.Option(
+            "--header", metavar="[=TABLE]", help="The first line holds the columns' names. Else detected (table)."
+        ),
+    ] = [],  # noqa: B006
+    no_header: Annotated[
+        list[str],
+        typer.Option("--no-header", metavar="[=TABLE]", help="It does not: columns are called 1, 2, … (table)."),
+    ] = [],  # noqa: B006
     skip_bad: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +148,8 @@ def import_command(
 
     given = pairs(option, "--option", "name=shop")
     renamed, mapped = pairs(columns, "--map", "item_id=asin"), pairs(kinds, "--kind", "view=click")
-    reading = read_options(separator, quote, decimal, encoding, header, skip_bad)
+    written = {"separator": separator, "quote": quote, "decimal": decimal, "encoding": encoding}
+    reading = read_options(written, header, no_header, skip_bad)
     options: dict[str, Any] = {}
     if kind == "table":
         mapping = table_mapping(source, items, users, renamed, mapped, given)

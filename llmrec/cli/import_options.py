@@ -48,26 +48,42 @@ def importer_options(importer: Callable[..., object], options: Mapping[str, str]
 
 
 def read_options(
-    separator: str | None,
-    quote: str | None,
-    decimal: str | None,
-    encoding: str | None,
-    header: bool | None,
-    skip_bad: str | None,
-) -> ReadOptions | None:
-    """How the files are written, as the command line says; None where it says nothing.
+    texts: Mapping[str, Iterable[str]], header: Iterable[str], no_header: Iterable[str], skip_bad: str | None
+) -> dict[str, ReadOptions] | None:
+    """How the file of each table is written, as the command line says; None where it says nothing.
+
+    Args:
+        texts: Values by option; a value is for all tables, or for one as "items=;".
+        header: Tables whose first line holds names; an empty text means all.
+        no_header: Tables whose first line is data.
+        skip_bad: The share of bad rows to drop; an empty text means the default.
 
     Raises:
         ConfigError: a value that no file can be written with.
     """
+    trees: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+    flags = [("header", True, header), ("header", False, no_header)]
+    chosen = [(name, *_for_tables(value)) for name, values in texts.items() for value in values]
+    chosen += [
+        (name, tuple(filter(None, [table])) or _TABLES, flag) for name, flag, tables in flags for table in tables
+    ]
+    for name, tables, value in sorted(chosen, key=lambda entry: -len(entry[1])):  # one table goes before all
+        for table in tables:
+            if table not in trees:
+                raise ConfigError(f"--{name} names the table {table[:40]!r}; choose of {', '.join(_TABLES)}.")
+            trees[table][name] = value
     try:
         share = skip_share(skip_bad)
     except ValueError:
         raise ConfigError(f"--skip-bad={skip_bad} is no share from 0 to 1, for example 0.05 or 5%.") from None
-    options = ReadOptions(
-        separator=separator, quote=quote, decimal=decimal, encoding=encoding, header=header, skip_bad=share
-    )
-    return None if options == ReadOptions() else options
+    found = {table: ReadOptions(**tree, skip_bad=share) for table, tree in trees.items()}
+    return None if all(options == ReadOptions() for options in found.values()) else found
+
+
+def _for_tables(text: str) -> tuple[tuple[str, ...], str]:
+    """ "items=;" as (("items",), ";"), and ";" as (all tables, ";")."""
+    table, equals, value = text.partition("=")
+    return ((table,), value) if equals and table in _TABLES else (_TABLES, text)
 
 
 def table_mapping(

@@ -29,10 +29,13 @@ def _events(folder: Path) -> list[tuple[object, ...]]:
     ("text", "words"),
     [
         ("user_id;item_id;time\nu;a;1\nv;b;2\n", ()),
-        ("user_id~item_id~time\nu~a~1\nv~b~2\n", ("--separator", "~")),
-        ("user_id item_id time\nu a 1\nv b 2\n", ("--separator", "space")),
-        ("*user_id*,item_id,time\n*u*,a,1\n*v*,b,2\n", ("--quote", "*")),
-        ("u,a,1\nv,b,2\n", ("--no-header", "--map", "user_id=1", "--map", "events.item_id=2", "--map", "time=3")),
+        ("user_id~item_id~time\nu~a~1\nv~b~2\n", ("--separator", "events=~")),
+        ("user_id item_id time\nu a 1\nv b 2\n", ("--separator", "space", "--separator", "items=,")),
+        ("*user_id*,item_id,time\n*u*,a,1\n*v*,b,2\n", ("--quote", "events=*")),
+        (
+            "u,a,1\nv,b,2\n",
+            ("--no-header=events", "--map", "user_id=1", "--map", "events.item_id=2", "--map", "time=3"),
+        ),
         ("user_id,item_id,time\nu,a,1\nv,b,2\n", ("--header", "--encoding", "latin-1", "--quote", "none")),
     ],
 )
@@ -87,6 +90,7 @@ def test_a_folder_of_parts_is_one_table(tmp_path, ending):
         (("--decimal", ";"), "decimal"),
         (("--encoding", "klingon"), "encoding is 'klingon'"),
         (("--encoding", "zip"), "encoding is 'zip'"),
+        (("--no-header=prices",), "the table 'prices'"),
         (("--skip-bad=all",), "--skip-bad=all is no share"),
     ],
 )

@@ -37,10 +37,14 @@ _LATEST = 32_503_680_000  # the year 3000: later seconds are milliseconds taken 
 
 @dataclass(frozen=True, kw_only=True)
 class TableFile:
-    """One file, relative to the mapping, and where llmrec's columns are found in it (the same names by default)."""
+    """One file, relative to the mapping, and where llmrec's columns are found in it (the same names by default).
+
+    `reading` says how it is written, before the mapping's own `reading`.
+    """
 
     file: str
     columns: dict[str, str] = field(default_factory=dict)
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +78,18 @@ class TableMapping:
 
 
 def import_table(
-    source: Path, mapping: TableMapping | Mapping[str, Any] | None = None, *, reading: ReadOptions | None = None
+    source: Path,
+    mapping: TableMapping | Mapping[str, Any] | None = None,
+    *,
+    reading: ReadOptions | Mapping[str, ReadOptions] | None = None,
 ) -> Dataset:
     """Imports own tables; what was assumed and where every row went is the manifest's `account`.
 
     Args:
         source: A mapping (YAML), or the folder of the files.
         mapping: The mapping itself, if it is in no file; its paths are relative to `source`.
-        reading: How the files are written; what is said here goes before the mapping's `reading`.
+        reading: How the files are written, for all or by table ("events", "items", "users"); what is said here goes
+            before the mapping's `reading`.
 
     Raises:
         ConfigError: The mapping has an unknown key or a bad value.
@@ -89,17 +97,17 @@ def import_table(
     """
     folder = source if source.is_dir() else source.parent
     plan = _mapping(source, mapping)
-    options = plan.reading.with_given(reading)
-    ledger = Ledger(options.skip_bad)
-    events, _ = _events(folder, plan, options, ledger)
-    raw = _table(folder / plan.items.file, "items", plan.items.columns, options, ledger)
+    options = _reading(plan, reading)
+    ledger = Ledger(options["events"].skip_bad)
+    events, _ = _events(folder, plan, options["events"], ledger)
+    raw = _table(folder / plan.items.file, "items", plan.items.columns, options["items"], ledger)
     items = raw.frame
     ledger.rows("items", raw.rows_in, items.height)
     if "categories" in items.columns and items["categories"].dtype == pl.String:
         items = items.with_columns(_categories(items["categories"], plan.category_separator))
     users = None
     if plan.users is not None:
-        raw = _table(folder / plan.users.file, "users", plan.users.columns, options, ledger)
+        raw = _table(folder / plan.users.file, "users", plan.users.columns, options["users"], ledger)
         ledger.rows("users", raw.rows_in, raw.frame.height)
         users = _cast(raw.frame, "users", plan.users.file)
     click, conversion, proxy = _signals(events, plan)
@@ -144,6 +152,15 @@ def read_items(path: Path, *, category_separator: str = "|") -> pl.DataFrame:
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return items
+
+
+def _reading(plan: TableMapping, given: ReadOptions | Mapping[str, ReadOptions] | None) -> dict[str, ReadOptions]:
+    """How each table's file is written: what is given, before what its file says, before the mapping's own."""
+    found = {}
+    for table, file in (("events", plan.events), ("items", plan.items), ("users", plan.users)):
+        above = given if isinstance(given, ReadOptions) or given is None else given.get(table)
+        found[table] = plan.reading.with_given(file.reading if file else None).with_given(above)
+    return found
 
 
 def _mapping(source: Path, mapping: TableMapping | Mapping[str, Any] | None) -> TableMapping:
