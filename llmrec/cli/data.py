@@ -15,6 +15,7 @@ from llmrec.printing import command, echo, one_line, short_line
 from llmrec.screen import Screen
 
 if TYPE_CHECKING:
+    from llmrec.dataset.check import Finding
     from llmrec.dataset.store import Dataset
 
 data_app = typer.Typer(help="Import, download, check, clean and split data sets.", no_args_is_help=True)
@@ -29,16 +30,20 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the result
 def check_command(
     folder: Folder,
     json_file: Json = None,
+    link_window: Annotated[
+        int, typer.Option(min=0, help="Seconds within which a purchase belongs to a click (as data.link_window).")
+    ] = 86_400,
 ) -> None:
     """Says what is odd about a data set. Exit code 2 if it cannot be used, else 0."""
     from llmrec.dataset.check import check
+    from llmrec.dataset.linking import Funnel
 
     dataset = _load(folder)
-    findings = check(dataset)
+    findings = check(dataset, link_window=link_window)
     _describe(dataset)
+    echo(f"Feedback: {Funnel.of(dataset, window=link_window)}.")
     for finding in findings:
-        first = f" First: {short_line(finding.example)}." if finding.example else ""
-        echo(f"{finding.severity}: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.{first}")
+        _say(finding)
     number = {s: sum(f.severity == s for f in findings) for s in ("error", "warning", "info")}
     echo(f"errors: {number['error']}, warnings: {number['warning']}, remarks: {number['info']}")
     if json_file is not None:
@@ -167,6 +172,7 @@ def import_command(
     for line in account_lines(dataset.manifest.account):
         echo(one_line(line, 2000))
     _describe(dataset)
+    _say_signals(dataset)
 
 
 @data_app.command("download")
@@ -273,6 +279,23 @@ def _describe(dataset: Dataset) -> None:
     for note in (manifest.proxy, manifest.terms and f"Terms: {manifest.terms}"):
         if note:
             echo(one_line(note, 2000))
+
+
+def _say_signals(dataset: Dataset) -> None:
+    """How far feedback hangs together, and what speaks against the rules of clicks and conversions."""
+    from llmrec.dataset.check import check_signals
+    from llmrec.dataset.linking import Funnel
+
+    funnel = Funnel.of(dataset)
+    echo(f"Feedback: {funnel}.")
+    for finding in check_signals(dataset, funnel=funnel):
+        if finding.severity != "info":
+            _say(finding)
+
+
+def _say(finding: Finding) -> None:
+    first = f" First: {short_line(finding.example)}." if finding.example else ""
+    echo(f"{finding.severity}: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.{first}")
 
 
 def _count(value: int | None) -> str:

@@ -80,7 +80,7 @@ def check_signals(dataset: Dataset, link_window: int = LINK_WINDOW, funnel: Funn
     ratings = dataset.events.filter(pl.col("kind") == "rating")["value"]
     scale = rating_scale(ratings)
     found = [*_absent(dataset, scale), *_unused(dataset), *_off_scale(dataset, ratings, scale)]
-    found += _unlinked(funnel or Funnel.of(dataset, window=link_window))
+    found += check_links(funnel or Funnel.of(dataset, window=link_window))
     manifest = dataset.manifest
     stand_ins = [w for w in ("click", "conversion") if manifest.signal(w).kind != w]
     if stand_ins and not manifest.proxy:
@@ -142,24 +142,25 @@ def _off_scale(dataset: Dataset, ratings: pl.Series, scale: Scale | None) -> Ite
         yield Finding("conversion-of-low-ratings", "events", reached, "", "warning", meaning)
 
 
-def _unlinked(funnel: Funnel) -> Iterator[Finding]:
-    """Feedback that belongs to nothing shown or clicked, so that no reward sees it."""
+def check_links(funnel: Funnel, where: str = "") -> Iterator[Finding]:
+    """Feedback that belongs to nothing shown or clicked, so that no reward sees it; `where` says of what part."""
     within = f"at one time, in one session or within {span(funnel.window)}"
     clicks, conversions = funnel.clicks - funnel.clicks_linked, funnel.conversions - funnel.linked
     if not funnel.clicks:  # said by "no-clicks"
         return
     if clicks:
         severity = _lost(clicks, funnel.clicks)
-        meaning = f"{_of(clicks, funnel.clicks)} clicks belong to no impression of their user and item {within}"
+        meaning = (
+            f"{_of(clicks, funnel.clicks)} clicks {where}belong to no impression of their user and item {within}"
+        )
         mend = "; give a longer data.link_window or mend the ids" if severity == "error" else ""
         yield Finding("unlinked-clicks", "events", clicks, "", severity, meaning + mend)
     if conversions:
         severity = _lost(conversions, funnel.conversions)
         why = f"{funnel.late:,} come later, {funnel.unclicked:,} have no click before"
         why += f", {funnel.unshown:,} have a click that was never shown" if funnel.unshown else ""
-        meaning = (
-            f"{_of(conversions, funnel.conversions)} conversions belong to no click of their user and item {within}"
-        )
+        lost = f"{_of(conversions, funnel.conversions)} conversions {where}"
+        meaning = f"{lost}belong to no click of their user and item {within}"
         mend = "; give a longer data.link_window, or let a conversion stand for a click as well"
         meaning += f" ({why}), so no reward sees them{mend if severity == 'error' else ''}"
         yield Finding("unlinked-conversions", "events", conversions, "", severity, meaning)

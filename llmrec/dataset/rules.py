@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
         "duplicate-events",
         "events",
         "warning",
-        "the event equals an earlier one in every column (but its order)",
+        "the event equals an earlier one in every column",
         event_rules.duplicates,
         "default",
     ),

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from llmrec.evaluation.table import code, markdown
+from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import Finished, phrase
 from llmrec.pipeline.trust import who_judges
@@ -38,6 +39,7 @@ On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." 
 
 - Base model: {base}.
 - Data: {name}, {counts}; content hash `{hash}`. {proxy}
+- Feedback of the training part: {feedback}.
 - Command: {command}, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
 - {judge}
 - {promotion}
@@ -78,6 +80,7 @@ def model_card(run: Finished, command: str) -> str:
         counts=", ".join(f"{v:,} {k}" for k, v in manifest.counts.items() if k in ("items", "users", "events")),
         hash=manifest.content_hash[:16],
         proxy=markdown(manifest.proxy),
+        feedback=markdown(str(funnels(run.config, run.data.dataset, run.data.split)["train"])),
         command=code(command),
         seed=run.config.seed,
         judge=markdown(who_judges(run.config, run.simulators)),

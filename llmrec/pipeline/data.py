@@ -10,6 +10,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.split import Split, make_split
 from llmrec.dataset.store import Dataset
+from llmrec.pipeline.data_check import check_data
 from llmrec.pipeline.work import Work
 
 if TYPE_CHECKING:
@@ -26,10 +27,10 @@ class RunData:
 
 
 def open_data(config: RunConfig, work: Work) -> RunData:
-    """Makes or finds the data set of the run in the working folder and splits it.
+    """Makes or finds the data set of the run in the working folder, splits it and says what is odd about it.
 
     Raises:
-        DataError: the source cannot be read.
+        DataError: the source cannot be read, or cannot be trained on (see `check_data`).
     """
     from llmrec.dataset.world.world import World, generate_world
 
@@ -41,18 +42,20 @@ def open_data(config: RunConfig, work: Work) -> RunData:
             generate_world(config.world, config.seed).save(out / "world")
 
         world = World.load(work.stage("data", key, generate) / "world")
-        return RunData(world.dataset, _split(config, world.dataset), world)
+        return _checked(config, world.dataset, world)
     assert config.data.source is not None  # pipeline.run.check_config
     source = Path(config.data.source)
     if kind == "folder":
         dataset = Dataset.load(source)
-        return RunData(dataset, _split(config, dataset))
+        return _checked(config, dataset)
     key = {"import": kind, "source": str(source.resolve())}
     folder = work.stage("data", key, lambda out, _: import_dataset(kind, source).save(out / "dataset"))
     dataset = Dataset.load(folder / "dataset")
-    return RunData(dataset, _split(config, dataset))
+    return _checked(config, dataset)
 
 
-def _split(config: RunConfig, dataset: Dataset) -> Split:
+def _checked(config: RunConfig, dataset: Dataset, world: World | None = None) -> RunData:
     data = config.data
-    return make_split(dataset, data.split, data.valid_fraction, data.test_fraction)
+    split = make_split(dataset, data.split, data.valid_fraction, data.test_fraction)
+    check_data(config, dataset, split)
+    return RunData(dataset, split, world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.compare import Arena, Measured, Tables
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.policies import SFTStage
 from llmrec.pipeline.simulation import Simulators
@@ -95,6 +97,10 @@ def metrics_of(run: Finished) -> dict[str, Any]:
     manifest = run.data.dataset.manifest
     return {
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
+        "funnel": {
+            part: dataclasses.asdict(found) | {"conversion_rate": found.conversion_rate}
+            for part, found in funnels(run.config, run.data.dataset, run.data.split).items()
+        },
         "seed": run.config.seed,
         "algorithm": run.config.algorithm,
         "improved": run.improved,

@@ -114,6 +114,8 @@ def check_config(config: RunConfig) -> None:
             raise ConfigError(f"The source {config.data.source} does not exist; give a folder or file that does.")
     if not config.evaluation.k or min(config.evaluation.k) < 1:
         raise ConfigError("Key 'evaluation.k' must hold at least one whole number, each 1 or more.")
+    if config.data.link_window < 0:
+        raise ConfigError(f"Key 'data.link_window' is {config.data.link_window}, but it must be 0 or more seconds.")
     for key, value in (
         ("sft.examples", config.sft.examples),
         ("ppo.steps", config.ppo.steps),

@@ -17,7 +17,9 @@ PLOTTED = ("HR@10", "NDCG@10", "coverage@10", "value", "value@1", "click_rate", 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What the run's data set is. `split` says in words how it was divided; `proxy` what stands in for a signal."""
+    """What the run's data set is. `split` says in words how it was divided; `proxy` what stands in for a signal,
+    `feedback` how conversions, clicks and impressions hang together.
+    """
 
     name: str
     counts: Mapping[str, int]
@@ -30,6 +32,7 @@ class DataFacts:
     source: str = ""
     terms: str = ""
     proxy: str = ""
+    feedback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

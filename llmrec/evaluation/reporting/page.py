@@ -188,6 +188,7 @@ def _data(runs: Sequence[Told], names: str) -> DataPart:
         "split": data.split,
         "click": data.click,
         "conversion": data.conversion,
+        "feedback": data.feedback,
         "repeats": data.repeat,
         "content hash": data.content_hash,
         "source": data.source,

@@ -17,6 +17,7 @@ from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import coverage_losses, what_got_worse
 from llmrec.files import read_json
+from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.preferences import REWARD_MODEL
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.reporting.groups import group_tables
@@ -96,6 +97,7 @@ def _data(run: Finished) -> DataFacts:
         source=manifest.source,
         terms=manifest.terms,
         proxy=manifest.proxy,
+        feedback=f"{funnels(run.config, run.data.dataset, split)['train']} (training part)",
     )
 
 
