@@ -17,26 +17,59 @@ from typing import Any, Literal
 import yaml
 
 from llmrec.errors import ConfigError
+from llmrec.printing import short_line
+
+Override = str | tuple[str, Any]
+"""A text `a.b=value`, as on the command line, or the key and a value that is taken as it is."""
 
 
-def override_tree(overrides: typing.Sequence[str]) -> dict[str, Any]:
-    """`a.b=value` texts as nested dictionaries; values are read as YAML."""
+def override_tree(overrides: typing.Sequence[Override], cls: type | None = None) -> dict[str, Any]:
+    """Overrides as nested dictionaries; the value of a text is read as YAML, but text where `cls` wants text.
+
+    Where a field of `cls` is text, `model.name=NO` is "NO" and `data.source=a #b` is all of it; quotes of YAML around
+    the whole and `null` for a field that may be empty are still understood.
+    """
     tree: dict[str, Any] = {}
-    for text in overrides:
+    for given in overrides:
+        text = given if isinstance(given, str) else f"{given[0]}=..."
         key, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"Override {text!r} has no '='; write it as key=value, for example seed=1.")
+            raise ConfigError(f"Override {short_line(text)!r} has no '='; write it as key=value, for example seed=1.")
         node = tree
         *parents, last = key.strip().split(".")
         for part in parents:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ConfigError(f"Override {text!r} goes below {part!r}, which is a value, not a section.")
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"The value of override {text!r} cannot be read; put quotes around text.") from None
+                raise ConfigError(
+                    f"Override {short_line(text)!r} goes below {part!r}, which is a value, not a section."
+                )
+        node[last] = _value_of(text, value, _hint_at(cls, key)) if isinstance(given, str) else given[1]
     return tree
+
+
+def _value_of(text: str, value: str, hint: Any) -> Any:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    plain_text = hint is str or (union and str in typing.get_args(hint))
+    if plain_text and not (value[:1] in "'\"" or (value.strip() in ("", "null", "~") and hint is not str)):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        if plain_text:
+            return value
+        raise ConfigError(
+            f"The value of override {short_line(text)!r} cannot be read; put quotes around text."
+        ) from None
+
+
+def _hint_at(cls: type | None, key: str) -> Any:
+    """The type of a field by its dotted key; None where there is none."""
+    hint: Any = cls
+    for part in key.strip().split("."):
+        if not dataclasses.is_dataclass(hint):
+            return None
+        hint = typing.get_type_hints(hint).get(part)
+    return hint
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +95,8 @@ def plain(value: Any) -> Any:
     """Tuples as lists, all the way down."""
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return str(value)  # without a class of its own, which YAML would not write
     return [plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 

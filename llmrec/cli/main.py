@@ -58,12 +58,15 @@ def run(
     model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML configuration (see train/recipes).")] = None,
     overrides: Overrides = [],  # noqa: B006
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Let the configuration file name code to run (reward.custom).")
+    ] = False,
 ) -> None:
     """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": dataset, "data.source": source, "model.name": model}
-    configuration = with_defaults(config, overrides_of(named, overrides))
+    configuration = with_defaults(config, overrides_of(named, overrides), trust_code=trust_code)
     from llmrec.pipeline.demo import print_result
     from llmrec.pipeline.run import run_job
 

@@ -20,8 +20,8 @@ from llmrec.config.improvement import (
     StabilitySettings,
     UpdateSettings,
 )
-from llmrec.config.reward import RewardSettings
-from llmrec.config.run import EvaluationSettings, GateSettings, RunConfig
+from llmrec.config.reward import RewardSettings, Unvouched
+from llmrec.config.run import TRUST_CODE, EvaluationSettings, GateSettings, RunConfig, unvouched
 from llmrec.config.simulation import (
     BudgetSettings,
     ChoiceSettings,
@@ -38,6 +38,7 @@ from llmrec.config.simulation import (
 from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings, TeacherSettings
 
 __all__ = [
+    "TRUST_CODE",
     "Algorithm",
     "BestOfNSettings",
     "BudgetSettings",
@@ -74,6 +75,8 @@ __all__ = [
     "TeacherSettings",
     "TextConfig",
     "TrustSettings",
+    "Unvouched",
     "UpdateSettings",
     "WorldConfig",
+    "unvouched",
 ]

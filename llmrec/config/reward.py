@@ -28,6 +28,12 @@ LIST_LEVEL_TERMS = frozenset({"diversity", "calibration"})
 FEEDBACK_WEIGHTS = ("click", "conversion")
 
 
+class Unvouched(str):
+    """The name of code that stands in a file, which may be a stranger's: it is not run (`rewards.custom`)."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class RewardSettings:
     """reward = click * P(click) + conversion * P(click and conversion) + the sum of weight * term over `terms`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +23,13 @@ from llmrec.config.improvement import (
     SessionSettings,
     UpdateSettings,
 )
-from llmrec.config.reward import RewardSettings
+from llmrec.config.reward import RewardSettings, Unvouched
 from llmrec.config.simulation import ChoiceSettings, DynamicsSettings, SimulatorSettings
 from llmrec.config.training import ModelConfig, SFTSettings
-from llmrec.config_tree import from_tree, merged, override_tree, plain, read_yaml, with_defaults
+from llmrec.config_tree import Override, from_tree, merged, override_tree, plain, read_yaml, with_defaults
+
+TRUST_CODE = "LLMREC_TRUST_CODE"
+"""Environment variable: 1 lets every configuration file name code that is run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +110,23 @@ class RunConfig:
     report_to: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path | None = None, overrides: Sequence[str] = ()) -> Self:
-        """Reads a YAML file (optional) and applies `key.sub=value` overrides; raises `ConfigError`."""
+    def read(cls, path: Path | None = None, overrides: Sequence[Override] = (), *, trust_code: bool = False) -> Self:
+        """Reads a YAML file (optional) and applies overrides.
+
+        Args:
+            path: the file.
+            overrides: `key.sub=value` texts, or pairs of a key and a value.
+            trust_code: the file may name code that is run (`reward.custom`), as overrides may; else such names are
+                `Unvouched`. The environment variable LLMREC_TRUST_CODE=1 says the same.
+
+        Raises:
+            ConfigError: a key or value that cannot be used.
+        """
         tree = read_yaml(path) if path is not None else {}
         from_tree(cls, tree, str(path))
-        given = override_tree(overrides)
+        if not trust_code and os.environ.get(TRUST_CODE) != "1":
+            tree = unvouched(tree)
+        given = override_tree(overrides, cls)
         from_tree(cls, given, "the command line")
         return from_tree(cls, merged(with_defaults(tree, given, cls().tree()), given), "the configuration")
 
@@ -123,3 +139,13 @@ class RunConfig:
     def tree(self) -> dict[str, Any]:
         """The configuration as plain dictionaries and lists, ready for YAML or JSON."""
         return cast(dict[str, Any], plain(dataclasses.asdict(self)))
+
+
+def unvouched(tree: dict[str, Any]) -> dict[str, Any]:
+    """`tree`, read from a file, with the names of code in it marked as such."""
+    reward = tree.get("reward")
+    named = reward.get("custom") if isinstance(reward, dict) else None
+    if not isinstance(named, list | tuple):
+        return tree
+    marked = [Unvouched(name) if isinstance(name, str) else name for name in named]
+    return {**tree, "reward": {**cast(dict[str, Any], reward), "custom": marked}}

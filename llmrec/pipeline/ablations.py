@@ -20,9 +20,9 @@ import numpy as np
 
 from llmrec.baselines import Popularity
 from llmrec.baselines.interpolation import Interpolation
-from llmrec.config import RunConfig
+from llmrec.config import RunConfig, unvouched
 from llmrec.config.ablations import AblationSettings
-from llmrec.config_tree import from_tree, read_yaml
+from llmrec.config_tree import Override, from_tree, read_yaml
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
 from llmrec.evaluation.offline import Ranker
@@ -66,7 +66,7 @@ class Ablation:
     base: str
 
 
-def read_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+def read_ablation(path: Path, overrides: Sequence[Override] = ()) -> Ablation:
     """Reads a file; `overrides` (`key=value`) lie between its `set` and those of the sides.
 
     Raises:
@@ -76,12 +76,12 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     settings = from_tree(AblationSettings, read_yaml(path), str(path))
     _check(settings, path)
     from_tree(RunConfig, settings.set, f"{path}, key 'set'")
-    common = [*flat(settings.set), *overrides]
+    common = [*flat(unvouched(settings.set)), *overrides]
     recipe = _recipe(settings, path, common)
     sides = {}
     for name, side in settings.sides.items():
         from_tree(RunConfig, side.set, f"{path}, side {name!r}")
-        config = RunConfig.read(recipe, [*common, *flat(side.set), f"seed={settings.seeds[0]}"])
+        config = RunConfig.read(recipe, [*common, *flat(unvouched(side.set)), f"seed={settings.seeds[0]}"])
         check_config(config)
         sides[name] = Side(config, side.ensemble)
     base = settings.base or next(iter(sides))
@@ -89,13 +89,13 @@ def read_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     return Ablation(settings, sides, base)
 
 
-def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    """A tree of keys as `a.b=value` texts."""
+def flat(tree: Mapping[str, Any], above: str = "") -> Iterator[Override]:
+    """A tree of keys as pairs of a dotted key and its value."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{above}{key}.")
         else:
-            yield f"{above}{key}={json.dumps(value, ensure_ascii=False)}"
+            yield f"{above}{key}", value
 
 
 def run_ablation(ablation: Ablation, folder: Path, *, json_file: Path | None = None) -> dict[str, Any]:
@@ -214,7 +214,7 @@ def _hash(rows: Examples) -> str:
     return sha256_of(json.dumps(_identity(rows)), *(json.dumps(seen.tolist()) for seen in rows.seen))
 
 
-def _recipe(settings: AblationSettings, path: Path, overrides: Sequence[str]) -> Path | None:
+def _recipe(settings: AblationSettings, path: Path, overrides: Sequence[Override]) -> Path | None:
     if settings.recipe is None:
         return recipe_for(RunConfig.read(None, overrides).data.dataset)
     shipped = recipes_root() / f"{settings.recipe}.yaml"

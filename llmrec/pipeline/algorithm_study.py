@@ -298,7 +298,7 @@ def study_config(
     if not place.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("study-") for p in recipes_root().glob("study-*.yaml")))
         raise RequestError(f"There is no study of {dataset!r}; known ones: {known}.")
-    given = [] if source is None else [f"data.source={source}"]
+    given = [] if source is None else [("data.source", source)]
 
     def config_of(algorithm: Algorithm, seed: int) -> RunConfig:
         seeded = [f"seed={seed}"] if start_seed is None else [f"seed={start_seed}", f"improvement_seed={seed}"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Override
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -22,21 +23,19 @@ def recipe_for(dataset: str) -> Path | None:
     return place if place.is_file() else None
 
 
-def with_defaults(path: Path | None, overrides: Sequence[str]) -> RunConfig:
+def with_defaults(path: Path | None, overrides: Sequence[Override], *, trust_code: bool = False) -> RunConfig:
     """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top."""
     if path is None:
         path = recipe_for(RunConfig.read(None, overrides).data.dataset)
-    return RunConfig.read(path, overrides)
+    return RunConfig.read(path, overrides, trust_code=trust_code)
 
 
-def demo_config(seed: int = 0, overrides: Sequence[str] = ()) -> RunConfig:
+def demo_config(seed: int = 0, overrides: Sequence[Override] = ()) -> RunConfig:
     """The demo's configuration: train/recipes/demo.yaml."""
     return RunConfig.read(recipes_root() / "demo.yaml", [f"seed={seed}", *overrides])
 
 
-def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> list[str]:
+def overrides_of(named: Mapping[str, object | None], texts: Sequence[Override]) -> list[Override]:
     """Overrides for the keys of `named` that are not None, before those in `texts` (which win)."""
-    given = [
-        f"{key}='{str(value).replace(chr(39), 2 * chr(39))}'" for key, value in named.items() if value is not None
-    ]
+    given = [(key, str(value)) for key, value in named.items() if value is not None]
     return [*given, *texts]

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from llmrec.config import RewardSettings
+from llmrec.config import TRUST_CODE, RewardSettings, Unvouched
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
+from llmrec.printing import short_line
 from llmrec.rewards.term import CustomReward, RewardTerm
 from llmrec.rewards.trl import TRLTerm, Written
 from llmrec.types import State
@@ -24,7 +25,16 @@ TRL_NAMES = frozenset({"prompts", "completions", "completion_ids"})
 
 
 def load_custom(spec: str) -> Callable[..., Any]:
-    """The function that `spec` names; raises `ConfigError` where it cannot be imported or called."""
+    """The function that `spec` names.
+
+    Raises:
+        ConfigError: it cannot be imported or called, or only a file names it.
+    """
+    if isinstance(spec, Unvouched):
+        raise ConfigError(
+            f"Key 'reward.custom' in a file names {short_line(spec)}, which is code that would run here; look at it, "
+            f"then add --trust-code (or set {TRUST_CODE}=1), or name it yourself with --set reward.custom=..."
+        )
     where, colon, name = spec.rpartition(":")
     if not (where and colon and name.isidentifier()):
         raise ConfigError(

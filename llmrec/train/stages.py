@@ -41,12 +41,15 @@ def _parsed(name: str, algorithm: Algorithm | None = None) -> tuple[RunConfig, P
     parser.add_argument("--source", type=Path, help="sets data.source")
     parser.add_argument("--model", help="sets model.name: a Hub id, a folder, or nano")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="let the configuration file name code to run (reward.custom)"
+    )
     options = parser.parse_args()
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
     named["algorithm"] = algorithm
-    config = with_defaults(options.config, overrides_of(named, options.overrides))
+    config = with_defaults(options.config, overrides_of(named, options.overrides), trust_code=options.trust_code)
     return config, options.out, shell_command([f"train/{name}.py", *sys.argv[1:]])
 
 

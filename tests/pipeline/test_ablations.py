@@ -46,11 +46,11 @@ def test_trees_are_flattened_to_overrides_that_read_back_the_same():
         "k": [1],
     }
     texts = list(flat(tree))
-    assert texts[0] == "sft.learning_rate=1e-05"
+    assert texts[0] == ("sft.learning_rate", 1e-05)
     config = RunConfig.read(None, texts[:3])
     assert (config.sft.learning_rate, config.sft.mixture["next_item"]) == (1e-05, 1.0)
     assert config.data.source == "a: 'b' #c\n三"
-    assert texts[3] == "k=[1]"
+    assert texts[3] == ("k", [1])
 
 
 def test_a_side_is_the_recipe_the_common_keys_the_command_line_and_its_own(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Override
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.split import Part, make_split
@@ -124,9 +125,9 @@ class Bench:
     def config(self, overrides: Sequence[str] = (), seed: int = 0) -> RunConfig:
         """The run of the language-model policy on this data set: the protocol's recipe with overrides."""
         protocol = self.protocol
-        own = [
+        own: list[Override] = [
             "data.dataset=folder",
-            f"data.source={self.folder}",
+            ("data.source", str(self.folder)),
             f"data.split={protocol.split}",
             f"data.history_events={protocol.history_events}",
             f"seed={seed}",

@@ -74,13 +74,14 @@ def make_report(run: Finished, command: str, work: Path) -> RunReport:
             who_judges(config, run.simulators),
             *([run.improvement.stopped] if run.improvement.stopped else []),
         ],
-        reproduce=[command, _again(run.out)],
+        reproduce=[command, _again(run.out, config)],
     )
 
 
-def _again(out: Path) -> str:
+def _again(out: Path, config: RunConfig) -> str:
     """The command that makes the run from what its folder keeps."""
-    return shell_command(["llmrec", "run", f"--config={out / 'config.yaml'}", f"--out={out}-again"])
+    trusted = ["--trust-code"] if config.reward.custom else []
+    return shell_command(["llmrec", "run", f"--config={out / 'config.yaml'}", f"--out={out}-again", *trusted])
 
 
 def _data(run: Finished) -> DataFacts:
