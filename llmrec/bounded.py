@@ -217,14 +217,22 @@ class _Loader(yaml.SafeLoader):
         return size
 
 
-def parse_yaml(text: str) -> Any:
+class _TextLoader(_Loader):
+    """YAML whose plain words all are text: NO, 2024 and 1e3 too."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (as the base class has it)
+
+
+def parse_yaml(text: str, *, texts: bool = False) -> Any:
     """The value of a YAML text without tags, nested at most `DEPTH` deep; "3e-4" is text, as in YAML 1.1.
+
+    With `texts` every word is text, so that who reads it decides what `NO` and `2024` are.
 
     Raises:
         ValueError: It is not YAML, or goes beyond the bounds.
     """
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _TextLoader if texts else _Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())[:300]) from None
     except (RecursionError, TypeError, OverflowError):  # a key that is a list; a date of the year 99999

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from pathlib import Path
@@ -131,6 +132,50 @@ def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "")
             raise ConfigError(f"Unknown key {prefix + str(key)!r} in {origin}; {mend}")
     values = {key: _convert(value, hints[key], origin, prefix + key) for key, value in tree.items()}
     return cls(**values)
+
+
+def from_texts(cls: type[T], tree: dict[str, Any], origin: str) -> T:
+    """Like `from_tree`, for trees whose leaves may be text: each is read by the type of its field, and never by YAML.
+
+    `NO` stays text where text is wanted; a list may be written as words with commas between.
+    """
+    return from_tree(cls, _typed_tree(cls, tree, origin, ""), origin)
+
+
+def typed(text: str, hint: Any, origin: str, key: str) -> Any:
+    """The value that `text` stands for where `hint` is wanted; raises `ConfigError`."""
+    base, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if base in (types.UnionType, typing.Union):
+        inner = [a for a in arguments if a is not type(None)]
+        if str in inner or (not text and type(None) in arguments):
+            return text if str in inner else None
+        return typed(text, inner[0], origin, key)
+    if base is Literal:
+        return next((a for a in arguments if str(a) == text), text)
+    if base is tuple:
+        return [typed(part.strip(), arguments[0], origin, key) for part in text.split(",")] if text.strip() else []
+    if hint is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
+    if hint is int and re.fullmatch(r"[+-]?\d{1,18}", text.strip()):
+        return int(text)
+    return text
+
+
+def _typed_tree(hint: Any, value: Any, origin: str, key: str) -> Any:
+    base, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if base in (types.UnionType, typing.Union) and not isinstance(value, str):
+        inner = [a for a in arguments if a is not type(None)]
+        return _typed_tree(inner[0], value, origin, key) if value is not None else None
+    if isinstance(value, str):
+        return typed(value, hint, origin, key)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        hints = typing.get_type_hints(hint)
+        return {k: _typed_tree(hints.get(k, Any), v, origin, f"{key}{k}.") for k, v in value.items()}
+    if base is dict and isinstance(value, dict):
+        return {str(k): _typed_tree(arguments[1], v, origin, f"{key}{k}.") for k, v in value.items()}
+    if base is tuple and isinstance(value, list | tuple):
+        return [_typed_tree(arguments[0], v, origin, key) for v in value]
+    return value
 
 
 def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:

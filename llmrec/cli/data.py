@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmrec.cli.import_help import ACCEPT_HELP, KIND_HELP, MAP_HELP, MISSING_HELP, OPTION_HELP, ORDER_HELP
 from llmrec.errors import ConfigError, DataError
 from llmrec.printing import command, echo, one_line, short_line
 from llmrec.screen import Screen
@@ -104,16 +105,12 @@ def import_command(
     out: Out,
     items: Annotated[Path | None, typer.Option(help="The file of items (table).")] = None,
     users: Annotated[Path | None, typer.Option(help="The file of users (table).")] = None,
-    columns: Annotated[
-        list[str],
-        typer.Option("--map", help="COLUMN=YOURS, for example item_id=asin or items.item_id=id (table, repeatable)."),
-    ] = [],  # noqa: B006 (typer needs a literal; it is never changed)
-    kinds: Annotated[
-        list[str], typer.Option("--kind", help="YOURS=KIND, for example view=click or remove=ignore (table).")
-    ] = [],  # noqa: B006
-    option: Annotated[
-        list[str], typer.Option("--option", help="NAME=VALUE of the importer, for example core=5 (repeatable).")
-    ] = [],  # noqa: B006
+    columns: Annotated[list[str], typer.Option("--map", help=MAP_HELP)] = [],  # noqa: B006 (it is never changed)
+    kinds: Annotated[list[str], typer.Option("--kind", help=KIND_HELP)] = [],  # noqa: B006
+    option: Annotated[list[str], typer.Option("--option", help=OPTION_HELP)] = [],  # noqa: B006
+    missing: Annotated[str | None, typer.Option(help=MISSING_HELP)] = None,
+    order: Annotated[str | None, typer.Option(help=ORDER_HELP)] = None,
+    accept_implausible: Annotated[bool, typer.Option("--accept-implausible", help=ACCEPT_HELP)] = False,
     separator: Annotated[
         list[str],
         typer.Option(help="Between fields: a sign, '::', tab or space; or TABLE=SIGN. Else detected (table)."),
@@ -147,22 +144,24 @@ def import_command(
     force: Force = False,
 ) -> None:
     """Turns public or own data into an llmrec data set."""
-    from llmrec.cli.import_options import importer_options, pairs, read_options, table_mapping
+    from llmrec.cli.import_options import importer_options, once, pairs, read_options, table_mapping
     from llmrec.dataset.importers import IMPORTERS, import_dataset
     from llmrec.dataset.importers.reading import account_lines
 
-    given = pairs(option, "--option", "name=shop")
-    renamed, mapped = pairs(columns, "--map", "item_id=asin"), pairs(kinds, "--kind", "view=click")
+    given = once(pairs(option, "--option", "name=shop"), "--option")
+    renamed, mapped = pairs(columns, "--map", "item_id=asin"), once(pairs(kinds, "--kind", "view=click"), "--kind")
+    flags = {"missing": missing, "order": order, "accept_implausible": "yes" if accept_implausible else None}
+    said = {name: value for name, value in flags.items() if value is not None}
     written = {"separator": separator, "quote": quote, "decimal": decimal, "encoding": encoding}
     reading = read_options(written, header, no_header, skip_bad)
     options: dict[str, Any] = {}
     if kind == "table":
-        mapping = table_mapping(source, items, users, renamed, mapped, given)
+        mapping = table_mapping(source, items, users, renamed, mapped, {**given, **said})
         options = {"reading": reading} if mapping is None else {"mapping": mapping, "reading": reading}
-    elif items or users or renamed or mapped or reading is not None:
+    elif items or users or renamed or mapped or said or reading is not None:
         raise ConfigError(
-            f"--items, --users, --map, --kind and the options of reading (--separator, …, --skip-bad) belong to the "
-            f"importer table, not to {kind}."
+            "--items, --users, --map, --kind and the options of reading and of values (--separator, …, --skip-bad, "
+            f"--missing, --order, --accept-implausible) belong to the importer table, not to {kind}."
         )
     elif kind in IMPORTERS:
         options = importer_options(IMPORTERS[kind], given)

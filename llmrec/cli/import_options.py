@@ -9,25 +9,36 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from llmrec.config_tree import from_tree
+from llmrec.config_tree import from_texts
+from llmrec.dataset.importers.mapping import TABLES, mapping_tree
 from llmrec.dataset.importers.reading import ReadOptions, skip_share
-from llmrec.dataset.schema import SCHEMAS
+from llmrec.dataset.schema import SCHEMAS, show
 from llmrec.errors import ConfigError
 
-_TABLES = ("events", "items", "users")
+Pairs = list[tuple[str, str]]
 
 
-def pairs(texts: Iterable[str], flag: str, example: str) -> dict[str, str]:
-    """NAME=VALUE texts as a dictionary; anything else is a `ConfigError` that names the flag."""
-    found = {}
+def pairs(texts: Iterable[str], flag: str, example: str) -> Pairs:
+    """NAME=VALUE texts in their order; anything else is a `ConfigError` that names the flag."""
+    found = []
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
-            raise ConfigError(f"{flag} {text!r} is not NAME=VALUE; write for example {flag} {example}.")
-        found[name.strip()] = value.strip()
+            raise ConfigError(f"{flag} {show(text)} is not NAME=VALUE; write for example {flag} {example}.")
+        found.append((name.strip(), value.strip()))
     return found
+
+
+def once(found: Pairs, flag: str) -> dict[str, str]:
+    """Pairs as a dictionary; a name with two values is a `ConfigError`."""
+    made: dict[str, str] = {}
+    for name, value in found:
+        if made.get(name, value) != value:
+            raise ConfigError(
+                f"{flag} {show(name, 40)} is given twice, as {show(made[name], 40)} and {show(value, 40)}."
+            )
+        made[name] = value
+    return made
 
 
 def importer_options(importer: Callable[..., object], options: Mapping[str, str]) -> dict[str, Any]:
@@ -41,10 +52,8 @@ def importer_options(importer: Callable[..., object], options: Mapping[str, str]
     for name, parameter in list(inspect.signature(importer).parameters.items())[1:]:
         hint = str | None if Path in typing.get_args(hints[name]) else hints[name]
         fields.append((name, hint, dataclasses.field(default=parameter.default)))
-    texts = {name for name, hint, _ in fields if str in (hint, *typing.get_args(hint))}
-    tree = {name: value if name in texts else _scalar(value) for name, value in options.items()}
-    checked: Any = from_tree(dataclasses.make_dataclass("Options", fields), tree, "--option")
-    return {name: getattr(checked, name) for name in tree}
+    checked: Any = from_texts(dataclasses.make_dataclass("Options", fields), dict(options), "--option")
+    return {name: getattr(checked, name) for name in options}
 
 
 def read_options(
@@ -61,16 +70,16 @@ def read_options(
     Raises:
         ConfigError: a value that no file can be written with.
     """
-    trees: dict[str, dict[str, Any]] = {table: {} for table in _TABLES}
+    trees: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     flags = [("header", True, header), ("header", False, no_header)]
     chosen = [(name, *_for_tables(value)) for name, values in texts.items() for value in values]
     chosen += [
-        (name, tuple(filter(None, [table])) or _TABLES, flag) for name, flag, tables in flags for table in tables
+        (name, tuple(filter(None, [table])) or TABLES, flag) for name, flag, tables in flags for table in tables
     ]
     for name, tables, value in sorted(chosen, key=lambda entry: -len(entry[1])):  # one table goes before all
         for table in tables:
             if table not in trees:
-                raise ConfigError(f"--{name} names the table {table[:40]!r}; choose of {', '.join(_TABLES)}.")
+                raise ConfigError(f"--{name} names the table {table[:40]!r}; choose of {', '.join(TABLES)}.")
             trees[table][name] = value
     try:
         share = skip_share(skip_bad)
@@ -83,21 +92,22 @@ def read_options(
 def _for_tables(text: str) -> tuple[tuple[str, ...], str]:
     """ "items=;" as (("items",), ";"), and ";" as (all tables, ";")."""
     table, equals, value = text.partition("=")
-    return ((table,), value) if equals and table in _TABLES else (_TABLES, text)
+    return ((table,), value) if equals and table in TABLES else (TABLES, text)
 
 
 def table_mapping(
     source: Path,
     items: Path | None,
     users: Path | None,
-    columns: Mapping[str, str],
+    columns: Pairs,
     kinds: Mapping[str, str],
     options: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """The mapping of the table importer out of command-line options; None where `source` explains itself.
 
-    `source` is the file of events, or the folder of its parts. A column "item_id" is renamed in every table that
-    has it, "items.item_id" only in that one.
+    `source` is the file of events, or a mapping or folder of tables that the options change. A column "item_id" is
+    renamed in every table that has it, "items.item_id" only in that one; `profile=age` and `profile=city` are put
+    together. Without a file of items they are found in the events, where `title` is mapped.
 
     Raises:
         ConfigError: a column that no table has, or no file of items.
@@ -105,38 +115,45 @@ def table_mapping(
     itself = (source.is_dir() and items is None) or source.suffix in (".yaml", ".yml")
     if itself and not (items or users or columns or kinds or options):
         return None
-    if itself or items is None:
-        raise ConfigError(
-            "Give the file of events as SOURCE and the file of items as --items FILE, or the path of a mapping.yaml "
-            "without further options."
-        )
-    files = {"events": source, "items": items, "users": users}
-    tree: dict[str, Any] = {name: _scalar(value) for name, value in options.items()}
-    for table, file in files.items():
+    if itself:
+        tree = mapping_tree(source)
+    else:
+        tree = {"name": source.stem, "events": {"file": str(source.resolve())}}
+        if items is None and not any(name in ("title", "items.title") for name, _ in columns):
+            raise ConfigError(
+                "Give the file of events as SOURCE and the file of items as --items FILE, or the path of a "
+                "mapping.yaml; or map the titles to a column of the events, as with --map title=NAME."
+            )
+        tree["items"] = {"file": str((items or source).resolve()), "distinct": items is None}
+    for table, file in (("items", items if itself else None), ("users", users)):
         if file is not None:
-            tree[table] = {"file": str(file.resolve()), "columns": {}}
-    for name, column in columns.items():
+            tree[table] = {"file": str(file.resolve())}
+    for table in ("items", "users"):
+        if not itself and table in tree and tree[table]["file"] == tree["events"]["file"]:
+            tree[table]["distinct"] = True
+    _map_columns(tree, columns)
+    return {**tree, **options, **({"kinds": {**tree.get("kinds", {}), **kinds}} if kinds else {})}
+
+
+def _map_columns(tree: dict[str, Any], columns: Pairs) -> None:
+    """Puts the columns of the command line into the first file of each table, in place of what stood there."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, column in columns:
         for table, ours in _targets(name):
             if table in tree:
-                tree[table]["columns"][ours] = column
-    return {"name": source.stem, **tree, **({"kinds": dict(kinds)} if kinds else {})}
+                found.setdefault((table, ours), []).append(column)
+    for (table, ours), names in found.items():
+        first = tree[table][0] if isinstance(tree[table], list) else tree[table]
+        first["columns"] = {**(first.get("columns") or {}), ours: list(dict.fromkeys(names))}
 
 
 def _targets(name: str) -> list[tuple[str, str]]:
     """(table, column) pairs that a column name of the command line means."""
     table, dot, column = name.partition(".")
-    if dot and column in SCHEMAS.get(table, {}):
+    if dot and table in TABLES and column in SCHEMAS.get(table, {}):
         return [(table, column)]
-    found = [(table, name) for table in _TABLES if name in SCHEMAS[table]]
+    found = [(table, name) for table in TABLES if name in SCHEMAS[table]]
     if not found:
-        known = ", ".join(dict.fromkeys(column for table in _TABLES for column in SCHEMAS[table]))
-        raise ConfigError(f"--map names the column {name!r}, which no table has; choose of {known}.")
+        known = ", ".join(dict.fromkeys(column for table in TABLES for column in SCHEMAS[table]))
+        raise ConfigError(f"--map names the column {show(name, 40)}, which no table has; choose of {known}.")
     return found
-
-
-def _scalar(text: str) -> object:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return value if isinstance(value, str | int | float | bool) else text

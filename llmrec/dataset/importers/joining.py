@@ -1,0 +1,119 @@
+"""Tables that belong together: ids written alike, several files of one table, events of items that have a row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from llmrec.dataset.importers.mapping import TableFile, TableMapping
+from llmrec.dataset.importers.plausible import swapped
+from llmrec.dataset.importers.reading import Ledger, RawTable
+from llmrec.dataset.importers.values import look_like_floats, near_miss, without_zeros
+from llmrec.dataset.schema import REQUIRED, show
+from llmrec.errors import DataError
+
+
+def same_ids(
+    tables: list[RawTable], events: list[RawTable], key: str, ledger: Ledger
+) -> tuple[list[RawTable], list[RawTable]]:
+    """12.0 is 12 where all ids of both tables are whole numbers."""
+    columns = [raw.frame[key] for raw in (*tables, *events)]
+    if not columns or not all(look_like_floats(column) for column in columns if len(column)):
+        return tables, events
+
+    def plain(raw: RawTable) -> RawTable:
+        column, notes = without_zeros(raw.frame[key])
+        for note in notes:
+            ledger.assume(f"{raw.path.name}, {key}: {note}.")
+        return dataclasses.replace(raw, frame=raw.frame.with_columns(column))
+
+    return [plain(raw) for raw in tables], [plain(raw) for raw in events]
+
+
+def joined(raws: list[RawTable], specs: Sequence[TableFile], ledger: Ledger) -> pl.DataFrame:
+    """One row for each id: of the first file, with the columns that further files add."""
+    if not raws:
+        return pl.DataFrame({"user_id": []}, {"user_id": pl.String})
+    key = REQUIRED[raws[0].table][0]
+    found: pl.DataFrame | None = None
+    for raw, spec in zip(raws, specs, strict=True):
+        frame = _once(raw, key, spec.distinct or found is not None, ledger)
+        if found is None:
+            found = frame
+            continue
+        ledger.remove("rows of a further file, put to those they describe", raw.table, [], frame.height)
+        found = found.join(frame, on=key, how="left", maintain_order="left", suffix="\0new")
+        both = [name for name in found.columns if name.endswith("\0new")]
+        found = found.with_columns(
+            pl.coalesce(pl.col(name.removesuffix("\0new")), pl.col(name)).alias(name.removesuffix("\0new"))
+            for name in both
+        ).drop(both)
+    assert found is not None
+    return found
+
+
+def _once(raw: RawTable, key: str, distinct: bool, ledger: Ledger) -> pl.DataFrame:
+    """The first row of each id; a second one with other values is bad unless only the first is wanted."""
+    thing = raw.table.removesuffix("s")
+    again = ~raw.frame[key].is_first_distinct()
+    if not again.any():
+        return raw.frame
+    if distinct:
+        return raw.leave_out(again, f"more rows of the same {thing}", ledger).frame
+    equal = raw.frame.select(pl.struct(pl.all()).is_first_distinct().not_().alias("equal"))["equal"]
+    raw = raw.leave_out(equal, f"the same row of {'an' if thing == 'item' else 'a'} {thing} again", ledger)
+    again = ~raw.frame[key].is_first_distinct()
+    first = {value: row for row, value in reversed(list(enumerate(raw.frame[key])))} if again.any() else {}
+
+    def why(row: int) -> str:
+        value = raw.frame[key][row]
+        return f"{key!r} {show(value, 40)} stands in {raw.place(first[value])} already, with other values"
+
+    return raw.drop_bad(again, "an id of a row above, with other values", ledger, why).frame
+
+
+def known_items(
+    items: pl.DataFrame, events: list[RawTable], path: Path, plan: TableMapping, ledger: Ledger
+) -> tuple[pl.DataFrame, list[RawTable]]:
+    """Events of items that have a row, or rows for the items that events have."""
+    known = items["item_id"]
+    kept = []
+    for raw in events:
+        ids = raw.frame["item_id"]
+        strange = ~ids.is_in(known.implode())
+        if strange.any():
+            if swapped(raw.frame["user_id"], ids, known) and not plan.accept_implausible:
+                raise DataError(
+                    f"{raw.path}: most of its users are items of {path.name} and most of its items are not; user_id "
+                    "and item_id seem to have changed places (--accept-implausible if they have not)."
+                )
+            strangers = ids.filter(strange).unique(maintain_order=True)
+            raw, items = _strangers(raw, strange, strangers, items, plan, ledger)
+        kept.append(raw)
+    return items, kept
+
+
+def _strangers(
+    raw: RawTable, strange: pl.Series, strangers: pl.Series, items: pl.DataFrame, plan: TableMapping, ledger: Ledger
+) -> tuple[RawTable, pl.DataFrame]:
+    if plan.unknown_items == "drop":
+        return raw.leave_out(strange, "of an item that no row describes", ledger), items
+    if plan.unknown_items == "add":
+        new = strangers.filter(~strangers.is_in(items["item_id"].implode()))
+        more = pl.DataFrame({"item_id": new, "title": new})
+        ledger.add("known from events only (their id is their title)", "items", len(new))
+        return raw, pl.concat([items, more], how="diagonal")
+    hint = near_miss(strangers, items["item_id"])
+    hint = f"; {hint}" if hint else ""
+
+    def why(row: int) -> str:
+        return (
+            f"'item_id' is {show(raw.frame['item_id'][row], 40)}, which table items does not have (so are "
+            f"{len(strangers):,} items of {int(strange.sum()):,} events){hint}; --option unknown_items=drop leaves "
+            "such events out, and unknown_items=add takes the items with their id for a title"
+        )
+
+    return raw.drop_bad(strange, "of an item that no row describes", ledger, why), items

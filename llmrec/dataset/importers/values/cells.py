@@ -1,0 +1,106 @@
+"""What every reader of cells shares: its result, words for what is missing, and cells of any type as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from llmrec.dataset.schema import show
+from llmrec.errors import DataError
+
+MISSING: tuple[str, ...] = (
+    *("nan", "NaN", "NAN", "-nan", "-NaN", "NaT"),
+    *("null", "Null", "NULL", "none", "None", "NONE", "nil", "NIL"),
+    *("\\N", "n/a", "N/A", "NA", "#N/A", "#NA", "<NA>", "-", "--", "—", "–"),
+)
+"""Words that stand for a missing value, written so by tables of numbers, databases, spreadsheets and people.
+
+Case counts: `Na` and `na` are words of languages. An empty cell is always missing.
+"""
+
+WHOLE_FLOATS = 2**53
+"""From here on a float skips whole numbers, so that different ids may have become one."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A column as it was understood.
+
+    Attributes:
+        values: (N) the values; null where a cell is missing or bad.
+        bad: (N) whether a cell holds something that cannot be read.
+        wanted: What a cell must be, for the message about the first bad one.
+        notes: What was assumed, one short text each.
+        order: (N) for times the nanoseconds within their second, where any has some.
+        currency: For prices the currency that the cells name.
+    """
+
+    values: pl.Series
+    bad: pl.Series
+    wanted: str
+    notes: tuple[str, ...] = ()
+    order: pl.Series | None = None
+    currency: str = ""
+
+
+def none_bad(length: int) -> pl.Series:
+    """(N) false: every cell could be read."""
+    return pl.repeat(False, length, dtype=pl.Boolean, eager=True)
+
+
+def as_text(column: pl.Series) -> pl.Series:
+    """A column of any plain type as trimmed text; whole floats become whole numbers, lists of text one text.
+
+    Raises:
+        DataError: The cells are of a type that is no text, such as records.
+    """
+    dtype = column.dtype
+    if dtype == pl.String:
+        return column.str.strip_chars()
+    if dtype.is_float():
+        return _float_text(column)
+    if dtype == pl.List(pl.String):
+        return column.list.join(" ", ignore_nulls=True).str.strip_chars()
+    if dtype == pl.Boolean:
+        return column.cast(pl.String)
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+        raise DataError(f"the cells are {dtype}, but they must be text; write them as text")
+    return column.cast(pl.String)
+
+
+def _float_text(column: pl.Series) -> pl.Series:
+    column = column.fill_nan(None)
+    whole = column.cast(pl.Int64, strict=False)
+    safe = (whole.cast(column.dtype) == column) & (column.abs() < WHOLE_FLOATS)
+    frame = pl.DataFrame({"whole": whole, "value": column, "safe": safe})
+    text = pl.when("safe").then(pl.col("whole").cast(pl.String)).otherwise(pl.col("value").cast(pl.String))
+    return frame.select(text.alias(column.name))[column.name]
+
+
+def without_missing(column: pl.Series, words: Sequence[str] = MISSING) -> tuple[pl.Series, tuple[str, ...]]:
+    """Text with null for every empty cell and every one of `words`, and a note that counts the words."""
+    gone = column.is_in(["", *words]).fill_null(False)
+    if not gone.any():
+        return column, ()
+    counted = column.filter(gone & (column != "")).value_counts(sort=True)
+    kept = column.to_frame().select(pl.when(~gone).then(pl.col(column.name)))[column.name]
+    if counted.is_empty():
+        return kept, ()
+    named = ", ".join(f"{show(word, 12)} ({count:,})" for word, count in counted.head(4).iter_rows())
+    return kept, (f"{named} taken for missing (--missing names other words)",)
+
+
+def trimmed(column: pl.Series) -> tuple[str, ...]:
+    """A note about white space that `as_text` takes off the cells of `column`."""
+    if column.dtype != pl.String:
+        return ()
+    count = int((column.str.len_bytes() != column.str.strip_chars().str.len_bytes()).sum())
+    return (f"white space around {count:,} cells left out",) if count else ()
+
+
+def read_text(column: pl.Series, words: Sequence[str] = MISSING) -> Reading:
+    """Text for people (titles, brands): trimmed, with null for what is missing."""
+    text, notes = without_missing(as_text(column), words)
+    return Reading(text, none_bad(len(text)), "text", notes)
