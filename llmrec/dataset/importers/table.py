@@ -110,7 +110,7 @@ def read_items(
         DataError: A file, column or value is missing or cannot be used; named with file and line.
     """
     options = options or ReadOptions()
-    ledger = Ledger(options.skip_bad) if ledger is None else ledger
+    ledger = Ledger(options.skip_bad, skippable=False) if ledger is None else ledger
     spec = TableFile(file=str(path), reading=options)
     plan = TableMapping(events=(), items=(spec,), category_separator=category_separator, reading=options)
     raws, _ = _files(path.parent, plan, "items", options, ledger)

@@ -32,8 +32,10 @@ class Ledger:
         assumptions: One sentence each.
     """
 
-    def __init__(self, skip_bad: float | None = None) -> None:
+    def __init__(self, skip_bad: float | None = None, *, skippable: bool = True) -> None:
+        """Takes the share of bad rows that may be dropped, and whether a person could ask for it at all."""
         self.skip_bad = skip_bad
+        self._mend = "mend it, or add --skip-bad to drop such rows and count them" if skippable else "mend it"
         self.assumptions: list[str] = []
         self._removals: dict[tuple[str, str], Removal] = {}
         self._added: dict[tuple[str, str], int] = {}
@@ -84,7 +86,7 @@ class Ledger:
             DataError: There is one, and bad rows are not to be skipped.
         """
         if self.skip_bad is None:
-            raise DataError(f"{sentence}; mend it, or add --skip-bad to drop such rows and count them.")
+            raise DataError(f"{sentence}; {self._mend}.")
         self.remove(rule, table, lines, count, bad=True)
 
     def add(self, rule: str, table: str, count: int) -> None:
