@@ -72,7 +72,9 @@ def read_options(
     """
     trees: dict[str, dict[str, Any]] = {table: {} for table in TABLES}
     flags = [("header", True, header), ("header", False, no_header)]
-    chosen = [(name, *_for_tables(value)) for name, values in texts.items() for value in values]
+    chosen: list[tuple[str, tuple[str, ...], Any]] = [
+        (name, *_for_tables(value)) for name, values in texts.items() for value in values
+    ]
     chosen += [
         (name, tuple(filter(None, [table])) or TABLES, flag) for name, flag, tables in flags for table in tables
     ]
