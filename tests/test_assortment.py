@@ -327,7 +327,10 @@ def test_files_of_items(tmp_path):
     for text, words in (
         ("item_id,name\na,Kettle\n", "items.csv lacks the column 'title'"),
         ("item_id,title\na,\n", r"items.csv, line 2: 'title' is empty, of item_id 'a'; mend it\.$"),
-        ("item_id,title\na,Kettle\na,Lamp\n", r"items.csv, line 3: 'item_id' 'a' stands in line 2 already, with other values"),
+        (
+            "item_id,title\na,Kettle\na,Lamp\n",
+            r"items.csv, line 3: 'item_id' 'a' stands in line 2 already, with other values",
+        ),
         ("item_id,title,price\na,Kettle,cheap\n", r"items.csv, line 2: 'price' is 'cheap'"),
         ("item_id,title\n", r"items.csv: .*empty"),
     ):
