@@ -29,11 +29,13 @@ from llmrec.config import RunConfig
 from llmrec.dataset.schema import SCHEMAS
 from llmrec.errors import CatalogueError, RunError
 from llmrec.export import CARD, Bundle
-from llmrec.files import new_folder, sha256_of, write_json
+from llmrec.files import check_writable, new_folder, sha256_of, write_json
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mean_hidden import TextEncoder
+from llmrec.storage import resolve
 from llmrec.text.render import StateRenderer
 from llmrec.types import Item
+from llmrec.written import write_list
 
 WRITTEN_ANEW = ("catalogue", "identifiers", "items.parquet", CARD)
 
@@ -104,6 +106,7 @@ def save_changed(bundle: Bundle, out: Path) -> None:
                 bundle.identifiers.save(folder / "identifiers")
             items_frame(bundle.items).write_parquet(folder / "items.parquet")
             write_json(folder / CARD, bundle.facts)
+            write_list(folder)
     except OSError as error:  # of copytree, too
         raise RunError(
             f"{out} cannot be written ({' '.join(str(error).split())[:120]}); name another place."
@@ -111,11 +114,13 @@ def save_changed(bundle: Bundle, out: Path) -> None:
 
 
 def check_free(run: Path, out: Path) -> None:
-    """Raises `RunError` where `out` exists or lies within the folder `run`."""
-    if out.exists() or out.is_symlink():
+    """Raises `RunError` where `out` exists, lies within the folder `run` or cannot be made."""
+    place = resolve(out)
+    if place.exists() or out.is_symlink():
         raise RunError(f"{out} exists already; name a new folder for the changed run.")
-    if out.resolve().is_relative_to(run.resolve()):
+    if place.is_relative_to(resolve(run)):
         raise RunError(f"{out} lies within the run folder {run}; name a folder beside it.")
+    check_writable(place)
 
 
 def items_frame(items: Sequence[Item]) -> pl.DataFrame:

@@ -32,3 +32,14 @@ class RequestError(LLMRecError):
 
 class RunError(LLMRecError):
     """A run folder or Hub repository that is missing, incomplete or of another kind."""
+
+
+class Stopped(SystemExit):
+    """A signal asked the process to stop (Ctrl-C, `kill`); it ends with 128 and the signal's number.
+
+    It is no error and not caught as one. `resumes`: finished work is kept, so that the same command goes on.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(128 + signal_number)
+        self.resumes = False

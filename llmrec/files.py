@@ -6,29 +6,39 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from llmrec.errors import RunError
+from llmrec.locks import locked
+from llmrec.progress import console
+from llmrec.storage import resolve, shown, storage_errors
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes `text` (UTF-8) to `path` atomically: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    """Writes `text` (UTF-8) to `path` atomically: a reader sees the old file or the new one.
+
+    Raises:
+        RunError: the place cannot be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -46,28 +56,192 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not a JSON file in UTF-8 ({error}); write it anew.") from None
 
 
+Ours = Callable[[Path], Collection[str]]
+"""The files in a folder (paths within it, divided by /) that llmrec wrote, and may remove."""
+
+
+def matching(*patterns: str) -> Ours:
+    """The files whose paths match one of `patterns` (as of `fnmatch`; `*` takes / as well)."""
+    return lambda folder: [name for name in entries(folder) if any(fnmatchcase(name, p) for p in patterns)]
+
+
+def entries(folder: Path) -> list[str]:
+    """Files, links (not followed) and empty folders anywhere in `folder`, as paths within it divided by /."""
+    found = []
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        links = [name for name in folders if (here / name).is_symlink()]
+        if here != folder and not folders and not files:
+            found.append(here)
+        found += [here / name for name in [*files, *links]]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(
+    path: Path, *, mark: str | None = None, ours: Ours | None = None, wait: bool = False
+) -> Iterator[Path]:
     """Yields a temporary sibling folder that becomes `path` when the block ends well, else vanishes.
 
-    An existing `path` is replaced (moved aside first, removed last), so a kill at any point leaves the old folder,
-    or the new one, or the old one under a `.old-` name beside it, and never a mixture.
+    An existing `path` with content is replaced (moved aside first, removed last), so a kill at any point leaves the
+    old folder, or the new one, or the old one under a `.old-` name beside it, and never a mixture; what a kill left
+    beside it is put right when the next block for `path` begins. One process at a time writes a folder.
+
+    Args:
+        path: the place; links and `..` are followed, so that the place that is meant is the one that is checked.
+        mark: replace only a folder that holds this file. Without `mark` and `ours` nothing is replaced.
+        ours: the files that may go. All others, a person's own, stay: in the new folder, or there as NAME.kept where
+            it has a file of that name itself. None: everything in a folder with `mark` may go.
+        wait: wait for another process that writes `path` instead of refusing.
+
+    Raises:
+        RunError: something else lies there, or the place cannot be written.
+        Busy: another process writes it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.new-"))
-    try:
-        yield work
-        work.chmod(0o755)
-        if path.exists():
-            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old-"))
-            path.rename(aside / path.name)
-            work.rename(path)
-            shutil.rmtree(aside)
-        else:
-            work.rename(path)
-    except BaseException:
+    path = resolve(path)
+    check_replaceable(path, mark, ours)
+    with reserved(path, wait=wait):
+        work = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path, "new")))
+        try:
+            yield work
+            check_replaceable(path, mark, ours)
+            work.chmod(0o755)
+            _put(work, path, ours)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def reserved(path: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes from writing the folder `path`, which need not be there, within the block.
+
+    What a kill within `new_folder(path)` left beside it is put right first: an old folder that was moved aside is put
+    back where the new one has not arrived, and temporary folders go. The folders above `path` are made, and removed
+    where the block fails and leaves them empty.
+
+    Raises:
+        Busy: another process writes it (unless `wait`).
+        RunError: the place cannot be written.
+    """
+    path = resolve(path)
+    with storage_errors(path):
+        made = [folder for folder in path.parents if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(path.with_name(f".{path.name}.lock"), path, wait=wait) as alone:
+                if alone:
+                    _recover(path)
+                yield
+        except BaseException:
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def check_replaceable(path: Path, mark: str | None = None, ours: Ours | None = None) -> None:
+    """Refuses (`RunError`) a resolved place at which `new_folder` would destroy something, or could not work."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{shown(path)} is a file; name another place.")
+    if path in (cwd := resolve("."), *cwd.parents):
+        raise RunError(f"{shown(path)} is the folder that you are in, or holds it; name a folder within it.")
+    if path.is_mount():
+        raise RunError(f"{shown(path)} is a mount point, which cannot be replaced; name a folder within it.")
+    if ours is None or mark is not None:
+        held = next(iter(os.scandir(path)), None) if path.is_dir() else None
+        if held is not None and (mark is None or not (path / mark).is_file()):
+            raise RunError(
+                f"{shown(path)} holds {shown(held.name)!r}, which llmrec does not replace; name a new folder."
+            )
+
+
+def check_writable(path: Path) -> None:
+    """Refuses (`RunError`) a resolved place where no folder can be made, by making one and removing it."""
+    with storage_errors(path):
+        parent = path.parent
+        missing = path
+        while not parent.exists():
+            parent, missing = parent.parent, parent
+        longest = max(path.relative_to(missing.parent).parts, key=lambda part: len(os.fsencode(part)))
+        Path(tempfile.mkdtemp(dir=parent, prefix=f".{longest}.new-")).rmdir()
+
+
+def _prefix(path: Path, kind: str) -> str:
+    return f".{path.name}.{kind}-"
+
+
+def _beside(path: Path, kind: str) -> list[Path]:
+    """Temporary folders for `path`, known by their names."""
+    name = re.compile(re.escape(_prefix(path, kind)) + "[a-z0-9_]{8}")
+    return sorted(p for p in path.parent.iterdir() if name.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
+
+
+def _recover(path: Path) -> None:
+    """Removes what killed writers left; only for the holder of the lock."""
+    for aside in _beside(path, "old"):
+        old = aside / path.name
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    for work in _beside(path, "new"):
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _put(work: Path, path: Path, ours: Ours | None) -> None:
+    """Puts the finished folder `work` in the place of `path`."""
+    if not path.exists():
+        work.rename(path)
+        return
+    if ours is not None:
+        _keep_foreign(path, work, ours)  # before anything moves: after a kill they are in the old folder and the new
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path, "old")))
+    try:
+        path.rename(aside / path.name)
+        work.rename(path)
+    except BaseException:
+        if not path.exists():
+            (aside / path.name).rename(path)
         raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _keep_foreign(path: Path, work: Path, ours: Ours) -> None:
+    """Gives `work` the files of `path` that are not `ours`, by a second name for them, or else a copy."""
+    known = set(ours(path))
+    kept = {}
+    for name in entries(path):
+        if name in known:
+            continue
+        kept[name] = _free_name(work, name)
+        source, target = path / name, work / kept[name]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir() and not source.is_symlink():
+            target.mkdir()
+            continue
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:  # a file system without hard links
+            shutil.copy2(source, target, follow_symlinks=False)
+    moved = [f"{name} as {new}" for name, new in kept.items() if new != name]
+    if kept:
+        also = f", {shown(', '.join(moved))}" if moved else ""
+        console.print(f"{shown(path)}: files that llmrec did not write are kept ({len(kept)}{also}).")
+
+
+def _free_name(work: Path, name: str) -> str:
+    """A path within `work` for a file called `name` that hits nothing that is there."""
+    place = Path()
+    parts = Path(name).parts
+    for part in parts:
+        there, number = work / place / part, 1
+        last = part == parts[-1] and len(place.parts) == len(parts) - 1
+        while os.path.lexists(there) and (last or not there.is_dir()):
+            there = there.with_name(f"{part}.kept" if number == 1 else f"{part}.kept-{number}")
+            number += 1
+        place /= there.name
+    return place.as_posix()
 
 
 def sha256_of(*parts: bytes | str) -> str:

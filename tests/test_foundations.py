@@ -28,14 +28,14 @@ def test_streams_differ_by_name_and_seed_and_parts_do_not_run_together():
 
 def test_a_failed_folder_leaves_the_old_one_and_nothing_else(tmp_path):
     place = tmp_path / "run"
-    with new_folder(place) as folder:
+    with new_folder(place, mark="a") as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), new_folder(place) as folder:
+    with pytest.raises(ZeroDivisionError), new_folder(place, mark="a") as folder:
         (folder / "a").write_text("new")
         raise ZeroDivisionError
     assert (place / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
-    with new_folder(place) as folder:
+    with new_folder(place, mark="a") as folder:
         (folder / "b").write_text("new")
     assert [p.name for p in place.iterdir()] == ["b"]
     assert [p.name for p in tmp_path.iterdir()] == ["run"]

@@ -94,7 +94,7 @@ class Agent(ABC):
 
     def save(self, folder: Path) -> None:
         """Writes the agent to `folder`, whole or not at all."""
-        with new_folder(folder) as place:
+        with new_folder(folder, mark=FACTS) as place:
             self.save_into(place)
 
     def save_into(self, folder: Path) -> None:

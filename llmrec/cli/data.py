@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,12 +66,15 @@ def clean_command(
     """Writes a copy without duplicate, invalid and anomalous rows, and says which rule removed how many."""
     from llmrec.dataset.clean import clean
     from llmrec.dataset.rules import RULES, removable
+    from llmrec.storage import resolve
 
     only = None if rules is None else _names(rules)
     applied = {rule.name for rule in removable(only, _names(without))}
-    _free(out, force)
-    dataset, removals = clean(_load(source), only, without=_names(without))
-    dataset.save(out)
+    with _free(out, force) as place:
+        if place == resolve(source):
+            raise DataError(f"{out} is the data set that is to be cleaned; name another folder for the copy.")
+        dataset, removals = clean(_load(source), only, without=_names(without))
+        dataset.save(place)
     lines = [(r.rule, r.table, f"{r.count:,}") for r in removals]
     lines += [(r.name, r.table, "switched off") for r in RULES if r.removable and r.name not in applied]
     _table(("rule", "table", "removed"), lines, right=2)
@@ -165,9 +169,9 @@ def import_command(
         )
     elif kind in IMPORTERS:
         options = importer_options(IMPORTERS[kind], given)
-    _free(out, force)
-    dataset = import_dataset(kind, source, **options)
-    dataset.save(out)
+    with _free(out, force) as place:
+        dataset = import_dataset(kind, source, **options)
+        dataset.save(place)
     for line in account_lines(dataset.manifest.account):
         echo(one_line(line, 2000))
     _describe(dataset)
@@ -212,9 +216,9 @@ def world_command(
 
     tree: dict[str, Any] = {"domain": domain, "language": language, "users": users, "items": items}
     config = from_tree(WorldConfig, tree, "the command line")
-    _free(out, force)
-    world = generate_world(config, seed)
-    world.save(out)
+    with _free(out, force, "world.json", "world") as place:
+        world = generate_world(config, seed)
+        world.save(place)
     _describe(world.dataset)
 
 
@@ -255,16 +259,25 @@ def _load(folder: Path) -> Dataset:
     return Dataset.load(inner if not (folder / MANIFEST).exists() and (inner / MANIFEST).exists() else folder)
 
 
-def _free(out: Path, force: bool) -> None:
-    """Refuses a place that holds something: without --force anything, with it all but a data set or a world."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not force:
-        raise DataError(f"{out} exists already; name a new folder or add --force to replace it.")
-    if not any((out / name).is_file() for name in ("manifest.json", "world.json")):
-        raise DataError(
-            f"{out} is neither a data set nor a world, so --force does not replace it; name a new folder."
-        )
+@contextmanager
+def _free(out: Path, force: bool, mark: str = "manifest.json", what: str = "data set") -> Iterator[Path]:
+    """The resolved `out`, kept from other processes.
+
+    Refuses one that holds something: without --force anything, with it all but its own kind.
+    """
+    from llmrec.files import check_replaceable, check_writable, matching, reserved
+    from llmrec.storage import resolve
+
+    place = resolve(out)
+    check_writable(place)
+    with reserved(place):
+        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+            if not force:
+                raise DataError(f"{out} exists already; name a new folder or add --force to replace it.")
+            if not (place / mark).is_file():
+                raise DataError(f"{out} is not a {what}, so --force does not replace it; name a new folder.")
+        check_replaceable(place, mark, matching("*"))
+        yield place
 
 
 def _names(text: str | None) -> set[str]:

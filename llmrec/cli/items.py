@@ -27,12 +27,14 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
     from llmrec.cli.show import read_ids
     from llmrec.dataset.importers.table import read_items
     from llmrec.export import items_from_frame, read_bundle
+    from llmrec.files import reserved
     from llmrec.recommender import run_folder
 
     gone = () if remove is None else tuple(dict.fromkeys(read_ids(remove, "--remove")))
     new = [] if add is None else items_from_frame(read_items(add))
     folder = run_folder(run, revision=revision)
     check_free(folder, out)
-    changed = change_items(read_bundle(folder), add=new, remove=gone)
-    save_changed(changed, out)
+    with reserved(out):
+        changed = change_items(read_bundle(folder), add=new, remove=gone)
+        save_changed(changed, out)
     return f"{len(new):,} added, {len(gone):,} removed; {out} has {len(changed.items):,} items."

@@ -28,12 +28,20 @@ Overrides = Annotated[
     list[str], typer.Option("--set", help="A configuration key, for example --set ppo.steps=200 (repeatable).")
 ]
 
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace the run of another configuration; files that llmrec did not write are kept."
+    ),
+]
+
 
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of the world and of everything after it.")] = 0,
     overrides: Overrides = [],  # noqa: B006 (typer needs a literal; it is never changed)
+    force: Force = False,
 ) -> None:
     """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores."""
     from llmrec.pipeline.recipes import demo_config
@@ -41,7 +49,7 @@ def demo(
     configuration = demo_config(seed, overrides)
     from llmrec.pipeline.demo import run_demo
 
-    run_demo(configuration, out, _command_line())
+    run_demo(configuration, out, _command_line(), force=force)
 
 
 @app.command()
@@ -61,6 +69,7 @@ def run(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let the configuration file name code to run (reward.custom).")
     ] = False,
+    force: Force = False,
 ) -> None:
     """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
     from llmrec.pipeline.recipes import overrides_of, with_defaults
@@ -70,8 +79,9 @@ def run(
     from llmrec.pipeline.demo import print_result
     from llmrec.pipeline.run import run_job
 
-    finished = run_job(configuration, out, command=_command_line())
-    print_result(finished)
+    finished = run_job(configuration, out, command=_command_line(), force=force)
+    if finished is not None:
+        print_result(finished)
 
 
 @app.command()

@@ -18,8 +18,9 @@ import yaml
 
 from llmrec.config_tree import from_tree
 from llmrec.errors import DataError
-from llmrec.files import new_folder
+from llmrec.files import check_writable, new_folder
 from llmrec.progress import Bar, console
+from llmrec.storage import resolve
 
 _BLOCK = 1 << 18
 
@@ -81,7 +82,7 @@ def download(
     """
     name, _, inner = name.partition("/")
     recipe, category = _find(name, category or inner or None)
-    folder = Path(dest).expanduser()
+    folder = resolve(dest)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise DataError(f"{folder} is there already; name a folder that does not exist yet.")
     addresses = _addresses(recipe, category, url)
@@ -90,6 +91,7 @@ def download(
         raise DataError(
             f"{recipe.name} comes with the terms printed above; repeat with --accept-terms if you accept."
         )
+    check_writable(folder)
     with new_folder(folder) as work:
         for address in addresses:
             path = work / _file_name(address)

@@ -17,13 +17,15 @@ from llmrec.dataset.schema import SCHEMAS, cast_table, with_later, without_empty
 from llmrec.dataset.signals import Signal
 from llmrec.dataset.validate import rows_of, validate_events, validate_items, validate_rows, validate_users
 from llmrec.errors import DataError
-from llmrec.files import new_folder
+from llmrec.files import matching, new_folder
 from llmrec.progress import Bar
+from llmrec.storage import resolve
 from llmrec.types import EVENT_KINDS, Item, User
 
 __all__ = ["MANIFEST", "Dataset", "Manifest", "Signal"]
 
 MANIFEST = "manifest.json"
+FILES = (MANIFEST, "items.parquet", "users.parquet", "events.parquet", "rows.parquet")
 _MANY_EVENTS = 1_000_000  # from here on building takes seconds and shows a bar
 _ORDER = ("time", "user_id", "order", "session", "position", "kind", "item_id", "value", "propensity", "split")
 
@@ -172,12 +174,13 @@ class Dataset:
     def save(self, folder: Path) -> None:
         """Writes items, users, events (and rows) as Parquet and the manifest as JSON, whole or not at all.
 
-        Replaces a data set that is there already; any other folder with content is refused with a `DataError`.
+        Replaces a data set that is there already, whose other files stay; any other folder with content is refused
+        with a `DataError`.
         """
-        folder = Path(folder)
+        folder = resolve(folder)
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
             raise DataError(f"{folder} exists and is no llmrec data set, so it is not replaced; name a new folder.")
-        with new_folder(folder) as work:
+        with new_folder(folder, mark=MANIFEST, ours=matching(*FILES)) as work:
             for table, frame in self._tables().items():
                 without_empty_later(frame, table).write_parquet(work / f"{table}.parquet", compression="zstd")
             write_manifest(work / MANIFEST, self.manifest)

@@ -96,12 +96,17 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
 
     place = work.stage("nano", key, build, together=True)
     if is_first():
-        with new_folder(cached) as folder:
-            for file in place.iterdir():
-                if file.is_file() and file.name != "stage.json":
-                    (folder / file.name).write_bytes(file.read_bytes())
+        _keep(place, cached)
     wait_for_all()
     return Base(str(cached), None, nano=True)
+
+
+def _keep(place: Path, cached: Path) -> None:
+    """Copies the finished stage to the cache, unless another run has done it meanwhile."""
+    with new_folder(cached, mark="config.json", wait=True) as folder:
+        for file in place.iterdir():
+            if file.is_file() and file.name != "stage.json":
+                (folder / file.name).write_bytes(file.read_bytes())
 
 
 def cache_folder() -> Path:

@@ -14,13 +14,13 @@ from llmrec.printing import command, one_line, short_line
 from llmrec.screen import Screen
 
 
-def run_demo(config: RunConfig, out: Path, command: str) -> Finished:
+def run_demo(config: RunConfig, out: Path, command: str, *, force: bool = False) -> None:
     """Runs the demo and prints its table, honest if the gain is absent."""
     start = time.monotonic()
-    finished = run_job(config, out, command=command)
-    print_result(finished)
-    Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
-    return finished
+    finished = run_job(config, out, command=command, force=force)
+    if finished is not None:
+        print_result(finished)
+        Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
 def print_result(finished: Finished) -> None:

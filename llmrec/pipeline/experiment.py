@@ -19,10 +19,11 @@ from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.experiment import Design, Experiment, ab_test
 from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.policies import improved_policy, sft_policy, targets
 from llmrec.pipeline.result import Stages
 from llmrec.pipeline.rewarding import run_reward
-from llmrec.pipeline.run import train_stages, work_folder
+from llmrec.pipeline.run import train_stages
 from llmrec.pipeline.sessions import session_arenas, session_sizes
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.work import Work

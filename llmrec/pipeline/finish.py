@@ -8,9 +8,11 @@ from typing import Any
 
 from llmrec.evaluation.report import write_report
 from llmrec.evaluation.reporting.measurements import MEASUREMENTS
+from llmrec.evaluation.reporting.record import RECORD
 from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
+from llmrec.pipeline.place import OURS
 from llmrec.pipeline.policies import improved_policy, sft_policy
 from llmrec.pipeline.reporting.contents import make_report
 from llmrec.pipeline.reporting.rows import measurements
@@ -18,6 +20,7 @@ from llmrec.pipeline.result import Finished, metrics_of
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
+from llmrec.written import write_list
 
 NO_SLATES = (
     "Slates of users: a run folder is made to be handed on and shows no user; NAME.work/report beside it does."
@@ -37,7 +40,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
         else sft_policy(config, data, run.sft)
     )
     report = make_report(run, command, work)
-    with new_folder(run.out) as folder:
+    with new_folder(run.out, ours=OURS) as folder:
         write_bundle(
             folder,
             weights=_weights(run, policy.model),
@@ -49,7 +52,8 @@ def finish(run: Finished, command: str, work: Path) -> None:
             identifiers=run.sft.identifiers,
         )
         write_report(folder, dataclasses.replace(report, slates=()), absent=(NO_SLATES,))
-    with new_folder(work / "report") as folder:
+        write_list(folder)
+    with new_folder(work / "report", mark=RECORD) as folder:
         write_report(folder, report)
         measurements(run).save(folder / MEASUREMENTS)
     console.print(

@@ -105,7 +105,7 @@ class Gate:
         return "stop" if out_of_patience(scores, self.config.gate.patience) else None
 
     def _keep(self, place: Path, model: Any, score: Score) -> None:
-        with new_folder(place) as out:
+        with new_folder(place, mark="score.json") as out:
             if isinstance(model, PeftModel):
                 adapter_of(model).save(out / "adapter")
             else:

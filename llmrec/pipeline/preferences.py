@@ -81,7 +81,7 @@ def held_out(
 
 
 def _keep(place: Path, learned: TrainedReward, tokenizer: Any, agreed: dict[str, Any] | None) -> None:
-    with new_folder(place) as folder:
+    with new_folder(place, mark="figures.json") as folder:
         learned.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         figures = {"agreement": agreed, "curve": learned.curve, "seconds": learned.seconds}

@@ -12,9 +12,8 @@ import numpy as np
 from llmrec.baselines.covisitation import Covisitation
 from llmrec.baselines.popularity import Popularity
 from llmrec.config import RunConfig
-from llmrec.errors import ConfigError, RunError
+from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
-from llmrec.export import CARD
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base, base_model, check_base
 from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
@@ -22,6 +21,7 @@ from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.naming import check_naming
+from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.result import (
@@ -40,29 +40,36 @@ from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
 from llmrec.pipeline.trust import check_trust
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, is_first
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
 from llmrec.training.arguments import check_launch
 from llmrec.training.teacher import check_teacher
 
 
-def run_job(config: RunConfig, out: Path, command: str = "llmrec run") -> Finished:
+def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> Finished | None:
     """Runs the main job to its end and writes the run folder `out`.
+
+    Under several processes all train, and the first one alone evaluates and writes.
+
+    Args:
+        config: what decides the run.
+        out: the run folder.
+        command: the command line, for card and report.
+        force: replace the run of another configuration; files that llmrec did not write are kept.
+
+    Returns:
+        What the run has found; None on the other processes.
 
     Raises:
         LLMRecError: anything that a person can mend; nothing is half-written.
     """
-    check_out(out)
     check_config(config)
-    work = Work(work_folder(out))
-    stages = train_stages(config, work)
-    return conclude(config, stages, work, out, command)
-
-
-def work_folder(out: Path) -> Path:
-    """Where the stages of the run `out` are kept."""
-    return out.with_name(f"{out.name}.work")
+    with run_place(out, config, force=force) as (place, work):
+        data = open_data(config, work)
+        check_same_data(place, data.dataset, force=force)
+        stages = train_stages(config, work, data=data)
+        return conclude(config, stages, work, place, command) if is_first() else None
 
 
 def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> Finished:
@@ -72,15 +79,11 @@ def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: 
     return finished
 
 
-def check_out(out: Path) -> None:
-    """Refuses to put a run where something else lies."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file()):
-        raise RunError(f"{out} exists and is not a run folder; give another --out or move it away.")
-
-
-def train_stages(config: RunConfig, work: Work, *, improved_name: str | None = None) -> Stages:
-    """Data, base model, SFT, simulators and the improvement, each from its finished stage if there is one."""
-    data = open_data(config, work)
+def train_stages(
+    config: RunConfig, work: Work, *, data: RunData | None = None, improved_name: str | None = None
+) -> Stages:
+    """Data (unless given), base model, SFT, simulators and the improvement, each from its stage if it is finished."""
+    data = open_data(config, work) if data is None else data
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)

@@ -13,17 +13,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from llmrec.errors import LLMRecError, RunError
+from llmrec.errors import LLMRecError, RunError, Stopped
 from llmrec.files import new_folder, read_json, sha256_of, write_json
+from llmrec.locks import Busy, locked
 from llmrec.progress import console
+from llmrec.storage import resolve, shown, storage_errors
 
 DONE = "stage.json"
 KEY = "key.json"
+LOCK = ".lock"
 _MAKING: ContextVar[bool] = ContextVar("making", default=True)
 
 
@@ -44,13 +47,43 @@ def finished_only() -> Iterator[None]:
 class Work:
     """The stages of one run under `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, remake: bool = True) -> None:
+        """Opens `folder`, made if need be.
+
+        Args:
+            folder: where the stages are.
+            remake: make a stage anew that is there under another key; False refuses, as it may have cost hours.
+
+        Raises:
+            RunError: `folder` is a file or cannot be made.
+        """
+        folder = resolve(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file; give another --out.")
         if _MAKING.get():
-            folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+            with storage_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.remake = folder, remake
         self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps other processes out of the folder within the block.
+
+        Raises:
+            Busy: another process is in it.
+        """
+        try:
+            with storage_errors(self.folder), locked(self.folder / LOCK, self.folder) as held:
+                if not held:
+                    say(f"{self.folder} cannot be locked: start no second process on it.", style="dim")
+                yield
+        except Stopped as stop:
+            stop.resumes = True
+            raise
+        finally:
+            with suppress(OSError):
+                self.folder.rmdir()  # if nothing was made
 
     def stage(self, name: str, key: object, build: Callable[[Path, Path], None], *, together: bool = False) -> Path:
         """Returns the folder of stage `name`, calling `build(folder, scratch)` unless it is finished under `key`.
@@ -63,6 +96,8 @@ class Work:
 
         Raises:
             Unfinished: it is not finished under `key`, within `finished_only`.
+            RunError: it is there under another key and is not to be remade, or the disk refuses it.
+            Busy: another process is making it.
         """
         place, scratch = self.folder / name, self.folder / f"{name}.partial"
         digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
@@ -76,6 +111,9 @@ class Work:
             self.seconds[name] = float(done["seconds"])
             say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
             return place
+        if done is not None:
+            self._may_replace(f"the finished stage {name!r}")
+            say(f"{name}: made anew, as it was made from other settings, data or software", style="dim")
         start = time.monotonic()
         if is_first():
             self._build(name, digest, place, scratch, build, wait=together)
@@ -90,22 +128,32 @@ class Work:
     def _build(
         self, name: str, digest: str, place: Path, scratch: Path, build: Callable[[Path, Path], None], *, wait: bool
     ) -> None:
-        for debris in self.folder.glob(f".{name}.*-*"):  # of a kill before or between two renames
-            shutil.rmtree(debris)
-        resumed = self._open_scratch(scratch, digest)
-        if wait:
-            wait_for_all()
-        start = time.monotonic()
-        say(name + (" (resuming)" if resumed else ""), style="bold")
         try:
-            with new_folder(place) as folder:
+            with new_folder(place, mark=DONE) as folder:  # its lock is also that of the scratch
+                resumed = self._open_scratch(scratch, digest)
+                if wait:
+                    wait_for_all()
+                start = time.monotonic()
+                say(name + (" (resuming)" if resumed else ""), style="bold")
                 build(folder, scratch)
                 write_json(folder / DONE, {"key": digest, "seconds": time.monotonic() - start})
+                self._keep_logs(name, scratch)
+        except Busy:
+            raise
         except LLMRecError:
             self._leave_nothing(scratch)
             raise
-        self._keep_logs(name, scratch)
+        except Stopped as stop:
+            stop.resumes = True
+            raise
         shutil.rmtree(scratch, ignore_errors=True)
+
+    def _may_replace(self, what: str) -> None:
+        if not self.remake:
+            raise RunError(
+                f"{shown(self.folder)} holds {what} made from other settings, data or software; give another --out, "
+                "or --force to make it anew."
+            )
 
     def _keep_logs(self, name: str, scratch: Path) -> None:
         """Moves what TensorBoard shows, which trainers write beside their checkpoints, to `logs/NAME`."""
@@ -116,7 +164,7 @@ class Work:
 
     def _leave_nothing(self, scratch: Path) -> None:
         """Removes what holds no work after a refusal: a scratch with its mark alone, then an empty folder."""
-        if [file.name for file in scratch.iterdir()] == [KEY]:
+        if scratch.is_dir() and [file.name for file in scratch.iterdir()] == [KEY]:
             shutil.rmtree(scratch)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
@@ -125,12 +173,17 @@ class Work:
     def _done(place: Path) -> dict[str, Any] | None:
         return dict(read_json(place / DONE)) if (place / DONE).is_file() else None
 
-    @staticmethod
-    def _open_scratch(scratch: Path, digest: str) -> bool:
+    def _open_scratch(self, scratch: Path, digest: str) -> bool:
         """Keeps `scratch` (True) if it was opened under `digest`, else makes it anew."""
         mark = scratch / KEY
         if mark.is_file() and read_json(mark)["key"] == digest:
             return True
+        held = {file.name for file in scratch.iterdir()} - {KEY} if scratch.is_dir() else set()
+        foreign = [name for name in sorted(held) if not name.startswith(f".{KEY}.")]  # those are of a kill
+        if foreign and not mark.is_file():
+            raise RunError(f"{shown(scratch)} holds {shown(foreign[0])!r}, which llmrec did not make; move it away.")
+        if foreign:
+            self._may_replace(f"the unfinished stage {scratch.stem!r}")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
         write_json(mark, {"key": digest})

@@ -175,7 +175,7 @@ class BehaviourModel:
             tensors[f"calibration.{head}"] = calibrator.array()
         if self.scale is not None:
             tensors["value.scale"] = self.scale.array()
-        with new_folder(folder) as work:
+        with new_folder(folder, mark="behaviour.json") as work:
             save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, work / "behaviour.safetensors")
             facts = {"kind": "behaviour", "architecture": self.architecture, "features": values, "facts": self.facts}
             write_json(work / "behaviour.json", facts)

@@ -102,7 +102,7 @@ class Ensemble:
 
     def save(self, folder: Path) -> None:
         """Writes one folder a member, whole or not at all."""
-        with new_folder(folder) as work:
+        with new_folder(folder, mark="ensemble.json") as work:
             for k, member in enumerate(self.members):
                 if not isinstance(member, BehaviourModel):
                     raise RunError(f"Member {k} is a {type(member).__name__}, which cannot be saved; fit its own.")

@@ -210,7 +210,7 @@ class StateRenderer:
             "history": wording.history,
             "elapsed": bool(wording.elapsed),
         }
-        with new_folder(folder) as work:
+        with new_folder(folder, mark="renderer.json") as work:
             write_json(work / "renderer.json", settings)
             for name, source in wording.templates.sources.items():
                 write_text(work / name, source)

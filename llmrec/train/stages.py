@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,18 +23,26 @@ Stage = Literal["sft", "simulator"]
 
 def run_until(stage: Stage) -> None:
     """Parses the command line and runs the main job up to and including `stage`."""
-    config, out, _ = _parsed(stage)
-    _run(stage, config, out)
+    asked = _parsed(stage)
+    _run(stage, asked)
 
 
 def run_algorithm(algorithm: Algorithm) -> None:
     """Parses the command line and runs the main job with `algorithm` to its end: the run folder."""
-    config, out, command = _parsed(algorithm, algorithm)
-    _run_all(config, out, command)
+    _run_all(_parsed(algorithm, algorithm))
 
 
-def _parsed(name: str, algorithm: Algorithm | None = None) -> tuple[RunConfig, Path, str]:
-    """The configuration, the run folder and the command as it was given."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The configuration, the run folder, the command as it was given, and whether --force was."""
+
+    config: RunConfig
+    out: Path
+    command: str
+    force: bool
+
+
+def _parsed(name: str, algorithm: Algorithm | None = None) -> Asked:
     parser = argparse.ArgumentParser(prog=f"llmrec.train.{name}", description=f"llmrec: train, {name}.")
     parser.add_argument("--config", type=Path, help="YAML configuration (default: the data set's shipped recipe)")
     parser.add_argument("--out", type=Path, required=True, help="run folder; stages are kept in OUT.work beside it")
@@ -44,40 +53,35 @@ def _parsed(name: str, algorithm: Algorithm | None = None) -> tuple[RunConfig, P
     parser.add_argument(
         "--trust-code", action="store_true", help="let the configuration file name code to run (reward.custom)"
     )
+    parser.add_argument("--force", action="store_true", help="replace the run of another configuration")
     options = parser.parse_args()
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     named = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
     named["algorithm"] = algorithm
     config = with_defaults(options.config, overrides_of(named, options.overrides), trust_code=options.trust_code)
-    return config, options.out, shell_command([f"train/{name}.py", *sys.argv[1:]])
+    return Asked(config, options.out, shell_command([f"train/{name}.py", *sys.argv[1:]]), options.force)
 
 
-def _run(stage: Stage, config: RunConfig, out: Path) -> None:
+def _run(stage: Stage, asked: Asked) -> None:
     from llmrec.pipeline.base_model import base_model
     from llmrec.pipeline.data import open_data
+    from llmrec.pipeline.place import run_place
     from llmrec.pipeline.policies import sft_stage
-    from llmrec.pipeline.run import check_config, check_out, work_folder
+    from llmrec.pipeline.run import check_config
     from llmrec.pipeline.simulation import simulator_stage
-    from llmrec.pipeline.work import Work
 
-    check_out(out)
+    config = asked.config
     check_config(config)
-    work = Work(work_folder(out))
-    data = open_data(config, work)
-    if stage == "sft":
-        sft_stage(config, data, base_model(config, data, work), work)
-    else:
-        simulator_stage(config, data, work)
+    with run_place(asked.out, config, force=asked.force) as (_, work):
+        data = open_data(config, work)
+        if stage == "sft":
+            sft_stage(config, data, base_model(config, data, work), work)
+        else:
+            simulator_stage(config, data, work)
 
 
-def _run_all(config: RunConfig, out: Path, command: str) -> None:
-    from llmrec.pipeline.run import check_config, check_out, conclude, train_stages, work_folder
-    from llmrec.pipeline.work import Work, is_first
+def _run_all(asked: Asked) -> None:
+    from llmrec.pipeline.run import run_job
 
-    check_out(out)
-    check_config(config)
-    work = Work(work_folder(out))
-    stages = train_stages(config, work)
-    if is_first():
-        conclude(config, stages, work, out, command)
+    run_job(asked.config, asked.out, asked.command, force=asked.force)

@@ -135,7 +135,7 @@ class Identifiers:
 
     def save(self, folder: Path) -> None:
         """Writes `folder` (the old one goes): the words as JSON, codes and codebooks as safetensors."""
-        with new_folder(folder) as place:
+        with new_folder(folder, mark=TABLE) as place:
             save_file({"codes_NL": self.codes_NL, "codebooks_LKD": self.codebooks_LKD}, place / TENSORS)
             facts = {"scheme": self.scheme, "content_hash": self.content_hash, "words": list(self.words)}
             write_json(place / TABLE, facts)

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmrec.config import WorldConfig
 from llmrec.config_tree import from_tree
-from llmrec.dataset.store import Dataset
+from llmrec.dataset.store import FILES, Dataset
 from llmrec.dataset.world import wording_en, wording_zh
 from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
 from llmrec.dataset.world.scenario import END, Scenario
@@ -32,7 +32,7 @@ from llmrec.dataset.world.truth import (
 )
 from llmrec.dataset.world.wording import People, Wording, entries, items_table, users_table
 from llmrec.errors import ConfigError, RequestError, RunError
-from llmrec.files import new_folder, read_json, write_json
+from llmrec.files import matching, new_folder, read_json, write_json
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
 
@@ -41,7 +41,9 @@ LANGUAGES: dict[str, tuple[People, dict[str, Wording]]] = {
     "zh": (wording_zh.PEOPLE, wording_zh.DOMAINS),
 }
 _CELLS = 4_000_000  # (user, item) values held at a time while the optimum is sought
+WORLD = "world.json"
 _FORMAT = "llmrec-world-1"
+_OURS = matching(WORLD, "truth.safetensors", *(f"dataset/{name}" for name in FILES))
 _LEAST_ITEMS = 3  # two items have no correlation but 1 or -1
 
 
@@ -127,7 +129,7 @@ class World:
 
     def save(self, folder: Path) -> None:
         """Writes data set, truth and configuration to `folder`, whole or not at all."""
-        with new_folder(folder) as work:
+        with new_folder(folder, mark=WORLD, ours=_OURS) as work:
             self.dataset.save(work / "dataset")
             save_file(self.truth.arrays(), work / "truth.safetensors")
             facts = {
@@ -137,18 +139,18 @@ class World:
                 "config": dataclasses.asdict(self.config),
                 "parameters": dataclasses.asdict(self.parameters),
             }
-            write_json(work / "world.json", facts)
+            write_json(work / WORLD, facts)
 
     @classmethod
     def load(cls, folder: Path) -> World:
         """Reads a saved world; raises `RunError` where the folder is not one, `DataError` for a broken data set."""
-        facts = read_json(folder / "world.json")
+        facts = read_json(folder / WORLD)
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
             raise RunError(f"{folder / 'world.json'} is not of the format {_FORMAT}; generate the world anew.")
         dataset = Dataset.load(folder / "dataset")
         if facts.get("content_hash") != dataset.manifest.content_hash:
             raise RunError(f"{folder} holds the truth of another data set; generate the world anew.")
-        origin = str(folder / "world.json")
+        origin = str(folder / WORLD)
         try:
             config = from_tree(WorldConfig, facts["config"], origin)
             parameters = from_tree(Parameters, facts["parameters"], origin)

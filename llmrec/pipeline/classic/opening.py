@@ -16,10 +16,11 @@ from llmrec.errors import RunError
 from llmrec.files import read_json
 from llmrec.pipeline.classic.place import Cost, Place
 from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
-from llmrec.pipeline.run import make_systems, train_stages, work_folder
+from llmrec.pipeline.run import make_systems, train_stages
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
 from llmrec.pipeline.starts import rollout_starts
 from llmrec.pipeline.systems import Greedy, Optimum, System

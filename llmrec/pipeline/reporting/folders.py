@@ -14,7 +14,8 @@ from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
 from llmrec.evaluation.reporting.told import Told
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
 from llmrec.export import CARD, read_facts
-from llmrec.files import new_folder
+from llmrec.files import check_writable, matching, new_folder
+from llmrec.storage import resolve
 
 
 def report_runs(runs: Sequence[Path], out: Path, *, command: str, users: bool = True) -> Path:
@@ -33,9 +34,11 @@ def report_runs(runs: Sequence[Path], out: Path, *, command: str, users: bool = 
         RequestError: no run, or one that is named twice.
         RunError: not a run folder or one of another version, or `out` holds something else.
     """
+    out = resolve(out)
     check_place(out, runs)
+    check_writable(out)
     told = read_runs(runs, users=users)
-    with new_folder(out) as folder:
+    with new_folder(out, ours=matching(HTML, MARKDOWN, f"{FIGURES}/*")) as folder:
         write_page(folder, Page(told, [command]))
     return out / HTML
 

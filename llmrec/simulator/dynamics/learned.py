@@ -146,7 +146,7 @@ class LearnedTransition:
 
     def save(self, folder: Path) -> None:
         """Writes `transition.safetensors` and `transition.json` into a new `folder`, whole or not at all."""
-        with new_folder(folder) as work:
+        with new_folder(folder, mark="transition.json") as work:
             tensors = {"bias": self.bias_KK, "weight": self.weight_KAK}
             save_file(
                 {k: np.ascontiguousarray(v, dtype=DTYPE) for k, v in tensors.items()}, work / "transition.safetensors"
