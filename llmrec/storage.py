@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ _TEXTS = {
     "input/output error": errno.EIO,
 }
 _NEARLY_FULL = 1 << 20
+_TEMPORARY = re.compile(r"\.([^/]+)\.(?:new|old)-[a-z0-9_]{8}(?=/|$)")
 
 
 def resolve(path: Path | str) -> Path:
@@ -81,7 +83,7 @@ def storage_error(error: Exception, place: Path) -> RunError | None:
     if number is None:
         return None
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
-    named = named if isinstance(named, (str, Path)) else place
+    named = _TEMPORARY.sub(r"\1", str(named if isinstance(named, (str, Path)) else place))
     return RunError(f"{shown(named)} cannot be used: {_SAID[number]}.")
 
 

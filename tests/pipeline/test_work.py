@@ -41,7 +41,7 @@ def test_another_key_forgets_the_scratch(tmp_path):
 
 
 def test_debris_of_a_kill_is_removed(tmp_path):
-    debris = tmp_path / "w" / ".sft.new-abc"
+    debris = tmp_path / "w" / ".sft.new-abcdefgh"
     debris.mkdir(parents=True)
     Work(tmp_path / "w").stage("sft", 1, lambda folder, _: (folder / "x").touch())
     assert not debris.exists()
