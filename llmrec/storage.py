@@ -21,6 +21,7 @@ _SAID = {
     errno.EPERM: "the system does not allow it; name another place or change its permissions",
     errno.ENAMETOOLONG: "its name is too long for the file system; give a shorter one",
     errno.ENOTDIR: "a part of the path is a file; name another place",
+    errno.EEXIST: "a file of that name is in the way; name another place",
     errno.EISDIR: "it is a folder; name a file",
     errno.ELOOP: "its links go round in a circle; name another place",
     errno.EIO: "the device reports an error; check the disk, then give the same command again",
