@@ -3,17 +3,19 @@
     C[i, j] = (sum of decay^(d-1) over j following i at distance d <= window, plus back times the reverse)
               / (count of i + 1)
     T[i, j] = TF-IDF cosine of the items' texts, 0 on the diagonal
-    score(j | history) = sum over k of history_decay^k (C[i_k, j] + text T[i_k, j]) + 0.001 log(1 + count of j)
+    score(j | history) = sum over k of history_decay^k (C[i_k, j] + text T[i_k, j]) + popularity log(1 + n_j)
+    n_j = sum over the clicks of j of 2^(-age / half-life), the last click of all being of age 0
 
-with k = 0 for the latest item. A user's events of equal time have no order: they count in the order of the table and
-in its reverse, half each. It learns in a second and is hard to beat, so no quality claim of the language
-model is made without it in the same table.
+with k = 0 for the latest item. With a popularity of 0.001 the last term only orders what the rest leaves at zero. A
+user's events of equal time have no order: they count in the order of the table and in its reverse, half each. It
+learns in a second and is hard to beat, so no quality claim of the language model is made without it in the same
+table.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -33,27 +35,54 @@ from llmrec.baselines.base import (
 from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
-from llmrec.errors import DataError
+from llmrec.errors import ConfigError, DataError
 from llmrec.progress import track
 from llmrec.types import Example, FloatArray, IntArray, State
+
+DAY = 86400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CovisitationSettings:
-    """Parameters of the formula above; the defaults are those selected for counts with text."""
+    """Parameters of the formula above, `half_life` in days.
+
+    The defaults are those selected for counts with text, with a popularity that only breaks ties.
+    """
 
     window: int = 1
     decay: float = 0.8
     back: float = 0.0
     history_decay: float = 0.5
     text: float = 0.4
+    popularity: float = POPULARITY
+    half_life: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.half_life is not None and not self.half_life > 0:
+            raise ConfigError(f"half_life is {self.half_life}; give a number of days above 0, or none.")
+
+    @property
+    def without_popularity(self) -> CovisitationSettings:
+        """The same with the default popularity."""
+        return replace(self, popularity=POPULARITY, half_life=None)
 
 
 COUNTS_ONLY = CovisitationSettings(window=10, decay=0.8, back=0.5, history_decay=0.5, text=0.0)
 
-GRID: tuple[CovisitationSettings, ...] = tuple(
+FIXED_GRID: tuple[CovisitationSettings, ...] = tuple(
     CovisitationSettings(window=w, back=b, history_decay=h, text=t)
     for w, b, h, t in itertools.product((1, 3, 10), (0.0, 0.5), (0.5, 0.8), (0.0, 0.2, 0.4, 0.8))
+)
+"""Settings whose popularity only breaks ties."""
+POPULARITIES: tuple[tuple[float, float | None], ...] = (
+    (POPULARITY, None),
+    *itertools.product((0.003, 0.01, 0.03, 0.1, 0.3), (None, 365.0, 120.0, 30.0)),
+)
+"""Weights and half-lives in days."""
+GRID: tuple[CovisitationSettings, ...] = tuple(
+    replace(option, popularity=weight, half_life=half_life)
+    for weight, half_life in POPULARITIES
+    for option in FIXED_GRID
 )
 """What `fit_selected` chooses from unless told otherwise."""
 
@@ -76,13 +105,14 @@ class Covisitation(ScoreRecommender):
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         self.count_N = item_counts(events, dataset.n_items)
         self.counts_NN = transitions(events, self.count_N, self.settings)
+        self.popular_N = popular(events, dataset.n_items, self.settings)
         if self.settings.text and self._text_of is not dataset.items:
             self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores by the formula, shape (B, N)."""
         weights_BN = history_weights(states, self.n_items, self.settings.history_decay)
-        scores_BN = (weights_BN @ self.counts_NN).toarray() + POPULARITY * np.log1p(self.count_N)
+        scores_BN = (weights_BN @ self.counts_NN).toarray() + self.popular_N
         if self.settings.text:
             scores_BN += self.settings.text * self.text.sum(weights_BN)
         return np.asarray(scores_BN)
@@ -99,7 +129,7 @@ class Covisitation(ScoreRecommender):
         """Fits on `events` with the settings of `grid` that have the best NDCG@10 on `valid`.
 
         Ties count as their expectation; the first of equally good settings wins. `valid_ndcg` then maps each
-        setting to its figure.
+        setting that was tried (see `grid_ndcg`) to its figure.
 
         Args:
             dataset: items, texts and the manifest's rules.
@@ -119,7 +149,7 @@ class Covisitation(ScoreRecommender):
         if dataset.manifest.repeat == "exclude":
             excluded = seen if seen is not None else [e.state.seen() for e in valid]
         self.valid_ndcg = self.grid_ndcg(dataset, events, valid, excluded, options)
-        self.settings = max(options, key=self.valid_ndcg.__getitem__)
+        self.settings = _first_best(options, self.valid_ndcg)
         return self.fit(dataset, events)
 
     def grid_ndcg(
@@ -131,7 +161,10 @@ class Covisitation(ScoreRecommender):
         options: Sequence[CovisitationSettings],
         k: int = 10,
     ) -> dict[CovisitationSettings, float]:
-        """NDCG@k of each option on `valid`, much faster than fitting them one by one.
+        """NDCG@k of options on `valid`, much faster than fitting them one by one.
+
+        First those with the popularity of the first option are tried, then those that differ from the best of them in
+        popularity alone: a grid of both together would take twenty times as long. Others have no figure.
 
         Args:
             dataset: items, texts and the manifest's rules.
@@ -143,8 +176,31 @@ class Covisitation(ScoreRecommender):
         """
         if self._text_of is not dataset.items:
             self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
-        each = list(dict.fromkeys(options))
-        return _grid_ndcg(dataset, positives(dataset, events), self.text, valid, excluded, each, k)
+        each, clicks = list(dict.fromkeys(options)), positives(dataset, events)
+        own = (each[0].popularity, each[0].half_life)
+        first = [option for option in each if (option.popularity, option.half_life) == own]
+        found = _grid_ndcg(dataset, clicks, self.text, valid, excluded, first, k)
+        best = _first_best(first, found).without_popularity
+        then = [option for option in each if option not in found and option.without_popularity == best]
+        return found | (_grid_ndcg(dataset, clicks, self.text, valid, excluded, then, k) if then else {})
+
+
+def _first_best(
+    options: Sequence[CovisitationSettings], found: Mapping[CovisitationSettings, float]
+) -> CovisitationSettings:
+    """The first of the best settings that have a figure."""
+    return max((option for option in options if option in found), key=found.__getitem__)
+
+
+def popular(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) -> FloatArray:
+    """popularity log(1 + n) of the formula, (N,), from `positives` rows (item, time)."""
+    weight_E = None
+    if settings.half_life is not None:
+        time_E = events["time"].to_numpy()
+        weight_E = np.exp2((time_E - time_E.max(initial=0)) / (DAY * settings.half_life))
+    counted_N = np.bincount(events["item"].to_numpy(), weight_E, n_items).astype(np.float64)
+    weighed_N: FloatArray = settings.popularity * np.log1p(counted_N)
+    return weighed_N
 
 
 def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
@@ -179,20 +235,20 @@ def _grid_ndcg(
 ) -> dict[CovisitationSettings, float]:
     """NDCG@k of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
     count_N = item_counts(events, dataset.n_items)
-    keys = {option: replace(option, text=0.0, history_decay=0.0) for option in options}
+    keys = {option: replace(option.without_popularity, text=0.0, history_decay=0.0) for option in options}
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
     total = dict.fromkeys(options, 0.0)
+    popular_N = {option: popular(events, dataset.n_items, option) for option in options}
     for start in track(range(0, len(valid), BATCH), "Selecting co-visitation settings"):
         batch = valid[start : start + BATCH]
         states, targets_B = [e.state for e in batch], np.array([e.target for e in batch], dtype=np.int64)
-        popular_BN = np.tile(POPULARITY * np.log1p(count_N), (len(states), 1))
-        base_BN = exclude(popular_BN, excluded[start : start + BATCH])
+        base_BN = exclude(np.zeros((len(states), dataset.n_items)), excluded[start : start + BATCH])
         for decay in dict.fromkeys(o.history_decay for o in options):
             weights_BN = history_weights(states, dataset.n_items, decay)
             text_BN = text.sum(weights_BN)
             for key, counts_NN in counts.items():
                 counted_BN = base_BN + (weights_BN @ counts_NN).toarray()
                 for option in (o for o in options if keys[o] == key and o.history_decay == decay):
-                    places = target_places(counted_BN + option.text * text_BN, targets_B)
+                    places = target_places(counted_BN + option.text * text_BN + popular_N[option], targets_B)
                     total[option] += float(expected_gain(*places, ndcg_gain(k)).sum())
     return {option: value / len(valid) for option, value in total.items()}

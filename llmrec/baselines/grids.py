@@ -6,7 +6,7 @@ import itertools
 
 from llmrec.baselines.bandits import BanditModel, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.content import ContentSettings
-from llmrec.baselines.covisitation import GRID, CovisitationSettings
+from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.ease import EASESettings
 from llmrec.baselines.factors import ALSSettings, BPRSettings
 from llmrec.baselines.neighbours import ItemKNNSettings, UserKNNSettings, UserWeighting, Weighting
@@ -18,7 +18,7 @@ BANDIT_MODELS: tuple[BanditModel, ...] = ("joint", "disjoint")
 
 RECENT_POPULARITY = tuple(RecentPopularitySettings(half_life=days) for days in (30, 1, 7, 90, 365))
 
-COUNTS: tuple[CovisitationSettings, ...] = tuple(option for option in GRID if not option.text)
+COUNTS: tuple[CovisitationSettings, ...] = tuple(option for option in FIXED_GRID if not option.text)
 
 CONTENT = tuple(ContentSettings(history_decay=decay) for decay in (0.8, 0.5, 0.3, 1.0))
 

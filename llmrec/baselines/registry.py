@@ -17,7 +17,7 @@ from llmrec.baselines import grids
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.base import Recommender
 from llmrec.baselines.content import ContentProfile, ContentSettings
-from llmrec.baselines.covisitation import COUNTS_ONLY, GRID, Covisitation, CovisitationSettings
+from llmrec.baselines.covisitation import COUNTS_ONLY, FIXED_GRID, GRID, Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
 from llmrec.baselines.interpolation import Interpolation
@@ -120,8 +120,15 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         grid=grids.COUNTS,
     ),
     BaselineSpec(
+        name="covisitation-fixed",
+        description="the same plus text likeness, with counts that only break ties",
+        make=lambda settings, seed: Covisitation(settings, seed=seed),
+        settings=CovisitationSettings(),
+        grid=FIXED_GRID,
+    ),
+    BaselineSpec(
         name="covisitation",
-        description="decayed transition counts plus text likeness",
+        description="decayed transition counts, text likeness and counts that may forget",
         make=lambda settings, seed: Covisitation(settings, seed=seed),
         settings=CovisitationSettings(),
         grid=GRID,

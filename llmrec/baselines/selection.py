@@ -27,7 +27,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Trial(Generic[S]):
-    """One setting: its NDCG@k on the validation examples, or None where the budget ran out before it."""
+    """One setting: its NDCG@k on the validation examples, or None where it was not tried."""
 
     settings: S
     ndcg: float | None
@@ -45,7 +45,7 @@ class Selection(Generic[S]):
 
     @property
     def untried(self) -> tuple[S, ...]:
-        """Settings that the budget left out."""
+        """Settings that the budget, or a search that does not try all, left out."""
         return tuple(trial.settings for trial in self.trials if trial.ndcg is None)
 
 
@@ -62,7 +62,7 @@ class GridScorer(Protocol):
         options: Sequence[Any],
         k: int,
     ) -> dict[Any, float]:
-        """NDCG@k of each option on `valid` when fitted on `events`."""
+        """NDCG@k on `valid` of each option that was tried, when fitted on `events`."""
         ...
 
 
@@ -109,8 +109,8 @@ def select(
     start = clock()
     if isinstance(model, GridScorer):
         figures = model.grid_ndcg(dataset, events, valid, excluded, options, k)
-        share = (clock() - start) / len(options)
-        return _best([Trial(option, figures[option], share) for option in options], k)
+        share = (clock() - start) / max(1, len(figures))
+        return _best([Trial(o, figures.get(o), share if o in figures else 0.0) for o in options], k)
     fitted: tuple[S, Recommender] | None = None
     trials: list[Trial[S]] = []
     for option in track(options, f"Selecting settings of {model.name}"):

@@ -9,6 +9,7 @@ import polars as pl
 
 from llmrec.baselines import Covisitation
 from llmrec.baselines.base import item_counts, positives
+from llmrec.baselines.covisitation import FIXED_GRID
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import examples
@@ -43,7 +44,7 @@ def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
     teacher, inner = Covisitation(seed=config.seed), inner_split(train)
     rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
     if len(rows):
-        teacher.fit_selected(dataset, inner.train, rows.rows, seen=rows.seen)
+        teacher.fit_selected(dataset, inner.train, rows.rows, seen=rows.seen, grid=FIXED_GRID)
         console.print(f"  teacher: {dataclasses.asdict(teacher.settings)}", style="dim")
     teacher.fit(dataset, train)
     return Teacher(teacher.score, counts, settings, dataset.manifest.repeat)

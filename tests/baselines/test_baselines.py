@@ -12,7 +12,7 @@ from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Ran
 from llmrec.baselines.base import ScoreRecommender, history_weights
 from llmrec.baselines.likeness import text_vectors
 from llmrec.dataset.store import Dataset
-from llmrec.errors import DataError, RequestError
+from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.types import Example, Interaction, State
 
 TITLES = ["red apple", "green apple", "blue boat", "blue boat sail", "moon"]
@@ -156,6 +156,18 @@ def test_selection_takes_the_setting_that_ranks_the_validation_targets_best() ->
         fitted = Covisitation(setting).fit(data, data.events)
         ranked = fitted.recommend([valid[0].state], 4)[0].items_K
         assert model.valid_ndcg[setting] == pytest.approx(1 / math.log2(ranked.index(1) + 2))
+
+
+@pytest.mark.parametrize(("half_life", "counts"), [(None, [2, 1, 0, 0, 0]), (1.0, [0.25 + 0.5, 1.0, 0, 0, 0])])
+def test_popularity_that_forgets(half_life: float | None, counts: list[float]) -> None:
+    # item 0 was clicked two days and one day before the last click, which is of item 1
+    day = 86400
+    data = make([("a", "i0", "click", 0), ("b", "i0", "click", day), ("c", "i1", "click", 2 * day)], repeat="allow")
+    settings = CovisitationSettings(text=0.0, popularity=0.3, half_life=half_life)
+    model = Covisitation(settings).fit(data, data.events)
+    assert model.score([state()])[0] == pytest.approx(0.3 * np.log1p(counts))
+    with pytest.raises(ConfigError, match="half_life is 0"):
+        CovisitationSettings(half_life=0.0)
 
 
 def test_clear_errors() -> None:

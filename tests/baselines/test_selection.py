@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from llmrec.baselines import BASELINES, Covisitation, ItemKNN, ItemKNNSettings, ScoreRecommender, baseline, select
-from llmrec.baselines.covisitation import GRID
+from llmrec.baselines.covisitation import FIXED_GRID, GRID, POPULARITIES
 from llmrec.baselines.selection import excluded_items, validation_ndcg
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
@@ -116,13 +116,30 @@ def test_seen_items_are_excluded_as_the_manifest_says(data: Dataset) -> None:
 def test_covisitation_is_selected_in_one_pass_with_the_figures_of_the_plain_way() -> None:
     world = clusters()
     valid = [Example(state(n, (n + 1) % 6), (n + 3) % 6) for n in range(6)]
-    grid = [*GRID[::7], GRID[0]]
+    grid = [*FIXED_GRID[::7], FIXED_GRID[0]]
     chosen = select(Covisitation, grid, world, world.events, valid, k=5)
     excluded = excluded_items(world, valid, None)
     for trial in chosen.trials:
         plain = validation_ndcg(Covisitation(trial.settings).fit(world, world.events), valid, excluded, 5)
         assert trial.ndcg == pytest.approx(plain)
     assert chosen.settings == Covisitation().fit_selected(world, world.events, valid, grid=grid).settings
+
+
+def test_popularity_is_chosen_for_the_best_of_the_settings_that_only_break_ties_by_it() -> None:
+    world = clusters()
+    valid = [Example(state(n, (n + 1) % 6), (n + 3) % 6) for n in range(6)]
+    chosen = select(Covisitation, GRID, world, world.events, valid, k=5)
+    tried = {trial.settings: trial.ndcg for trial in chosen.trials if trial.ndcg is not None}
+    best = max(FIXED_GRID, key=tried.__getitem__)
+    assert set(tried) == {*FIXED_GRID, *(option for option in GRID if option.without_popularity == best)}
+    assert len(tried) == len(FIXED_GRID) + len(POPULARITIES) - 1
+    assert len(chosen.untried) == len(GRID) - len(tried)
+    excluded = excluded_items(world, valid, None)
+    for option in [option for option in tried if option.without_popularity == best][::4]:
+        plain = validation_ndcg(Covisitation(option).fit(world, world.events), valid, excluded, 5)
+        assert tried[option] == pytest.approx(plain)
+    assert chosen.ndcg == max(tried.values())
+    assert Covisitation().fit_selected(world, world.events, valid).settings in tried
 
 
 def test_a_real_baseline_is_selected_and_refitted() -> None:

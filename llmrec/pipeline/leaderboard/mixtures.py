@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.baselines import Covisitation
-from llmrec.baselines.covisitation import CovisitationSettings
+from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, width
@@ -112,11 +112,11 @@ def second_again(bench: Bench, fused: FusedPolicy, trainings: Trainings) -> Fuse
 
 
 def covisitation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Covisitation:
-    """Co-visitation with the settings that are best on the validation rows."""
+    """Co-visitation with the settings that are best on the validation rows; its popularity only breaks ties."""
 
     def build(folder: Path, _: Path) -> None:
         chosen = Covisitation().fit_selected(
-            bench.dataset, bench.before.split.train, bench.valid.rows, seen=bench.valid.seen
+            bench.dataset, bench.before.split.train, bench.valid.rows, seen=bench.valid.seen, grid=FIXED_GRID
         )
         write_json(folder / "settings.json", dataclasses.asdict(chosen.settings))
 

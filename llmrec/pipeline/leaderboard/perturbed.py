@@ -41,7 +41,9 @@ from llmrec.types import IntArray
 
 USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)
 """The rows that are taken, as far as they are there, where none is asked for."""
-READ_TEXT = frozenset({"covisitation", "interpolation", "content", "linucb", "thompson", "sasrec-text"})
+READ_TEXT = frozenset(
+    {"covisitation", "covisitation-fixed", "interpolation", "content", "linucb", "thompson", "sasrec-text"}
+)
 """Baselines that learn from item texts."""
 T = TypeVar("T")
 
