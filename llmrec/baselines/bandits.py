@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from llmrec.baselines.bandit_features import Features, LatentFeatures
-from llmrec.baselines.base import ScoreRecommender, positives
+from llmrec.baselines.base import Meaning, ScoreRecommender, positives
 from llmrec.baselines.posterior import DisjointPosterior, JointPosterior
 from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import Split
@@ -104,6 +104,11 @@ class LinearBandit(ScoreRecommender):
     def __init__(self, *, features: Features | None = None, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self._given = features
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are."""
+        return "numbers"
 
     def fit(self, dataset: Dataset, events: pl.DataFrame) -> Self:
         """Learns from the logged impressions of `events`, or from its clicks (see above)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
+from scipy.special import softmax
 
 from llmrec.baselines.ties import fair_top
 from llmrec.dataset.store import Dataset, Signal
@@ -21,6 +22,10 @@ BATCH = 256
 
 POPULARITY = 0.001
 """Weight of log(1 + count) where it only orders what a model leaves at zero."""
+
+
+Meaning = Literal["weights", "log-probabilities", "numbers"]
+"""Of scores: at least 0 and proportional, log-probabilities, or any numbers where more is better."""
 
 
 class Recommender(Protocol):
@@ -120,6 +125,30 @@ class ScoreRecommender(ABC):
     @abstractmethod
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores of all items for each state, shape (B, N); higher is better."""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are."""
+        return "weights"
+
+    def distribution(self, states: Sequence[State], power: float = 1.0) -> FloatArray:
+        """The scores as probabilities of the next item: (B, N), each row with the sum 1 (or 0 where all weights are).
+
+        Weights and probabilities are taken to `power` and normalised; of numbers it is the softmax of `power` times
+        their standard scores in the row.
+        """
+        score_BN = np.asarray(self.score(states), dtype=np.float64)
+        if self.meaning == "weights":
+            top_B1 = score_BN.max(axis=1, keepdims=True)
+            sharp_BN = np.divide(score_BN, top_B1, out=np.zeros_like(score_BN), where=top_B1 > 0) ** power
+            total_B1 = sharp_BN.sum(axis=1, keepdims=True)
+            found_BN: FloatArray = np.divide(sharp_BN, total_B1, out=np.zeros_like(sharp_BN), where=total_B1 > 0)
+            return found_BN
+        if self.meaning == "numbers":
+            spread_B1 = score_BN.std(axis=1, keepdims=True)
+            score_BN = (score_BN - score_BN.mean(axis=1, keepdims=True)) / np.where(spread_B1 > 0, spread_B1, 1.0)
+        softened_BN: FloatArray = softmax(power * score_BN, axis=1)
+        return softened_BN
 
     def recommend(
         self,

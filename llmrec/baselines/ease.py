@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from scipy.linalg import lapack
 
-from llmrec.baselines.base import ScoreRecommender, item_counts
+from llmrec.baselines.base import Meaning, ScoreRecommender, item_counts
 from llmrec.baselines.memory import Memory
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
@@ -52,6 +52,11 @@ class EASE(ScoreRecommender):
     def __init__(self, settings: EASESettings | None = None, *, seed: int = 0) -> None:
         super().__init__(seed=seed)
         self.settings = settings or EASESettings()
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are."""
+        return "numbers"
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         n_items, limit = dataset.n_items, self.settings.max_items

@@ -16,7 +16,7 @@ import polars as pl
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
-from llmrec.baselines.base import ScoreRecommender, item_counts
+from llmrec.baselines.base import Meaning, ScoreRecommender, item_counts
 from llmrec.baselines.memory import Memory
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RunError
@@ -63,6 +63,11 @@ class _Factorisation(ScoreRecommender):
     """What ALS and BPR share: the training matrix, and one thread so that equal seeds give equal factors."""
 
     settings: Any
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are."""
+        return "numbers"
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         if importlib.util.find_spec("implicit") is None:

@@ -77,7 +77,8 @@ def under(system: Ranker, view: View) -> Ranker:
         return FusedPolicy(policy, system.scorer, system.weight, depth=system.depth)
     if isinstance(system, MixturePolicy):
         parts: list[Any] = [under(part, view) for part in system.policies]
-        return MixturePolicy(parts, system.scorers, system.weights_GP, system.group, depth=system.depth)
+        more: dict[str, Any] = {"depth": system.depth, "items": system.items}
+        return MixturePolicy(parts, system.scorers, system.weights_GP, system.group, **more)
     return system
 
 

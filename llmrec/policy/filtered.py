@@ -19,7 +19,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst
-from llmrec.types import IntArray
+from llmrec.types import IntArray, State
 
 _KEPT = 64
 _AHEAD = 2
@@ -143,6 +143,14 @@ def padded(rows: Sequence[IntArray]) -> IntArray:
     for b, row in enumerate(rows):
         out[b, : len(row)] = row
     return out
+
+
+def hidden_items(states: Sequence[State], seen: Sequence[IntArray] | None = None) -> list[IntArray]:
+    """Items of each state, and of `seen` beside it."""
+    rows = [np.asarray(state.seen(), dtype=np.int64) for state in states]
+    if seen is None:
+        return rows
+    return [np.union1d(row, np.asarray(more, dtype=np.int64)) for row, more in zip(rows, seen, strict=True)]
 
 
 def bounded_slates(search: BestFirst, k: int, main_category_N: IntArray, most_B: Sequence[int]) -> list[Any]:

@@ -16,7 +16,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
-from llmrec.policy.filtered import Asked, FilterBook, bounded_slates, padded
+from llmrec.policy.filtered import Asked, FilterBook, bounded_slates, hidden_items, padded
 from llmrec.policy.modes import device_of
 from llmrec.policy.perturb import stream_keys
 from llmrec.policy.scoring import score_items
@@ -83,10 +83,7 @@ class LanguagePolicy:
 
     def exclude(self, states: Sequence[State], seen: Sequence[IntArray] | None = None) -> Tensor:
         """Items of each state, and of `seen` beside it, as (B, E) item indices padded with -1."""
-        rows = [np.asarray(state.seen(), dtype=np.int64) for state in states]
-        if seen is not None:
-            rows = [np.union1d(a, np.asarray(b, dtype=np.int64)) for a, b in zip(rows, seen, strict=True)]
-        return torch.from_numpy(padded(rows))
+        return torch.from_numpy(padded(hidden_items(states, seen)))
 
     def _excluded(
         self, states: Sequence[State], seen: Sequence[IntArray] | None, exclude_seen: bool | None

@@ -1,9 +1,11 @@
-"""Several policies and other scores in one mixture, with weights that depend on what kind of state it is.
+"""Rankers of any kind in one mixture, with weights that depend on what kind of state it is.
 
     p(i | state) = sum over m of w_gm pi_m(i | state, F) + sum over s of w_gs s(i | state, F),    g = group(state)
 
 with F the items that the user may get and every part conditioned on F, exactly as in `fusion` (which is the case of
-one policy, one score and one group). `mixture_weights` fits w. Policies that learnt in different ways are right about
+one policy, one score and one group). A policy is searched and asked for the probability of single items; a score says
+a number of every item, so any recommender can be a part (`mean_scorer`: several of them). Either kind may be missing.
+`mixture_weights` fits w. Policies that learnt in different ways are right about
 different states: where a user comes back within the hour what was chosen last says most, after months it says little,
 and one weight for both gives up something in each (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991).
 """
@@ -18,13 +20,46 @@ import torch
 
 from llmrec.errors import RequestError
 from llmrec.policy.ensemble import known_and_scored
-from llmrec.policy.filtered import padded
+from llmrec.policy.filtered import hidden_items, padded
 from llmrec.policy.fusion import Mixable, Scorer, allowed_scores, candidate_depth, item_probabilities
 from llmrec.progress import track
 from llmrec.types import FloatArray, IntArray, Slate, State
 
 Group = Callable[[State], int]
 """Number of a state's group, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What all parts of a mixture agree on: the number of items, and whether repeats are recommended."""
+
+    n_items: int
+    repeat: str
+
+    @classmethod
+    def of(cls, policies: Sequence[Mixable], given: Items | None = None) -> Items:
+        """Those of the policies; where there is none, `given`.
+
+        Raises:
+            RequestError: neither, or policies of other items or another rule about repeats.
+        """
+        if not policies and given is None:
+            raise RequestError("A mixture without a policy needs items=Items(number, repeat); give them.")
+        for number, policy in enumerate(policies):
+            if list(policy.catalogue.item_ids) != list(policies[0].catalogue.item_ids):
+                raise RequestError(
+                    f"Policy {number} of the mixture has other items than policy 0; give those of one data set."
+                )
+            if policy.repeat != policies[0].repeat:
+                raise RequestError(
+                    f"Policy {number} of the mixture says {policy.repeat!r} about repeats, policy 0 says "
+                    f"{policies[0].repeat!r}; give policies of one data set."
+                )
+        own = cls(len(policies[0].catalogue), policies[0].repeat) if policies else given
+        if given not in (None, own):
+            raise RequestError(f"The mixture's items are {given}, but its policies have {own}; leave them out.")
+        assert own is not None
+        return own
 
 
 @dataclass(frozen=True)
@@ -34,7 +69,8 @@ class Parts:
     Attributes:
         items_BC: item indices, each once in a row, in rising order; -1 at padding.
         parts_PBC: probability given that an allowed item is chosen, of M policies and then of S scores; 0 at padding.
-            A state of which a score knows nothing has the policies' mean there.
+            A state of which a score knows nothing has the policies' mean there; without a policy, that of the scores
+            which know something.
     """
 
     items_BC: IntArray
@@ -57,6 +93,7 @@ def find_parts(
     exclude_seen: bool | None = None,
     seen: Sequence[IntArray] | None = None,
     batch_size: int = 64,
+    items: Items | None = None,
 ) -> Parts:
     """The union of every part's `depth` best items, with the probability that each part gives them.
 
@@ -66,16 +103,17 @@ def find_parts(
         RequestError: a depth below 1 or above the catalogue's size, or scores that are negative, not finite or of
             another shape than (B, N).
     """
+    items = Items.of(policies, items)
     beams = max(depth, 20 if beams is None else beams)
-    hide = policies[0].repeat == "exclude" if exclude_seen is None else exclude_seen
+    hide = items.repeat == "exclude" if exclude_seen is None else exclude_seen
     lists_M = [
         policy.recommend(states, depth, beams=beams, exclude_seen=exclude_seen, seen=seen, batch_size=batch_size)
         for policy in policies
     ]
-    excluded_BE = policies[0].exclude(states, seen).numpy() if hide else np.empty((len(states), 0), dtype=np.int64)
+    excluded_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
     batches = [slice(start, start + batch_size) for start in range(0, len(states), batch_size)]
     found = [
-        _parts(policies, scorers, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth)
+        _parts(policies, scorers, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth, items)
         for rows in (track(batches, "mixture") if len(batches) > 1 else batches)
     ]
     return _stacked(found, len(policies) + len(scorers))
@@ -88,10 +126,10 @@ def _parts(
     lists_M: Sequence[Sequence[Slate]],
     excluded_BE: IntArray,
     depth: int,
+    items: Items,
 ) -> Parts:
     """One batch."""
-    n_items = len(policies[0].catalogue)
-    scores_SBN = [allowed_scores(scorer, states, excluded_BE, n_items) for scorer in scorers]
+    scores_SBN = [allowed_scores(scorer, states, excluded_BE, items.n_items) for scorer in scorers]
     best_SBD = [np.argsort(-score_BN, axis=1, kind="stable")[:, :depth] for score_BN in scores_SBN]
     union = []
     for b in range(len(states)):
@@ -101,21 +139,22 @@ def _parts(
         ]
         union.append(np.unique(np.concatenate(own)))
     items_BC = padded(union)
-    policy_MBC = np.stack(
-        [
-            _conditioned(policy, states, slates, union, items_BC, excluded_BE)
-            for policy, slates in zip(policies, lists_M, strict=True)
-        ]
-    )
-    score_SBC = [
-        np.where(
-            score_BN.sum(1, keepdims=True) <= 0.0,
-            policy_MBC.mean(0),
-            np.where(items_BC >= 0, np.take_along_axis(score_BN, items_BC.clip(min=0), 1), 0.0),
-        )
-        for score_BN in scores_SBN
+    policy_MBC = [
+        _conditioned(policy, states, slates, union, items_BC, excluded_BE)
+        for policy, slates in zip(policies, lists_M, strict=True)
     ]
-    return Parts(items_BC, np.stack([*policy_MBC, *score_SBC]))
+    score_SBC = [
+        np.where(items_BC >= 0, np.take_along_axis(score_BN, items_BC.clip(min=0), 1), 0.0) for score_BN in scores_SBN
+    ]
+    silent_SB1 = [score_BN.sum(1, keepdims=True) <= 0.0 for score_BN in scores_SBN]
+    if policy_MBC:
+        otherwise_BC = np.mean(policy_MBC, axis=0)
+    else:  # a silent score adds nothing to the sum
+        otherwise_BC = np.sum(score_SBC, axis=0) / np.maximum(np.sum(~np.stack(silent_SB1), axis=0), 1)
+    filled = [
+        np.where(silent_B1, otherwise_BC, part_BC) for part_BC, silent_B1 in zip(score_SBC, silent_SB1, strict=True)
+    ]
+    return Parts(items_BC, np.stack([*policy_MBC, *filled]))
 
 
 def _conditioned(
@@ -152,14 +191,15 @@ class MixturePolicy:
     """Recommends by the mixture; takes the place of a policy where something is only recommended.
 
     Args:
-        policies: M policies over the same items, each a `LanguagePolicy` or an `EnsemblePolicy`.
+        policies: M policies over the same items, each a `LanguagePolicy` or an `EnsemblePolicy`; may be none.
         scorers: S other scores.
         weights_GP: (G, M + S), a row for each group, each with the sum 1.
         group: which row a state has; all states have the first by default.
         depth: items taken from each part; by default 2k and at least 20.
+        items: what the scores are of, where there is no policy to tell.
 
     Raises:
-        RequestError: no policy, policies of other items or another rule about repeats, or weights that are none.
+        RequestError: no items, policies of other items or another rule about repeats, or weights that are none.
     """
 
     def __init__(
@@ -170,8 +210,9 @@ class MixturePolicy:
         group: Group | None = None,
         *,
         depth: int | None = None,
+        items: Items | None = None,
     ) -> None:
-        check_alike(policies)
+        self.items = Items.of(policies, items)
         weights_GP = np.asarray(weights_GP, dtype=np.float64)
         if weights_GP.ndim != 2 or weights_GP.shape[1] != len(policies) + len(scorers) or not len(weights_GP):
             raise RequestError(
@@ -182,7 +223,6 @@ class MixturePolicy:
             raise RequestError("The weights of a mixture must be at least 0 and have the sum 1 in each group.")
         self.policies, self.scorers, self.weights_GP = tuple(policies), tuple(scorers), weights_GP
         self.group, self.depth = group, depth
-        self.catalogue, self.repeat = policies[0].catalogue, policies[0].repeat
         self.model = torch.nn.ModuleList([policy.model for policy in policies])
 
     def recommend(
@@ -203,7 +243,7 @@ class MixturePolicy:
             RequestError: k below 1 or above the catalogue's size, an unfit score, or a state of a group that
                 has no weights.
         """
-        depth = candidate_depth(len(self.catalogue), k, self.depth)
+        depth = candidate_depth(self.items.n_items, k, self.depth)
         group_B = groups_of(states, self.group, len(self.weights_GP))
         parts = find_parts(
             self.policies,
@@ -214,6 +254,7 @@ class MixturePolicy:
             exclude_seen=exclude_seen,
             seen=seen,
             batch_size=batch_size,
+            items=self.items,
         )
         mixed_BC = parts.mixed(self.weights_GP[group_B])
         order_BK = np.argsort(-mixed_BC, axis=1, kind="stable")[:, :k]
@@ -238,17 +279,14 @@ def groups_of(states: Sequence[State], group: Group | None, n_groups: int) -> In
     return group_B
 
 
-def check_alike(policies: Sequence[Mixable]) -> None:
-    """Raises `RequestError` for no policy, or policies that differ in items or in the rule about repeats."""
-    if not policies:
-        raise RequestError("A mixture needs at least one policy; give some.")
-    for number, policy in enumerate(policies):
-        if list(policy.catalogue.item_ids) != list(policies[0].catalogue.item_ids):
-            raise RequestError(
-                f"Policy {number} of the mixture has other items than policy 0; give those of one data set."
-            )
-        if policy.repeat != policies[0].repeat:
-            raise RequestError(
-                f"Policy {number} of the mixture says {policy.repeat!r} about repeats, policy 0 says "
-                f"{policies[0].repeat!r}; give policies of one data set."
-            )
+def mean_scorer(scorers: Sequence[Scorer]) -> Scorer:
+    """The mean of the scorers' distributions: an ensemble of recommenders as one part."""
+
+    def score(states: Sequence[State]) -> FloatArray:
+        total_BN: FloatArray = np.zeros(())
+        for scorer in scorers:
+            own_BN = np.asarray(scorer(states), dtype=np.float64)
+            total_BN = total_BN + own_BN / np.maximum(own_BN.sum(axis=1, keepdims=True), 1e-300)
+        return total_BN / len(scorers)
+
+    return score

@@ -10,11 +10,13 @@ import numpy as np
 
 from llmrec.errors import RequestError
 from llmrec.policy.fusion import Mixable, Scorer, candidate_depth
-from llmrec.policy.mixture import Group, Parts, check_alike, find_parts, groups_of
+from llmrec.policy.mixture import Group, Items, Parts, find_parts, groups_of
 from llmrec.types import FloatArray, IntArray, State
 
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 """What all policies together may get; the scores get the rest."""
+EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
+"""Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
 UNITS = 2
 """Either share is divided among its parts in so many equal pieces: coarse, because a group may have few rows."""
 
@@ -46,6 +48,7 @@ def fit_mixture(
     depth: int | None = None,
     seen: Sequence[IntArray] | None = None,
     batch_size: int = 64,
+    items: Items | None = None,
 ) -> FittedMixture:
     """Chooses each group's weights by NDCG@k on validation examples, from `simplex_grid`.
 
@@ -54,7 +57,7 @@ def fit_mixture(
     of rows fits chance.
 
     Args:
-        policies: M policies, trained without the validation events.
+        policies: M policies, trained without the validation events; may be none.
         scorers: S other scores, learnt without them too.
         states: validation states.
         targets: the item index that was then chosen at each state.
@@ -64,20 +67,21 @@ def fit_mixture(
         depth: see `MixturePolicy`; use the same value there.
         seen: all items each user has seen, beside those in the state.
         batch_size: states decoded and scored at once.
+        items: see `MixturePolicy`.
 
     Raises:
-        RequestError: no example, targets that do not fit, no policy or score, or a group outside 0 .. n_groups - 1.
+        RequestError: no example, targets that do not fit, no part, or a group outside 0 .. n_groups - 1.
     """
     if not len(states) or len(targets) != len(states):
         raise RequestError(
             f"Fitting weights needs examples, but there are {len(states)} states and {len(targets)} targets."
         )
-    if not scorers:
-        raise RequestError("Fitting a mixture needs at least one score beside the policies; give some.")
-    check_alike(policies)
+    if not policies and not scorers:
+        raise RequestError("Fitting a mixture needs something to mix; give policies or scores.")
+    items = Items.of(policies, items)
     group_B = groups_of(states, group, n_groups)
-    depth = candidate_depth(len(policies[0].catalogue), k, depth)
-    parts = find_parts(policies, scorers, states, depth, seen=seen, batch_size=batch_size)
+    depth = candidate_depth(items.n_items, k, depth)
+    parts = find_parts(policies, scorers, states, depth, seen=seen, batch_size=batch_size, items=items)
     grid_WP = simplex_grid(len(policies), len(scorers))
     ndcg_WB = np.stack([_ndcg(parts, weights_P, np.asarray(targets), k) for weights_P in grid_WP])
     rows_G = np.bincount(group_B, minlength=n_groups)
@@ -92,7 +96,13 @@ def fit_mixture(
 
 
 def simplex_grid(n_policies: int, n_scores: int = 1) -> FloatArray:
-    """Weights to choose from, (W, M + S): `SHARES` for the policies together, either side in `UNITS` pieces."""
+    """Weights to choose from, (W, M + S): `SHARES` for the policies together, either side in `UNITS` pieces.
+
+    Where all parts are policies or all are scores there are no sides: they share the whole in `EVEN` pieces.
+    """
+    if not n_policies or not n_scores:
+        parts = n_policies + n_scores
+        return np.array(_divisions(parts, EVEN.get(parts, 5)))
     rows = {
         (*(share * ours).tolist(), *((1.0 - share) * others).tolist())
         for share in SHARES
@@ -102,9 +112,9 @@ def simplex_grid(n_policies: int, n_scores: int = 1) -> FloatArray:
     return np.array(sorted(rows))
 
 
-def _divisions(parts: int) -> list[FloatArray]:
-    every = itertools.product(range(UNITS + 1), repeat=parts)
-    return [np.array(pieces) / UNITS for pieces in every if sum(pieces) == UNITS]
+def _divisions(parts: int, units: int = UNITS) -> list[FloatArray]:
+    every = itertools.product(range(units + 1), repeat=parts - 1)
+    return [np.array([*pieces, units - sum(pieces)]) / units for pieces in every if sum(pieces) <= units]
 
 
 def _ndcg(parts: Parts, weights_P: FloatArray, target_B: IntArray, k: int) -> FloatArray:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 import pytest
 
 from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Random, likeness
-from llmrec.baselines.base import ScoreRecommender, history_weights
+from llmrec.baselines.base import Meaning, ScoreRecommender, history_weights
 from llmrec.baselines.likeness import text_vectors
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError, RequestError
-from llmrec.types import Example, Interaction, State
+from llmrec.types import Example, FloatArray, Interaction, State
 
 TITLES = ["red apple", "green apple", "blue boat", "blue boat sail", "moon"]
 
@@ -168,6 +169,37 @@ def test_popularity_that_forgets(half_life: float | None, counts: list[float]) -
     assert model.score([state()])[0] == pytest.approx(0.3 * np.log1p(counts))
     with pytest.raises(ConfigError, match="half_life is 0"):
         CovisitationSettings(half_life=0.0)
+
+
+def test_scores_of_each_kind_as_a_distribution() -> None:
+    data = make(LOG)
+
+    class Fixed(Popularity):
+        kind: Meaning = "weights"
+
+        @property
+        def meaning(self) -> Meaning:
+            return self.kind
+
+        def score(self, states: Sequence[State]) -> FloatArray:
+            return (
+                np.array([[1.0, 2.0, 0.0, 1.0, 0.0]])
+                if self.kind != "log-probabilities"
+                else np.log([[0.4, 0.3, 0.2, 0.06, 0.04]])
+            )
+
+    model = Fixed().fit(data, data.events)
+    assert model.distribution([state()])[0] == pytest.approx([0.25, 0.5, 0, 0.25, 0])
+    assert model.distribution([state()], 2.0)[0] == pytest.approx([1 / 6, 4 / 6, 0, 1 / 6, 0])
+    model.kind = "log-probabilities"
+    assert model.distribution([state()])[0] == pytest.approx([0.4, 0.3, 0.2, 0.06, 0.04])
+    squares = np.array([0.4, 0.3, 0.2, 0.06, 0.04]) ** 2
+    assert model.distribution([state()], 2.0)[0] == pytest.approx(squares / squares.sum())
+    model.kind = "numbers"
+    z = (np.array([1.0, 2.0, 0.0, 1.0, 0.0]) - 0.8) / np.std([1.0, 2.0, 0.0, 1.0, 0.0])
+    assert model.distribution([state()])[0] == pytest.approx(np.exp(z) / np.exp(z).sum())
+    silent = Random().fit(data, data.events)
+    assert silent.distribution([state()])[0].tolist() == [0.0] * 5
 
 
 def test_clear_errors() -> None:

@@ -17,13 +17,15 @@ from llmrec.files import read_json
 from llmrec.pipeline.leaderboard import entries as entries_module
 from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
 from llmrec.pipeline.leaderboard.mixed import MixedEntry
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry
+from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.pipeline.leaderboard.roster import LM, RL, UNPROFILED, roster
+from llmrec.pipeline.leaderboard.scores import BaselineScores, FittedScores
 from llmrec.pipeline.leaderboard.table import answers, measure
 from llmrec.pipeline.leaderboard.writing import write
 from llmrec.pipeline.work import Work
+from llmrec.policy.mixture import Items, MixturePolicy
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
 TINY = (
@@ -136,10 +138,12 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     policy = Trainings("policy", tmp_path, TINY)
     blind = Trainings("blind", tmp_path, (*TINY, "text.elapsed=false"))
+    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
+    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
     rows = {
         LM: PolicyEntry(LM, "", policy),
-        "mixed": MixedEntry("mixed", "", (policy, blind)),
-        "both": MixedEntry("both", "", (policy, blind), (0, 1), taught=True),
+        "mixed": MixedEntry("mixed", "", tmp_path, (policy, blind), (near,)),
+        "both": MixedEntry("both", "", tmp_path, (policy, blind), (near, teacher), (0, 1)),
         "fused": FusedEntry("fused", "", policy),
         "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
         RL: ImprovedEntry(RL, "", policy),
@@ -168,6 +172,56 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0
     assert "judge" in board.claims["rl"]["sentence"]
+
+
+def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
+    lately = BaselineScores("recent-popularity", tmp_path, options=({"half_life": 1.0}, {"half_life": 90.0}))
+    near = BaselineScores("covisitation-counts", tmp_path, powers=(1.0, 3.0))
+    bandit = BaselineScores("thompson", tmp_path, 0.01)
+    rows = {
+        "two": MixedEntry("two", "", tmp_path, (), (near, lately), banded=False),
+        "banded": MixedEntry("banded", "", tmp_path, (), (near, bandit)),
+        "ensemble": MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False),
+    }
+    found, failed = answers(bench, rows, tmp_path, range(2))
+    assert not failed
+    assert [len(found[name]) for name in rows] == [1, 2, 1]  # only what depends on chance is measured again
+    settings = found["two"][0].facts["settings"]
+    assert settings["parts"] == ["covisitation-counts", "recent-popularity"]
+    assert settings["tried forms"] == 4
+    assert settings["forms"][0]["power"] in (1.0, 3.0)
+    assert settings["forms"][1]["half_life"] in (1.0, 90.0)
+    assert np.shape(settings["weights"]) == (1, 2)
+    states, targets = [e.state for e in bench.valid], [e.target for e in bench.valid]
+    # nothing on the grid is better on the validation rows than what was chosen, the corners among it
+    model = near.scorer(bench, "before", 0, (0,))
+    corner = MixturePolicy([], [model], np.array([[1.0]]), depth=20, items=Items(bench.dataset.n_items, "exclude"))
+    listed = corner.recommend(states, 10, seen=bench.valid.seen)
+    gains = [
+        1 / np.log2(s.items_K.index(t) + 2) if t in s.items_K else 0.0 for s, t in zip(listed, targets, strict=True)
+    ]
+    assert settings["valid_ndcg"][0] >= np.mean(gains) - 1e-12
+    for b, answer in enumerate(found["two"][0].items_BK):
+        assert not set(bench.test.seen[b].tolist()) & set(answer[answer >= 0].tolist())
+
+
+def test_an_ensemble_of_baselines_is_the_mean_of_their_distributions(bench, tmp_path):
+    bandit = BaselineScores("thompson", tmp_path, 0.01)
+    entry = MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False)
+    states = [e.state for e in bench.test][:7]
+    slates = entry.recommender(bench, 0, Work(tmp_path / "rows" / "e")).recommend(states, 5, exclude_seen=False)
+    single = BaselineEntry(BASELINES["thompson"], 0.01)
+    models = [single.recommender(bench, seed, Work(tmp_path / "rows" / "thompson")) for seed in (0, 1)]
+    mean_BN = np.mean([model.distribution(states) for model in models], axis=0)
+    for b, slate in enumerate(slates):
+        assert slate.items_K == tuple(np.argsort(-mean_BN[b], kind="stable")[:5].tolist())
+        assert np.exp(slate.log_probs_K) == pytest.approx(mean_BN[b, list(slate.items_K)])
+
+
+def test_the_row_of_rl_says_what_it_is_rewarded_with(tmp_path):
+    for protocol in PROTOCOLS.values():
+        rows = roster(protocol, tmp_path, range(3), only=[RL])
+        assert "rewarded with the logged next item too" in rows[RL].description
 
 
 def test_unknown_names_are_refused(tmp_path):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from llmrec.errors import RequestError
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy
-from llmrec.policy.mixture import MixturePolicy, find_parts
+from llmrec.policy.mixture import Items, MixturePolicy, find_parts, mean_scorer
 from llmrec.policy.mixture_weights import SHARES, fit_mixture, simplex_grid
 from tests.policy.test_ensemble import ALL, SEEN, B, N, make, second
 from tests.policy.test_language_policy import STATES
@@ -127,6 +129,52 @@ def test_the_ndcg_of_a_fit_is_that_of_the_lists(policies):
     assert fitted.ndcg_G[0] == pytest.approx(np.mean(gains))
 
 
+@pytest.mark.parametrize("hidden", [True, False])
+def test_scores_alone_are_a_mixture_too(parts_PBN, hidden):
+    """Against enumeration; with one silent score, whose states have the mean of the others."""
+
+    def other(states):
+        return np.exp(-np.arange(len(states) * N).reshape(len(states), N) % 7)
+
+    def silent(states):
+        return np.zeros((len(states), N))
+
+    raw_PBN = np.stack([second(STATES), other(STATES)])
+    if hidden:
+        for b, seen in enumerate(SEEN):
+            raw_PBN[:, b, seen] = 0.0
+    raw_PBN /= raw_PBN.sum(2, keepdims=True)
+    exact_BN = 0.5 * raw_PBN[0] + 0.3 * raw_PBN[1] + 0.2 * raw_PBN.mean(0)
+    items = Items(N, "exclude" if hidden else "allow")
+    mixture = MixturePolicy([], [second, other, silent], np.array([[0.5, 0.3, 0.2]]), depth=N, items=items)
+    for b, slate in enumerate(mixture.recommend(STATES, 4)):
+        assert list(slate.items_K) == np.argsort(-exact_BN[b], kind="stable")[:4].tolist()
+        assert np.exp(slate.log_probs_K) == pytest.approx(exact_BN[b, list(slate.items_K)])
+    targets = raw_PBN[1].argmax(1).tolist()
+    fitted = fit_mixture([], [second, other], STATES, targets, k=1, depth=N, items=items)
+    assert fitted.ndcg_G[0] == 1.0
+    assert fitted.weights_GP.shape == (1, 2)
+    assert fitted.weights_GP.sum() == pytest.approx(1.0)
+
+
+def test_an_ensemble_of_scores_is_the_mean_of_their_distributions():
+    def skewed(states):
+        return np.tile(np.r_[np.zeros(N - 1), 8.0], (len(states), 1))
+
+    mean_BN = mean_scorer([second, skewed])(STATES)
+    own_BN = second(STATES) / second(STATES).sum(1, keepdims=True)
+    assert mean_BN == pytest.approx(0.5 * own_BN + 0.5 * np.eye(N)[np.full(B, N - 1)])
+
+
+@pytest.mark.parametrize(("parts", "units"), [(1, 1), (2, 20), (3, 20), (4, 10)])
+def test_parts_of_one_kind_share_the_whole_evenly(parts, units):
+    grid_WP = simplex_grid(0, parts)
+    assert np.array_equal(grid_WP, simplex_grid(parts, 0))
+    assert len(grid_WP) == math.comb(units + parts - 1, parts - 1)
+    assert grid_WP.sum(1) == pytest.approx(np.ones(len(grid_WP)))
+    assert grid_WP.min() >= 0
+
+
 @pytest.mark.parametrize(("n_policies", "n_scores"), [(1, 1), (2, 1), (3, 1), (2, 2), (1, 3)])
 def test_the_grid_lies_on_the_simplex_once_each_with_all_corners(n_policies, n_scores):
     grid_WP = simplex_grid(n_policies, n_scores)
@@ -140,8 +188,10 @@ def test_the_grid_lies_on_the_simplex_once_each_with_all_corners(n_policies, n_s
 
 
 def test_mixtures_that_cannot_be(policies):
-    with pytest.raises(RequestError, match="at least one policy"):
+    with pytest.raises(RequestError, match="without a policy needs items"):
         MixturePolicy([], [second], np.array([[1.0]]))
+    with pytest.raises(RequestError, match="but its policies have"):
+        MixturePolicy(policies, [second], WEIGHTS, items=Items(N + 1, "exclude"))
     with pytest.raises(RequestError, match="do not fit 2 policies"):
         MixturePolicy(policies, [second], np.array([[0.5, 0.5]]))
     for weights in ([0.5, 0.5, 0.5], [1.5, -0.5, 0.0], [np.nan, 0.5, 0.5]):
@@ -155,6 +205,6 @@ def test_mixtures_that_cannot_be(policies):
         MixturePolicy(policies, [second], WEIGHTS, lambda state: 7).recommend(STATES, 2)
     with pytest.raises(RequestError, match="3 states and 1 targets"):
         fit_mixture(policies, [second], STATES[:3], [0])
-    with pytest.raises(RequestError, match="at least one score"):
-        fit_mixture(policies, [], STATES, [0] * B)
+    with pytest.raises(RequestError, match="something to mix"):
+        fit_mixture([], [], STATES, [0] * B)
     assert MixturePolicy(policies, [second], WEIGHTS).recommend([], 2) == []

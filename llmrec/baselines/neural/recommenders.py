@@ -18,7 +18,7 @@ import torch
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
-from llmrec.baselines.base import ScoreRecommender, positives
+from llmrec.baselines.base import Meaning, ScoreRecommender, positives
 from llmrec.baselines.likeness import text_vectors
 from llmrec.baselines.memory import Memory
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
@@ -112,6 +112,11 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
 
     def _rows(self, states: Sequence[State]) -> Rows:
         return latest([self.memory.items(state) for state in states], self.n_items, self.settings.history)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are: log-probabilities under the loss "softmax", log-odds under "bce"."""
+        return "log-probabilities" if self.settings.loss == "softmax" else "numbers"
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores of all items, shape (B, N), after the clicks of history and session.

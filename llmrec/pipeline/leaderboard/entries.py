@@ -23,7 +23,7 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.leaderboard.protocol import Bench
+from llmrec.pipeline.leaderboard.protocol import Bench, Moment
 from llmrec.pipeline.work import Work
 from llmrec.types import IntArray, Slate
 
@@ -126,12 +126,12 @@ class BaselineEntry:
 
     def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
         """Fits the chosen settings on everything before the test period and ranks its rows."""
-        chosen = self._chosen(bench, work)
+        chosen = self.chosen(bench, work)
         key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            model = self._fitted(bench, seed, chosen)
+            model = self.fitted(bench, "after", seed, self.settings_of(chosen))
             fitted = time.process_time()
             states = [e.state for e in bench.test]
             slates = model.recommend(states, width(bench), seen=bench.test.seen)
@@ -143,21 +143,22 @@ class BaselineEntry:
 
     def recommender(self, bench: Bench, seed: int, work: Work) -> Recommender:
         """The chosen settings, fitted on everything before the test period."""
-        return self._fitted(bench, seed, self._chosen(bench, work))
+        return self.fitted(bench, "after", seed, self.settings_of(self.chosen(bench, work)))
 
     def settled(self, facts: Mapping[str, Any]) -> BaselineEntry:
         """The entry with the settings of a kept answer and no choice left, whatever budget they were chosen in."""
-        spec = dataclasses.replace(self.spec, settings=self._settings(facts), grid=())
+        spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
         return dataclasses.replace(self, spec=spec)
 
-    def _fitted(self, bench: Bench, seed: int, chosen: Mapping[str, Any]) -> Recommender:
-        model = self.spec.make(self._settings(chosen), seed)
-        return model.fit(bench.dataset, bench.after.split.train)
+    def fitted(self, bench: Bench, moment: Moment, seed: int, settings: Any) -> Recommender:
+        """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
+        return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
 
-    def _chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+    def chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+        """The settings that are best on the validation rows, as plain values, and what choosing them took."""
         if len(self.spec.grid) < 2:
-            return {"settings": _plain(self.spec.settings), "valid_ndcg": None}
-        grid = [_plain(option) for option in self.spec.grid]
+            return {"settings": plain(self.spec.settings), "valid_ndcg": None}
+        grid = [plain(option) for option in self.spec.grid]
         key = {**bench_key(bench), "grid": grid, "budget": self.budget_seconds}
 
         def build(folder: Path, _: Path) -> None:
@@ -171,9 +172,9 @@ class BaselineEntry:
                 seen=bench.valid.seen,
                 budget_seconds=self.budget_seconds,
             )
-            trials = [{"settings": _plain(t.settings), "ndcg": t.ndcg, "seconds": t.seconds} for t in found.trials]
+            trials = [{"settings": plain(t.settings), "ndcg": t.ndcg, "seconds": t.seconds} for t in found.trials]
             record = {
-                "settings": _plain(found.settings),
+                "settings": plain(found.settings),
                 "valid_ndcg": found.ndcg,
                 "tried": len(found.trials) - len(found.untried),
                 "grid": len(found.trials),
@@ -190,10 +191,10 @@ class BaselineEntry:
         """Seconds that choosing may take."""
         return self.spec.budget_seconds * self.budget
 
-    def _settings(self, chosen: Mapping[str, Any]) -> Any:
+    def settings_of(self, chosen: Mapping[str, Any]) -> Any:
         """The chosen settings as the object that the registry knows."""
         for option in (*self.spec.grid, self.spec.settings):
-            if _plain(option) == chosen["settings"]:
+            if plain(option) == chosen["settings"]:
                 return option
         raise RequestError(f"The kept settings of {self.name} are none of its grid; remove its folder.")
 
@@ -203,6 +204,6 @@ def baseline_entries(budget: float = 1.0) -> dict[str, Entry]:
     return {name: BaselineEntry(spec, budget) for name, spec in BASELINES.items() if spec.available}
 
 
-def _plain(settings: Any) -> Any:
+def plain(settings: Any) -> Any:
     """Settings as JSON would give them back."""
     return None if settings is None else json.loads(json.dumps(dataclasses.asdict(settings)))

@@ -14,8 +14,8 @@ from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, width
-from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Moment, Trainings, recommended
-from llmrec.pipeline.leaderboard.protocol import Bench
+from llmrec.pipeline.leaderboard.policies import DEPTH, FIRST, Trainings, recommended
+from llmrec.pipeline.leaderboard.protocol import Bench, Moment
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy, Mixable, Scorer, fit_weight

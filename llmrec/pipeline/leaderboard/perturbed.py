@@ -160,7 +160,7 @@ def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
         Unfinished: nothing is kept.
     """
     if isinstance(entry, BaselineEntry | EnsembleEntry | MixedEntry):
-        together = isinstance(entry, EnsembleEntry | MixedEntry) and not entry.random
+        together = isinstance(entry, EnsembleEntry | MixedEntry) and bool(entry.seeds)
         folder = work.folder / ("ensemble" if together else f"seed-{FIRST}")
         if not (folder / DONE).is_file():
             raise Unfinished(f"{folder} is not there.")

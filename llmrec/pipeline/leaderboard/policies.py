@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.evaluation.offline import Ranker
@@ -19,7 +19,7 @@ from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.leaderboard.entries import Answer, bench_key, keep, kept, width
-from llmrec.pipeline.leaderboard.protocol import Bench
+from llmrec.pipeline.leaderboard.protocol import Bench, Moment
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy
@@ -27,7 +27,6 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.types import Slate
 
-Moment = Literal["before", "after"]
 BEAMS, DEPTH = 40, 40
 FIRST = 0
 """The seed that settings are chosen with."""

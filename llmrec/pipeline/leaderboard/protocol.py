@@ -24,6 +24,9 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.work import Work
 
+Moment = Literal["before", "after"]
+"""The validation rows, or the test rows: what is fitted knows what comes before them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -118,7 +121,7 @@ class Bench:
         """The data set."""
         return self.before.dataset
 
-    def rows(self, moment: Literal["before", "after"]) -> tuple[RunData, Examples]:
+    def rows(self, moment: Moment) -> tuple[RunData, Examples]:
         """What is learnt from, and what is then ranked."""
         return (self.before, self.valid) if moment == "before" else (self.after, self.test)
 
