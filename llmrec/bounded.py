@@ -12,9 +12,14 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import yaml
+
+from llmrec.printing import one_line
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LIMIT_VARIABLE = "LLMREC_READ_LIMIT"
 """Environment variable: the most that one file may take in memory, in GiB."""
@@ -26,6 +31,9 @@ DEPTH = 64
 """The deepest nesting of JSON and YAML that is read."""
 DOCUMENT = 64 << 20
 """The largest JSON or YAML document (a configuration, facts of a run) in bytes."""
+MOST_COLUMNS = 10_000
+"""The most columns of a table."""
+_CELL = 8  # bytes that a cell of a table takes in memory at least
 NODES = 1_000_000
 """The most nodes of a YAML document, aliases counted as often as they stand."""
 _CHUNK = 1 << 20
@@ -237,6 +245,46 @@ def parse_yaml(text: str, *, texts: bool = False) -> Any:
         raise ValueError(" ".join(str(error).split())[:300]) from None
     except (RecursionError, TypeError, OverflowError):  # a key that is a list; a date of the year 99999
         raise ValueError("it holds a key or value that cannot be read, or is nested too deep") from None
+
+
+def check_parquet(path: Path) -> None:
+    """Refuses a Parquet file that would unpack beyond the bounds, by what it says of itself, before a page is read.
+
+    Raises:
+        ValueError: It is no Parquet file, or unpacks to too much.
+        OSError: It cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            facts = file.metadata
+            rows, width, groups = facts.num_rows, facts.num_columns, facts.num_row_groups
+            if width > MOST_COLUMNS:
+                raise ValueError(f"it has {width:,} columns, which no table has; write fewer")
+            parts = (facts.row_group(g).column(c) for g in range(groups) for c in range(width))
+            size = sum(max(part.total_uncompressed_size, part.num_values * _CELL) for part in parts)
+    except (ValueError, MemoryError, FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # pyarrow raises whatever the broken part makes it raise
+        raise ValueError(f"it is no whole Parquet file ({one_line(error, 120)})") from None
+    check_growth(path.stat().st_size, max(size, rows * width * _CELL))
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """The rows of a Parquet file within the bounds.
+
+    Raises:
+        ValueError: It is no Parquet file, is damaged, or unpacks to too much.
+        OSError: It cannot be read.
+    """
+    check_parquet(path)
+    import polars
+
+    try:
+        return polars.read_parquet(path, use_pyarrow=False)
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
+        raise ValueError(f"it is no whole Parquet file ({one_line(error, 120)})") from None
 
 
 def read_ids(path: Path) -> tuple[str, ...]:

@@ -15,8 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from llmrec.bounded import parse_yaml, read_document
 from llmrec.errors import ConfigError
 from llmrec.printing import short_line
 
@@ -54,8 +53,8 @@ def _value_of(text: str, value: str, hint: Any) -> Any:
     if plain_text and not (value[:1] in "'\"" or (value.strip() in ("", "null", "~") and hint is not str)):
         return value
     try:
-        return yaml.safe_load(value)
-    except (yaml.YAMLError, RecursionError, ValueError):
+        return parse_yaml(value)
+    except ValueError:
         if plain_text:
             return value
         raise ConfigError(
@@ -104,11 +103,11 @@ def plain(value: Any) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping at the top of a YAML file; raises `ConfigError`."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(read_document(path))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give the path of a YAML configuration.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigError(f"{path} is not a YAML file in UTF-8: {reason}.") from None
     if tree is None:
         return {}

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from llmrec.bounded import parse_json, read_document
 from llmrec.errors import RunError
 from llmrec.locks import locked
 from llmrec.progress import console
@@ -49,11 +50,12 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Reads a JSON file; a missing or broken one is a `RunError` that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_document(path))
     except FileNotFoundError:
         raise RunError(f"{path} does not exist.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise RunError(f"{path} is not a JSON file in UTF-8 ({error}); write it anew.") from None
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(f"{path} is not a JSON file in UTF-8 ({reason}); write it anew.") from None
 
 
 Ours = Callable[[Path], Collection[str]]

@@ -11,6 +11,7 @@ from typing import cast
 
 import polars as pl
 
+from llmrec.bounded import read_parquet
 from llmrec.dataset.content import combine_hashes, table_hash
 from llmrec.dataset.manifest import Manifest, Repeat, read_manifest, write_manifest
 from llmrec.dataset.schema import SCHEMAS, cast_table, with_later, without_empty_later
@@ -18,6 +19,7 @@ from llmrec.dataset.signals import Signal
 from llmrec.dataset.validate import rows_of, validate_events, validate_items, validate_rows, validate_users
 from llmrec.errors import DataError
 from llmrec.files import matching, new_folder
+from llmrec.printing import one_line
 from llmrec.progress import Bar
 from llmrec.storage import resolve
 from llmrec.types import EVENT_KINDS, Item, User
@@ -273,11 +275,10 @@ def _read_table(path: Path, table: str) -> pl.DataFrame:
     if not path.is_file():
         raise DataError(f"{path} is missing; import the data anew or restore the file.")
     try:
-        frame = pl.read_parquet(path, use_pyarrow=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
+        frame = read_parquet(path)
+    except (ValueError, OSError) as error:
         raise DataError(
-            f"{path} cannot be read as Parquet with UTF-8 text ({reason}); import the data anew."
+            f"{path} cannot be read as Parquet with UTF-8 text: {one_line(error, 160)}; import the data anew."
         ) from None
     frame = with_later(frame, table)
     if dict(frame.schema) != SCHEMAS[table]:

@@ -16,7 +16,9 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
+from llmrec.bounded import read_parquet
 from llmrec.errors import ConfigError, DataError
+from llmrec.printing import one_line
 from llmrec.progress import Bar, track
 from llmrec.seeding import stream_seed
 from llmrec.types import Item
@@ -112,11 +114,11 @@ def column_embedding(items: Sequence[Item], path: Path) -> Vectors:
         DataError: the file, a column or a row that cannot be used, by name and number (rows count from 1).
     """
     try:
-        table = pl.read_parquet(path)
+        table = read_parquet(path)
     except FileNotFoundError:
         raise DataError(f"{path} (identifiers.source) does not exist; give a Parquet file.") from None
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file ({' '.join(str(error).split())[:120]}).") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is not a Parquet file ({one_line(error, 120)}).") from None
     missing = [name for name in ("item_id", "embedding") if name not in table.columns]
     if missing:
         raise DataError(f"{path} has no column {missing[0]!r}; it needs item_id and embedding (lists of numbers).")

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from llmrec.bounded import read_parquet
 from llmrec.errors import RunError
+from llmrec.printing import one_line
 from llmrec.types import FloatArray, IntArray
 
 MEASUREMENTS = "rows.parquet"
@@ -63,10 +65,11 @@ class Measurements:
             RunError: the file is missing, broken or of other columns.
         """
         try:
-            frame = pl.read_parquet(path, use_pyarrow=False)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise RunError(f"{path} cannot be read as Parquet ({reason}); run the run's command again.") from None
+            frame = read_parquet(path)
+        except (ValueError, OSError) as error:
+            raise RunError(
+                f"{path} cannot be read as Parquet ({one_line(error, 120)}); run the run's command again."
+            ) from None
         if dict(frame.schema) != _SCHEMA or frame.null_count().sum_horizontal()[0]:
             raise RunError(f"{path} does not hold the rows of a report; run the run's command again.")
         values: dict[str, dict[str, dict[str, FloatArray]]] = {}

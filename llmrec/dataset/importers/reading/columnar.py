@@ -6,35 +6,20 @@ import dataclasses
 from pathlib import Path
 
 import polars as pl
-import pyarrow.parquet as pq
 
-from llmrec.bounded import check_growth
+from llmrec import bounded
 from llmrec.dataset.importers.reading.account import Ledger
-from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT, MOST_COLUMNS
+from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
 from llmrec.dataset.importers.reading.raw import RawTable
 from llmrec.errors import DataError
-
-_CELL = 8  # bytes that a cell takes in memory at least
 
 
 def check_parquet(path: Path) -> None:
     """Refuses a Parquet file that would unpack beyond the bounds of `llmrec.bounded`, by a `DataError`."""
     try:
-        with pq.ParquetFile(path) as file:
-            facts = file.metadata
-            columns = [
-                facts.row_group(g).column(c) for g in range(facts.num_row_groups) for c in range(facts.num_columns)
-            ]
-            size = sum(column.total_uncompressed_size for column in columns)
-            rows, width = facts.num_rows, facts.num_columns
-    except Exception as error:  # pyarrow raises whatever the broken part makes it raise
-        raise DataError(f"{path} cannot be read as Parquet ({_short(error)}); write it anew.") from None
-    if width > MOST_COLUMNS:
-        raise DataError(f"{path} has {width:,} columns, which no table has; write fewer.")
-    try:
-        check_growth(path.stat().st_size, max(size, rows * width * _CELL))
-    except ValueError as error:
-        raise DataError(f"{path} is too large: {error}.") from None
+        bounded.check_parquet(path)
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {_short(error)}; write it anew.") from None
 
 
 def read_parquet(path: Path, ledger: Ledger, table: str) -> RawTable:

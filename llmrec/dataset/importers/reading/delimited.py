@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from llmrec.bounded import MOST_COLUMNS
 from llmrec.dataset.importers.reading.account import EXAMPLES, Ledger
 from llmrec.dataset.importers.reading.dialect import (
     AmbiguousQuote,
@@ -29,7 +30,6 @@ from llmrec.errors import DataError
 
 FIELD_LIMIT = 1 << 20
 """The longest field in characters: longer ones are no value of a log or a catalogue."""
-MOST_COLUMNS = 10_000
 _SAMPLE = 256 << 10
 _CHUNK = 32 << 20
 _COMMA = r"^\s*[+-]?\d+,\d+\s*$"

@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from llmrec.bounded import check_depth
+from llmrec.bounded import MOST_COLUMNS, check_depth
 from llmrec.dataset.importers.reading.account import Ledger
-from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT, MOST_COLUMNS
+from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
 from llmrec.dataset.importers.reading.encoding import BROKEN, decoded
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
