@@ -138,21 +138,21 @@ def from_texts(cls: type[T], tree: dict[str, Any], origin: str) -> T:
 
     `NO` stays text where text is wanted; a list may be written as words with commas between.
     """
-    return from_tree(cls, _typed_tree(cls, tree, origin, ""), origin)
+    return from_tree(cls, _typed_tree(cls, tree), origin)
 
 
-def typed(text: str, hint: Any, origin: str, key: str) -> Any:
-    """The value that `text` stands for where `hint` is wanted; raises `ConfigError`."""
+def typed(text: str, hint: Any) -> Any:
+    """The value that `text` stands for where `hint` is wanted; the text itself where it is none, for `from_tree`."""
     base, arguments = typing.get_origin(hint), typing.get_args(hint)
     if base in (types.UnionType, typing.Union):
         inner = [a for a in arguments if a is not type(None)]
         if str in inner or (not text and type(None) in arguments):
             return text if str in inner else None
-        return typed(text, inner[0], origin, key)
+        return typed(text, inner[0])
     if base is Literal:
         return next((a for a in arguments if str(a) == text), text)
     if base is tuple:
-        return [typed(part.strip(), arguments[0], origin, key) for part in text.split(",")] if text.strip() else []
+        return [typed(part.strip(), arguments[0]) for part in text.split(",")] if text.strip() else []
     if hint is bool:
         return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
     if hint is int and re.fullmatch(r"[+-]?\d{1,18}", text.strip()):
@@ -160,20 +160,20 @@ def typed(text: str, hint: Any, origin: str, key: str) -> Any:
     return text
 
 
-def _typed_tree(hint: Any, value: Any, origin: str, key: str) -> Any:
+def _typed_tree(hint: Any, value: Any) -> Any:
     base, arguments = typing.get_origin(hint), typing.get_args(hint)
     if base in (types.UnionType, typing.Union) and not isinstance(value, str):
         inner = [a for a in arguments if a is not type(None)]
-        return _typed_tree(inner[0], value, origin, key) if value is not None else None
+        return _typed_tree(inner[0], value) if value is not None else None
     if isinstance(value, str):
-        return typed(value, hint, origin, key)
+        return typed(value, hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
         hints = typing.get_type_hints(hint)
-        return {k: _typed_tree(hints.get(k, Any), v, origin, f"{key}{k}.") for k, v in value.items()}
+        return {k: _typed_tree(hints.get(k, Any), v) for k, v in value.items()}
     if base is dict and isinstance(value, dict):
-        return {str(k): _typed_tree(arguments[1], v, origin, f"{key}{k}.") for k, v in value.items()}
+        return {str(k): _typed_tree(arguments[1], v) for k, v in value.items()}
     if base is tuple and isinstance(value, list | tuple):
-        return [_typed_tree(arguments[0], v, origin, key) for v in value]
+        return [_typed_tree(arguments[0], v) for v in value]
     return value
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 MAP_HELP = (
     "COLUMN=YOURS, for example item_id=asin or items.item_id=id; YOURS is a name, or a place from 1 (table, "
-    "COLUMN is of events: user_id, item_id, time, kind, value (a rating or an amount), position (from 0), "
-    "session, split (train, valid, test), order (within a second); of items: item_id, title, description, "
-    "brand, price; of users: user_id, profile. Several of YOURS for profile, categories or description are put "
-    "together: --map profile=age --map profile=city."
+    "repeatable). COLUMN is of events: user_id, item_id, time, kind, value (a rating or an amount), position (from 0), "
+    "propensity, session, split (train, valid, test), order (within a second); of items: item_id, title, "
+    "description, categories, brand, price; of users: user_id, profile. Several of YOURS for profile, categories or "
+    "description are put together: --map profile=age --map profile=city."
 )
 KIND_HELP = (
     "YOURS=KIND, for example view=click or remove=ignore; KIND is impression, click, conversion, rating or ignore "

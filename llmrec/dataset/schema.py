@@ -142,6 +142,7 @@ def _to_text_list(column: pl.Series, table: str) -> pl.Series:
 
 def _to_number(column: pl.Series, table: str) -> pl.Series:
     _refuse_type(column, table, "numbers")
+    column = _empty_is_null(column)
     number = column.cast(pl.Float64, strict=False)
     bad = (number.is_null() & column.is_not_null()) | ~number.is_finite().fill_null(True)
     _refuse_value(column, bad, table, "a finite number")
@@ -152,12 +153,18 @@ def _to_whole(column: pl.Series, dtype: DType, table: str) -> pl.Series:
     if column.name == "time" and column.dtype in (pl.Date, pl.Datetime):
         return column.dt.epoch("s").cast(dtype)
     _refuse_type(column, table, "whole numbers")
+    column = _empty_is_null(column)
     whole = column.cast(dtype, strict=False)
     bad = whole.is_null() & column.is_not_null()
     if column.dtype.is_float() or column.dtype.is_decimal():
         bad = bad | (whole.cast(pl.Float64) != column.cast(pl.Float64)).fill_null(False)
     _refuse_value(column, bad, table, "a whole number")
     return whole
+
+
+def _empty_is_null(column: pl.Series) -> pl.Series:
+    """Text of numbers without the spaces around it, and null where nothing is left."""
+    return column.str.strip_chars().replace("", None) if column.dtype == pl.String else column
 
 
 def _refuse_type(column: pl.Series, table: str, wanted: str) -> None:

@@ -238,6 +238,109 @@ def test_own_tables_are_imported_with_a_column_mapping(call: Call, tmp_path: Pat
     assert (dataset.manifest.currency, dataset.manifest.name) == ("EUR", "log")
 
 
+@pytest.mark.parametrize(
+    ("words", "currency", "name", "categories"),
+    [
+        (["currency=NO", "name=2024"], "NO", "2024", ["Home|Tea", "Home > Pot"]),
+        (["category_separator=|", "currency=null", "name=yes"], "null", "yes", ["Home", "Tea"]),
+        (["category_separator=>", "currency=1e3", "name=[a"], "1e3", "[a", ["Home", "Pot"]),
+        (["category_separator=#", "currency=~", "name=a: b"], "~", "a: b", ["Home|Tea"]),
+    ],
+)
+def test_options_are_text_where_text_is_wanted(
+    call: Call, tmp_path: Path, words: list[str], currency: str, name: str, categories: list[str]
+) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\nu,a,1\nu,b,2\n")
+    (tmp_path / "items.csv").write_text("item_id,title,categories\na,Cup,Home|Tea\nb,Pot,Home > Pot\n")
+    given = [word for option in words for word in ("--option", option)]
+    answer = call(
+        "import", "table", tmp_path / "log.csv", tmp_path / "out", "--items", tmp_path / "items.csv", *given
+    )
+    assert answer.code == 0, answer.error
+    dataset = Dataset.load(tmp_path / "out")
+    assert (dataset.manifest.currency, dataset.manifest.name) == (currency, name)
+    assert set(categories) <= {c for cell in dataset.items["categories"] for c in cell} | {"Home|Tea", "Home > Pot"}
+    # the same in a file, by the same parser
+    (tmp_path / "mapping.yaml").write_text(
+        "events: {file: log.csv}\nitems: {file: items.csv}\n"
+        + "".join(f"{key}: {json.dumps(value)}\n" for key, value in (w.split("=", 1) for w in words))
+    )
+    assert call("import", "table", tmp_path / "mapping.yaml", tmp_path / "same").code == 0
+    same = Dataset.load(tmp_path / "same")
+    assert same.manifest.content_hash == dataset.manifest.content_hash
+    assert (same.manifest.currency, same.manifest.name) == (currency, name)
+
+
+def test_words_of_yaml_in_a_mapping_are_text_without_quotes_too(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,time,kind\nu,a,1,no\nu,b,2,1\n")
+    (tmp_path / "items.csv").write_text("item_id,title\na,Cup\nb,Pot\n")
+    files = "events: {file: log.csv}\nitems: {file: items.csv}\n"
+    (tmp_path / "mapping.yaml").write_text(
+        files + "currency: NO\nname: 2024\nkinds: {no: click, 1: conversion}\nmissing: [null, ~]\n"
+    )
+    # options on the command line go before those of the file
+    assert call("import", "table", tmp_path / "mapping.yaml", tmp_path / "out", "--option", "name=1e3").code == 0
+    manifest = Dataset.load(tmp_path / "out").manifest
+    assert (manifest.currency, manifest.name, manifest.counts["conversion"]) == ("NO", "1e3", 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--map", "item_id=a", "--map", "item_id=b"], ["names 2 columns", "item_id"]),
+        (["--option", "name=a", "--option", "name=b"], ["--option", "'name'", "twice"]),
+        (["--kind", "x=click", "--kind", "x=conversion"], ["--kind", "'x'", "twice"]),
+        (["--option", "time_unit=fortnight"], ["'time_unit'", "'fortnight'", "ms"]),
+        (["--option", "accept_implausible=perhaps"], ["'accept_implausible'", "true or false"]),
+        (["--order", "random"], ["'order'", "'random'", "file"]),
+        (["--option", "tyme_unit=s"], ["'tyme_unit'", "time_unit"]),
+        (["--map", "prices.price=x"], ["--map", "'prices.price'"]),
+    ],
+)
+def test_options_that_cannot_be_meant(call: Call, tmp_path: Path, words: list[str], parts: list[str]) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\nu,a,1\n")
+    (tmp_path / "items.csv").write_text("item_id,title\na,Cup\n")
+    answer = call(
+        "import", "table", tmp_path / "log.csv", tmp_path / "out", "--items", tmp_path / "items.csv", *words
+    )
+    assert answer.code == 2
+    for part in parts:
+        assert part in answer.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_file_is_all_there_is(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("who,sku,what,age,note\nu,1,Cup,31,?\nv,1,Cup,40,x\nu,2,Pot,31,?\n")
+    words = ["--map", "user_id=who", "--map", "item_id=sku", "--order", "file", "--missing", "?"]
+    source, out = tmp_path / "log.csv", tmp_path / "out"
+    assert "--map title=NAME" in call("import", "table", source, out, *words).error
+    words += ["--map", "title=what", "--users", str(source), "--map", "profile=age", "--map", "profile=note"]
+    answer = call("import", "table", source, out, *words)
+    assert answer.code == 0, answer.error
+    dataset = Dataset.load(out)
+    assert dataset.events.select("user_id", "item_id", "time").rows() == [("u", "1", 1), ("v", "1", 2), ("u", "2", 3)]
+    assert dataset.items.select("item_id", "title").rows() == [("1", "Cup"), ("2", "Pot")]
+    assert dataset.users.rows() == [("u", "age: 31"), ("v", "age: 40; note: x")]
+    assert "items: 1 left out, more rows of the same item" in answer.out
+
+
+def test_help_names_every_column_and_option_of_own_tables() -> None:
+    from llmrec.dataset.importers.mapping import TableMapping
+    from llmrec.dataset.schema import SCHEMAS
+
+    done = CliRunner().invoke(data_app, ["import", "--help"], env={"COLUMNS": "400", "NO_COLOR": "1"})
+    flags = {"events", "items", "users", "kinds", "order", "missing", "accept_implausible", "reading"}
+    for name in (
+        *SCHEMAS["events"],
+        *SCHEMAS["items"],
+        *SCHEMAS["users"],
+        *(set(vars(TableMapping)["__annotations__"]) - flags),
+    ):
+        assert name in done.output, name
+    for flag in ("--map", "--kind", "--missing", "--order", "--accept-implausible", "--skip-bad"):
+        assert flag in done.output
+
+
 def test_a_bad_value_in_own_tables_names_file_and_row(call: Call, tmp_path: Path) -> None:
     (tmp_path / "events.csv").write_text("user_id,item_id,kind,time\nu,a,click,1\nu,b,click,2\n")
     (tmp_path / "items.csv").write_text("item_id,title,price\na,Drill,cheap\nb,Saw,1\n")

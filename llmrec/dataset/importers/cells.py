@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import polars as pl
@@ -119,7 +120,7 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
     if name == "categories":
         return read_categories(column, words, separator=mapping.category_separator)
     if name == "value":
-        return read_numbers(column, words, decimal=decimal)
+        return _value(column, words, decimal)
     if name == "propensity":
         found = read_numbers(column, words, decimal=decimal)
         return _within(
@@ -137,6 +138,17 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
         lower = lower.replace({"validation": "valid", "val": "valid", "dev": "valid", "training": "train"})
         wanted = f"one of {', '.join(SPLITS)}, or empty"
         return _within(dataclasses.replace(found, values=lower), ~lower.is_in(SPLITS), wanted)
+    return found
+
+
+def _value(column: pl.Series, words: tuple[str, ...], decimal: str | None) -> Reading:
+    """A rating as a number, or an amount as people write prices."""
+    found = read_numbers(column, words, decimal=decimal)
+    if not found.bad.any():
+        return found
+    with contextlib.suppress(DataError):
+        amounts = read_prices(column, words, decimal=decimal)
+        return amounts if amounts.bad.sum() < found.bad.sum() else found
     return found
 
 

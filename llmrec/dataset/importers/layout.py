@@ -12,7 +12,7 @@ import polars as pl
 
 from llmrec.dataset.importers.mapping import Explode, Long, TableFile
 from llmrec.dataset.importers.reading import Ledger, RawTable
-from llmrec.dataset.importers.values import MISSING
+from llmrec.dataset.importers.values import MISSING, look_like_floats, without_zeros
 from llmrec.dataset.importers.values.cells import as_text, without_missing
 from llmrec.dataset.schema import SCHEMAS, TEXT_LIST, show
 from llmrec.errors import DataError
@@ -77,7 +77,8 @@ def find_column(frame: pl.DataFrame, wanted: str) -> str | None:
 def _lacks(raw: RawTable, name: str, missing: str) -> str:
     there = ", ".join(show(c, 30)[1:-1] for c in raw.frame.columns[:12]) + (", …" if raw.frame.width > 12 else "")
     text = f"{raw.path} lacks the column {show(missing, 40)} for {name!r} (it has: {there})"
-    near = next((c for c in raw.frame.columns if _plain(c) in _ALIASES.get(name, ())), None)
+    names = (m[1] if (m := _TYPED.fullmatch(c)) else c for c in raw.frame.columns)
+    near = next((c for c in names if _plain(c) in _ALIASES.get(name, ())), None)
     mend = f"{name}={near}" if near else f"{name}=YOURS"
     text += f"; map {name!r} to one of them, as with --map {mend}"
     return text + (", or add --order file if the order of the file is all there is." if name == "time" else ".")
@@ -106,6 +107,7 @@ def _together(frame: pl.DataFrame, name: str, words: tuple[str, ...]) -> pl.Seri
     parts = []
     for column in frame.get_columns():
         text, _ = without_missing(as_text(column), words)
+        text = without_zeros(text)[0] if look_like_floats(text) else text
         label = f"{column.name.replace('_', ' ').strip()}: " if name == "profile" else ""
         parts.append(pl.select(pl.lit(label) + pl.lit(text)).to_series().alias(column.name))
     table = pl.DataFrame(parts)
