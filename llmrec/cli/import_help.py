@@ -4,8 +4,8 @@ from __future__ import annotations
 
 MAP_HELP = (
     "COLUMN=YOURS, for example item_id=asin or items.item_id=id; YOURS is a name, or a place from 1 (table, "
-    "repeatable). COLUMN is of events: user_id, item_id, time, kind, value (a rating or an amount), position (from 0), "
-    "propensity, session, split (train, valid, test), order (within a second); of items: item_id, title, "
+    "repeatable). COLUMN is of events: user_id, item_id, time, kind, value (a rating or an amount), position (from "
+    "0), propensity, session, split (train, valid, test), order (within a second); of items: item_id, title, "
     "description, categories, brand, price; of users: user_id, profile. Several of YOURS for profile, categories or "
     "description are put together: --map profile=age --map profile=city."
 )
