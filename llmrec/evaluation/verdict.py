@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.table import Comparison
+from llmrec.evaluation.variety import Variety
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,20 @@ class Verdict:
         outcome: "gain", "none" or "loss" on the judged measure; of a whole run "gain" only if it is improved.
         sentence: says it with its numbers.
         reasons: of a whole run, why it is not called improved.
+        figures: the numbers alone, in a sentence that does not judge.
+        caveats: of a run that is improved, what speaks against using it as it is.
     """
 
     outcome: str
     sentence: str
     reasons: tuple[str, ...] = ()
+    figures: str = ""
+    caveats: tuple[str, ...] = ()
+
+    @property
+    def tone(self) -> str:
+        """The outcome, or "caution" where a gain has a caveat: how a page colours it."""
+        return "caution" if self.outcome == "gain" and self.caveats else self.outcome
 
 
 def verdict(
@@ -50,21 +60,34 @@ def verdict(
     outcome = {"▲": "gain", "▼": "loss", "": "none"}[cell.mark]
     head = {"gain": "Significant gain", "loss": "Significant loss", "none": "No significant gain"}[outcome]
     relative = f", {100 * (cell.mean / before - 1):+.1f}%".replace("-", "−") if before > 0 else ""
-    sentence = (
-        f"{head}: the judged {simulated.label(metric)} goes from {simulated.number(metric, before)} "
+    figures = (
+        f"he judged {simulated.label(metric)} goes from {simulated.number(metric, before)} "
         f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval "
         f"of the difference {simulated.interval(metric, cell.difference, sign=True)})."
     )
-    return Verdict(outcome, " ".join(filter(None, [sentence, _ranking_sentence(ranking, after, ranking_metric)])))
+    ranked = _ranking_sentence(ranking, after, ranking_metric)
+    return Verdict(
+        outcome,
+        " ".join(filter(None, [f"{head}: t{figures}", ranked])),
+        figures=" ".join(filter(None, [f"T{figures}", ranked])),
+    )
 
 
 def run_verdict(
-    judged: Verdict, *, promoted: bool, promotion: str, ranking_kept: bool, ranking: str, kept: str
+    judged: Verdict,
+    *,
+    promoted: bool,
+    promotion: str,
+    ranking_kept: bool,
+    ranking: str,
+    kept: str,
+    variety: tuple[Variety, Variety] | None = None,
+    after: str = "",
 ) -> Verdict:
     """Whether a whole run may be called improved, on the test period that decided nothing before.
 
     It may if a checkpoint was promoted, the judge's gain on the test period is significant, and the ranking of
-    held-out events has not fallen by more than is tolerated.
+    held-out events has not fallen by more than is tolerated. One list for everybody is named in the same breath.
 
     Args:
         judged: `verdict` of the promoted checkpoint, or of the last one where none was promoted.
@@ -73,20 +96,38 @@ def run_verdict(
         ranking_kept: whether the ranking on test events is within the tolerance.
         ranking: how the ranking changed, as a clause.
         kept: the system that is handed on where the run is not improved.
+        variety: how far lists differ between users, of `kept` and of `after`.
+        after: the system after reinforcement learning.
     """
-    if not promoted:
-        after = f"Without the gate, the last checkpoint would have been handed on. {judged.sentence}"
-        return Verdict("none", f"Not improved. {promotion} {after}", (promotion,))
-    reasons = []
-    if judged.outcome != "gain":
-        reasons.append("The judge sees no significant gain on the test period.")
-    if not ranking_kept:
-        reasons.append(f"On the test period {ranking}.")
+    reasons = _reasons(judged, promoted, promotion, ranking_kept, ranking)
+    lists = f"{kept}: {variety[0]}. {after}: {variety[1]}." if variety is not None else ""
+    handed_on = None if variety is None else variety[1 if not reasons else 0]
+    same = handed_on is not None and handed_on.one_for_all
     if not reasons:
-        return Verdict("gain", f"Improved. {judged.sentence}")
+        caveats = (f"{after} shows one list to everybody.",) if same else ()
+        head = f"Improved by the judge's figures, but {after} shows one list to everybody." if same else "Improved."
+        return Verdict("gain", _said(head, judged.sentence, lists), figures=judged.figures, caveats=caveats)
+    also = f"{kept} shows one list to everybody, too." if same else ""
+    if not promoted:
+        found = "Without the gate, the last checkpoint would have been handed on."
+        sentence = _said("Not improved.", promotion, found, judged.figures, also, lists)
+        return Verdict("none", sentence, reasons, judged.figures)
+    head = f"Not improved, so {kept} is handed on."
     outcome = "loss" if judged.outcome == "loss" else "none"
-    why = " ".join(reasons)
-    return Verdict(outcome, f"Not improved, so {kept} is handed on. {why} {judged.sentence}", tuple(reasons))
+    return Verdict(outcome, _said(head, *reasons, judged.figures, also, lists), reasons, judged.figures)
+
+
+def _reasons(judged: Verdict, promoted: bool, promotion: str, ranking_kept: bool, ranking: str) -> tuple[str, ...]:
+    """Why a run is not improved; nothing if it is."""
+    if not promoted:
+        return (promotion,)
+    unseen = "The judge sees no significant gain on the test period."
+    lost = f"On the test period {ranking}."
+    return (*([unseen] if judged.outcome != "gain" else []), *([] if ranking_kept else [lost]))
+
+
+def _said(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def what_got_worse(tables: list[Comparison], system: str) -> list[str]:

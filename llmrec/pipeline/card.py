@@ -47,9 +47,10 @@ On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." 
 
 ## Limits
 
-Rewards and judged figures are simulated. Offline ranking metrics favour what was logged. Before real users see its
-recommendations, compare it with the baselines of the table in an experiment. This folder holds the catalogue's texts
-and no user's rows. {terms}
+Rewards and judged figures are simulated. {rates}
+
+Offline ranking metrics favour what was logged. Before real users see its recommendations, compare it with the
+baselines of the table in an experiment. This folder holds the catalogue's texts and no user's rows. {terms}
 """
 
 
@@ -84,8 +85,9 @@ def model_card(run: Finished, command: str) -> str:
         command=code(command),
         seed=run.config.seed,
         judge=markdown(who_judges(run.config, run.simulators)),
-        promotion=markdown(run.improvement.verdict),
+        promotion=markdown(run.promotion),
         decisions="\n".join(f"  - {markdown(said)}" for said in decisions(run.improvement.checkpoints)),
+        rates=markdown(run.arena.rates),
         terms=markdown(f"Terms of the data: {manifest.terms}" if manifest.terms else ""),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ from llmrec.evaluation.offline import Figures, list_figures
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
+from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
-from llmrec.pipeline.simulation import log_of, one_state_per_user
+from llmrec.pipeline.simulation import log_of, one_state_per_user, sampled_note
 from llmrec.pipeline.systems import System, Truth
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
@@ -36,6 +38,8 @@ class Arena:
     repeat: str
     note: str = ""
     """What the check for leaks says of the split."""
+    rates: str = ""
+    """What rates of clicks and conversions are worth, where negatives were sampled."""
 
 
 def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
@@ -59,6 +63,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         data.dataset.n_items,
         data.dataset.manifest.repeat,
         note,
+        sampled_note(config, data),
     )
 
 
@@ -135,8 +140,17 @@ def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: 
         "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",
     }
     common["labels"] = {"click_rate": "clicks", "conversion_rate": "conversions", "value@1": "value, top item"}
-    deployed = {judge: Comparison.of(titles[judge], rows, **common) for judge, rows in measured.deployed.items()}
-    return Tables(ranking, deployed, _summary(ranking, deployed))
+    deployed = {
+        judge: Comparison.of(titles[judge], rows, note=arena.rates, **common)
+        for judge, rows in measured.deployed.items()
+    }
+    return Tables(ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=arena.rates))
+
+
+def varieties(config: RunConfig, arena: Arena, measured: Measured) -> dict[str, Variety]:
+    """How far each system's deployed lists differ between users."""
+    k = min(max(config.evaluation.k), arena.n_items)
+    return {name: Variety.of(slates, arena.n_items, k, config.seed) for name, slates in measured.slates.items()}
 
 
 def _summary(ranking: Comparison, deployed: Mapping[str, Comparison]) -> Comparison:

@@ -29,7 +29,7 @@ def print_result(finished: Finished) -> None:
     screen.print(finished.tables.summary.to_rich())
     illegal = max(float(np.max(row["illegal"])) for row in finished.measured.ranking.values())
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
-    if finished.improvement.promoted is not None:
+    if finished.improved:
         screen.print(finished.improvement.verdict)
     screen.print(f"Run folder {one_line(finished.out)} (model card, metrics, report.html). Try it:")
     screen.print(f"  {try_it(finished.out, finished.data.dataset.item(0).title)}", soft_wrap=True)

@@ -10,7 +10,7 @@ from typing import Any
 from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
-from llmrec.pipeline.compare import Arena, Measured, Tables
+from llmrec.pipeline.compare import Arena, Measured, Tables, varieties
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage
@@ -86,6 +86,12 @@ class Finished:
         return self.improvement.promoted if self.verdict.outcome == "gain" else None
 
     @property
+    def promotion(self) -> str:
+        """What the gate promoted, and whether the test period confirmed it."""
+        refuted = self.improvement.promoted is not None and not self.improved
+        return self.improvement.verdict + (f" The test period did not confirm it, so {SFT} is handed on." * refuted)
+
+    @property
     def after(self) -> str:
         """The system that is held against SFT: the promoted checkpoint, or the last where none was promoted."""
         name = label if self.improvement.promoted is not None else last_label
@@ -116,6 +122,15 @@ def metrics_of(run: Finished) -> dict[str, Any]:
         "simulator": run.simulators.fit,
         "checkpoints": run.improvement.checkpoints,
         "judge": who_judges(run.config, run.simulators),
-        "promotion": run.improvement.verdict,
-        "verdict": {"outcome": run.verdict.outcome, "sentence": run.verdict.sentence},
+        "promotion": run.promotion,
+        "verdict": {
+            "outcome": run.verdict.outcome,
+            "sentence": run.verdict.sentence,
+            "caveats": list(run.verdict.caveats),
+        },
+        "variety": {
+            name: dataclasses.asdict(found) | {"one_for_all": found.one_for_all}
+            for name, found in varieties(run.config, run.arena, run.measured).items()
+        },
+        "sampled_negatives": run.arena.rates,
     }

@@ -16,7 +16,7 @@ from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base, base_model, check_base
-from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables
+from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables, varieties
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
@@ -190,6 +190,7 @@ def _verdict(config: RunConfig, arena: Arena, measured: Measured, tables: Tables
     users = [str(e.state.user_id) for e in arena.examples]
     draw = {"samples": config.evaluation.bootstrap, "seed": config.seed}
     ranking = ranking_change(rows[0], rows[1], config.gate, metric=metric, users=users, **draw)
+    lists = varieties(config, arena, measured)
     judged = verdict(tables.deployed["judge"], tables.ranking, after=after, ranking_metric=metric)
     return run_verdict(
         judged,
@@ -198,4 +199,6 @@ def _verdict(config: RunConfig, arena: Arena, measured: Measured, tables: Tables
         ranking_kept=ranking.kept,
         ranking=ranking.sentence,
         kept=SFT,
+        variety=(lists[SFT], lists[after]),
+        after=after,
     )

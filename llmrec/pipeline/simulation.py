@@ -72,6 +72,17 @@ def log_of(config: RunConfig, data: RunData, part: Part) -> Impressions:
     )
 
 
+def sampled_note(config: RunConfig, data: RunData) -> str:
+    """What to say of rates that simulated users learnt from drawn negatives; "" where impressions are logged."""
+    if (data.split.train["kind"] == "impression").any():
+        return ""
+    return (
+        f"No impressions are logged: for each click {config.simulator.negatives} items that the user never touched "
+        "were drawn as shown and not clicked. Rates of clicks and conversions are of that mixture: they compare "
+        "systems and are no real click rates."
+    )
+
+
 def one_state_per_user(log: Impressions, limit: int, random: np.random.Generator) -> list[int]:
     """Rows of `log.states`: each user's first state, at most `limit` users drawn at random."""
     first: dict[str | None, int] = {}

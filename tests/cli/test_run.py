@@ -39,6 +39,8 @@ def test_the_run_folder_holds_what_a_stranger_needs_and_no_user(finished):
     for word in ("popularity", "covisitation", "SFT", "PPO", "true optimum", "Illegal recommendations: 0.00%"):
         assert word in done.stdout, done.stdout
     assert "http://" not in (out / "report.html").read_text(encoding="utf-8")
+    for shown in (done.stdout, (out / "report.html").read_text("utf-8"), (out / "README.md").read_text("utf-8")):
+        assert "for 40 users, coverage@10" in " ".join(shown.replace("\\", "").split())
 
 
 def test_metrics_have_every_figure_and_nothing_illegal(finished):
@@ -52,6 +54,10 @@ def test_metrics_have_every_figure_and_nothing_illegal(finished):
     truth = found["means"]["truth"]
     assert truth["true optimum"]["value@1"] == max(row["value@1"] for row in truth.values())
     assert found["verdict"]["outcome"] in ("gain", "none", "loss")
+    assert set(found["variety"]) == set(systems)
+    assert all(0 < row["coverage"] <= 1 and 1 <= row["distinct"] <= 40 for row in found["variety"].values())
+    assert found["variety"]["popularity"]["overlap"] > 0.5
+    assert found["sampled_negatives"] == ""  # a generated world logs its impressions
 
 
 def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):

@@ -136,14 +136,18 @@ def test_a_run_on_the_shop_learns_and_reports_its_conversions(tmp_path: Path, ca
     _, folder = _import(tmp_path, LOG, _shop((60, 1800), users=120))
     settings = [a for a in tiny.arguments() if not a.startswith("--set=world")]
     out = tmp_path / "run"
-    tiny.llmrec("run", "--dataset", "folder", "--source", folder, "--out", out, *settings, cache=cache)
+    done = tiny.llmrec("run", "--dataset", "folder", "--source", folder, "--out", out, *settings, cache=cache)
     found = tiny.metrics(out)
     train = found["funnel"]["train"]
     assert train["linked"] == train["conversions"] > 0
     assert train["conversion_rate"] == pytest.approx(0.2, abs=0.05)
     assert all(row["conversion_rate"] > 0.001 for row in found["means"]["judge"].values())
     for name in ("report.md", "README.md"):
-        assert "of what was clicked was converted" in (out / name).read_text(encoding="utf-8")
+        text = (out / name).read_text(encoding="utf-8")
+        assert "of what was clicked was converted" in text
+        assert "are no real click rates" in text
+    assert "are no real click rates" in " ".join(done.stdout.split())
+    assert "are no real click rates" in found["sampled_negatives"]
 
 
 def test_stars_keep_their_usual_rules(tmp_path: Path) -> None:

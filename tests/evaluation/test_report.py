@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -20,6 +21,7 @@ from llmrec.evaluation.plots import (
     reliability_figure,
 )
 from llmrec.evaluation.report import DataFacts, RunReport, write_report
+from llmrec.evaluation.verdict import Verdict
 from tests.evaluation.sample import HOSTILE, sample_report, sample_tables
 
 
@@ -221,3 +223,12 @@ def test_facts_are_there_and_name_no_host() -> None:
     facts = machine_facts()
     assert int(facts["cores"]) >= 1
     assert platform.node() not in facts.values()
+
+
+@pytest.mark.parametrize(("caveats", "tone"), [((), "gain"), (("One list for everybody.",), "caution")])
+def test_a_gain_with_a_caveat_is_not_green(caveats: tuple[str, ...], tone: str, tmp_path: Path) -> None:
+    report = dataclasses.replace(sample_report(), verdict=Verdict("gain", "Improved, so to speak.", caveats=caveats))
+    write_report(tmp_path, report)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f'<p class="verdict {tone}">Improved, so to speak.</p>' in page
+    assert ".verdict.caution{border-color:var(--orange)}" in page

@@ -10,6 +10,7 @@ import pytest
 
 from llmrec.config import Algorithm, GateSettings, RunConfig, SimulatorSettings
 from llmrec.errors import ConfigError
+from llmrec.evaluation.variety import Variety
 from llmrec.evaluation.verdict import Verdict, run_verdict
 from llmrec.pipeline.promotion import (
     decisions,
@@ -24,6 +25,7 @@ from llmrec.pipeline.result import LABELS, label, last_label, phrase
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import check_trust, who_judges
 from llmrec.simulator.ensemble import Ensemble
+from llmrec.types import Slate
 
 GATE = GateSettings()
 KEPT = ranking_change(np.ones(50), np.ones(50), GATE, metric="NDCG@10", users=range(50), samples=50, seed=0)
@@ -152,9 +154,9 @@ def test_the_four_figures_stand_side_by_side():
     assert "off_policy" not in gate_table([score(1)], GATE).metrics
 
 
-GAIN = Verdict("gain", "Significant gain: the judged value goes from 1 to 2.")
-NONE = Verdict("none", "No significant gain: the judged value goes from 1 to 1.")
-LOSS = Verdict("loss", "Significant loss: the judged value goes from 1 to 0.")
+GAIN = Verdict("gain", "Significant gain: the value goes from 1 to 2.", figures="The value goes from 1 to 2.")
+NONE = Verdict("none", "No significant gain: the value goes from 1 to 1.", figures="The value goes from 1 to 1.")
+LOSS = Verdict("loss", "Significant loss: the value goes from 1 to 0.", figures="The value goes from 1 to 0.")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +205,58 @@ def test_a_run_is_called_improved_only_if_it_is(judged, promoted, kept, outcome,
     )
     assert found.outcome == outcome
     assert found.sentence.startswith(words)
-    assert judged.sentence in found.sentence
+    assert judged.figures[1:] in found.sentence
+    assert ("Significant" in found.sentence) == (outcome == "gain")  # one verdict, not two
     assert (found.reasons == ()) == (outcome == "gain")
+
+
+def _lists(rows, n_items=300):
+    """How far lists differ that show `rows` (a row of items for each user)."""
+    return Variety.of([Slate(tuple(row), (0.0,) * len(row)) for row in rows], n_items, len(rows[0]))
+
+
+SAME = _lists([[4, 8, 15, 16, 23, 42, 108, 1, 2, 3]] * 200)
+OWN = _lists([[(7 * user + place) % 300 for place in range(10)] for user in range(200)])
+
+
+def _ended(judged, kept=True, promoted=True, variety=(OWN, SAME)):
+    return run_verdict(
+        judged,
+        promoted=promoted,
+        promotion="No checkpoint was promoted.",
+        ranking_kept=kept,
+        ranking="NDCG@10 changed by −9%",
+        kept="SFT",
+        variety=variety,
+        after="PPO",
+    )
+
+
+def test_one_list_for_everybody_is_named_and_is_no_plain_improvement():
+    found = _ended(GAIN)
+    assert found.outcome == "gain"
+    assert found.tone == "caution"
+    assert found.caveats == ("PPO shows one list to everybody.",)
+    assert found.sentence.startswith("Improved by the judge's figures, but PPO shows one list to everybody.")
+    assert (
+        "PPO: 1 different list for 200 users, coverage@10 3.3%, two users share 100% of their items."
+        in found.sentence
+    )
+    assert "SFT: 200 different lists for 200 users, coverage@10 100.0%" in found.sentence
+
+
+def test_lists_of_their_own_leave_the_improvement_plain():
+    found = _ended(GAIN, variety=(SAME, OWN))
+    assert (found.tone, found.caveats) == ("gain", ())
+    assert found.sentence.startswith("Improved. Significant gain")
+
+
+@pytest.mark.parametrize(
+    ("judged", "kept", "promoted"), [(GAIN, False, True), (NONE, True, True), (GAIN, True, False)]
+)
+def test_a_warm_start_with_one_list_is_named_where_it_is_handed_on(judged, kept, promoted):
+    assert "SFT shows one list to everybody" in _ended(judged, kept, promoted, (SAME, OWN)).sentence
+    assert "to everybody" not in _ended(judged, kept, promoted, (OWN, SAME)).sentence
 
 
 @pytest.mark.parametrize(

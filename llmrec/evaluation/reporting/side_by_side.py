@@ -67,7 +67,7 @@ def _main(tables: Sequence[Joined], *, alone: bool) -> Comparison:
         first.table.reference,
         percent=tuple(f"{kind} {metric}" for kind, metric, table in columns if metric in table.percent),
         labels={f"{kind} {metric}": _FIRST[kind] + table.label(metric) for kind, metric, table in columns},
-        note=first.table.note,
+        note=" ".join(dict.fromkeys(found.table.note for found in tables if found.table.note)),
     )
 
 

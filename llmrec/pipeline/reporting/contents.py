@@ -63,7 +63,7 @@ def make_report(run: Finished, command: str, work: Path) -> RunReport:
         gate=gate_table(run.improvement.checkpoints, config.gate),
         gate_curve=_gate_curve(run.improvement.checkpoints),
         decisions=decisions(run.improvement.checkpoints),
-        promotion=run.improvement.verdict,
+        promotion=run.promotion,
         reliability=dict(_reliability(run.simulators.fit)),
         simulator=dict(_fits(run.simulators.fit)),
         slates=_slates(run, run.after),
@@ -71,6 +71,7 @@ def make_report(run: Finished, command: str, work: Path) -> RunReport:
         illegal={name: float(np.mean(row["illegal"])) for name, row in run.measured.ranking.items()},
         worse=[*what_got_worse([*tables, *groups], run.after), *coverage_losses(tables, run.after)],
         notes=[
+            *([run.arena.rates] if run.arena.rates else []),
             who_judges(config, run.simulators),
             *([run.improvement.stopped] if run.improvement.stopped else []),
         ],

@@ -1,0 +1,81 @@
+"""How far a system's lists differ between users: whether everybody is shown the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmrec.evaluation.ranking import coverage, slates_to_items
+from llmrec.seeding import numpy_stream
+from llmrec.types import IntArray, Slate
+
+ALL_ALIKE = 0.9
+"""Share of the users with one list, or of two users' items in common, from which on all have one list."""
+PAIRS = 10_000
+"""Pairs of users whose lists are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variety:
+    """The first K places of the lists of B users, each taken as a set.
+
+    Attributes:
+        k: K.
+        users: B.
+        n_items: N, the size of the catalogue.
+        coverage: share of the catalogue that stands in at least one list.
+        distinct: how many different lists there are.
+        commonest: share of the users who have the most common list.
+        overlap: share of their items that two users have in common, on average over pairs; 1 for a single user.
+    """
+
+    k: int
+    users: int
+    n_items: int
+    coverage: float
+    distinct: int
+    commonest: float
+    overlap: float
+
+    @classmethod
+    def of(cls, slates: Sequence[Slate], n_items: int, k: int, seed: int = 0) -> Variety:
+        """Counts over one list for each user; pairs are drawn from the stream "variety"."""
+        items_BK = np.sort(slates_to_items(slates, k), axis=1)
+        _, count = np.unique(items_BK, axis=0, return_counts=True)
+        shown = coverage(items_BK, n_items, k)
+        return cls(
+            k, len(slates), n_items, shown, len(count), float(count.max() / len(slates)), _overlap(items_BK, seed)
+        )
+
+    @property
+    def one_for_all(self) -> bool:
+        """Whether there is one list for everybody: 90% of the users have it, or two users share 90% of their items.
+
+        What lists share by chance alone (K of N items) is taken off, so that a small catalogue is not blamed; with
+        one user or one possible list nothing is said.
+        """
+        if self.users < 2 or self.n_items <= self.k:
+            return False
+        chance = self.k / self.n_items
+        return self.commonest >= ALL_ALIKE or (self.overlap - chance) / (1 - chance) >= ALL_ALIKE
+
+    def __str__(self) -> str:
+        lists = f"{self.distinct:,} different list{'s' if self.distinct != 1 else ''}"
+        shown = f"coverage@{self.k} {self.coverage:.1%}"
+        return f"{lists} for {self.users:,} users, {shown}, two users share {self.overlap:.0%} of their items"
+
+
+def _overlap(items_BK: IntArray, seed: int) -> float:
+    """Mean share of a pair's common items in the longer of its lists; two empty lists are the same."""
+    count = len(items_BK)
+    if count < 2:
+        return 1.0
+    stream = numpy_stream(seed, "variety")
+    a_P = stream.integers(count, size=PAIRS)
+    b_P = (a_P + stream.integers(1, count, size=PAIRS)) % count
+    one_PK, two_PK = items_BK[a_P], items_BK[b_P]
+    same_P = ((one_PK[:, :, None] == two_PK[:, None, :]) & (one_PK >= 0)[:, :, None]).any(axis=2).sum(axis=1)
+    longer_P = np.maximum((one_PK >= 0).sum(axis=1), (two_PK >= 0).sum(axis=1))
+    return float(np.where(longer_P > 0, same_P / np.maximum(longer_P, 1), 1.0).mean())
