@@ -29,8 +29,10 @@ RATIO = 100
 FREE = 64 << 20
 DEPTH = 64
 """The deepest nesting of JSON and YAML that is read."""
-DOCUMENT = 64 << 20
-"""The largest JSON or YAML document (a configuration, facts of a run) in bytes."""
+DOCUMENT = 256 << 20
+"""The largest JSON document (facts of a run, a list of ids) in bytes."""
+SETTINGS = 8 << 20
+"""The largest YAML document (a configuration, a mapping) in bytes."""
 MOST_COLUMNS = 10_000
 """The most columns of a table."""
 _CELL = 8  # bytes that a cell of a table takes in memory at least
@@ -71,8 +73,8 @@ def check_growth(packed: int, unpacked: int, *, held: bool = True) -> None:
         )
     if held and unpacked > limit:
         raise ValueError(
-            f"it takes more than {limit / 2**30:g} GiB; set the environment variable {LIMIT_VARIABLE} to the GiB it "
-            "may take, or cut the file"
+            f"it takes more than {limit / 2**30:.3g} GiB; set the environment variable {LIMIT_VARIABLE} to the GiB "
+            "it may take, or cut the file"
         )
 
 
@@ -140,14 +142,14 @@ def read_bytes(path: Path, limit: int | None = None) -> bytes:
     return b"".join(parts)
 
 
-def read_document(path: Path) -> str:
-    """The text of a small file: UTF-8, or UTF-16 that says so by its mark; without a byte order mark.
+def read_document(path: Path, limit: int = DOCUMENT) -> str:
+    """The text of a file of up to `limit` bytes: UTF-8, or UTF-16 that says so; without its byte order mark.
 
     Raises:
         ValueError: It is too large, holds NUL bytes or is not UTF-8.
         OSError: It cannot be read.
     """
-    data = read_bytes(path, DOCUMENT)
+    data = read_bytes(path, limit)
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec.bounded import parse_yaml, read_document
+from llmrec.bounded import SETTINGS, parse_yaml, read_document
 from llmrec.errors import ConfigError
 from llmrec.printing import short_line
 
@@ -103,7 +103,7 @@ def plain(value: Any) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping at the top of a YAML file; raises `ConfigError`."""
     try:
-        tree = parse_yaml(read_document(path))
+        tree = parse_yaml(read_document(path, SETTINGS))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; give the path of a YAML configuration.") from None
     except (ValueError, OSError) as error:

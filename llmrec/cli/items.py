@@ -30,7 +30,7 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
     from llmrec.files import reserved
     from llmrec.recommender import run_folder
 
-    gone = () if remove is None else tuple(dict.fromkeys(read_ids(remove, "--remove")))
+    gone = () if remove is None else read_ids(remove, "--remove")
     new = [] if add is None else items_from_frame(read_items(add))
     folder = run_folder(run, revision=revision)
     check_free(folder, out)

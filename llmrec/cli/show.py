@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from llmrec import bounded
 from llmrec.errors import RequestError
 from llmrec.printing import echo, json_line, one_line, short_line
 from llmrec.screen import Screen
@@ -44,16 +45,13 @@ def asked_filters(
 
 
 def read_ids(path: Path, option: str) -> tuple[str, ...]:
-    """Item ids of a text file, one a line; empty lines do not count."""
+    """Item ids of a text file, one a line (see `llmrec.bounded.read_ids`), or a `RequestError`."""
     try:
-        ids = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"{path} ({option}) cannot be read as UTF-8 text; give a file of item ids: {error}."
-        ) from None
-    if not ids:
-        raise RequestError(f"{path} ({option}) holds no item id; write one a line.")
-    return ids
+        return bounded.read_ids(path)
+    except OSError as error:
+        raise RequestError(f"{path} ({option}) cannot be read: {error.strerror}; give a file of item ids.") from None
+    except ValueError as error:
+        raise RequestError(f"{path} ({option}) cannot be used: {error}.") from None
 
 
 def show_recommendations(

@@ -14,9 +14,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import yaml
-
-from llmrec.config_tree import from_tree
+from llmrec.config_tree import from_tree, read_yaml
 from llmrec.errors import DataError
 from llmrec.files import check_writable, new_folder
 from llmrec.progress import Bar, console
@@ -58,7 +56,7 @@ def load_recipes() -> dict[str, Recipe]:
     """All recipes by name."""
     recipes = {}
     for path in sorted(recipes_folder().glob("*.yaml")):
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = read_yaml(path)
         recipe = from_tree(Recipe, tree, str(path))
         recipes[recipe.name] = recipe
     return recipes

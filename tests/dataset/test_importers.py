@@ -125,11 +125,11 @@ def test_movielens_csv_layout(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("u.data", "7\t1\t4\t881250949\n7\tx\t3\t5\n", r"u\.data, line 2 is '7\\tx\\t3\\t5'"),
-        ("u.data", "7\t1\t4\n", r"u\.data, line 1 .*4 numbers"),
+        ("u.data", "7\t1\t4\t881250949\n7\tx\t3\t5\n", r"u\.data, line 2: item_id is 'x'"),
+        ("u.data", "7\t1\t4\n", r"u\.data, line 1 has 3 fields where 4 numbers"),
         ("u.data", "7\t1\tnan\t5\n", r"u\.data, line 1"),
         ("u.data", "7\t\t4\t5\n", r"u\.data, line 1"),
-        ("u.data", "", r"u\.data holds no rows"),
+        ("u.data", "", r"u\.data is empty"),
         ("u.item", "1|Title|x\n", r"u\.item, line 1 has 3 fields where 24"),
         ("u.user", "7|24|M\n", r"u\.user, line 1 has 3 fields"),
         ("u.data", "7\t99\t4\t5\n", "'99'"),  # an item that u.item does not list
@@ -262,7 +262,7 @@ def test_amazon_missing_and_ambiguous_files(tmp_path):
 
 def test_truncated_gzip(tmp_path):
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"line\n" * 100_000)[:-20])
-    with pytest.raises(DataError, match="broken gzip file after line"):
+    with pytest.raises(DataError, match=r"broken gzip file .* \(after line \d+\)"):
         list(read_lines(tmp_path / "x.gz"))
 
 

@@ -6,12 +6,12 @@ the joke numbers. Users who rated every joke make every counterfactual known, wh
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from llmrec.bounded import parse_json, read_document
 from llmrec.dataset.importers.reading import need_file, number, plain_text, read_csv_rows
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
@@ -84,8 +84,8 @@ def rating_table(dataset: Dataset) -> FloatArray:
 
 def _jokes(path: Path) -> list[str]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        found = parse_json(read_document(path))
+    except ValueError as error:
         raise DataError(f"{path} is not JSON in UTF-8 ({error}); fetch it again.") from None
     if not isinstance(found, list) or not found:
         raise DataError(f"{path} must be a list of the jokes' texts; fetch it again.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from llmrec.bounded import parse_yaml, read_document
+from llmrec.bounded import SETTINGS, parse_yaml, read_document
 from llmrec.config_tree import from_texts
 from llmrec.dataset.importers.reading import ENDINGS, ReadOptions
 from llmrec.dataset.schema import SCHEMAS, show
@@ -153,7 +153,7 @@ def mapping_tree(source: Path) -> dict[str, Any]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return parse_yaml(read_document(path), texts=True)
+        return parse_yaml(read_document(path, SETTINGS), texts=True)
     except (ValueError, OSError) as error:
         raise DataError(f"{path} is not YAML: {error}.") from None
 

@@ -12,14 +12,13 @@ so by default the order of the file counts as seconds within the day.
 from __future__ import annotations
 
 import ast
-import csv
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from llmrec.bounded import parse_json
 from llmrec.dataset.importers.amazon import PROXY, TERMS
 from llmrec.dataset.importers.reading import need_file, number, plain_text, read_csv_rows, read_json_lines
 from llmrec.dataset.schema import SCHEMAS
@@ -143,7 +142,6 @@ def _event(event: Any, id_of_asin: dict[str, str], path: Path, line: int) -> tup
 def _read_rows(source: Path, part: str, known: set[str]) -> list[tuple[str, Row]]:
     """The published rows of a part, each with its published user."""
     path = need_file(source, f"{part}.csv.gz", f"{part}.csv")
-    csv.field_size_limit(max(csv.field_size_limit(), 1 << 20))
     rows: list[tuple[str, Row]] = []
     for line, row in read_csv_rows(path):
         for column in ("user_id", "history_item_id", "item_id"):
@@ -159,8 +157,8 @@ def _read_rows(source: Path, part: str, known: set[str]) -> list[tuple[str, Row]
 
 def _history(text: str, path: Path, line: int) -> tuple[str, ...]:
     try:
-        numbers = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        numbers = parse_json(text)
+    except ValueError:
         numbers = None
     if not isinstance(numbers, list) or not all(isinstance(n, int) for n in numbers):
         raise DataError(f"{path}, line {line}: history_item_id is {text[:60]!r}, not a list of whole numbers.")

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import polars as pl
 
-from llmrec.dataset.importers.reading import find_file, need_file, read_csv_rows, read_fields, read_numbers
+from llmrec.dataset.importers.reading import (
+    ReadOptions,
+    find_file,
+    need_file,
+    read_csv_rows,
+    read_fields,
+    read_numbers,
+)
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 
@@ -135,9 +142,7 @@ def _layout_100k(folder: Path) -> tuple[list[Item], list[dict[str, str]], pl.Dat
     if path := find_file(folder, "u.user"):
         for _, (user_id, age, gender, job, _zip) in read_fields(path, "|", 5, "latin-1"):
             users.append({"user_id": user_id, "profile": _profile(age, gender, job)})
-    path = need_file(folder, "u.data")
-    columns = ["user_id", "item_id", "value", "time"]
-    return items, users, read_numbers(path, path.read_bytes(), columns, separator="\t", header=False)
+    return items, users, _ratings(need_file(folder, "u.data"), "\t")
 
 
 def _layout_double_colon(folder: Path) -> tuple[list[Item], list[dict[str, str]], pl.DataFrame]:
@@ -152,10 +157,13 @@ def _layout_double_colon(folder: Path) -> tuple[list[Item], list[dict[str, str]]
                     f"{path}, line {line}: age {age[:20]!r} or occupation {job[:20]!r} is no MovieLens code."
                 )
             users.append({"user_id": user_id, "profile": _profile(_AGES[int(age)], gender, _JOBS[int(job)])})
-    path = need_file(folder, "ratings.dat")
-    columns = ["user_id", "item_id", "value", "time"]
-    text = path.read_bytes().replace(b"::", b"\t")
-    return items, users, read_numbers(path, text, columns, separator="\t", header=False)
+    return items, users, _ratings(need_file(folder, "ratings.dat"), "::")
+
+
+def _ratings(path: Path, separator: str) -> pl.DataFrame:
+    """Ratings of a layout without names: user, item, rating, time."""
+    columns = {"user_id": "1", "item_id": "2", "value": "3", "time": "4"}
+    return read_numbers(path, columns, ReadOptions(separator=separator, quote="none", header=False))
 
 
 def _layout_csv(folder: Path, tags: bool) -> tuple[list[Item], list[dict[str, str]], pl.DataFrame]:
@@ -170,8 +178,8 @@ def _layout_csv(folder: Path, tags: bool) -> tuple[list[Item], list[dict[str, st
         item_id = row["movieId"]
         items.append(_item(item_id, row["title"], row["genres"].split("|"), extra.get(item_id, "")))
     path = need_file(folder, "ratings.csv")
-    columns = ["user_id", "item_id", "value", "time"]
-    return items, [], read_numbers(path, path.read_bytes(), columns, separator=",", header=True)
+    columns = {"user_id": "userId", "item_id": "movieId", "value": "rating", "time": "timestamp"}
+    return items, [], read_numbers(path, columns, ReadOptions(header=True))
 
 
 def _tags(path: Path) -> dict[str, str]:

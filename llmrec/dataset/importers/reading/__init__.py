@@ -16,8 +16,8 @@ from llmrec.dataset.importers.reading.lines import (
     read_fields,
     read_json_lines,
     read_lines,
-    read_numbers,
 )
+from llmrec.dataset.importers.reading.numbers import read_numbers
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from llmrec.dataset.importers.reading.dialect import (
 from llmrec.dataset.importers.reading.encoding import BROKEN, Decoded, decoded
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
-from llmrec.dataset.schema import show
+from llmrec.dataset.schema import DType, show
 from llmrec.errors import DataError
 
 FIELD_LIMIT = 1 << 20
@@ -34,6 +35,10 @@ _SAMPLE = 256 << 10
 _CHUNK = 32 << 20
 _COMMA = r"^\s*[+-]?\d+,\d+\s*$"
 _POINT = r"^\s*[+-]?\d+\.\d+\s*$"
+
+
+class _NotOfTypes(Exception):
+    """A chunk has cells that are not of the types asked for."""
 
 
 @dataclass
@@ -52,9 +57,18 @@ class _Faults:
 
 
 def read_delimited(
-    data: bytes, path: Path, options: ReadOptions, ledger: Ledger, table: str, ending: str
+    data: bytes,
+    path: Path,
+    options: ReadOptions,
+    ledger: Ledger,
+    table: str,
+    ending: str,
+    types: Mapping[str, DType] | None = None,
 ) -> RawTable:
     """The table of a text file, all cells text; an empty cell, quoted or not, is null.
+
+    Columns named in `types` have these types if all of their cells are such, which is faster than text; else all
+    columns are text.
 
     Raises:
         DataError: The file is empty, its dialect cannot be told, or a row is bad and bad rows are not skipped.
@@ -80,8 +94,13 @@ def read_delimited(
     splitter.width = width
     splitter.numeric = numeric_columns([row.fields for row in sample[int(header) :]], width)
     reader = _Reader(source.data, splitter, path, width)
+    reader.types = [(types or {}).get(name, pl.String) for name in names]
     try:
-        frame, line = reader.read(header)
+        try:
+            frame, line = reader.read(header)
+        except _NotOfTypes:
+            reader = _Reader(source.data, splitter, path, width)
+            frame, line = reader.read(header)
     except AmbiguousQuote as error:
         raise DataError(
             f"{path}, line {error.args[0]}: a quote sign opens a field over several lines, each of which could be a "
@@ -165,6 +184,8 @@ def _decimal(frame: pl.DataFrame, dialect: Dialect) -> str:
         return "."
     commas = points = 0
     for column in frame.get_columns():
+        if column.dtype != pl.String:
+            continue
         cells = column.drop_nulls().head(10_000)
         comma = int(cells.str.contains(_COMMA).sum())
         if comma and comma + int(cells.str.contains(r"^\s*[+-]?\d+\s*$").sum()) >= 0.95 * len(cells):
@@ -195,6 +216,11 @@ class _Reader:
         self.data, self.splitter, self.path, self.width = data, splitter, path, width
         self.faults = _Faults()
         self.odd_lines: list[int] = []
+        self.types: list[DType] = [pl.String] * width
+
+    @property
+    def _typed(self) -> bool:
+        return any(dtype != pl.String for dtype in self.types)
 
     def read(self, header: bool) -> tuple[pl.DataFrame, pl.Series]:
         """All good rows with their lines; the first row is passed over if it is the header."""
@@ -261,6 +287,7 @@ class _Reader:
                 quote_char=quote.decode() if quoted else None,
                 has_header=False,
                 infer_schema=False,
+                schema_overrides={f"column_{n}": dtype for n, dtype in enumerate(self.types, start=1)},
             )
         except (pl.exceptions.PolarsError, ValueError):
             return None
@@ -270,6 +297,8 @@ class _Reader:
 
     def _exact(self, place: int, stop: int, line: int) -> tuple[pl.DataFrame, pl.Series, int, int]:
         """Rows that begin in `data[place:stop]`; the last may reach beyond."""
+        if self._typed:
+            raise _NotOfTypes
         inside = self.data[place:stop].decode("utf-8", "surrogateescape")
         text = inside + self.data[stop : stop + 4 * FIELD_LIMIT].decode("utf-8", "surrogateescape")
         rows: list[list[str]] = []
@@ -316,12 +345,13 @@ class _Reader:
 
 
 def _empty_is_null(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(pl.when(pl.all() != "").then(pl.all()))
+    return frame.with_columns(pl.when(pl.col(pl.String) != "").then(pl.col(pl.String)))
 
 
 def _longest(frame: pl.DataFrame) -> int:
     """An upper bound of the longest field: its bytes."""
-    return max((int(n or 0) for n in frame.select(pl.all().str.len_bytes().max()).row(0)), default=0)
+    texts = frame.select(pl.col(pl.String).str.len_bytes().max())
+    return max((int(n or 0) for n in texts.row(0)), default=0) if texts.width else 0
 
 
 def _well_quoted(body: bytes, sign: bytes, quote: bytes, separators: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from llmrec.dataset.importers.reading.delimited import read_delimited
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
 from llmrec.dataset.importers.reading.records import read_records
+from llmrec.dataset.schema import DType
 from llmrec.errors import DataError
 
 TEXT = (".csv", ".tsv", ".txt", ".dat", ".data", ".inter", ".item", ".user")
@@ -25,7 +27,11 @@ _MOST_PARTS = 10_000
 
 
 def read_table(
-    path: Path, options: ReadOptions | None = None, ledger: Ledger | None = None, table: str = "events"
+    path: Path,
+    options: ReadOptions | None = None,
+    ledger: Ledger | None = None,
+    table: str = "events",
+    types: Mapping[str, DType] | None = None,
 ) -> RawTable:
     """The table in a file, or in a folder of parts of one kind (Parquet, CSV, ...), taken in order of names.
 
@@ -34,6 +40,7 @@ def read_table(
         options: How it is written; what is not said is detected.
         ledger: Takes the assumptions and the bad rows.
         table: What it is to become, for the account and for messages.
+        types: Of a text file, types of columns that are tried first; where they do not fit, all is text.
 
     Returns:
         Columns as in the file. In text formats all cells are text; an empty cell is null. Who reads on closes the
@@ -61,7 +68,7 @@ def read_table(
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     if ending in RECORDS:
         return read_records(data, path, options, ledger, table)
-    return read_delimited(data, path, options, ledger, table, ending)
+    return read_delimited(data, path, options, ledger, table, ending, types)
 
 
 def _read_parts(folder: Path, options: ReadOptions, ledger: Ledger, table: str) -> RawTable:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import gzip
 import html
-import json
 import re
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
+from llmrec.bounded import Unpacked, parse_json
+from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
 from llmrec.errors import DataError
 from llmrec.progress import Bar
 
 _TAG = re.compile(r"<[^<>]{0,2000}>")
-_BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
+LONGEST_LINE = 16 << 20
+"""The longest line of a streamed file in bytes."""
 
 
 def find_file(folder: Path, *names: str) -> Path | None:
@@ -42,25 +40,34 @@ def read_lines(path: Path, encoding: str = "utf-8", *, description: str | None =
     With a `description` a progress bar counts the bytes read.
 
     Raises:
-        DataError: Bytes that are not `encoding`, or a gzip file that ends early; named with line and byte.
+        DataError: Bytes that are not `encoding`, NUL bytes, a line without end, or a gzip file that ends early or
+            unpacks beyond all measure; named with the line.
     """
     watched = Bar(description, path.stat().st_size) if description else contextlib.nullcontext()
     with watched as bar, path.open("rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-        raw.seek(0)
-        stream: Iterable[bytes] = gzip.GzipFile(fileobj=raw) if zipped else raw
         number = start = 0
-        try:
-            for number, line in enumerate(stream, start=1):
-                yield number, _decoded(line, path, number, start, encoding)
-                start += len(line)
-                if bar and number % 10_000 == 0:
-                    bar.advance(raw.tell() - bar.done)
-        except _BROKEN_GZIP as error:
-            raise DataError(f"{path} is a broken gzip file after line {number} ({error}); fetch it again.") from None
+        lines = Unpacked(raw, held=False).lines(LONGEST_LINE)
+        while True:
+            try:
+                line = next(lines, None)
+            except ValueError as error:
+                raise DataError(f"{path}: {error} (after line {number}).") from None
+            if line is None:
+                return
+            number += 1
+            if len(line) > LONGEST_LINE:
+                raise DataError(
+                    f"{path}, line {number} is longer than {LONGEST_LINE >> 20} MiB, which no row is; mend that line."
+                )
+            yield number, _decoded(line, path, number, start, encoding)
+            start += len(line)
+            if bar and number % 10_000 == 0:
+                bar.advance(raw.tell() - bar.done)
 
 
 def _decoded(line: bytes, path: Path, number: int, start: int, encoding: str) -> str:
+    if b"\0" in line and not encoding.startswith("utf-16"):
+        raise DataError(f"{path}, line {number} holds a NUL byte, which is no text; mend that line.")
     try:
         text = line.decode(encoding)
     except UnicodeDecodeError as error:
@@ -81,10 +88,9 @@ def read_json_lines(path: Path, *, description: str | None = None) -> Iterator[t
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deep"
-            raise DataError(f"{path}, line {number} is not JSON ({reason}); mend or remove that line.") from None
+            value = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number} is not JSON ({error}); mend or remove that line.") from None
         if not isinstance(value, dict):
             raise DataError(f"{path}, line {number} is {type(value).__name__}, not an object with keys; mend it.")
         yield number, value
@@ -109,11 +115,15 @@ def read_csv_rows(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Streams (line number, row) of a quoted CSV file with a header; every row must have the header's fields."""
     lines = (line for _, line in read_lines(path, description=description))
-    reader = csv.reader((line + "\n" for line in lines), delimiter=separator)
+    reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
     try:
         header = next(reader, None)
         if not header:
             raise DataError(f"{path} is empty; a CSV file starts with a line of column names.")
+        repeated = next((name for n, name in enumerate(header) if name in header[:n]), None)
+        if repeated is not None:
+            raise DataError(f"{path} names the column {repeated[:60]!r} twice; rename one of them.")
         for row in reader:
             if row and len(row) != len(header):
                 raise DataError(
@@ -135,37 +145,6 @@ def number(value: str, path: Path, line: int, name: str) -> float:
     if found != found or found in (float("inf"), float("-inf")):
         raise DataError(f"{path}, line {line}: {name} is {str(value)[:60]!r}, but it must be a number.")
     return found
-
-
-def read_numbers(path: Path, text: bytes, columns: list[str], *, separator: str, header: bool) -> pl.DataFrame:
-    """A table of numbers only (ids, ratings, times) from the bytes `text` of `path`; columns are Float64 or Int64.
-
-    Raises:
-        DataError: The first line whose fields are not numbers.
-    """
-    schema = {name: pl.Float64 if name == "value" else pl.Int64 for name in columns}
-    try:
-        frame = pl.read_csv(
-            text, separator=separator, has_header=header, new_columns=columns, schema_overrides=list(schema.values())
-        )
-    except pl.exceptions.PolarsError:
-        frame = None
-    if frame is not None and frame.width == len(columns):
-        finite = frame["value"].is_finite() if "value" in columns else pl.Series([True])
-        if finite.all() and not any(frame.null_count().row(0)):
-            return frame
-    for number_, line in enumerate(text.decode("latin-1").splitlines()[int(header) :], start=1 + int(header)):
-        fields = line.split(separator)
-        if line and (len(fields) != len(columns) or not all(map(_is_number, fields, columns))):
-            raise DataError(
-                f"{path}, line {number_} is {line[:80]!r}, but it must hold the {len(columns)} numbers "
-                f"{', '.join(columns)}; mend that line."
-            )
-    raise DataError(f"{path} holds no rows of the numbers {', '.join(columns)}.")
-
-
-def _is_number(text: str, column: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?" if column == "value" else r"\d+", text.strip()) is not None
 
 
 def plain_text(text: str) -> str:
