@@ -37,9 +37,8 @@ class RunError(LLMRecError):
 class Stopped(SystemExit):
     """A signal asked the process to stop (Ctrl-C, `kill`); it ends with 128 and the signal's number.
 
-    It is no error and not caught as one. `resumes`: finished work is kept, so that the same command goes on.
+    It is no error and not caught as one, but unwinds the stack, so that temporary folders go and locks are freed.
     """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(128 + signal_number)
-        self.resumes = False

@@ -10,6 +10,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 
+from llmrec.cli.stopping import stoppable
 from llmrec.errors import LLMRecError
 from llmrec.printing import echo, one_line
 
@@ -40,11 +41,14 @@ _LAUNCH_WORDS = ("init_process_group", "TCPStore", "NCCL", "gloo", "rendezvous",
 def boundary(name: str) -> Iterator[None]:
     """Ends the process with a sentence: exit code 2 for what a person can mend, 1 for a fault of llmrec.
 
+    A signal to stop ends it with 130 or 143; see `stoppable`.
+
     Args:
         name: what stands before the sentence, for example "llmrec".
     """
     try:
-        yield
+        with stoppable(name):
+            yield
     except LLMRecError as error:
         _end(name, str(error), 2)
     except BrokenPipeError:  # whoever read our output has closed it

@@ -62,7 +62,9 @@ def run(
             "open-bandit, table or folder."
         ),
     ] = None,
-    source: Annotated[Path | None, typer.Option(help="The data set's folder or file.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="The data set's folder or file; without --dataset it must be a known layout.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML configuration (see train/recipes).")] = None,
     overrides: Overrides = [],  # noqa: B006

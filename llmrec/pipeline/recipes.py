@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmrec.config import RunConfig
-from llmrec.config_tree import Override
+from llmrec.config_tree import Override, override_tree, read_yaml
+from llmrec.errors import ConfigError
+from llmrec.pipeline.work import say
+from llmrec.storage import shown
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -24,10 +27,41 @@ def recipe_for(dataset: str) -> Path | None:
 
 
 def with_defaults(path: Path | None, overrides: Sequence[Override], *, trust_code: bool = False) -> RunConfig:
-    """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top."""
+    """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top.
+
+    A source without the name of its data set is recognised, and said.
+
+    Raises:
+        ConfigError: a key or value that cannot be used, or a source for a generated world, which reads none.
+        DataError: a source that is not recognised.
+    """
+    overrides = [*overrides, *_recognised(path, overrides)]
     if path is None:
         path = recipe_for(RunConfig.read(None, overrides).data.dataset)
     return RunConfig.read(path, overrides, trust_code=trust_code)
+
+
+def _recognised(path: Path | None, overrides: Sequence[Override]) -> list[Override]:
+    """What `data.dataset` is, where only `data.source` is given; a default world is no answer to that."""
+    data = RunConfig.read(path, overrides).data
+    if data.source is None or data.dataset != "world":
+        return []
+    trees = ({} if path is None else read_yaml(path), override_tree(overrides, RunConfig))
+    if any("dataset" in (tree.get("data") or {}) for tree in trees):
+        raise ConfigError(worldly(data.source))
+    from llmrec.dataset.importers.recognise import recognise
+
+    kind, place = recognise(Path(data.source))
+    say(f"{data.source} is recognised as {kind} (--dataset {kind}).")
+    return [("data.dataset", kind), ("data.source", str(place))]
+
+
+def worldly(source: str) -> str:
+    """The sentence for a source beside a generated world."""
+    return (
+        f"Keys 'data.dataset' and 'data.source': world is generated and reads nothing, so {shown(source)} would not "
+        "be used; name the data set of the source with --dataset, or leave the source out."
+    )
 
 
 def demo_config(seed: int = 0, overrides: Sequence[Override] = ()) -> RunConfig:

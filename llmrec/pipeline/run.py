@@ -24,6 +24,7 @@ from llmrec.pipeline.naming import check_naming
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change
+from llmrec.pipeline.recipes import worldly
 from llmrec.pipeline.result import (
     COVISITATION,
     GREEDY,
@@ -108,6 +109,8 @@ def check_config(config: RunConfig) -> None:
         raise ConfigError(
             f"Key 'sft.epochs' is {config.sft.epochs}; it must be above 0 (0 is for a warm start by a teacher alone)."
         )
+    if config.data.dataset == "world" and config.data.source is not None:
+        raise ConfigError(worldly(config.data.source))
     if config.data.dataset != "world":
         if config.data.source is None:
             raise ConfigError(

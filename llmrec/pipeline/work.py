@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from llmrec.errors import LLMRecError, RunError, Stopped
+from llmrec.errors import LLMRecError, RunError
 from llmrec.files import new_folder, read_json, sha256_of, write_json
 from llmrec.locks import Busy, locked
 from llmrec.progress import console
@@ -78,9 +78,6 @@ class Work:
                 if not held:
                     say(f"{self.folder} cannot be locked: start no second process on it.", style="dim")
                 yield
-        except Stopped as stop:
-            stop.resumes = True
-            raise
         finally:
             with suppress(OSError):
                 self.folder.rmdir()  # if nothing was made
@@ -142,9 +139,6 @@ class Work:
             raise
         except LLMRecError:
             self._leave_nothing(scratch)
-            raise
-        except Stopped as stop:
-            stop.resumes = True
             raise
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -81,6 +81,15 @@ def import_amazon(
     )
 
 
+def is_amazon(source: Path) -> bool:
+    """Whether a folder holds one file of reviews and one of items in a layout that is known here."""
+    try:
+        _review_fields(_files(source, None, None)[0])
+    except DataError:
+        return False
+    return True
+
+
 def _files(source: Path, reviews: Path | str | None, meta: Path | str | None) -> tuple[Path, Path]:
     if source.is_file():
         reviews, source = reviews or source, source.parent
