@@ -29,10 +29,10 @@ def stoppable(name: str) -> Iterator[None]:
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:
-                signal.signal(number, _stop)
+        there = {number: signal.getsignal(number) for number in SIGNALS}
+        before = {number: old for number, old in there.items() if old not in (signal.SIG_IGN, None)}
+        for number in before:
+            signal.signal(number, _stop)
     try:
         yield
     except Stopped as stop:
