@@ -47,7 +47,7 @@ def main() -> None:
     bench = open_bench(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge
-    board = measure(bench, found, judge, pairs=PAIRS, failed=failed)
+    board = measure(bench, found, judge, pairs=PAIRS, failed=failed, entries=entries)
     write(board, bench, options.out, shell_command(["python", *sys.argv]))
     if options.json:
         write_json(options.json, read_json(options.out / "table.json"))

@@ -16,21 +16,34 @@ from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_
 from llmrec.printing import one_line, short_line, visible
 from llmrec.types import FloatArray
 
+HOLLOW = {"▲": "△", "▼": "▽", "": ""}
+
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One system's figure. Without `interval` it is a plain number; `difference` is paired, to the reference."""
+    """One system's figure. Without `interval` it is a plain number; `difference` is paired, to the reference.
+
+    `adjusted` is the p-value of the difference after a correction for the number of comparisons, where there is one.
+    """
 
     mean: float
     interval: Interval | None = None
     difference: Interval | None = None
+    adjusted: float | None = None
 
     @property
     def mark(self) -> str:
         """ "▲" where significantly above the reference, "▼" for below, else nothing."""
         return "" if self.difference is None else self.difference.mark(self.mean)
+
+    @property
+    def shown_mark(self) -> str:
+        """`mark`, hollow where the difference is not significant any more after the correction."""
+        if self.difference is None or self.adjusted is None or self.adjusted <= 1 - self.difference.level:
+            return self.mark
+        return HOLLOW[self.mark]
 
 
 @dataclass(frozen=True)
@@ -138,6 +151,12 @@ class Comparison:
         """What the marks mean, for below the table."""
         if self.reference is None:
             return self.note
+        if any(cell.adjusted is not None for row in self.cells.values() for cell in row.values()):
+            marks = (
+                f"▲ ▼ significantly above or below {self.reference} after Holm's correction for the rows of a "
+                "column, △ ▽ without it only (paired 95% intervals over users and trainings)."
+            )
+            return f"{marks} {self.note}".strip()
         marks = f"▲ ▼ significantly above or below {self.reference} (paired 95% interval without 0)."
         return f"{marks} {self.note}".strip()
 
@@ -157,7 +176,7 @@ class Comparison:
         shown = cell.difference if paired else cell.interval
         text = self.number(metric, cell.mean)
         text = f"**{text}**" if system in self.best(metric) else text
-        text += f" {cell.mark}" if cell.mark else ""
+        text += f" {cell.shown_mark}" if cell.shown_mark else ""
         return text + (f" ({self.interval(metric, shown, sign=paired)})" if intervals and shown else "")
 
     def to_json(self) -> dict[str, Any]:
@@ -229,4 +248,6 @@ def _plain(cell: Cell) -> dict[str, Any]:
         plain |= {"low": cell.interval.low, "high": cell.interval.high, "level": cell.interval.level}
     if cell.difference is not None:
         plain["difference"] = asdict(cell.difference)
+    if cell.adjusted is not None:
+        plain["adjusted p"] = cell.adjusted
     return plain

@@ -1,15 +1,15 @@
 """All rows of a table measured on the same test rows, with what they cost and what can be claimed.
 
-A system that depends on chance is fitted under several seeds; its figure for a test row is the mean over them, so
-the interval (bootstrap over users) is of what is to be expected of a training, and `seed_sd` says how far trainings
-differ.
+A system that depends on chance is fitted under several seeds. Intervals are over users and trainings together
+(`evaluation.trainings`), so they are of the next training, and `seed_sd` says how far trainings differ; of the
+further tables, which show each system's first seed, they are over users.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ import numpy as np
 
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.offline import Ranking, list_figures, rank_systems
-from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Comparison
+from llmrec.evaluation.trainings import compare_trainings, paired, relative_bound, spread
 from llmrec.pipeline.identifier_trial import Kept
 from llmrec.pipeline.leaderboard.entries import Answer, Entry, width
 from llmrec.pipeline.leaderboard.protocol import Bench
@@ -44,6 +44,7 @@ class Leaderboard:
         facts: by system: settings, seconds, figures by seed.
         claims: sentences about pairs of rows, by name.
         failed: systems that could not be measured, with the reason.
+        described: what each row is.
     """
 
     main: Comparison
@@ -51,6 +52,7 @@ class Leaderboard:
     facts: dict[str, dict[str, Any]]
     claims: dict[str, dict[str, Any]]
     failed: dict[str, str]
+    described: dict[str, str] = field(default_factory=dict)
 
 
 def answers(
@@ -77,6 +79,7 @@ def measure(
     *,
     pairs: Sequence[tuple[str, str, str]] = (),
     failed: Mapping[str, str] | None = None,
+    entries: Mapping[str, Entry] | None = None,
     samples: int = 1000,
 ) -> Leaderboard:
     """The table of finished rows.
@@ -87,18 +90,24 @@ def measure(
         judge: values the lists of each user's first test row; None leaves the column out.
         pairs: (name of the claim, system, the system that it is compared with).
         failed: systems without an answer.
-        samples: bootstrap samples.
+        entries: the rows, for what they are and whether they depend on chance.
+        samples: bootstrap samples of the further tables.
     """
-    rows = {name: _mean([_figures(bench, answer, judge) for answer in given]) for name, given in found.items()}
+    rows = {name: _over_seeds([_figures(bench, answer, judge) for answer in given]) for name, given in found.items()}
     users = [str(e.state.user_id) for e in bench.test]
     reference = REFERENCE if REFERENCE in rows else None
     title = f"{len(bench.test)} test rows of {bench.protocol.name}, all {bench.dataset.n_items} items ranked"
     judged = {name: row.pop("judge") for name, row in rows.items() if "judge" in row}
-    options: dict[str, Any] = {"reference": reference, "samples": samples, "lower_is_better": ("illegal",)}
-    main = Comparison.of(title, rows, users=users, note=bench.protocol.note, **options)
+    options: dict[str, Any] = {"reference": reference, "lower_is_better": ("illegal",)}
+    known = {name: entries[name] for name in rows if entries is not None and name in entries}
+    once = [name for name, entry in known.items() if entry.random and len(found[name]) == 1]
+    note = bench.protocol.note
+    if once:
+        note += f" Trained once, so that nothing is known of their next training: {', '.join(once)}."
+    main = compare_trainings(title, rows, users=users, note=note, **options)
+    people = [users[row] for row in _first_rows(bench)]
     if judged:
-        names = [users[row] for row in _first_rows(bench)]
-        beside = Comparison.of(title, {n: {"judge": v} for n, v in judged.items()}, users=names, **options)
+        beside = compare_trainings(title, {n: {"judge": v} for n, v in judged.items()}, users=people, **options)
         cells = {name: row | beside.cells.get(name, {}) for name, row in main.cells.items()}
         main = dataclasses.replace(main, cells=cells)
     lists = {name: Kept(_slates(given[0].items_BK)) for name, given in found.items()}
@@ -113,12 +122,13 @@ def measure(
         split=bench.protocol.split,
     )
     claims = {
-        claim: _claim(rows, judged, users, [users[r] for r in _first_rows(bench)], one, other, samples)
+        claim: _claim(rows, judged, users, people, one, other)
         for claim, one, other in pairs
         if one in rows and other in rows
     }
     facts = {name: _facts(bench, given) for name, given in found.items()}
-    return Leaderboard(main, further, facts, claims, dict(failed or {}))
+    described = {name: entry.description for name, entry in known.items()}
+    return Leaderboard(main, further, facts, claims, dict(failed or {}), described)
 
 
 def _figures(bench: Bench, answer: Answer, judge: Judge | None) -> dict[str, FloatArray | float]:
@@ -141,13 +151,12 @@ def _first_rows(bench: Bench) -> list[int]:
     return sorted(first.values())
 
 
-def _mean(figures: Sequence[Mapping[str, FloatArray | float]]) -> dict[str, FloatArray | float]:
-    """Each figure's mean over seeds, row by row."""
+def _over_seeds(figures: Sequence[Mapping[str, FloatArray | float]]) -> dict[str, FloatArray | float]:
+    """Figures of rows stacked by seed, (S, B); of plain figures the mean over seeds."""
     found: dict[str, FloatArray | float] = {}
     for name, first in figures[0].items():
         values: list[Any] = [figure[name] for figure in figures]
-        mean = np.mean(values, axis=0)
-        found[name] = mean if isinstance(first, np.ndarray) else float(mean)
+        found[name] = np.stack(values) if isinstance(first, np.ndarray) else float(np.mean(values))
     return found
 
 
@@ -158,12 +167,11 @@ def _claim(
     judged_users: Sequence[str],
     one: str,
     other: str,
-    samples: int,
 ) -> dict[str, Any]:
-    a, b = rows[one]["NDCG@10"], rows[other]["NDCG@10"]
-    gain = paired_bootstrap(a, b, users=users, samples=samples)
-    bound = noninferiority_bound(a, b, users=users, samples=samples)
-    hit = paired_bootstrap(rows[one]["HR@10"], rows[other]["HR@10"], users=users, samples=samples)
+    a_SB, b_SB = rows[one]["NDCG@10"], rows[other]["NDCG@10"]
+    gain = spread(paired(a_SB, b_SB), users).interval()
+    bound = relative_bound(a_SB, b_SB, users=users)
+    hit = spread(paired(rows[one]["HR@10"], rows[other]["HR@10"]), users).interval()
     found: dict[str, Any] = {"NDCG@10": dataclasses.asdict(gain), "HR@10": dataclasses.asdict(hit)}
     found |= {"relative": bound.relative, "relative bound": bound.low, "non-inferior": bound.not_inferior(MARGIN)}
     sentence = (
@@ -172,7 +180,7 @@ def _claim(
         f"({hit.low:+.4f} to {hit.high:+.4f})"
     )
     if one in judged and other in judged:
-        judge = paired_bootstrap(judged[one], judged[other], users=judged_users, samples=samples)
+        judge = spread(paired(judged[one], judged[other]), judged_users).interval()
         found["judge"] = dataclasses.asdict(judge)
         sentence += f"; judge {judge.mean:+.4f} ({judge.low:+.4f} to {judge.high:+.4f})"
     return found | {"sentence": sentence + "."}

@@ -37,6 +37,11 @@ def write(board: Leaderboard, bench: Bench, out: Path, command: str) -> None:
         f"period. {board.further.note}".strip(),
         board.main.select(columns).to_markdown(),
         *(f"- {claim}: {found['sentence']}" for claim, found in board.claims.items()),
+        *(
+            ["## Rows", "\n".join(f"- {n}: {said}." for n, said in board.described.items())]
+            if board.described
+            else []
+        ),
         *(f"## {name}\n\n{table.to_markdown(intervals=False)}" for name, table in board.further.further().items()),
         "## Settings and cost",
         _cost(board.facts),
