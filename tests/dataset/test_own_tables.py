@@ -386,3 +386,43 @@ def test_columns_with_types_behind_their_names(tmp_path):
     assert rows(load(tmp_path, events=events)) == [("u", "a", 1706603160)]
     with pytest.raises(DataError, match=r"lacks the column 'when' for 'time' .*--map time=timestamp"):
         load(tmp_path, events={"file": "x.inter", "columns": {"time": "when"}})
+
+
+def test_categories_by_number_that_further_files_explain(tmp_path):
+    write(
+        tmp_path,
+        events="user_id,item_id,time\nu,a,1\n",
+        tagged="item,tag\na,1\na,2\nb,2\na,9\na,1\n",
+        tags="id,name\n1,green\n2,tea\n",
+    )
+    lookup = {"column": "tag", "file": "tags.csv", "key": "id", "value": "name"}
+    more = {"file": "tagged.csv", "columns": {"item_id": "item", "categories": "tag"}, "lookups": [lookup]}
+    dataset = load(tmp_path, items=[{"file": "items.csv"}, more])
+    assert dataset.items["categories"].to_list() == [["green", "tea"], ["tea"], []]
+    removed(dataset)
+    assert "1 cells of 'tag' are not explained by tags.csv and count as missing (the first is '9')" in said(dataset)
+    with pytest.raises(DataError, match=r"tags\.csv lacks the column 'nr'"):
+        load(tmp_path, items=[{"file": "items.csv"}, {**more, "lookups": [{**lookup, "key": "nr"}]}])
+
+
+def test_rows_that_do_not_count_are_left_out_by_a_pattern(tmp_path):
+    write(tmp_path, events="user_id,item_id,time,invoice\nu,a,1,536\nu,a,2,C536\nu,b,3,537\n")
+    dataset = load(tmp_path, events={"file": "events.csv", "only": {"invoice": "[0-9]+"}})
+    assert rows(dataset) == [("u", "a", 1), ("u", "b", 3)]
+    assert removed(dataset) == {"'invoice' is not '[0-9]+'": (1, ["line 3"])}
+    with pytest.raises(DataError, match="no pattern"):
+        load(tmp_path, events={"file": "events.csv", "only": {"invoice": "["}})
+
+
+def test_lists_of_records_with_their_places(tmp_path):
+    write(tmp_path)
+    lines = [
+        '{"user_id": "u", "time": 5, "items": [{"id": "a", "hours": 2}, {"id": "b", "hours": 0}]}',
+        '{"user_id": "v", "time": 6, "items": []}',
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    explode = {"column": "items", "into": ["id", "hours"], "place": "nr"}
+    columns = {"item_id": "id", "value": "hours", "position": "nr"}
+    dataset = load(tmp_path, events={"file": "log.jsonl", "columns": columns, "explode": explode})
+    assert rows(dataset, "item_id", "value", "position") == [("a", 2, 0), ("b", 0, 1)]
+    removed(dataset)

@@ -9,6 +9,7 @@ import polars as pl
 
 from llmrec.dataset.importers.mapping import TableMapping
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions
+from llmrec.dataset.importers.reading.options import SEPARATORS
 from llmrec.dataset.importers.values import (
     MISSING,
     Reading,
@@ -118,7 +119,7 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
     if name == "price":
         return read_prices(column, words, decimal=decimal, currency=mapping.currency)
     if name == "categories":
-        return read_categories(column, words, separator=mapping.category_separator)
+        return read_categories(column, words, separator=_sign(mapping.category_separator))
     if name == "value":
         return _value(column, words, decimal)
     if name == "propensity":
@@ -139,6 +140,11 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
         wanted = f"one of {', '.join(SPLITS)}, or empty"
         return _within(dataclasses.replace(found, values=lower), ~lower.is_in(SPLITS), wanted)
     return found
+
+
+def _sign(separator: str | None) -> str | None:
+    """The separator itself: "space" is a space, as for files."""
+    return None if separator is None else SEPARATORS.get(separator.lower(), separator)
 
 
 def _value(column: pl.Series, words: tuple[str, ...], decimal: str | None) -> Reading:

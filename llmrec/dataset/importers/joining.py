@@ -8,12 +8,49 @@ from pathlib import Path
 
 import polars as pl
 
+from llmrec.dataset.importers.columns import find_column, lacks
 from llmrec.dataset.importers.mapping import TableFile, TableMapping
 from llmrec.dataset.importers.plausible import swapped
-from llmrec.dataset.importers.reading import Ledger, RawTable
+from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions, read_table
 from llmrec.dataset.importers.values import look_like_floats, near_miss, without_zeros
+from llmrec.dataset.importers.values.cells import as_text
 from llmrec.dataset.schema import REQUIRED, show
 from llmrec.errors import DataError
+
+
+def explained(raw: RawTable, spec: TableFile, folder: Path, reading: ReadOptions, ledger: Ledger) -> RawTable:
+    """Cells in place of those that another file explains (`lookups`); null where it does not.
+
+    Raises:
+        DataError: A file or column is missing.
+    """
+    for lookup in spec.lookups:
+        other = read_table(folder / lookup.file, reading.with_given(lookup.reading), ledger, "lookups")
+        ledger.limit("lookups", other.rows_in)
+        column = _column(raw, lookup.column)
+        frame = other.frame.select(
+            pl.lit(as_text(other.frame[_column(other, lookup.key)])).alias("key"),
+            pl.col(_column(other, lookup.value)).alias("value"),
+        )
+        cells = pl.DataFrame({"key": as_text(raw.frame[column])})
+        known = frame.unique("key", keep="first")
+        values = cells.join(known, on="key", how="left", maintain_order="left")["value"].alias(column)
+        lost = values.null_count() - cells["key"].null_count()
+        if lost > 0:
+            first = cells["key"].filter(values.is_null() & cells["key"].is_not_null())[0]
+            ledger.assume(
+                f"{raw.path.name}: {lost:,} cells of {column[:40]!r} are not explained by {other.path.name} and "
+                f"count as missing (the first is {show(first, 30)})."
+            )
+        raw = dataclasses.replace(raw, frame=raw.frame.with_columns(values))
+    return raw
+
+
+def _column(raw: RawTable, wanted: str) -> str:
+    found = find_column(raw.frame, wanted)
+    if found is None:
+        raise DataError(lacks(raw, "lookups", wanted))
+    return found
 
 
 def same_ids(
@@ -40,10 +77,10 @@ def joined(raws: list[RawTable], specs: Sequence[TableFile], ledger: Ledger) -> 
     key = REQUIRED[raws[0].table][0]
     found: pl.DataFrame | None = None
     for raw, spec in zip(raws, specs, strict=True):
-        frame = _once(raw, key, spec.distinct or found is not None, ledger)
         if found is None:
-            found = frame
+            found = _once(raw, key, spec.distinct, ledger)
             continue
+        frame = _gathered(raw, key, ledger)
         ledger.remove("rows of a further file, put to those they describe", raw.table, [], frame.height)
         found = found.join(frame, on=key, how="left", maintain_order="left", suffix="\0new")
         both = [name for name in found.columns if name.endswith("\0new")]
@@ -53,6 +90,16 @@ def joined(raws: list[RawTable], specs: Sequence[TableFile], ledger: Ledger) -> 
         ).drop(both)
     assert found is not None
     return found
+
+
+def _gathered(raw: RawTable, key: str, ledger: Ledger) -> pl.DataFrame:
+    """One row for each id of a further file, with the categories of all its rows."""
+    frame = _once(raw, key, True, ledger)
+    if "categories" not in raw.frame.columns or frame.height == raw.frame.height:
+        return frame
+    parts = raw.frame.select(key, "categories").explode("categories").drop_nulls()
+    lists = parts.group_by(key, maintain_order=True).agg(pl.col("categories").unique(maintain_order=True))
+    return frame.drop("categories").join(lists, on=key, how="left", maintain_order="left")
 
 
 def _once(raw: RawTable, key: str, distinct: bool, ledger: Ledger) -> pl.DataFrame:

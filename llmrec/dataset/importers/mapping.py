@@ -26,13 +26,15 @@ class Explode:
     """A column whose cells list several rows: `N1-1 N2-0` is two, of the item N1 with 1 and of N2 with 0.
 
     `separator` stands between the elements, `divider` between the parts of one (the last ones where there are more);
-    `into` names the parts as columns. A column that holds lists already needs no separator.
+    `into` names the parts as columns. Of a list of records the keys are the parts. `place` names a column for the
+    place in the list, from 0.
     """
 
     column: str
     into: tuple[str, ...] = ()
     separator: str = " "
     divider: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,17 @@ class Long:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """Another file that says what cells of `column` stand for: each becomes `value` of the row with that `key`."""
+
+    column: str
+    file: str
+    key: str
+    value: str
+    reading: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableFile:
     """One file, relative to the mapping, and where llmrec's columns are found in it (the same names by default).
 
@@ -52,6 +65,8 @@ class TableFile:
         columns: llmrec's column: the file's, by name or by place (from 1); several columns of `profile` or
             `categories` are put together.
         fill: llmrec's column: a text for all rows, in which {column} stands for a cell of the file.
+        lookups: Cells that another file explains, in their order.
+        only: Column: a pattern that its cells must be wholly; other rows are left out.
         explode: Rows that list several.
         long: Rows that each hold one property of an item or user.
         distinct: Of rows with the same id the first counts, as where items are found in a log.
@@ -61,6 +76,8 @@ class TableFile:
     file: str
     columns: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fill: dict[str, str] = field(default_factory=dict)
+    lookups: tuple[Lookup, ...] = ()
+    only: dict[str, str] = field(default_factory=dict)
     explode: Explode | None = None
     long: Long | None = None
     distinct: bool = False

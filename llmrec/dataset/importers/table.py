@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from llmrec.dataset.importers.cells import understood
-from llmrec.dataset.importers.joining import joined, known_items, same_ids
+from llmrec.dataset.importers.joining import explained, joined, known_items, same_ids
 from llmrec.dataset.importers.kinds import no_events, read_kinds
 from llmrec.dataset.importers.layout import shaped
 from llmrec.dataset.importers.mapping import TABLES, TableFile, TableMapping, find_mapping
@@ -133,6 +133,7 @@ def _files(
     for number, spec in enumerate(getattr(plan, table)):
         options = plan.reading.with_given(spec.reading).with_given(above)
         raw = read_table(folder / spec.file, options, ledger, table)
+        raw = explained(raw, spec, folder, plan.reading, ledger)
         need = tuple(n for n in REQUIRED[table] if n != "kind" and not (n == "time" and plan.order == "file"))
         need = need[:1] if number and table != "events" else need
         words = MISSING if plan.missing is None else plan.missing

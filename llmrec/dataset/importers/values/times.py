@@ -130,7 +130,7 @@ def _reading(found: Moments, bad: pl.Series, wanted: str, notes: tuple[str, ...]
 def _numbers(text: pl.Series, numeric: pl.Series, unit: str | None, latest: float, notes: tuple[str, ...]) -> Reading:
     frame = _parts(text)
     rounded = text.str.contains(_ROUNDED).fill_null(False) & frame["whole"].is_null()
-    if rounded.any():
+    if int(rounded.sum()) * 2 > len(text) - text.null_count():
         raise DataError(
             f"{show(text.filter(rounded)[0], 30)} is a time that a spreadsheet rounded; export it with all digits"
         )
