@@ -159,7 +159,7 @@ def _starting(place: _Place) -> dict[str, System]:
     policy = sft_policy(place.config, place.data, place.sft)
     start = Policy(policy, place.config.evaluation.beams)
     reward = run_reward(place.config, place.data, place.simulators, policy).for_ranking()
-    systems: dict[str, System] = {SFT: start, RERANKED: Reranked(start, reward)}
+    systems: dict[str, System] = {SFT: start, RERANKED: Reranked(start, reward, place.data.dataset.n_items)}
     if place.data.world is not None:
         systems[OPTIMUM] = Optimum(place.data.world, place.config.reward.click, place.config.reward.conversion)
     return systems

@@ -15,10 +15,10 @@ from llmrec.config import (
 )
 from llmrec.config.reward import check_reward
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.offline import check_offline, improve_best_of_n, improve_off_policy
-from llmrec.pipeline.preferences import check_preference_config, improve_preferences, improve_rlhf
+from llmrec.pipeline.offline import check_logged, check_offline, improve_best_of_n, improve_off_policy
+from llmrec.pipeline.preferences import check_pairs, check_preference_config, improve_preferences, improve_rlhf
 from llmrec.pipeline.rewarding import run_reward
-from llmrec.pipeline.sessions import check_session_config, improve_sessions
+from llmrec.pipeline.sessions import check_session_config, check_session_data, improve_sessions
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.starts import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
@@ -53,6 +53,22 @@ def improve(
     starts = rollout_starts(config, data, settings)
     reward = run_reward(config, data, simulators, policy)
     return train_on_policy(start, starts.states, starts.seen, reward, settings, keeping)
+
+
+def check_algorithm_on(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, data (or a sample of `limit` states) that the algorithm cannot use.
+
+    Raises:
+        LLMRecError: there is nothing to learn from, or slates are larger than the catalogue.
+    """
+    if not config.session.plain:
+        check_session_data(config, data, limit)
+    elif isinstance(config.improvement, PreferenceSettings):
+        check_pairs(config, data, limit)
+    else:
+        if isinstance(config.improvement, RLHFSettings):
+            check_pairs(config, data, limit)
+        check_logged(config, data, limit)
 
 
 def check_algorithm(config: RunConfig) -> None:

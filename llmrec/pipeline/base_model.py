@@ -24,7 +24,7 @@ from llmrec.policy.loading import (
     load_tokenizer,
     save_causal_lm,
 )
-from llmrec.policy.nano import make_nano, train_tokenizer
+from llmrec.policy.nano import check_nano, make_nano, train_tokenizer
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
@@ -60,7 +60,7 @@ def check_base(config: RunConfig, answer: int = 1) -> None:
     """
     name, revision = config.model.name, config.model.revision
     if name == NANO:
-        return
+        return check_nano(config.model)
     tokenizer, settings = load_tokenizer(name, revision), load_config(name, revision)
     check_vocabulary(name, tokenizer, settings.get_text_config().vocab_size)
     check_positions(name, settings, config.text.max_tokens, answer)

@@ -102,7 +102,7 @@ def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> M
     deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
     slates: dict[str, list[Slate]] = {}
     top = min(max(config.evaluation.k), arena.n_items)
-    cutoffs = tuple(k for k in config.evaluation.k if k <= top)
+    cutoffs = tuple(dict.fromkeys(min(k, top) for k in config.evaluation.k))
     excluded = arena.examples.seen if arena.repeat == "exclude" else None
     chosen = [e.target for e in arena.examples]
     for name, system in systems.items():

@@ -166,7 +166,7 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> System:
         "improved": lambda: checkpoint(improved.promoted),
         config.algorithm: lambda: checkpoint(improved.promoted),
         "last": lambda: checkpoint(improved.last),
-        "reranked": lambda: Reranked(*rewarded()),
+        "reranked": lambda: Reranked(*rewarded(), data.dataset.n_items),
         "greedy": lambda: Greedy(rewarded()[1], data.dataset.n_items, data.dataset.manifest.repeat),
         "optimum": optimum,
     }

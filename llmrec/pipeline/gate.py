@@ -84,7 +84,8 @@ class Gate:
         slates = policy.recommend(self.states, self.slate, seen=self.seen)
         weights = self.config.reward
         found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
-        ranked = ranking_metrics(found, [e.target for e in self.examples], k=(self.slate,))
+        lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
+        ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
         return Measures(
             slate_values(self.reward, self.states, slates),
             slate_values(self.pessimistic, self.states, slates),

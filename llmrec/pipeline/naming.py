@@ -5,6 +5,7 @@ Nothing here looks at events after the training period.
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,11 @@ def check_naming(config: RunConfig) -> None:
             )
         if settings.embedding == "column" and not Path(settings.source).is_file():
             raise ConfigError(f"Key 'identifiers.source' is {settings.source!r}, but there is no such file.")
+        if settings.embedding != "column" and importlib.util.find_spec("sentence_transformers") is None:
+            raise ConfigError(
+                "Key 'identifiers.embedding' is 'sentence-transformers', which is not installed; install it (pip "
+                "install llmrec[embeddings]) or choose another embedding."
+            )
 
 
 def naming_key(config: RunConfig) -> object:

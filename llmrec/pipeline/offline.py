@@ -16,7 +16,7 @@ from llmrec.pipeline.starts import rollout_starts
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
-from llmrec.training.improvement import Improved, Keeping, Start
+from llmrec.training.improvement import Improved, Keeping, Start, usable_states
 from llmrec.training.logged import logged_slates
 from llmrec.training.off_policy import check_off_policy, train_off_policy
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
@@ -51,6 +51,18 @@ def rewards_of(log: Impressions, reward: RewardModel) -> FloatArray:
     settings = dataclasses.replace(reward.settings, sampled=False, pessimism=0.0)
     known = RewardModel(happened, settings, reward.seed, reward.own_terms)
     return known([log.states[row] for row in log.state_row_M], log.item_M[:, None]).total_BK[:, 0]
+
+
+def check_logged(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, a training period whose impressions (or a sample) teach nothing."""
+    settings, log = config.improvement, log_of(config, data, "train", limit)
+    if isinstance(settings, OffPolicySettings):
+        earned = config.reward.click * log.click_M + config.reward.conversion * log.conversion_M
+        if config.reward.terms or config.reward.custom:
+            earned = earned + 1.0  # what they give is not known yet
+        logged_slates(log, earned, settings, item_groups(data.dataset.item_list), seed=config.seed)
+    else:
+        usable_states(log.states, log.seen, data.dataset.manifest.repeat, data.dataset.n_items)
 
 
 def item_groups(items: Sequence[Item]) -> IntArray:

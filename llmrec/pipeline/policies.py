@@ -10,10 +10,13 @@ from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part
+from llmrec.errors import DataError
+from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
+from llmrec.pipeline.simulation import widening
 from llmrec.pipeline.teaching import make_teacher
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
@@ -53,6 +56,26 @@ def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> 
         limit=limit,
         seed=config.seed,
     )
+
+
+def check_targets(config: RunConfig, data: RunData) -> None:
+    """Refuses, before anything is trained, a split whose parts hold nothing to learn from or to rank, and leaks.
+
+    Raises:
+        DataError: a part without a target, or a test that training would know (`check_leaks`).
+    """
+    limits: dict[Part, int] = {"train": 1, "valid": 1, "test": config.evaluation.test_events}
+    for part, limit in limits.items():
+        rows = targets(config, data, part, limit)
+        if not len(rows):
+            why = (
+                f"all of its {rows.dropped_repeats} are repeats, which the data set's rule (repeat: exclude) forbids"
+                if rows.dropped_repeats
+                else widening(config, data, part)
+            )
+            raise DataError(f"The {part} part of the split has no {config.sft.target} that could be ranked; {why}.")
+        if part == "test":
+            check_leaks(data.dataset, data.split.train, rows, data.split.name)
 
 
 def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTStage:

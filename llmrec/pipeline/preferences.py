@@ -55,9 +55,26 @@ def improve_rlhf(
     return dataclasses.replace(result, folders={REWARD_MODEL: kept})
 
 
-def pairs_of(config: RunConfig, data: RunData, part: Part, negatives: int, limit: int, target: Any) -> Preferences:
-    """Preferences of a part of the split; raises `DataError` where it has none."""
-    return preferences(log_of(config, data, part), negatives, limit, config.seed, target=target)
+def pairs_of(
+    config: RunConfig,
+    data: RunData,
+    part: Part,
+    negatives: int,
+    limit: int,
+    target: Any,
+    states: int | None = None,
+) -> Preferences:
+    """Preferences of a part of the split, or of a sample of its `states`; raises `DataError` where it has none."""
+    return preferences(log_of(config, data, part, states), negatives, limit, config.seed, target=target)
+
+
+def check_pairs(config: RunConfig, data: RunData, states: int | None) -> None:
+    """Refuses, before anything is trained, a log (or a sample of its `states`) without a preference."""
+    settings = config.improvement
+    if isinstance(settings, PreferenceSettings):
+        pairs_of(config, data, "train", settings.negatives, 1, settings.target, states)
+    elif isinstance(settings, RLHFSettings):
+        pairs_of(config, data, "train", 1, 1, settings.reward_model.target, states)
 
 
 def held_out(

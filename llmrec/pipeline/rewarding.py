@@ -12,8 +12,8 @@ from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardModel
 from llmrec.rewards.custom import custom_digest
-from llmrec.rewards.registry import RewardContext, reward_model
-from llmrec.simulator.values import fit_values, with_values
+from llmrec.rewards.registry import RewardContext, make_terms, reward_model
+from llmrec.simulator.values import fit_values, require_values, with_values
 
 NEXT_ITEM = "next_item"
 VALUED = {"rating", "satisfaction", "watch_time"}
@@ -40,15 +40,49 @@ def run_reward(
     return reward_model(config.reward, simulators.reward, context, seed=config.seed)
 
 
+def check_terms(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Builds the reward's terms, before anything is trained, with stand-ins for what only a policy or a fit gives.
+
+    Raises:
+        LLMRecError: a term that this run cannot have; see `run_reward`.
+    """
+    more: dict[str, Any] = {"catalogue": NOTHING, "prompts": NOTHING, "slate_size": config.session.slate}
+    if NEXT_ITEM in config.reward.terms:
+        more["targets"] = targets(config, data, "train", 1).rows
+    named = _value_name(config, data) if VALUED & set(config.reward.terms) else None
+    if named is not None:
+        require_values(with_values(data.dataset, log_of(config, data, "train", limit)), data.dataset.n_items)
+        more[named] = NOTHING
+    make_terms(config.reward, RewardContext.of(data.dataset, data.split.train, **more))
+
+
+class _Nothing:
+    """Stands where a term is given something that it will only ask later."""
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError
+
+    expected_value = __call__
+
+
+NOTHING = _Nothing()
+
+
+def _value_name(config: RunConfig, data: RunData) -> str | None:
+    """What the values of events are: "ratings", or "seconds" where a term asks for them; None where nobody asks."""
+    events = data.dataset.events
+    if bool(((events["kind"] == "rating") & events["value"].is_not_null()).any()):
+        return "ratings"
+    return "seconds" if "watch_time" in config.reward.terms else None
+
+
 def _values(config: RunConfig, data: RunData) -> dict[str, Any]:
     """A model of ratings where the data set has them, else of the values that its clicks and conversions carry."""
-    events = data.dataset.events
-    rated = bool(((events["kind"] == "rating") & events["value"].is_not_null()).any())
-    if not rated and "watch_time" not in config.reward.terms:
+    name = _value_name(config, data)
+    if name is None:
         return {}
     log = with_values(data.dataset, log_of(config, data, "train"))
-    model = fit_values(data.dataset, log, architecture="mlp", seed=config.seed, settings=_plainly(config))
-    return {"ratings" if rated else "seconds": model}
+    return {name: fit_values(data.dataset, log, architecture="mlp", seed=config.seed, settings=_plainly(config))}
 
 
 def _plainly(config: RunConfig) -> Any:

@@ -16,6 +16,7 @@ from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base, base_model, check_base
+from llmrec.pipeline.check_run import check_run
 from llmrec.pipeline.compare import Arena, Measured, Tables, compare, make_arena, make_tables, varieties
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
@@ -44,8 +45,10 @@ from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work, is_first
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
+from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
-from llmrec.training.teacher import check_teacher
+from llmrec.training.lora import check_lora
+from llmrec.training.sft import check_sft
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> Finished | None:
@@ -85,6 +88,7 @@ def train_stages(
 ) -> Stages:
     """Data (unless given), base model, SFT, simulators and the improvement, each from its stage if it is finished."""
     data = open_data(config, work) if data is None else data
+    check_run(config, data)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)
@@ -96,19 +100,15 @@ def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
     check_naming(config)
     check_algorithm(config)
+    check_simulator(config.simulator)
     check_launch(config.report_to)
     check_quantization(config.model)
     check_base(config)
     if config.model.quantization != "none" and config.sft.weights == "full":
         raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
     check_trust(config)
-    taught = config.sft.teacher.kind != "none"
-    if taught:
-        check_teacher(config.sft.teacher)
-    if config.sft.epochs < 0 or (config.sft.epochs == 0 and not taught):
-        raise ConfigError(
-            f"Key 'sft.epochs' is {config.sft.epochs}; it must be above 0 (0 is for a warm start by a teacher alone)."
-        )
+    check_sft(config.sft, taught=config.sft.teacher.kind != "none", identified=config.identifiers.scheme != "title")
+    check_lora(config.improvement.lora, f"{config.algorithm}.lora")
     if config.data.dataset == "world" and config.data.source is not None:
         raise ConfigError(worldly(config.data.source))
     if config.data.dataset != "world":
@@ -123,10 +123,11 @@ def check_config(config: RunConfig) -> None:
     if config.data.link_window < 0:
         raise ConfigError(f"Key 'data.link_window' is {config.data.link_window}, but it must be 0 or more seconds.")
     for key, value in (
-        ("sft.examples", config.sft.examples),
-        ("ppo.steps", config.ppo.steps),
+        ("data.history_events", config.data.history_events),
         ("evaluation.users", config.evaluation.users),
         ("evaluation.test_events", config.evaluation.test_events),
+        ("evaluation.beams", config.evaluation.beams),
+        ("evaluation.bootstrap", config.evaluation.bootstrap),
         ("text.max_tokens", config.text.max_tokens),
     ):
         if value < 1:
@@ -156,7 +157,7 @@ def make_systems(
         systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
     if improved.promoted != improved.last:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
-    systems[RERANKED] = Reranked(start, reward)
+    systems[RERANKED] = Reranked(start, reward, data.dataset.n_items)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     if data.world is not None:
         systems[OPTIMUM] = Optimum(data.world, config.reward.click, config.reward.conversion)

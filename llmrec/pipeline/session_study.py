@@ -128,7 +128,7 @@ def _systems(
     start = Policy(policy, beams)
     reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
     better = Policy(improved_policy(config, data, sft, trained), beams)
-    return {SFT: start, RERANKED: Reranked(start, reward), SESSIONS: better}
+    return {SFT: start, RERANKED: Reranked(start, reward, data.dataset.n_items), SESSIONS: better}
 
 
 def _difference(config: RunConfig, figures: Mapping[str, SessionFigures], other: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.world_users import WorldUsers
 from llmrec.training.improvement import Improved, Keeping, Start
 from llmrec.training.session_source import Meeting, SessionReward
-from llmrec.training.sessions import check_credit, check_sessions, train_sessions
+from llmrec.training.sessions import check_credit, check_sessions, require_room, train_sessions
 from llmrec.types import IntArray, State
 
 
@@ -41,8 +41,8 @@ def improve_sessions(
     return train_sessions(start, meeting, settings, config.session, keeping)
 
 
-def check_session_config(config: RunConfig, processes: int = 1) -> None:
-    """Refuses, before anything is made, settings of sessions that cannot work.
+def check_session_config(config: RunConfig, processes: int = 1, items: int | None = None) -> None:
+    """Refuses, before anything is made, settings of sessions that cannot work (with so many items, where known).
 
     Raises:
         ConfigError: an algorithm without sessions, or a setting of theirs.
@@ -62,7 +62,7 @@ def check_session_config(config: RunConfig, processes: int = 1) -> None:
             f"Key 'reward.terms.{NEXT_ITEM}' knows what the log says comes next, which a simulated session does not "
             "follow; remove the term, or set session.turns and session.slate to 1."
         )
-    check_sessions(config.session, settings, processes, section=config.algorithm)
+    check_sessions(config.session, settings, processes, items, config.algorithm)
     check_credit(config.session, config.choice, [load_custom(spec) for spec in config.reward.custom])
 
 
@@ -75,9 +75,23 @@ def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, si
     return Meeting(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
 
 
-def last_states(config: RunConfig, data: RunData, part: Part) -> tuple[list[State], list[IntArray]]:
-    """The last state of each user in a part of the split, and what each has seen."""
-    log = log_of(config, data, part)
+def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, users of the training period (or a sample) to whom nothing can be shown.
+
+    Raises:
+        ConfigError: slates that are larger than the catalogue.
+        DataError: all users have seen too much.
+    """
+    check_session_config(config, items=data.dataset.n_items)
+    states, seen = last_states(config, data, "train", limit)
+    require_room(states, seen, config.session, data.dataset.manifest.repeat, data.dataset.n_items)
+
+
+def last_states(
+    config: RunConfig, data: RunData, part: Part, limit: int | None = None
+) -> tuple[list[State], list[IntArray]]:
+    """The last state of each user in a part of the split (or in a sample), and what each has seen."""
+    log = log_of(config, data, part, limit)
     last = {user: row for row, user in enumerate(log.user_ids)}
     rows = sorted(last.values())
     return [log.states[row] for row in rows], [log.seen[row] for row in rows]

@@ -11,13 +11,17 @@ import numpy as np
 from llmrec.config import RunConfig
 from llmrec.dataset.impressions import Impressions, impressions
 from llmrec.dataset.split import Part
+from llmrec.errors import DataError
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work
 from llmrec.simulator.behaviour import BehaviourModel, load_behaviour
-from llmrec.simulator.ensemble import Ensemble, fit_reward_and_judge, load_ensemble
+from llmrec.simulator.ensemble import Ensemble, check_fit, fit_reward_and_judge, load_ensemble
 from llmrec.simulator.metrics import fit_report
 from llmrec.simulator.reliability import reliability
+
+MANY_TIMES = 10
+"""Events with fewer distinct times are not cut well by time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +63,50 @@ def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
     )
 
 
-def log_of(config: RunConfig, data: RunData, part: Part) -> Impressions:
-    """The impressions of a part of the split, with sampled negatives where none were logged."""
+def check_simulation(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, a log that no behaviour model can be fitted on or met with.
+
+    Args:
+        config: the run's.
+        data: its data.
+        limit: look at a uniform sample of this many states of each part.
+
+    Raises:
+        DataError: a part without a state, or see `check_fit`.
+    """
+    parts: dict[Part, Impressions] = {p: log_of(config, data, p, limit) for p in ("train", "valid", "test")}
+    for part, log in parts.items():
+        if not len(log.states):
+            raise DataError(
+                f"The {part} part of the split has no state with an impression or a click, so no user can be met "
+                f"there; {widening(config, data, part)}."
+            )
+    check_fit(data.dataset.n_items, parts["train"], seed=config.seed, settings=config.simulator, valid=parts["valid"])
+
+
+def widening(config: RunConfig, data: RunData, part: Part) -> str:
+    """What makes an empty part of the split larger."""
+    if config.data.split != "time":
+        return f"give users more events, or choose another data.split than {config.data.split}"
+    if part == "valid" and config.data.valid_fraction == 0:
+        return "set data.valid_fraction above 0"
+    times = data.dataset.events["time"].n_unique()
+    if times < MANY_TIMES:
+        return f"the events have only {times} distinct times, so choose data.split: leave-last-out"
+    return "give more events, or set data.valid_fraction and data.test_fraction otherwise"
+
+
+def log_of(config: RunConfig, data: RunData, part: Part, limit: int | None = None) -> Impressions:
+    """The impressions of a part of the split, with sampled negatives where none were logged.
+
+    With `limit` they are those of a uniform sample of this many states.
+    """
     return impressions(
         data.dataset,
         data.split,
         part,
         history_events=config.data.history_events,
+        limit=limit,
         negatives=config.simulator.negatives,
         link_window=config.data.link_window,
         seed=config.seed,

@@ -36,10 +36,10 @@ class Policy:
 
 
 class Reranked:
-    """The policy's top `depth` reordered by the reward simulator: what one gets without any RL."""
+    """The policy's top `depth` (of `n_items`) reordered by the reward simulator: what one gets without any RL."""
 
-    def __init__(self, system: System, reward: RewardModel, depth: int = 20) -> None:
-        self.system, self.reward, self.depth = system, reward, depth
+    def __init__(self, system: System, reward: RewardModel, n_items: int, depth: int = 20) -> None:
+        self.system, self.reward, self.depth = system, reward, min(depth, n_items)
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
         """The k items of the policy's top `depth` with the highest expected reward."""

@@ -14,10 +14,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from llmrec.config import ModelConfig
-from llmrec.errors import DataError
+from llmrec.errors import ConfigError
 from llmrec.seeding import stream_seed
 
 END, PAD = "<|endoftext|>", "<|pad|>"
+LEAST_VOCABULARY = 258
+"""All bytes, the end token and the pad token."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -40,10 +42,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     )
 
 
+def check_nano(settings: ModelConfig) -> None:
+    """Raises `ConfigError` for sizes that make no model; cheap."""
+    if settings.nano_hidden % 32 or settings.nano_hidden < 32:
+        raise ConfigError(f"Key 'model.nano_hidden' is {settings.nano_hidden}; it must be a multiple of 32.")
+    for key, least in (("nano_layers", 1), ("nano_vocabulary", LEAST_VOCABULARY), ("nano_pretrain_sequences", 1)):
+        if getattr(settings, key) < least:
+            raise ConfigError(f"Key 'model.{key}' is {getattr(settings, key)}, but it must be at least {least}.")
+
+
 def make_nano(tokenizer: PreTrainedTokenizerFast, settings: ModelConfig, seed: int) -> Qwen3ForCausalLM:
     """A randomly initialised Qwen3 model for `tokenizer` (1.3 M parameters with the default settings)."""
-    if settings.nano_hidden % 32:
-        raise DataError(f"Key 'model.nano_hidden' is {settings.nano_hidden}; it must be a multiple of 32.")
+    check_nano(settings)
     heads = max(1, settings.nano_hidden // 32)
     config = Qwen3Config(
         vocab_size=len(tokenizer),

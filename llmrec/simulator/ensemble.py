@@ -13,6 +13,7 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
+from llmrec.simulator.architectures import ARCHITECTURES
 from llmrec.simulator.behaviour import (
     REWARD_ARCHITECTURE,
     BehaviourModel,
@@ -20,7 +21,8 @@ from llmrec.simulator.behaviour import (
     fit_behaviour,
     load_behaviour,
 )
-from llmrec.simulator.log import Impressions, of_users, resampled_users, user_share
+from llmrec.simulator.learning import check_objective, lesson
+from llmrec.simulator.log import Impressions, Subset, of_users, resampled_users, two_parts, user_share
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 
@@ -171,26 +173,75 @@ def fit_reward_and_judge(
 
     `settings.judge_user_share` of the users (of both parts together) go to the judge, the rest to the reward.
     """
-    if settings.reward_architecture == settings.judge_architecture:
+    check_simulator(settings)
+    (own, own_valid), (other, other_valid) = shared_out(impressions, valid, settings, seed)
+    reward = fit_ensemble(
+        dataset, own, architecture=settings.reward_architecture, seed=seed, settings=settings, valid=own_valid
+    )
+    judge = fit_behaviour(
+        dataset,
+        other,
+        architecture=settings.judge_architecture,
+        seed=stream_seed(seed, "simulator", "judge"),
+        settings=settings,
+        valid=other_valid,
+    )
+    return reward, judge
+
+
+def shared_out(
+    impressions: Impressions, valid: Impressions | None, settings: SimulatorSettings, seed: int
+) -> tuple[tuple[Subset, Subset | None], tuple[Subset, Subset | None]]:
+    """The two logs of the reward's users and those of the judge's; raises `DataError` for fewer than two users."""
+    users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
+    judges = user_share(users, settings.judge_user_share, seed, "judge")
+
+    def of(theirs: set[str]) -> tuple[Subset, Subset | None]:
+        return of_users(impressions, theirs), None if valid is None else of_users(valid, theirs)
+
+    return of(users - judges), of(judges)
+
+
+def check_simulator(settings: SimulatorSettings) -> None:
+    """Refuses settings that cannot work with any log.
+
+    Raises:
+        ConfigError: a number out of bounds, an unknown architecture, or settings that exclude each other.
+    """
+    for key in ("members", "epochs", "batch_size"):
+        if getattr(settings, key) < 1:
+            raise ConfigError(f"Key 'simulator.{key}' is {getattr(settings, key)}, but it must be at least 1.")
+    for key in ("learning_rate", "clip"):
+        if getattr(settings, key) <= 0:
+            raise ConfigError(f"Key 'simulator.{key}' is {getattr(settings, key)}, but it must be above 0.")
+    if settings.negatives < 0:
+        raise ConfigError(f"Key 'simulator.negatives' is {settings.negatives}, but it must be 0 or more.")
+    if not 0 < settings.judge_user_share < 1:
+        raise ConfigError(
+            f"Key 'simulator.judge_user_share' is {settings.judge_user_share}; it must lie between 0 and 1."
+        )
+    architectures = (settings.reward_architecture, settings.judge_architecture)
+    for key, name in zip(("reward_architecture", "judge_architecture"), architectures, strict=True):
+        if name not in ARCHITECTURES:
+            raise ConfigError(f"Key 'simulator.{key}' is {name!r}; choose one of {', '.join(ARCHITECTURES)}.")
+    if architectures[0] == architectures[1]:
         raise ConfigError(
             "Keys 'simulator.reward_architecture' and 'simulator.judge_architecture' are both "
             f"{settings.judge_architecture!r}; a judge must be of another architecture than the reward."
         )
-    users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
-    judges = user_share(users, settings.judge_user_share, seed, "judge")
-    theirs = [None if part is None else of_users(part, judges) for part in (impressions, valid)]
-    others = [None if part is None else of_users(part, users - judges) for part in (impressions, valid)]
-    assert theirs[0] is not None
-    assert others[0] is not None
-    reward = fit_ensemble(
-        dataset, others[0], architecture=settings.reward_architecture, seed=seed, settings=settings, valid=others[1]
-    )
-    judge = fit_behaviour(
-        dataset,
-        theirs[0],
-        architecture=settings.judge_architecture,
-        seed=stream_seed(seed, "simulator", "judge"),
-        settings=settings,
-        valid=theirs[1],
-    )
-    return reward, judge
+    check_objective(settings, architectures)
+
+
+def check_fit(
+    items: int, impressions: Impressions, *, seed: int, settings: SimulatorSettings, valid: Impressions | None = None
+) -> None:
+    """Refuses, without fitting anything, what `fit_reward_and_judge` would refuse for a catalogue of `items` items.
+
+    Raises:
+        DataError: too few users, no or one-sided clicks, or no propensities or positions where they are needed.
+        ConfigError: see `check_simulator`.
+    """
+    check_simulator(settings)
+    for log, later in shared_out(impressions, valid, settings, seed):
+        fitted, held_out, _ = two_parts(log, later, items)
+        lesson(fitted, held_out, settings)

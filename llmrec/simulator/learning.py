@@ -13,7 +13,7 @@ import torch
 from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.seeding import stream_seed
-from llmrec.simulator.architectures import encoded, fresh_net
+from llmrec.simulator.architectures import VALUED, encoded, fresh_net
 from llmrec.simulator.calibration import Calibrator, Platt, fit_calibrator, fit_platt
 from llmrec.simulator.corrections import effective_size, inverse_weights
 from llmrec.simulator.factorised import UserTensors
@@ -74,6 +74,18 @@ class Lesson:
         return facts
 
 
+def check_objective(settings: SimulatorSettings, architectures: Sequence[str] = ()) -> None:
+    """Raises `ConfigError` where objective, correction and `architectures` exclude each other."""
+    if settings.correction == "dr" and settings.objective != "funnel":
+        raise ConfigError("Key 'simulator.correction' is dr, which goes with simulator.objective=funnel only.")
+    without = sorted(set(architectures) - VALUED)
+    if settings.objective == "escm2-dr" and without:
+        raise ConfigError(
+            f"Key 'simulator.objective' is escm2-dr, which needs a network with an imputation head; {without[0]} has "
+            "none: choose gru or another (simulator.reward_architecture, simulator.judge_architecture)."
+        )
+
+
 def lesson(
     log: Log,
     held_out: Log,
@@ -96,8 +108,7 @@ def lesson(
         ConfigError: Settings that exclude each other.
     """
     correction = settings.correction
-    if correction == "dr" and settings.objective != "funnel":
-        raise ConfigError("Key 'simulator.correction' is dr, which goes with simulator.objective=funnel only.")
+    check_objective(settings)
     scale = None if log.value_M is None else ValueScale.of(log.value_M)
     places = None
     if correction in PLACED:

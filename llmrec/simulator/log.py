@@ -159,14 +159,14 @@ def latest(log: Log, states: Sequence[State], share: float) -> BoolArray:
 def two_parts(impressions: Impressions, valid: Impressions | None, n_items: int) -> tuple[Log, Log, list[State]]:
     """What is fitted, what is held out, and the states that both point to.
 
-    Without `valid` the latest `VALID_SHARE` of the impressions is held out.
+    Without `valid`, or where it is empty, the latest `VALID_SHARE` of the impressions is held out.
 
     Raises:
         DataError: Nothing can be learnt from all of it, or a row is not what it should be.
     """
     log, states = read_log(impressions, n_items), list(impressions.states)
     require_learnable(log, states, n_items)
-    if valid is None:
+    if valid is None or not len(valid.item_M):
         late_M = latest(log, states, VALID_SHARE)
         return log.part(~late_M), log.part(late_M), states
     held_out = read_log(valid, n_items).later(len(states))

@@ -113,8 +113,7 @@ def fit_values(
     if settings.correction not in ("none", "ips", "dr"):
         raise ConfigError(f"Key 'simulator.correction' is {settings.correction!r}; values take none, ips or dr.")
     items = items_of(dataset)
-    log, states = _known(read_log(impressions, len(items))), list(impressions.states)
-    _require_values(log, states, len(items))
+    log, states = require_values(impressions, len(items)), list(impressions.states)
     if valid is None:
         late_M = latest(log, states, VALID_SHARE)
         log, held_out = log.part(~late_M), log.part(late_M)
@@ -129,6 +128,17 @@ def fit_values(
     assert taught.scale is not None
     facts = taught.facts(settings) | {"seed": seed, "values": len(log), "valid_loss": list(curve.valid)}
     return ValueModel(architecture, space, net, taught.scale, facts)
+
+
+def require_values(impressions: Impressions, n_items: int) -> Log:
+    """The rows of `impressions` whose values are known.
+
+    Raises:
+        DataError: no values, one user, or one item.
+    """
+    log = _known(read_log(impressions, n_items))
+    _require_values(log, impressions.states, n_items)
+    return log
 
 
 def _known(log: Log) -> Log:

@@ -65,6 +65,7 @@ def _parsed(name: str, algorithm: Algorithm | None = None) -> Asked:
 
 def _run(stage: Stage, asked: Asked) -> None:
     from llmrec.pipeline.base_model import base_model
+    from llmrec.pipeline.check_run import check_run
     from llmrec.pipeline.data import open_data
     from llmrec.pipeline.place import run_place
     from llmrec.pipeline.policies import sft_stage
@@ -75,6 +76,7 @@ def _run(stage: Stage, asked: Asked) -> None:
     check_config(config)
     with run_place(asked.out, config, force=asked.force) as (_, work):
         data = open_data(config, work)
+        check_run(config, data)
         if stage == "sft":
             sft_stage(config, data, base_model(config, data, work), work)
         else:

@@ -22,7 +22,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 
 from llmrec.config import LoraSettings
-from llmrec.errors import RunError
+from llmrec.errors import ConfigError, RunError
 from llmrec.policy.adapters import token_rows_key
 from llmrec.seeding import stream_seed
 from llmrec.training.arguments import quiet
@@ -43,6 +43,15 @@ class Adapter:
         self.config.save_pretrained(str(folder))
         tensors = {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def check_lora(settings: LoraSettings, section: str) -> None:
+    """Raises `ConfigError` for a rank or scaling below 1, or a dropout outside [0, 1)."""
+    for key in ("rank", "alpha"):
+        if getattr(settings, key) < 1:
+            raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}, but it must be at least 1.")
+    if not 0 <= settings.dropout < 1:
+        raise ConfigError(f"Key '{section}.dropout' is {settings.dropout}; it must be in [0, 1).")
 
 
 def make_lora(

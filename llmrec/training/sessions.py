@@ -21,7 +21,7 @@ from llmrec.training.on_policy import check_settings, method_of, stop_reason, tr
 from llmrec.training.session_source import Meeting, SessionReward, SessionSource
 from llmrec.training.slate_critic import SlateCritic
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
-from llmrec.types import IntArray
+from llmrec.types import IntArray, State
 
 __all__ = ["Meeting", "SessionReward", "check_credit", "check_sessions", "make_session_trainer", "train_sessions"]
 
@@ -179,21 +179,31 @@ def _with_room(meeting: Meeting, session: SessionSettings, repeat: str, items: i
     users = np.asarray(meeting.users, dtype=np.int64)
     if len(meeting.seen) != len(users):
         raise DataError(f"There are {len(users)} users but {len(meeting.seen)} lists of seen items; give one a user.")
-    seen = [np.asarray(row, dtype=np.int64) for row in meeting.seen]
+    states = [meeting.population.state(int(user)) for user in users]
+    rows, seen = require_room(states, meeting.seen, session, repeat, items)
+    return replace(meeting, users=users[rows], seen=seen)
+
+
+def require_room(
+    states: Sequence[State], seen: Sequence[IntArray], session: SessionSettings, repeat: str, items: int
+) -> tuple[list[int], list[IntArray]]:
+    """Rows of the users to whom a session's slates can be shown, and what each of them has seen.
+
+    Raises:
+        DataError: there is none.
+    """
+    before = [np.asarray(row, dtype=np.int64) for row in seen]
+    rows = list(range(len(states)))
     if repeat == "exclude":
-        needed = session.turns * session.slate
-        before = [
-            np.union1d(np.asarray(meeting.population.state(int(user)).seen(), dtype=np.int64), row)
-            for user, row in zip(users, seen, strict=True)
-        ]
-        kept = [row for row, taken in enumerate(before) if items - len(taken) >= needed]
-        users, seen = users[kept], [before[row] for row in kept]
-    if not len(users):
+        pairs = zip(states, before, strict=True)
+        before = [np.union1d(np.asarray(state.seen(), dtype=np.int64), row) for state, row in pairs]
+        rows = [row for row in rows if items - len(before[row]) >= session.turns * session.slate]
+    if not rows:
         raise DataError(
             f"There is no user to meet who has not seen all but {session.turns * session.slate} of the {items} "
             "items; lower session.turns or session.slate, or give more users."
         )
-    return replace(meeting, users=users, seen=seen)
+    return rows, [before[row] for row in rows]
 
 
 def _digest(meeting: Meeting, source: SessionSource) -> str:

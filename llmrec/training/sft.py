@@ -29,8 +29,8 @@ from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
 from llmrec.training.imitation import StateLessons, train_imitation
-from llmrec.training.lora import Adapter, adapter_of, make_lora, merge
-from llmrec.training.sft_data import Row, build_rows, sample_examples
+from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
+from llmrec.training.sft_data import Row, build_rows, sample_examples, task_counts
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.trl_seam import SFTTrainer, forget_patches
 from llmrec.training.trl_seam.sharding import make_whole
@@ -85,7 +85,7 @@ def train_sft(
         ConfigError: a setting that cannot be used.
         DataError: nothing to learn from.
     """
-    _check(settings, teacher)
+    check_sft(settings, taught=teacher is not None, identified=renderer.wording.identified)
     lora = uses_lora(model, settings)
     trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
     plan = FitPlan("SFT", settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
@@ -235,15 +235,29 @@ def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, repo
     )
 
 
-def _check(settings: SFTSettings, teacher: Teacher | None) -> None:
+def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) -> None:
+    """Raises `ConfigError` for what cannot work; cheap, so it can be called before a model loads.
+
+    Args:
+        settings: the section sft.
+        taught: whether a teacher's lessons follow the mixture, which may then have no epoch.
+        identified: whether items have tokens of their own.
+    """
     for key in ("examples", "batch_size", "save_every", "learning_rate"):
         if getattr(settings, key) <= 0:
             raise ConfigError(f"Key 'sft.{key}' is {getattr(settings, key)}; it must be above 0.")
-    if settings.epochs < 0 or (settings.epochs == 0 and teacher is None):
+    if settings.epochs < 0 or (settings.epochs == 0 and not taught):
         raise ConfigError(
             f"Key 'sft.epochs' is {settings.epochs}; it must be above 0 (0 is for a warm start by sft.teacher alone)."
         )
-    if teacher is not None:
+    if not 0 <= settings.history_dropout < 1:
+        raise ConfigError(f"Key 'sft.history_dropout' is {settings.history_dropout}; it must be in [0, 1).")
+    if not 0 <= settings.warmup <= 1:
+        raise ConfigError(f"Key 'sft.warmup' is {settings.warmup}; it must be in [0, 1].")
+    if settings.epochs > 0:
+        task_counts(settings.mixture, settings.examples, identified=identified)
+    check_lora(settings.lora, "sft.lora")
+    if taught:
         check_teacher(settings.teacher)
 
 

@@ -92,8 +92,6 @@ def build_rows(
         DataError: there is nothing to learn from.
         ConfigError: a bad mixture or a share outside 0..1.
     """
-    if not 0 <= settings.history_dropout < 1:
-        raise ConfigError(f"Key 'sft.history_dropout' is {settings.history_dropout}; it must be in [0, 1).")
     if not examples:
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     encoder = RowEncoder(items, catalogue, renderer, tokenizer)

@@ -30,8 +30,13 @@ STATES = [State(user_id="a"), State(user_id="b", history=(Interaction(7, "click"
 
 
 def test_reranking_reorders_the_first_items_only():
-    slates = Reranked(Ascending(), REWARD, depth=4).recommend(STATES, 2)
+    slates = Reranked(Ascending(), REWARD, 8, depth=4).recommend(STATES, 2)
     assert [s.items_K for s in slates] == [(3, 2), (3, 2)]
+
+
+def test_reranking_a_catalogue_smaller_than_its_depth_takes_all_of_it():
+    slates = Reranked(Ascending(), REWARD, 3).recommend(STATES, 2)
+    assert [s.items_K for s in slates] == [(2, 1), (2, 1)]
 
 
 def test_greedy_takes_the_best_of_the_catalogue_and_leaves_out_what_was_seen():
