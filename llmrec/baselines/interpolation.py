@@ -43,14 +43,15 @@ class Interpolation(ScoreRecommender):
 
     Args:
         settings: of co-visitation; None chooses them on the training period's last tenth, too.
+        timed: whether a state's time is read; else all states have the pooled weights.
         seed: run seed, for the sample of rows and the order of items of equal score.
     """
 
     name = "interpolation"
 
-    def __init__(self, settings: CovisitationSettings | None = None, *, seed: int = 0) -> None:
+    def __init__(self, settings: CovisitationSettings | None = None, *, timed: bool = True, seed: int = 0) -> None:
         super().__init__(seed=seed)
-        self.settings = settings
+        self.settings, self.timed = settings, timed
 
     def fit(self, dataset: Dataset, events: pl.DataFrame) -> Self:
         """Learns weights with what is known before the last tenth of `events`, then the parts from all of them."""
@@ -80,7 +81,9 @@ class Interpolation(ScoreRecommender):
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """p of every item: (B, N)."""
-        band_B = np.array([BANDS if s.time is None or not s.history else elapsed_band(s) for s in states])
+        band_B = np.array(
+            [elapsed_band(s) if self.timed and s.time is not None and s.history else BANDS for s in states]
+        )
         total_BN = np.zeros((len(states), self.n_items))
         for weight_R, part_BN in zip(self.weights_RK.T, self._parts(states), strict=True):
             total_BN += weight_R[band_B][:, None] * part_BN

@@ -139,6 +139,11 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         make=lambda settings, seed: Interpolation(seed=seed),
     ),
     BaselineSpec(
+        name="interpolation-untimed",
+        description="the same mixture without the time of the state",
+        make=lambda settings, seed: Interpolation(timed=False, seed=seed),
+    ),
+    BaselineSpec(
         name="content",
         description="likeness of texts to the decayed profile of the history",
         make=lambda settings, seed: ContentProfile(settings, seed=seed),

@@ -15,7 +15,7 @@ from llmrec.baselines.registry import BASELINES
 from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard import entries as entries_module
-from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry
+from llmrec.pipeline.leaderboard.entries import Answer, BaselineEntry, bench_key
 from llmrec.pipeline.leaderboard.mixed import MixedEntry
 from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
@@ -74,6 +74,24 @@ def test_what_is_learnt_ends_before_what_is_ranked(bench):
     data, rows = bench.rows("after")
     assert data.split.train["time"].max() < min(e.state.time for e in rows)
     assert data.split.train.height == bench.before.split.until("valid").height
+
+
+def test_within_a_span_nothing_has_an_order(tmp_path):
+    """The same log with its times rounded down: states hold what lies in earlier spans, by item where they share one."""
+    folder, span = films(tmp_path / "ml"), 100_000  # two or three films a span
+    protocol = protocol_of("movielens-100k")
+    plain = open_bench(protocol, folder, tmp_path / "out")
+    coarse = open_bench(dataclasses.replace(protocol, span=span), folder, tmp_path / "out")
+    assert bench_key(plain) != bench_key(coarse)
+    assert set((coarse.after.split.train["time"] % span).to_list()) == {0}
+    assert coarse.after.split.train["item_id"].to_list() == plain.after.split.train["item_id"].to_list()
+    shorter = 0
+    for one, other in zip(plain.test, coarse.test, strict=True):
+        assert (one.target, one.state.time // span * span) == (other.target, other.state.time)
+        kept = [(i.time // span * span, i.item) for i in one.state.history if i.time // span < one.state.time // span]
+        assert [(i.time, i.item) for i in other.state.history] == sorted(kept)
+        shorter += len(kept) < len(one.state.history)
+    assert shorter
 
 
 def test_a_finished_row_is_not_measured_again(bench, tmp_path, monkeypatch):

@@ -78,6 +78,7 @@ def bench_key(bench: Bench) -> dict[str, Any]:
     protocol = dataclasses.asdict(bench.protocol)
     rows = {"valid": len(bench.valid), "test": len(bench.test)}
     kept = {name: protocol[name] for name in ("split", "history_events")}
+    kept |= {"span": bench.protocol.span} if bench.protocol.span > 1 else {}
     return {"data": bench.dataset.manifest.content_hash, "version": VERSION, **kept, **rows}
 
 

@@ -42,7 +42,16 @@ from llmrec.types import IntArray
 USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)
 """The rows that are taken, as far as they are there, where none is asked for."""
 READ_TEXT = frozenset(
-    {"covisitation", "covisitation-fixed", "interpolation", "content", "linucb", "thompson", "sasrec-text"}
+    {
+        "covisitation",
+        "covisitation-fixed",
+        "interpolation",
+        "interpolation-untimed",
+        "content",
+        "linucb",
+        "thompson",
+        "sasrec-text",
+    }
 )
 """Baselines that learn from item texts."""
 T = TypeVar("T")
@@ -194,7 +203,7 @@ def as_kept(found: Robustness, name: str, items_BK: IntArray, test: Examples) ->
 def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
     """Fitted to the texts of `bench`, by the settings of `first`."""
     if isinstance(first, Interpolation):  # it chooses settings of co-visitation as it is fitted
-        again = Interpolation(first.covisitation.settings, seed=FIRST)
+        again = Interpolation(first.covisitation.settings, timed=first.timed, seed=FIRST)
         return again.fit(bench.dataset, bench.after.split.train)
     if isinstance(first, FusedPolicy) and isinstance(entry, FusedEntry | EnsembleEntry):
         return second_again(bench, first, entry.trainings)

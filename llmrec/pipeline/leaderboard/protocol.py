@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import polars as pl
+
 from llmrec.config import RunConfig
 from llmrec.config_tree import Override
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.importers import import_dataset
-from llmrec.dataset.split import Part, make_split
+from llmrec.dataset.split import PARTS, Part, make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.work import Work
+from llmrec.text.wording import SECONDS_A_DAY
 
 Moment = Literal["before", "after"]
 """The validation rows, or the test rows: what is fitted knows what comes before them."""
@@ -42,6 +45,9 @@ class Protocol:
         recipe: of the language-model policy, in `train/recipes`.
         profiles: whether users have profiles, which the recipe then shows in the state.
         note: one sentence for below the table.
+        folder: of the original files, where it is not called as the protocol.
+        span: seconds within which events have no order: times are those of the beginnings of spans, and a state holds
+            what lies in earlier ones. 1 takes the times as they are.
     """
 
     name: str
@@ -54,6 +60,8 @@ class Protocol:
     recipe: str = ""
     profiles: bool = False
     note: str = ""
+    folder: str = ""
+    span: int = 1
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -65,7 +73,18 @@ PROTOCOLS: dict[str, Protocol] = {
             split="given",
             history_events=10,
             recipe="table-amazon-industrial",
-            note="The published rows; repeats may be recommended.",
+            note="The published rows, a day's events in the order of the file; repeats may be recommended.",
+        ),
+        Protocol(
+            name="amazon-industrial-days",
+            importer="amazon-minionerec",
+            split="given",
+            history_events=10,
+            recipe="table-amazon-industrial",
+            note="The published targets after what was bought on earlier days: a day has no order; repeats may be "
+            "recommended.",
+            folder="amazon-industrial",
+            span=SECONDS_A_DAY,
         ),
         Protocol(
             name="movielens-100k",
@@ -150,7 +169,7 @@ def open_bench(protocol: Protocol, source: Path | None, out: Path, limit: int | 
     Raises:
         DataError: no files, or a part without rows.
     """
-    place = source or _default_source(protocol.name)
+    place = source or _default_source(protocol.folder or protocol.name)
     key = {"importer": protocol.importer, "options": protocol.options, "source": str(place.resolve())}
 
     def build(folder: Path, _: Path) -> None:
@@ -166,9 +185,35 @@ def open_bench(protocol: Protocol, source: Path | None, out: Path, limit: int | 
     for part, found in (("validation", valid), ("test", test)):
         if not len(found):
             raise DataError(f"The {part} part of {protocol.name} has no row to rank; give the whole data set.")
+    if protocol.span > 1:
+        valid, test = (_coarsely(found, protocol.span) for found in (valid, test))
+        events = _spans(dataset.events, protocol.span)
+        dataset = Dataset(dataset.items, dataset.users, events, dataset.manifest, dataset.rows)
+        train, late, last = (_spans(split.part(part), protocol.span) for part in PARTS)
+        split = dataclasses.replace(split, train=train, valid=late, test=last)
     before = RunData(dataset, split)
     whole = dataclasses.replace(split, train=split.until("valid"))
     return Bench(protocol, before, dataclasses.replace(before, split=whole), valid, test, folder)
+
+
+def _spans(events: pl.DataFrame, span: int) -> pl.DataFrame:
+    """The events at the beginnings of their spans, without an order of their own."""
+    coarse = events.with_columns(pl.col("time") // span * span)
+    return coarse.with_columns(pl.lit(None, pl.Int64).alias("order")) if "order" in events.columns else coarse
+
+
+def _coarsely(found: Examples, span: int) -> Examples:
+    """The examples with what their states hold of earlier spans; items of one span stand by item index."""
+    rows = []
+    for example in found.rows:
+        state, time = example.state, example.state.time
+        if time is not None:
+            moment = time // span * span
+            past = [dataclasses.replace(i, time=i.time // span * span) for i in state.history if i.time < moment]
+            past.sort(key=lambda i: (i.time, i.item))
+            state = dataclasses.replace(state, history=tuple(past), time=moment)
+        rows.append(dataclasses.replace(example, state=state))
+    return Examples(rows, found.seen, found.dropped_repeats)
 
 
 def _limits(protocol: Protocol) -> tuple[tuple[Part, int | None], ...]:
