@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from llmrec.dataset.importers import import_table
 from llmrec.dataset.importers.reading import Ledger, ReadOptions, read_table
 from llmrec.errors import DataError
 
@@ -68,14 +69,48 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert read_table(tmp_path / "t.csv").line.to_list() == [5, 9]
 
 
-@pytest.mark.parametrize(("text", "header"), [(b"1,7,4\n2,8,5\n", False), (b"a,b,c\n2,8,5\n", True)])
+@pytest.mark.parametrize(
+    ("text", "header"),
+    [
+        (b"1,7,4\n2,8,5\n", False),
+        (b"a,b,c\n2,8,5\n", True),
+        (b"a,b,c\nB0-12,x,nan\nB0-13,y,\n", True),
+        (b"B0-11,Kettle,nan\nB0-12,Pot,7\nB0-13,Cup,8\n", False),  # ids alike, nan is no name
+        (b"x,Kettle,2024-01-05\ny,Pot,2024-01-06\n", False),
+        (b"x,,z\nx,y,z\n", False),  # nothing where a name must be
+        (b"q1,q2,q3\nyes,no,yes\nno,no,yes\n", True),
+    ],
+)
 def test_a_line_of_names_is_told_from_data(tmp_path, text, header):
     (tmp_path / "t.csv").write_bytes(text)
     raw = read_table(tmp_path / "t.csv")
-    assert raw.frame.columns == (["a", "b", "c"] if header else ["1", "2", "3"])
-    assert raw.frame.height == (1 if header else 2)
+    lines = text.count(b"\n")
+    assert (raw.frame.columns == ["1", "2", "3"]) is not header
+    assert raw.frame.height == lines - header
     other = read_table(tmp_path / "t.csv", ReadOptions(header=not header))
-    assert other.frame.height == (2 if header else 1)
+    assert other.frame.height == lines - (not header)
+
+
+def test_parts_without_names_agree(tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "part-0.csv").write_text("x,y\nu,v\n")  # of itself it might have names
+    (tmp_path / "log" / "part-1.csv").write_text("x,7\nu,8\n")
+    raw = read_table(tmp_path / "log")
+    assert raw.frame.rows() == [("x", "y"), ("u", "v"), ("x", "7"), ("u", "8")]
+    assert raw.where(3).endswith("log, line 2 of part-1.csv")
+
+
+def test_columns_mapped_by_place_need_to_know_what_the_first_line_is(tmp_path):
+    (tmp_path / "items.csv").write_text("a,Kettle\nb,Pot\n")
+    (tmp_path / "events.csv").write_text("user_id,item_id,time\nu,a,1500000000\nu,b,1500000001\n")
+    mapping = {
+        "events": {"file": "events.csv"},
+        "items": {"file": "items.csv", "columns": {"item_id": "1", "title": "2"}},
+    }
+    with pytest.raises(DataError, match=r"items\.csv: .*--header or --no-header"):
+        import_table(tmp_path, mapping)
+    dataset = import_table(tmp_path, mapping, reading={"items": ReadOptions(header=False)})
+    assert dataset.items["title"].to_list() == ["Kettle", "Pot"]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,12 @@ def shaped(
     Raises:
         DataError: A column is missing.
     """
+    places = [n for names in spec.columns.values() for n in names if n.isdecimal() and n not in raw.frame.columns]
+    if raw.first_line == "guessed names" and places:
+        raise DataError(
+            f"{raw.path}: columns are mapped by their place ({places[0]}), and nothing tells whether its first line "
+            "holds names or is data; say --header or --no-header."
+        )
     raw, used = reshaped(raw, spec, ledger)
     columns: list[pl.Series] = []
     for name in SCHEMAS[raw.table]:

@@ -19,7 +19,7 @@ from llmrec.dataset.importers.reading.dialect import (
     Row,
     Splitter,
     detect,
-    looks_headerless,
+    first_line,
     numeric_columns,
     shown_names,
 )
@@ -86,7 +86,8 @@ def read_delimited(
     dialect, sample = detect(head, options, ending, str(path), whole=len(source.data) <= _SAMPLE)
     if not sample:
         raise DataError(f"{path} is empty; a table starts with a line of column names.")
-    header = options.header if options.header is not None else not looks_headerless(sample)
+    found = first_line(sample)
+    header = options.header if options.header is not None else found != "data"
     width = _width(sample, header)
     names = _names(sample[0], width, header, path, dialect, options)
     splitter = Splitter(dialect)
@@ -113,7 +114,15 @@ def read_delimited(
     frame = _name_columns(frame, names, path, ledger)
     decimal = options.decimal or _decimal(frame, dialect)
     _describe(path, source, dialect, header, decimal, reader.odd_lines, ledger)
-    return RawTable(frame=frame, path=path, line=line, rows_in=rows_in, table=table, decimal=decimal)
+    return RawTable(
+        frame=frame,
+        path=path,
+        line=line,
+        rows_in=rows_in,
+        table=table,
+        decimal=decimal,
+        first_line="said" if options.header is not None else found,
+    )
 
 
 def _excel_hint(source: Decoded, options: ReadOptions) -> tuple[Decoded, ReadOptions]:

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from llmrec.dataset.importers.reading.options import NO_QUOTE, ReadOptions
 from llmrec.dataset.schema import show
@@ -20,6 +21,7 @@ NAMES = {"\t": "tab", SPACES: "runs of spaces"}
 CANDIDATES = (",", ";", "\t", "|", "::")
 NUMBER = re.compile(r"\s*[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?\s*")
 _DATE = re.compile(r"\s*\d{4}-\d\d?-\d\d?([T ].*)?")
+_NO_NAMES = ("", "nan", "null", "none", "na", "n/a", "\\n", "-")  # in lower case: words for missing values
 _AGREEING = 0.8  # the share of lines that must have the usual number of fields
 _LONGEST_SPAN = 1 << 20  # a quoted field that is longer is an unclosed quote sign
 
@@ -291,16 +293,34 @@ def _escape(text: str, dialect: Dialect) -> str | None:
     return "\\" if scores[1] < scores[0] else None
 
 
-def looks_headerless(rows: list[Row]) -> bool:
-    """Whether the first row is data: a number or date stands in it, or nothing where a name must be."""
+def first_line(rows: list[Row]) -> Literal["names", "guessed names", "data"]:
+    """What the first row holds.
+
+    It is data where a number or date stands in it, nothing where a name must be, or a text of the same shape as those
+    below it (B0-12 above B0-77). It holds names where it has a word above a column of numbers; else that is a guess.
+    """
     if not rows:
-        return False
+        return "guessed names"
     first = rows[0].fields
+    rest = [row.fields for row in rows[1:200] if len(row.fields) == len(first)]
     if any(NUMBER.fullmatch(field) or _DATE.fullmatch(field) for field in first):
-        return True
-    rest = [row.fields for row in rows[1:50] if len(row.fields) == len(first)]
-    empty = [n for n, field in enumerate(first) if not field.strip() and n]
-    return any(any(fields[n].strip() for fields in rest) for n in empty)
+        return "data"
+    if any(not field.strip() and n and any(f[n].strip() for f in rest) for n, field in enumerate(first)):
+        return "data"
+    numeric = numeric_columns(rest, len(first))
+    if any(first[n].strip().lower() not in _NO_NAMES for n in numeric):
+        return "names"
+    for n, field in enumerate(first):
+        shape = _shape(field)
+        alike = sum(_shape(fields[n]) == shape for fields in rest)
+        if len(rest) > 1 and re.search(r"[^a _]", shape) and alike >= 0.8 * len(rest):
+            return "data"
+    return "guessed names"
+
+
+def _shape(text: str) -> str:
+    """Letters as a, digits as 9: "B0-12" is "a9-9"."""
+    return re.sub(r"\d+", "9", re.sub(r"[^\W\d_]+", "a", text[:200]))
 
 
 def numeric_columns(rows: list[list[str]], width: int) -> frozenset[int]:

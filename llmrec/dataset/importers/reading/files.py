@@ -80,6 +80,8 @@ def _read_parts(folder: Path, options: ReadOptions, ledger: Ledger, table: str) 
         raise DataError(f"{folder} holds no file that can be read ({', '.join(ENDINGS)}); give the parts' folder.")
     if len(endings) > 1:
         raise DataError(f"{folder} holds files of several kinds ({', '.join(endings)}); give one file, or one kind.")
+    if options.header is None and endings[0] in TEXT:
+        options = dataclasses.replace(options, header=_parts_have_names(paths, options))
     raws = [read_table(path, options, ledger, table) for path in paths]
     first = raws[0].frame
     for raw in raws[1:]:
@@ -104,6 +106,15 @@ def _read_parts(folder: Path, options: ReadOptions, ledger: Ledger, table: str) 
         parts=tuple(paths),
         part=part,
     )
+
+
+def _parts_have_names(paths: list[Path], options: ReadOptions) -> bool | None:
+    """Whether parts begin with names, as a part says in which numbers or shapes tell; None where none does."""
+    for path in paths:
+        found = read_table(path, options, Ledger(1.0)).first_line if path.stat().st_size else "guessed names"
+        if found != "guessed names":
+            return found == "names"
+    return None
 
 
 def _stacked(frames: list[pl.DataFrame], folder: Path) -> pl.DataFrame:

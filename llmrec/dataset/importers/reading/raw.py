@@ -23,6 +23,8 @@ class RawTable:
         rows_in: How many rows the files hold, bad ones included.
         table: What it is to become: "events", "items", ...
         decimal: The decimal sign of numbers in text, "." or ",".
+        first_line: What the first line of a text table holds: "names", "data", "guessed names" (nothing but words
+            stands there and below), or what was "said".
         parts: Of a folder, each file and its number of rows in `frame`'s first state; else empty.
         part: Of a folder, the index in `parts` of each row; else None.
     """
@@ -33,6 +35,7 @@ class RawTable:
     rows_in: int
     table: str = "events"
     decimal: str = "."
+    first_line: str = "said"
     parts: tuple[Path, ...] = ()
     part: pl.Series | None = None
 
