@@ -240,6 +240,7 @@ def test_numbers():
         (["1e3", "2.5"], [1000, 2.5], ""),
         (["199元"], [199], "CNY"),
         (["5,-", "7,50"], [5, 7.5], ""),
+        (["$12.99 - $19.99", "3 – 4"], [12.99, 3], "USD"),  # of a range the lower end
         (["9.99", "—", "N/A"], [9.99, None, None], ""),
         ([9.99, None], [9.99, None], ""),
     ],
@@ -252,7 +253,7 @@ def test_prices_as_people_write_them(cells, prices, currency):
 
 
 def test_prices_that_are_none_or_two():
-    assert read_prices(pl.Series("p", ["cheap", "3", "12.99 - 19.99", "$", "1.2.3", "5 apples"])).bad.to_list() == [
+    assert read_prices(pl.Series("p", ["cheap", "3", "2024-05-01", "$", "1.2.3", "5 apples"])).bad.to_list() == [
         True,
         False,
         True,

@@ -31,6 +31,7 @@ _PARTS = (
 _FLOAT = r"^[+-]?\d+(?:\.\d+)?[eE][+-]?\d+$"
 _machine_float = pl.when(pl.col("t").str.contains(_FLOAT)).then(pl.col("t").cast(pl.Float64, strict=False))
 _BETWEEN = r"(\d)[\s\u00a0\u2009\u202f'’](\d{3})"
+_RANGE = r"^([^-–—]*\d[^-–—]*?)\s*[-–—]\s*[^-–—]*\d[^-–—]*$"
 _WANTED = "a price such as 1299.99, $1,299.99 or 1.299,99 €, or empty where it is unknown"
 
 
@@ -56,7 +57,14 @@ def read_prices(
     if plain is not None and plain.null_count() == text.null_count() and _certain(text) and plain.is_finite().all():
         return Reading(plain, none_bad(len(text)), _WANTED, notes, currency=currency)
     spaced = text.str.replace_all(_BETWEEN, "$1$2").str.replace_all(_BETWEEN, "$1$2")
-    parts = spaced.to_frame("t").select(pl.col("t").str.extract_groups(_PARTS)).unnest("t")
+    single = spaced.str.replace(_RANGE, "$1")
+    ranges = int((single != spaced).sum())
+    if ranges:
+        notes = (
+            *notes,
+            f"{ranges:,} ranges such as {show(text.filter(single != spaced)[0], 30)} count as their lower end",
+        )
+    parts = single.to_frame("t").select(pl.col("t").str.extract_groups(_PARTS)).unnest("t")
     named = parts.select(pl.coalesce(pl.col(n).replace("", None).str.to_uppercase() for n in ("before", "after")))
     unit = named.to_series()
     unit = unit.replace_strict(_CURRENCIES, default=None, return_dtype=pl.String)
