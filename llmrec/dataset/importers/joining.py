@@ -74,14 +74,16 @@ def joined(raws: list[RawTable], specs: Sequence[TableFile], ledger: Ledger) -> 
     """One row for each id: of the first file, with the columns that further files add."""
     if not raws:
         return pl.DataFrame({"user_id": []}, {"user_id": pl.String})
-    key = REQUIRED[raws[0].table][0]
+    key, thing = REQUIRED[raws[0].table][0], raws[0].table.removesuffix("s")
     found: pl.DataFrame | None = None
     for raw, spec in zip(raws, specs, strict=True):
         if found is None:
             found = _once(raw, key, spec.distinct, ledger)
             continue
         frame = _gathered(raw, key, ledger)
-        ledger.remove("rows of a further file, put to those they describe", raw.table, [], frame.height)
+        known = int(frame[key].is_in(found[key].implode()).sum())
+        ledger.remove("rows of a further file, put to those they describe", raw.table, [], known)
+        ledger.remove(f"rows of a further file that describe no {thing}", raw.table, [], frame.height - known)
         found = found.join(frame, on=key, how="left", maintain_order="left", suffix="\0new")
         both = [name for name in found.columns if name.endswith("\0new")]
         found = found.with_columns(

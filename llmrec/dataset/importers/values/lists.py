@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from llmrec.dataset.importers.values.cells import MISSING, Reading, none_bad
+from llmrec.dataset.importers.values.cells import MISSING, Reading, none_bad, without_missing
 from llmrec.dataset.schema import TEXT_LIST, show
 from llmrec.errors import DataError
 
@@ -45,6 +45,7 @@ def read_categories(column: pl.Series, words: Sequence[str] = MISSING, *, separa
     if column.dtype != pl.String:
         raise DataError(f"the cells are {dtype}, but they must be {_WANTED}")
     missing = {"", *words}
+    _, said = without_missing(column.str.strip_chars(), words)
     distinct = [t for t in column.unique().drop_nulls().to_list() if t.strip() not in missing]
     texts = [t for t in distinct if not _printed(t)]
     mark, notes = (separator, ()) if separator is not None else _separator(texts)
@@ -54,6 +55,7 @@ def read_categories(column: pl.Series, words: Sequence[str] = MISSING, *, separa
         found[text] = None if parts is None else _clean(parts, missing)
     if len(texts) < len(distinct):
         notes = (*notes, f"printed lists such as {show(next(t for t in distinct if _printed(t)), 40)} read as lists")
+    notes = (*said, *notes)
     names = list(found)
     values = pl.Series("value", [found[n] for n in names], dtype=TEXT_LIST)
     table = pl.DataFrame({"key": pl.Series(names, dtype=pl.String), "value": values, "here": [True] * len(names)})

@@ -33,6 +33,7 @@ _NAMES = {"excel": "spreadsheet days", **{k: v[0] for k, v in (*_UNITS.items(), 
 TIME_UNITS = (*_UNITS, "excel", "mixed")
 _FIRST = 631_152_000  # 1990-01-01: no log of a recommender is older
 _YEAR_3000 = 32_503_680_000
+_NEARLY = 0.95
 _COUNTED = 10_000_000  # below this numbers are a count and no dates of any unit
 _DAY_0 = 25_569  # 1970-01-01 as a spreadsheet counts days
 _NUMBER = r"^[+-]?\d+(?:[.,]\d*)?$"
@@ -75,7 +76,7 @@ def read_times(
     numeric = text.str.contains(_NUMBER) | text.str.contains(_ROUNDED)
     share = float(numeric.drop_nulls().mean() or 0.0)  # type: ignore[arg-type]
     if written is None and share >= 0.5:
-        return _numbers(text, numeric.fill_null(False), unit, latest if plausible else _YEAR_3000, notes)
+        return _numbers(text, numeric.fill_null(False), unit, plausible, latest, notes)
     found = read_dates(text, written)
     return _judged(found, text.null_count(), text, plausible, latest, (*notes, *found.notes))
 
@@ -127,38 +128,36 @@ def _reading(found: Moments, bad: pl.Series, wanted: str, notes: tuple[str, ...]
     return Reading(kept["time"], bad, wanted, notes, order=kept["order"] if finer else None)
 
 
-def _numbers(text: pl.Series, numeric: pl.Series, unit: str | None, latest: float, notes: tuple[str, ...]) -> Reading:
+def _numbers(
+    text: pl.Series, numeric: pl.Series, unit: str | None, plausible: bool, latest: float, notes: tuple[str, ...]
+) -> Reading:
     frame = _parts(text)
+    here = text.is_not_null()
     rounded = text.str.contains(_ROUNDED).fill_null(False) & frame["whole"].is_null()
-    if int(rounded.sum()) * 2 > len(text) - text.null_count():
+    if int(rounded.sum()) * 2 > int(here.sum()):
         raise DataError(
             f"{show(text.filter(rounded)[0], 30)} is a time that a spreadsheet rounded; export it with all digits"
         )
-    given = unit is not None and unit != "mixed"
-    sizes = pl.repeat(unit, len(text), dtype=pl.String, eager=True) if given else _sizes(frame["whole"], latest)
-    known = sizes.filter(text.is_not_null() & numeric)
-    if unit is None:
-        main = _main(known, frame["whole"].filter(numeric), text)
-        if main == "count":
-            return _counted(frame, text, notes)
-    else:
-        main = unit
-    bad = text.is_not_null() & (~numeric | frame["whole"].is_null())
+    sizes = _sizes(frame["whole"], latest)
+    known = sizes.filter(here & numeric)
+    main = unit or _main(known, frame["whole"].filter(numeric), text, plausible)
+    if main == "count":
+        return _counted(frame, text, notes)
+    bad = here & (~numeric | frame["whole"].is_null())
     if main == "mixed":
-        bad = bad | (text.is_not_null() & (sizes == ""))
+        bad = bad | (here & (sizes == ""))
         names = ", ".join(f"{_NAMES[k]} ({n:,})" for k, n in known.value_counts(sort=True).iter_rows() if k)
         notes = (*notes, f"each time read by its own size: {names}")
+    elif unit or not plausible:  # believed, whatever the sizes say
+        sizes = pl.repeat(main, len(text), dtype=pl.String, eager=True)
     else:
-        bad = bad | (text.is_not_null() & (sizes != main))
-        if main != "s" or not given:
-            notes = (*notes, f"times are {_NAMES[main]} (--option time_unit says otherwise)")
+        bad = bad | (here & (sizes != main))
+    if main not in ("mixed", unit):
+        notes = (*notes, f"times are {_NAMES[main]} (--option time_unit says otherwise)")
     found = _moments(frame, sizes)
-    bad = (
-        bad
-        | ((found.seconds < 0) | (found.seconds >= latest)).fill_null(False)
-        | (found.seconds.is_null() & text.is_not_null())
-    )
-    return _reading(found, bad, _wanted(main, given, latest, known), notes)
+    outside = (found.seconds < 0) | (found.seconds >= (latest if plausible else _YEAR_3000))
+    bad = bad | outside.fill_null(False) | (found.seconds.is_null() & here)
+    return _reading(found, bad, _wanted(main, main == unit, latest, known), notes)
 
 
 def _wanted(main: str, given: bool, latest: float, known: pl.Series) -> str:
@@ -211,17 +210,16 @@ def _sizes(whole: pl.Series, latest: float) -> pl.Series:
     return frame.select(size=found.otherwise(pl.lit("")))["size"]
 
 
-def _main(sizes: pl.Series, whole: pl.Series, text: pl.Series) -> str:
+def _main(sizes: pl.Series, whole: pl.Series, text: pl.Series, plausible: bool) -> str:
     """The unit that nearly all rows have, or "count" for small numbers that only count."""
     counts = dict(sizes.value_counts(sort=True).iter_rows())
-    if not counts:
+    main = str(next(iter(counts), ""))
+    small = float(((whole >= 0) & (whole < _COUNTED)).fill_null(False).mean() or 0)  # type: ignore[arg-type]
+    days = main == "excel" and counts[main] >= _NEARLY * len(sizes)  # else a part of a long count
+    if main in ("", "excel") and not days and small >= _NEARLY:
         return "count"
-    main = str(next(iter(counts)))
-    small = bool(((whole >= 0) & (whole < _COUNTED)).fill_null(False).all())
-    if small and (main in ("", "excel")) and counts[main] < (1.01 if main == "" else 0.95) * len(sizes):
-        return "count"
-    if small and main == "":
-        return "count"
+    if main == "" and not plausible:
+        return "s"
     if main == "" or counts[main] < 0.5 * len(sizes):
         first = show(text.drop_nulls()[0], 30)
         mixture = ", ".join(f"{_NAMES[name]} ({n:,})" for name, n in list(counts.items())[:4])
@@ -233,15 +231,18 @@ def _main(sizes: pl.Series, whole: pl.Series, text: pl.Series) -> str:
 
 
 def _counted(frame: pl.DataFrame, text: pl.Series, notes: tuple[str, ...]) -> Reading:
-    bad = text.is_not_null() & frame["whole"].is_null()
-    known = frame["whole"].drop_nulls()
+    outside = ((frame["whole"] < 0) | (frame["whole"] >= _COUNTED)).fill_null(True)
+    bad = text.is_not_null() & outside
+    known = frame["whole"].filter(~outside)
     if len(known):
         notes = (
             *notes,
             f"times such as {known[0]} are no dates: taken for a running count of seconds, so that only "
             "their order means something (--option time_unit=d, h, min or s says what they count)",
         )
-    return _reading(Moments(frame["whole"].alias("time"), frame["rest"]), bad, "a number", notes)
+    return _reading(
+        Moments(frame["whole"].alias("time"), frame["rest"]), bad, "a small number from 0 on, as the others", notes
+    )
 
 
 def _moments(frame: pl.DataFrame, sizes: pl.Series) -> Moments:
