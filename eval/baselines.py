@@ -4,8 +4,8 @@
     python eval/baselines.py data/ml --only als bpr --seeds 0 1 2 --settings baselines.json
 
 DATA is a folder written by `llmrec data import`. Ties count as their expectation. Random baselines are fitted with
-every seed and the table shows the mean over them; settings are chosen with the first seed within the budget that the
-registry states for each baseline. Read the test period once per reported number.
+every seed; the table shows the mean over them, with intervals over users and seeds. Settings are chosen with the
+first seed within the budget that the registry states for each baseline. Read the test period once a reported number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def main() -> None:
     parser.add_argument("--k", type=int, nargs="+", default=(5, 10), help="cut-offs; the table shows the largest")
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--reference", default="popularity", help="the baseline that the others are compared with")
-    parser.add_argument("--samples", type=int, default=1000, help="bootstrap samples of the intervals")
     parser.add_argument("--settings", type=Path, help="take the settings in this file (of --json) and choose nothing")
     parser.add_argument("--json", type=Path, help="write settings, figures and times here")
     options = parser.parse_args()
@@ -39,7 +38,7 @@ def main() -> None:
     from llmrec.dataset.split import make_split
     from llmrec.dataset.store import Dataset
     from llmrec.errors import DataError
-    from llmrec.evaluation.table import Comparison
+    from llmrec.evaluation.trainings import compare_trainings
     from llmrec.files import read_json, write_json
     from llmrec.progress import console
 
@@ -70,15 +69,13 @@ def main() -> None:
         raise DataError("None of the baselines could be measured; the lines above say why.")
     about = {"data": dataset.manifest.content_hash, "split": options.split, "valid_events": len(valid)}
     if options.json:
-        write_json(options.json, about | {"baselines": facts})  # the intervals below take a while
+        write_json(options.json, about | {"baselines": facts})
     shown = [f"{metric}@{max(options.k)}" for metric in ("HR", "NDCG")]
-    table = Comparison.of(
+    table = compare_trainings(
         f"{len(test)} held-out events of {dataset.manifest.name}, all {dataset.n_items} items ranked",
         {name: {metric: row[metric] for metric in shown} for name, row in rows.items()},
         reference=options.reference if options.reference in rows else None,
         users=[str(e.state.user_id) for e in test],
-        samples=options.samples,
-        seed=options.seeds[0],
     )
     console.print(table.to_rich())
     if options.json:
@@ -86,7 +83,7 @@ def main() -> None:
 
 
 def measure(spec, dataset, split, valid, test, options, earlier):
-    """Per-row metrics on test, and what was chosen."""
+    """Metrics of each seed and test row, (S, B), and what was chosen."""
     import numpy as np
     import polars as pl
 
@@ -116,10 +113,10 @@ def measure(spec, dataset, split, valid, test, options, earlier):
     for seed in options.seeds if spec.random else options.seeds[:1]:
         model = spec.make(settings, seed).fit(dataset, events)
         runs.append(per_row(model, test, dataset, options.k))
-    means = {name: np.mean([run[name] for run in runs], axis=0) for name in runs[0]}
+    rows = {name: np.stack([run[name] for run in runs]) for name in runs[0]}
     facts["settings"] = None if settings is None else dataclasses.asdict(settings)
-    facts["by_seed"] = {name: [float(run[name].mean()) for run in runs] for name in means}
-    return means, facts
+    facts["by_seed"] = {name: [float(run[name].mean()) for run in runs] for name in rows}
+    return rows, facts
 
 
 def per_row(model, test, dataset, k):

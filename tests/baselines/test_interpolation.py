@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import polars as pl
 import pytest
@@ -62,6 +64,16 @@ def test_time_decides_between_the_next_item_and_what_is_bought_these_days(fitted
     assert after[9] > within[9] + 0.05
     assert after[4] < within[4]
     assert after[9] > after[8], "what begins visits lately, not what began more of them over all"
+
+
+def test_without_times_all_states_have_the_pooled_weights(fitted):
+    untimed = Interpolation(timed=False).fit(planted(), planted().events)
+    within, after, unknown = untimed.score(
+        [state(3, 0.01), state(3, 200), dataclasses.replace(state(3, 1), time=None)]
+    )
+    assert np.array_equal(within, after)
+    assert np.array_equal(within, unknown)
+    assert within == pytest.approx(fitted.score([dataclasses.replace(state(3, 1), time=None)])[0])
 
 
 def test_seen_items_have_no_probability_where_repeats_are_excluded():
