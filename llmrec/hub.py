@@ -6,22 +6,26 @@ The Hub's address and token are huggingface_hub's own (HF_ENDPOINT, HF_TOKEN, `h
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from llmrec.errors import RunError
+from llmrec.errors import LLMRecError, RunError
 from llmrec.files import read_json
+from llmrec.printing import one_line
 
+_OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the Hub's cache here; unset it, or give a run folder."
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client that huggingface_hub happens to use
 
 # What a run folder holds (see export.py); whatever else a person left in it stays at home.
@@ -58,8 +62,13 @@ def push_run(
         create_pr: open a pull request with the commit instead.
 
     Raises:
-        RunError: not a run folder, no login, no right to write, or the Hub cannot be reached.
+        RunError: not a run folder, a branch together with a pull request, no login, no right to write, or the Hub
+            cannot be reached.
     """
+    if create_pr and revision is not None:
+        raise RunError(
+            f"A pull request (--create-pr) goes against main, so it takes no branch; leave out --revision {revision}."
+        )
     if not (folder / "llmrec.json").is_file():
         raise RunError(
             f"{folder} is not a run folder (llmrec.json is missing); give a folder that `llmrec run` made."
@@ -112,20 +121,35 @@ def _one_sentence(repository: str, revision: str | None) -> Iterator[None]:
             f"The Hub repository {repository} is gated; ask for access on its page, then try again."
         ) from None
     except (RepositoryNotFoundError, LocalEntryNotFoundError):
+        if constants.HF_HUB_OFFLINE:
+            raise RunError(_OFFLINE.format(repository)) from None
         raise RunError(_not_there(repository)) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         if status in (401, 404):
             raise RunError(_not_there(repository)) from None
+        if status == 429:
+            raise RunError(
+                f"The Hub has had too many requests from here and refuses {repository}; try again in some minutes."
+            ) from None
         if status == 403:
             raise RunError(
                 f"Your Hub login may not write to {repository}; use your own name or --create-pr."
             ) from None
         raise RunError(f"The Hub answered {status} for {repository}; nothing was changed, try again later.") from None
+    except LLMRecError:
+        raise
+    except OfflineModeIsEnabled:
+        raise RunError(_OFFLINE.format(repository)) from None
     except (OSError, _HTTP_ERROR) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise  # of the disk here, which the command line tells by itself
+        raise RunError(f"The Hub cannot be reached ({one_line(error, 160)}); nothing was changed.") from None
+    except Exception as error:  # of the Hub's client: an answer that it cannot read, a transfer that broke off
         raise RunError(
-            f"The Hub cannot be reached ({' '.join(str(error).split())[:120]}); nothing was changed."
-        ) from None
+            f"The Hub's client failed on {repository} ({type(error).__name__}: {one_line(error, 160)}); try "
+            "again, or update huggingface_hub."
+        ) from error
 
 
 def _not_there(repository: str) -> str:

@@ -7,6 +7,7 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +18,12 @@ import polars as pl
 
 from llmrec.assortment import change_items, hash_of_ids, items_frame
 from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.config_tree import read_yaml
 from llmrec.dataset.examples import History
-from llmrec.dataset.store import Dataset
+from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError, RunError
-from llmrec.export import CARD, Bundle, read_bundle
+from llmrec.export import CARD, Bundle, read_bundle, read_facts
+from llmrec.files import read_json
 from llmrec.policy.fusion import FusedPolicy, Scorer
 from llmrec.printing import short_line
 from llmrec.text.free_prompt import Match, resolve_prompt
@@ -82,6 +85,12 @@ class Recommender:
         """Says which items (by id) are in stock, for `Filters(in_stock=True)`; call it whenever that changes."""
         assert self.bundle.policy.filters is not None
         self.bundle.policy.set_attributes(self.bundle.policy.filters.attributes.with_stock(in_stock))
+
+    def known(self, item_ids: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Ids that the catalogue has, and those that it has not: each once, in order."""
+        there = set(self.bundle.policy.catalogue.item_ids)
+        ids = tuple(dict.fromkeys(item_ids))
+        return tuple(i for i in ids if i in there), tuple(i for i in ids if i not in there)
 
     def change_items(self, *, add: Sequence[Item] = (), remove: Collection[str] = ()) -> None:
         """Takes items out and then new ones in, in memory, without training; see `llmrec.assortment`.
@@ -180,8 +189,10 @@ class Recommender:
 
     def _user_state(self, user: str, before: int | None) -> tuple[State, IntArray]:
         if self._data is None:
+            source = _recorded(self.bundle.folder)
+            lost = "" if source is None else f", and its data set ({source}) is not there any more, or was changed"
             raise RequestError(
-                f"The run folder {self.bundle.folder} holds no users; give the data set's folder with --data "
+                f"The run folder {self.bundle.folder} holds no users{lost}; give the data set's folder with --data "
                 "(data= in Python) to recommend for a user, or use a prompt."
             )
         data = self._fitted_data(self._data)
@@ -232,14 +243,63 @@ def run_folder(model: str | Path, *, revision: str | None = None) -> Path:
     folder = Path(model).expanduser()
     if folder.exists():
         return folder
-    if str(model).count("/") != 1 or str(model).startswith((".", "~", "/")):
-        raise RunError(f"{model} does not exist; give a run folder (with {CARD}) or a Hub id USER/NAME.")
+    near = _near(folder)
+    hub = str(model).count("/") == 1 and not str(model).startswith((".", "~", "/"))
+    if not hub or (near and revision is None):
+        mend = f"did you mean {near[0]}?" if near else f"give a run folder (with {CARD}) or a Hub id USER/NAME."
+        more = " For a Hub repository of that name give --revision main." if hub else ""
+        raise RunError(f"{model} does not exist; {mend}{more}")
     from llmrec.hub import fetch_run
 
-    return fetch_run(str(model), revision=revision)
+    try:
+        return fetch_run(str(model), revision=revision)
+    except RunError as error:
+        raise RunError(f"There is no folder {model} here, so it was looked up on the Hub. {error}") from None
+
+
+def _near(folder: Path) -> list[Path]:
+    """Run folders with a name like that of `folder`, beside it or under runs/, the likeliest first."""
+    places = (folder.parent, Path("runs")) if len(folder.parts) == 1 else (folder.parent,)
+    there = {
+        place.name: place
+        for parent in reversed(places)
+        if parent.is_dir()
+        for place in sorted(parent.iterdir())[:1000]
+        if (place / CARD).is_file()
+    }
+    return [there[name] for name in difflib.get_close_matches(folder.name, list(there), n=1)]
 
 
 def default_data(folder: Path) -> Path | None:
-    """The data set that the run in `folder` left in its working folder, if it is still there."""
+    """The data set of the run in `folder`, if it is still there: in its working folder, or where it was read from.
+
+    What lies where the run read it is taken only if it has the contents that the run folder names.
+    """
     data = folder.parent / f"{folder.name}.work" / "data"
-    return next((place for place in (data / "dataset", data / "world" / "dataset") if place.is_dir()), None)
+    kept = next((place for place in (data / "dataset", data / "world" / "dataset") if place.is_dir()), None)
+    return kept or _source(folder)
+
+
+def _source(folder: Path) -> Path | None:
+    """The saved data set (`--dataset folder`) that the run was made from, unchanged."""
+    recorded = _recorded(folder)
+    if recorded is None:
+        return None
+    wanted = read_facts(folder).get("dataset", {}).get("content_hash")
+    for place in (recorded, folder.parent / recorded):
+        try:
+            if (place / MANIFEST).is_file() and read_json(place / MANIFEST).get("content_hash") == wanted:
+                return place
+        except (RunError, OSError, AttributeError):
+            continue
+    return None
+
+
+def _recorded(folder: Path) -> Path | None:
+    """The source that a run on a saved data set names in its configuration."""
+    if not (folder / "config.yaml").is_file():
+        return None
+    data = read_yaml(folder / "config.yaml").get("data")
+    if not isinstance(data, dict) or data.get("dataset") != "folder" or not isinstance(data.get("source"), str):
+        return None
+    return Path(data["source"])

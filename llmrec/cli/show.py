@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,10 @@ from llmrec.screen import Screen
 
 if TYPE_CHECKING:
     from llmrec.catalogue.filters import Filters
-    from llmrec.recommender import Recommendation
+    from llmrec.recommender import Recommendation, Recommender
+
+SHOWN = 3
+"""Ids named of those that a run does not know."""
 
 
 def asked_filters(
@@ -77,11 +82,41 @@ def show_recommendations(
 
     recommender = Recommender.load(model, revision=revision, data=data)
     if stock is not None:
-        recommender.set_stock(stock)
+        recommender.set_stock(known_ids(recommender, stock, "--in-stock"))
+    if filters is not None:
+        candidates, exclude = filters.candidates, filters.exclude
+        if candidates is not None:
+            candidates = known_ids(recommender, candidates, "--candidates")
+        exclude = known_ids(recommender, exclude, "--exclude", may_be_empty=True)
+        filters = dataclasses.replace(filters, candidates=candidates, exclude=exclude)
     if fuse is not None:
         recommender.fuse(fuse)
     answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, exact=exact)
     echo(json_line(answer.to_json())) if as_json else _print(answer)
+
+
+def known_ids(
+    recommender: Recommender, ids: Sequence[str], option: str, *, may_be_empty: bool = False
+) -> tuple[str, ...]:
+    """The ids of `option` that the run has; the others are passed over with a word on standard error.
+
+    Raises:
+        RequestError: none is left.
+    """
+    known, strangers = recommender.known(ids)
+    if not strangers:
+        return known
+    first = ", ".join(repr(short_line(item_id)) for item_id in strangers[:SHOWN])
+    some = f"{first} and {len(strangers) - SHOWN:,} more" if len(strangers) > SHOWN else first
+    near = difflib.get_close_matches(strangers[0], recommender.bundle.policy.catalogue.item_ids[:100_000], n=1)
+    meant = f" (did you mean {short_line(near[0])!r}?)" if near and len(strangers) == 1 else ""
+    said = (
+        f"{option}: {len(strangers):,} of {len(known) + len(strangers):,} ids are no items of the run: {some}{meant}"
+    )
+    if not known and not may_be_empty:
+        raise RequestError(f"{said}; so no item is left. Give ids of the run's items.")
+    echo(f"{said}; passed over.", err=True)
+    return known
 
 
 def _print(answer: Recommendation) -> None:

@@ -5,10 +5,12 @@ They are code, and naming one runs it: only a person's own configuration may, ne
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -51,7 +53,8 @@ def load_custom(spec: str) -> Callable[..., Any]:
 def _module(where: str, spec: str) -> ModuleType:
     try:
         if not where.endswith(".py"):
-            return importlib.import_module(where)
+            with _here():
+                return importlib.import_module(where)
         path = Path(where)
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {where}")
@@ -67,6 +70,21 @@ def _module(where: str, spec: str) -> ModuleType:
             f"Key 'reward.custom' holds {spec!r}, which cannot be imported ({reason}); install the package, mend the "
             "module, or give the path of its file."
         ) from None
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """Lets modules of the current folder be imported, as `python` does and a command of a package does not."""
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, here)
+        importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)
 
 
 def custom_term(

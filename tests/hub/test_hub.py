@@ -129,6 +129,10 @@ def test_every_refusal_is_one_sentence(plain, run_folder, tmp_path):
     )
     assert "USER/NAME" in refused("hf_alice", "push", run_folder, "not a name!")
     assert "is not a run folder" in refused("hf_alice", "push", tmp_path, "alice/tiny")
+    both = refused("hf_alice", "push", run_folder, "alice/tiny", "--create-pr", "--revision", "exp")
+    assert "pull request" in both
+    assert "leave out --revision exp" in both
+    assert "exp" not in " ".join(plain.hub.repos["model", "alice/tiny"].refs), "nothing was made"
 
 
 def test_no_hub_at_all(run_folder, tmp_path):
