@@ -107,9 +107,9 @@ def _wide(raw: RawTable, spec: TableFile, long: Long, used: list[str], ledger: L
         wide = wide.join(one, on=id_, how="left", maintain_order="left", nulls_equal=True)
     others = frame.filter(~pl.col(_PROPERTY).is_in(sorted(wanted)))[_PROPERTY].unique(maintain_order=True)
     if len(others):
-        names = ", ".join(show(name, 30) for name in others.head(8))
+        shown = ", ".join(show(name, 30) for name in others.head(8))
         ledger.assume(
-            f"{raw.path.name}: left out {len(others):,} properties that nothing is mapped to, such as {names}."
+            f"{raw.path.name}: left out {len(others):,} properties that nothing is mapped to, such as {shown}."
         )
     rest = raw.frame.height - wide.height
     ledger.remove("more rows of the same id, one property each", raw.table, [], rest)
