@@ -27,6 +27,7 @@ from llmrec.catalogue.filters import Attributes
 from llmrec.catalogue.identifiers import Identifiers, add_items
 from llmrec.config import RunConfig
 from llmrec.dataset.schema import SCHEMAS
+from llmrec.dataset.validate import validate_items
 from llmrec.errors import CatalogueError, RunError
 from llmrec.export import CARD, Bundle
 from llmrec.files import check_writable, new_folder, sha256_of, write_json
@@ -35,9 +36,9 @@ from llmrec.policy.mean_hidden import TextEncoder
 from llmrec.storage import resolve
 from llmrec.text.render import StateRenderer
 from llmrec.types import Item
-from llmrec.written import write_list
+from llmrec.written import LIST, handed_on, write_list
 
-WRITTEN_ANEW = ("catalogue", "identifiers", "items.parquet", CARD)
+WRITTEN_ANEW = ("catalogue", "identifiers", "items.parquet", CARD, LIST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ def change_items(bundle: Bundle, *, add: Sequence[Item] = (), remove: Collection
         CatalogueError: an id that is there already or given twice, an id to remove that is unknown, no item that
             would be left, an item without a title, an addition under the atomic scheme, or no tie word left.
         ConfigError: the settings by which new items are embedded cannot be used.
-        DataError: the vectors that embed new items (`identifiers.source`) cannot be used.
+        DataError: a text of a new item that is too long or no text, or the vectors that embed new items
+            (`identifiers.source`) cannot be used.
         RunError: the run folder is not whole.
     """
     if not add and not remove:
@@ -87,7 +89,8 @@ def change_items(bundle: Bundle, *, add: Sequence[Item] = (), remove: Collection
 def save_changed(bundle: Bundle, out: Path) -> None:
     """Writes a changed bundle as a run folder of its own, whole or not at all.
 
-    Catalogue, identifiers, items and `llmrec.json` are the bundle's; all else is copied from `bundle.folder`.
+    Catalogue, identifiers, items and `llmrec.json` are the bundle's; the other files of a run are copied from
+    `bundle.folder`, and a person's own beside them are not.
 
     Raises:
         RunError: `out` exists, lies within the run folder, or cannot be written.
@@ -95,19 +98,17 @@ def save_changed(bundle: Bundle, out: Path) -> None:
     check_free(bundle.folder, out)
     try:
         with new_folder(out) as folder:
-            shutil.copytree(
-                bundle.folder,
-                folder,
-                dirs_exist_ok=True,
-                ignore=lambda place, _: WRITTEN_ANEW if Path(place) == bundle.folder else (),
-            )
+            for name in handed_on(bundle.folder):
+                if name.split("/")[0] not in WRITTEN_ANEW:
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(bundle.folder / name, folder / name)
             bundle.policy.catalogue.save(folder / "catalogue")
             if bundle.identifiers is not None:
                 bundle.identifiers.save(folder / "identifiers")
             items_frame(bundle.items).write_parquet(folder / "items.parquet")
             write_json(folder / CARD, bundle.facts)
             write_list(folder)
-    except OSError as error:  # of copytree, too
+    except OSError as error:
         raise RunError(
             f"{out} cannot be written ({' '.join(str(error).split())[:120]}); name another place."
         ) from None
@@ -155,6 +156,8 @@ def _checked(bundle: Bundle, add: Sequence[Item], remove: Collection[str]) -> _C
     twice = _first_repeated(add)
     if twice is not None:
         raise CatalogueError(f"Item {twice!r} is to be added twice; give each new item an id of its own.")
+    if add:
+        validate_items(items_frame(add))
     kept = np.delete(np.arange(len(place_of)), [place_of[item_id] for item_id in gone])
     return _Change(kept, gone, tuple(add))
 

@@ -249,7 +249,7 @@ def parse_yaml(text: str, *, texts: bool = False) -> Any:
         raise ValueError("it holds a key or value that cannot be read, or is nested too deep") from None
 
 
-def check_parquet(path: Path) -> None:
+def check_parquet(path: Path, *, rows: int | None = None) -> None:
     """Refuses a Parquet file that would unpack beyond the bounds, by what it says of itself, before a page is read.
 
     Raises:
@@ -261,7 +261,9 @@ def check_parquet(path: Path) -> None:
     try:
         with pq.ParquetFile(path) as file:
             facts = file.metadata
-            rows, width, groups = facts.num_rows, facts.num_columns, facts.num_row_groups
+            height, width, groups = facts.num_rows, facts.num_columns, facts.num_row_groups
+            if rows is not None and height != rows:
+                raise ValueError(f"it has {height:,} rows, not {rows:,}")
             if width > MOST_COLUMNS:
                 raise ValueError(f"it has {width:,} columns, which no table has; write fewer")
             parts = (facts.row_group(g).column(c) for g in range(groups) for c in range(width))
@@ -270,7 +272,7 @@ def check_parquet(path: Path) -> None:
         raise
     except Exception as error:  # pyarrow raises whatever the broken part makes it raise
         raise ValueError(f"it is no whole Parquet file ({one_line(error, 120)})") from None
-    check_growth(path.stat().st_size, max(size, rows * width * _CELL))
+    check_growth(path.stat().st_size, max(size, height * width * _CELL))
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

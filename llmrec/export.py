@@ -9,7 +9,7 @@ config.yaml metrics.json README.md    how it was made, what it scored, the model
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +18,28 @@ import polars as pl
 import torch
 import yaml
 
+from llmrec.bounded import check_parquet, read_parquet
 from llmrec.catalogue.catalogue import Catalogue
+from llmrec.catalogue.encode import display_title
 from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
+from llmrec.dataset.schema import cast_table
 from llmrec.dataset.signals import Signal
 from llmrec.dataset.store import Dataset, Manifest
-from llmrec.errors import RunError
+from llmrec.dataset.validate import validate_items
+from llmrec.errors import CatalogueError, DataError, RunError
 from llmrec.files import read_json, write_json, write_text
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
+from llmrec.policy.loading import check_vocabulary, load_causal_lm, load_tokenizer, save_causal_lm
+from llmrec.policy.saved import check_documents, check_sizes
+from llmrec.printing import one_line, short_line
+from llmrec.progress import console
+from llmrec.storage import shown
 from llmrec.text.render import StateRenderer
 from llmrec.types import Item
 from llmrec.version import __version__
+from llmrec.written import LIST, check_written, intact
 
 if TYPE_CHECKING:
     from llmrec.training.lora import Adapter
@@ -117,30 +126,88 @@ class Bundle:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Loads a run folder.
+    """Loads a run folder; nothing in it is trusted.
 
     Raises:
-        RunError: `folder` is not a run folder, was written by a newer version, or its parts do not fit together.
+        RunError: `folder` is not a run folder, was written by a newer version, is damaged, holds a file that was
+            changed since it was written, or its parts do not fit together.
+        ConfigError: a template that cannot be used.
     """
     facts = read_facts(folder)
-    tokenizer = load_tokenizer(str(folder))
-    if facts["weights"] == "full":
-        model = load_causal_lm(str(folder), whole=True)
-    else:
-        base = load_causal_lm(facts["base"], revision=facts["base_revision"])
-        model = load_adapter_onto(base, folder, tokenizer)
-        if base.dtype == torch.float32:  # in bfloat16 merging rounds log pi by up to 0.1
-            model = model.merge_and_unload().eval()
-    catalogue = Catalogue.load(folder / "catalogue")
-    catalogue.check_tokenizer(tokenizer)
+    if not check_written(folder):
+        console.print(
+            f"{shown(folder)} has no {LIST}: whether its files are as they were is not known.",
+            style="dim",
+            soft_wrap=True,
+        )
+    tokenizer, model = _read_model(folder, facts)
+    with intact(folder / "catalogue"):
+        catalogue = Catalogue.load(folder / "catalogue")
+    try:
+        catalogue.check_tokenizer(tokenizer)
+    except CatalogueError as error:
+        raise RunError(f"{folder / 'catalogue'} does not fit the tokenizer beside it: {error}") from None
     if catalogue.content_hash != facts["catalogue"]:
         raise RunError(f"{folder / 'catalogue'} is not the catalogue that {CARD} names; fetch the run folder again.")
-    items = items_from_frame(pl.read_parquet(folder / "items.parquet"))
-    identifiers = _read_identifiers(folder, facts)
-    named = None if identifiers is None else identifiers.texts()
-    renderer = StateRenderer.load(folder / "prompts", items, tokenizer, named)
-    policy = LanguagePolicy(model, tokenizer, catalogue, renderer, facts["repeat"])
+    items = _read_items(folder / "items.parquet", catalogue)
+    with intact(folder / "identifiers"):
+        identifiers = _read_identifiers(folder, facts)
+        named = None if identifiers is None else identifiers.texts()
+    if named is not None and len(named) != len(items):
+        raise RunError(f"{folder / 'identifiers'} names {len(named)} items of {len(items)}; fetch the folder again.")
+    with intact(folder / "prompts"):
+        renderer = StateRenderer.load(folder / "prompts", items, tokenizer, named)
+    _check_titles(folder, catalogue, renderer)
+    with intact(folder):
+        policy = LanguagePolicy(model, tokenizer, catalogue, renderer, facts["repeat"])
     return Bundle(folder, facts, policy, items, identifiers)
+
+
+def _read_model(folder: Path, facts: dict[str, Any]) -> tuple[Any, Any]:
+    """Tokenizer and model, an adapter merged where that rounds nothing."""
+    check_documents(folder)
+    full = facts["weights"] == "full"
+    if full:
+        check_sizes(folder)
+    with intact(folder / "tokenizer.json"):
+        tokenizer = load_tokenizer(str(folder))
+    if full:
+        with intact(folder / "config.json"):
+            model = load_causal_lm(str(folder), whole=True)
+    else:
+        base = load_causal_lm(facts["base"], revision=facts["base_revision"])
+        with intact(folder / "adapter_config.json"):
+            model = load_adapter_onto(base, folder, tokenizer)
+            if base.dtype == torch.float32:  # in bfloat16 merging rounds log pi by up to 0.1
+                model = model.merge_and_unload().eval()
+    check_vocabulary(str(folder), tokenizer, len(model.get_input_embeddings().weight))
+    return tokenizer, model
+
+
+def _read_items(path: Path, catalogue: Catalogue) -> list[Item]:
+    """The items, which must be those of the catalogue in its order."""
+    try:
+        check_parquet(path, rows=len(catalogue))
+        frame = cast_table(read_parquet(path), "items")
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist; fetch the run folder again.") from None
+    except (ValueError, OSError, DataError) as error:
+        raise RunError(f"{path} cannot be used: {one_line(error, 200)}; fetch the run folder again.") from None
+    if list(catalogue.item_ids) != frame["item_id"].to_list() or frame["title"].null_count():
+        raise RunError(f"{path} does not hold the items of the catalogue beside it; fetch the run folder again.")
+    validate_items(frame)
+    return items_from_frame(frame)
+
+
+def _check_titles(folder: Path, catalogue: Catalogue, renderer: StateRenderer) -> None:
+    """Refuses titles of the table that are not those of the catalogue: an answer would name another item."""
+    for shown_title, title in zip(catalogue.titles, renderer.titles, strict=True):
+        own = display_title(title)
+        if shown_title != own and not shown_title.startswith(f"{own} ("):
+            raise RunError(
+                f"{folder / 'items.parquet'} has the title {short_line(own)!r} where the catalogue has "
+                f"{short_line(shown_title)!r}; fetch the run folder again."
+            )
 
 
 def _read_identifiers(folder: Path, facts: dict[str, Any]) -> Identifiers | None:
@@ -153,14 +220,50 @@ def _read_identifiers(folder: Path, facts: dict[str, Any]) -> Identifiers | None
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """The contents of llmrec.json, checked."""
+    """The contents of llmrec.json, checked.
+
+    Raises:
+        RunError: there is none, it is of another format, or a key is missing or of a wrong kind.
+    """
     if not (folder / CARD).is_file():
         raise RunError(f"{folder} is not a run folder ({CARD} is missing); give a folder that `llmrec run` made.")
-    facts = read_json(folder / CARD)
-    if not isinstance(facts, dict) or facts.get("format") not in FORMATS:
+    facts: Any = read_json(folder / CARD)
+    number = facts.get("format") if isinstance(facts, dict) else None
+    if not isinstance(number, int) or number not in FORMATS:
         known = " or ".join(map(str, FORMATS))
         raise RunError(f"{folder / CARD} is not of format {known}; use the llmrec version that wrote it.")
-    return facts
+    for key, fits in _FACTS.items():
+        if not fits(facts.get(key)):
+            raise RunError(f"Key {key!r} in {folder / CARD} is missing or of a wrong kind; fetch the folder again.")
+    if facts["weights"] == "adapter" and not isinstance(facts["base"], str):
+        raise RunError(f"Key 'base' in {folder / CARD} names no model for the adapter; fetch the folder again.")
+    return dict(facts)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _may_be_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
+
+
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("domain", "language", "liked", "catalogue"), _is_text),
+    "repeat": ("allow", "exclude").__contains__,
+    "weights": ("full", "adapter").__contains__,
+    "base": _may_be_text,
+    "base_revision": _may_be_text,
+    "history_events": _is_count,
+    "identifiers": _may_be_text,
+    "assortment": lambda value: value is None or isinstance(value, dict),
+    "dataset": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
+}
+"""What each key of llmrec.json must be; `identifiers` and `assortment` may be absent."""
 
 
 def items_from_frame(frame: pl.DataFrame) -> list[Item]:

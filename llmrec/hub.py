@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
@@ -22,8 +24,11 @@ from huggingface_hub.errors import (
 )
 
 from llmrec.errors import LLMRecError, RunError
-from llmrec.files import read_json
-from llmrec.printing import one_line
+from llmrec.files import entries, read_json
+from llmrec.printing import one_line, short_line
+from llmrec.progress import console
+from llmrec.storage import resolve
+from llmrec.written import check_written, handed_on
 
 _OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the Hub's cache here; unset it, or give a run folder."
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client that huggingface_hub happens to use
@@ -35,6 +40,8 @@ FILES = [
     "*.jinja",
     "*.txt",
     "*.model",
+    "*.spm",
+    "*.tiktoken",
     "*.safetensors",
     "items.parquet",
     "config.yaml",
@@ -73,7 +80,12 @@ def push_run(
         raise RunError(
             f"{folder} is not a run folder (llmrec.json is missing); give a folder that `llmrec run` made."
         )
-    facts = read_json(folder / "llmrec.json")
+    folder = resolve(folder)
+    facts, names = read_json(folder / "llmrec.json"), handed_on(folder)
+    check_written(folder)
+    kept = sorted({name.split("/")[0] for name in entries(folder)} - {name.split("/")[0] for name in names})
+    if kept:
+        console.print(f"Not sent, as llmrec did not write it: {one_line(', '.join(kept), 200)}.", style="dim")
     api = HfApi()
     with _one_sentence(repository, revision):
         if not (create_pr and api.repo_exists(repository)):
@@ -83,13 +95,19 @@ def push_run(
         commit = api.upload_folder(
             repo_id=repository,
             folder_path=str(folder),
-            commit_message=f"llmrec run on {facts['dataset']['name']}",
+            commit_message=f"llmrec run on {_name_of(facts)}",
             revision=revision,
             create_pr=create_pr,
-            allow_patterns=FILES,
+            allow_patterns=[glob.escape(name) for name in names],
             ignore_patterns=NEVER,
         )
     return str(commit.pr_url if create_pr else commit.commit_url)
+
+
+def _name_of(facts: Any) -> str:
+    """The data set's name in llmrec.json; it is somebody's text."""
+    dataset = facts.get("dataset") if isinstance(facts, dict) else None
+    return short_line(dataset.get("name", "data") if isinstance(dataset, dict) else "data")
 
 
 def fetch_run(repository: str, *, revision: str | None = None) -> Path:

@@ -15,14 +15,25 @@ from llmrec.errors import DataError
 from llmrec.types import EVENT_KINDS
 
 SPLITS = ("train", "valid", "test")
+LONGEST = {
+    "item_id": 1_000,
+    "user_id": 1_000,
+    "title": 10_000,
+    "brand": 10_000,
+    "categories": 100_000,
+    "description": 1_000_000,
+    "profile": 1_000_000,
+}
+"""Characters of a text at most (of all categories together); prompts show far less of them."""
 _VISIBLE = r"[^\s\p{C}]"
 
 
 def validate_items(items: pl.DataFrame) -> None:
-    """Refuses an empty catalogue, empty or repeated ids and titles without a visible character."""
+    """Refuses an empty catalogue, empty or repeated ids, titles without a visible character, and what is no text."""
     if items.is_empty():
         raise DataError("Table items is empty; a catalogue needs at least one item.")
     _ids(items, "items", "item_id")
+    _texts(items, "items")
     row = first_true(~items["title"].fill_null("").str.contains(_VISIBLE))
     if row is not None:
         item = show(items["item_id"][row])
@@ -30,8 +41,9 @@ def validate_items(items: pl.DataFrame) -> None:
 
 
 def validate_users(users: pl.DataFrame) -> None:
-    """Refuses empty or repeated user ids."""
+    """Refuses empty or repeated user ids, and profiles that are no text."""
     _ids(users, "users", "user_id")
+    _texts(users, "users")
 
 
 def validate_events(events: pl.DataFrame) -> None:
@@ -77,6 +89,23 @@ def _unknown(value: str | None, known: pl.Series, target: str) -> str:
     near = difflib.get_close_matches(value, known.head(2000).to_list(), n=1, cutoff=0.8)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"{show(value)}, which table {target} does not have{hint}; add it to {target} or drop this row."
+
+
+def _texts(frame: pl.DataFrame, table: str) -> None:
+    """Refuses NUL bytes, which are no text, and texts that are longer than any that a person wrote."""
+    for key, longest in LONGEST.items():
+        if key not in frame.columns:
+            continue
+        texts = frame[key].list.join("") if frame[key].dtype == pl.List(pl.String) else frame[key]
+        row = first_true(texts.str.contains("\0", literal=True))
+        if row is not None:
+            raise DataError(f"{_at(table, row)}: {key!r} holds a NUL byte, which is no text; take it out.")
+        length = texts.str.len_chars()
+        row = first_true(length > longest)
+        if row is not None:
+            raise DataError(
+                f"{_at(table, row)}: {key!r} has {length[row]:,} characters, and {longest:,} are the most; cut it."
+            )
 
 
 def _ids(frame: pl.DataFrame, table: str, key: str) -> None:

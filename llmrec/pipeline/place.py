@@ -14,18 +14,9 @@ from llmrec.export import CARD
 from llmrec.files import check_replaceable, check_writable, matching, read_json, reserved
 from llmrec.pipeline.work import Work, is_first
 from llmrec.storage import resolve, shown, storage_errors
-from llmrec.written import written
+from llmrec.written import RUN_FILES, written
 
-FILES = (
-    *(CARD, "items.parquet", "config.yaml", "metrics.json", "README.md"),
-    *("report.json", "report.md", "report.html", "figures/*.svg"),
-    *("catalogue/*", "prompts/*", "identifiers/*"),
-    *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
-    *("adapter_config.json", "adapter_model.safetensors"),
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.jinja"),
-)
-"""Files of a run folder that has no list of its own."""
-OURS = written(matching(*FILES))
+OURS = written(matching(*RUN_FILES))
 _UNDECIDING = ("report_to",)
 _NAMED = 3
 

@@ -91,6 +91,9 @@ class TemplateSet:
         missing = [name for name in REQUIRED if name not in self.sources]
         if missing:
             raise ConfigError(f"Template {missing[0]} is missing; add it to the folder of templates.")
+        blank = [name for name in REQUIRED if not self.sources[name].strip()]
+        if blank:
+            raise ConfigError(f"Template {blank[0]} is empty; write it anew.")
         self._templates = {}
         for name in self.sources:
             try:
