@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 import pytest
 
 from llmrec.dataset.importers import import_table
-from llmrec.dataset.importers.reading import Ledger, ReadOptions, read_table
+from llmrec.dataset.importers.reading import Ledger, ReadOptions, delimited, read_table
 from llmrec.errors import DataError
 
 TEXTS: dict[str, tuple[str, bytes, list[tuple[str | None, ...]]]] = {
@@ -64,9 +65,57 @@ def test_text_tables_are_read_as_they_are_meant(tmp_path, case):
     assert ledger.assumptions[0].startswith(name) or "column" in ledger.assumptions[0]
 
 
+@pytest.mark.parametrize("case", TEXTS)
+@pytest.mark.parametrize(("chunk", "small"), [(1, 1), (16, 8), (32, 16), (1 << 20, 16)])
+def test_chunks_make_no_difference(tmp_path, monkeypatch, case, chunk, small):
+    """Plain chunks go through polars and others through the splitter; where the borders fall must not show."""
+    monkeypatch.setattr(delimited, "_CHUNK", chunk)
+    monkeypatch.setattr(delimited, "_SMALL", small)
+    name, data, rows = TEXTS[case]
+    (tmp_path / name).write_bytes(data)
+    whole = read_table(tmp_path / name)
+    assert whole.frame.rows() == rows
+    monkeypatch.setattr(delimited._Reader, "_fast", lambda self, chunk, last: None)
+    slow = read_table(tmp_path / name)
+    assert slow.frame.equals(whole.frame)
+    assert slow.line.to_list() == whole.line.to_list()
+
+
+def test_one_bad_row_in_many_and_columns_of_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited, "_CHUNK", 4096)
+    monkeypatch.setattr(delimited, "_SMALL", 256)
+    lines = ["u,n,v", *(f"u{n},{n},{n / 2}" for n in range(5000))]
+    lines[2000] += ",x"
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    ledger = Ledger(1.0)
+    raw = read_table(tmp_path / "t.csv", ledger=ledger)
+    assert raw.frame["n"].to_list() == [str(n) for n in range(5000) if n != 1999]
+    assert raw.line.to_list() == [n + 2 for n in range(5000) if n != 1999]
+    assert ledger.tree()["removed"][0]["first"] == ["line 2001"]
+    types = {"v": pl.Float64, "n": pl.Int64}
+    lines[2000] = "u1999,1999,999.5"
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    typed = read_table(tmp_path / "t.csv", types=types).frame
+    assert typed.dtypes == [pl.String, pl.Int64, pl.Float64]
+    assert typed["v"].to_list() == [n / 2 for n in range(5000)]
+    lines[4000] = "u3999,many,1"
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    assert read_table(tmp_path / "t.csv", types=types).frame.dtypes == [pl.String] * 3
+
+
 def test_lines_are_those_of_the_file(tmp_path):
     (tmp_path / "t.csv").write_bytes(b'\n\ni,t\n\na,"one\ntwo"\n\n\nb,x\n')
     assert read_table(tmp_path / "t.csv").line.to_list() == [5, 9]
+
+
+@pytest.mark.parametrize("chunk", range(1, 24))
+def test_lines_are_counted_over_blank_ones_at_the_end_of_a_chunk(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(delimited, "_CHUNK", chunk)
+    monkeypatch.setattr(delimited, "_SMALL", 1)
+    (tmp_path / "t.csv").write_bytes(b"i,t\na,b\n\nc,d\n\n\ne,f\n\n")
+    raw = read_table(tmp_path / "t.csv")
+    assert raw.line.to_list() == [2, 4, 7]
+    assert raw.frame["i"].to_list() == ["a", "c", "e"]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ FIELD_LIMIT = 1 << 20
 """The longest field in characters: longer ones are no value of a log or a catalogue."""
 _SAMPLE = 256 << 10
 _CHUNK = 32 << 20
+_SMALL = 256 << 10
 _COMMA = r"^\s*[+-]?\d+,\d+\s*$"
 _POINT = r"^\s*[+-]?\d+\.\d+\s*$"
 
@@ -226,6 +227,7 @@ class _Reader:
         self.faults = _Faults()
         self.odd_lines: list[int] = []
         self.types: list[DType] = [pl.String] * width
+        self.names = [f"column_{n}" for n in range(1, width + 1)]
 
     @property
     def _typed(self) -> bool:
@@ -234,16 +236,17 @@ class _Reader:
     def read(self, header: bool) -> tuple[pl.DataFrame, pl.Series]:
         """All good rows with their lines; the first row is passed over if it is the header."""
         place, line = self._after_header() if header else (0, 1)
-        frames, lines = [], []
+        frames, lines, size = [], [], _CHUNK
         while place < len(self.data):
-            stop = self.data.find(b"\n", place + _CHUNK)
+            stop = self.data.find(b"\n", place + size)
             stop = len(self.data) if stop < 0 else stop + 1
-            chunk = self.data[place:stop]
-            frame = self._fast(chunk)
+            frame = self._fast(self.data[place:stop], last=stop == len(self.data))
             if frame is not None:
                 frames.append(frame)
                 lines.append(pl.int_range(line, line + frame.height, dtype=pl.UInt32, eager=True))
-                place, line = stop, line + frame.height
+                place, line, size = stop, line + frame.height, min(size * 8, _CHUNK)
+            elif size > _SMALL:
+                size = max(size // 8, _SMALL)  # most of the chunk may be plain
             else:
                 frame, where, place, line = self._exact(place, stop, line)
                 frames.append(frame)
@@ -259,14 +262,14 @@ class _Reader:
 
     def _frame(self, rows: list[list[str]]) -> pl.DataFrame:
         cells = zip(*rows, strict=True) if rows else [[] for _ in range(self.width)]
-        columns = [pl.Series(f"column_{n}", list(c), dtype=pl.String) for n, c in enumerate(cells, start=1)]
+        columns = [pl.Series(n, list(c), dtype=pl.String) for n, c in zip(self.names, cells, strict=True)]
         return _empty_is_null(pl.DataFrame(columns))
 
-    def _fast(self, chunk: bytes) -> pl.DataFrame | None:
+    def _fast(self, chunk: bytes, *, last: bool) -> pl.DataFrame | None:
         """The chunk by polars if that is provably what the splitter would give, else None."""
         dialect = self.splitter.dialect
         sign = dialect.separator.encode()
-        body = chunk.rstrip(b"\n")
+        body = chunk.rstrip(b"\n") if last else chunk.removesuffix(b"\n")
         if (
             dialect.padded
             or dialect.separator == " "
@@ -274,6 +277,7 @@ class _Reader:
             or b"\r" in body
             or b"\n\n" in body
             or body.startswith(b"\n")
+            or body.endswith(b"\n")
             or not body
         ):
             return None
@@ -296,7 +300,8 @@ class _Reader:
                 quote_char=quote.decode() if quoted else None,
                 has_header=False,
                 infer_schema=False,
-                schema_overrides={f"column_{n}": dtype for n, dtype in enumerate(self.types, start=1)},
+                new_columns=self.names,
+                schema_overrides=self.types,
             )
         except (pl.exceptions.PolarsError, ValueError):
             return None
@@ -308,18 +313,22 @@ class _Reader:
         """Rows that begin in `data[place:stop]`; the last may reach beyond."""
         if self._typed:
             raise _NotOfTypes
-        inside = self.data[place:stop].decode("utf-8", "surrogateescape")
-        text = inside + self.data[stop : stop + 4 * FIELD_LIMIT].decode("utf-8", "surrogateescape")
+        inside = text = self.data[place:stop].decode("utf-8", "surrogateescape")
+        quote = self.splitter.dialect.quote
+        if quote and quote in inside:  # the last field may reach beyond
+            text += self.data[stop : stop + 4 * FIELD_LIMIT].decode("utf-8", "surrogateescape")
+        suspicious = "\0" in inside or BROKEN.search(inside) is not None
         rows: list[list[str]] = []
         lines: list[int] = []
         end = 0
         for row, after in self.splitter.rows(text, 0, len(inside), line):
-            end = after
             if row.odd:
                 self.odd_lines.append(row.line)
-            if self._is_good(row, text, after):
+            plain = not suspicious and after - end <= FIELD_LIMIT and len(row.fields) == self.width
+            if plain or self._is_good(row):
                 rows.append(row.fields)
                 lines.append(row.line)
+            end = after
         end = max(end, len(inside)) if text[end : len(inside)].isspace() or end >= len(inside) else len(inside)
         used = text[:end]
         return (
@@ -329,7 +338,7 @@ class _Reader:
             line + used.count("\n"),
         )
 
-    def _is_good(self, row: Row, text: str, after: int) -> bool:
+    def _is_good(self, row: Row) -> bool:
         where = f"{self.path}, line {row.line}"
         if len(row.fields) != self.width:
             found, wanted = len(row.fields), self.width

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from llmrec.dataset.importers.reading.options import NO_QUOTE, ReadOptions
 from llmrec.dataset.schema import show
@@ -48,8 +48,7 @@ class Dialect:
         return f"separated by {self.between}, {quote}{escape}{padded}"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row: its line from 1, its fields, and how many quote signs stood where they could only be text."""
 
     line: int
