@@ -41,6 +41,7 @@ def main() -> None:
     from llmrec.evaluation.trainings import compare_trainings
     from llmrec.files import read_json, write_json
     from llmrec.progress import console
+    from llmrec.screen import results
 
     specs = [baseline(name) for name in options.only or BASELINES]
     dataset = Dataset.load(options.data)
@@ -77,7 +78,7 @@ def main() -> None:
         reference=options.reference if options.reference in rows else None,
         users=[str(e.state.user_id) for e in test],
     )
-    console.print(table.to_rich())
+    results().print(table.to_rich())
     if options.json:
         write_json(options.json, about | {"baselines": facts, "table": table.to_json()})
 

@@ -175,7 +175,7 @@ def main() -> None:
         return
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     ours = bench.llmrec()
     agree = {name: agreement(ours, bench.side(name)()) for name in options.sides if name != "llmrec"}
@@ -185,7 +185,7 @@ def main() -> None:
     memory = {name: memory_of(name) for name in options.sides} if options.memory else {}
     settings = {key: value for key, value in vars(options).items() if key not in ("json", "only_memory_of", "memory")}
     figures = {"settings": settings, "machine": machine_facts(), "packages": package_versions(), "sides": {}}
-    console.print(
+    results().print(
         f"{options.shape}, {options.items} items, K = {options.k}, prompt {options.prompt}, {options.dtype}"
     )
     for name in options.sides:
@@ -198,7 +198,7 @@ def main() -> None:
         }
         figures["sides"][name] = row
         shown = {key: value for key, value in row.items() if key != "seconds" and value is not None}
-        console.print(f"  {name:11s}" + "  ".join(f"{key} {_short(value)}" for key, value in shown.items()))
+        results().print(f"  {name:11s}" + "  ".join(f"{key} {_short(value)}" for key, value in shown.items()))
     if options.json:
         write_json(options.json, figures)
 

@@ -123,15 +123,15 @@ def main() -> None:
 
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"machine": machine_facts(), "packages": package_versions(), "catalogues": []}
     for items in options.items:
         built, rows = steps(options, items)
-        console.print("  ".join(f"{key} {value:,.4g}" for key, value in built.items()))
+        results().print("  ".join(f"{key} {value:,.4g}" for key, value in built.items()))
         for row in rows:
-            console.print(
+            results().print(
                 f"  depth {row['depth']}  {row['filter']:15s} {row['legal children']:7d} legal  {row['ms']:7.2f} ms  "
                 f"(least {row['least ms']:.2f})  {row['ns per child']:8.1f} ns per child"
                 + (f"  plain {row['plain ms']:.0f} ms" if "plain ms" in row else "")

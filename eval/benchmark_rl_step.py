@@ -133,19 +133,19 @@ def main() -> None:
         keep_memory()
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Bench(options, Path(folder)))
     how = "LoRA" if options.lora else "all weights"
-    console.print(
+    results().print(
         f"{options.shape}, {options.items} items, B = {options.prompts}, G = {options.draws}, prompt of "
         f"{options.prompt}, {how}; {options.rounds} rounds, CPU seconds, {options.threads} thread(s)"
     )
-    console.print(show(figures))
-    console.print(f"The sides read the same prompts: {all(row['same prompts'] for row in figures.values())}.")
+    results().print(show(figures))
+    results().print(f"The sides read the same prompts: {all(row['same prompts'] for row in figures.values())}.")
     facts = {"machine": machine_facts(), "packages": package_versions()}
-    console.print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
+    results().print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
     if options.json:
         settings = {k: v for k, v in vars(options).items() if k != "json"}
         write_json(options.json, {"settings": settings, **facts, "sides": figures})

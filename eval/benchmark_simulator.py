@@ -213,11 +213,11 @@ def main() -> None:
     import torch
 
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     torch.set_num_threads(1)
     facts = {"cores": os.cpu_count(), "threads": options.threads, "block": options.block, "items": options.items}
-    console.print(facts | {"load": os.getloadavg()[0], "slate": PLACES})
+    results().print(facts | {"load": os.getloadavg()[0], "slate": PLACES})
     results: dict[str, list[dict[str, Any]]] = {}
     kept: dict[str, Any] = {}
     run_loop = loop_turns(users=20, turns=20)
@@ -237,7 +237,7 @@ def main() -> None:
             del run
     for name, rows in results.items():
         costs = [row["cpu_us"] for row in rows]
-        console.print(f"{name}: CPU time of a user-turn from {min(costs):.2f} to {max(costs):.2f} us")
+        results().print(f"{name}: CPU time of a user-turn from {min(costs):.2f} to {max(costs):.2f} us")
     if options.json:
         write_json(options.json, {"facts": facts, "loop_us": loop[-1]["cpu_us"], "results": results})
 

@@ -244,20 +244,20 @@ def main() -> None:
         return
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     figures = measure(bench, options)
     trained = sum(p.numel() for p in bench.trainable()) / 1e6
     how = f"LoRA, {trained:.2f} M trained" if options.lora else f"all {trained:.1f} M weights trained"
-    console.print(
+    results().print(
         f"{options.shape}, {options.items} items, B = {options.prompts}, G = {options.draws}, prompt of "
         f"{options.prompt}, {options.dtype}, {how}; {options.repeats} rounds, CPU seconds"
         if options.device == "cpu"
         else f"{options.shape} on {options.device}"
     )
-    console.print(show(figures))
+    results().print(show(figures))
     facts = {"machine": machine_facts(), "packages": package_versions()}
-    console.print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
+    results().print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
     if options.json:
         settings = {k: v for k, v in vars(options).items() if k not in ("json", "only_memory_of", "memory")}
         write_json(options.json, {"settings": settings, **facts, "sides": figures})

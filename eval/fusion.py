@@ -38,8 +38,8 @@ def main() -> None:
     from llmrec.pipeline.data import RunData
     from llmrec.pipeline.policies import targets
     from llmrec.policy.fusion import FusedPolicy, fit_weight
-    from llmrec.progress import console
     from llmrec.recommender import default_data
+    from llmrec.screen import results
 
     policy = read_bundle(options.run).policy
     place = options.data or default_data(options.run)
@@ -70,15 +70,15 @@ def main() -> None:
     for reference in ("policy", "covisitation"):
         table = rank_systems(shown, test, dataset, k=cutoffs, reference=reference, seed=options.seed)
         figures[f"against {reference}"] = table.to_json()
-        console.print(
+        results().print(
             table.select([f"{m}@{k}" for m in ("HR", "NDCG") for k in cutoffs if (m, k) != ("NDCG", 1)]).to_rich()
         )
         gain = table.cells["fusion"][f"NDCG@{top}"].difference
-        console.print(
+        results().print(
             f"fusion - {reference}, NDCG@{top}: {gain.mean:+.4f} (95%: {gain.low:+.4f} to {gain.high:+.4f})"
         )
     curve = ", ".join(f"{weight:g}: {value:.4f}" for weight, value in fitted.curve.items())
-    console.print(f"policy's weight {fitted.weight:g} by NDCG@{top} on {len(valid)} validation events ({curve})")
+    results().print(f"policy's weight {fitted.weight:g} by NDCG@{top} on {len(valid)} validation events ({curve})")
     if options.json:
         settings = {"weight": fitted.weight, "curve": {str(w): v for w, v in fitted.curve.items()}}
         counts = {"valid_events": len(valid), "test_events": len(test), "seed": options.seed}

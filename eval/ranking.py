@@ -148,14 +148,15 @@ def _fitted(spec, options, dataset, train, valid):
 
 def _print(table):
     """The tables as wide as a terminal likes them; everything is in the JSON."""
-    from llmrec.progress import console
+    from llmrec.screen import results
 
+    screen = results()
     same_as_hr = ("NDCG@1", "MRR@1")
-    console.print(table.select([m for m in table.metrics if m not in same_as_hr]).to_rich())
+    screen.print(table.select([m for m in table.metrics if m not in same_as_hr]).to_rich())
     top = max(int(metric.partition("@")[2]) for metric in table.metrics if metric.startswith("HR@"))
     for name, further in table.further().items():
         shown = [m for m in further.metrics if m.endswith(f"@{top}")] if name == "sets" else further.metrics
-        console.print(further.select(shown).to_rich())
+        screen.print(further.select(shown).to_rich())
 
 
 if __name__ == "__main__":

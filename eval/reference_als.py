@@ -37,7 +37,7 @@ def main() -> None:
     from llmrec.dataset.split import make_split
     from llmrec.dataset.store import Dataset
     from llmrec.files import write_json
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     dataset = Dataset.load(options.data)
     split = make_split(dataset, "leave-last-out")
@@ -51,7 +51,7 @@ def main() -> None:
     }
     relative = figures["llmrec"] / figures["package"] - 1
     for n, metric in enumerate(METRICS):
-        console.print(
+        results().print(
             f"{metric}@{options.k}: package {figures['package'][n]:.4f}, llmrec {figures['llmrec'][n]:.4f} "
             f"({relative[n]:+.1%})"
         )

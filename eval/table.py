@@ -37,7 +37,7 @@ def main() -> None:
     from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
     from llmrec.pipeline.leaderboard.table import answers, measure
     from llmrec.pipeline.leaderboard.writing import SHORT, write
-    from llmrec.progress import console
+    from llmrec.screen import results
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
@@ -51,10 +51,10 @@ def main() -> None:
     write(board, bench, options.out, shell_command(["python", *sys.argv]))
     if options.json:
         write_json(options.json, read_json(options.out / "table.json"))
-    console.print(board.main.select([m for m in SHORT if m in board.main.metrics]).to_rich())
-    console.print(f"All columns, groups and settings: {options.out / 'table.md'}", style="dim")
+    results().print(board.main.select([m for m in SHORT if m in board.main.metrics]).to_rich())
+    results().print(f"All columns, groups and settings: {options.out / 'table.md'}", style="dim")
     for claim, figures in board.claims.items():
-        console.print(f"{claim}: {figures['sentence']}")
+        results().print(f"{claim}: {figures['sentence']}")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ class Screen(Console):
         self.push_render_hook(_CleanHook())
 
 
+def results() -> Screen:
+    """Where a script prints what it found: standard output, and wide where it is read by a pipe or a file."""
+    return Screen(piped=160)
+
+
 class _CleanHook(RenderHook):
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Clean(renderable) for renderable in renderables]

@@ -17,7 +17,7 @@ from llmrec.evaluation.multiple import paired_holm
 from llmrec.evaluation.ranking import coverage, ranking_metrics
 from llmrec.evaluation.significance import Interval, t_interval
 from llmrec.evaluation.table import Comparison
-from llmrec.progress import console
+from llmrec.screen import results
 from llmrec.types import FloatArray, IntArray
 
 SHOWN = ("tokens_per_item", "prompt_tokens", "parameters", "sft_seconds", "users_per_second")
@@ -171,10 +171,11 @@ def _over_seeds(
 
 def print_figures(figures: AblationFigures) -> None:
     """Tables for the terminal."""
-    console.print(facts_table(figures.facts))
-    console.print(figures.table.to_rich())
+    screen = results()
+    screen.print(facts_table(figures.facts))
+    screen.print(figures.table.to_rich())
     metric = figures.table.metrics[-2]
-    console.print(differences_table(figures, metric))
+    screen.print(differences_table(figures, metric))
 
 
 def differences_table(figures: AblationFigures, metric: str) -> Table:

@@ -23,7 +23,7 @@ from llmrec.pipeline.result import OPTIMUM, SFT, Finished, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
-from llmrec.screen import Screen
+from llmrec.screen import results
 from llmrec.types import FloatArray
 
 MEASURES = {"value@1": "top item", "value": "top ten"}
@@ -147,7 +147,7 @@ def _print(claim: Claim, figures: dict[str, Any], click_only: bool) -> None:
         numbers = [f"{np.mean(row[m]):.4f}" for m in MEASURES]
         rates = [f"{100 * np.mean(row[m]):.2f}%" for m in ("click_rate", "conversion_rate")]
         table.add_row(system, *numbers, *rates, f"{figures['ndcg@10'][system]:.4f}")
-    screen = Screen()
+    screen = results()
     screen.print(table)
     for system in (s for s in (claim.name, claim.last) if s in figures):
         for words, c in figures[system]["headroom_closed"].items():

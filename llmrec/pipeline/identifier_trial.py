@@ -31,7 +31,7 @@ from llmrec.pipeline.run import check_config
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.progress import console
+from llmrec.screen import results
 from llmrec.types import IntArray, Slate, State
 
 COVISITATION, POPULARITY = "covisitation", "popularity"
@@ -107,7 +107,7 @@ def run_trial(
     base = base_model(first, given, Work(folder / "base"))
     data = extended(given) if until_part else given
     rows = targets(first, given, part, limit)
-    console.print(f"{len(rows)} rows of {part}; trained on {data.split.train.height} events")
+    results().print(f"{len(rows)} rows of {part}; trained on {data.split.train.height} events")
     lists: dict[str, Ranker] = {name: Kept(slates) for name, slates in _baselines(first, data, rows).items()}
     facts: dict[str, Facts] = {}
     for name, config in sides.items():
@@ -121,9 +121,9 @@ def run_trial(
         rank_systems(lists, rows, data.dataset, k=K, reference=reference, seed=first.seed)
         for reference in (next(iter(sides)), COVISITATION)
     ]
-    console.print(facts_table(facts))
+    results().print(facts_table(facts))
     for table in tables:
-        console.print(table.select(METRICS).to_rich())
+        results().print(table.select(METRICS).to_rich())
     figures = _figures(part, until_part, sides, facts, tables)
     if json_file is not None:
         write_json(json_file, figures)

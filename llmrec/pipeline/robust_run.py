@@ -27,8 +27,8 @@ from llmrec.pipeline.views import Refitted
 from llmrec.pipeline.work import DONE
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.progress import console
 from llmrec.recommender import default_data
+from llmrec.screen import results
 
 
 def run_robustness(
@@ -86,8 +86,8 @@ def run_robustness(
 def report(found: Robustness, dataset: Dataset, facts: Mapping[str, Any], json_file: Path | None) -> dict[str, Any]:
     """Prints the tables and gives the figures with the data's hash, the machine and `facts`; writes them, too."""
     for table in found.tables.values():
-        console.print(table.to_rich())
-    console.print(relative_table(found))
+        results().print(table.to_rich())
+    results().print(relative_table(found))
     figures = found.to_json() | {
         **facts,
         "data_hash": dataset.manifest.content_hash,

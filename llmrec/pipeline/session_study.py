@@ -32,7 +32,7 @@ from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
-from llmrec.screen import Screen
+from llmrec.screen import results
 from llmrec.training.improvement import Keeping
 from llmrec.training.lora import adapter_of
 
@@ -149,7 +149,7 @@ def _over(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _print(figures: Mapping[str, Any]) -> None:
-    screen = Screen()
+    screen = results()
     worlds = figures["worlds"]
     for arena in ("truth", "judge"):
         table = Table(title=f"Sessions with {arena} users, means of {len(worlds)} worlds", title_justify="left")

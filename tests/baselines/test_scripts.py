@@ -26,6 +26,8 @@ def test_table_of_baselines(tmp_path: Path) -> None:
     names = ("popularity", "item-knn", "thompson")
     done = run("baselines.py", tmp_path / "data", "--only", *names, "--seeds", 0, 1, "--json", tmp_path / "out.json")
     assert done.returncode == 0, done.stderr
+    assert "held-out events" in done.stdout
+    assert "held-out events" not in done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
     facts = found["baselines"]
     assert list(facts) == list(names)

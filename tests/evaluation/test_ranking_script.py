@@ -61,7 +61,8 @@ def test_the_tables_of_a_walk_that_covisitation_knows(data: Path, tmp_path: Path
     done = process(data, "--k", 1, 4, "--json", tmp_path / "out.json", "--defaults", "--seed", 3)
     assert done.returncode == 0, done.stderr
     for title in ("held-out events of walk", "unordered sets", "Repeats apart", "Beyond accuracy", "NDCG@4 by age"):
-        assert title in done.stderr
+        assert title in done.stdout  # what was found can be piped; progress stands on standard error
+        assert title not in done.stderr
     found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
     assert found["systems"]["covisitation"]["HR@1"]["mean"] == 1.0  # everybody goes on to the next item
     assert found["systems"]["covisitation"]["HR@1"]["difference"]["low"] > 0
@@ -70,6 +71,24 @@ def test_the_tables_of_a_walk_that_covisitation_knows(data: Path, tmp_path: Path
     assert found["command"].endswith("--defaults --seed 3")
     assert {"sets", "repeats", "beyond", "by gender"} <= set(found["further"])
     assert found["further"]["by gender"]["rows"] == {"man": 20, "woman": 20}
+
+
+def test_a_pipe_gets_whole_columns(data: Path) -> None:
+    command = [sys.executable, str(SCRIPT), str(data), "--k", "1", "4", "--defaults"]
+    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stderr
+    (header, *_) = [line for line in done.stdout.splitlines() if "system" in line]
+    assert "NDCG@4" in header
+    assert "…" not in done.stdout
+
+
+def test_no_script_prints_what_it_found_on_standard_error() -> None:
+    """Progress alone goes through `console`: a script that does so as well names `results` for what it found."""
+    for path in sorted((ROOT / "eval").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "console.print(table" not in text, path.name
+        assert "console.print(" not in text or "results" in text or "Screen" in text, path.name
 
 
 def test_a_cut_off_above_the_catalogue_as_a_process(data: Path) -> None:
