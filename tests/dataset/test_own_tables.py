@@ -329,6 +329,7 @@ def test_items_that_stand_in_the_log_and_titles_made_of_columns(tmp_path):
     }
     dataset = load(tmp_path, events=log, items=items)
     assert dataset.items.select("item_id", "title").rows() == [("1", "Sea by Ann"), ("2", "Sky by Bo")]
+    assert "left out" not in said(dataset)  # each column is used by one table or the other
     removed(dataset)
 
 
@@ -366,6 +367,23 @@ def test_rows_that_list_several(tmp_path):
     ]
     assert removed(dataset) == {"an empty list in 'shown'": (1, ["line 3"])}
     assert dataset.manifest.account["rows"]["events"] == {"in": 3, "out": 3}
+
+
+def test_one_file_twice_for_what_was_shown_and_what_was_clicked(tmp_path):
+    write(tmp_path, log="user,time,shown\nu,5,a-1 b-0\n")
+    file = {
+        "file": "log.csv",
+        "columns": {"user_id": "user", "item_id": "item", "position": "nr"},
+        "explode": {"column": "shown", "into": ["item", "hit"], "divider": "-", "place": "nr"},
+    }
+    clicks = {**file, "fill": {"kind": "click"}, "only": {"hit": "1"}}
+    dataset = load(tmp_path, events=[{**file, "fill": {"kind": "impression"}}, clicks])
+    assert rows(dataset, "item_id", "kind", "position") == [
+        ("a", "impression", 0),
+        ("a", "click", 0),
+        ("b", "impression", 1),
+    ]
+    assert removed(dataset) == {"'hit' is not '1'": (1, ["line 2"])}
 
 
 def test_a_second_file_of_items_adds_columns(tmp_path):

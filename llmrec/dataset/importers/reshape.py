@@ -24,12 +24,16 @@ def reshaped(raw: RawTable, spec: TableFile, ledger: Ledger) -> tuple[RawTable, 
         DataError: A column is missing, or a pattern is none.
     """
     used: list[str] = []
+    later = {name: pattern for name, pattern in spec.only.items() if find_column(raw.frame, name) is None}
     for name, pattern in spec.only.items():
-        raw = _only(raw, name, pattern, used, ledger)
+        if name not in later:
+            raw = _only(raw, name, pattern, used, ledger)
     if spec.explode is not None:
         raw = _exploded(raw, spec.explode, used, ledger)
     if spec.long is not None:
         raw = _wide(raw, spec, spec.long, used, ledger)
+    for name, pattern in later.items():  # columns that the lists or properties bring
+        raw = _only(raw, name, pattern, used, ledger)
     return raw, used
 
 

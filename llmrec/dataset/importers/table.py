@@ -29,7 +29,7 @@ from llmrec.dataset.importers.layout import shaped
 from llmrec.dataset.importers.mapping import TABLES, TableFile, TableMapping, find_mapping
 from llmrec.dataset.importers.plausible import check_plausible
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions, read_table
-from llmrec.dataset.importers.unused import unused_columns
+from llmrec.dataset.importers.unused import LeftOut
 from llmrec.dataset.importers.values import MISSING
 from llmrec.dataset.scales import default_signals
 from llmrec.dataset.schema import REQUIRED, cast_table
@@ -62,9 +62,12 @@ def import_table(
     plan = find_mapping(source, mapping)
     above = {table: reading.get(table) if isinstance(reading, Mapping) else reading for table in TABLES}
     ledger = Ledger(plan.reading.with_given(above["events"]).skip_bad)
-    items, currency = _files(folder, plan, "items", above["items"], ledger)
-    users, _ = _files(folder, plan, "users", above["users"], ledger)
-    events, _ = _files(folder, plan, "events", above["events"], ledger)
+    left = LeftOut()
+    items, currency = _files(folder, plan, "items", above["items"], left, ledger)
+    users, _ = _files(folder, plan, "users", above["users"], left, ledger)
+    events, _ = _files(folder, plan, "events", above["events"], left, ledger)
+    for text in left.sentences():
+        ledger.assume(text)
     events = [read_kinds(raw, plan, ledger) for raw in events]
     items, events = same_ids(items, events, "item_id", ledger)
     users, events = same_ids(users, events, "user_id", ledger)
@@ -113,7 +116,10 @@ def read_items(
     ledger = Ledger(options.skip_bad, skippable=False) if ledger is None else ledger
     spec = TableFile(file=str(path), reading=options)
     plan = TableMapping(events=(), items=(spec,), category_separator=category_separator, reading=options)
-    raws, _ = _files(path.parent, plan, "items", options, ledger)
+    left = LeftOut()
+    raws, _ = _files(path.parent, plan, "items", options, left, ledger)
+    for text in left.sentences():
+        ledger.assume(text)
     raws, _ = same_ids(raws, [], "item_id", ledger)
     found = joined(raws, plan.items, ledger)
     ledger.rows("items", raws[0].rows_in, found.height)
@@ -126,7 +132,7 @@ def read_items(
 
 
 def _files(
-    folder: Path, plan: TableMapping, table: str, above: ReadOptions | None, ledger: Ledger
+    folder: Path, plan: TableMapping, table: str, above: ReadOptions | None, left: LeftOut, ledger: Ledger
 ) -> tuple[list[RawTable], str]:
     """The files of a table with their values understood, and the currency of their prices."""
     found, currency = [], ""
@@ -138,8 +144,7 @@ def _files(
         need = need[:1] if number and table != "events" else need
         words = MISSING if plan.missing is None else plan.missing
         table_, used = shaped(raw, spec, ledger, need, words)
-        for text in unused_columns(raw, used, set(table_.frame.columns)):
-            ledger.assume(text)
+        left.add(raw, used, set(table_.frame.columns))
         typed, money = understood(table_, plan, options, frozenset(spec.columns), ledger)
         currency = money or currency
         found.append(typed)

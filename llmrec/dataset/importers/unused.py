@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 import polars as pl
 
@@ -29,32 +30,50 @@ _SAMPLE = 100_000
 _MOST = 12
 
 
-def unused_columns(raw: RawTable, used: list[str], has: set[str]) -> list[str]:
-    """What to say of the columns that are left out, one sentence each, and one that names the rest.
+class LeftOut:
+    """The columns of all files that no table uses, and what those look like that could be used."""
 
-    Args:
-        raw: The file's own columns.
-        used: Names of those that a mapping uses.
-        has: llmrec's columns that the table has.
-    """
-    said, rest, facts = [], [], []
-    for column in raw.frame.get_columns():
-        if column.name in used:
-            continue
-        ours = _means(column.head(_SAMPLE), raw.table, has)
-        if ours == "profile":
-            facts.append(column.name)
-        elif ours:
-            said.append(_sentence(raw, column, ours))
-        else:
-            rest.append(column.name)
-    if facts:
-        maps = " ".join(f"--map {shlex.quote(f'profile={name[:40]}')}" for name in facts[:_MOST])
-        where = "" if raw.table == "users" else f" (they need --users {raw.path.name} too)"
-        said.append(f"{raw.path.name}: facts of users in {_names(facts)} are left out: take them with {maps}{where}.")
-    if rest:
-        said.append(f"{raw.path.name}: left out the columns {_names(rest)}.")
-    return said
+    def __init__(self) -> None:
+        self._used: dict[Path, set[str]] = {}
+        self._found: dict[Path, dict[str, tuple[str, str]]] = {}
+
+    def add(self, raw: RawTable, used: list[str], has: set[str]) -> None:
+        """Takes the columns of one file as it is used for one table.
+
+        Args:
+            raw: The file's own columns.
+            used: Names of those that the table uses.
+            has: llmrec's columns that the table has.
+        """
+        self._used.setdefault(raw.path, set()).update(used)
+        found = self._found.setdefault(raw.path, {})
+        for column in raw.frame.get_columns():
+            if column.name in self._used[raw.path]:
+                continue
+            ours = _means(column.head(_SAMPLE), raw.table, has)
+            if ours not in ("", "profile"):
+                found[column.name] = (ours, _sentence(raw, column, ours))
+            elif ours or column.name not in found:
+                found[column.name] = (ours, raw.table)
+
+    def sentences(self) -> list[str]:
+        """What to say of the columns left out: a sentence for each that could be used, and one a file for the rest."""
+        said = []
+        for path, found in self._found.items():
+            left = {name: entry for name, entry in found.items() if name not in self._used[path]}
+            said += [text for ours, text in left.values() if ours not in ("", "profile")]
+            facts = [name for name, (ours, _) in left.items() if ours == "profile"]
+            if facts:
+                maps = " ".join(f"--map {shlex.quote(f'profile={name[:40]}')}" for name in facts[:_MOST])
+                of_users = all(left[name][1] == "users" for name in facts)
+                where = "" if of_users else f" (they need --users {path.name} too)"
+                said.append(
+                    f"{path.name}: facts of users in {_names(facts)} are left out: take them with {maps}{where}."
+                )
+            rest = [name for name, (ours, _) in left.items() if not ours]
+            if rest:
+                said.append(f"{path.name}: left out the columns {_names(rest)}.")
+        return said
 
 
 def _names(names: list[str]) -> str:
