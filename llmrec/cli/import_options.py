@@ -127,6 +127,8 @@ def table_mapping(
                 "mapping.yaml; or map the titles to a column of the events, as with --map title=NAME."
             )
         tree["items"] = {"file": str((items or source).resolve()), "distinct": items is None}
+    if users is None and not itself and any(name in ("profile", "users.profile") for name, _ in columns):
+        users = source
     for table, file in (("items", items if itself else None), ("users", users)):
         if file is not None:
             tree[table] = {"file": str(file.resolve())}
@@ -141,9 +143,13 @@ def _map_columns(tree: dict[str, Any], columns: Pairs) -> None:
     """Puts the columns of the command line into the first file of each table, in place of what stood there."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, column in columns:
-        for table, ours in _targets(name):
-            if table in tree:
-                found.setdefault((table, ours), []).append(column)
+        targets = [target for target in _targets(name) if target[0] in tree]
+        if not targets:
+            raise ConfigError(
+                f"--map {show(name, 40)} is of users, and there is no file of users; give it by --users FILE."
+            )
+        for target in targets:
+            found.setdefault(target, []).append(column)
     for (table, ours), names in found.items():
         first = tree[table][0] if isinstance(tree[table], list) else tree[table]
         first["columns"] = {**(first.get("columns") or {}), ours: list(dict.fromkeys(names))}

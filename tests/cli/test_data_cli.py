@@ -295,6 +295,7 @@ def test_words_of_yaml_in_a_mapping_are_text_without_quotes_too(call: Call, tmp_
         (["--order", "random"], ["'order'", "'random'", "file"]),
         (["--option", "tyme_unit=s"], ["'tyme_unit'", "time_unit"]),
         (["--map", "prices.price=x"], ["--map", "'prices.price'"]),
+        (["--map", "users.user_id=x"], ["--map 'users.user_id'", "--users FILE"]),
     ],
 )
 def test_options_that_cannot_be_meant(call: Call, tmp_path: Path, words: list[str], parts: list[str]) -> None:
@@ -314,7 +315,7 @@ def test_one_file_is_all_there_is(call: Call, tmp_path: Path) -> None:
     words = ["--map", "user_id=who", "--map", "item_id=sku", "--order", "file", "--missing", "?"]
     source, out = tmp_path / "log.csv", tmp_path / "out"
     assert "--map title=NAME" in call("import", "table", source, out, *words).error
-    words += ["--map", "title=what", "--users", str(source), "--map", "profile=age", "--map", "profile=note"]
+    words += ["--map", "title=what", "--map", "profile=age", "--map", "profile=note"]
     answer = call("import", "table", source, out, *words)
     assert answer.code == 0, answer.error
     dataset = Dataset.load(out)

@@ -54,10 +54,10 @@ class LeftOut:
             if ours not in ("", "profile"):
                 found[column.name] = (ours, _sentence(raw, column, ours))
             elif ours or column.name not in found:
-                found[column.name] = (ours, raw.table)
+                found[column.name] = (ours, "")
 
     def sentences(self) -> list[str]:
-        """What to say of the columns left out: a sentence for each that could be used, and one a file for the rest."""
+        """What to say of the columns left out: a sentence for each of use, and one a file for the rest."""
         said = []
         for path, found in self._found.items():
             left = {name: entry for name, entry in found.items() if name not in self._used[path]}
@@ -65,11 +65,7 @@ class LeftOut:
             facts = [name for name, (ours, _) in left.items() if ours == "profile"]
             if facts:
                 maps = " ".join(f"--map {shlex.quote(f'profile={name[:40]}')}" for name in facts[:_MOST])
-                of_users = all(left[name][1] == "users" for name in facts)
-                where = "" if of_users else f" (they need --users {path.name} too)"
-                said.append(
-                    f"{path.name}: facts of users in {_names(facts)} are left out: take them with {maps}{where}."
-                )
+                said.append(f"{path.name}: facts of users in {_names(facts)} are left out: take them with {maps}.")
             rest = [name for name, (ours, _) in left.items() if not ours]
             if rest:
                 said.append(f"{path.name}: left out the columns {_names(rest)}.")
