@@ -5,7 +5,9 @@
 | funnel | the likelihood of the three outcomes; its conversion part counts clicked impressions alone | `fitting` |
 | clicks-only | clicked impressions alone, each head averaged over its own sample | Ma et al. 2018, its baseline |
 | esmm | all impressions, through pCTCVR = pCTR * pCVR | Ma et al. 2018, "Entire Space Multi-Task Model" |
-| escm2-ips, escm2-dr | esmm, plus the conversion risk of all impressions by 1 / pCTR | Wang et al. 2022, "ESCM²" |
+| escm2-ips, escm2-dr | esmm, plus the conversion risk of all by 1 / P(click) | Wang et al. 2022, "ESCM²" |
+
+Where places are corrected for, P(click) is P(look) * pCTR, and P(click and conversion) is P(look) * pCTR * pCVR.
 
 None of them makes pCVR unbiased for impressions that were not clicked. With a cause of click and conversion that no
 feature shows, the minimiser of esmm is the ratio (conversions / clicks), which is the clicks-only estimate exactly;
@@ -91,7 +93,7 @@ class Objective:
     Attributes:
         name: One of `OBJECTIVES`.
         counterfactual: Weight of ESCM²'s conversion risk.
-        clip: Largest inverse of a click probability (ESCM²) or of P(look) (`inverse_places`).
+        clip: Largest inverse of P(click) (ESCM²) or of P(look) (`inverse_places`).
         examination: Corrects clicks for the place they were seen at.
         inverse_places: With `examination`: count a click as 1 / P(look) clicks and 1 - 1 / P(look) of none (Saito et
             al. 2020, "Unbiased Recommender Learning from Missing-Not-At-Random Implicit Feedback") instead of
@@ -133,26 +135,50 @@ class Objective:
         found_M = found_M + self._joint(logits_MH, labels)
         if self.name == "esmm":
             return found_M
-        inverse_M = click_M * torch.exp(-logsigmoid(logits_MH[:, CLICK].detach())).clamp(max=self.clip)
+        inverse_M = click_M / self._seen_click(logits_MH, labels).clamp(min=1.0 / self.clip)
         if self.name == "escm2-ips":
             return found_M + self.counterfactual * inverse_M * wrong_M
         return found_M + self.counterfactual * self._doubly_robust(logits_MH, inverse_M, wrong_M)
 
-    def _click(self, logits_MH: Tensor, labels: Labels) -> Tensor:
-        logit_M, click_M = logits_MH[:, CLICK], labels.click_M
+    def _look(self, labels: Labels, kind: torch.dtype) -> Tensor | None:
+        """P(the place is looked at) of each impression, (M,); None where every place is taken as looked at."""
         if self.examination is None or labels.place_M is None:
-            return binary_cross_entropy_with_logits(logit_M, click_M, reduction="none")
-        look_M = self.examination.curve().to(logit_M.dtype)[labels.place_M]
-        if self.inverse_places:
-            return binary_cross_entropy_with_logits(
-                logit_M, click_M * (1.0 / look_M).clamp(max=self.clip), reduction="none"
-            )
-        log_none_M = torch.logaddexp(torch.log1p(-look_M.clamp(max=1 - 1e-7)), -logit_M) + logsigmoid(logit_M)
-        return -(click_M * (torch.log(look_M) + logsigmoid(logit_M)) + (1 - click_M) * log_none_M)
+            return None
+        return self.examination.curve().to(kind)[labels.place_M]
+
+    def _click(self, logits_MH: Tensor, labels: Labels) -> Tensor:
+        logit_M, look_M = logits_MH[:, CLICK], self._look(labels, logits_MH.dtype)
+        if look_M is None:
+            return binary_cross_entropy_with_logits(logit_M, labels.click_M, reduction="none")
+        return self._seen(labels.click_M, logsigmoid(logit_M), logsigmoid(-logit_M), look_M)
 
     def _joint(self, logits_MH: Tensor, labels: Labels) -> Tensor:
-        log_yes_M, log_no_M = joint_log(logits_MH)
-        return -(labels.conversion_M * log_yes_M + (1 - labels.conversion_M) * log_no_M)
+        return self._seen(labels.conversion_M, *joint_log(logits_MH), self._look(labels, logits_MH.dtype))
+
+    def _seen(self, outcome_M: Tensor, log_yes_M: Tensor, log_no_M: Tensor, look_M: Tensor | None) -> Tensor:
+        """Cross-entropy of an outcome that needs a look, (M,).
+
+        Whoever looks has it with probability p (`log_yes_M` = log p, `log_no_M` = log(1 - p)), so an impression has
+        it with look * p, and 1 - look * p = (1 - look) + look * (1 - p). That holds for clicks and for clicks with
+        conversion alike: P(conversion at k) = look_k * pCTR * pCVR. With `inverse_places` the outcome counts as
+        1 / look of it, whose expectation is p.
+        """
+        if look_M is None:
+            return -(outcome_M * log_yes_M + (1 - outcome_M) * log_no_M)
+        if self.inverse_places:
+            counted_M = outcome_M * (1.0 / look_M).clamp(max=self.clip)
+            return -(counted_M * log_yes_M + (1 - counted_M) * log_no_M)
+        log_look_M, log_away_M = torch.log(look_M), torch.log1p(-look_M.clamp(max=1 - 1e-7))
+        return -(
+            outcome_M * (log_look_M + log_yes_M)
+            + (1 - outcome_M) * torch.logaddexp(log_away_M, log_look_M + log_no_M)
+        )
+
+    def _seen_click(self, logits_MH: Tensor, labels: Labels) -> Tensor:
+        """P(click at the place) = look * pCTR, the propensity of a conversion's being observed, without gradient."""
+        look_M = self._look(labels, logits_MH.dtype)
+        click_M = torch.sigmoid(logits_MH[:, CLICK])
+        return (click_M if look_M is None else look_M * click_M).detach()
 
     def _doubly_robust(self, logits_MH: Tensor, inverse_M: Tensor, wrong_M: Tensor) -> Tensor:
         """Imputed risk everywhere, corrected where clicked; the imputation learns its residual.

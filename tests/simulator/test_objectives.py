@@ -264,3 +264,85 @@ def test_read_log_keeps_optional_columns_in_parts() -> None:
     part = read_log(given, 2).part(np.array([False, True]))
     assert part.value_M.tolist() == [3.0]
     assert part.propensity_M is None
+
+
+LOOK_K = torch.tensor([1.0, 0.7, 0.5, 0.35, 0.25], dtype=torch.float64)
+CTR, CVR = 0.4, 0.3
+
+
+def _every_outcome(ctr_K, cvr_K):
+    """All outcomes of one impression at each place (no click, click, click and conversion), with their probability."""
+    click, conversion, place, chance = [], [], [], []
+    for k, look in enumerate(LOOK_K.tolist()):
+        seen = look * ctr_K[k]
+        for c, v, p in ((0, 0, 1 - seen), (1, 0, seen * (1 - cvr_K[k])), (1, 1, seen * cvr_K[k])):
+            click.append(c)
+            conversion.append(v)
+            place.append(k)
+            chance.append(p / len(LOOK_K))
+    columns = (torch.tensor(column, dtype=torch.float64) for column in (click, conversion, chance))
+    click_M, conversion_M, chance_M = columns
+    return Labels(click_M, conversion_M, place_M=torch.tensor(place)), chance_M
+
+
+def _objective(name, correction, given=True, **more):
+    examination = Examination(len(LOOK_K), LOOK_K if given else None)
+    return Objective(name, examination=examination, inverse_places=correction == "inverse-position", **more)
+
+
+def _minimised(objective, labels, chance_M):
+    """P(click | looked at) and P(conversion | click) at the least expected loss, by Newton's cousin."""
+    logits_H = torch.zeros(5, dtype=torch.float64, requires_grad=True)  # one cell: the same for all impressions
+    free = [logits_H, *(p for p in objective.examination.parameters() if p.requires_grad)]
+    optimiser = torch.optim.LBFGS(free, lr=0.5, max_iter=400, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def step():
+        optimiser.zero_grad()
+        loss = (objective.losses(logits_H.expand(len(chance_M), -1), labels) * chance_M).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(step)
+    return torch.sigmoid(logits_H[:2]).tolist()
+
+
+@pytest.mark.parametrize("name", ["funnel", "esmm", "escm2-ips", "escm2-dr"])
+@pytest.mark.parametrize("correction", ["position", "inverse-position"])
+def test_the_truth_is_where_no_objective_moves(name, correction):
+    labels, chance_M = _every_outcome([CTR] * 5, [CVR] * 5)
+    truth = torch.logit(torch.tensor([CTR, CVR, CVR, CVR, CVR], dtype=torch.float64)).requires_grad_()
+    (_objective(name, correction).losses(truth.expand(15, -1), labels) * chance_M).sum().backward()
+    assert truth.grad[:2].tolist() == pytest.approx([0, 0], abs=1e-4)  # 1e-4: P(look) of the first place is 1 - 1e-4
+
+
+@pytest.mark.parametrize("name", ["funnel", "esmm", "escm2-ips"])  # escm2-dr is no function's minimum
+@pytest.mark.parametrize(
+    ("correction", "given"), [("position", True), ("position", False), ("inverse-position", True)]
+)
+def test_no_place_takes_away_from_conversions(name, correction, given):
+    labels, chance_M = _every_outcome([CTR] * 5, [CVR] * 5)
+    found = _minimised(_objective(name, correction, given), labels, chance_M)
+    # without P(look) in the joint term, esmm ends at 0.3 times the mean of P(look), 0.168
+    assert found == pytest.approx([CTR, CVR], abs=2e-3)
+
+
+@pytest.mark.parametrize("correction", ["position", "inverse-position"])
+@pytest.mark.parametrize("name", ["escm2-ips", "escm2-dr"])
+def test_the_counterfactual_risk_is_that_of_all_impressions_whatever_their_place(name, correction):
+    ctr, cvr = [0.6, 0.5, 0.4, 0.3, 0.2], [0.8, 0.6, 0.4, 0.2, 0.1]  # what stands higher is better in every way
+    labels, chance_M = _every_outcome(ctr, cvr)
+    logits_MH = torch.zeros(15, 5, dtype=torch.float64)
+    logits_MH[:, 0] = torch.logit(torch.tensor(ctr, dtype=torch.float64))[labels.place_M]
+    logits_MH[:, 1] = 0.3
+    risks = [
+        (_objective(name, correction, counterfactual=weight, clip=1e6).losses(logits_MH, labels) * chance_M).sum()
+        for weight in (0.0, 1.0)
+    ]
+    wanted = np.mean([-v * np.log(1 / (1 + np.exp(-0.3))) - (1 - v) * np.log(1 / (1 + np.exp(0.3))) for v in cvr])
+    if name == "escm2-dr":  # plus the loss of the imputation itself: (1 / P(click)) * residual², on clicks
+        error = torch.nn.functional.binary_cross_entropy_with_logits
+        one, half = torch.full((15,), 0.3, dtype=torch.float64), torch.full((15,), 0.5, dtype=torch.float64)
+        residual_M = error(one, labels.conversion_M, reduction="none") - error(one, half, reduction="none")
+        seen_M = (LOOK_K * torch.tensor(ctr, dtype=torch.float64))[labels.place_M]
+        wanted += float((labels.click_M / seen_M * residual_M.square() * chance_M).sum())
+    assert float(risks[1] - risks[0]) == pytest.approx(float(wanted), rel=1e-6)
