@@ -12,7 +12,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.feedback import ClickReward, ConversionReward
 from llmrec.rewards.term import Behaviour, RewardTerm, combine, is_list_level, needs_target
 from llmrec.simulator.ensemble import Disagreement
-from llmrec.simulator.environment import common_uniforms, expected_feedback, simulate_feedback
+from llmrec.simulator.environment import common_uniforms, expected_feedback, lucks, simulate_feedback
 from llmrec.types import Feedback, IntArray, Reward, State
 
 
@@ -81,8 +81,8 @@ class RewardModel:
                 f"The behaviour model predicts shape {prediction.click_BK.shape} for items of shape {items_BK.shape}."
             )
         if self.settings.sampled:
-            users = [state.user_id for state in states]
-            return simulate_feedback(prediction, common_uniforms(self.seed, users, step, items_BK.shape[1]))
+            drawn = common_uniforms(self.seed, lucks(states), step, items_BK.shape[1])
+            return simulate_feedback(prediction, drawn)
         feedback = expected_feedback(prediction)
         if not self.settings.pessimism:
             return feedback

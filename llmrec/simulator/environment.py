@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.errors import DataError
+from llmrec.files import sha256_of
 from llmrec.seeding import stream_seed
 from llmrec.simulator.metrics import check_probabilities
-from llmrec.types import Feedback, FloatArray, Prediction
+from llmrec.types import Feedback, FloatArray, Prediction, State
 
 DRAWS = 2  # a uniform for the click and one for the conversion
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -25,7 +26,11 @@ _ROUNDS = (
 )
 
 
-def common_uniforms(seed: int, user_ids: Sequence[str | None], turn: int | Sequence[int], places: int) -> FloatArray:
+Luck = str | tuple[object, ...] | None
+"""Whose luck is drawn: a user's id, what stands for one, or None for somebody unknown."""
+
+
+def common_uniforms(seed: int, user_ids: Sequence[Luck], turn: int | Sequence[int], places: int) -> FloatArray:
     """Uniforms in [0, 1) that depend on (seed, user, turn, place) alone: shape (B, K, 2).
 
     The user's key is hashed by SHA-256; the rest is a counter through SplitMix64 (Steele et al. 2014), so a number
@@ -34,10 +39,37 @@ def common_uniforms(seed: int, user_ids: Sequence[str | None], turn: int | Seque
     return keyed_uniforms(user_keys(seed, user_ids), turn, places)
 
 
-def user_keys(seed: int, user_ids: Sequence[str | None]) -> npt.NDArray[np.uint64]:
-    """A 63-bit key for each user, shape (B,): the SHA-256 of seed and id."""
-    key_of = {user: stream_seed(seed, "feedback", user) for user in set(user_ids)}
-    return np.array([key_of[user] for user in user_ids], dtype=np.uint64)
+def user_keys(seed: int, user_ids: Sequence[Luck]) -> npt.NDArray[np.uint64]:
+    """A 63-bit key for each user, shape (B,): the SHA-256 of seed and id. Each None is somebody else, by number."""
+    names = [("unknown", n) if user is None else user for user, n in zip(user_ids, _numbers(user_ids), strict=True)]
+    key_of = {name: _key(seed, name) for name in set(names)}
+    return np.array([key_of[name] for name in names], dtype=np.uint64)
+
+
+def lucks(states: Sequence[State]) -> list[Luck]:
+    """Whose luck each state's is: its user's; without an id that of what it holds, and of its number among equals.
+
+    So two people without an id have different luck, and one of them the same luck in any batch.
+    """
+    held = [None if state.user_id is not None else sha256_of(repr(state)) for state in states]
+    return [
+        state.user_id if what is None else ("unknown", what, n)
+        for state, what, n in zip(states, held, _numbers(held), strict=True)
+    ]
+
+
+def _numbers(names: Sequence[object]) -> list[int]:
+    """How many equal ones stand before each."""
+    counts: dict[object, int] = {}
+    found = []
+    for name in names:
+        found.append(counts.get(name, 0))
+        counts[name] = found[-1] + 1
+    return found
+
+
+def _key(seed: int, name: str | tuple[object, ...]) -> int:
+    return stream_seed(seed, "feedback", *(name if isinstance(name, tuple) else (name,)))
 
 
 def keyed_uniforms(key_B: npt.NDArray[np.uint64], turn: npt.ArrayLike, places: int, draws: int = DRAWS) -> FloatArray:

@@ -37,7 +37,8 @@ class SessionReward:
         sampled: what users did in place of what was to be expected in the state they were in. Their state moves by
             what they did in either case.
         pessimism: so many standard deviations of `ensemble` about the items are taken off what was to be expected,
-            never below 0; not with `sampled`.
+            never below 0; not with `sampled`. They disagree about items that are looked at, so a place counts by
+            how far it is (`Played.look_AK`).
         ensemble: whose members disagree, in the text state and without dynamics.
     """
 
@@ -51,9 +52,10 @@ class SessionReward:
         feedback = played.drawn if self.sampled else played.expected
         if self.pessimism and self.ensemble is not None and not self.sampled:
             spread = self.ensemble.disagreement(states, items_AK)
+            doubt_AK = self.pessimism * (1.0 if played.look_AK is None else played.look_AK)
             feedback = Feedback(
-                np.maximum(feedback.click_BK - self.pessimism * spread.click_BK, 0.0),
-                np.maximum(feedback.conversion_BK - self.pessimism * spread.joint_BK, 0.0),
+                np.maximum(feedback.click_BK - doubt_AK * spread.click_BK, 0.0),
+                np.maximum(feedback.conversion_BK - doubt_AK * spread.joint_BK, 0.0),
             )
         return combine(self.terms, states, items_AK, feedback)
 

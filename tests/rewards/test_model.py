@@ -61,6 +61,14 @@ def test_drawn_rewards_are_common_to_equal_users_and_steps() -> None:
     assert (model(users, items, step=1).total_BK != first.total_BK).any()
 
 
+def test_users_without_an_id_draw_apart_and_the_same_again() -> None:
+    model = RewardModel(NoEnsemble(), RewardSettings(click=1.0, conversion=0.0, sampled=True), seed=4)
+    items = np.full((4000, 1), 3)
+    found = model([State()] * 4000, items)
+    assert found.total_BK.mean() == pytest.approx(0.4, abs=0.03)  # of one stream all would be 0, or all 1
+    np.testing.assert_array_equal(model([State()] * 4000, items).total_BK, found.total_BK)
+
+
 def test_own_terms_join_by_name() -> None:
     novelty = CustomReward("novelty", 0.5, lambda state, items: [float(i == 1) for i in items])
     reward = RewardModel(Fixed(), RewardSettings(click=1.0, conversion=0.0), terms=[novelty])(STATES, ITEMS)

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from llmrec.errors import DataError
-from llmrec.simulator.environment import common_uniforms, expected_feedback, simulate_feedback
-from llmrec.types import Prediction
+from llmrec.simulator.environment import common_uniforms, expected_feedback, lucks, simulate_feedback
+from llmrec.types import Interaction, Prediction, State
 
 USERS = [f"u{k}" for k in range(2000)]
 
@@ -60,3 +60,26 @@ def test_bad_probabilities_are_refused() -> None:
         simulate_feedback(Prediction(np.zeros((1, 1)), np.full((1, 1), np.nan)), np.zeros((1, 1, 2)))
     with pytest.raises(DataError, match="must be equal"):
         expected_feedback(Prediction(np.zeros((1, 2)), np.zeros((1, 1))))
+
+
+def test_people_without_an_id_have_luck_of_their_own() -> None:
+    drawn = common_uniforms(1, [None, "u7", None, None], 0, 3)
+    assert len(np.unique(drawn)) == drawn.size
+    np.testing.assert_array_equal(drawn, common_uniforms(1, [None, "u7", None, None], 0, 3))
+    np.testing.assert_array_equal(drawn[1], common_uniforms(1, ["u7"], 0, 3)[0])
+
+
+def test_luck_without_an_id_belongs_to_what_is_known_of_somebody() -> None:
+    new, other = State(), State(context="tea", history=(Interaction(3, "click", 5),))
+    found = common_uniforms(1, lucks([new, other, State("u7"), new]), 0, 2)
+    assert len(np.unique(found)) == found.size  # two newcomers of whom the same is known differ, too
+    alone = common_uniforms(1, lucks([State(context="tea", history=(Interaction(3, "click", 5),))]), 0, 2)
+    np.testing.assert_array_equal(alone[0], found[1])  # the same in any batch
+    np.testing.assert_array_equal(common_uniforms(1, lucks([new, new]), 0, 2), found[[0, 3]])
+    assert lucks([State("u7")]) == ["u7"]
+
+
+def test_anonymous_clicks_are_as_many_as_expected() -> None:
+    prediction = Prediction(np.full((4000, 2), 0.3), np.full((4000, 2), 0.4))
+    drawn = simulate_feedback(prediction, common_uniforms(0, lucks([State()] * 4000), 0, 2))
+    assert drawn.click_BK.mean() == pytest.approx(0.3, abs=0.021)  # four standard deviations; one stream gives 0 or 1

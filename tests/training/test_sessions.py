@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from llmrec.config import (
+    ChoiceSettings,
     LoraSettings,
     PatienceSettings,
     PPOSettings,
@@ -431,3 +432,37 @@ def test_pessimism_takes_the_members_disagreement_off():
     careful = SessionReward(terms, pessimism=2.0, ensemble=Split())(states, items, played)
     assert plain.total_BK.tolist() == [pytest.approx([1.25, 0.25])]
     assert careful.total_BK.tolist() == [pytest.approx([0.1 + 3 * 0.05, 0.0])]  # 0.5 - 0.4, 0.25 - 0.2; never below 0
+
+
+def test_pessimism_about_a_place_counts_as_far_as_it_is_looked_at():
+    """With members a - s and a + s, look * (a - s) is what the doubter expects: doubt shrinks with the place."""
+    look, a, s = np.array([[1.0, 0.5, 0.1]]), np.array([[0.6, 0.6, 0.6]]), 0.2
+
+    class Split:
+        def disagreement(self, states, items_BK):
+            return Disagreement(np.full(items_BK.shape, s), np.full(items_BK.shape, s / 2))
+
+    expected = Feedback(look * a, look * a / 2)
+    played = Played(np.array([0]), expected, expected, np.array([False]), np.array([True]), [], look)
+    careful = SessionReward((ClickReward(1.0),), pessimism=1.0, ensemble=Split())
+    found = careful([State("u")], np.array([[1, 2, 3]]), played).total_BK
+    np.testing.assert_allclose(found, look * (a - s))  # taken off whole, the third place would be worth 0
+
+
+def test_a_meeting_with_positions_hands_its_looks_to_the_doubter(shop):
+    import tests.training.shop_users as users
+
+    class Split:
+        def disagreement(self, states, items_BK):
+            return Disagreement(np.full(items_BK.shape, 0.05), np.full(items_BK.shape, 0.0))
+
+    plain = dataclasses.replace(users.meeting(), choice=ChoiceSettings(model="position", position_bias=1.0))
+    terms = (ClickReward(1.0),)
+    totals = []
+    for reward in (SessionReward(terms), SessionReward(terms, pessimism=1.0, ensemble=Split())):
+        met = dataclasses.replace(plain, reward=reward)
+        source = SessionSource(met, PAIRS, "allow", shop.renderer, shop.catalogue, shop.tokenizer, 0)
+        play = source.begin([{"rollout": 0, "place": 0, "state": 0}])
+        items = np.array([[users.GOOD, users.DULL]])
+        totals.append(reward(play.states(), items, play.turn(items)).total_BK)
+    np.testing.assert_allclose(totals[0] - totals[1], [[0.05, 0.025]])

@@ -190,8 +190,16 @@ class Engine:
         P(click at place k) by the choice model, and that times P(conversion | click), both (N, K) in the users'
         present state. Earlier places of a slate spend no budget here. Raises as `turn`.
         """
+        return self.outlook(actions_NK)[0]
+
+    def outlook(self, actions_NK: npt.ArrayLike) -> tuple[Feedback, FloatArray]:
+        """`expected`, and P(click at place k) over the attraction of its item, (N, K): 0 where nothing attracts.
+
+        That ratio is P(place looked at) where users look at places (position, cascade), and what competition leaves
+        of an attraction under the multinomial logit.
+        """
         items_NK = self._items(actions_NK)
-        click_NK, buy_NK = np.zeros(items_NK.shape), np.zeros(items_NK.shape)
+        click_NK, buy_NK, look_NK = (np.zeros(items_NK.shape) for _ in range(3))
 
         def block(rows: slice) -> None:
             assert self.people is not None
@@ -201,9 +209,10 @@ class Engine:
             looked_BK, buys_BK = self._probabilities(people, hidden, user_B, items_BK, time_B)
             click_NK[rows] = self.choice.expected(looked_BK, self._satisfaction(items_BK))
             buy_NK[rows] = click_NK[rows] * buys_BK
+            np.divide(click_NK[rows], looked_BK, out=look_NK[rows], where=looked_BK > 0)
 
         self.each_block(block)
-        return Feedback(click_NK, buy_NK)
+        return Feedback(click_NK, buy_NK), look_NK
 
     def each_block(self, work: Callable[[slice], None]) -> None:
         """Calls `work` for one slice of users after another, or several at once on the threads."""

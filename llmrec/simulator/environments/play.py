@@ -22,7 +22,7 @@ from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings
 from llmrec.simulator.choice import Choice
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.vector import VectorRecEnv
-from llmrec.types import BoolArray, Feedback, IntArray, State
+from llmrec.types import BoolArray, Feedback, FloatArray, IntArray, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Played:
         left_A: who left for good with this turn.
         cut_A: whose turns are used up, though they would have stayed.
         after: the text states after the turn of those in `cut_A`, in their order.
+        look_AK: expected clicks over what each item would get if it were looked at for certain (`Engine.outlook`);
+            None is 1 everywhere.
     """
 
     row_A: IntArray
@@ -44,6 +46,7 @@ class Played:
     left_A: BoolArray
     cut_A: BoolArray
     after: list[State]
+    look_AK: FloatArray | None = None
 
 
 class Play:
@@ -107,7 +110,7 @@ class Play:
         """Shows each of them a slate (-1: an empty place)."""
         actions_NK = np.full((self.env.num_envs, self.settings.slate_size), -1, dtype=np.int64)
         actions_NK[self.row_A] = items_AK
-        expected = self.env.engine.expected(actions_NK)
+        expected, look_NK = self.env.engine.outlook(actions_NK)
         seen, _, gone_N, cut_N, info = self.env.step(actions_NK)
         rows, self._states = self.row_A, info["states"]
         for row, items in zip(rows.tolist(), items_AK.tolist(), strict=True):
@@ -121,4 +124,5 @@ class Play:
             left_A,
             cut_A,
             [self._states[row] for row in rows[cut_A].tolist()],
+            look_NK[rows],
         )

@@ -36,6 +36,27 @@ def test_what_is_expected_is_the_mean_of_what_is_drawn(model):
     assert not done.expected.conversion_BK.any()
 
 
+def test_how_far_places_are_looked_at_by_hand():
+    """Bait, good, dull: click chances a of the shop's users at full trust, then what each choice model makes of them."""
+    items = np.array([[world.BAIT, world.GOOD, world.DULL]] * 2)
+    shown = {}
+    for model in ("independent", "position", "cascade", "logit"):
+        made = play(2, 3, 1, choice=ChoiceSettings(model=model, position_bias=0.5))
+        shown[model] = made.turn(items)
+    a_AK = shown["independent"].expected.click_BK
+    np.testing.assert_array_equal(shown["independent"].look_AK, 1.0)
+    np.testing.assert_allclose(shown["position"].look_AK, [[1.0, 2**-0.5, 3**-0.5]] * 2)
+    onward = np.stack([np.ones(2), 1 - a_AK[:, 0], (1 - a_AK[:, 0]) * (1 - a_AK[:, 1])], axis=1)
+    np.testing.assert_allclose(shown["cascade"].look_AK, onward)  # goes on where nothing was clicked
+    odds = a_AK / (1 - a_AK)
+    np.testing.assert_allclose(shown["logit"].look_AK, odds / (1 + odds.sum(1, keepdims=True)) / a_AK)
+
+
+def test_an_empty_place_is_not_looked_at():
+    done = play(1, 2, 1, rows=[0]).turn(np.array([[world.GOOD, -1]]))
+    assert done.look_AK.tolist() == [[1.0, 0.0]]
+
+
 def test_who_left_is_met_no_more_and_the_rest_are_cut_off():
     made, there, turns = play(200, dynamics=LEAVING), 200, 0
     while made.goes_on:
