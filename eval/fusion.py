@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     from llmrec.baselines import Covisitation
+    from llmrec.baselines.covisitation import FIXED_GRID
     from llmrec.config import RunConfig
     from llmrec.dataset.split import make_split
     from llmrec.dataset.store import Dataset
@@ -54,7 +55,8 @@ def main() -> None:
     data = RunData(dataset, split)
     valid = targets(config, data, "valid", options.valid_events or None)
     test = targets(config, data, "test", options.test_events or None)
-    covisitation = Covisitation(seed=options.seed).fit_selected(dataset, split.train, valid.rows, seen=valid.seen)
+    covisitation = Covisitation(seed=options.seed)
+    covisitation.fit_selected(dataset, split.train, valid.rows, seen=valid.seen, grid=FIXED_GRID)
     states, chosen = [e.state for e in valid], [e.target for e in valid]
     top = min(10, dataset.n_items)
     cutoffs = sorted({1, min(5, top), top})
