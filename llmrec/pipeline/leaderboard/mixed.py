@@ -28,6 +28,7 @@ from llmrec.policy.mixture import Items, MixturePolicy
 from llmrec.policy.mixture_weights import EVEN, SHARES, UNITS, FittedMixture, fit_mixture
 from llmrec.text.templates import ELAPSED_DAYS
 from llmrec.text.wording import elapsed_band
+from llmrec.types import FloatArray, State
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,15 @@ class MixedEntry:
 
         def build(folder: Path, _: Path) -> None:
             policies = [trainings.policy(bench, "before", FIRST) for trainings in self.trainings]
+            scorers = [
+                [remembered(part.scorer(bench, "before", form, (FIRST,))) for form in range(part.forms)]
+                for part in self.scores
+            ]
             every = list(itertools.product(*(range(part.forms) for part in self.scores)))
-            fitted = [self._fit(bench, policies, forms) for forms in every]
+            fitted = [
+                self._fit(bench, policies, [own[form] for own, form in zip(scorers, forms, strict=True)])
+                for forms in every
+            ]
             figures = [float(found.ndcg_G @ found.rows_G / found.rows_G.sum()) for found in fitted]
             best = int(np.argmax(figures))
             record = {
@@ -144,10 +152,10 @@ class MixedEntry:
         """The names of the parts, policies first."""
         return [*(trainings.name for trainings in self.trainings), *(part.name for part in self.scores)]
 
-    def _fit(self, bench: Bench, policies: Sequence[Mixable], forms: Sequence[int]) -> FittedMixture:
+    def _fit(self, bench: Bench, policies: Sequence[Mixable], scorers: Sequence[Scorer]) -> FittedMixture:
         return fit_mixture(
             policies,
-            self._scorers(bench, "before", forms, (FIRST,)),
+            scorers,
             [e.state for e in bench.valid],
             [e.target for e in bench.valid],
             elapsed_band if self.banded else None,
@@ -157,6 +165,19 @@ class MixedEntry:
             seen=bench.valid.seen,
             items=_items(bench),
         )
+
+
+def remembered(scorer: Scorer) -> Scorer:
+    """The scorer with what it said of each batch of states, for several fits over the same ones."""
+    said: dict[tuple[int, ...], FloatArray] = {}
+
+    def score(states: Sequence[State]) -> FloatArray:
+        place = tuple(id(state) for state in states)
+        if place not in said:
+            said[place] = scorer(states)
+        return said[place]
+
+    return score
 
 
 def _items(bench: Bench) -> Items:
