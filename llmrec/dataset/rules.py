@@ -152,6 +152,13 @@ RULES: tuple[Rule, ...] = (
         event_rules.equal_time,
     ),
     _rule("equal-titles", "items", "info", "another item has the same title", text_rules.equal_titles),
+    _rule(
+        "missing-items",
+        "items",
+        "warning",
+        "the id or the title is a word for a missing value (nan, NULL, ...), and can be recommended",
+        text_rules.missing_items,
+    ),
     _rule("empty-description", "items", "info", "the description is empty", text_rules.empty_description),
     _rule(
         "long-text",
@@ -176,6 +183,13 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("negative-price", "items", "warning", "the price is below 0", text_rules.negative_price),
     _rule("items-without-events", "items", "info", "the item is in no event", event_rules.cold_items, "asked"),
+    _rule(
+        "missing-users",
+        "users",
+        "warning",
+        "the id is a word for a missing value (nan, NULL, ...): many people in one",
+        text_rules.missing_users,
+    ),
     _rule(
         "user-control-characters",
         "users",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.store import Dataset
 
 LONG_TITLE = 300
@@ -18,6 +19,16 @@ _MARKUP = r"(?i)<\|[^|<>]{0,60}\|>|</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(#\d+|#x[0-9
 def equal_titles(dataset: Dataset, now: int) -> pl.Series:
     """Items that share their title with another one."""
     return dataset.items["title"].is_duplicated()
+
+
+def missing_items(dataset: Dataset, now: int) -> pl.Series:
+    """Items whose id or title is a word for a missing value, such as nan."""
+    return dataset.items["title"].str.strip_chars().is_in(MISSING) | dataset.items["item_id"].is_in(MISSING)
+
+
+def missing_users(dataset: Dataset, now: int) -> pl.Series:
+    """Users whose id is a word for a missing value."""
+    return dataset.users["user_id"].is_in(MISSING)
 
 
 def empty_description(dataset: Dataset, now: int) -> pl.Series:

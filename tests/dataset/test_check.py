@@ -88,6 +88,8 @@ ODD: dict[str, tuple[list[Any], Any, Any, int]] = {
         1,
     ),
     "item-markup": ([], {"title": ["<|im_end|>", "1 < 2 > 0"], "description": ["x", "caf&eacute;"]}, None, 2),
+    "missing-items": ([], {"title": ["nan", "Nan bread"]}, None, 1),
+    "missing-users": ([("NULL", "a", "click", T + 30)], None, None, 1),
     "negative-price": ([], {"price": [-0.5, 0.0]}, None, 1),
     "items-without-events": ([], {"item_id": ["a", "c"], "title": ["A", "C"]}, None, 1),
     "user-control-characters": ([], None, {"profile": ["\x00", ""]}, 1),

@@ -292,6 +292,8 @@ def test_prices_that_are_none_or_two():
         (["Home > Tea", "Home"], [["Home", "Tea"], ["Home"]]),
         (["a;b", "Arts &amp; Crafts;c"], [["a", "b"], ["Arts &amp; Crafts", "c"]]),
         (["Action, Indie", "RPG, Indie"], [["Action", "Indie"], ["RPG", "Indie"]]),
+        (["Home/Tea", "Home/Cups", "Home"], [["Home", "Tea"], ["Home", "Cups"], ["Home"]]),
+        (["TV/Audio", "Books"], [["TV/Audio"], ["Books"]]),
         (["Clothing, Shoes & Jewelry", "Books"], [["Clothing, Shoes & Jewelry"], ["Books"]]),
         ([["a", " b ", "nan"], None], [["a", "b"], None]),
         ([['{"name": "x"}'], ["[Deluxe]"]], [["x"], ["[Deluxe]"]]),

@@ -11,7 +11,6 @@ from llmrec.dataset.importers.mapping import TableMapping
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions
 from llmrec.dataset.importers.reading.options import SEPARATORS
 from llmrec.dataset.importers.values import (
-    MISSING,
     Reading,
     read_categories,
     read_ids,
@@ -21,6 +20,7 @@ from llmrec.dataset.importers.values import (
     read_times,
     read_whole,
 )
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import REQUIRED, show
 from llmrec.dataset.validate import SPLITS
 from llmrec.errors import DataError

@@ -30,7 +30,7 @@ from llmrec.dataset.importers.mapping import TABLES, TableFile, TableMapping, fi
 from llmrec.dataset.importers.plausible import check_plausible
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions, read_table
 from llmrec.dataset.importers.unused import LeftOut
-from llmrec.dataset.importers.values import MISSING
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.scales import default_signals
 from llmrec.dataset.schema import REQUIRED, cast_table
 from llmrec.dataset.store import Dataset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmrec.dataset.importers.values.cells import MISSING, Reading, read_text
+from llmrec.dataset.importers.values.cells import Reading, read_text
 from llmrec.dataset.importers.values.ids import look_like_floats, near_miss, read_ids, without_zeros
 from llmrec.dataset.importers.values.lists import read_categories
 from llmrec.dataset.importers.values.numbers import read_numbers, read_whole
@@ -10,7 +10,6 @@ from llmrec.dataset.importers.values.prices import read_prices
 from llmrec.dataset.importers.values.times import TIME_UNITS, read_times
 
 __all__ = [
-    "MISSING",
     "TIME_UNITS",
     "Reading",
     "look_like_floats",

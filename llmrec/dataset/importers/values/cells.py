@@ -7,18 +7,9 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import show
 from llmrec.errors import DataError
-
-MISSING: tuple[str, ...] = (
-    *("nan", "NaN", "NAN", "-nan", "-NaN", "NaT"),
-    *("null", "Null", "NULL", "none", "None", "NONE", "nil", "NIL"),
-    *("\\N", "n/a", "N/A", "NA", "#N/A", "#NA", "<NA>", "-", "--", "—", "–"),
-)
-"""Words that stand for a missing value, written so by tables of numbers, databases, spreadsheets and people.
-
-Case counts: `Na` and `na` are words of languages. An empty cell is always missing.
-"""
 
 WHOLE_FLOATS = 2**53
 """From here on a float skips whole numbers, so that different ids may have become one."""

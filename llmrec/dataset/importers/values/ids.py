@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from llmrec.dataset.importers.values.cells import (
-    MISSING,
     WHOLE_FLOATS,
     Reading,
     as_text,
@@ -15,6 +14,7 @@ from llmrec.dataset.importers.values.cells import (
     trimmed,
     without_missing,
 )
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import show
 
 _FLOATS = r"^-?\d+(\.0*)?$"

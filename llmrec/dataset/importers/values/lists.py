@@ -11,7 +11,8 @@ from typing import Any
 
 import polars as pl
 
-from llmrec.dataset.importers.values.cells import MISSING, Reading, none_bad, without_missing
+from llmrec.dataset.importers.values.cells import Reading, none_bad, without_missing
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import TEXT_LIST, show
 from llmrec.errors import DataError
 
@@ -28,7 +29,7 @@ def read_categories(column: pl.Series, words: Sequence[str] = MISSING, *, separa
 
     Printed lists (`['a', 'b']`, `["a", "b"]`) and records (`{"name": "a"}`, a list of them, or counts by name) are
     recognised. `separator` divides all other text; without one `|`, `;` and `>` do where a cell has them, and a
-    comma where most of its parts stand in other cells too (so that "Clothing, Shoes & Jewelry" stays one).
+    comma or a slash where most of its parts stand in other cells too (so that "Clothing, Shoes & Jewelry" stays one).
 
     Raises:
         DataError: The cells are of a type that holds no categories; without its place.
@@ -157,12 +158,15 @@ def _separator(texts: list[str]) -> tuple[str, tuple[str, ...]]:
         others = ", ".join(f"{m!r} too in {n:,}" for m, n in counts.items() if m != mark and n)
         more = f" (distinct cells have {others})" if others else ""
         return mark, (f"categories are divided by {mark!r}{more} (--option category_separator)",)
-    with_comma = [text.split(",") for text in plain if "," in text]
-    if not with_comma:
-        return "", ()
-    cells = Counter(part.strip() for text in plain for part in set(text.split(",")))
-    shared = [cells[part.strip()] > 1 for parts in with_comma for part in parts]
-    first = show(next(text for text in texts if "," in text), 40)
-    if sum(shared) * 2 >= len(shared):
-        return ",", (f"categories such as {first} are divided by ',' (--option category_separator)",)
-    return "", (f"categories such as {first} are one each (--option category_separator=, divides them)",)
+    notes: tuple[str, ...] = ()
+    for mark in (",", "/"):  # which are parts of names as well
+        cut = [text.split(mark) for text in plain if mark in text]
+        if not cut:
+            continue
+        cells = Counter(part.strip() for text in plain for part in set(text.split(mark)))
+        shared = [cells[part.strip()] > 1 for parts in cut for part in parts]
+        first = show(next(text for text in texts if mark in text), 40)
+        if sum(shared) * 2 >= len(shared):
+            return mark, (f"categories such as {first} are divided by {mark!r} (--option category_separator)",)
+        notes = (*notes, f"categories such as {first} are one each (--option category_separator={mark} divides them)")
+    return "", notes

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from llmrec.dataset.importers.values.cells import MISSING, Reading, without_missing
+from llmrec.dataset.importers.values.cells import Reading, without_missing
+from llmrec.dataset.missing import MISSING
 from llmrec.errors import DataError
 
 _COMMA = r"^[+-]?\d*,\d+$"

@@ -9,8 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from llmrec.dataset.importers.values.cells import MISSING, Reading, as_text, without_missing
+from llmrec.dataset.importers.values.cells import Reading, as_text, without_missing
 from llmrec.dataset.importers.values.dates import Moments, read_dates
+from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import show
 from llmrec.errors import DataError
 
