@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from llmrec.cli.main import app
 from llmrec.errors import LLMRecError
 from llmrec.recommender import Recommender
-from llmrec.written import LIST, TOLD, _matches, write_list
+from llmrec.written import LIST, TOLD, _matches, handed_on, write_list
 
 PROMPT = "I liked Fargo"
 
@@ -338,3 +338,61 @@ def test_every_command_ends_with_a_sentence(whole, tmp_path, command):
                 assert isinstance(done.exception, LLMRecError), (command, name, way.__name__, done.exception)
             shutil.rmtree(place)
             shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def test_only_plain_listed_files_leave_a_run_folder(whole, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("mine")
+    for listed in (True, False):
+        place = tmp_path / f"run-{listed}"
+        shutil.copytree(whole, place)
+        if not listed:
+            (place / LIST).unlink()
+        before = handed_on(place)
+        assert {"llmrec.json", "README.md", "tokenizer.json", "prompts/state.jinja"} <= set(before)
+        strays = ("notes.txt", "passwords.json", "prompts/diary.txt", "catalogue/x.csv", "events.parquet", ".env")
+        for stray in strays:
+            (place / stray).write_text("mine")
+        (place / "notes.md").symlink_to(secret)
+        (place / "more").symlink_to(tmp_path)
+        assert handed_on(place) == before
+        for name in ("README.md", "prompts/state.jinja", "figures/a.svg"):
+            other = tmp_path / "other"
+            shutil.copytree(place, other, symlinks=True)
+            (other / name).parent.mkdir(exist_ok=True)
+            (other / name).unlink(missing_ok=True)
+            (other / name).symlink_to(secret)
+            with pytest.raises(LLMRecError, match="is a link to another place"):
+                handed_on(other)
+            done = CliRunner().invoke(app, ["push", str(other), "alice/tiny"])
+            assert "is a link to another place" in str(done.exception)
+            shutil.rmtree(other)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_read_and_copied(whole, right, tmp_path):
+    """There all files are links to a store beside the snapshots."""
+    snapshot, store = tmp_path / "models--a--b" / "snapshots" / "0f", tmp_path / "models--a--b" / "blobs"
+    store.mkdir(parents=True)
+    for number, path in enumerate(p for p in sorted(whole.rglob("*")) if p.is_file()):
+        shutil.copyfile(path, store / str(number))
+        there = snapshot / path.relative_to(whole)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.symlink_to(store / str(number))
+    assert asked(snapshot) == right
+    (tmp_path / "gone.txt").write_text("m0\n")
+    words = ["items", str(snapshot), "--remove", str(tmp_path / "gone.txt"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exception is None, done.exception
+    copied = tmp_path / "out"
+    assert not any(path.is_symlink() for path in copied.rglob("*"))
+    assert [item["item_id"] for item in asked(copied)["items"]].count("m0") == 0
+
+
+@pytest.mark.parametrize("text", ["a\0b", "x" * 10_001])
+def test_new_items_have_the_bounds_of_all_items(whole, tmp_path, text):
+    pl.DataFrame({"item_id": ["n1"], "title": [text]}).write_parquet(tmp_path / "new.parquet")
+    words = ["items", str(whole), "--add", str(tmp_path / "new.parquet"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, LLMRecError), done.exception
+    assert len(str(done.exception)) < 400
+    assert not (tmp_path / "out").exists()

@@ -22,7 +22,7 @@ from llmrec.dataset.importers.values import (
 )
 from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import REQUIRED, show
-from llmrec.dataset.validate import SPLITS
+from llmrec.dataset.validate import LONGEST, SPLITS
 from llmrec.errors import DataError
 
 _IDS = ("user_id", "item_id", "session")
@@ -107,7 +107,7 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
     name = column.name
     words = MISSING if mapping.missing is None else mapping.missing
     if name in _IDS or name == "kind":
-        return read_ids(column, words)
+        return _not_too_long(read_ids(column, words), name)
     if name == "time":
         return read_times(
             column,
@@ -139,7 +139,15 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
         lower = lower.replace({"validation": "valid", "val": "valid", "dev": "valid", "training": "train"})
         wanted = f"one of {', '.join(SPLITS)}, or empty"
         return _within(dataclasses.replace(found, values=lower), ~lower.is_in(SPLITS), wanted)
-    return found
+    return _not_too_long(found, name)
+
+
+def _not_too_long(found: Reading, name: str) -> Reading:
+    if name not in LONGEST:
+        return found
+    return _within(
+        found, found.values.str.len_chars() > LONGEST[name], f"text of at most {LONGEST[name]:,} characters"
+    )
 
 
 def _sign(separator: str | None) -> str | None:
