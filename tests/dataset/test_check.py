@@ -92,7 +92,7 @@ ODD: dict[str, tuple[list[Any], Any, Any, int]] = {
     "missing-users": ([("NULL", "a", "click", T + 30)], None, None, 1),
     "negative-price": ([], {"price": [-0.5, 0.0]}, None, 1),
     "items-without-events": ([], {"item_id": ["a", "c"], "title": ["A", "C"]}, None, 1),
-    "user-control-characters": ([], None, {"profile": ["\x00", ""]}, 1),
+    "user-control-characters": ([], None, {"profile": ["\x01", ""]}, 1),
     "user-markup": ([], None, {"profile": ["<b>old</b>", "[INST] hi"]}, 2),
     "users-without-events": ([], None, {"user_id": ["u", "w"]}, 1),
 }
