@@ -126,6 +126,12 @@ def test_items_without_a_title_are_never_called_nan(tmp_path):
         "without a title": (2, ["line 3", "line 4"]),
         "of an item that no row describes": (1, ["line 3"]),
     }
+    write(tmp_path, items="item_id,title\na,Kettle\nb,\u200b\n")
+    with pytest.raises(
+        DataError, match=r"line 3: 'title' is '\\u200b', of which nothing can be seen, of item_id 'b'"
+    ):
+        load(tmp_path)
+    write(tmp_path, items="item_id,title\na,Kettle\nb,nan\nc,\\N\n")
     kept = load(tmp_path, missing=["?"])
     assert kept.items["title"].to_list() == ["Kettle", "nan", "\\N"]
 

@@ -198,6 +198,8 @@ def test_ids_stay_apart():
     assert found.values.to_list() == ["007", "7", "7", "a\tb", "1e5", "12e4"]
     assert not found.bad.any()
     assert any("white space around 1 cells" in note for note in found.notes)
+    written = read_ids(pl.Series("c", ["9e+05", "1.5e+05", "9E+05", "9e+06", "2e+00"]))
+    assert written.values.to_list() == ["900000", "150000", None, None, "2"]
     rounded = read_ids(pl.Series("c", ["1.23457E+11", "123457000001", "1E+15", "1.2345678901e+10"]))
     assert rounded.bad.to_list() == [True, False, True, False]
     assert rounded.values.to_list() == [None, "123457000001", None, "12345678901"]

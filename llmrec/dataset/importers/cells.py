@@ -145,9 +145,10 @@ def _read(column: pl.Series, mapping: TableMapping, decimal: str | None) -> Read
 def _not_too_long(found: Reading, name: str) -> Reading:
     if name not in LONGEST:
         return found
-    return _within(
-        found, found.values.str.len_chars() > LONGEST[name], f"text of at most {LONGEST[name]:,} characters"
-    )
+    long = (found.values.str.len_chars() > LONGEST[name]).fill_null(False)
+    if not long.any():
+        return found
+    return _within(found, long, f"text of at most {LONGEST[name]:,} characters")
 
 
 def _sign(separator: str | None) -> str | None:
@@ -213,8 +214,10 @@ def _complete(raw: RawTable, ledger: Ledger) -> RawTable:
 def _lacking(raw: RawTable, name: str, row: int) -> str:
     others = (key for key in ("user_id", "item_id") if key in raw.frame.columns and key != name)
     who = ", ".join(f"{key} {show(raw.frame[key][row], 30)}" for key in others)
-    cell = raw.frame[_CELL + name][row] if _CELL + name in raw.frame.columns else None
-    said = (
-        "is empty" if cell in (None, "") else f"is {show(cell, 30)}, a word for missing (--missing names other words)"
-    )
+    cell = raw.frame[_CELL + name if _CELL + name in raw.frame.columns else name][row]
+    said = "is empty"
+    if cell not in (None, ""):
+        word = raw.frame[name][row] is None
+        why = "a word for missing (--missing names other words)" if word else "of which nothing can be seen"
+        said = f"is {show(cell, 30)}, {why}"
     return f"{name!r} {said}{f', of {who}' if who else ''}"

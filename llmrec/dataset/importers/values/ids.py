@@ -19,13 +19,16 @@ from llmrec.dataset.schema import show
 
 _FLOATS = r"^-?\d+(\.0*)?$"
 _SCIENTIFIC = r"^-?\d(?:[.,]\d+)?[eE]\+\d+$"
+_DIGITS = 6
+"""What programs (not spreadsheets) write at least of a number, so that their 9e+05 is 900000 and nothing else."""
 _WANTED = "an id in full: a spreadsheet or a float wrote it rounded, so that different ids became one"
 
 
 def read_ids(column: pl.Series, words: Sequence[str] = MISSING) -> Reading:
     """Ids as text, trimmed; leading zeros stay. `12.0` stays too: see `look_like_floats` and `without_zeros`.
 
-    1.2345678901e+10, which names every digit, is 12345678901; 1.23457E+11 names twelve digits by six and is bad.
+    1.2345678901e+10, which names every digit, is 12345678901, and 9e+05 of a program is 900000; 1.23457E+11 names
+    twelve digits by six and is bad.
     """
     notes = trimmed(column)
     text, missing = without_missing(as_text(column), words)
@@ -43,8 +46,14 @@ def _written_out(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     found = text.str.contains(_SCIENTIFIC).fill_null(False)
     mantissa = pl.col(name).str.extract(r"^(-?\d(?:[.,]\d+)?)[eE]").str.replace(r"[.,]", "")
     power = pl.col(name).str.extract(r"\+(\d+)$").cast(pl.Int64, strict=False)
-    full = mantissa.str.replace("-", "").str.len_chars() == power + 1
-    frame = text.to_frame().with_columns(pl.Series("found", found), mantissa=mantissa, full=full)
+    digits = mantissa.str.replace("-", "").str.len_chars()
+    short = pl.col(name).str.contains("e", literal=True) & (power < _DIGITS) & (digits <= power)
+    mantissa = (
+        pl.when(short).then(mantissa + pl.lit("0" * _DIGITS).str.slice(0, power + 1 - digits)).otherwise(mantissa)
+    )
+    frame = text.to_frame().with_columns(
+        pl.Series("found", found), mantissa=mantissa, full=short | (digits == power + 1)
+    )
     bad = frame.select(bad=pl.col("found") & ~pl.col("full").fill_null(False))["bad"]
     kept = frame.select(
         pl.when(~pl.col("found")).then(pl.col(name)).when(pl.col("full")).then(pl.col("mantissa")).alias(name)
