@@ -143,18 +143,19 @@ def reserved(path: Path, *, wait: bool = False) -> Iterator[None]:
 
 def check_replaceable(path: Path, mark: str | None = None, ours: Ours | None = None) -> None:
     """Refuses (`RunError`) a resolved place at which `new_folder` would destroy something, or could not work."""
-    if path.exists() and not path.is_dir():
-        raise RunError(f"{shown(path)} is a file; name another place.")
-    if path in (cwd := resolve("."), *cwd.parents):
-        raise RunError(f"{shown(path)} is the folder that you are in, or holds it; name a folder within it.")
-    if path.is_mount():
-        raise RunError(f"{shown(path)} is a mount point, which cannot be replaced; name a folder within it.")
-    if ours is None or mark is not None:
-        held = next(iter(os.scandir(path)), None) if path.is_dir() else None
-        if held is not None and (mark is None or not (path / mark).is_file()):
-            raise RunError(
-                f"{shown(path)} holds {shown(held.name)!r}, which llmrec does not replace; name a new folder."
-            )
+    with storage_errors(path):
+        if path.exists() and not path.is_dir():
+            raise RunError(f"{shown(path)} is a file; name another place.")
+        if path in (cwd := resolve("."), *cwd.parents):
+            raise RunError(f"{shown(path)} is the folder that you are in, or holds it; name a folder within it.")
+        if path.is_mount():
+            raise RunError(f"{shown(path)} is a mount point, which cannot be replaced; name a folder within it.")
+        if ours is None or mark is not None:
+            held = next(iter(os.scandir(path)), None) if path.is_dir() else None
+            if held is not None and (mark is None or not (path / mark).is_file()):
+                raise RunError(
+                    f"{shown(path)} holds {shown(held.name)!r}, which llmrec does not replace; name a new folder."
+                )
 
 
 def check_writable(path: Path) -> None:

@@ -269,6 +269,7 @@ def _free(out: Path, force: bool, mark: str = "manifest.json", what: str = "data
     from llmrec.storage import resolve
 
     place = resolve(out)
+    check_replaceable(place, ours=matching("*"))
     check_writable(place)
     with reserved(place):
         if place.exists() and not (place.is_dir() and not any(place.iterdir())):
@@ -276,7 +277,6 @@ def _free(out: Path, force: bool, mark: str = "manifest.json", what: str = "data
                 raise DataError(f"{out} exists already; name a new folder or add --force to replace it.")
             if not (place / mark).is_file():
                 raise DataError(f"{out} is not a {what}, so --force does not replace it; name a new folder.")
-        check_replaceable(place, mark, matching("*"))
         yield place
 
 

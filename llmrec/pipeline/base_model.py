@@ -14,7 +14,8 @@ from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import History
-from llmrec.files import new_folder, sha256_of
+from llmrec.errors import RunError
+from llmrec.files import check_writable, new_folder, sha256_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.loading import (
@@ -28,6 +29,7 @@ from llmrec.policy.nano import check_nano, make_nano, train_tokenizer
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
+from llmrec.storage import resolve
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
 from llmrec.text.wording import HistoryStyle
@@ -83,6 +85,8 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
         console.print(f"nano model: from the cache ({one_line(cached)})", style="dim")
         return Base(str(cached), None, nano=True)
 
+    check_cache(cached)
+
     def build(out: Path, scratch: Path) -> None:
         tokenizer = train_tokenizer(corpus, config.model.nano_vocabulary)
         model = make_nano(tokenizer, config.model, config.seed)
@@ -107,6 +111,14 @@ def _keep(place: Path, cached: Path) -> None:
         for file in place.iterdir():
             if file.is_file() and file.name != "stage.json":
                 (folder / file.name).write_bytes(file.read_bytes())
+
+
+def check_cache(cached: Path) -> None:
+    """Refuses, before anything is trained for it, a cache that cannot be written."""
+    try:
+        check_writable(resolve(cached))
+    except RunError as error:
+        raise RunError(f"{error} It is the cache of llmrec; LLMREC_CACHE names another folder for it.") from None
 
 
 def cache_folder() -> Path:

@@ -100,11 +100,13 @@ def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | No
         The checkpoint to go on from (None: from the start) and the seconds trained before it.
 
     Raises:
-        RunError: `out` is a file.
+        RunError: `out` is a file, or holds checkpoints that were not made here.
     """
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; give a folder for the trainer's checkpoints.")
     mark = out / ORIGIN
+    if not mark.is_file() and next(out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), None) is not None:
+        raise RunError(f"{out} holds checkpoints of another program, which would be removed; give another folder.")
     same = resume and mark.is_file() and read_json(mark)["origin"] == origin
     for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         if not (same and (folder / COMPLETE).is_file()):

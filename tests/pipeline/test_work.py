@@ -1,9 +1,13 @@
 """Stages: finished ones are not made again, broken ones leave only their scratch, a new key starts anew."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from llmrec.errors import DataError, RunError
+from llmrec.locks import Busy
 from llmrec.pipeline.work import Unfinished, Work, finished_only
+from llmrec.training.callbacks import open_checkpoints
 
 
 def build_counter(calls):
@@ -45,6 +49,58 @@ def test_debris_of_a_kill_is_removed(tmp_path):
     debris.mkdir(parents=True)
     Work(tmp_path / "w").stage("sft", 1, lambda folder, _: (folder / "x").touch())
     assert not debris.exists()
+
+
+def test_a_stage_may_be_remade_only_where_that_was_said(tmp_path):
+    calls = []
+    build = build_counter(calls)
+    with pytest.raises(KeyboardInterrupt):
+        Work(tmp_path / "w", remake=False).stage("sft", {"lr": 1}, build)
+    with pytest.raises(RunError, match="unfinished stage 'sft' made from other settings, data or software"):
+        Work(tmp_path / "w", remake=False).stage("sft", {"lr": 2}, build)
+    place = Work(tmp_path / "w", remake=False).stage("sft", {"lr": 1}, build)
+    assert calls == [None, "half-way"]
+    with pytest.raises(RunError, match=r"finished stage 'sft' made from other settings.*--force"):
+        Work(tmp_path / "w", remake=False).stage("sft", {"lr": 2}, build)
+    assert (place / "result").read_text() == "done"
+    Work(tmp_path / "w").stage("sft", {"lr": 2}, build)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("name", ["sft", "sft.partial"])
+def test_a_folder_that_is_no_stage_is_not_replaced(tmp_path, name):
+    (tmp_path / "w" / name).mkdir(parents=True)
+    (tmp_path / "w" / name / "novel.txt").write_text("mine")
+    with pytest.raises(RunError, match=r"holds 'novel\.txt', which llmrec d"):
+        Work(tmp_path / "w").stage("sft", 1, lambda folder, _: (folder / "x").touch())
+    assert (tmp_path / "w" / name / "novel.txt").read_text() == "mine"
+
+
+def test_checkpoints_of_another_program_are_not_removed(tmp_path):
+    (tmp_path / "checkpoint-500").mkdir()
+    with pytest.raises(RunError, match="checkpoints of another program"):
+        open_checkpoints(tmp_path, "origin", resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-500"]
+    assert open_checkpoints(tmp_path / "own", "origin", resume=True) == (None, 0.0)
+
+
+def test_one_process_at_a_time_and_a_refusal_leaves_nothing(tmp_path):
+    folder = tmp_path / "w"
+    with Work(folder).alone():
+        with pytest.raises(Busy, match="w is in use by process"):
+            in_another_thread(lambda: Work(folder).alone().__enter__())
+        with Work(folder).alone():  # the same thread may
+            pass
+        Work(folder).stage("sft", 1, lambda place, _: (place / "x").touch())
+    assert [p.name for p in folder.iterdir()] == ["sft"]
+    with pytest.raises(DataError), Work(tmp_path / "none").alone():
+        raise DataError("refused")
+    assert not (tmp_path / "none").exists()
+
+
+def in_another_thread(call):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).result()
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
