@@ -19,6 +19,9 @@ from llmrec.files import entries
 from llmrec.pipeline.place import check_same, check_same_data
 from llmrec.pipeline.recipes import demo_config
 from tests.cli import tiny
+from tests.dataset.tiny import tiny as tiny_data
+
+EVENTS = [("a", "v", "click", 1), ("a", "w", "click", 2), ("b", "v", "click", 3)]
 
 
 def refusal(*words):
@@ -79,10 +82,8 @@ def test_a_run_of_another_configuration_is_not_replaced(tmp_path, change, named)
 
 
 def test_the_same_source_written_otherwise_is_the_same_and_other_data_are_not(tmp_path, monkeypatch):
-    from tests.dataset.tiny import dataset
-
     monkeypatch.chdir(tmp_path)
-    data = dataset()
+    data = tiny_data(EVENTS)
     data.save(tmp_path / "d")
     one, two = (
         RunConfig.read(None, ["data.dataset=folder", ("data.source", s)])
@@ -101,20 +102,18 @@ def test_the_same_source_written_otherwise_is_the_same_and_other_data_are_not(tm
 
 
 def test_a_data_set_that_is_replaced_keeps_what_a_person_put_into_it(tmp_path):
-    from tests.dataset.tiny import dataset
-
-    dataset().save(tmp_path / "d")
+    tiny_data(EVENTS).save(tmp_path / "d")
     (tmp_path / "d" / "notes.txt").write_text("mine")
     assert "add --force" in refusal("data", "clean", tmp_path / "d", tmp_path / "d")
     assert "is to be cleaned" in refusal("data", "clean", tmp_path / "d", tmp_path / "x" / ".." / "d", "--force")
     assert "is not a world" in refusal("data", "world", tmp_path / "d", "--force")
-    dataset().save(tmp_path / "d")
+    tiny_data(EVENTS).save(tmp_path / "d")
     assert (tmp_path / "d" / "notes.txt").read_text() == "mine"
-    assert Dataset.load(tmp_path / "d").n_items == 2
+    assert Dataset.load(tmp_path / "d").n_items == 5
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x").touch()
     with pytest.raises(DataError, match="is no llmrec data set"):
-        dataset().save(tmp_path / "nosuch" / ".." / "other")
+        tiny_data(EVENTS).save(tmp_path / "nosuch" / ".." / "other")
 
 
 HOLD = """
