@@ -209,13 +209,13 @@ def write_table(
     """Writes a table, and returns its part of the mapping and the number of rows that its damage touches."""
     objects = [dict(zip(names, row, strict=True)) for row in rows]
     if style.form in ("csv", "parts"):
+        state = rng.getstate()  # parts of a table have their columns in one order
         data, columns = written(names, rows, style, rng)
         ending = {"\t": "tsv", "::": "dat", "|": "txt"}.get(style.separator, "csv")
         touched = 0
         if style.form == "parts":
             half = len(rows) // 2
             (folder / table).mkdir()
-            state = rng.getstate()
             for n, part in enumerate((rows[:half], rows[half:])):
                 rng.setstate(state)
                 (folder / table / f"part-{n}.{ending}").write_bytes(written(names, part, style, rng)[0])

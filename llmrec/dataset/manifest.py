@@ -108,10 +108,25 @@ def _check_keys(path: Path, tree: Any) -> None:
         optional = spec.default is not dataclasses.MISSING or spec.default_factory is not dataclasses.MISSING
         if name not in tree and not optional:
             raise DataError(f"{path} lacks the key {name!r}; import the data anew.")
-    if not isinstance(tree.get("account", {}), dict):
-        raise DataError(f"{path}: key 'account' must hold keys and values; import the data anew.")
+    try:
+        account_lines(tree.get("account", {}))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: key 'account' is no account of an import; import the data anew.") from None
     for key in ("counts", "table_hashes"):
         kind = int if key == "counts" else str
         value = tree.get(key, {})
         if not isinstance(value, dict) or not all(type(v) is kind for v in value.values()):
             raise DataError(f"{path}: key {key!r} must map names to {'whole numbers' if kind is int else 'text'}.")
+
+
+def account_lines(tree: dict[str, Any]) -> list[str]:
+    """The sentences of an account as `Ledger.tree` gives it, one a line."""
+    lines = [f"Assumed: {text}" for text in tree.get("assumed", ())]
+    for table, rows in tree.get("rows", {}).items():
+        lines.append(f"{table}: {rows['in']:,} rows read, {rows['out']:,} kept.")
+        for entry in (e for e in tree.get("added", ()) if e["table"] == table):
+            lines.append(f"{table}: {entry['count']:,} added, {entry['rule']}.")
+        for entry in (e for e in tree.get("removed", ()) if e["table"] == table):
+            first = f" (first: {', '.join(entry['first'])})" if entry["first"] else ""
+            lines.append(f"{table}: {entry['count']:,} left out, {entry['rule']}{first}.")
+    return lines

@@ -7,8 +7,10 @@ import json
 import polars as pl
 import pytest
 
+from llmrec import bounded
 from llmrec.dataset.importers import import_table
-from llmrec.dataset.importers.reading import Ledger, ReadOptions, delimited, read_table
+from llmrec.dataset.importers.reading import Ledger, ReadOptions, delimited, read_csv_rows, read_table
+from llmrec.dataset.importers.reading import rows as streaming
 from llmrec.errors import DataError
 
 TEXTS: dict[str, tuple[str, bytes, list[tuple[str | None, ...]]]] = {
@@ -79,6 +81,41 @@ def test_chunks_make_no_difference(tmp_path, monkeypatch, case, chunk, small):
     slow = read_table(tmp_path / name)
     assert slow.frame.equals(whole.frame)
     assert slow.line.to_list() == whole.line.to_list()
+
+
+WITH_NAMES = [
+    name for name in TEXTS if name not in ("decimals between semicolons", "Excel's hint", "line ends in a separator")
+]
+
+
+@pytest.mark.parametrize("case", WITH_NAMES)
+@pytest.mark.parametrize(("chunk", "ahead"), [(1 << 20, 1 << 21), (7, 40)])
+def test_streamed_rows_are_those_of_the_table(tmp_path, monkeypatch, case, chunk, ahead):
+    name, data, rows = TEXTS[case]
+    monkeypatch.setattr(bounded, "_CHUNK", chunk)
+    monkeypatch.setattr(streaming, "_AHEAD", ahead)
+    (tmp_path / name).write_bytes(data)
+    found = [tuple(value or None for value in row.values()) for _, row in read_csv_rows(tmp_path / name)]
+    assert found == rows
+    assert [line for line, _ in read_csv_rows(tmp_path / name)] == read_table(tmp_path / name).line.to_list()
+
+
+def test_rows_are_streamed_over_many_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "_CHUNK", 1000)
+    monkeypatch.setattr(streaming, "_AHEAD", 300)
+    monkeypatch.setattr(streaming, "_HEAD", 500)
+    lines = ["u,n,t", *(f'u{n},{n},"é, line\nbreak {n}"' for n in range(2000))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    found = list(read_csv_rows(tmp_path / "t.csv"))
+    assert [row["n"] for _, row in found] == [str(n) for n in range(2000)]
+    assert [line for line, _ in found] == [2 + 2 * n for n in range(2000)]
+    assert found[1999][1]["t"] == "é, line\nbreak 1999"
+    (tmp_path / "t.csv").write_bytes("\n".join(lines).encode() + b'\nu,1,"\xff"')
+    with pytest.raises(DataError, match="line 4002: byte 0xff"):
+        list(read_csv_rows(tmp_path / "t.csv"))
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\nu,1\n")
+    with pytest.raises(DataError, match="line 4002 has 2 fields where its header has 3"):
+        list(read_csv_rows(tmp_path / "t.csv"))
 
 
 def test_one_bad_row_in_many_and_columns_of_numbers(tmp_path, monkeypatch):

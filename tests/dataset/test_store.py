@@ -489,6 +489,8 @@ def _break(folder: Path, case: str) -> None:
             manifest.write_text(json.dumps(tree | {"click": 4}))
         case "other content hash":
             manifest.write_text(json.dumps(tree | {"content_hash": "0" * 64}))
+        case "bad account":
+            manifest.write_text(json.dumps(tree | {"account": {"rows": {"events": 3}}}))
         case "missing file":
             (folder / "users.parquet").unlink()
         case "not Parquet":
@@ -524,6 +526,7 @@ BROKEN = {
     "bad counts": ["manifest.json", "'counts'", "whole numbers"],
     "rule not text": ["manifest.json", "'click'"],
     "other content hash": ["manifest.json", "'content_hash'"],
+    "bad account": ["key 'account' is no account of an import"],
     "missing file": ["users.parquet is missing"],
     "not Parquet": ["users.parquet cannot be read as Parquet"],
     "cut file": ["events.parquet cannot be read as Parquet"],

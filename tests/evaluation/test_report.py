@@ -144,6 +144,16 @@ def test_figure_files_are_svg_with_colours_of_their_own(folder: Path) -> None:
         assert "prefers-color-scheme" in str(style.text)
 
 
+def test_what_the_import_assumed_and_left_out_is_shown(tmp_path: Path) -> None:
+    said = "Assumed: log.csv: <b>tab</b>. events: 1 left out, wrong number of fields (first: line 7)."
+    facts = {"name": "x", "content_hash": "0", "click": "click", "conversion": "click", "split": "time"}
+    data = DataFacts(counts={"items": 2}, repeat="allow", imported=said, **facts)
+    write_report(tmp_path, RunReport(title="t", date="d", command="c", data=data))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1 left out, wrong number of fields (first: line 7)" in page
+    assert "<b>tab</b>" not in page
+
+
 def test_an_almost_empty_report_is_whole(tmp_path: Path) -> None:
     facts = {
         "name": "x",

@@ -18,7 +18,8 @@ PLOTTED = ("HR@10", "NDCG@10", "coverage@10", "value", "value@1", "click_rate", 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
     """What the run's data set is. `split` says in words how it was divided; `proxy` what stands in for a signal,
-    `feedback` how conversions, clicks and impressions hang together.
+    `feedback` how conversions, clicks and impressions hang together, `imported` what its import assumed and left
+    out.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DataFacts:
     terms: str = ""
     proxy: str = ""
     feedback: str = ""
+    imported: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

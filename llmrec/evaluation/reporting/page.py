@@ -190,6 +190,7 @@ def _data(runs: Sequence[Told], names: str) -> DataPart:
         "conversion": data.conversion,
         "feedback": data.feedback,
         "repeats": data.repeat,
+        "import": data.imported,
         "content hash": data.content_hash,
         "source": data.source,
         "terms": data.terms,

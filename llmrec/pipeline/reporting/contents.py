@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.dataset.manifest import account_lines
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions, peak_memory
 from llmrec.evaluation.plots import Reliability
 from llmrec.evaluation.report import DataFacts, RewardModelFacts, RunReport, SlateChange
@@ -25,6 +26,7 @@ from llmrec.pipeline.reporting.rows import test_rows
 from llmrec.pipeline.result import SFT, Finished, label
 from llmrec.pipeline.trust import who_judges
 from llmrec.printing import command as shell_command
+from llmrec.printing import one_line
 
 SHOWN_USERS, SHOWN_HISTORY = 4, 6
 SIGNALS = ("click", "conversion_given_click", "click_and_conversion")
@@ -99,6 +101,7 @@ def _data(run: Finished) -> DataFacts:
         source=manifest.source,
         terms=manifest.terms,
         proxy=manifest.proxy,
+        imported=one_line(" ".join(account_lines(manifest.account)), 2000),
         feedback=f"{funnels(run.config, run.data.dataset, split)['train']} (training part)",
     )
 

@@ -4,7 +4,7 @@
 sentence that names the file and the line.
 """
 
-from llmrec.dataset.importers.reading.account import Ledger, Removal, account_lines, skip_share
+from llmrec.dataset.importers.reading.account import Ledger, Removal, skip_share
 from llmrec.dataset.importers.reading.dialect import shown_names
 from llmrec.dataset.importers.reading.files import ENDINGS, read_table
 from llmrec.dataset.importers.reading.lines import (
@@ -12,7 +12,6 @@ from llmrec.dataset.importers.reading.lines import (
     need_file,
     number,
     plain_text,
-    read_csv_rows,
     read_fields,
     read_json_lines,
     read_lines,
@@ -20,6 +19,8 @@ from llmrec.dataset.importers.reading.lines import (
 from llmrec.dataset.importers.reading.numbers import read_numbers
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
+from llmrec.dataset.importers.reading.rows import read_csv_rows
+from llmrec.dataset.manifest import account_lines
 
 __all__ = [
     "ENDINGS",

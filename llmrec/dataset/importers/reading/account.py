@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmrec.dataset.importers.reading.options import SKIP_LIMIT
+from llmrec.dataset.manifest import account_lines
 from llmrec.errors import DataError
 
 EXAMPLES = 5
@@ -141,19 +142,6 @@ class Ledger:
             ],
             "added": [{"table": table, "rule": rule, "count": count} for (table, rule), count in self._added.items()],
         }
-
-
-def account_lines(tree: dict[str, Any]) -> list[str]:
-    """The sentences of an account as `Ledger.tree` gives it, one a line."""
-    lines = [f"Assumed: {text}" for text in tree.get("assumed", ())]
-    for table, rows in tree.get("rows", {}).items():
-        lines.append(f"{table}: {rows['in']:,} rows read, {rows['out']:,} kept.")
-        for entry in (e for e in tree.get("added", ()) if e["table"] == table):
-            lines.append(f"{table}: {entry['count']:,} added, {entry['rule']}.")
-        for entry in (e for e in tree.get("removed", ()) if e["table"] == table):
-            first = f" (first: {', '.join(entry['first'])})" if entry["first"] else ""
-            lines.append(f"{table}: {entry['count']:,} left out, {entry['rule']}{first}.")
-    return lines
 
 
 def skip_share(text: str | None) -> float | None:

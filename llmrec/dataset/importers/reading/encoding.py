@@ -45,10 +45,8 @@ def decoded(data: bytes, options: ReadOptions, name: str) -> Decoded:
     Raises:
         DataError: No encoding fits; the sentence says which option names one.
     """
-    mark = next((entry for entry in _MARKS if data.startswith(entry[0])), None)
-    if mark is not None and options.encoding is None:
-        data = data[len(mark[0]) :]
-    encoding = options.encoding or (mark[1] if mark else _encoding(data, name))
+    encoding, mark = (options.encoding, 0) if options.encoding else encoding_of(data, name)
+    data = data[mark:] if mark else data
     broken = False
     if not (data.isascii() and encoding in ("utf-8", "cp1252", "gb18030")):
         try:
@@ -61,6 +59,18 @@ def decoded(data: bytes, options: ReadOptions, name: str) -> Decoded:
         except UnicodeEncodeError:
             raise DataError(f"{name} is not text in {encoding}; name another --encoding.") from None
     return _with_plain_ends(data, encoding, broken)
+
+
+def encoding_of(data: bytes, name: str) -> tuple[str, int]:
+    """The encoding of a file that begins with `data`, and the size of its byte order mark.
+
+    Raises:
+        DataError: It cannot be told.
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return encoding, len(mark)
+    return _encoding(data, name), 0
 
 
 def _transcoded(data: bytes, encoding: str, error: UnicodeDecodeError, name: str) -> bytes:

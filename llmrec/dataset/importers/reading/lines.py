@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import html
 import re
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.bounded import Unpacked, parse_json
-from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
 from llmrec.errors import DataError
 from llmrec.progress import Bar
 
@@ -108,32 +106,6 @@ def read_fields(path: Path, separator: str, width: int, encoding: str = "utf-8")
                 "expected; mend that line."
             )
         yield number, fields
-
-
-def read_csv_rows(
-    path: Path, separator: str = ",", *, description: str | None = None
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Streams (line number, row) of a quoted CSV file with a header; every row must have the header's fields."""
-    lines = (line for _, line in read_lines(path, description=description))
-    reader = csv.reader((line + "\n" for line in lines), delimiter=separator, strict=True)
-    csv.field_size_limit(max(csv.field_size_limit(), FIELD_LIMIT))
-    try:
-        header = next(reader, None)
-        if not header:
-            raise DataError(f"{path} is empty; a CSV file starts with a line of column names.")
-        repeated = next((name for n, name in enumerate(header) if name in header[:n]), None)
-        if repeated is not None:
-            raise DataError(f"{path} names the column {repeated[:60]!r} twice; rename one of them.")
-        for row in reader:
-            if row and len(row) != len(header):
-                raise DataError(
-                    f"{path}, line {reader.line_num} has {len(row)} fields where its header has {len(header)}; "
-                    "quote fields that hold a comma."
-                )
-            if row:
-                yield reader.line_num, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num} is not CSV ({error}); mend that line.") from None
 
 
 def number(value: str, path: Path, line: int, name: str) -> float:
