@@ -98,8 +98,9 @@ def import_command(
     kind: Annotated[
         str,
         typer.Argument(
-            help="movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, jester, open-bandit, "
-            "table."
+            help="table (own data), movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, jester, "
+            "open-bandit; or as tables: book-crossing, goodbooks, kuairec, lastfm, mind, online-retail, recbole, "
+            "retailrocket, steam, yelp."
         ),
     ],
     source: Annotated[
@@ -149,7 +150,8 @@ def import_command(
 ) -> None:
     """Turns public or own data into an llmrec data set."""
     from llmrec.cli.import_options import importer_options, once, pairs, read_options, table_mapping
-    from llmrec.dataset.importers import IMPORTERS, import_dataset
+    from llmrec.dataset.importers import IMPORTERS, check_source, import_dataset
+    from llmrec.dataset.importers.layouts import layout_names
     from llmrec.dataset.importers.reading import account_lines
 
     given = once(pairs(option, "--option", "name=shop"), "--option")
@@ -159,13 +161,16 @@ def import_command(
     written = {"separator": separator, "quote": quote, "decimal": decimal, "encoding": encoding}
     reading = read_options(written, header, no_header, skip_bad)
     options: dict[str, Any] = {}
-    if kind == "table":
-        mapping = table_mapping(source, items, users, renamed, mapped, {**given, **said})
+    if kind == "table" or kind in layout_names():
+        check_source(kind, source)
+        layout = kind if kind != "table" else None
+        kind, mapping = "table", table_mapping(source, items, users, renamed, mapped, {**given, **said}, layout)
         options = {"reading": reading} if mapping is None else {"mapping": mapping, "reading": reading}
     elif items or users or renamed or mapped or said or reading is not None:
         raise ConfigError(
             "--items, --users, --map, --kind and the options of reading and of values (--separator, …, --skip-bad, "
-            f"--missing, --order, --accept-implausible) belong to the importer table, not to {kind}."
+            "--missing, --order, --accept-implausible) belong to the importer table and to layouts of tables, not to "
+            f"{kind}."
         )
     elif kind in IMPORTERS:
         options = importer_options(IMPORTERS[kind], given)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config_tree import from_texts
+from llmrec.dataset.importers.layouts import layout_tree
 from llmrec.dataset.importers.mapping import TABLES, mapping_tree
 from llmrec.dataset.importers.reading import ReadOptions, skip_share
 from llmrec.dataset.schema import SCHEMAS, show
@@ -104,20 +105,24 @@ def table_mapping(
     columns: Pairs,
     kinds: Mapping[str, str],
     options: Mapping[str, str],
+    layout: str | None = None,
 ) -> dict[str, Any] | None:
     """The mapping of the table importer out of command-line options; None where `source` explains itself.
 
-    `source` is the file of events, or a mapping or folder of tables that the options change. A column "item_id" is
-    renamed in every table that has it, "items.item_id" only in that one; `profile=age` and `profile=city` are put
-    together. Without a file of items they are found in the events, where `title` is mapped.
+    `source` holds a public data set in a known `layout`, or is the file of events, or a mapping or folder of tables
+    that the options change. A column "item_id" is renamed in every table that has it, "items.item_id" only in that
+    one; `profile=age` and `profile=city` are put together. Without a file of items they are found in the events,
+    where `title` is mapped.
 
     Raises:
         ConfigError: a column that no table has, or no file of items.
     """
-    itself = (source.is_dir() and items is None) or source.suffix in (".yaml", ".yml")
-    if itself and not (items or users or columns or kinds or options):
+    itself = layout is not None or (source.is_dir() and items is None) or source.suffix in (".yaml", ".yml")
+    if layout is not None:
+        tree = layout_tree(layout, source)
+    elif itself and not (items or users or columns or kinds or options):
         return None
-    if itself:
+    elif itself:
         tree = mapping_tree(source)
     else:
         tree = {"name": source.stem, "events": {"file": str(source.resolve())}}

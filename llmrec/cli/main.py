@@ -59,7 +59,8 @@ def run(
         str | None,
         typer.Option(
             help="world, movielens, amazon, amazon-minionerec, complete-journey, hillstrom, coat, jester, "
-            "open-bandit, table or folder."
+            "open-bandit, book-crossing, goodbooks, kuairec, lastfm, mind, online-retail, recbole, retailrocket, "
+            "steam, yelp, table or folder."
         ),
     ] = None,
     source: Annotated[

@@ -11,8 +11,8 @@ class DataConfig:
     """Which data set and how it is split.
 
     `dataset`: world (generated), an importer's name (movielens, amazon, amazon-minionerec, complete-journey,
-    hillstrom, coat, jester, open-bandit, table) with `source` as its folder or file, or folder (`source` is a data
-    set saved by llmrec).
+    hillstrom, coat, jester, open-bandit, table, or one of data/layouts) with `source` as its folder or file, or
+    folder (`source` is a data set saved by llmrec).
     """
 
     dataset: str = "world"

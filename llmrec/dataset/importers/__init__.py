@@ -1,8 +1,9 @@
-"""Importers: public or own data sets from files at hand, one module a layout."""
+"""Importers: public or own data sets from files at hand: a module each, or a mapping under data/layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from llmrec.dataset.importers.coat import import_coat
 from llmrec.dataset.importers.complete_journey import import_complete_journey
 from llmrec.dataset.importers.hillstrom import import_hillstrom
 from llmrec.dataset.importers.jester import import_jester
+from llmrec.dataset.importers.layouts import import_layout, layout_names
 from llmrec.dataset.importers.minionerec import import_minionerec
 from llmrec.dataset.importers.movielens import import_movielens
 from llmrec.dataset.importers.open_bandit import import_open_bandit
@@ -26,6 +28,7 @@ __all__ = [
     "import_dataset",
     "import_hillstrom",
     "import_jester",
+    "import_layout",
     "import_minionerec",
     "import_movielens",
     "import_open_bandit",
@@ -42,6 +45,7 @@ IMPORTERS: dict[str, Callable[..., Dataset]] = {
     "jester": import_jester,
     "open-bandit": import_open_bandit,
     "table": import_table,
+    **{name: partial(import_layout, name) for name in layout_names()},
 }
 
 
@@ -59,7 +63,12 @@ def import_dataset(kind: str, source: Path | str, **options: Any) -> Dataset:
     """
     if kind not in IMPORTERS:
         raise ConfigError(f"Importer {kind!r} is unknown; choose one of {', '.join(IMPORTERS)}.")
+    return IMPORTERS[kind](check_source(kind, source), **options)
+
+
+def check_source(kind: str, source: Path | str) -> Path:
+    """The path of the files of a data set; raises `DataError` where there is nothing."""
     path = Path(source).expanduser()
     if not path.exists():
         raise DataError(f"{path} does not exist; give the folder or file that holds the {kind} data.")
-    return IMPORTERS[kind](path, **options)
+    return path

@@ -24,11 +24,16 @@ def find_column(frame: pl.DataFrame, wanted: str) -> str | None:
     return typed
 
 
+def bare_name(name: str) -> str:
+    """A column's name without a type behind it."""
+    return m[1] if (m := _TYPED.fullmatch(name)) else name
+
+
 def lacks(raw: RawTable, name: str, missing: str) -> str:
     """The sentence for a file without the column `missing`, which is wanted for `name`."""
     there = ", ".join(show(c, 30)[1:-1] for c in raw.frame.columns[:12]) + (", …" if raw.frame.width > 12 else "")
     text = f"{raw.path} lacks the column {show(missing, 40)} for {name!r} (it has: {there})"
-    names = (m[1] if (m := _TYPED.fullmatch(c)) else c for c in raw.frame.columns)
+    names = map(bare_name, raw.frame.columns)
     near = next((c for c in names if _plain(c) in _ALIASES.get(name, ())), None)
     mend = f"{name}={near}" if near else f"{name}=YOURS"
     text += f"; map {name!r} to one of them, as with --map {mend}"

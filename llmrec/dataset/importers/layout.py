@@ -9,7 +9,7 @@ import dataclasses
 
 import polars as pl
 
-from llmrec.dataset.importers.columns import SLOT, find_column, lacks
+from llmrec.dataset.importers.columns import SLOT, bare_name, find_column, lacks
 from llmrec.dataset.importers.mapping import TableFile
 from llmrec.dataset.importers.reading import Ledger, RawTable
 from llmrec.dataset.importers.reshape import reshaped
@@ -76,7 +76,7 @@ def _together(frame: pl.DataFrame, name: str, words: tuple[str, ...]) -> pl.Seri
     for column in frame.get_columns():
         text, _ = without_missing(as_text(column), words)
         text = without_zeros(text)[0] if look_like_floats(text) else text
-        label = f"{column.name.replace('_', ' ').strip()}: " if name == "profile" else ""
+        label = f"{bare_name(column.name).replace('_', ' ').strip()}: " if name == "profile" else ""
         parts.append(pl.select(pl.lit(label) + pl.lit(text)).to_series().alias(column.name))
     table = pl.DataFrame(parts)
     if name == "categories":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmrec.dataset.importers.amazon import is_amazon
+from llmrec.dataset.importers.layouts import fits_layout, layout_names
 from llmrec.dataset.store import MANIFEST
 from llmrec.errors import DataError
 from llmrec.storage import resolve, shown
@@ -45,6 +46,9 @@ def recognise(source: Path) -> tuple[str, Path]:
         if (saved / MANIFEST).is_file():
             return "folder", inner
     found = [kind for kind, layouts in LAYOUTS.items() if any(_has(place, names) for names in layouts)]
+    public = [name for name in layout_names() if fits_layout(name, place)]
+    if public:  # a table called events may be theirs
+        found = [kind for kind in found if kind != "table"] + public
     if not found and is_amazon(place):
         found = ["amazon"]
     if len(found) == 1:

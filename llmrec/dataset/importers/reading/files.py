@@ -36,7 +36,7 @@ def read_table(
     """The table in a file, or in a folder of parts of one kind (Parquet, CSV, ...), taken in order of names.
 
     Args:
-        path: The file or folder.
+        path: The file or folder, or a pattern for the names of parts, such as part-*.csv.
         options: How it is written; what is not said is detected.
         ledger: Takes the assumptions and the bad rows.
         table: What it is to become, for the account and for messages.
@@ -52,7 +52,10 @@ def read_table(
     options = options or ReadOptions()
     ledger = Ledger(options.skip_bad) if ledger is None else ledger
     if path.is_dir():
-        return _read_parts(path, options, ledger, table)
+        paths = [p for p in sorted(path.iterdir()) if p.is_file() and not p.name.startswith(("_", "."))]
+        return _read_parts(path, paths, options, ledger, table)
+    if not path.exists() and any(sign in path.name for sign in "*?"):
+        return _read_parts(path, sorted(path.parent.glob(path.name)), options, ledger, table)
     if not path.is_file():
         raise DataError(f"{path} does not exist; mend the mapping or its place.")
     ending = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -71,9 +74,8 @@ def read_table(
     return read_delimited(data, path, options, ledger, table, ending, types)
 
 
-def _read_parts(folder: Path, options: ReadOptions, ledger: Ledger, table: str) -> RawTable:
-    """The files of a folder as one table; columns that a part lacks are empty there."""
-    paths = [p for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith(("_", "."))]
+def _read_parts(folder: Path, paths: list[Path], options: ReadOptions, ledger: Ledger, table: str) -> RawTable:
+    """The files of a folder or pattern as one table, one after the other; all have the same columns."""
     paths = [p for p in paths if Path(p.name.lower().removesuffix(".gz")).suffix in ENDINGS][: _MOST_PARTS + 1]
     endings = sorted({Path(p.name.lower().removesuffix(".gz")).suffix for p in paths})
     if not paths:
