@@ -87,28 +87,29 @@ def write_bundle(
     assert isinstance(policy.renderer, StateRenderer)
     policy.renderer.save(folder / "prompts")
     dataset.items.write_parquet(folder / "items.parquet")
-    write_json(folder / CARD, _facts(weights, dataset.manifest, config, policy.catalogue, identifiers))
+    write_json(folder / CARD, _facts(weights, dataset.manifest, config, policy, identifiers))
     write_json(folder / "metrics.json", dict(metrics))
     write_text(folder / "config.yaml", yaml.safe_dump(config.tree(), sort_keys=False, allow_unicode=True))
     write_text(folder / "README.md", card)
 
 
 def _facts(
-    weights: Weights, manifest: Manifest, config: RunConfig, catalogue: Catalogue, identifiers: Identifiers | None
+    weights: Weights, manifest: Manifest, config: RunConfig, policy: LanguagePolicy, identifiers: Identifiers | None
 ) -> dict[str, Any]:
+    assert isinstance(policy.renderer, StateRenderer)
     named = {} if identifiers is None else {"scheme": identifiers.scheme, "identifiers": identifiers.content_hash}
     return {
         "format": FORMATS[0] if identifiers is None else FORMATS[1],
         "llmrec": __version__,
         "domain": manifest.domain,
-        "language": config.text.language or manifest.language,
+        "language": policy.renderer.language,
         "repeat": manifest.repeat,
         "liked": Signal.parse(manifest.click).kind,
         "history_events": config.data.history_events,
         "weights": "full" if weights.adapter is None else "adapter",
         "base": weights.base,
         "base_revision": weights.revision,
-        "catalogue": catalogue.content_hash,
+        "catalogue": policy.catalogue.content_hash,
         **named,
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
     }

@@ -35,6 +35,7 @@ from llmrec.pipeline.identifier_trial import decoded, extended, facts_of, traine
 from llmrec.pipeline.policies import sft_policy, targets
 from llmrec.pipeline.recipes import recipe_for, recipes_root
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
@@ -201,7 +202,8 @@ def _baselines(config: RunConfig, data: RunData, rows: Examples, k: int) -> dict
 def _stage_name(config: RunConfig, data_seed: int, settings: AblationSettings) -> str:
     """A folder for each warm start; sides of equal settings share it."""
     tree = config.tree()
-    decides = {key: tree[key] for key in ("seed", "data", "world", "text", "identifiers", "model", "sft")}
+    decides = {key: tree[key] for key in ("seed", "data", "world", "identifiers", "model", "sft")}
+    decides["text"] = text_key(config)
     period = settings.part if settings.until_part else "train"
     return sha256_of(json.dumps([decides, data_seed, period], sort_keys=True))[:16]
 

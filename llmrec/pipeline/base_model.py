@@ -17,6 +17,7 @@ from llmrec.dataset.examples import History
 from llmrec.errors import RunError
 from llmrec.files import check_writable, new_folder, sha256_of
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.wording import run_language, templates_of, text_key
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.loading import (
     check_positions,
@@ -139,7 +140,8 @@ def make_renderer(
         data.dataset.item_list,
         tokenizer,
         domain=manifest.domain,
-        language=text.language or manifest.language,
+        language=run_language(config, data.dataset),
+        templates=templates_of(config),
         max_tokens=text.max_tokens,
         profile=text.profile,
         feedback=text.feedback,
@@ -168,7 +170,8 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
     wording = make_wording(
         data.dataset.item_list,
         domain=manifest.domain,
-        language=config.text.language or manifest.language,
+        language=run_language(config, data.dataset),
+        templates=templates_of(config),
         profile=config.text.profile,
         feedback=config.text.feedback,
         elapsed=config.text.elapsed,
@@ -180,5 +183,5 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
 def _decides_nano(config: RunConfig) -> dict[str, Any]:
     tree = config.tree()
     sizes = {k: v for k, v in tree["model"].items() if k.startswith("nano_")}
-    text = {k: v for k, v in tree["text"].items() if k != "history"}  # it learns the language of titles
+    text = {k: v for k, v in text_key(config).items() if k != "history"}  # it learns the language of titles
     return {"sizes": sizes, "text": text, "seed": config.seed, "history": config.data.history_events}

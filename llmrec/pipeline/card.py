@@ -11,6 +11,7 @@ from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import Finished, phrase
 from llmrec.pipeline.trust import who_judges
+from llmrec.pipeline.wording import run_language
 
 CARD = """---
 {header}---
@@ -60,7 +61,7 @@ def model_card(run: Finished, command: str) -> str:
     header: dict[str, Any] = {
         "library_name": "llmrec",
         "pipeline_tag": "text-generation",
-        "language": [run.config.text.language or manifest.language],
+        "language": [run_language(run.config, run.data.dataset)],
         "tags": ["recommender-system", "reinforcement-learning", run.config.algorithm.replace("_", "-"), "llmrec"],
     }
     if not run.base.nano:

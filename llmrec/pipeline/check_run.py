@@ -15,6 +15,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import check_targets
 from llmrec.pipeline.rewarding import check_terms
 from llmrec.pipeline.simulation import check_simulation
+from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import say
 
 SAMPLE = 4000
@@ -35,6 +36,7 @@ def check_run(config: RunConfig, data: RunData) -> None:
     items = data.dataset.n_items
     if items < 2:
         raise DataError("The catalogue has one item, so there is nothing to choose between; add items.")
+    check_wording(config, data)
     check_targets(config, data)
     for check in CHECKS:
         _tried(check, config, data)

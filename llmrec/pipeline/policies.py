@@ -18,6 +18,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import widening
 from llmrec.pipeline.teaching import make_teacher
+from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
@@ -84,7 +85,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
     key = {
         "base": [base.name, base.revision],
         "data": data.dataset.manifest.content_hash,
-        "config": [tree["sft"], tree["text"], tree["data"], tree["model"]["dtype"], config.seed],
+        "config": [tree["sft"], text_key(config, data.dataset), tree["data"], tree["model"]["dtype"], config.seed],
         "identifiers": naming_key(config),
     } | ({} if config.model.quantization == "none" else {"quantization": config.model.quantization})
 

@@ -17,7 +17,7 @@ from llmrec.files import new_folder, read_json, write_json, write_text
 from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fits
 from llmrec.text.escape import Cleaner
 from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, TaskText, task_values
-from llmrec.text.templates import TemplateSet, folder_sources, shipped_sources
+from llmrec.text.templates import TemplateSet, own_sources, shipped_sources
 from llmrec.text.wording import HistoryStyle, StateText, Wording
 from llmrec.types import Item, State
 
@@ -41,6 +41,8 @@ def make_wording(
 ) -> Wording:
     """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
 
+    What `templates` may hold is said by `templates.own_sources`.
+
     With `identifiers` (one an item) items are answered by identifier; `history` says how entries name them.
 
     Raises:
@@ -53,7 +55,7 @@ def make_wording(
         )
     if identifiers is not None and len(identifiers) != len(items):
         raise ConfigError(f"There are {len(items)} items but {len(identifiers)} identifiers; give one for each item.")
-    sources = {**shipped_sources(language, domain), **(folder_sources(templates) if templates else {})}
+    sources = {**shipped_sources(language, domain), **(own_sources(templates, language, domain) if templates else {})}
     return Wording(
         items,
         _compiled(tuple(sorted(sources.items()))),

@@ -6,6 +6,7 @@ under flat names ("state.jinja", "_common/lines.jinja"), so that a run folder ca
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,26 @@ def folder_sources(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder of templates; give one that holds state.jinja.")
     return {**_read(folder / "_common", "_common/"), **_read(folder)}
+
+
+def own_sources(folder: Path, language: str, domain: str) -> dict[str, str]:
+    """Templates of one's own by flat name: files of `folder` and `folder/_common`, and for this language and domain
+    alone those in `folder/LANGUAGE/_common` and `folder/LANGUAGE/DOMAIN`, which win."""
+    inner = folder / language
+    return {**folder_sources(folder), **_read(inner / "_common", "_common/"), **_read(inner / domain)}
+
+
+def check_own(folder: Path, language: str, domain: str) -> None:
+    """Raises `ConfigError` for a person's folder without a template, or with one that takes the place of none."""
+    sources, shipped = own_sources(folder, language, domain), shipped_sources(language, domain)
+    if not sources and not any(folder.rglob("*.jinja")):
+        raise ConfigError(f"{folder} holds no template; name it as one that is shipped, for example state.jinja.")
+    text = "\n".join(sources.values())
+    for name in sources:
+        if name not in shipped and name not in text:
+            near = difflib.get_close_matches(name, shipped, n=1)
+            mend = f"did you mean {near[0]!r}?" if near else f"known ones: {', '.join(sorted(shipped))}."
+            raise ConfigError(f"Nothing uses the template {name!r} in {folder}; {mend}")
 
 
 def _known(root: Path, name: str, what: str) -> Path:

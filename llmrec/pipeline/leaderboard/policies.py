@@ -23,6 +23,7 @@ from llmrec.pipeline.leaderboard.protocol import Bench, Moment
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy
+from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.types import Slate
@@ -74,7 +75,8 @@ class Trainings:
 
     def key(self, bench: Bench, seed: int) -> dict[str, Any]:
         """What decides the policies of a seed."""
-        tree = self.config(bench, seed).tree()
+        config = self.config(bench, seed)
+        tree = config.tree() | {"text": text_key(config)}
         sections = ("text", "identifiers", "model", "sft", "simulator", "reward", "algorithm", "ppo", "gate")
         return {**bench_key(bench), "seed": seed, "beams": BEAMS, **{name: tree[name] for name in sections}}
 
