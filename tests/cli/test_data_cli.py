@@ -325,6 +325,15 @@ def test_one_file_is_all_there_is(call: Call, tmp_path: Path) -> None:
     assert "items: 1 left out, more rows of the same item" in answer.out
 
 
+def test_the_page_on_importing_names_every_key_of_a_mapping() -> None:
+    from llmrec.dataset.importers import mapping
+
+    page = (Path(__file__).parents[2] / "docs" / "importing.md").read_text(encoding="utf-8")
+    for kind in (mapping.TableMapping, mapping.TableFile, mapping.Explode, mapping.Long, mapping.Lookup):
+        for name in kind.__dataclass_fields__:
+            assert name in page, name
+
+
 def test_help_names_every_column_and_option_of_own_tables() -> None:
     from llmrec.dataset.importers.mapping import TableMapping
     from llmrec.dataset.schema import SCHEMAS

@@ -8,7 +8,7 @@ import pytest
 
 from llmrec.dataset.examples import examples
 from llmrec.dataset.importers import IMPORTERS, import_dataset
-from llmrec.dataset.importers.amazon import price
+from llmrec.dataset.importers.amazon import prices
 from llmrec.dataset.importers.minionerec import list_text
 from llmrec.dataset.importers.movielens import plain_title
 from llmrec.dataset.importers.reading import ReadOptions, read_csv_rows, read_lines
@@ -223,10 +223,14 @@ def test_amazon_core(tmp_path):
         ("—", None),
         (True, None),
         (-1, None),
+        ("from 14.99", 14.99),
+        (".a-box-inner{width:5px}", None),
+        (float("nan"), None),
+        ("$" * 100 + "5", None),
     ],
 )
 def test_prices(value, dollars):
-    assert price(value) == dollars
+    assert prices([value]).to_list() == [dollars]
 
 
 @pytest.mark.parametrize(

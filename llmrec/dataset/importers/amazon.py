@@ -6,14 +6,14 @@ is seen from its first line.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from llmrec.dataset.importers.reading import number, plain_text, read_json_lines
+from llmrec.dataset.importers.values import read_prices
 from llmrec.dataset.schema import SCHEMAS
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
@@ -24,7 +24,7 @@ PROXY = "Amazon reviews log no clicks: any review stands for a click and a ratin
 SOURCES = {2018: "https://nijianmo.github.io/amazon/", 2023: "https://amazon-reviews-2023.github.io/"}
 
 _CHUNK = 200_000
-_MONEY = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
+_LONGEST_PRICE = 100  # characters; some fields hold the scripts of a page instead
 _EVENTS = {"user_id": pl.String, "item_id": pl.String, "value": pl.Float64, "time": pl.Int64}
 
 
@@ -191,7 +191,8 @@ def _read_items(path: Path, wanted: set[str], year: int) -> pl.DataFrame:
             title = plain_text(" ".join(_texts(row.get("title"))))
             if title:
                 items[item_id] = {"item_id": item_id, "title": title, **_item_texts(row)}
-    return pl.DataFrame(list(items.values()), schema=SCHEMAS["items"])
+    table = {name: [item[name] for item in items.values()] for name in SCHEMAS["items"]}
+    return pl.DataFrame({**table, "price": prices(table["price"])}, schema=SCHEMAS["items"])
 
 
 def _item_texts(row: dict[str, Any]) -> dict[str, object]:
@@ -204,7 +205,7 @@ def _item_texts(row: dict[str, Any]) -> dict[str, object]:
         # the 2018 files carry whole product blurbs at the end of some category lists
         "categories": list(dict.fromkeys(g for g in groups if 0 < len(g) <= 60)),
         "brand": plain_text(" ".join(_texts(row.get("brand") or row.get("store")))),
-        "price": price(row.get("price")),
+        "price": row.get("price"),
     }
 
 
@@ -215,9 +216,14 @@ def _texts(value: object) -> Iterator[str]:
         yield from (v for v in value if isinstance(v, str))
 
 
-def price(value: object) -> float | None:
-    """A price in dollars from 12.99, "$1,012.99" or "$12.99 - $19.99" (its lower end); None where there is none."""
+def prices(values: Iterable[object]) -> pl.Series:
+    """Prices in dollars from 12.99, "$1,012.99" or "$12.99 - $19.99" (its lower end); null where there is none."""
+    texts = [_price_text(value) for value in values]
+    found = read_prices(pl.Series("price", texts, dtype=pl.String), decimal=".", currency="USD").values
+    return found.set(found < 0, None)
+
+
+def _price_text(value: object) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if 0 <= value < float("inf") else None
-    match = _MONEY.search(value) if isinstance(value, str) and len(value) < 100 else None
-    return float(match[0].replace(",", "")) if match else None
+        return repr(value)
+    return value if isinstance(value, str) and len(value) < _LONGEST_PRICE else None

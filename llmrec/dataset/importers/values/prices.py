@@ -33,6 +33,7 @@ _FLOAT = r"^[+-]?\d+(?:\.\d+)?[eE][+-]?\d+$"
 _machine_float = pl.when(pl.col("t").str.contains(_FLOAT)).then(pl.col("t").cast(pl.Float64, strict=False))
 _BETWEEN = r"(\d)[\s\u00a0\u2009\u202f'’](\d{3})"
 _RANGE = r"^([^-–—]*\d[^-–—]*?)\s*[-–—]\s*[^-–—]*\d[^-–—]*$"
+_FROM = r"^(?i:from|starting at|ab)\s+"
 _WANTED = "a price such as 1299.99, $1,299.99 or 1.299,99 €, or empty where it is unknown"
 
 
@@ -58,7 +59,7 @@ def read_prices(
     if plain is not None and plain.null_count() == text.null_count() and _certain(text) and plain.is_finite().all():
         return Reading(plain, none_bad(len(text)), _WANTED, notes, currency=currency)
     spaced = text.str.replace_all(_BETWEEN, "$1$2").str.replace_all(_BETWEEN, "$1$2")
-    single = spaced.str.replace(_RANGE, "$1")
+    single = spaced.str.replace(_RANGE, "$1").str.replace(_FROM, "")
     ranges = int((single != spaced).sum())
     if ranges:
         notes = (
