@@ -170,5 +170,8 @@ def test_parquet_cells_that_are_no_text(tmp_path):
     frame.write_parquet(tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"line 2.*'i' holds a NUL byte"):
         read_table(tmp_path / "t.parquet")
+    pl.DataFrame({"b": [b"x", b"\xff", b"y"]}).write_parquet(tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"line 2.*'b' holds bytes that are not UTF-8"):
+        read_table(tmp_path / "b.parquet")
     frame.filter(pl.arange(0, 4) != 1).write_parquet(tmp_path / "t.parquet")
     assert read_table(tmp_path / "t.parquet").frame.rows() == [("a", "x"), (None, None), (None, None)]

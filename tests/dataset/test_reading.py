@@ -270,6 +270,25 @@ def test_json_in_its_layouts(tmp_path, text):
     assert raw.frame.rows(named=True) == [{**RECORDS[0], "v": 1.5}, {**RECORDS[1], "v": 2.0}]
 
 
+def test_what_follows_a_broken_object_is_never_skipped(tmp_path):
+    """In an array nobody can count the rows after a fault; in lines the next line is a row again."""
+    (tmp_path / "t.json").write_text('[{"a": 1}, {"a": 2},, {"a": 3}, {"a": 4}]')
+    with pytest.raises(DataError, match="what follows in the array cannot be read"):
+        read_table(tmp_path / "t.json", ledger=Ledger(1.0))
+    for broken in ('{"a": 1},x', '{"a": 1', "{'a': 1},x", "x"):
+        (tmp_path / "t.json").write_text(broken + '\n{"a": 2}\n{"a": 3}')
+        ledger = Ledger(1.0)
+        assert read_table(tmp_path / "t.json", ledger=ledger).frame.rows() == [(2,), (3,)]
+        assert ledger.tree()["removed"][0]["first"] == ["line 1"]
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode", "shift_jis", "ascii"])
+def test_text_that_is_not_of_the_named_encoding(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("é\xff,b\n\xfcx,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match="encoding"):
+        read_table(tmp_path / "t.csv", ReadOptions(encoding=encoding))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

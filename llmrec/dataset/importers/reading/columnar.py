@@ -10,6 +10,7 @@ import polars as pl
 from llmrec import bounded
 from llmrec.dataset.importers.reading.account import Ledger
 from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
+from llmrec.dataset.importers.reading.encoding import BROKEN
 from llmrec.dataset.importers.reading.raw import RawTable
 from llmrec.errors import DataError
 
@@ -48,8 +49,10 @@ def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
         elif dtype == pl.Binary:
             size = column.bin.size()
             raw = raw.drop_bad(size > FIELD_LIMIT, "a field that is too long", ledger, f"{name[:40]!r} is too long")
-            bytes_ = raw.frame[name].to_list()
-            column = pl.Series(name, [None if b is None else b.decode("utf-8", "replace") for b in bytes_], pl.String)
+            texts = [None if b is None else b.decode("utf-8", "surrogateescape") for b in raw.frame[name]]
+            wrong = pl.Series([t is not None and BROKEN.search(t) is not None for t in texts], dtype=pl.Boolean)
+            raw = raw.drop_bad(wrong, "broken encoding", ledger, f"{name[:40]!r} holds bytes that are not UTF-8")
+            column = pl.Series(name, [t for t, bad in zip(texts, wrong, strict=True) if not bad], pl.String)
             ledger.assume(f"{raw.path.name}: the bytes of column {name[:40]!r} are read as UTF-8 text.")
         if column.dtype != pl.String:
             continue

@@ -152,6 +152,11 @@ def _names(first: Row, width: int, header: bool, path: Path, dialect: Dialect, o
         raise DataError(f"{path} has {width:,} columns, which no table of a log has; look at its separator.")
     if not header:
         return [str(n) for n in range(1, width + 1)]
+    if broken := BROKEN.search("".join(first.fields)):
+        raise DataError(
+            f"{path}, line {first.line}: byte 0x{ord(broken[0]) - 0xDC00:02x} in the columns' names is not of the "
+            "file's encoding; mend it or name the --encoding."
+        )
     names = [" ".join(name.replace("\ufeff", "").replace("\0", "").split()) for name in first.fields]
     return names + [""] * (width - len(names))
 

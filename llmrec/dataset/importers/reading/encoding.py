@@ -47,6 +47,15 @@ def decoded(data: bytes, options: ReadOptions, name: str) -> Decoded:
     """
     encoding, mark = (options.encoding, 0) if options.encoding else encoding_of(data, name)
     data = data[mark:] if mark else data
+    try:
+        data, broken = _as_utf8(data, encoding, name)
+    except UnicodeError:
+        raise DataError(f"{name} is not text in {encoding}; name another --encoding.") from None
+    return _with_plain_ends(data, encoding, broken)
+
+
+def _as_utf8(data: bytes, encoding: str, name: str) -> tuple[bytes, bool]:
+    """UTF-8, and whether bytes that are not of the encoding are left in it."""
     broken = False
     if not (data.isascii() and encoding in ("utf-8", "cp1252", "gb18030")):
         try:
@@ -56,9 +65,7 @@ def decoded(data: bytes, options: ReadOptions, name: str) -> Decoded:
             broken = True
             if encoding.replace("_", "-").lower() not in ("utf-8", "utf8"):
                 data = _transcoded(data, encoding, error, name)
-        except UnicodeEncodeError:
-            raise DataError(f"{name} is not text in {encoding}; name another --encoding.") from None
-    return _with_plain_ends(data, encoding, broken)
+    return data, broken
 
 
 def encoding_of(data: bytes, name: str) -> tuple[str, int]:

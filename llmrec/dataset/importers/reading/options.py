@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 from dataclasses import dataclass
 
@@ -50,8 +49,7 @@ class ReadOptions:
             raise ConfigError(f"decimal is {self.decimal[:40]!r}; choose '.' or ','.")
         if self.encoding is not None:
             try:
-                codecs.lookup(self.encoding).name.encode()
-                b"a".decode(self.encoding)
+                "a".encode(self.encoding).decode(self.encoding)
             except (LookupError, UnicodeError, ValueError):
                 raise ConfigError(
                     f"encoding is {self.encoding[:40]!r}, which is none that is known; for example utf-8, latin-1, "

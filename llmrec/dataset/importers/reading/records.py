@@ -24,15 +24,16 @@ from llmrec.errors import DataError
 Found = tuple[int, Any]  # line, object
 _BLANK = re.compile(r"\s*")
 _EXACT = 2**53
+_HEAD, _LINES = 1 << 16, 5  # characters and lines from which the layout is found
 _INT64 = 2**63
 
 
 class _Bad(ValueError):
-    """A text that is no object, with the line it begins in."""
+    """A text that is no object, with the line it begins in; `last` if what follows cannot be told apart."""
 
-    def __init__(self, line: int, reason: str) -> None:
+    def __init__(self, line: int, reason: str, *, last: bool = False) -> None:
         super().__init__(reason)
-        self.line = line
+        self.line, self.last = line, last
 
 
 def read_records(data: bytes, path: Path, options: ReadOptions, ledger: Ledger, table: str) -> RawTable:
@@ -52,7 +53,7 @@ def read_records(data: bytes, path: Path, options: ReadOptions, ledger: Ledger, 
     rows: list[dict[str, Any]] = []
     lines: list[int] = []
     bad: list[tuple[int, str]] = []
-    for line, value, reason in _checked(objects, text):
+    for line, value, reason in _checked(objects, text, path):
         if reason:
             bad.append((line, reason))
         else:
@@ -82,10 +83,10 @@ def _layout(text: str, path: Path) -> tuple[str, Iterator[Found]]:
         return "an array of JSON objects", _array(text, place + 1)
     end = text.find("\n", place)
     first = text[place : len(text) if end < 0 else end].strip()
-    if _is_object(first, _json):
-        return "one JSON object a line", _by_line(text, _json)
-    if first.startswith("{") and first.endswith("}") and _is_object(first, _python):
-        return "one printed Python object a line", _by_line(text, _python)
+    heads = [first, *(line.strip() for line in text[place : place + _HEAD].split("\n")[1:_LINES])]
+    for parse, said in ((_json, "one JSON object a line"), (_python, "one printed Python object a line")):
+        if any(head.startswith("{") and head.endswith("}") and _is_object(head, parse) for head in heads):
+            return said, _by_line(text, parse)
     if first.startswith("{") and _is_object_at(text, place):
         return "JSON objects one after the other", _one_after_the_other(text, place)
     return "one JSON object a line", _by_line(text, _json)
@@ -148,16 +149,16 @@ def _array(text: str, place: int) -> Iterator[Found]:
         line, counted = line + text.count("\n", counted, place), place
         if text[place : place + 1] == "]" or place >= len(text):
             if place >= len(text):
-                yield line, _Bad(line, "ends before the array does; the file is cut off")
+                yield line, _Bad(line, "ends before the array does; the file is cut off", last=True)
             elif text[place + 1 :].strip():
-                yield line, _Bad(line, "goes on after the end of the array")
+                yield line, _Bad(line, "goes on after the end of the array", last=True)
             return
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else "it is nested too deep"
             at = text.count("\n", 0, error.pos) + 1 if isinstance(error, json.JSONDecodeError) else line
-            yield line, _Bad(at, f"is not JSON ({reason}), and what follows in the array cannot be read")
+            yield line, _Bad(at, f"is not JSON ({reason}), and what follows in the array cannot be read", last=True)
             return
         yield line, value
         place = _skip(text, place)
@@ -172,7 +173,7 @@ def _one_after_the_other(text: str, place: int) -> Iterator[Found]:
         try:
             value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
-            yield line, _Bad(line, "begins no whole JSON object, and what follows cannot be read")
+            yield line, _Bad(line, "begins no whole JSON object, and what follows cannot be read", last=True)
             return
         yield line, value
 
@@ -182,10 +183,12 @@ def _skip(text: str, place: int) -> int:
     return blank.end() if blank else place
 
 
-def _checked(objects: Iterator[Found], text: str) -> Iterator[tuple[int, Any, str]]:
+def _checked(objects: Iterator[Found], text: str, path: Path) -> Iterator[tuple[int, Any, str]]:
     suspicious = "\0" in text or "\\u0000" in text or BROKEN.search(text) is not None
     deep = text.count("[") + text.count("{") > 64
     for line, value in objects:
+        if isinstance(value, _Bad) and value.last:  # nobody can count the rows that are lost
+            raise DataError(f"{path}, line {value.line} {value}; mend it, or write one object a line.")
         if isinstance(value, _Bad):
             yield value.line, None, str(value)
         elif not isinstance(value, dict):
