@@ -6,6 +6,7 @@ in the account; and what could be meant in two ways stops the import with one se
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -450,3 +451,21 @@ def test_lists_of_records_with_their_places(tmp_path):
     dataset = load(tmp_path, events={"file": "log.jsonl", "columns": columns, "explode": explode})
     assert rows(dataset, "item_id", "value", "position") == [("a", 2, 0), ("b", 0, 1)]
     removed(dataset)
+    frame = pl.DataFrame(
+        {"user_id": ["u"], "time": [5], "items": [[{"id": "a", "hours": 2.0}, {"id": "b", "hours": None}]]}
+    )
+    frame.write_parquet(tmp_path / "log.parquet")
+    dataset = load(tmp_path, events={"file": "log.parquet", "columns": columns, "explode": explode})
+    assert rows(dataset, "item_id", "value") == [("a", 2), ("b", None)]
+
+
+@pytest.mark.parametrize("cells", [[1, 2], [["a"], ["b"]], [{"a": 1}, {"a": 2}], [timedelta(1), timedelta(2)]])
+@pytest.mark.parametrize("name", ["item_id", "title", "price", "categories"])
+def test_cells_of_any_type_are_read_or_refused_in_a_sentence(tmp_path, name, cells):
+    write(tmp_path, events="user_id,item_id,time\nu,a,1\n")
+    table = {"item_id": ["a", "b"], "title": ["Kettle", "Cup"], name: cells}
+    pl.DataFrame(table).write_parquet(tmp_path / "items.parquet")
+    try:
+        load(tmp_path, items={"file": "items.parquet"}, unknown_items="add")
+    except DataError as error:
+        assert "items.parquet" in str(error)  # noqa: PT017

@@ -210,8 +210,9 @@ def test_ids_of_other_types_are_text():
     assert read_ids(pl.Series("c", [12.0, float("nan"), 2.5])).values.to_list() == ["12", None, "2.5"]
     assert read_ids(pl.Series("c", [2.0**53, 1.0])).bad.to_list() == [True, False]
     assert read_ids(pl.Series("c", [True])).values.to_list() == ["true"]
-    with pytest.raises(DataError, match="must be text"):
-        read_ids(pl.Series("c", [{"a": 1}]))
+    for cells in ([{"a": 1}], [["a", "b"]]):
+        with pytest.raises(DataError, match="must be ids"):
+            read_ids(pl.Series("c", cells))
 
 
 def test_whole_floats():

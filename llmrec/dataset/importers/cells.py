@@ -82,7 +82,7 @@ def _column(
         cell = column.drop_nulls()[0] if found is None else column[int(found.bad.arg_true()[0])]
         wanted = "of its type" if found is None else found.wanted
         ledger.assume(
-            f"{raw.path.name}: the column {name!r} is passed over, since it holds {show(cell, 30)}, which is not "
+            f"{raw.path.name}: the column {name!r} is passed over, since it holds {_shown(cell, 30)}, which is not "
             f"{wanted} (--map {name}={name} takes it all the same)."
         )
         return None
@@ -183,7 +183,7 @@ def _judged(raw: RawTable, name: str, wanted: str, ledger: Ledger) -> RawTable:
             )
         ledger.assume(
             f"{raw.path.name}: {name} is left empty in {len(rows):,} rows whose cell is not {wanted} (first: "
-            f"{raw.place(int(rows[0]))}, {show(raw.frame[_CELL + name][int(rows[0])], 30)})."
+            f"{raw.place(int(rows[0]))}, {_shown(raw.frame[_CELL + name][int(rows[0])], 30)})."
         )
         emptied = raw.frame.with_columns(pl.when(~pl.col(_BAD + name)).then(name).alias(name))
         return dataclasses.replace(raw, frame=emptied)
@@ -195,7 +195,11 @@ def _sentence(raw: RawTable, name: str, wanted: str, row: int) -> str:
 
 
 def _cell(raw: RawTable, name: str, wanted: str, row: int) -> str:
-    return f"{name!r} is {show(raw.frame[_CELL + name][row], 40)}, but it must be {wanted}"
+    return f"{name!r} is {_shown(raw.frame[_CELL + name][row], 40)}, but it must be {wanted}"
+
+
+def _shown(cell: object, width: int) -> str:
+    return show(cell.to_list() if isinstance(cell, pl.Series) else cell, width)
 
 
 def _complete(raw: RawTable, ledger: Ledger) -> RawTable:
@@ -216,8 +220,8 @@ def _lacking(raw: RawTable, name: str, row: int) -> str:
     who = ", ".join(f"{key} {show(raw.frame[key][row], 30)}" for key in others)
     cell = raw.frame[_CELL + name if _CELL + name in raw.frame.columns else name][row]
     said = "is empty"
-    if cell not in (None, ""):
+    if cell is not None and not (isinstance(cell, str) and not cell.strip()):
         word = raw.frame[name][row] is None
         why = "a word for missing (--missing names other words)" if word else "of which nothing can be seen"
-        said = f"is {show(cell, 30)}, {why}"
+        said = f"is {_shown(cell, 30)}, {why}"
     return f"{name!r} {said}{f', of {who}' if who else ''}"

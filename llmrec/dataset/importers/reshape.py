@@ -81,6 +81,7 @@ def _exploded(raw: RawTable, spec: Explode, used: list[str], ledger: Ledger) -> 
 
 def _parts(cells: pl.Series, spec: Explode) -> list[pl.Series]:
     """The parts of every element: keys of a record, or what stands between dividers."""
+    cells = cells.struct.json_encode() if cells.dtype == pl.Struct else as_text(cells)
     if cells.str.starts_with("{").all():
         found = [cells.to_frame("t").select(pl.col("t").str.json_path_match(f"$['{n}']")) for n in spec.into]
         return [frame.to_series().alias(name) for frame, name in zip(found, spec.into, strict=True)]

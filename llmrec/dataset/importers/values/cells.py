@@ -56,7 +56,7 @@ def as_text(column: pl.Series) -> pl.Series:
         return column.list.join(" ", ignore_nulls=True).str.strip_chars()
     if dtype == pl.Boolean:
         return column.cast(pl.String)
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration):
         raise DataError(f"the cells are {dtype}, but they must be text; write them as text")
     return column.cast(pl.String)
 

@@ -16,6 +16,7 @@ from llmrec.dataset.importers.values.cells import (
 )
 from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import show
+from llmrec.errors import DataError
 
 _FLOATS = r"^-?\d+(\.0*)?$"
 _SCIENTIFIC = r"^-?\d(?:[.,]\d+)?[eE]\+\d+$"
@@ -30,6 +31,8 @@ def read_ids(column: pl.Series, words: Sequence[str] = MISSING) -> Reading:
     1.2345678901e+10, which names every digit, is 12345678901, and 9e+05 of a program is 900000; 1.23457E+11 names
     twelve digits by six and is bad.
     """
+    if column.dtype.is_nested():
+        raise DataError(f"the cells are {column.dtype}, but they must be ids; name one a row (or explode the lists)")
     notes = trimmed(column)
     text, missing = without_missing(as_text(column), words)
     bad = none_bad(len(text))
