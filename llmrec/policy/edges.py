@@ -70,6 +70,8 @@ class Edges:
     def log_probs(self, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
         """Log-probability of every edge among its pair's edges, softmax at `temperature`: (E,), differentiable.
 
+        float64, whatever the logits are (see `log_softmax`).
+
         Raises:
             RunError: a logit is NaN or infinite.
         """
@@ -102,7 +104,12 @@ class Edges:
         return take(table_UR.view(-1), self.state_E * len(token_R) + take(place_T, self.child_E - first))
 
     def log_softmax(self, value_E: Tensor) -> Tensor:
-        """Log-softmax of edge values within each pair."""
+        """Log-softmax of edge values within each pair, float64.
+
+        In float32 the log-probability of an edge that has nearly all mass loses its digits and is 0 in the end, and
+        with it all that 1 - p is needed for, as in slates drawn without replacement.
+        """
+        value_E = value_E.double()
         top = torch.full((len(self.count_U),), -torch.inf, dtype=value_E.dtype, device=value_E.device)
         top = top.scatter_reduce(0, self.state_E, value_E.detach(), "amax")
         centred = value_E - take(top, self.state_E)

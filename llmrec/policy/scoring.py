@@ -39,6 +39,7 @@ class TokenScores:
         edges: the legal continuations of every distinct (user, prefix), once.
         edge_log_prob_E: their log-probabilities.
         state_BGL: which of those prefixes a token was chosen at; -1 where it was forced.
+        exact_BG: log pi(item | state) of the items in float64: what 1 - pi can be told from, also of a peaked policy.
     """
 
     log_prob_BGL: Tensor
@@ -48,6 +49,7 @@ class TokenScores:
     edges: Edges
     edge_log_prob_E: Tensor
     state_BGL: Tensor
+    exact_BG: Tensor
 
     @property
     def item_log_prob_BG(self) -> Tensor:
@@ -118,22 +120,24 @@ def score_items(
     exclusion = index.exclusion(exclude)
     edges, state_BGL = _states(index, before_BGL, exclusion)
     hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
-    edge_log_prob = _log_probs(edges, hidden_UH, head, index, temperature)
+    exact_E = _log_probs(edges, hidden_UH, head, index, temperature)
+    edge_log_prob = exact_E.to(torch.promote_types(hidden_UH.dtype, torch.float32))
     at = state_BGL >= 0
     edge = edges.find(state_BGL.clamp(min=0), after_BGL.clamp(min=0), index)
     user_BGL = torch.arange(len(items_BG), device=device).view(-1, 1, 1).expand_as(after_BGL)
     allowed = (after_BGL < 0) | index.is_allowed(after_BGL.clamp(min=0), user_BGL, exclusion)
-    log_prob = torch.where(at, edge_log_prob[edge], 0.0).masked_fill(~allowed, -torch.inf)
+    exact = torch.where(at, exact_E[edge], 0.0).masked_fill(~allowed, -torch.inf)
     entropy_U = -edges.sum(edge_log_prob.exp() * edge_log_prob)
     choice = at & (torch.nn.functional.pad(edges.count_U, (0, 1))[state_BGL] > 1)
     return TokenScores(
-        log_prob,
+        exact.to(edge_log_prob.dtype),
         torch.nn.functional.pad(entropy_U, (0, 1))[state_BGL],
         choice,
         torch.nn.functional.pad(hidden_UH, (0, 0, 0, 1))[state_BGL],
         edges,
         edge_log_prob,
         state_BGL,
+        exact.sum(-1),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from decimal import Decimal, localcontext
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from llmrec.errors import CatalogueError, RequestError, RunError
+from llmrec.policy.edges import Edges
 from llmrec.policy.modes import flags
 from llmrec.policy.scoring import exact_kl_BGL, score_items
 from llmrec.policy.sharing import supports_sharing
+from llmrec.policy.without_replacement import slot_log_probs
 from tests.policy.tiny import (
     ITEMS,
     OTHERS,
@@ -257,3 +262,41 @@ def test_float32_and_bfloat16_models():
     assert supports_sharing(half_model)
     assert torch.allclose(half.exp().sum(-1), torch.ones(3), atol=1e-5)
     assert exact.shape == half.shape
+
+
+def _one_pair(logits):
+    """A pair of a user and a prefix with one edge for each of the logits."""
+    count, place = len(logits), torch.arange(len(logits))
+    zero = torch.zeros(1, dtype=torch.long)
+    return Edges(zero, zero, zero + count, zero, torch.zeros(count, dtype=torch.long), place, place)
+
+
+@pytest.mark.parametrize("lead", [1.0, 8.0, 14.7, 18.0, 22.0])
+def test_slots_of_a_peaked_policy_keep_their_digits(lead):
+    """float32 logits, against 60 digits: at a lead of 14.7 all but 6e-7 of the mass is on one item."""
+    logits = torch.tensor([lead, 0.0, -0.5, -1.0, -3.0, -4.0])
+    with localcontext() as context:
+        context.prec = 60
+        weight = [Decimal(float(value)).exp() for value in logits]
+        left, wanted = sum(weight), []
+        for value in weight[:4]:
+            wanted.append(float((value / left).ln()))
+            left -= value
+    found = slot_log_probs(_one_pair(logits).log_softmax(logits)[None, :4])[0]
+    assert found[1:].tolist() == pytest.approx(wanted[1:], abs=2e-6)
+    assert float(found[0]) == pytest.approx(wanted[0], rel=1e-6)
+
+
+def test_items_of_a_peaked_model_are_scored_as_in_float64():
+    """A float32 model whose best item has all but about 1e-6 of the mass: its slots are those of the same in float64."""
+    model = tiny_model("qwen3").float()
+    with torch.no_grad():
+        model.get_output_embeddings().weight *= 17.0
+        order = score_items(model, IDS, MASK, EVERY, INDEX).item_log_prob_BG.argsort(1, descending=True)[:, :3]
+        single = score_items(model, IDS, MASK, order, INDEX)
+        exact = score_items(copy.deepcopy(model).double(), IDS, MASK, order, INDEX)
+    rest = -torch.expm1(exact.exact_BG[:, 0])
+    assert 1e-9 < float(rest.min()) < 1e-5  # float32 tells 1 - p to about 1e-6 at these logits
+    assert single.exact_BG.dtype == torch.float64
+    found, wanted = slot_log_probs(single.exact_BG), slot_log_probs(exact.exact_BG)
+    torch.testing.assert_close(found, wanted, atol=2e-2, rtol=0)

@@ -276,7 +276,7 @@ class SessionTrainer(PPOTrainer):
         """
         batch: SlotBatch = inputs
         scores, more = self._answer(model, batch.request)
-        slot_RK = slots_of(scores.item_log_prob_BG, batch.whole_R)
+        slot_RK = slots_of(scores.exact_BG, batch.whole_R).to(scores.log_prob_BGL.dtype)
         everywhere = torch.ones_like(slot_RK, dtype=torch.bool)
         policy, outside = self._slot_loss(slot_RK, batch, everywhere)
         unit = self.base.critic.scale
