@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +11,16 @@ from llmrec.config import RunConfig
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.split import Split, make_split
 from llmrec.dataset.store import Dataset
+from llmrec.files import entries, read_json, write_json
 from llmrec.pipeline.data_check import check_data
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, say
+from llmrec.storage import resolve, shown
 
 if TYPE_CHECKING:
     from llmrec.dataset.world.world import World
+
+FILES = "source.json"
+"""In the stage of an imported data set: the files that it was read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,37 @@ def open_data(config: RunConfig, work: Work) -> RunData:
     if kind == "folder":
         dataset = Dataset.load(source)
         return _checked(config, dataset)
-    key = {"import": kind, "source": str(source.resolve())}
-    folder = work.stage("data", key, lambda out, _: import_dataset(kind, source).save(out / "dataset"))
+
+    def read(out: Path, _: Path) -> None:
+        import_dataset(kind, source).save(out / "dataset")
+        write_json(out / FILES, _files_of(source))
+
+    folder = work.stage("data", {"import": kind, "source": str(resolve(source))}, read)
+    changed = _changed(source, folder / FILES)
+    if changed:
+        say(
+            f"{shown(source)} has changed since it was imported ({shown(changed)}); the import of then is used. "
+            f"Remove {shown(folder)} to import it again."
+        )
     dataset = Dataset.load(folder / "dataset")
     return _checked(config, dataset)
+
+
+def _files_of(source: Path) -> dict[str, list[int]]:
+    """Sizes and times of change of the files at `source`, by their paths within it; runs may lie there too."""
+    place = resolve(source)
+    names = entries(place) if place.is_dir() else ["."]
+    own = [name for name in names if not re.search(r"(^|/)\.[^/]|\.work/", name)]
+    states = {name: (place / name).lstat() for name in own}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}
+
+
+def _changed(source: Path, kept: Path) -> str | None:
+    """The first file that is not as it was read; a file that came since does not count, it may be anything."""
+    if not kept.is_file() or not source.exists():
+        return None
+    there = _files_of(source)
+    return next((name for name, state in read_json(kept).items() if there.get(name) != state), None)
 
 
 def _checked(config: RunConfig, dataset: Dataset, world: World | None = None) -> RunData:

@@ -108,9 +108,6 @@ class Work:
             self.seconds[name] = float(done["seconds"])
             say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
             return place
-        if done is not None:
-            self._may_replace(f"the finished stage {name!r}")
-            say(f"{name}: made anew, as it was made from other settings, data or software", style="dim")
         start = time.monotonic()
         if is_first():
             self._build(name, digest, place, scratch, build, wait=together)
@@ -125,6 +122,9 @@ class Work:
     def _build(
         self, name: str, digest: str, place: Path, scratch: Path, build: Callable[[Path, Path], None], *, wait: bool
     ) -> None:
+        if self._done(place) is not None:
+            self._may_replace(f"the finished stage {name!r}")
+            say(f"{name}: made anew, as it was made from other settings, data or software", style="dim")
         try:
             with new_folder(place, mark=DONE) as folder:  # its lock is also that of the scratch
                 resumed = self._open_scratch(scratch, digest)
