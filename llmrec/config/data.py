@@ -67,7 +67,7 @@ class TextConfig:
     language: str | None = None
     """en or zh; null: the data set's, or Chinese where its titles are."""
     templates: str | None = None
-    """A folder of own templates in place of shipped ones of equal name (docs/warm-start.md)."""
+    """A folder of own templates in place of shipped ones of equal name (docs/policy.md)."""
     profile: bool = True
     feedback: bool = True
     elapsed: bool = False
