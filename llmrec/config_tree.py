@@ -129,6 +129,10 @@ def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "")
             near = difflib.get_close_matches(str(key), hints, n=1)
             mend = f"did you mean {prefix + near[0]!r}?" if near else f"known keys: {', '.join(hints)}."
             raise ConfigError(f"Unknown key {prefix + str(key)!r} in {origin}; {mend}")
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if needed and field.name not in tree:
+            raise ConfigError(f"Key {prefix + field.name!r} is missing in {origin}; add it.")
     values = {key: _convert(value, hints[key], origin, prefix + key) for key, value in tree.items()}
     return cls(**values)
 
@@ -210,4 +214,9 @@ def _scalar(value: Any, hint: Any, origin: str, key: str) -> Any:
     if hint in (bool, str, int) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     names = {float: "a finite number", int: "a whole number", bool: "true or false", str: "text"}
-    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {names.get(hint, str(hint))}.")
+    raise ConfigError(f"Key {key!r} in {origin} is {value!r}, but it must be {names.get(hint, _shape(hint))}.")
+
+
+def _shape(hint: Any) -> str:
+    shapes = {dict: "keys with values", tuple: "a list", list: "a list"}
+    return shapes.get(typing.get_origin(hint) or hint, str(hint))

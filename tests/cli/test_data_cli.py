@@ -173,9 +173,9 @@ def test_a_world_is_made_checked_and_split(call: Call, tmp_path: Path) -> None:
             ["import", "movielens", "IN", "OUT", "--map", "item_id=asin"],
             ["--map", "belong to the importer table", "movielens"],
         ),
-        (["import", "table", "log.csv", "OUT"], ["--items FILE"]),
+        (["import", "table", "LOG", "OUT"], ["--items FILE"]),
         (
-            ["import", "table", "log.csv", "OUT", "--items", "i.csv", "--map", "sku=id"],
+            ["import", "table", "LOG", "OUT", "--items", "i.csv", "--map", "sku=id"],
             ["--map", "'sku'", "no table has"],
         ),
         (["download", "netflix"], ["'netflix'", "movielens-100k"]),
@@ -185,7 +185,8 @@ def test_a_world_is_made_checked_and_split(call: Call, tmp_path: Path) -> None:
 def test_bad_requests_end_with_one_sentence_and_no_folder(
     call: Call, folder: Path, tmp_path: Path, words: list[str], parts: list[str]
 ) -> None:
-    places = {"IN": folder, "OUT": tmp_path / "out"}
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\n")
+    places = {"IN": folder, "OUT": tmp_path / "out", "LOG": tmp_path / "log.csv"}
     answer = call(*(places.get(word, word) for word in words))
     assert answer.code == 2
     for part in parts:
@@ -323,6 +324,36 @@ def test_one_file_is_all_there_is(call: Call, tmp_path: Path) -> None:
     assert dataset.items.select("item_id", "title").rows() == [("1", "Cup"), ("2", "Pot")]
     assert dataset.users.rows() == [("u", "age: 31"), ("v", "age: 40; note: x")]
     assert "items: 1 left out, more rows of the same item" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("events", "more", "parts"),
+    [
+        (
+            "{file: log.csv, lookups: [{column: item_id}]}",
+            "",
+            ["'events.lookups.file' is missing in", "mapping.yaml"],
+        ),
+        ("{file: log.csv, lookups: x}", "", ["'events.lookups'", "needs keys"]),
+        ("{file: log.csv, only: [x]}", "", ["'events.only'", "must be keys with values"]),
+        ("{file: log.csv, explode: {column: shown}}", "", ["lacks the column 'shown'", "name one of them"]),
+        ("{file: log.csv, long: {value: v}}", "", ["'events.long'", "for items and users"]),
+        ("{file: log.csv, fill: {kind: '{nope}'}}", "", ["lacks the column 'nope'"]),
+        ("{file: log.csv, columns: x}", "", ["'events.columns'", "'x'"]),
+        ("[]", "", ["needs the key 'events.file'"]),
+        ("{file: log.csv}", "reading: {header: maybe}", ["'reading.header'", "'maybe'", "true or false"]),
+        ("{file: log.csv}", "kinds: [click]", ["'kinds'", "keys with values"]),
+    ],
+)
+def test_mappings_that_cannot_be_meant(call: Call, tmp_path: Path, events: str, more: str, parts: list[str]) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\nu,a,1\n")
+    (tmp_path / "items.csv").write_text("item_id,title\na,Cup\n")
+    (tmp_path / "mapping.yaml").write_text(f"events: {events}\nitems: {{file: items.csv}}\n{more}\n")
+    answer = call("import", "table", tmp_path, tmp_path / "out")
+    assert answer.code == 2
+    for part in parts:
+        assert part in answer.error
+    assert "\n" not in answer.error
 
 
 def test_the_page_on_importing_names_every_key_of_a_mapping() -> None:

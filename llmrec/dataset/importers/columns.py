@@ -7,7 +7,7 @@ import re
 import polars as pl
 
 from llmrec.dataset.importers.reading import RawTable
-from llmrec.dataset.schema import show
+from llmrec.dataset.schema import SCHEMAS, show
 
 _TYPED = re.compile(r"(.+):(?:token|float|token_seq|float_seq)")
 SLOT = re.compile(r"\{([^{}]*)\}")
@@ -34,6 +34,8 @@ def lacks(raw: RawTable, name: str, missing: str) -> str:
     there = ", ".join(show(c, 30)[1:-1] for c in raw.frame.columns[:12]) + (", …" if raw.frame.width > 12 else "")
     text = f"{raw.path} lacks the column {show(missing, 40)} for {name!r} (it has: {there})"
     names = map(bare_name, raw.frame.columns)
+    if all(name not in columns for columns in SCHEMAS.values()):
+        return f"{text}; name one of them in the mapping."
     near = next((c for c in names if _plain(c) in _ALIASES.get(name, ())), None)
     mend = f"{name}={near}" if near else f"{name}=YOURS"
     text += f"; map {name!r} to one of them, as with --map {mend}"

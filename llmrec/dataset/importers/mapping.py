@@ -143,7 +143,8 @@ def find_mapping(source: Path, mapping: TableMapping | Mapping[str, Any] | None 
         return mapping
     if mapping is not None:
         return plan(mapping, "the mapping")
-    return plan(mapping_tree(source), str(source))
+    path = source / "mapping.yaml"
+    return plan(mapping_tree(source), str(path if path.is_file() else source))
 
 
 def mapping_tree(source: Path) -> dict[str, Any]:
@@ -200,6 +201,8 @@ def plan(tree: Any, origin: str) -> TableMapping:
 
 
 def _file(tree: dict[str, Any], table: str, origin: str) -> dict[str, Any]:
+    if "long" in tree and table == "events":
+        raise ConfigError(f"Key 'events.long' in {origin} is for items and users; events stand one a row.")
     for key in ("columns", "fill"):
         section = tree.get(key) or {}
         if not isinstance(section, Mapping):
