@@ -7,6 +7,8 @@ import json
 import resource
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from llmrec import bounded
@@ -146,6 +148,15 @@ def test_a_parquet_bomb_is_refused_by_its_own_description(tmp_path):
     with pytest.raises(DataError, match="unpacks from"):
         read_table(tmp_path / "t.parquet")
     assert _megabytes() - before < 200
+
+
+def test_one_long_text_in_every_row_of_a_dictionary(tmp_path):
+    table = pa.table({"t": pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), ["x" * 500_000])})
+    pq.write_table(table, tmp_path / "t.parquet")
+    before = _megabytes()
+    with pytest.raises(DataError, match=r"t\.parquet"):
+        read_table(tmp_path / "t.parquet")
+    assert _megabytes() - before < 400
 
 
 @pytest.mark.parametrize("cut", [3, 40, 200, -9])

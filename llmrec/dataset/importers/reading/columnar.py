@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from llmrec import bounded
 from llmrec.dataset.importers.reading.account import Ledger
@@ -14,13 +15,26 @@ from llmrec.dataset.importers.reading.encoding import BROKEN
 from llmrec.dataset.importers.reading.raw import RawTable
 from llmrec.errors import DataError
 
+_SMALL = 16 << 20  # bytes of a file that is read twice to be sure of its pages
+
 
 def check_parquet(path: Path) -> None:
     """Refuses a Parquet file that would unpack beyond the bounds of `llmrec.bounded`, by a `DataError`."""
     try:
         bounded.check_parquet(path)
-    except (ValueError, OSError) as error:
+        if path.stat().st_size <= _SMALL:  # polars reports a broken page on the terminal, over our sentence
+            _try_pages(path)
+    except (ValueError, OSError, NotImplementedError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {_short(error)}; write it anew.") from None
+
+
+def _try_pages(path: Path) -> None:
+    """Unpacks all pages, a few rows at a time and texts as codes."""
+    with pq.ParquetFile(path) as file:
+        texts = [field.name for field in file.schema_arrow if str(field.type) in ("string", "large_string", "binary")]
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        for _ in file.iter_batches(batch_size=256, use_threads=False):
+            pass
 
 
 def read_parquet(path: Path, ledger: Ledger, table: str) -> RawTable:
@@ -42,13 +56,15 @@ def read_parquet(path: Path, ledger: Ledger, table: str) -> RawTable:
 
 
 def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
+    size = 0
     for name, dtype in raw.frame.schema.items():
         column = raw.frame[name]
         if dtype in (pl.Categorical, pl.Enum):
             column = column.cast(pl.String)
         elif dtype == pl.Binary:
-            size = column.bin.size()
-            raw = raw.drop_bad(size > FIELD_LIMIT, "a field that is too long", ledger, f"{name[:40]!r} is too long")
+            raw = raw.drop_bad(
+                column.bin.size() > FIELD_LIMIT, "a field that is too long", ledger, f"{name[:40]!r} is too long"
+            )
             texts = [None if b is None else b.decode("utf-8", "surrogateescape") for b in raw.frame[name]]
             wrong = pl.Series([t is not None and BROKEN.search(t) is not None for t in texts], dtype=pl.Boolean)
             raw = raw.drop_bad(wrong, "broken encoding", ledger, f"{name[:40]!r} holds bytes that are not UTF-8")
@@ -56,6 +72,11 @@ def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
             ledger.assume(f"{raw.path.name}: the bytes of column {name[:40]!r} are read as UTF-8 text.")
         if column.dtype != pl.String:
             continue
+        size += int(column.str.len_bytes().sum())
+        try:  # one long text of a dictionary may stand in every row
+            bounded.check_growth(raw.path.stat().st_size, size)
+        except ValueError as error:
+            raise DataError(f"{raw.path} is too large: {error}.") from None
         raw = _with(raw, column)
         long = column.str.len_bytes() > FIELD_LIMIT
         raw = raw.drop_bad(long, "a field that is too long", ledger, f"{name[:40]!r} is too long to be a value")
