@@ -14,7 +14,7 @@ import pytest
 
 from llmrec.dataset import Dataset
 from llmrec.dataset.importers import import_dataset
-from llmrec.dataset.importers.reading import ReadOptions
+from llmrec.dataset.importers.reading import ReadOptions, skip_share
 from llmrec.errors import ConfigError, DataError
 
 ITEMS = "item_id,title\na,Kettle\nb,Teapot\nc,Cup\n"
@@ -141,6 +141,12 @@ def test_more_bad_rows_than_may_be_skipped_are_too_many(tmp_path):
     write(tmp_path, events=EVENTS)
     with pytest.raises(DataError, match=r"2 of 4 rows of the events are bad \(50.0%"):
         load(tmp_path, ReadOptions(skip_bad=0.2))
+    # without a share of one's own a few rows of a small table may be bad, but not more
+    assert len(rows(load(tmp_path, ReadOptions(skip_bad=skip_share(""))))) == 2
+    many = "".join(f"u,zz{n},{n}\n" for n in range(11))
+    write(tmp_path, events=EVENTS + many)
+    with pytest.raises(DataError, match="13 of 15 rows of the events are bad"):
+        load(tmp_path, ReadOptions(skip_bad=skip_share("")))
 
 
 def test_the_order_of_the_file_where_there_are_no_times(tmp_path):

@@ -177,7 +177,7 @@ def _judged(raw: RawTable, name: str, wanted: str, ledger: Ledger) -> RawTable:
     mark = raw.frame[_BAD + name]
     if ledger.skip_bad is not None and raw.table == "items" and name in _EMPTIED and mark.any():
         rows = mark.arg_true()
-        if len(rows) > max(ledger.skip_bad * raw.frame.height, 1):
+        if len(rows) > max(ledger.most(raw.frame.height), 1):
             raise DataError(
                 f"{_sentence(raw, name, wanted, int(rows[0]))}, and so in {len(rows):,} rows; mend the column."
             )

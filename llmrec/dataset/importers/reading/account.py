@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmrec.dataset.importers.reading.options import SKIP_LIMIT
+from llmrec.dataset.importers.reading.options import SKIP_FEW, SKIP_LIMIT
 from llmrec.dataset.manifest import account_lines
 from llmrec.errors import DataError
 
@@ -119,13 +119,18 @@ class Ledger:
     def limit(self, table: str, rows_in: int) -> None:
         """Refuses a table of which more rows were bad than may be skipped, by a `DataError`."""
         bad = self.removed(table, bad=True)
-        if self.skip_bad is not None and bad > self.skip_bad * rows_in:
+        if self.skip_bad is not None and bad > self.most(rows_in):
             worst = max((r for r in self._removals.values() if r.table == table and r.bad), key=lambda r: r.count)
             raise DataError(
                 f"{bad:,} of {rows_in:,} rows of the {table} are bad ({bad / max(rows_in, 1):.1%}; most of them: "
                 f"{worst.rule}, first {worst.examples[0]}), and at most {self.skip_bad:.1%} are skipped; mend the "
                 "file, or name a larger share as --skip-bad=SHARE."
             )
+
+    def most(self, rows_in: int) -> float:
+        """The most bad rows of a table that are skipped; of a small one a few, unless a person named a share."""
+        share = self.skip_bad or 0.0
+        return max(share * rows_in, SKIP_FEW if share == SKIP_LIMIT else 0)
 
     def lines(self) -> list[str]:
         """The account as sentences, one a line."""

@@ -11,6 +11,8 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "space": " ", "spaces": " ", "comma": ",
 NO_QUOTE = ("", "none", "off", "no")
 SKIP_LIMIT = 0.05
 """The share of bad rows up to which `--skip-bad` drops them, where it names no other."""
+SKIP_FEW = 10
+"""Bad rows that `--skip-bad` drops of a small table all the same, where it names no share."""
 
 
 @dataclass(frozen=True, kw_only=True)
