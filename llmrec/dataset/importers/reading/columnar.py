@@ -60,6 +60,10 @@ def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
     for name, dtype in raw.frame.schema.items():
         column = raw.frame[name]
         if dtype in (pl.Categorical, pl.Enum):
+            counts = column.drop_nulls().value_counts(name="\0rows")
+            size += _affordable(
+                raw.path, size, int((counts[name].cast(pl.String).str.len_bytes() * counts["\0rows"]).sum())
+            )
             column = column.cast(pl.String)
         elif dtype == pl.Binary:
             raw = raw.drop_bad(
@@ -72,11 +76,8 @@ def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
             ledger.assume(f"{raw.path.name}: the bytes of column {name[:40]!r} are read as UTF-8 text.")
         if column.dtype != pl.String:
             continue
-        size += int(column.str.len_bytes().sum())
-        try:  # one long text of a dictionary may stand in every row
-            bounded.check_growth(raw.path.stat().st_size, size)
-        except ValueError as error:
-            raise DataError(f"{raw.path} is too large: {error}.") from None
+        if dtype == pl.String:
+            size += _affordable(raw.path, size, int(column.str.len_bytes().sum()))
         raw = _with(raw, column)
         long = column.str.len_bytes() > FIELD_LIMIT
         raw = raw.drop_bad(long, "a field that is too long", ledger, f"{name[:40]!r} is too long to be a value")
@@ -86,6 +87,15 @@ def _as_text(raw: RawTable, ledger: Ledger) -> RawTable:
         column = raw.frame[name]
         raw = _with(raw, raw.frame.select(pl.when(pl.col(name) != "").then(pl.col(name)).alias(name))[name])
     return raw
+
+
+def _affordable(path: Path, before: int, size: int) -> int:
+    """`size`, the bytes of a column's texts; a `DataError` if a dictionary repeats a long one too often."""
+    try:
+        bounded.check_growth(path.stat().st_size, before + size)
+    except ValueError as error:
+        raise DataError(f"{path} is too large: {error}.") from None
+    return size
 
 
 def _with(raw: RawTable, column: pl.Series) -> RawTable:
