@@ -6,7 +6,10 @@ in the account; and what could be meant in two ways stops the import with one se
 
 from __future__ import annotations
 
-from datetime import timedelta
+import csv
+import json
+import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -475,3 +478,78 @@ def test_cells_of_any_type_are_read_or_refused_in_a_sentence(tmp_path, name, cel
         load(tmp_path, items={"file": "items.parquet"}, unknown_items="add")
     except DataError as error:
         assert "items.parquet" in str(error)  # noqa: PT017
+
+
+# One shop, whose values are written in drawn ways: what comes back is the shop, or an order of the same moments.
+
+TIMES = {
+    "s": lambda m, ms: str(int(m.timestamp())),
+    "ms": lambda m, ms: f"{int(m.timestamp())}{ms:03d}",
+    "us": lambda m, ms: f"{int(m.timestamp())}{ms:03d}000",
+    "ns": lambda m, ms: f"{int(m.timestamp())}{ms:03d}000000",
+    "float": lambda m, ms: f"{int(m.timestamp())}.{ms:03d}",
+    "iso": lambda m, ms: f"{m:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z",
+    "zone": lambda m, ms: f"{m + timedelta(hours=5, minutes=30):%Y-%m-%d %H:%M:%S}+05:30",
+    "digits": lambda m, ms: f"{m:%Y%m%d%H%M%S}",
+    "dots": lambda m, ms: f"{m:%d.%m.%Y %H:%M:%S}",
+    "american": lambda m, ms: f"{m.month}/{m.day}/{m:%Y %I:%M:%S %p}",
+    "mail": lambda m, ms: f"{m:%a, %d %b %Y %H:%M:%S} GMT",
+    "days": lambda m, ms: repr((m - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)),
+}
+PRICES = {
+    "plain": lambda p: f"{p:.2f}",
+    "dollars": lambda p: f"${p:,.2f}",
+    "euros": lambda p: f"{p:,.2f} €".translate(str.maketrans(",.", ".,")),
+    "spaces": lambda p: f"{p:,.2f}".translate(str.maketrans(",.", "\u00a0,")),
+    "code": lambda p: f"USD {p:,.2f}",
+}
+LISTS = {
+    "python": repr,
+    "json": json.dumps,
+    "records": lambda c: json.dumps([{"id": n, "name": name} for n, name in enumerate(c)]),
+    "bars": "|".join,
+    "semicolons": "; ".join,
+    "path": " > ".join,
+    "numpy": lambda c: "[" + " ".join(map(repr, c)) + "]",
+}
+IDS = {"plain": str, "floats": lambda i: f"{i}.0", "zeros": lambda i: f"{i:06d}", "padded": lambda i: f" {i} "}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_shop_comes_back_however_its_values_are_written(tmp_path, seed):
+    rng = random.Random(seed)
+    written = {name: rng.choice(list(ways)) for name, ways in (("t", TIMES), ("p", PRICES), ("c", LISTS), ("i", IDS))}
+    word = rng.choice(["", "nan", "NULL", "N/A", "—", "\\N"])
+    start = datetime(2021, 3, 25, 22, 0, 1, tzinfo=UTC)
+    groups = ["Tea", "Cups", "Pots", "Arts & Crafts"]
+    items = [
+        (n, None if n % 5 == 4 else rng.randrange(100, 500_000) / 100, rng.sample(groups, rng.randint(1, 3)))
+        for n in range(8, 14)
+    ]
+    events = [
+        (f"u{rng.randrange(4)}", rng.choice(items)[0], start + timedelta(minutes=97 * n), rng.randrange(1000))
+        for n in range(30)
+    ]
+    one, time = IDS[written["i"]], TIMES[written["t"]]
+    with (tmp_path / "items.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("item_id", "title", "price", "categories")]
+            + [
+                (one(i), f"Item {i}", word if p is None else PRICES[written["p"]](p), LISTS[written["c"]](c))
+                for i, p, c in items
+            ]
+        )
+    with (tmp_path / "events.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [("user_id", "item_id", "time", "value")] + [(u, one(i), time(m, ms), word) for u, i, m, ms in events]
+        )
+    dataset = load(tmp_path, default_kind="click")
+    name = (lambda i: f"{i:06d}") if written["i"] == "zeros" else str
+    assert dataset.items.select("item_id", "price", "categories").rows() == [(name(i), p, c) for i, p, c in items]
+    assert rows(dataset) == [(u, name(i), int(m.timestamp())) for u, i, m, _ in events], written
+    finer = (
+        [ms * 1_000_000 for *_, ms in events] if written["t"] in ("ms", "us", "ns", "float", "iso") else [None] * 30
+    )
+    assert dataset.events["order"].to_list() == finer
+    assert dataset.manifest.currency == {"dollars": "USD", "code": "USD", "euros": "EUR"}.get(written["p"], "")
+    assert removed(dataset) == {}
