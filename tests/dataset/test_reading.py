@@ -50,6 +50,8 @@ TEXTS: dict[str, tuple[str, bytes, list[tuple[str | None, ...]]]] = {
     "UTF-16 without a mark": ("t.csv", "u,i\nx,1\ny,2\n".encode("utf-16-le"), [("x", "1"), ("y", "2")]),
     "latin-1": ("t.csv", "i,t\na,Café Müller\nb,naïve\n".encode("latin-1"), [("a", "Café Müller"), ("b", "naïve")]),
     "cp1252": ("t.csv", "i,t\na,“Best” – 5 €\nb,x\n".encode("cp1252"), [("a", "“Best” – 5 €"), ("b", "x")]),
+    "Icelandic": ("t.csv", "i,t\na,Bolli með mynd frá Íslandi\nb,Góð kanna úr stáli\n".encode("cp1252"), [("a", "Bolli með mynd frá Íslandi"), ("b", "Góð kanna úr stáli")]),
+    "one word of Chinese": ("t.csv", "i,t\na,茶壶\nb,茶壶\n".encode("gb18030"), [("a", "茶壶"), ("b", "茶壶")]),
     "GB 18030": ("t.csv", "i,t\na,紫砂茶壶，手工\nb,蓝色杯子\n".encode("gb18030"), [("a", "紫砂茶壶，手工"), ("b", "蓝色杯子")]),
 }  # fmt: skip
 
@@ -208,6 +210,9 @@ def test_columns_mapped_by_place_need_to_know_what_the_first_line_is(tmp_path):
         ("a,b\né,ü\nñ,2\n".encode() + b"x,\xff\n", "line 4: byte 0xff is not of"),
         ("a,b\nпривет,мир\n".encode("cp1251"), "its encoding cannot be told; name it as --encoding"),
         ("a,b\n안녕하세요,세계 여러분 모두\n".encode("euc-kr") * 5, "its encoding cannot be told"),
+        ("a,b\n藍色茶壺，大號,紅色杯子\n".encode("big5"), "its encoding cannot be told"),
+        ("a,b\n青いティーポット,竹の箸\n".encode("shift_jis"), "its encoding cannot be told"),
+        ("a,b\nKırmızı fincan,şişe\n".encode("cp1254"), "its encoding cannot be told"),
         (b"a;1,x\nb;2,y\n", "';' and ',' both|',' and ';' both"),
         (b'i,t\na,"Foo\nb,Bar"\nc,x\n', "line 2: a quote sign opens a field over several lines.*--quote"),
         (b"", "empty"),

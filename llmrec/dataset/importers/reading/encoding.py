@@ -135,13 +135,14 @@ def _is_chinese(sample: bytes) -> bool:
     signs = sum(not c.isascii() for c in text)
     han, wrong, kana = len(_HAN.findall(text)), text.count("\ufffd"), len(_KANA.findall(text))
     frequent = _FREQUENT.findall(sample)
-    late = sum(pair[0] > 0xC8 for pair in frequent)  # Korean in EUC-KR has none there
+    kinds = set(frequent)
+    late = sum(pair[0] > 0xC8 for pair in kinds)  # Korean in EUC-KR has none there, Chinese two of five
     return (
         wrong <= 2
         and han >= 0.9 * signs
         and kana < 0.05 * signs
         and len(frequent) >= 0.5 * han
-        and (late >= 0.05 * len(frequent) or len(frequent) < 40)
+        and (late >= 0.05 * len(kinds) if len(kinds) >= 8 else True)
     )
 
 
@@ -154,4 +155,6 @@ def _is_western(sample: bytes) -> bool:
     signs = [c for c in text if not c.isascii()]
     in_runs = sum(len(run) for run in _RUNS.findall(sample) if len(run) > 2)
     plain = sum(c.isalpha() or c in _TYPOGRAPHIC for c in signs)
+    if sum(c in "ýþðÝÞÐ" for c in signs) > sum(c in "áéíóúæ" for c in signs):
+        return False  # Turkish has other letters in the places of these Icelandic ones
     return in_runs <= 0.2 * len(signs) and plain >= 0.8 * len(signs)
