@@ -47,15 +47,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file; a missing or broken one is a `RunError` that names it."""
+def read_json(path: Path, mend: str = "write it anew") -> Any:
+    """Reads a JSON file; a missing or broken one is a `RunError` that names it and the mend."""
     try:
         return parse_json(read_document(path))
     except FileNotFoundError:
         raise RunError(f"{path} does not exist.") from None
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise RunError(f"{path} is not a JSON file in UTF-8 ({reason}); write it anew.") from None
+        raise RunError(f"{path} is not a JSON file in UTF-8 ({reason}); {mend}.") from None
 
 
 Ours = Callable[[Path], Collection[str]]

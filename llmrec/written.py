@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
@@ -18,8 +18,25 @@ LIST = "files.json"
 
 def write_list(folder: Path) -> None:
     """Writes `files.json` into the finished `folder`: the SHA-256 of each file in it."""
-    names = [name for name in entries(folder) if name != LIST]
-    write_json(folder / LIST, {"sha256": {name: file_hash(folder / name) for name in names}})
+    write_json(folder / LIST, {"sha256": hashes_of(folder, but=(LIST,))})
+
+
+def hashes_of(folder: Path, *, but: Sequence[str] = ()) -> dict[str, str]:
+    """The SHA-256 of each plain file in `folder` but those called as in `but`, by its path within it."""
+    names = [name for name in entries(folder) if name not in but]
+    return {name: file_hash(folder / name) for name in names if (folder / name).is_file()}
+
+
+def first_changed(folder: Path, hashes: Mapping[str, str]) -> Path | None:
+    """The first file of `hashes` that is gone or another one; None where all are as they were."""
+    for name, wanted in hashes.items():
+        place = folder / name
+        try:
+            if not place.is_file() or file_hash(place) != wanted:
+                return place
+        except OSError:
+            return place
+    return None
 
 
 def written(otherwise: Ours) -> Ours:

@@ -23,6 +23,7 @@ from llmrec.files import new_folder, read_json, sha256_of, write_json
 from llmrec.locks import Busy, locked
 from llmrec.progress import console
 from llmrec.storage import resolve, shown, storage_errors
+from llmrec.written import first_changed, hashes_of, intact
 
 DONE = "stage.json"
 KEY = "key.json"
@@ -93,7 +94,7 @@ class Work:
 
         Raises:
             Unfinished: it is not finished under `key`, within `finished_only`.
-            RunError: it is there under another key and is not to be remade, or the disk refuses it.
+            RunError: it is there under another key and is not to be remade, it is damaged, or the disk refuses it.
             Busy: another process is making it.
         """
         place, scratch = self.folder / name, self.folder / f"{name}.partial"
@@ -103,8 +104,10 @@ class Work:
         if not _MAKING.get():
             if done is None or done["key"] != digest:
                 raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
+            self._check(place, done)
             return place
         if done is not None and done["key"] == digest:
+            self._check(place, done)
             self.seconds[name] = float(done["seconds"])
             say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
             return place
@@ -133,7 +136,8 @@ class Work:
                 start = time.monotonic()
                 say(name + (" (resuming)" if resumed else ""), style="bold")
                 build(folder, scratch)
-                write_json(folder / DONE, {"key": digest, "seconds": time.monotonic() - start})
+                made = {"key": digest, "seconds": time.monotonic() - start, "sha256": hashes_of(folder)}
+                write_json(folder / DONE, made)
                 self._keep_logs(name, scratch)
         except Busy:
             raise
@@ -165,13 +169,38 @@ class Work:
 
     @staticmethod
     def _done(place: Path) -> dict[str, Any] | None:
-        return dict(read_json(place / DONE)) if (place / DONE).is_file() else None
+        """What is known of a finished stage, None where there is none.
+
+        Raises:
+            RunError: its record is damaged.
+        """
+        if not (place / DONE).is_file():
+            return None
+        mend = f"remove {shown(place)} to make the stage anew"
+        with intact(place / DONE, mend):
+            found = read_json(place / DONE, mend)
+            hashes = {str(name): str(value) for name, value in dict(found.get("sha256") or {}).items()}
+            return {"key": str(found["key"]), "seconds": float(found["seconds"]), "sha256": hashes}
+
+    @staticmethod
+    def _check(place: Path, done: dict[str, Any]) -> None:
+        """Refuses a finished stage with a file that is not as the stage left it."""
+        changed = first_changed(place, done["sha256"])
+        if changed is not None:
+            raise RunError(
+                f"{shown(changed)} is damaged or gone since the stage was finished; remove {shown(place)} to make "
+                "the stage anew (the stages before it are kept)."
+            )
 
     def _open_scratch(self, scratch: Path, digest: str) -> bool:
         """Keeps `scratch` (True) if it was opened under `digest`, else makes it anew."""
         mark = scratch / KEY
-        if mark.is_file() and read_json(mark)["key"] == digest:
-            return True
+        if mark.is_file():
+            mend = f"remove {shown(scratch)} to begin the stage anew"
+            with intact(mark, mend):
+                known = read_json(mark, mend)["key"]
+            if known == digest:
+                return True
         held = {file.name for file in scratch.iterdir()} - {KEY} if scratch.is_dir() else set()
         foreign = [name for name in sorted(held) if not name.startswith(f".{KEY}.")]  # those are of a kill
         if foreign and not mark.is_file():

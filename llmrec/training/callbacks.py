@@ -15,7 +15,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from llmrec.errors import RunError
 from llmrec.files import read_json, sha256_of, write_json
-from llmrec.progress import Bar
+from llmrec.progress import Bar, console
+from llmrec.storage import shown
+from llmrec.written import first_changed, hashes_of
 
 COMPLETE = "complete.json"
 ORIGIN = "origin.json"
@@ -73,7 +75,9 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         early = stop and state.global_step < state.max_steps
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            mark = {"step": state.global_step, "seconds": self.seconds}
+            mark: dict[str, Any] = {"step": state.global_step, "seconds": self.seconds}
+            if args.world_size == 1:  # other processes may still write theirs
+                mark["sha256"] = hashes_of(folder)
             write_json(folder / COMPLETE, mark | ({"stopped": True} if early else {}))
         if early:
             control.should_training_stop = True
@@ -81,20 +85,43 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
 
 def last_checkpoint(out: Path) -> Path | None:
     """The newest complete checkpoint under `out`, or None."""
-    found = [folder for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if (folder / COMPLETE).is_file()]
+    found = [folder for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*") if _mark(folder) is not None]
     return max(found, key=lambda folder: int(folder.name.rsplit("-", 1)[1]), default=None)
+
+
+def _mark(folder: Path) -> dict[str, Any] | None:
+    """The mark of a complete checkpoint; None where it is missing or cannot be read."""
+    try:
+        found = read_json(folder / COMPLETE)
+        return {**found, "seconds": float(found["seconds"]), "sha256": dict(found.get("sha256") or {})}
+    except (RunError, TypeError, ValueError, KeyError):
+        return None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is complete and as it was written; says so where it is damaged."""
+    mark = _mark(folder)
+    if mark is None:
+        return False
+    changed = first_changed(folder, mark["sha256"])
+    if changed is not None:
+        console.print(
+            f"{shown(changed)} is damaged: the training goes on from before it.", style="yellow", soft_wrap=True
+        )
+    return changed is None
 
 
 def was_stopped(out: Path) -> bool:
     """Whether the training that keeps its checkpoints in `out` was ended early at the newest one."""
     newest = last_checkpoint(out)
-    return newest is not None and bool(read_json(newest / COMPLETE).get("stopped", False))
+    return newest is not None and bool((_mark(newest) or {}).get("stopped", False))
 
 
 def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | None, float]:
     """Prepares `out` for a training that is decided by `origin` (a digest of settings, data and first weights).
 
-    Checkpoints of another origin, and all of them if `resume` is false, are removed, as are incomplete ones.
+    Checkpoints of another origin, and all of them if `resume` is false, are removed, as are incomplete and damaged
+    ones.
 
     Returns:
         The checkpoint to go on from (None: from the start) and the seconds trained before it.
@@ -107,13 +134,23 @@ def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | No
     mark = out / ORIGIN
     if not mark.is_file() and next(out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), None) is not None:
         raise RunError(f"{out} holds checkpoints of another program, which would be removed; give another folder.")
-    same = resume and mark.is_file() and read_json(mark)["origin"] == origin
+    same = resume and mark.is_file() and _origin(mark) == origin
     for folder in out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        if not (same and (folder / COMPLETE).is_file()):
+        if not (same and _is_whole(folder)):
             shutil.rmtree(folder)
     write_json(mark, {"origin": origin})
     newest = last_checkpoint(out)
-    return newest, float(read_json(newest / COMPLETE)["seconds"]) if newest else 0.0
+    known = None if newest is None else _mark(newest)
+    return newest, 0.0 if known is None else known["seconds"]
+
+
+def _origin(mark: Path) -> object:
+    """What decides the training whose checkpoints these are; None where that cannot be read."""
+    try:
+        found = read_json(mark)
+    except RunError:
+        return None
+    return found.get("origin") if isinstance(found, dict) else None
 
 
 def origin_digest(model: torch.nn.Module, *parts: object) -> str:

@@ -1,5 +1,6 @@
 """Stages: finished ones are not made again, broken ones leave only their scratch, a new key starts anew."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -140,3 +141,62 @@ def test_where_nothing_may_be_made_a_stage_is_found_or_refused(tmp_path):
     assert [file.name for file in (tmp_path / "work").iterdir()] == ["one"]
     assert not (tmp_path / "other").exists()
     assert Work(tmp_path / "work").stage("two", {"a": 1}, build).is_dir()
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:3])
+
+
+@pytest.mark.parametrize("name", ["stage.json", "result", "inner/more.bin"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated,
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_text("null"),
+        lambda path: path.write_text('{"seconds": "x"}'),
+        lambda path: path.write_bytes(b"\xff\xfe\x00"),
+        lambda path: path.unlink(),
+    ],
+    ids=["cut", "deep", "null", "keys", "bytes", "gone"],
+)
+def test_a_damaged_stage_is_named_and_never_used(tmp_path, name, damage):
+    def build(folder, scratch):
+        (folder / "inner").mkdir()
+        (folder / "result").write_text("0123456789")
+        (folder / "inner" / "more.bin").write_bytes(b"\x00" * 100)
+
+    place = Work(tmp_path / "w").stage("sft", 1, build)
+    assert Work(tmp_path / "w").stage("sft", 1, build) == place
+    damage(place / name)
+    if name == "stage.json" and not (place / name).exists():
+        return  # such a folder is no stage, and no stage made it: `new_folder` says so
+    with pytest.raises(RunError, match=r"remove .*sft") as error:
+        Work(tmp_path / "w").stage("sft", 1, build)
+    assert name.split("/")[-1] in str(error.value)
+    assert len(str(error.value)) < 700
+    with finished_only(), pytest.raises(RunError):
+        Work(tmp_path / "w").stage("sft", 1, build)
+
+
+def test_a_stage_of_an_older_version_without_hashes_is_taken(tmp_path):
+    place = Work(tmp_path / "w").stage("sft", 1, lambda folder, _: (folder / "x").touch())
+    record = json.loads((place / "stage.json").read_text())
+    del record["sha256"]
+    (place / "stage.json").write_text(json.dumps(record))
+    assert Work(tmp_path / "w").stage("sft", 1, lambda *_: 1 / 0) == place
+
+
+@pytest.mark.parametrize("text", ["null", "{", "[" * 100_000, '{"key": 5}'])
+def test_a_damaged_mark_of_a_scratch_is_named_or_begun_anew(tmp_path, text):
+    def killed(folder, scratch):
+        (scratch / "step").write_text("1")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Work(tmp_path / "w").stage("sft", 1, killed)
+    (tmp_path / "w" / "sft.partial" / "key.json").write_text(text)
+    try:
+        Work(tmp_path / "w").stage("sft", 1, lambda folder, scratch: None)
+    except RunError as error:
+        assert "sft.partial" in str(error)  # noqa: PT017 (either is right)
