@@ -19,10 +19,10 @@ class StabilitySettings:
     """Nats an item from the reference; kl_coefficient then moves to keep the policy there (Ziegler et al. 2019)."""
     kl_rate: float = 0.1
     entropy_floor: float | None = None
-    """Nats an item; below it the entropy bonus grows by entropy_rate for each nat that is missing."""
+    """Nats an item; below it entropy_coefficient grows by entropy_rate for each nat that is missing."""
     entropy_rate: float = 0.02
     entropy_most: float = 1.0
-    """The entropy bonus never weighs more."""
+    """The entropy bonus never weighs more; in units of the reward a nat, as entropy_coefficient."""
     reward_normalisation: Literal["none", "running", "batch"] = "none"
     """Rewards less their mean over their standard deviation, over all rollouts so far or over the present one."""
     skip_grad_norm: float | None = None
@@ -65,6 +65,10 @@ class RolloutSettings(UpdateSettings):
     iterations: int = 1
     minibatches: int = 2
     kl_coefficient: float = 0.02
+    """beta of J = E[r] - beta KL(pi || pi_ref) + c H, in units of the reward a nat: the optimum of a state is
+    pi ~ (pi_ref^beta exp(r))^(1 / (beta + c)), however advantages and rewards are scaled."""
+    entropy_coefficient: float = 0.0
+    """c, in units of the reward a nat of an item's entropy."""
     stability: StabilitySettings = field(default_factory=StabilitySettings)
 
 
@@ -74,9 +78,10 @@ class PPOSettings(RolloutSettings):
 
     clip: float = 0.2
     value_clip: float = 0.2
+    """How far a value may move in a rollout, in standard deviations of the first rollout's rewards."""
     value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.0
     target_kl: float | None = None
+    """Nats an item (a slot, in sessions) between the policy and the one that drew; a step beyond ends the rollout."""
     gamma: float = 1.0
     gae_lambda: float = 1.0
     whiten: bool = True
@@ -90,7 +95,6 @@ class ReinforceSettings(RolloutSettings):
     baseline: Literal["critic", "running", "none"] = "critic"
     """A learned value of the state, the mean reward of earlier rollouts, or nothing."""
     value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.0
     whiten: bool = False
 
 
@@ -105,15 +109,15 @@ class GRPOSettings(RolloutSettings):
     scale_rewards: Literal["group", "batch", "none"] = "group"
     ratio: Literal["token", "sequence"] = "token"
     """Importance ratios of tokens, or of whole items (GSPO, Zheng et al. 2025)."""
-    entropy_coefficient: float = 0.0
     stability: StabilitySettings = field(default_factory=lambda: StabilitySettings(resample=2))
     options: dict[str, Any] = field(default_factory=dict)
-    """Further fields of `trl.GRPOConfig` that change the loss, by their names (delta, top_entropy_quantile, ...)."""
+    """Further fields of `trl.GRPOConfig` that change the loss, by their names (delta, top_entropy_quantile, ...); all
+    that have an effect here are in `llmrec.training.on_policy.GRPO_OPTIONS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RLOOSettings(RolloutSettings):
-    """RLOO (Ahmadian et al. 2024) by `trl.RLOOTrainer`: the reward, less beta KL, less the mean of its siblings."""
+    """RLOO (Ahmadian et al. 2024) by `trl.RLOOTrainer`: reward less beta KL, less the mean of its siblings."""
 
     clip: float = 0.2
     normalise: bool = False
@@ -191,6 +195,7 @@ class OffPolicySettings(UpdateSettings):
     batch_size: int = 32
     """Slates of an optimiser step."""
     kl_coefficient: float = 0.02
+    """As in other sections, against what `slate` draws earn together, each item counted once."""
     entropy_coefficient: float = 0.0
     learning_rate: float = 3e-4
 

@@ -33,6 +33,8 @@ class LoraSettings:
     rank: int = 16
     alpha: int = 32
     dropout: float = 0.0
+    """Of what an adapter reads, in the warm start (`sft`) alone: where a policy learns from what it drew, the scorer
+    must be the sampler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,9 @@ class SFTSettings:
     )
     """Weights of the tasks: one epoch holds each example once as next_item, and the others in proportion to it. The
     last three tie the tokens of an identifier to its item's words; under identifiers.scheme: title there are none."""
+    dropout: bool = False
+    """Whether the dropout that the model was made with (OPT's 0.1, `attention_dropout`) is on in the warm start. That
+    of `lora.dropout` is on in any case; where a policy learns from rewards there is none at all."""
     history_dropout: float = 0.1
     """Share of history interactions dropped at random from a training state (augmentation)."""
     target: Literal["click", "conversion"] = "click"

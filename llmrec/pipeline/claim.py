@@ -29,7 +29,7 @@ from llmrec.types import FloatArray
 MEASURES = {"value@1": "top item", "value": "top ten"}
 CLICK_ONLY = [  # imitation is near the best that clicks alone can ask for: stay close to it
     "reward.conversion=0",
-    "ppo.kl_coefficient=0.3",
+    "ppo.kl_coefficient=0.03",
     "ppo.entropy_coefficient=0",
     "ppo.steps=60",
     "ppo.save_every=20",

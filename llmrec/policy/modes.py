@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -71,6 +71,43 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+Noise = Literal["none", "adapters", "all"]
+"""What a model may do at random in training: nothing, dropout of what adapters read, or all that it is made for."""
+_RATES = ("drop", "jitter")
+
+
+def still(model: Any, noise: Noise = "none") -> None:
+    """Takes noise off a model in training mode, with gradients: dropout, layer drop, jitter of routers.
+
+    Modules are put into evaluation mode, whatever they do at random (also functions that ask `self.training`, such as
+    the attention of Llama or all of OPT), until somebody sets the training mode anew, as a trainer does before every
+    step: call it between that and the forward. The outermost module keeps its mode, which trainers read, and so do
+    modules that compute activations anew in the backward pass, which transformers does in training mode alone: their
+    own rates, and those of the configuration that they read, are set to 0 and stay so.
+
+    Args:
+        model: a Hugging Face or PEFT model, not wrapped.
+        noise: what is left on.
+    """
+    if noise == "all":
+        return
+    base = base_model(model)
+    for name, module in base.named_modules():
+        if module is base or (noise == "adapters" and ".lora_dropout" in f".{name}"):
+            continue
+        if getattr(module, "gradient_checkpointing", False):
+            for holder in (module, getattr(module, "config", None)):
+                _set_rates_to_zero(holder)
+        else:
+            module.training = False
+
+
+def _set_rates_to_zero(holder: Any) -> None:
+    for key, value in list(vars(holder).items()) if holder is not None else []:
+        if isinstance(value, float) and value > 0 and any(word in key for word in _RATES):
+            setattr(holder, key, 0.0)
 
 
 _inside: ContextVar[bool] = ContextVar("inside the forward of a wrapped model", default=False)

@@ -6,10 +6,14 @@ there, so they get no advantage, and neither gamma nor lambda is applied across 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+_SPREAD = 1e-5
+"""Numbers that differ by less, relative to their mean, differ by rounding."""
 
 
 def gae(
@@ -94,15 +98,19 @@ def mean_and_variance(moments_3: Tensor) -> tuple[Tensor, Tensor]:
 
 def whiten(
     parts: list[Tensor], where: list[Tensor], add_up: Callable[[Tensor], Tensor] = lambda moments_3: moments_3
-) -> list[Tensor]:
+) -> tuple[list[Tensor], float]:
     """Shifts and scales `parts` to mean 0 and variance 1 over all choice points of all parts and processes.
 
     Args:
         parts: tensors of any shapes.
         where: bool masks of the same shapes; elsewhere the result is 0.
         add_up: sums a tensor over processes.
+
+    Returns:
+        The parts, and what they were divided by: 1 where there is no spread. Whatever a loss weighs against them is
+        to be divided by it too.
     """
     total = torch.stack([moments(p, w) for p, w in zip(parts, where, strict=True)]).sum(0)
-    mean, variance = mean_and_variance(add_up(total))
-    shift, scale = mean.to(parts[0].dtype), variance.sqrt().to(parts[0].dtype)
-    return [torch.where(w, (p - shift) / (scale + 1e-8), 0.0) for p, w in zip(parts, where, strict=True)]
+    mean, variance = (float(value) for value in mean_and_variance(add_up(total)))
+    scale = math.sqrt(variance) if variance > _SPREAD**2 * max(mean * mean, 1e-12) else 1.0
+    return [torch.where(w, (p - mean) / scale, 0.0) for p, w in zip(parts, where, strict=True)], scale

@@ -28,6 +28,7 @@ from llmrec.training.improvement import (
     Start,
     as_json,
     batch_arguments,
+    check_update,
     require_above_zero,
     run_trainer,
     trainable,
@@ -136,6 +137,7 @@ def check_best_of_n(settings: BestOfNSettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
     keys = ("prompts", "rounds", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
     require_above_zero(settings, "best_of_n", keys)
+    check_update(settings, "best_of_n")
     if settings.draws < 2:
         raise ConfigError(
             f"Key 'best_of_n.draws' is {settings.draws}; the best of 1 draw is the policy itself, so give 2 or more."

@@ -1,4 +1,8 @@
-"""The critic: the expected reward of an item under way, from the hidden state that predicts its next token."""
+"""The critic: the expected reward of an item under way, from the hidden state that predicts its next token.
+
+A critic has units of its own, those of the first rollout's rewards or returns: V = mean + scale * net. The same
+learning rate, weight of the value loss and clipping then serve rewards of any size.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +21,55 @@ FILE = "critic.safetensors"
 Write = Callable[[Any, Mapping[str, Tensor]], object]
 
 
-class Critic(nn.Module):
-    """A perceptron with one hidden layer, in float32; it starts at V = 0 everywhere.
+class ScaledCritic(nn.Module):
+    """A perceptron with one hidden layer and S values, in float32; the net starts at 0 everywhere.
 
     Args:
         width: size H of the hidden states.
-        seed: of the first layer's weights.
+        values: S.
+        seed: of the first layer's weights, a named stream's.
     """
 
-    def __init__(self, width: int, *, seed: int = 0) -> None:
+    mean_S: Tensor
+    scale: Tensor
+    ready: Tensor
+
+    def __init__(self, width: int, values: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng():
-            torch.manual_seed(stream_seed(seed, "critic"))
-            self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, 1)
+            torch.manual_seed(seed)
+            self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, values)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
+        self.register_buffer("mean_S", torch.zeros(values))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Values (..., S) of hidden states (..., H)."""
+        found: Tensor = self.outer(nn.functional.gelu(self.inner(hidden.float())))
+        return self.mean_S + self.scale * found
+
+    @torch.no_grad()
+    def set_units(self, sums_3S: Tensor) -> None:
+        """Takes mean and deviation from number, sum and sum of squares of what each value is fitted to."""
+        count_S, total_S, squares_S = sums_3S.double().unbind()
+        mean_S = total_S / count_S.clamp(min=1)
+        variance = (squares_S - count_S * mean_S.square()).clamp(min=0).sum() / count_S.sum().clamp(min=1)
+        self.mean_S.copy_(mean_S)
+        self.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
+        self.ready.fill_(True)
+
+
+class Critic(ScaledCritic):
+    """One value a token: what is expected of the item under way."""
+
+    def __init__(self, width: int, *, seed: int = 0) -> None:
+        super().__init__(width, 1, stream_seed(seed, "critic"))
 
     def forward(self, hidden_BGLH: Tensor) -> Tensor:
         """Values (B, G, L)."""
-        hidden = self.inner(hidden_BGLH.float())
-        values: Tensor = self.outer(nn.functional.gelu(hidden)).squeeze(-1)
-        return values
+        return self.values(hidden_BGLH).squeeze(-1)
 
 
 def save_critic(critic: nn.Module | Mapping[str, Tensor], folder: Path) -> None:

@@ -119,6 +119,7 @@ def train_imitation(
             Controls(StabilitySettings(), 0.0, 0.0),
             lessons=lessons,
             paths=teacher.paths,
+            noise="all" if settings.dropout else "adapters",
             train_dataset=rows,
             processing_class=tokenizer,
         )

@@ -236,6 +236,15 @@ def batch_arguments(
     return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size}
 
 
+def check_update(settings: UpdateSettings, section: str) -> None:
+    """Raises `ConfigError` for what no improvement can honour; reads nothing."""
+    if settings.lora.dropout:
+        raise ConfigError(
+            f"Key '{section}.lora.dropout' is {settings.lora.dropout}, but an update must score items by the very "
+            "policy that drew or logged them, without dropout; set it to 0 (sft.lora.dropout is for the warm start)."
+        )
+
+
 def require_above_zero(settings: Any, section: str, keys: Sequence[str]) -> None:
     """Raises `ConfigError` that names the first of `keys` which is not above 0."""
     for key in keys:

@@ -38,6 +38,33 @@ def moved_kl(log_prob: Tensor, old_log_prob: Tensor, choice: Tensor) -> Tensor:
     return (difference.exp() - 1 - difference).sum()
 
 
+def over_items(step_BGL: Tensor, log_prob_BGL: Tensor, *, independent: bool = True) -> Tensor:
+    """The sum of f_l over each item's tokens, with the gradient of E[sum of f_l] over items drawn from pi: (B, G).
+
+    f_l belongs to the prefix before token l and is exact there (KL to the reference, entropy). Which prefixes are met
+    is the policy's doing too, so that the gradient has two parts (Schulman et al. 2015, "Gradient Estimation Using
+    Stochastic Computation Graphs", theorem 1):
+
+        grad E[sum_l f_l] = E[sum_l grad f_l + sum_l grad log pi_l sum_(m > l) f_m]
+
+    Without the second one the optimum of E[r] - beta KL would not be pi ~ reference exp(r / beta) for items of
+    several choices: a prefix below which the policy is far from the reference would look too cheap. The second part
+    has the value 0 and, for `independent` draws, the mean of the other draws of the state for a baseline.
+
+    Args:
+        step_BGL: f_l, 0 at forced tokens.
+        log_prob_BGL: log pi of each token, 0 at forced ones.
+        independent: whether the G items of a row are independent draws.
+    """
+    known = step_BGL.detach()
+    later = known.sum(-1, keepdim=True) - known.cumsum(-1)
+    draws = later.shape[1]
+    if independent and draws > 1:
+        later = later - (later.sum(1, keepdim=True) - later) / (draws - 1)
+    visits = later * (log_prob_BGL - log_prob_BGL.detach())
+    return (step_BGL + visits).sum(-1)
+
+
 def softmax_preference_loss(log_ratio_BG: Tensor, there_BG: Tensor, beta: float) -> Tensor:
     """S-DPO (Chen et al. 2024, equation 9): -log sigma(-log sum_d exp(beta (Delta_d - Delta_p))), shape (B,).
 

@@ -18,6 +18,7 @@ from llmrec.training.improvement import (
     Start,
     as_json,
     batch_arguments,
+    check_update,
     require_above_zero,
     run_trainer,
     trainable,
@@ -114,6 +115,7 @@ def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
     keys = ("weight_cap", "examples", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
     require_above_zero(settings, "off_policy", keys)
+    check_update(settings, "off_policy")
     for key, why in (("slate", "K places"), ("draws", "draws of a state")):
         if getattr(settings, key) < 1:
             raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)} ({why}); it must be 1 or more.")

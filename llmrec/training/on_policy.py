@@ -7,7 +7,7 @@ same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from llmrec.training.improvement import (
     Plan,
     Start,
     as_json,
+    check_update,
     require_above_zero,
     run_trainer,
     trainable,
@@ -43,7 +44,20 @@ from llmrec.training.trl_seam import (
 )
 from llmrec.types import IntArray, State
 
-_OURS = ("beta", "num_generations", "num_iterations", "steps_per_generation", "output_dir", "max_steps", "use_vllm")
+GRPO_OPTIONS = (
+    "delta",
+    "multi_objective_aggregation",
+    "off_policy_mask_threshold",
+    "reward_weights",
+    "sapo_temperature_neg",
+    "sapo_temperature_pos",
+    "top_entropy_quantile",
+    "vespo_k_neg",
+    "vespo_k_pos",
+    "vespo_lambda_neg",
+    "vespo_lambda_pos",
+)
+"""Fields of `trl.GRPOConfig` that change the loss here and are no key of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +150,7 @@ def make_trainer(
         base.critic = Critic(base.config.get_text_config().hidden_size, seed=source.seed).to(weight.device)
     arguments = trainer_arguments(model, settings, source.seed, out, report_to)
     more = {"critic_input": critic_input} if method.has_critic else {}
-    controls = Controls(settings.stability, settings.kl_coefficient, getattr(settings, "entropy_coefficient", 0.0))
+    controls = Controls(settings.stability, settings.kl_coefficient, settings.entropy_coefficient)
     return method.trainer(
         model,
         source,
@@ -224,6 +238,10 @@ def check_settings(settings: RolloutSettings, number: int = 1, section: str | No
     for key in ("gamma", "gae_lambda"):
         if not 0 <= getattr(settings, key, 0.0) <= 1:
             raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be in [0, 1].")
+    check_update(settings, section)
+    for key in ("kl_coefficient", "entropy_coefficient"):
+        if getattr(settings, key) < 0:
+            raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be 0 or more.")
     check_stability(settings.stability, f"{section}.stability")
     share = settings.minibatches * number
     if settings.prompts % share:
@@ -232,9 +250,30 @@ def check_settings(settings: RolloutSettings, number: int = 1, section: str | No
             f"({section}.minibatches {settings.minibatches} x {number} processes)."
         )
     _check_own(settings, section)
+    _check_together(settings, section)
     if settings.prompts * settings.draws < 2 * number:
         raise ConfigError(
             f"Keys '{section}.prompts' and '{section}.draws' give a process fewer than two items; raise one of them."
+        )
+
+
+def _check_together(settings: RolloutSettings, section: str) -> None:
+    """Refuses settings that would be without effect beside others."""
+    stability = settings.stability
+    if stability.kl_target is not None and settings.kl_coefficient == 0:
+        raise ConfigError(
+            f"Key '{section}.stability.kl_target' moves '{section}.kl_coefficient' by factors, which is 0 and would "
+            "stay so; give a coefficient above 0 to start from."
+        )
+    if stability.entropy_floor is not None and stability.entropy_most < settings.entropy_coefficient:
+        raise ConfigError(
+            f"Key '{section}.stability.entropy_most' is {stability.entropy_most}, below '{section}."
+            f"entropy_coefficient' ({settings.entropy_coefficient}), which the bonus never falls below; raise it."
+        )
+    if stability.resample and settings.draws == 1:
+        raise ConfigError(
+            f"Key '{section}.stability.resample' is {stability.resample}, but with '{section}.draws' 1 there are no "
+            "groups whose draws could differ; set it to 0, or draws to 2 or more."
         )
 
 
@@ -249,11 +288,11 @@ def _check_own(settings: RolloutSettings, section: str) -> None:
             "correct a second step on the same draws; take ppo for more."
         )
     if isinstance(settings, GRPOSettings):
-        known = {f.name for f in fields(trl.GRPOConfig)} - set(_OURS)
         for key in settings.options:
-            if key not in known:
+            if key not in GRPO_OPTIONS:
                 raise ConfigError(
-                    f"Key '{section}.options.{key}' is none of trl.GRPOConfig, or set by another key; remove it."
+                    f"Key '{section}.options.{key}' is none of trl.GRPOConfig that changes the loss here, or set by "
+                    f"another key; choose among {', '.join(GRPO_OPTIONS)}."
                 )
 
 

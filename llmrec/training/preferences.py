@@ -17,6 +17,7 @@ from llmrec.training.improvement import (
     Start,
     as_json,
     batch_arguments,
+    check_update,
     require_above_zero,
     run_trainer,
     trainable,
@@ -119,6 +120,7 @@ def check_pairs(settings: PreferenceSettings | RewardModelSettings, number: int,
         ConfigError: a key that is not above 0, or a batch that the processes cannot share.
     """
     require_above_zero(settings, section, ("pairs", "epochs", "batch_size", "learning_rate", "save_every"))
+    check_update(settings, section)
     if not 0 <= settings.warmup < 1:
         raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
     per_process(settings.batch_size, number, f"{section}.batch_size")

@@ -88,7 +88,8 @@ def train_sft(
     check_sft(settings, taught=teacher is not None, identified=renderer.wording.identified)
     lora = uses_lora(model, settings)
     trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
-    plan = FitPlan("SFT", settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
+    sizes = (settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
+    plan = FitPlan("SFT", *sizes, settings.dropout)
     common: dict[str, Any] = {"seed": seed, "resume": resume, "report_to": report_to}
     curve: list[dict[str, float]] = []
     seconds = 0.0
@@ -173,13 +174,17 @@ def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences:
 
 @dataclass(frozen=True, slots=True)
 class FitPlan:
-    """How `fit_rows` goes over its rows; `save_every` in optimiser steps, `warmup` as a share of them."""
+    """How `fit_rows` goes over its rows; `save_every` in optimiser steps, `warmup` as a share of them.
+
+    `dropout`: whether the model's own dropout is on, beside that of an adapter.
+    """
 
     name: str
     batch_size: int
     learning_rate: float
     warmup: float
     save_every: int
+    dropout: bool = False
 
 
 def fit_rows(
@@ -208,6 +213,7 @@ def fit_rows(
             processing_class=tokenizer,
             callbacks=[BarCallback(bar), checkpoints],
         )
+        trainer.noise = "all" if plan.dropout else "adapters"
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(start) if start else None)
     make_whole(trainer.model_wrapped, model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,17 +49,20 @@ def test_whitening_is_over_all_choice_points_however_they_are_cut():
     generator = torch.Generator().manual_seed(0)
     value = torch.randn(6, 4, 3, generator=generator) * 3 + 2
     where = torch.rand(6, 4, 3, generator=generator) < 0.5
-    whole = whiten([value], [where])[0]
+    (whole,), scale = whiten([value], [where])
+    assert scale == pytest.approx(float(value[where].std(unbiased=False)))
     chosen = value[where].numpy()
     np.testing.assert_allclose(whole[where].numpy(), (chosen - chosen.mean()) / chosen.std(), rtol=1e-5, atol=1e-6)
     assert torch.equal(whole[~where], torch.zeros_like(whole[~where]))
-    torch.testing.assert_close(torch.cat(whiten(list(value.split(2)), list(where.split(2)))), whole)
+    torch.testing.assert_close(torch.cat(whiten(list(value.split(2)), list(where.split(2)))[0]), whole)
     half, other = value[:3], value[3:]  # two processes that add up their moments
     seen = []
     whiten([other], [where[3:]], lambda m: seen.append(m) or m)
-    torch.testing.assert_close(whiten([half], [where[:3]], lambda m: m + seen[0])[0], whole[:3])
+    torch.testing.assert_close(whiten([half], [where[:3]], lambda m: m + seen[0])[0][0], whole[:3])
 
 
 def test_equal_rewards_give_no_advantage():
     value, where = torch.full((2, 3, 2), 0.7), torch.ones(2, 3, 2, dtype=torch.bool)
-    assert whiten([value], [where])[0].abs().max() < 1e-3
+    (found,), scale = whiten([value], [where])
+    assert found.abs().max() < 1e-3
+    assert scale == 1.0  # what is weighed against it keeps its weight

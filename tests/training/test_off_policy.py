@@ -99,9 +99,14 @@ def test_the_trainer_s_loss_is_the_plain_one(shop, tmp_path, robust):
         q = [torch.from_numpy(halved(slates.states, np.array(x)).total_BK).float() for x in (slates.items_BK, drawn)]
         fitted = Fitted(q[0], q[1], log_pi[:, 3:])
     wanted = off_policy_loss(log_pi[:, :3], logged, k=2, cap=2.0, fitted=fitted)
-    wanted = (
-        wanted + 0.3 * exact_kl_BGL(scores, reference)[:, 3:].sum() / 8 - 0.1 * scores.entropy_BGL[:, 3:].sum() / 8
-    )
+    penalty_BGL = (0.3 * exact_kl_BGL(scores, reference) - 0.1 * scores.entropy_BGL)[:, 3:]
+    wanted = wanted + penalty_BGL.sum() / 8
+    token_BGL = scores.log_prob_BGL[:, 3:] - scores.log_prob_BGL[:, 3:].detach()
+    for place in range(
+        token_BGL.shape[2]
+    ):  # what comes after a token was reached by it; of two draws less the other's
+        after_BG = penalty_BGL[:, :, place + 1 :].detach().sum(-1)
+        wanted = wanted + ((after_BG - after_BG.flip(1)) * token_BGL[:, :, place]).sum() / 8
     assert found.item() == pytest.approx(wanted.item(), abs=1e-5)
     torch.testing.assert_close(fast, gradient_of(wanted, trained), rtol=1e-3, atol=1e-5)
     kept = trainer._metrics["train"]

@@ -48,6 +48,7 @@ def set_up(shop, tmp_path, settings, states, excluded=None):
     source = StateSource(states, excluded, shop.renderer, shop.catalogue, shop.tokenizer, seed=2)
     rewards = [GroupedReward(lamps, states, settings.draws)]
     trainer = make_trainer(model, source, rewards, settings, out=tmp_path)
+    model.get_base_model().critic.ready.fill_(True)  # V = 0
     rows = [trainer.train_dataset[n // settings.draws] for n in range(settings.prompts * settings.draws)]
     return model, trainer, trainer._roll_out(rows)
 

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import LoraSettings, PPOSettings, ReinforceSettings, StabilitySettings
 from llmrec.errors import ConfigError
 from llmrec.training.lora import make_lora
 from llmrec.training.on_policy import check_settings, make_trainer
 from llmrec.training.reward_functions import GroupedReward
 from llmrec.training.rollout import StateSource
+from llmrec.types import Reward, State
+from tests.training.test_group import Letters, whole_vocabulary
 from tests.training.test_ppo_gradient import lora_gradient, oracle_log_probs
 from tests.training.worlds import lamps, run
 
@@ -32,6 +35,7 @@ def rolled_out(shop, out, settings, states, *, bias=0.0):
     source = StateSource(states, None, shop.renderer, shop.catalogue, shop.tokenizer, seed=2)
     trainer = make_trainer(model, source, [GroupedReward(lamps, states, settings.draws)], settings, out=out)
     torch.nn.init.constant_(model.get_base_model().critic.outer.bias, bias)
+    model.get_base_model().critic.ready.fill_(True)  # in units of 1: V = bias
     rows = [trainer.train_dataset[n // settings.draws] for n in range(settings.prompts * settings.draws)]
     (batch,) = trainer._roll_out(rows)
     trainer._compute_loss(model, batch).backward()
@@ -65,9 +69,44 @@ def test_the_gradient_is_the_oracle_s(shop, tmp_path):
     assert (made - expected).norm() < 2e-3 * expected.norm()
 
 
-def test_the_critic_learns_the_mean_reward_of_a_state(shop, tmp_path):
-    result = run(shop, tmp_path, dataclasses.replace(REINFORCE, baseline="critic", steps=30, learning_rate=3e-3))
-    assert np.mean([row["value_loss"] for row in result.curve[-5:]]) < result.curve[0]["value_loss"]
+def test_the_critic_begins_in_the_units_of_the_first_rollout(shop, tmp_path):
+    """Rewards around 500: V is their mean at once, and the loss of values counts in their deviations."""
+
+    def large(states, items_BK):
+        return Reward(500.0 + 100.0 * lamps(states, items_BK).total_BK, {})
+
+    settings = dataclasses.replace(REINFORCE, baseline="critic", steps=2)
+    result = run(shop, tmp_path, settings, reward=large)
+    assert result.curve[0]["value_loss"] == pytest.approx(0.5 * 2, rel=1e-3)  # two choices an item, variance 1
+    critic = result.more["critic"]
+    assert float(critic.mean_S) == pytest.approx(result.curve[0]["reward"], rel=1e-6)
+    assert float(critic.scale) > 10
+
+
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_the_baseline_is_read_where_the_first_choice_is_made(shop, tmp_path, prefix):
+    """Behind forced tokens, at which V is fitted to nothing, and alike for all items of a state."""
+    model, tokenizer, _ = whole_vocabulary()
+    tokens = [[3] * prefix + [second] for second in range(2, 7)]
+    ids = [str(n) for n in range(len(tokens))]
+    catalogue = Catalogue.from_sequences(ids, ids, tokens, tokenizer, scheme="semantic")
+    states = [State(str(n)) for n in range(4)]
+    source = StateSource(states, None, Letters(), catalogue, tokenizer, seed=2)
+    settings = dataclasses.replace(REINFORCE, baseline="critic", weights="full")
+
+    def worth(states_, items_BK):
+        return Reward(items_BK / 4.0, {})
+
+    trainer = make_trainer(model, source, [GroupedReward(worth, states, settings.draws)], settings, out=tmp_path)
+    torch.nn.init.normal_(model.critic.outer.weight)
+    (batch,) = trainer._roll_out([trainer.train_dataset[n // 3] for n in range(12)])
+    assert not batch.choice_BGL[..., :prefix].any()
+    assert batch.choice_BGL[..., prefix].all()
+    value_BG = batch.value_BGL[..., prefix]
+    assert (value_BG - batch.value_BGL[..., 0]).abs().min() > 1e-4
+    assert (value_BG - value_BG[:, :1]).abs().max() < 1e-5
+    earned_BG = batch.request.items_BG / 4.0
+    torch.testing.assert_close(batch.advantage_BGL[..., prefix], earned_BG - value_BG, check_dtype=False)
 
 
 def test_the_running_baseline_is_the_mean_of_earlier_rollouts(shop, tmp_path):

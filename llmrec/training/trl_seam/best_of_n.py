@@ -120,7 +120,7 @@ class BestOfNTrainer(PolicyTrainer):
             "rollout_kl": (log_prob_BG - against).mean(1).sum(),
             "rollout_entropy": -log_prob_BG.mean(1).sum(),
         }.items():
-            sums[name] += float(value)
+            sums[name] += float(value.detach())
         return items_BG.gather(1, best).squeeze(1)
 
     def _rewards(self, rows: Rows, items_BG: Tensor, sums: dict[str, float]) -> Tensor:

@@ -5,7 +5,11 @@ earned, and `_get_per_token_logps_and_entropies` scores them under pi_F: while T
 own log-probabilities and the reference's, and in the loss those of the policy, through the wrapped forward. Tokens
 that were forced are no completion: TRL's mask holds choice points alone.
 
-TRL's KL estimates are kept (k3 in GRPO's loss, the log-ratio in RLOO's reward), on the constrained distribution.
+KL and entropy are part of what a draw earned, r - beta log(pi / pi_ref) - c log pi, as in TRL's RLOO: the gradient
+is then that of J = E[r] - beta KL(pi || pi_ref) + c H, and at the optimum of J all draws of a state have earned the
+same, so that no scaling of advantages and no weight of an item moves it. TRL's `beta` and `entropy_coef` stay 0:
+GRPO's k3 in the loss has the gradient of KL(pi_ref || pi) and is not divided by what divides the advantages, and its
+bonus is a mean over tokens and not over items.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import trl
 from torch import Tensor
 
@@ -20,34 +25,47 @@ from llmrec.training.controls import Controls
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer, Rows
 
-REFERENCE = object()
-"""Stands where TRL looks for a reference model; scores come from `RolloutTrainer._reference_scores`."""
+_EDGE = 1e-4
+"""What TRL adds to a deviation before it divides by it."""
 
 
 class GroupTrainer(RolloutTrainer):
-    """Mixin before `trl.GRPOTrainer` and `trl.RLOOTrainer`; see `RolloutTrainer`. TRL's `beta` must be 0 in `args`:
-    the coefficient is that of `controls` (with another TRL would look for a reference on the Hub).
-    """
+    """Mixin before `trl.GRPOTrainer` and `trl.RLOOTrainer`; see `RolloutTrainer`. TRL's `beta` is 0 in `args`."""
 
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         super().__init__(model, source, args, controls, **rest)
-        trainer: Any = self
-        trainer.ref_model, trainer.beta = REFERENCE, controls.kl_coefficient
         self._drawn: Drawn | None = None
         self._request: ScoreRequest | None = None
 
     def _roll_out(self, inputs: Rows) -> Sequence[dict[str, Any]]:
         trainer: Any = self
-        trainer.beta = self.controls.kl_coefficient
         self._drawn, self._request = self._draw(inputs), None
         self._reference_drawn = self._reference_scores(self._drawn.request)
+        self._move_controls(self._drawn, [self._reference_drawn])
         batch = trainer._generate_and_score_completions(self._drawn.rows)
         for name in ("reward", *(f"rewards/{function}/mean" for function in trainer.reward_func_names)):
             trainer._metrics["train"][name].pop()  # TRL's entry, of rewards after replacing and normalising
-        self._move_controls(self._drawn, [self._reference_drawn])
+        self._regularise(batch)
         parts = self._split(batch, trainer.args.steps_per_generation)
         self._drawn = None
         return parts
+
+    def _regularise(self, batch: dict[str, Any]) -> None:
+        """Brings KL and entropy into the advantages, where they are not part of the rewards."""
+
+    def _cost(self) -> Tensor | None:
+        """beta log(pi / pi_ref) + c log pi of this process's draws, (B, G), in the units of their rewards.
+
+        None where both coefficients are 0.
+        """
+        beta, bonus = self.controls.kl_coefficient, self.controls.entropy_coefficient
+        if not (beta or bonus):
+            return None
+        assert self._drawn is not None
+        log_prob_BG = self._drawn.log_prob_BGL.sum(-1)
+        against_BG = self._reference_drawn.item_log_prob_BG.to(log_prob_BG)
+        cost_BG: Tensor = beta * (log_prob_BG - against_BG) + bonus * log_prob_BG
+        return cost_BG / self._reward_unit
 
     def _split(self, batch: dict[str, Any], number: int) -> list[dict[str, Any]]:
         """TRL's batch in minibatches of whole groups, each with its request and choice points for a mask."""
@@ -76,11 +94,15 @@ class GroupTrainer(RolloutTrainer):
         )
 
     def _calculate_rewards(self, *_: Any) -> Tensor:
-        """What the draws earned; one function's rewards are the normalised ones where the settings ask for it."""
+        """What the draws earned; all functions say the normalised sum where the settings ask for it."""
         assert self._drawn is not None
         if self.controls.settings.reward_normalisation == "none":
             return self._drawn.given_WF
-        own = self._gathered(self._drawn.reward_BG.flatten()).unsqueeze(1)
+        return self._shared_out(self._drawn.reward_BG)
+
+    def _shared_out(self, value_BG: Tensor) -> Tensor:
+        """One number of each draw as the functions' values that add up to it, over all processes: (W, F)."""
+        own = self._gathered(value_BG.flatten()).unsqueeze(1)
         weights: Tensor = self.reward_weights.to(own.device)  # type: ignore[attr-defined]
         given: Tensor = own.expand(-1, len(weights)) / weights.sum()
         return given
@@ -93,8 +115,7 @@ class GroupTrainer(RolloutTrainer):
             scores, _more = self._answer(model, self._request)
             return _flat(scores.log_prob_BGL, logits_to_keep), _flat(scores.entropy_BGL, logits_to_keep), None
         assert self._drawn is not None
-        known: Tensor = self._reference_drawn.log_prob_BGL if model is REFERENCE else self._drawn.log_prob_BGL
-        return _flat(known, logits_to_keep), None, None
+        return _flat(self._drawn.log_prob_BGL, logits_to_keep), None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         """TRL's own."""
@@ -108,20 +129,51 @@ def _flat(value_BGL: Tensor, width: int) -> Tensor:
 
 
 class GRPOTrainer(GroupTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl is untyped
-    """`trl.GRPOTrainer` with all its losses, on the constrained policy."""
+    """`trl.GRPOTrainer` with all its losses, on the constrained policy.
+
+    Advantages are TRL's own of the rewards, less the same of the costs under the rewards' scale:
+    A = (r - mean r - (cost - mean cost)) / scale. Were the scale that of r - cost, states in which all draws earn the
+    same would be drawn to the reference as hard as others are to their rewards.
+    """
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         ids, tokens, titles = self._drawn_tokens()
         return ids, tokens, None, titles, None, {}, None, []
 
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if self.controls.entropy_coefficient:
-            self.entropy_coef, self._entropy_bonus_enabled = self.controls.entropy_coefficient, True
-        return super()._compute_loss(model, inputs)
+    def _regularise(self, batch: dict[str, Any]) -> None:
+        cost_BG = self._cost()
+        if cost_BG is not None:
+            relative_BG = (cost_BG - cost_BG.mean(1, keepdim=True)) / self._scale_BG()
+            batch["advantages"] = batch["advantages"] - relative_BG.flatten().to(batch["advantages"])
+
+    def _scale_BG(self) -> Tensor:
+        """What TRL divides the advantages by: (B, G). A group without spread counts in the deviation of all rewards.
+
+        Where TRL normalises each function's rewards apart, there is no common scale, and costs count in deviations.
+        """
+        assert self._drawn is not None
+        reward_BG, how = self._drawn.reward_BG, self.scale_rewards
+        if how == "none" or self.multi_objective_aggregation != "sum_then_normalize":
+            return torch.ones_like(reward_BG)
+        whole = self._gathered(reward_BG.flatten()).std() + _EDGE
+        scale_B1 = whole.expand(len(reward_BG), 1).clone()
+        if how == "group":
+            flat = self._flat(self._drawn)
+            kept_B1 = scale_B1[flat]
+            scale_B1 = reward_BG.std(1, keepdim=True) + _EDGE
+            scale_B1[flat] = kept_B1
+        return scale_B1.expand_as(reward_BG)
 
 
 class RLOOTrainer(GroupTrainer, trl.RLOOTrainer):  # type: ignore[misc]  # trl is untyped
-    """`trl.RLOOTrainer` on the constrained policy."""
+    """`trl.RLOOTrainer` on the constrained policy; KL and entropy are taken off the rewards."""
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         return self._drawn_tokens()
+
+    def _calculate_rewards(self, *rest: Any) -> Tensor:
+        given_WF, cost_BG = super()._calculate_rewards(*rest), self._cost()
+        if cost_BG is None:
+            return given_WF
+        assert self._drawn is not None
+        return self._shared_out(self._drawn.reward_BG - cost_BG)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.policy.modes import Noise
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
 from llmrec.training.rollout import ScoreRequest, StateSource
@@ -65,10 +66,11 @@ class ImitationTrainer(PolicyTrainer):
         *,
         lessons: Lessons,
         paths: int,
+        noise: Noise = "adapters",
         **rest: Any,
     ) -> None:
         super().__init__(model, source, args, controls, **rest)
-        self.lessons, self.paths = lessons, paths
+        self.lessons, self.paths, self.noise = lessons, paths, noise
 
     def _prepared(self, rows: Rows) -> Lesson:
         device = self.index.device

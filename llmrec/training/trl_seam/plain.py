@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
-from trl.trainer.utils import disable_dropout_in_model
 
 from llmrec.policy.decoding import sample_items
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.training.controls import Controls
+from llmrec.training.losses import over_items
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
 from llmrec.training.trl_seam.sharding import whole_weights
@@ -41,7 +41,6 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
     ) -> None:
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list)}
         super().__init__(model, source, args, controls, data_collator=lambda rows: rows, **rest)
-        disable_dropout_in_model(model)  # the sampler and the scorer must be one policy
 
     def _prepare_inputs(self, generation_batch: Rows) -> Any:
         trainer: Any = self
@@ -87,11 +86,12 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
     def _penalty(self, scores: TokenScores, reference: TokenScores, first: int) -> Tensor:
         """beta KL - entropy bonus, a mean over the items from column `first` on, which are draws from pi.
 
-        As in PPO both are exact at the prefixes that were drawn, and their gradients are taken at fixed prefixes.
+        As in PPO both are exact at the prefixes that were drawn, and which prefixes are drawn has its share in their
+        gradients.
         """
-        kl_BGL, entropy_BGL = exact_kl_BGL(scores, reference)[:, first:], scores.entropy_BGL[:, first:]
-        number = kl_BGL.shape[0] * kl_BGL.shape[1]
-        kl, entropy = kl_BGL.sum() / number, entropy_BGL.sum() / number
+        log_prob_BGL = scores.log_prob_BGL[:, first:]
+        kl = over_items(exact_kl_BGL(scores, reference)[:, first:], log_prob_BGL).mean()
+        entropy = over_items(scores.entropy_BGL[:, first:], log_prob_BGL).mean()
         self._note({"kl": kl, "entropy": entropy})
         return self.controls.kl_coefficient * kl - self.controls.entropy_coefficient * entropy
 

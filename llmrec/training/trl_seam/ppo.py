@@ -6,7 +6,9 @@ keeps, beside what `rollouts` says of rollouts:
 - a critic and generalised advantage estimation in place of group-relative advantages; the critic runs inside the
   wrapped forward (called outside of it, it breaks DDP);
 - the loss is summed over choice points and divided by the number of items: no bias by title length;
-- the KL term is exact.
+- the KL term is exact, and in units of the reward: J = E[r] - beta KL(pi || pi_ref) + c H, whose optimum is
+  pi ~ (pi_ref^beta exp(r))^(1 / (beta + c)). Where advantages are whitened the whole of J is divided by their
+  deviation, not the reward alone.
 
 Against PPO of the paper: the bound on KL(old || new) skips the backward pass of the step that breaks it and of the
 rest of the rollout, on all processes together (a zeroed loss would still move parameters under Adam).
@@ -28,7 +30,7 @@ from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.training.advantages import gae, mean_and_variance, moments, whiten
 from llmrec.training.controls import Controls
 from llmrec.training.critic import load_critic, save_critic
-from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl
+from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
 from llmrec.training.rollout import Minibatch, ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
 from llmrec.training.trl_seam.sharding import load_whole
@@ -46,6 +48,7 @@ class PPOConfig(trl.GRPOConfig):  # type: ignore[misc]  # trl is untyped
     """
 
     value_clip: float = 0.2
+    """In the critic's units: standard deviations of the first rollout's rewards."""
     value_coefficient: float = 0.5
     target_kl: float | None = None
     gamma: float = 1.0
@@ -73,7 +76,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
 
     def __init__(self, model: Any, source: StateSource, args: PPOConfig, controls: Controls, **rest: Any) -> None:
         super().__init__(model, source, args, controls, **rest)
-        self._stopped = False
+        self._stopped, self._unit = False, 1.0
 
     def also(self, request: Any, scores: TokenScores) -> dict[str, Tensor]:
         """The critic's values, inside the wrapped forward."""
@@ -91,6 +94,8 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         """Draws, rewards, values and advantages of a new rollout, split into minibatches."""
         self._stopped = False
         drawn = self._draw(inputs)
+        if not bool(self.base.critic.ready):
+            self.base.critic.set_units(self._sums(drawn.reward_BG).unsqueeze(1))
         number = self.args.steps_per_generation
         parts = [
             self._minibatch(*part)
@@ -103,10 +108,22 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         ]
         self._log_rollout(parts)
         self._move_controls(drawn, [part.reference for part in parts])
-        if not self.args.whiten:
-            return parts
-        advantages = whiten([p.advantage_BGL for p in parts], [p.choice_BGL for p in parts], self._sum)
+        advantages = self._whitened([p.advantage_BGL for p in parts], [p.choice_BGL for p in parts])
         return [replace(part, advantage_BGL=advantage) for part, advantage in zip(parts, advantages, strict=True)]
+
+    def _whitened(self, parts: list[Tensor], where: list[Tensor]) -> list[Tensor]:
+        """Advantages as they are learned from; keeps what a reward of 1 has become, in `_unit`."""
+        scale = 1.0
+        if self.args.whiten:
+            parts, scale = whiten(parts, where, self._sum)
+        self._unit = self._reward_unit * scale
+        self._metrics["train"]["advantage_unit"].append(self._unit)
+        return parts
+
+    def _penalty(self, kl: Tensor, entropy: Tensor) -> Tensor:
+        """beta KL - c H in the units of the advantages."""
+        controls = self.controls
+        return (controls.kl_coefficient * kl - controls.entropy_coefficient * entropy) / self._unit
 
     def _minibatch(self, request: ScoreRequest, old_log_prob_BGL: Tensor, reward_BG: Tensor) -> Minibatch:
         reference = self._reference_scores(request)
@@ -150,17 +167,20 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def _compute_loss(self, model: Any, inputs: Minibatch) -> Tensor:
         """Policy loss + value loss + beta KL - entropy bonus, summed over choice points, a mean over items.
 
-        The KL is exact: sum over legal children of pi log(pi / pi_ref) at the prefixes the rollout visited. Its
-        gradient is taken at fixed prefixes; the score-function term (through which prefixes are visited) is dropped.
+        The KL is exact, the sum over legal children of pi log(pi / pi_ref) at the prefixes that the rollout visited,
+        and so is the entropy; which prefixes are visited has its share in their gradient (`over_items`). Values count
+        in the critic's units.
         """
         batch, number = inputs, inputs.request.items_BG.numel()
         scores, more = self._answer(model, batch.request)
         choice = batch.choice_BGL
         policy, outside = self._policy_loss(scores, batch)
-        value = clipped_value_loss(more["value_BGL"], batch.value_BGL, batch.return_BGL, choice, self.args.value_clip)
-        kl, entropy = exact_kl_BGL(scores, batch.reference).sum(), scores.entropy_BGL.sum()
-        penalty = self.controls.kl_coefficient * kl - self.controls.entropy_coefficient * entropy
-        loss: Tensor = (policy + self.args.value_coefficient * value + penalty) / number
+        unit = self.base.critic.scale
+        values = (more["value_BGL"] / unit, batch.value_BGL / unit, batch.return_BGL / unit)
+        value = clipped_value_loss(*values, choice, self.args.value_clip)
+        kl = over_items(exact_kl_BGL(scores, batch.reference), scores.log_prob_BGL).sum()
+        entropy = over_items(scores.entropy_BGL, scores.log_prob_BGL).sum()
+        loss: Tensor = (policy + self.args.value_coefficient * value + self._penalty(kl, entropy)) / number
         sums = [policy, value, kl, entropy, moved_kl(scores.log_prob_BGL, batch.old_log_prob_BGL, choice)]
         named = dict(zip(("policy_loss", "value_loss", "kl", "entropy", "moved_kl"), sums, strict=True))
         self._log_update(named, number, outside / choice.sum().clamp(min=1))

@@ -22,7 +22,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from llmrec.policy.forward import answer_through_forward, with_scoring
-from llmrec.policy.modes import evaluating
+from llmrec.policy.modes import evaluating, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Guard
 from llmrec.training.losses import softmax_preference_loss
@@ -74,8 +74,12 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         return super()._compute_loss(functools.partial(self._answer, model), inputs, return_outputs)
 
     def _answer(self, model: Any, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
-        """Scores under the policy, through whatever wraps it."""
-        return _as_fused_output(answer_through_forward(model, request)[0])
+        return _as_fused_output(self._scores(model, request))
+
+    def _scores(self, model: Any, request: ScoreRequest) -> TokenScores:
+        """Scores under the policy, through whatever wraps it, without dropout: as under the reference."""
+        still(self.base)
+        return answer_through_forward(model, request)[0]
 
     def _reference_answer(self, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
         return _as_fused_output(self._reference_scores(request))
@@ -107,7 +111,7 @@ class SoftmaxDPOTrainer(DPOTrainer):
         return {"request": request, "there_BG": there_BG}
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Tensor:
-        scores = answer_through_forward(model, inputs["request"])[0]
+        scores = self._scores(model, inputs["request"])
         reference = self._reference_scores(inputs["request"])
         log_ratio_BG = scores.item_log_prob_BG - reference.item_log_prob_BG
         self._log_preferences(scores, log_ratio_BG.detach(), inputs["there_BG"])

@@ -26,9 +26,9 @@ class ReinforceConfig(PPOConfig):
 class ReinforceTrainer(PPOTrainer):
     """-(R - b) log pi(item | state), a mean over items.
 
-    The baseline b is the critic's value of the state (it is read before anything is drawn, so it takes no bias in),
-    the mean reward of the rollouts before this one, or 0. Against PPO: the gradient of the first pass without a
-    ratio; more than one step a rollout would be biased, so there is one.
+    The baseline b is the critic's value of the state (it is read where the first choice is made, before anything is
+    drawn, so it takes no bias in), the mean reward of the rollouts before this one, or 0. Against PPO: the gradient
+    of the first pass without a ratio; more than one step a rollout would be biased, so there is one.
     """
 
     args: ReinforceConfig
@@ -37,20 +37,18 @@ class ReinforceTrainer(PPOTrainer):
         self._before = self.controls.reward.mean
         drawn = super()._draw(inputs)
         if self.controls.settings.reward_normalisation != "running":  # else the moments hold this rollout already
-            reward = drawn.reward_BG.double()
-            sums = self._sum(torch.stack([torch.ones_like(reward).sum(), reward.sum(), reward.square().sum()]))
-            self.controls.reward.add(*sums.tolist())
+            self.controls.reward.add(*self._sums(drawn.reward_BG).tolist())
         return drawn
 
     def _advantage(self, reward_BG: Tensor, value_BGL: Tensor, choice_BGL: Tensor) -> tuple[Tensor, Tensor]:
         reward_BGL = reward_BG.to(value_BGL.dtype).unsqueeze(-1)
-        return torch.where(choice_BGL, reward_BGL - self._baseline(value_BGL), 0.0), torch.where(
-            choice_BGL, reward_BGL, 0.0
-        )
+        gained = reward_BGL - self._baseline(value_BGL, choice_BGL)
+        return torch.where(choice_BGL, gained, 0.0), torch.where(choice_BGL, reward_BGL, 0.0)
 
-    def _baseline(self, value_BGL: Tensor) -> Any:
-        if self.args.baseline == "critic":
-            return value_BGL[..., :1]
+    def _baseline(self, value_BGL: Tensor, choice_BGL: Tensor) -> Any:
+        if self.args.baseline == "critic":  # tokens before the first choice are forced, and V is not fitted there
+            first_BG1 = choice_BGL.int().argmax(-1, keepdim=True)
+            return value_BGL.gather(-1, first_BG1)
         normalised = self.controls.settings.reward_normalisation != "none"
         return self._before if self.args.baseline == "running" and not normalised else 0.0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import trl
 
+from llmrec.policy.modes import still
 from llmrec.training.controls import Guard
 from llmrec.training.item_values import with_valuing
 from llmrec.training.pairs import PairSource, Rows
@@ -51,8 +52,8 @@ class RewardTrainer(GuardedTrainer, trl.RewardTrainer):  # type: ignore[misc]  #
         answer = functools.partial(self._answer, model)
         return super().compute_loss(answer, inputs, return_outputs, num_items_in_batch)
 
-    @staticmethod
-    def _answer(model: Any, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
-        """Values under the model, through whatever wraps it."""
+    def _answer(self, model: Any, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
+        """Values under the model, through whatever wraps it, without dropout."""
+        still(self.accelerator.unwrap_model(self.model))
         value_BG = model(valuing=request)["value_BG"]
         return SimpleNamespace(logits=value_BG.T.reshape(-1, 1))

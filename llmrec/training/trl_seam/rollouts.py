@@ -24,8 +24,9 @@ from torch import Tensor
 from llmrec.errors import RunError
 from llmrec.policy.decoding import sample_items
 from llmrec.policy.forward import Also, answer_through_forward, with_scoring
-from llmrec.policy.modes import evaluating
+from llmrec.policy.modes import Noise, evaluating, still
 from llmrec.policy.scoring import TokenScores
+from llmrec.training.advantages import moments
 from llmrec.training.controls import Controls, Guard
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
@@ -68,7 +69,12 @@ class RolloutTrainer(GuardedTrainer):
     also: Also | None = None
     keeps_reference = True
     """Whether the policy as it was is kept; learning from targets alone has no use for it."""
+    noise: Noise = "none"
+    """What the model does at random in an update."""
     _gathered_state: dict[str, Any] | None = None
+    _reward_unit = 1.0
+    """What this rollout's rewards were divided by. `kl_coefficient` and `entropy_coefficient` are in units of the
+    rewards as they were given, so that whatever divides those divides these too."""
 
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -91,7 +97,11 @@ class RolloutTrainer(GuardedTrainer):
     # Scores.
 
     def _answer(self, model: Any, request: ScoreRequest) -> tuple[TokenScores, dict[str, Tensor]]:
-        """Scores under the policy, through whatever wraps it, and what `also` makes of them."""
+        """Scores under the policy, through whatever wraps it, and what `also` makes of them.
+
+        The scorer is the policy that draws: without dropout, whatever the model was made with.
+        """
+        still(self.base, self.noise)
         return answer_through_forward(model, request)
 
     @torch.no_grad()
@@ -248,11 +258,9 @@ class RolloutTrainer(GuardedTrainer):
             self.controls.after_groups(int(flat), int(groups))
 
     def _normalise(self, drawn: Drawn) -> None:
-        """Shifts and scales the rewards in place, by moments over all processes."""
-        reward = drawn.reward_BG.double()
-        sums = self._sum(torch.stack([torch.ones_like(reward).sum(), reward.sum(), reward.square().sum()]))
-        shift, scale = self.controls.normalised(*sums.tolist())
-        drawn.reward_BG.sub_(shift).div_(scale + (0.0 if scale == 1.0 else 1e-8))
+        """Shifts and scales the rewards in place, by moments over all processes, and keeps the scale."""
+        shift, self._reward_unit = self.controls.normalised(*self._sums(drawn.reward_BG).tolist())
+        drawn.reward_BG.sub_(shift).div_(self._reward_unit)
 
     def _log_rewards(self, drawn: Drawn) -> None:
         """Logs what the policy's draws earned, before any group of them is replaced or normalised."""
@@ -282,6 +290,10 @@ class RolloutTrainer(GuardedTrainer):
         self.controls.after_rollout(kl, entropy)
 
     # Over all processes.
+
+    def _sums(self, value: Tensor) -> Tensor:
+        """Number, sum and sum of squares of all numbers: (3,) float64."""
+        return self._sum(moments(value, torch.ones_like(value, dtype=torch.bool)))
 
     def _sum(self, value: Tensor) -> Tensor:
         trainer: Any = self

@@ -29,8 +29,8 @@ from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.policy.without_replacement import sample_without_replacement
 from llmrec.simulator.environments.play import Play
 from llmrec.simulator.environments.play import Played as Turn
-from llmrec.training.advantages import mean_and_variance, moments, whiten
-from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl
+from llmrec.training.advantages import mean_and_variance, moments
+from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
 from llmrec.training.rollout import ScoreRequest
 from llmrec.training.session_credit import Steps, of_slots
 from llmrec.training.session_source import SessionSource
@@ -92,10 +92,8 @@ class SessionTrainer(PPOTrainer):
         ]
         self._log_values(batches)
         self._move(slates, batches)
-        if not self.args.whiten:
-            return batches
         everywhere = [torch.ones_like(b.advantage_RK, dtype=torch.bool) for b in batches]
-        advantages = whiten([b.advantage_RK for b in batches], everywhere, self._sum)
+        advantages = self._whitened([b.advantage_RK for b in batches], everywhere)
         return [replace(b, advantage_RK=a) for b, a in zip(batches, advantages, strict=True)]
 
     def _play(self, rows: Rows) -> Played:
@@ -151,10 +149,9 @@ class SessionTrainer(PPOTrainer):
         """Rewards over their deviation, where the settings ask for it."""
         if self.controls.settings.reward_normalisation == "none":
             return played
-        reward = torch.cat([t.reward_RK.flatten() for t in played.turns]).double()
-        sums = self._sum(torch.stack([torch.ones_like(reward).sum(), reward.sum(), reward.square().sum()]))
-        _, scale = self.controls.normalised(*sums.tolist())
-        return replace(played, turns=[replace(t, reward_RK=t.reward_RK / (scale + 1e-8)) for t in played.turns])
+        reward = torch.cat([t.reward_RK.flatten() for t in played.turns])
+        _, self._reward_unit = self.controls.normalised(*self._sums(reward).tolist())
+        return replace(played, turns=[replace(t, reward_RK=t.reward_RK / self._reward_unit) for t in played.turns])
 
     # Values and credit.
 
@@ -271,8 +268,8 @@ class SessionTrainer(PPOTrainer):
         """Policy loss + value loss over slots, beta KL - entropy bonus of a single draw a turn.
 
         KL and entropy of a turn count K times, so that the sum over turns and slots is divided by one number of
-        slots: for K = 1 this is the loss of `PPOTrainer`. Prefixes and weights are fixed; the score-function term is
-        dropped.
+        slots: for K = 1 this is the loss of `PPOTrainer`. Weights are fixed, and so is which states the sessions come
+        to: the penalty is on what the policy does in them.
         """
         batch: SlotBatch = inputs
         scores, more = self._answer(model, batch.request)
@@ -283,10 +280,10 @@ class SessionTrainer(PPOTrainer):
         values = (more["value_BS"] / unit, batch.value_RS / unit, batch.return_RS / unit)
         value = clipped_value_loss(*values, torch.ones_like(values[0], dtype=torch.bool), self.args.value_clip)
         weight_RK, places = batch.weight_RK, slot_RK.shape[1]
-        kl = places * (weight_RK * exact_kl_BGL(scores, batch.reference).sum(-1)).sum()
-        entropy = places * (weight_RK * scores.entropy_BGL.sum(-1)).sum()
-        penalty = self.controls.kl_coefficient * kl - self.controls.entropy_coefficient * entropy
-        loss: Tensor = (policy + self.args.value_coefficient * value + penalty) / batch.slots
+        kl_BGL, log_prob = exact_kl_BGL(scores, batch.reference), scores.log_prob_BGL
+        kl = places * (weight_RK * over_items(kl_BGL, log_prob, independent=False)).sum()
+        entropy = places * (weight_RK * over_items(scores.entropy_BGL, log_prob, independent=False)).sum()
+        loss: Tensor = (policy + self.args.value_coefficient * value + self._penalty(kl, entropy)) / batch.slots
         sums = [policy, value, kl, entropy, moved_kl(slot_RK, batch.old_slot_RK, everywhere)]
         named = dict(zip(("policy_loss", "value_loss", "kl", "entropy", "moved_kl"), sums, strict=True))
         self._log_update(named, batch.slots, outside / slot_RK.numel())

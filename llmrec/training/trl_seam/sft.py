@@ -8,6 +8,7 @@ import torch
 import trl
 from torch.nn import functional
 
+from llmrec.policy.modes import Noise, still
 from llmrec.training.trl_seam.quiet import QuietTrainer
 
 IGNORED = -100
@@ -20,6 +21,9 @@ class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is 
     few tokens behind prompts of a hundred, the head is otherwise half of a small model's work.
     """
 
+    noise: Noise = "adapters"
+    """What the model does at random in a step."""
+
     def compute_loss(
         self,
         model: Any,
@@ -28,6 +32,7 @@ class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is 
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Cross-entropy summed over labelled tokens, divided by their number in the whole optimiser step."""
+        still(self.accelerator.unwrap_model(model), self.noise)
         labels_BL = inputs["labels"][:, 1:]
         columns = (labels_BL != IGNORED).any(dim=0).nonzero().squeeze(1)
         outputs = model(
