@@ -150,9 +150,10 @@ def typed(text: str, hint: Any) -> Any:
     base, arguments = typing.get_origin(hint), typing.get_args(hint)
     if base in (types.UnionType, typing.Union):
         inner = [a for a in arguments if a is not type(None)]
-        if str in inner or (not text and type(None) in arguments):
-            return text if str in inner else None
-        return typed(text, inner[0])
+        if str in inner:
+            return text
+        empty = not text and typing.get_origin(inner[0]) is not tuple  # no words at all are a list too
+        return None if empty else typed(text, inner[0])
     if base is Literal:
         return next((a for a in arguments if str(a) == text), text)
     if base is tuple:

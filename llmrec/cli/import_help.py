@@ -20,7 +20,8 @@ OPTION_HELP = (
     "unknown_items (refuse, drop, add)."
 )
 MISSING_HELP = (
-    "Words that stand for a missing value, divided by commas, instead of nan, NULL, None, N/A, - ... (table)."
+    "Words that stand for a missing value, divided by commas, instead of nan, NULL, None, N/A, - ...; '' for none "
+    "(table)."
 )
 ORDER_HELP = (
     "file: of events at one time the earlier in the file came first; without a column of times this order is all "

@@ -311,6 +311,18 @@ def test_options_that_cannot_be_meant(call: Call, tmp_path: Path, words: list[st
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("words", "titles"), [("", ["None", "?"]), ("nan,NULL", ["None", "?"]), ("?", ["None"])])
+def test_words_for_missing_are_those_that_are_named(
+    call: Call, tmp_path: Path, words: str, titles: list[str]
+) -> None:
+    (tmp_path / "log.csv").write_text("user_id,item_id,time\nu,a,1\n")
+    (tmp_path / "items.csv").write_text("item_id,title\na,None\nb,?\n")
+    items, out = tmp_path / "items.csv", tmp_path / "out"
+    command = ["import", "table", tmp_path / "log.csv", out, "--items", items, "--skip-bad", "--missing", words]
+    assert call(*command).code == 0
+    assert Dataset.load(out).items["title"].to_list() == titles
+
+
 def test_one_file_is_all_there_is(call: Call, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("who,sku,what,age,note\nu,1,Cup,31,?\nv,1,Cup,40,x\nu,2,Pot,31,?\n")
     words = ["--map", "user_id=who", "--map", "item_id=sku", "--order", "file", "--missing", "?"]
