@@ -19,7 +19,7 @@ from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
-from llmrec.pipeline.simulation import log_of, one_state_per_user, sampled_note
+from llmrec.pipeline.simulation import log_of, one_state_per_user, rates_note
 from llmrec.pipeline.systems import System, Truth
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
@@ -39,7 +39,7 @@ class Arena:
     note: str = ""
     """What the check for leaks says of the split."""
     rates: str = ""
-    """What rates of clicks and conversions are worth, where negatives were sampled."""
+    """What rates of clicks and conversions are worth, where negatives were sampled or nothing was converted."""
 
 
 def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
@@ -63,7 +63,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         data.dataset.n_items,
         data.dataset.manifest.repeat,
         note,
-        sampled_note(config, data),
+        rates_note(config, data),
     )
 
 

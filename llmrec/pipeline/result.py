@@ -132,5 +132,5 @@ def metrics_of(run: Finished) -> dict[str, Any]:
             name: dataclasses.asdict(found) | {"one_for_all": found.one_for_all}
             for name, found in varieties(run.config, run.arena, run.measured).items()
         },
-        "sampled_negatives": run.arena.rates,
+        "rates_note": run.arena.rates,
     }

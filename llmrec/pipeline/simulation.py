@@ -10,6 +10,7 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.dataset.impressions import Impressions, impressions
+from llmrec.dataset.linking import Funnel
 from llmrec.dataset.split import Part
 from llmrec.errors import DataError
 from llmrec.files import read_json, write_json
@@ -113,15 +114,22 @@ def log_of(config: RunConfig, data: RunData, part: Part, limit: int | None = Non
     )
 
 
-def sampled_note(config: RunConfig, data: RunData) -> str:
-    """What to say of rates that simulated users learnt from drawn negatives; "" where impressions are logged."""
-    if (data.split.train["kind"] == "impression").any():
-        return ""
-    return (
-        f"No impressions are logged: for each click {config.simulator.negatives} items that the user never touched "
-        "were drawn as shown and not clicked. Rates of clicks and conversions are of that mixture: they compare "
-        "systems and are no real click rates."
-    )
+def rates_note(config: RunConfig, data: RunData) -> str:
+    """What simulated rates of clicks and conversions are worth: "" where impressions and conversions are logged."""
+    found = Funnel.of(data.dataset, data.split.train, config.data.link_window)
+    said = []
+    if not found.impressions:
+        said.append(
+            f"No impressions are logged: for each click {config.simulator.negatives} items that the user never "
+            "touched were drawn as shown and not clicked. Rates of clicks and conversions are of that mixture: they "
+            "compare systems and are no real click rates."
+        )
+    if not found.converted:
+        said.append(
+            "No click of the training period was converted: rates of conversions are the simulators' own invention "
+            "and mean nothing."
+        )
+    return " ".join(said)
 
 
 def one_state_per_user(log: Impressions, limit: int, random: np.random.Generator) -> list[int]:

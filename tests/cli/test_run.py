@@ -57,7 +57,7 @@ def test_metrics_have_every_figure_and_nothing_illegal(finished):
     assert set(found["variety"]) == set(systems)
     assert all(0 < row["coverage"] <= 1 and 1 <= row["distinct"] <= 40 for row in found["variety"].values())
     assert found["variety"]["popularity"]["overlap"] > 0.5
-    assert found["sampled_negatives"] == ""  # a generated world logs its impressions
+    assert found["rates_note"] == ""  # a generated world logs its impressions
 
 
 def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):

@@ -147,7 +147,7 @@ def test_a_run_on_the_shop_learns_and_reports_its_conversions(tmp_path: Path, ca
         assert "of what was clicked was converted" in text
         assert "are no real click rates" in text
     assert "are no real click rates" in " ".join(done.stdout.split())
-    assert "are no real click rates" in found["sampled_negatives"]
+    assert "are no real click rates" in found["rates_note"]
 
 
 def test_stars_keep_their_usual_rules(tmp_path: Path) -> None:

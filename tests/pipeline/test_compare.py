@@ -11,6 +11,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
 from llmrec.pipeline.compare import compare, make_arena, make_tables, varieties
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.simulation import rates_note
 from llmrec.pipeline.systems import Truth
 from llmrec.types import Slate
 
@@ -65,3 +66,11 @@ def test_the_system_that_shows_everybody_the_same_is_found(world):
     assert found["SFT"].distinct == found["SFT"].users == len(arena.states)
     assert found["SFT"].overlap == pytest.approx(0.25, abs=0.03)
     assert not found["SFT"].one_for_all
+
+
+def test_conversions_that_nobody_made_are_said_to_mean_nothing(world):
+    dataset = world.dataset.with_events(world.dataset.events.filter(pl.col("kind") != "conversion"))
+    split = make_split(dataset, "time")
+    assert "No click of the training period was converted" in rates_note(CONFIG, RunData(dataset, split))
+    whole = RunData(world.dataset, make_split(world.dataset, "time"))
+    assert rates_note(CONFIG, whole) == ""
