@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,8 @@ MOST_COLUMNS = 10_000
 _CELL = 8  # bytes that a cell of a table takes in memory at least
 NODES = 1_000_000
 """The most nodes of a YAML document, aliases counted as often as they stand."""
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What begins a JSON escape of half a character; two of them are one character, one alone is none."""
 _CHUNK = 1 << 20
 _BROKEN_GZIP = (EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -163,7 +166,7 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text whose nesting is at most `DEPTH` deep.
 
     Raises:
-        ValueError: It is not JSON, or is nested deeper, or holds a number of thousands of digits.
+        ValueError: It is not JSON, or is nested deeper, or holds a number of thousands of digits or half a character.
     """
     try:
         value = json.loads(text)
@@ -175,7 +178,18 @@ def parse_json(text: str) -> Any:
         raise ValueError("a number has too many digits") from None
     if text.count("[") + text.count("{") > DEPTH:
         check_depth(value)
+    if HALF.search(text) and not _is_text(value):
+        raise ValueError("it holds half of a character (a lone surrogate such as \\ud83d)")
     return value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all texts in a value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_depth(value: Any) -> None:
