@@ -97,7 +97,7 @@ def _fault(error: BaseException) -> str:
     text = "".join(traceback.format_exception(error))
     said = f"this is a fault of llmrec: {type(error).__name__}: {one_line(str(error), 240)}"
     if os.environ.get(TRACEBACK) == "1":
-        print(text, file=sys.stderr)
+        echo(text, err=True)
         where = "the traceback stands above"
     else:
         where = _written(text)

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmrec.cli.main import app
+from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError
 from llmrec.recommender import Recommender
 from llmrec.written import LIST, TOLD, _matches, handed_on, write_list
@@ -396,3 +397,36 @@ def test_new_items_have_the_bounds_of_all_items(whole, tmp_path, text):
     assert isinstance(done.exception, LLMRecError), done.exception
     assert len(str(done.exception)) < 400
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "items.parquet", "users.parquet", "events.parquet"])
+def test_a_damaged_data_set_is_named_in_one_sentence(dataset, tmp_path, name):
+    dataset.save(tmp_path / "data")
+    for way in WAYS:
+        place = tmp_path / way.__name__
+        shutil.copytree(tmp_path / "data", place)
+        way(place / name)
+        with pytest.raises(LLMRecError) as error:
+            Dataset.load(place)
+        assert name in str(error.value), way.__name__
+        assert len(str(error.value)) < 700
+
+
+MANIFESTS = [
+    *((key, KeyError) for key in ("name", "click", "content_hash", "domain", "counts")),
+    *(
+        (key, value)
+        for key in ("name", "click", "domain", "counts", "version")
+        for value in (None, 5, ["x"], {"a": "b"})
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), MANIFESTS, ids=str)
+def test_wrong_values_of_a_manifest_end_with_a_sentence(dataset, tmp_path, key, value):
+    dataset.save(tmp_path / "data")
+    place = tmp_path / "data" / "manifest.json"
+    place.write_text(json.dumps(edited(json.loads(place.read_text(encoding="utf-8")), key, value)), encoding="utf-8")
+    with pytest.raises(LLMRecError) as error:
+        Dataset.load(tmp_path / "data")
+    assert len(str(error.value)) < 700
