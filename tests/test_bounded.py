@@ -37,6 +37,7 @@ def test_json_that_nests_too_deep(tmp_path, text):
         (b"{'a': 1}", "line 1, column 2"),
         (b'{"a": "\xff"}', "not UTF-8"),
         (b'{"a": \x00}', "NUL"),
+        (b'{"a": ["\\ud83d"]}', "half of a character"),
     ],
 )
 def test_json_that_is_none(tmp_path, data, reason):
@@ -50,6 +51,7 @@ def test_json_at_the_bound_and_with_a_mark_is_read(tmp_path):
     (tmp_path / "x.json").write_text("\ufeff" + text, encoding="utf-8")
     assert read_json(tmp_path / "x.json") == json.loads(text)
     assert bounded.parse_json(json.dumps([[1]] * 1000)) == [[1]] * 1000
+    assert bounded.parse_json(r'"\ud83c\udf75"') == "🍵"
 
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -304,6 +304,10 @@ def test_text_that_is_not_of_the_named_encoding(tmp_path, encoding):
         ('{"a": 1}\n' + '{"a": ' + "[" * 500 + "]" * 500 + "}", "line 2 is nested too deep"),
         ("[" * 100_000, "line 1 is not JSON .*nested too deep"),
         ('{"a": "x\\u0000"}', "line 1 holds a NUL byte"),
+        ('{"a": "x"}\n{"a": "\\ud83d"}', "line 2 .*half of a character"),
+        ('[{"a": {"\\uDC00": 1}}]', "line 1 .*half of a character"),
+        ("{'a': 'x\\x00'}", "line 1 holds a NUL byte"),
+        ("{'a': '\\ud83d'}", "line 1 .*half of a character"),
         ("", "empty"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from llmrec.bounded import MOST_COLUMNS, check_depth
+from llmrec.bounded import HALF, MOST_COLUMNS, check_depth
 from llmrec.dataset.importers.reading.account import Ledger
 from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
 from llmrec.dataset.importers.reading.encoding import BROKEN, decoded
@@ -23,6 +23,7 @@ from llmrec.errors import DataError
 
 Found = tuple[int, Any]  # line, object
 _BLANK = re.compile(r"\s*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXACT = 2**53
 _HEAD, _LINES = 1 << 16, 5  # characters and lines from which the layout is found
 _INT64 = 2**63
@@ -184,7 +185,9 @@ def _skip(text: str, place: int) -> int:
 
 
 def _checked(objects: Iterator[Found], text: str, path: Path) -> Iterator[tuple[int, Any, str]]:
-    suspicious = "\0" in text or "\\u0000" in text or BROKEN.search(text) is not None
+    suspicious = (
+        "\0" in text or "\\u0000" in text or "\\x00" in text or (BROKEN.search(text) or HALF.search(text)) is not None
+    )
     deep = text.count("[") + text.count("{") > 64
     for line, value in objects:
         if isinstance(value, _Bad) and value.last:  # nobody can count the rows that are lost
@@ -212,8 +215,8 @@ def _fault(value: dict[str, Any], suspicious: bool, deep: bool) -> str:
         whole = json.dumps(value, ensure_ascii=False, default=str)
         if "\0" in whole or "\\u0000" in whole:
             return "holds a NUL byte, which is no text"
-        if BROKEN.search(whole):
-            return "holds bytes that are not of the file's encoding"
+        if _SURROGATE.search(whole):
+            return "holds bytes that are not of the file's encoding, or half of a character (a lone surrogate)"
     return ""
 
 
