@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import History
 from llmrec.errors import RunError
@@ -35,6 +36,7 @@ from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
 from llmrec.text.wording import HistoryStyle
 from llmrec.training.sft import train_lm
+from llmrec.training.sft_data import longest_answer
 from llmrec.types import State
 
 NANO = "nano"
@@ -50,12 +52,12 @@ class Base:
     nano: bool
 
 
-def check_base(config: RunConfig, answer: int = 1) -> None:
+def check_base(config: RunConfig, catalogue: Catalogue | None = None) -> None:
     """Refuses, from its tokenizer and settings alone, a named model that a run could not be finished with.
 
     Args:
         config: the run's.
-        answer: tokens of the longest answer that the model is taught.
+        catalogue: the items as they are written, once that is known.
 
     Raises:
         RunError: the model is missing, of another kind, quantised, or does not fit its tokenizer.
@@ -66,6 +68,7 @@ def check_base(config: RunConfig, answer: int = 1) -> None:
         return check_nano(config.model)
     tokenizer, settings = load_tokenizer(name, revision), load_config(name, revision)
     check_vocabulary(name, tokenizer, settings.get_text_config().vocab_size)
+    answer = longest_answer(config.sft, catalogue, identified=config.identifiers.scheme != "title")
     check_positions(name, settings, config.text.max_tokens, answer)
 
 

@@ -24,7 +24,6 @@ from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
 from llmrec.training.sft import train_sft
-from llmrec.training.sft_data import longest_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             config.model, base.name, revision=base.revision, quantization=config.model.quantization
         )
         naming = name_items(config, data, model, tokenizer)
-        check_base(config, longest_answer(config.sft, naming.catalogue))
+        check_base(config, naming.catalogue)
         rows = targets(config, data, "train", config.sft.examples)
         result = train_sft(
             model,

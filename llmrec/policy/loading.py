@@ -136,7 +136,13 @@ def check_positions(name: str, config: Any, max_tokens: int, answer: int) -> Non
     """
     most = positions(config)
     if most is not None and max_tokens + answer > most:
-        mend = f"set text.max_tokens to {most - answer} or less" if most > answer else "choose another model"
+        mend = (
+            f"set text.max_tokens to {most - answer} or less"
+            if most > answer
+            else (
+                "choose another model, or leave tasks with long answers (description_from_title) out of sft.mixture"
+            )
+        )
         raise ConfigError(
             f"The model {name!r} reads at most {most} tokens, but a prompt may have {max_tokens} (text.max_tokens) "
             f"and an answer {answer}; {mend}."

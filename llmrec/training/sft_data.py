@@ -114,10 +114,14 @@ def build_rows(
     return rows
 
 
-def longest_answer(settings: SFTSettings, catalogue: Catalogue) -> int:
-    """Tokens of the longest answer that the mixture teaches: an item's, or a text's where it has a task of texts."""
-    texts = settings.epochs > 0 and any(settings.mixture.get(task, 0.0) > 0 for task in TEXT_ANSWERS)
-    return max(catalogue.index.max_length, TEXT_ANSWER_TOKENS if texts else 0)
+def longest_answer(settings: SFTSettings, catalogue: Catalogue | None = None, *, identified: bool = False) -> int:
+    """Tokens of the longest answer that the mixture teaches: a text's where it has a task of texts, or an item's.
+
+    Without a catalogue what is known before there is one.
+    """
+    tasks = [task for task in TEXT_ANSWERS if identified or task not in ID_TASKS]
+    texts = settings.epochs > 0 and any(settings.mixture.get(task, 0.0) > 0 for task in tasks)
+    return max(TEXT_ANSWER_TOKENS if texts else 1, 1 if catalogue is None else catalogue.index.max_length)
 
 
 def by_length(rows: Sequence[Row], batch: int, rng: np.random.Generator) -> list[Row]:

@@ -157,12 +157,23 @@ def test_a_model_of_few_positions_is_refused_before_it_is_loaded(saved, tokenize
     learned = saved(GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)))
     (tmp_path / "model.safetensors").unlink()
     for most, fits in ((64, False), (63, True)):
-        settings = RunConfig.read(None, [f"model.name={learned}", f"text.max_tokens={most}"])
+        only_items = "sft.mixture={next_item: 1.0, description_from_title: 0.0}"
+        settings = RunConfig.read(None, [f"model.name={learned}", f"text.max_tokens={most}", only_items])
         if fits:
             check_base(settings)
         else:
             with pytest.raises(ConfigError, match=r"reads at most 64 tokens.*set text\.max_tokens to 63 or less"):
                 check_base(settings)
+
+
+def test_answers_that_are_texts_count(saved, tokenizer):
+    named = f"model.name={saved(llama(len(tokenizer), max_position_embeddings=128))}"
+    check_base(RunConfig.read(None, [named, "text.max_tokens=64"]))
+    with pytest.raises(ConfigError, match=r"an answer 64; set text\.max_tokens to 64 or less"):
+        check_base(RunConfig.read(None, [named, "text.max_tokens=65"]))
+    named = f"model.name={saved(llama(len(tokenizer), max_position_embeddings=64))}"
+    with pytest.raises(ConfigError, match=r"leave tasks with long answers .* out of sft\.mixture"):
+        check_base(RunConfig.read(None, [named, "text.max_tokens=32"]))
 
 
 def test_positions_of_several_kinds_of_models(tokenizer):
