@@ -105,7 +105,9 @@ def run_verdict(
     same = handed_on is not None and handed_on.one_for_all
     if not reasons:
         caveats = (f"{after} shows one list to everybody.",) if same else ()
-        head = f"Improved by the judge's figures, but {after} shows one list to everybody." if same else "Improved."
+        too = f", as {kept} does" if variety is not None and variety[0].one_for_all else ""
+        told = f"Improved by the judge's figures, but {after} shows one list to everybody{too}."
+        head = told if same else "Improved."
         return Verdict("gain", _said(head, judged.sentence, lists), figures=judged.figures, caveats=caveats)
     also = f"{kept} shows one list to everybody, too." if same else ""
     if not promoted:

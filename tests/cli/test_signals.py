@@ -117,12 +117,11 @@ def test_conversions_that_no_click_leads_to_stop_a_run_before_its_first_stage(tm
 
 def test_a_run_says_before_it_trains_what_check_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = _shop((10, 20))
-    _, folder = _import(tmp_path, LOG, [*rows, rows[0], ("u1", "i1", "click", 0)], "--option", "name=x" + "y" * 900)
+    _, folder = _import(tmp_path, LOG, [*rows, rows[0]], "--option", "name=x" + "y" * 900)
     capsys.readouterr()
     open_data(_config(folder), Work(tmp_path / "work"))
     shown = " ".join(capsys.readouterr().err.split())
     assert "warning: duplicate-events, 1 in events" in shown
-    assert "warning: zero-time, 1 in events" in shown
     assert "feedback of the training part:" in shown
 
 

@@ -245,6 +245,10 @@ def test_one_list_for_everybody_is_named_and_is_no_plain_improvement():
     assert "SFT: 200 different lists for 200 users, coverage@10 100.0%" in found.sentence
 
 
+def test_one_list_that_was_there_before_is_said_of_both():
+    assert "but PPO shows one list to everybody, as SFT does." in _ended(GAIN, variety=(SAME, SAME)).sentence
+
+
 def test_lists_of_their_own_leave_the_improvement_plain():
     found = _ended(GAIN, variety=(SAME, OWN))
     assert (found.tone, found.caveats) == ("gain", ())
