@@ -33,7 +33,8 @@ class StabilitySettings:
     """How often a group of draws without any spread of reward is replaced by one of another state (Yu et al. 2025,
     DAPO)."""
     max_flat: int = 5
-    """So many rollouts in succession without any spread in any group end the training with the reason."""
+    """So many rollouts in succession without any spread in any group end the training with the reason; where states
+    have no groups (one draw, sessions) the rollout is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +221,7 @@ class SessionSettings:
     """Episodes of PPO and REINFORCE: `turns` slates of `slate` items each, with feedback written into the state.
 
     One turn of one item (the default) is the plain bandit, whose draws need no environment. In sessions `prompts` of
-    the algorithm counts sessions, `draws` is 1 and its own gamma and lambda are not read.
+    the algorithm counts sessions, `draws` is 1; its own gamma, lambda and `starts` are refused, not being read.
     """
 
     turns: int = 1

@@ -142,9 +142,27 @@ def check_sessions(
             f"Key '{section}.stability.resample' is {settings.stability.resample}, but sessions have no groups of "
             "draws; set it to 0."
         )
+    _check_unread(settings, section)
     if items is not None and session.slate > items:
         raise ConfigError(f"Key 'session.slate' is {session.slate}, but the catalogue has {items} items; lower it.")
     check_settings(settings, number, section)
+
+
+def _check_unread(settings: PPOSettings | ReinforceSettings, section: str) -> None:
+    """Refuses keys of the algorithm that sessions do not read."""
+    for key in ("gamma", "gae_lambda", "starts"):
+        default, given = (getattr(made, key, None) for made in (type(settings)(), settings))
+        if given != default:
+            mend = "sessions begin at users" if key == "starts" else f"set 'session.{key}'"
+            raise ConfigError(
+                f"Key '{section}.{key}' is {given}, which sessions do not read: {mend}, and leave it out."
+            )
+    normalised = settings.stability.reward_normalisation != "none"
+    if normalised and isinstance(settings, ReinforceSettings) and settings.baseline == "running":
+        raise ConfigError(
+            f"Keys '{section}.baseline' running and '{section}.stability.reward_normalisation' both keep the moments "
+            "of rewards in sessions; set the latter to none, or take baseline critic."
+        )
 
 
 def check_credit(session: SessionSettings, choice: ChoiceSettings, marked: Sequence[object] = ()) -> None:

@@ -274,6 +274,12 @@ def test_flat_groups_do_not_leave_a_zero_loss(shop, tmp_path):
     assert shares[4] < 0.25
 
 
+def test_single_draws_without_any_spread_end_the_training_too(shop, tmp_path):
+    settings = dataclasses.replace(SMALL, steps=4, draws=1, stability=StabilitySettings(max_flat=2))
+    with pytest.raises(RunError, match="In 2 rollouts in succession"):
+        run(shop, tmp_path, settings, reward=lambda states, items_BK: Reward(np.full(items_BK.shape, 0.3), {}))
+
+
 def test_an_early_stop_on_kl_bounds_what_one_rollout_moves(shop, tmp_path):
     """Ten passes over one rollout at a high rate: with the bound the policy has moved less far."""
     wild = dataclasses.replace(SMALL, steps=2, iterations=10, minibatches=1, learning_rate=1e-2, kl_coefficient=0.0)

@@ -20,9 +20,10 @@ from llmrec.config import (
     PPOSettings,
     ReinforceSettings,
     SessionSettings,
+    StabilitySettings,
     TrustSettings,
 )
-from llmrec.errors import ConfigError, DataError
+from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import ClickReward, ConversionReward
 from llmrec.simulator.ensemble import Disagreement
@@ -367,11 +368,28 @@ def test_all_weights_may_be_trained_and_rewards_sampled_and_scaled(shop, tmp_pat
         (SessionSettings(turns=2, gamma=1.5), SMALL, "session.gamma"),
         (PAIRS, dataclasses.replace(SMALL, draws=8), "ppo.draws' is 8.*set it to 1"),
         (PAIRS, dataclasses.replace(SMALL, prompts=5), "ppo.prompts"),
+        (PAIRS, dataclasses.replace(SMALL, gamma=0.9), "ppo.gamma' is 0.9, which sessions do not read"),
+        (PAIRS, dataclasses.replace(SMALL, starts="users"), "ppo.starts' is users"),
+        (
+            PAIRS,
+            ReinforceSettings(
+                draws=1, baseline="running", stability=StabilitySettings(reward_normalisation="running")
+            ),
+            "reinforce.baseline' running and",
+        ),
     ],
 )
 def test_settings_that_cannot_work_are_refused(session, settings, words):
     with pytest.raises(ConfigError, match=words):
         check_sessions(session, settings, items=12)
+
+
+def test_sessions_without_any_spread_end_the_training_with_the_reason(shop, tmp_path):
+    """Nobody ever converts, and nothing else is rewarded."""
+    met = dataclasses.replace(world.meeting(), reward=SessionReward((ConversionReward(3.0),)))
+    settings = dataclasses.replace(SMALL, stability=StabilitySettings(max_flat=2))
+    with pytest.raises(RunError, match="In 2 rollouts in succession"):
+        run(shop, tmp_path, settings, meeting=met)
 
 
 def test_users_without_room_for_a_session_are_not_met(shop, tmp_path):

@@ -26,7 +26,7 @@ from llmrec.policy.decoding import sample_items
 from llmrec.policy.forward import Also, answer_through_forward, with_scoring
 from llmrec.policy.modes import Noise, evaluating, still
 from llmrec.policy.scoring import TokenScores
-from llmrec.training.advantages import moments
+from llmrec.training.advantages import mean_and_variance, moments
 from llmrec.training.controls import Controls, Guard
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
@@ -256,6 +256,14 @@ class RolloutTrainer(GuardedTrainer):
         trainer._metrics["train"]["flat_groups"].append(flat / groups)
         if trainer.num_generations > 1:
             self.controls.after_groups(int(flat), int(groups))
+        else:
+            self._count_flat(drawn.reward_BG)
+
+    def _count_flat(self, reward: Tensor) -> None:
+        """Counts a rollout in which nothing differs, where states have no groups of draws."""
+        sums = self._sums(reward)
+        mean, variance = (float(value) for value in mean_and_variance(sums))
+        self.controls.after_groups(int(variance <= 1e-12 * max(mean * mean, 1e-12)), 1)
 
     def _normalise(self, drawn: Drawn) -> None:
         """Shifts and scales the rewards in place, by moments over all processes, and keeps the scale."""

@@ -77,7 +77,9 @@ class SessionTrainer(PPOTrainer):
     def _roll_out(self, inputs: Rows) -> Any:
         """Sessions, rewards, values and advantages of a new rollout, split into minibatches of whole sessions."""
         self._stopped = False
-        played = self._scaled(self._play(inputs))
+        played = self._play(inputs)
+        self._count_flat(torch.cat([t.reward_RK.flatten() for t in played.turns]))
+        played = self._scaled(played)
         size = played.sessions // self.args.steps_per_generation
         slates = [
             together([t.rows(t.session_R // size == part) for t in played.turns])

@@ -17,7 +17,7 @@ class SessionReinforceTrainer(SessionTrainer):
     """-(R - b) log P(item k | items before it) over slots, R the discounted reward of the rest of the session.
 
     The baseline b is the critic's value of the slot, the mean return of the rollouts before this one, or 0. Without a
-    critic a session that is cut off is worth nothing from there on, and where rewards are normalised the mean is 0.
+    critic a session that is cut off is worth nothing from there on.
     """
 
     args: ReinforceConfig
@@ -30,7 +30,7 @@ class SessionReinforceTrainer(SessionTrainer):
         _, returns = nothing.gae(1.0)
         gained, there = of_slots(returns, self.source.session.credit), steps.step[..., :-1]
         before = 0.0
-        if self.args.baseline == "running" and self.controls.settings.reward_normalisation == "none":
+        if self.args.baseline == "running":
             before, found = self.controls.reward.mean, gained[there].double()
             sums = [torch.ones_like(found).sum(), found.sum(), found.square().sum()]
             self.controls.reward.add(*self._sum(torch.stack(sums)).tolist())
