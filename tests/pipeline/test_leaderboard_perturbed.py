@@ -18,10 +18,17 @@ from llmrec.evaluation.offline import list_figures
 from llmrec.files import read_json
 from llmrec.pipeline.leaderboard.entries import BaselineEntry
 from llmrec.pipeline.leaderboard.mixed import MixedEntry
-from llmrec.pipeline.leaderboard.mixtures import EnsembleEntry, FusedEntry, sharpened
+from llmrec.pipeline.leaderboard.mixtures import (
+    EnsembleEntry,
+    FusedEntry,
+    covisitation_of,
+    interpolation_of,
+    sharpened,
+)
 from llmrec.pipeline.leaderboard.perturbed import READ_TEXT, as_kept, finished_rows, run_perturbed
 from llmrec.pipeline.leaderboard.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
+from llmrec.pipeline.leaderboard.scores import FittedScores
 from llmrec.pipeline.leaderboard.table import answers
 from llmrec.pipeline.robustness import robustness_table
 from llmrec.pipeline.views import with_texts
@@ -39,13 +46,15 @@ MISTYPED = Typos(rate=0.5)
 
 def entries(out: Path, *, budget=1.0, seeds=(0, 1)):
     policy = Trainings("policy", out, TINY)
+    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
+    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
     return {name: BaselineEntry(BASELINES[name], budget) for name in CLASSIC} | {
         "LM": PolicyEntry("LM", "", policy),
         "RL": ImprovedEntry("RL", "", policy),
         "fused": FusedEntry("fused", "", policy),
         "ensemble": EnsembleEntry("ensemble", "", policy, seeds),
         "both": EnsembleEntry("both", "", policy, seeds, fused=True),
-        "mixed": MixedEntry("mixed", "", (policy, policy), seeds, taught=True),
+        "mixed": MixedEntry("mixed", "", out, (policy, policy), (near, teacher), seeds),
     }
 
 
@@ -104,7 +113,7 @@ def test_whatever_reads_texts_is_fitted_anew_and_nothing_else(made):
             continue
         pair = [
             # left to itself, interpolation may choose a co-visitation of counts alone
-            Interpolation(CovisitationSettings()) if name == "interpolation" else spec.make(spec.settings, 0)
+            Interpolation(CovisitationSettings()) if name.startswith("interpolation") else spec.make(spec.settings, 0)
             for _ in range(2)
         ]
         one_BN, other_BN = (
