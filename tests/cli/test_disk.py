@@ -108,7 +108,7 @@ def test_a_run_on_a_disk_that_is_full_again_and_again_ends_with_the_same_figures
         assert "Traceback" not in done.stderr
         assert not [p.name for p in disk.rglob(".*")], "neither temporary folders nor locks"
         assert not (disk / out.name).exists()
-        size, refused = int(size * 1.5), refused + 1
+        size, refused = 3 * size, refused + 1
         assert size < 100_000
     assert refused >= 3
     assert tiny.metrics(disk / out.name) == tiny.metrics(out)
