@@ -13,7 +13,7 @@ from llmrec.errors import LLMRecError, RunError
 from llmrec.printing import one_line
 
 _LONGEST = 200
-_SAID = {
+DISK = {
     errno.ENOSPC: "the disk is full; make room, then give the same command again",
     errno.EDQUOT: "your quota is used up; make room, then give the same command again",
     errno.EROFS: "it lies on a read-only file system; name a place that can be written",
@@ -30,6 +30,7 @@ _SAID = {
     errno.EXDEV: "it is the border of two file systems; name a folder within it",
     errno.EFBIG: "the file is larger than the file system takes; name another place",
 }
+"""What is wrong and what mends it, by the number of the system's error."""
 # Libraries in C++ and Rust report the system's errors as text alone.
 _TEXTS = {
     "no space left on device": errno.ENOSPC,
@@ -76,7 +77,7 @@ def storage_error(error: Exception, place: Path) -> RunError | None:
     if isinstance(error, LLMRecError):
         return None
     number = error.errno if isinstance(error, OSError) else None
-    if number not in _SAID:
+    if number not in DISK:
         text = str(error)[:100_000].lower()
         number = next((n for words, n in _TEXTS.items() if words in text), None)
     if number is None and isinstance(error, (OSError, RuntimeError)) and _nearly_full(place):
@@ -85,7 +86,7 @@ def storage_error(error: Exception, place: Path) -> RunError | None:
         return None
     named = getattr(error, "filename2", None) or getattr(error, "filename", None)
     named = _TEMPORARY.sub(r"\1", str(named if isinstance(named, (str, Path)) else place))
-    return RunError(f"{shown(named)} cannot be used: {_SAID[number]}.")
+    return RunError(f"{shown(named)} cannot be used: {DISK[number]}.")
 
 
 def _nearly_full(place: Path) -> bool:

@@ -13,21 +13,13 @@ from collections.abc import Iterator
 from llmrec.cli.stopping import stoppable
 from llmrec.errors import LLMRecError
 from llmrec.printing import echo, one_line
+from llmrec.storage import DISK
 
 TRACEBACK = "LLMREC_TRACEBACK"
 """Set to 1, this variable shows tracebacks in place of writing them to a file."""
-_OS = {
-    errno.ENOSPC: "there is no space left on the device; free some, then run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some space, then run the same command again",
-    errno.EROFS: "the file system is read-only; write somewhere else",
-    errno.EACCES: "permission is denied; change its rights or use another place",
-    errno.EPERM: "the operation is not permitted; change its rights or use another place",
-    errno.ENAMETOOLONG: "the name is too long; use a shorter one",
+_READING = {
     errno.EMFILE: "too many files are open; raise the limit (ulimit -n)",
     errno.ENOENT: "there is no such file or folder; check the name",
-    errno.EISDIR: "it is a folder, but a file is needed",
-    errno.ENOTDIR: "a part of the path is a file, not a folder; check the name",
-    errno.EIO: "the device cannot be read or written; check the disk",
 }
 _MEMORY = (
     "The memory does not suffice ({reason}); lower the batch (sft.batch_size, ppo.prompts, ppo.draws), "
@@ -75,9 +67,10 @@ def mend_of(error: BaseException) -> str | None:
         return _MEMORY.format(reason=reason)
     if isinstance(error, ModuleNotFoundError) and not (error.name or "llmrec").startswith("llmrec"):
         return f"The package {error.name!r} is missing; install it (pip install llmrec --upgrade, or {error.name})."
-    if isinstance(error, OSError) and error.errno in _OS:
+    reason_of_system = {**DISK, **_READING}.get(error.errno or 0) if isinstance(error, OSError) else None
+    if isinstance(error, OSError) and reason_of_system is not None:
         named = [one_line(file, 200) for file in (error.filename, error.filename2) if file is not None]
-        return f"{' and '.join(named) or 'A file'} cannot be used: {_OS[error.errno]}."
+        return f"{' and '.join(named) or 'A file'} cannot be used: {reason_of_system}."
     if isinstance(error, UnicodeEncodeError):
         return (
             f"The output's encoding {error.encoding} cannot write {error.object[error.start]!r}; set "

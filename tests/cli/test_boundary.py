@@ -54,7 +54,7 @@ def test_a_cut_message_keeps_cause_and_mend():
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), ["runs/x", "no space left"]),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), ["runs/x", "the disk is full"]),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), ["runs/x", "permission"]),
         (OSError(errno.EROFS, "Read-only file system", "a"), ["read-only"]),
         (MemoryError(), ["memory does not suffice"]),
