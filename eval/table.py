@@ -32,17 +32,18 @@ def main() -> None:
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
-    from llmrec.files import read_json, write_json
     from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
+
+    if options.seeds < 1:
+        raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
+    protocol = protocol_of(options.dataset)
+    from llmrec.files import read_json, write_json
     from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
     from llmrec.pipeline.leaderboard.table import answers, measure
     from llmrec.pipeline.leaderboard.writing import SHORT, write
     from llmrec.screen import results
 
-    if options.seeds < 1:
-        raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
     seeds = range(options.seeds)
-    protocol = protocol_of(options.dataset)
     entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only)
     bench = open_bench(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 
 import pytest
@@ -51,7 +52,7 @@ def test_one_run_is_told_in_full(finished, cache, tmp_path):
         assert said in text
     for words in ("User u0", "History, oldest first", "peak memory", "reward: click", "judge: click", "ppo.steps"):
         assert words in text or words in (tmp_path / "page" / "report.html").read_text(encoding="utf-8"), words
-    assert f"llmrec report {out} --out page" in text
+    assert shlex.join(["llmrec", "report", str(out), "--out", "page"]) in text
     sft = metrics["tables"]["judge"]["systems"]["SFT"]["value"]["mean"]
     assert f"{sft:.4f}" in text
     folder = Measurements.load(out.with_name(f"{out.name}.work") / "report" / "rows.parquet")

@@ -122,6 +122,9 @@ def test_the_whole_job_on_a_model_that_never_saw_the_words(foreign, data, tmp_pa
     card = tmp_path / "run" / "llmrec.json"
     facts = card.read_text()
     card.write_text(facts.replace(bundle.identifiers.content_hash, "0" * 64))
+    with pytest.raises(RunError, match=r"llmrec\.json is not the file that files\.json names"):
+        read_bundle(tmp_path / "run")
+    (tmp_path / "run" / "files.json").unlink()  # as in a folder of before
     with pytest.raises(RunError, match="identifiers are not those that"):
         read_bundle(tmp_path / "run")
     card.write_text(facts)
