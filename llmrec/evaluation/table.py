@@ -18,6 +18,8 @@ from llmrec.types import FloatArray
 
 HOLLOW = {"▲": "△", "▼": "▽", "": ""}
 
+_NAME = 24
+"""Up to so many characters, names of systems stay on one line in the terminal."""
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|^[#+\-=]|(?<=^\d)[.)]")
 
 
@@ -197,7 +199,8 @@ class Comparison:
             title_justify="left",
             caption_justify="left",
         )
-        table.add_column("system", overflow="fold")
+        longest = max((len(short_line(system)) for system in self.cells), default=0)
+        table.add_column("system", overflow="fold", no_wrap=longest <= _NAME)  # headers are broken before names
         for metric in self.metrics:
             table.add_column(Text(one_line(self.label(metric))), justify="right")
         for system, row in self.cells.items():

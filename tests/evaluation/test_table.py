@@ -87,6 +87,15 @@ def test_terminal_table_shows_markup_in_names_literally() -> None:
     assert "0.2500 ▲" in out.getvalue()
 
 
+def test_headers_are_broken_before_names_of_systems() -> None:
+    out = io.StringIO()
+    metrics = {f"a long name of metric {number}": Cell(0.5) for number in range(6)}
+    Console(file=out, width=100).print(Comparison("t", {"SFT top 20, reranked": metrics}).to_rich())
+    lines = out.getvalue().splitlines()
+    assert any("│ SFT top 20, reranked │" in line for line in lines)
+    assert max(map(len, lines)) <= 100
+
+
 @pytest.mark.parametrize(
     ("text", "literal"),
     [
