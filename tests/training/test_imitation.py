@@ -191,7 +191,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(shop, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("weights", ["full", "lora"])
+@pytest.mark.parametrize("weights", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_the_circle_is_learnt(shop, tmp_path, weights):
     teacher = TeacherSettings(kind="covisitation", epochs=60, batch_size=16, learning_rate=5e-3, sharpness=1.0)
     chosen = SFTSettings(

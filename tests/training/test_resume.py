@@ -40,7 +40,12 @@ def train(name, out, last=None):
     return run(make_shop(), out, SETTINGS[name], reward=reward), called
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = ("ppo", "grpo")  # the others share their loop and are run with the slow tests
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in SETTINGS]
+)
 def test_a_killed_training_resumes_to_the_same_result(tmp_path, name):
     whole, _ = train(name, tmp_path / "whole")
     cut = tmp_path / "cut"

@@ -35,7 +35,7 @@ def value(shop, model):
     return float(lamps(USERS, top_B1).total_BK.mean()) / 1.5
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 @pytest.mark.parametrize("kind", [PPOSettings, ReinforceSettings, GRPOSettings, RLOOSettings])
 def test_the_best_item_of_each_user_is_found(shop, tmp_path, kind, seed):
     start = shop.model(hidden=64, seed=seed)
