@@ -234,13 +234,15 @@ def check_settings(settings: RolloutSettings, number: int = 1, section: str | No
     """
     section = section or method_of(settings).name
     counts = ("steps", "prompts", "draws", "iterations", "minibatches", "save_every", "learning_rate")
-    require_above_zero(settings, section, (*counts, "clip") if hasattr(settings, "clip") else counts)
+    require_above_zero(
+        settings, section, (*counts, *(key for key in ("clip", "value_clip") if hasattr(settings, key)))
+    )
     for key in ("gamma", "gae_lambda"):
         if not 0 <= getattr(settings, key, 0.0) <= 1:
             raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be in [0, 1].")
     check_update(settings, section)
-    for key in ("kl_coefficient", "entropy_coefficient"):
-        if getattr(settings, key) < 0:
+    for key in ("kl_coefficient", "entropy_coefficient", "value_coefficient", "max_grad_norm"):
+        if getattr(settings, key, 0) < 0:
             raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be 0 or more.")
     check_stability(settings.stability, f"{section}.stability")
     share = settings.minibatches * number

@@ -153,6 +153,9 @@ def test_settings_that_cannot_be_used_are_named(key, value, said):
         ),
         (RLOOSettings(kl_coefficient=-0.1), r"'rloo\.kl_coefficient' is -0\.1; it must be 0 or more"),
         (GRPOSettings(entropy_coefficient=-1.0), r"'grpo\.entropy_coefficient' is -1\.0; it must be 0 or more"),
+        (PPOSettings(value_coefficient=-0.5), r"'ppo\.value_coefficient' is -0\.5; it must be 0 or more"),
+        (ReinforceSettings(max_grad_norm=-1.0), r"'reinforce\.max_grad_norm' is -1\.0; it must be 0 or more"),
+        (PPOSettings(value_clip=0.0), r"'ppo\.value_clip' is 0\.0; it must be above 0"),
         (
             PPOSettings(entropy_coefficient=2.0, stability=StabilitySettings(entropy_floor=1.0, entropy_most=1.0)),
             r"entropy_most' is 1\.0, below",
