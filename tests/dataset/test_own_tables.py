@@ -553,3 +553,14 @@ def test_a_shop_comes_back_however_its_values_are_written(tmp_path, seed):
     assert dataset.events["order"].to_list() == finer
     assert dataset.manifest.currency == {"dollars": "USD", "code": "USD", "euros": "EUR"}.get(written["p"], "")
     assert removed(dataset) == {}
+
+
+def test_a_list_of_categories_that_nests_without_end_is_a_bad_cell(tmp_path):
+    deep = "[" * 900 + '""x""' + "]" * 900
+    write(
+        tmp_path,
+        items=f'item_id,title,categories\na,A,"{deep}"\nb,B,"[""y""]"\n',
+        events="user_id,item_id,time\nu,a,1\nu,b,2\nv,a,3\n",
+    )
+    with pytest.raises(DataError, match=r"items\.csv, line 2: 'categories' is '\[\[\["):
+        load(tmp_path)

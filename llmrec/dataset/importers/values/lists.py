@@ -95,7 +95,10 @@ def _parse(text: str) -> list[str] | None:
         return None
     tree = _tree(text)
     if tree is not None:
-        return _texts(tree)
+        try:
+            return _texts(tree)
+        except RecursionError:  # no list of categories nests like that
+            return None
     quoted = [first or second for first, second in _QUOTED.findall(text)]
     inside = text[1:-1].strip()
     if quoted and not re.sub(r"[\s,]|dtype=object", "", _QUOTED.sub("", inside)):
