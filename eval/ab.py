@@ -50,7 +50,7 @@ def main() -> None:
 
     from llmrec.evaluation.experiment import Design
     from llmrec.files import write_json
-    from llmrec.pipeline.experiment import run_experiment, sized
+    from llmrec.studies.ab import run_experiment, sized
 
     overrides = sized(options.run, options.turns, options.slate)
     overrides += [] if options.number is None else [f"evaluation.users={options.number}"]

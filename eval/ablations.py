@@ -30,7 +30,7 @@ def main() -> None:
 
     if options.quick == (options.file is not None):
         raise ConfigError("Give either the YAML file of an ablation or --quick.")
-    from llmrec.pipeline.ablations import read_ablation, run_ablation
+    from llmrec.studies.ablations import read_ablation, run_ablation
     from llmrec.pipeline.recipes import overrides_of, recipes_root
 
     file = recipes_root() / "ablations-quick.yaml" if options.quick else options.file

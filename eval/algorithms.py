@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from llmrec.pipeline.algorithm_study import run_study, study_config
+    from llmrec.studies.algorithms import run_study, study_config
 
     start = options.start_seed
     config_of = study_config(options.dataset, options.source, options.overrides, start)

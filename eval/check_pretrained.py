@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     from llmrec.files import write_json
-    from llmrec.pipeline.check_model import check_model
+    from llmrec.model_check.checks import check_model
     from llmrec.screen import Screen
 
     report = check_model(options.model, options.revision)

@@ -27,7 +27,7 @@ PARTS = ("one-step", "sessions")
 
 def one_step(place: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Prints the table at logged states and what each system cost."""
-    from llmrec.pipeline.classic.tables import one_step_table
+    from llmrec.studies.classic.tables import one_step_table
 
     table = one_step_table(place, FEW if options.quick else options.transitions)
     for name, (transitions, seconds) in place.costs.items():
@@ -37,7 +37,7 @@ def one_step(place: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def sessions(place: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Prints the tables of sessions."""
-    from llmrec.pipeline.classic.tables import session_tables
+    from llmrec.studies.classic.tables import session_tables
 
     if options.quick:
         tables = session_tables(place, FEW, turns=3, users=20)
@@ -71,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
-    from llmrec.pipeline.classic.opening import demo_place, run_place
+    from llmrec.studies.classic.opening import demo_place, run_place
 
     quick = QUICK if options.quick else []
     place = (

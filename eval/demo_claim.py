@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--click-only", action="store_true", help="reward = click; NDCG@10 must not be inferior")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from llmrec.pipeline.claim import run_claim
+    from llmrec.studies.claim import run_claim
 
     run_claim(options.seeds, options.out, options.overrides, click_only=options.click_only, json_file=options.json)
 

@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="rank a uniform sample of this many rows")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    from llmrec.pipeline.identifier_trial import run_trial
+    from llmrec.studies.identifiers import run_trial
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
     source = options.source

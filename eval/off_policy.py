@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
-    from llmrec.evaluation.off_policy.trials.show import coverage_table, estimate_table, plot_overlap
+    from llmrec.studies.off_policy.show import coverage_table, estimate_table, plot_overlap
     from llmrec.files import write_json
 
     if options.logs < 2:
@@ -61,9 +61,9 @@ def main() -> None:
 def _run(options: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     from llmrec.dataset.importers import import_dataset
     from llmrec.errors import ConfigError
-    from llmrec.evaluation.off_policy.trials.hillstrom import HillstromWorld, run_hillstrom
-    from llmrec.evaluation.off_policy.trials.jester import PAIRS, JesterWorld, run_jester
-    from llmrec.evaluation.off_policy.trials.open_bandit import run_open_bandit
+    from llmrec.studies.off_policy.hillstrom import HillstromWorld, run_hillstrom
+    from llmrec.studies.off_policy.jester import PAIRS, JesterWorld, run_jester
+    from llmrec.studies.off_policy.open_bandit import run_open_bandit
 
     if options.dataset == "open-bandit":
         results = run_open_bandit(options.source, seed=options.seed)

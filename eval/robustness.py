@@ -37,14 +37,14 @@ def main() -> None:
     check(options)
     common = {"k": options.k, "seed": options.seed, "json_file": options.json}
     if options.table is not None:
-        from llmrec.pipeline.leaderboard.perturbed import run_perturbed
-        from llmrec.pipeline.leaderboard.protocol import protocol_of
+        from llmrec.studies.table.perturbed import run_perturbed
+        from llmrec.studies.table.protocol import protocol_of
 
         protocol, only = protocol_of(options.dataset), options.only or ()
         limit = options.test_events or None
         run_perturbed(protocol, options.table, source=options.source, only=only, limit=limit, **common)
         return
-    from llmrec.pipeline.robust_run import run_robustness
+    from llmrec.studies.robust_run import run_robustness
 
     limit = 500 if options.test_events is None else options.test_events or None
     run_robustness(options.run, data=options.data, limit=limit, beams=options.beams or 20, **common)

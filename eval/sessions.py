@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--greedy", action="store_true", help="train a second policy with gamma 0")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from llmrec.pipeline.session_study import run_session_study
+    from llmrec.studies.sessions import run_session_study
 
     run_session_study(options.seeds, options.out, options.overrides, greedy=options.greedy, json_file=options.json)
 

@@ -26,7 +26,7 @@ from llmrec.files import write_json
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
-from llmrec.simulator.study import MODELS, SIGNALS, SOURCES, Study, selected
+from llmrec.studies.simulators import MODELS, SIGNALS, SOURCES, Study, selected
 
 
 def main() -> None:

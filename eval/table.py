@@ -32,15 +32,15 @@ def main() -> None:
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
-    from llmrec.pipeline.leaderboard.protocol import open_bench, protocol_of
+    from llmrec.studies.table.protocol import open_bench, protocol_of
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
     protocol = protocol_of(options.dataset)
     from llmrec.files import read_json, write_json
-    from llmrec.pipeline.leaderboard.roster import PAIRS, roster, simulating
-    from llmrec.pipeline.leaderboard.table import answers, measure
-    from llmrec.pipeline.leaderboard.writing import SHORT, write
+    from llmrec.studies.table.roster import PAIRS, roster, simulating
+    from llmrec.studies.table.board import answers, measure
+    from llmrec.studies.table.writing import SHORT, write
     from llmrec.screen import results
 
     seeds = range(options.seeds)

@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
-    from llmrec.pipeline.trust_trial import run_trial
+    from llmrec.studies.trust import run_trial
 
     run_trial(options.seeds, options.out, options.overrides, json_file=options.json)
 

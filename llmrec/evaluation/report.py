@@ -7,7 +7,7 @@ from pathlib import Path
 from llmrec.evaluation.reporting.contents import DataFacts, RewardModelFacts, Rows, RunReport, SlateChange
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, write_record
-from llmrec.evaluation.reporting.told import Told
+from llmrec.evaluation.reporting.reported_run import Told
 from llmrec.evaluation.reporting.write import write_page
 
 __all__ = ["DataFacts", "RewardModelFacts", "Rows", "RunReport", "SlateChange", "write_report"]

@@ -20,7 +20,7 @@ from llmrec.pipeline.preferences import check_pairs, check_preference_config, im
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.sessions import check_session_config, check_session_data, improve_sessions
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.starts import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
 from llmrec.training.improvement import Improved, Keeping, Start

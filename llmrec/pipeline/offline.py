@@ -12,7 +12,7 @@ from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, R
 from llmrec.dataset.impressions import Impressions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.simulation import log_of
-from llmrec.pipeline.starts import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n

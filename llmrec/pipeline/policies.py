@@ -15,7 +15,7 @@ from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.naming import load_identifiers, name_items, naming_key
+from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import widening
 from llmrec.pipeline.teaching import make_teacher
 from llmrec.pipeline.wording import text_key

@@ -10,7 +10,7 @@ from typing import Any
 from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
-from llmrec.pipeline.compare import Arena, Measured, Tables, varieties
+from llmrec.pipeline.measure import Arena, Measured, Tables, varieties
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage

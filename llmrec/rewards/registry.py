@@ -33,7 +33,7 @@ from llmrec.rewards.items import (
     RepetitionReward,
 )
 from llmrec.rewards.logged import NextItemReward
-from llmrec.rewards.model import RewardModel
+from llmrec.rewards.function import RewardModel
 from llmrec.rewards.past import Categories
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, RewardTerm

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards.model import RewardModel
+from llmrec.rewards.function import RewardModel
 from llmrec.rewards.term import is_list_level, plain_values
 from llmrec.types import Feedback, FloatArray, IntArray, State
 

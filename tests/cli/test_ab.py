@@ -10,7 +10,7 @@ import pytest
 
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.experiment import Design
-from llmrec.pipeline.experiment import run_experiment, sized
+from llmrec.studies.ab import run_experiment, sized
 from tests.cli import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

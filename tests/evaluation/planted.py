@@ -6,7 +6,7 @@ import numpy as np
 
 from llmrec.evaluation.report import DataFacts, Rows, RunReport
 from llmrec.evaluation.reporting.measurements import Measurements
-from llmrec.evaluation.reporting.told import Told
+from llmrec.evaluation.reporting.reported_run import Told
 from llmrec.evaluation.table import Comparison
 
 USERS = [f"u{row // 2}" for row in range(60)]

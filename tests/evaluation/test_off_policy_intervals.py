@@ -11,7 +11,7 @@ from scipy import stats
 from llmrec.errors import RequestError
 from llmrec.evaluation.off_policy import Ratio, ratio_interval
 from llmrec.evaluation.off_policy.estimators import ips, snips
-from llmrec.evaluation.off_policy.trials.coverage import Tally, clopper_pearson
+from llmrec.studies.off_policy.coverage import Tally, clopper_pearson
 
 ROWS = st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=40)
 

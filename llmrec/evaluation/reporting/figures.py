@@ -16,7 +16,7 @@ from llmrec.evaluation.plots import (
     reliability_figure,
 )
 from llmrec.evaluation.reporting.side_by_side import Joined
-from llmrec.evaluation.reporting.told import Told
+from llmrec.evaluation.reporting.reported_run import Told
 
 REWARD_MODEL_PANELS = (
     ("Loss of the reward model", ("loss",)),

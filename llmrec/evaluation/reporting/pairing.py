@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmrec.evaluation.reporting.told import Part
+from llmrec.evaluation.reporting.reported_run import Part
 from llmrec.evaluation.significance import paired_bootstrap
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmrec.evaluation.reporting.pairing import between, can_pair, paired_to_first
-from llmrec.evaluation.reporting.told import Part, Told, listed, parts_of
+from llmrec.evaluation.reporting.reported_run import Part, Told, listed, parts_of
 from llmrec.evaluation.table import Cell, Comparison
 
 

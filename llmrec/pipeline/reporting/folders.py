@@ -11,7 +11,7 @@ from llmrec.evaluation.report import RunReport, SlateChange
 from llmrec.evaluation.reporting.measurements import MEASUREMENTS, Measurements
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
-from llmrec.evaluation.reporting.told import Told
+from llmrec.evaluation.reporting.reported_run import Told
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
 from llmrec.export import CARD, read_facts
 from llmrec.files import check_writable, matching, new_folder

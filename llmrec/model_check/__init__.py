@@ -1,0 +1,1 @@
+"""Whether a pretrained model can be used, check by check."""

@@ -1,0 +1,129 @@
+"""Opens a place for agents: on the stages of a finished run, or on the demo's world without a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from llmrec.agents import StateFeatures, item_embeddings
+from llmrec.baselines.base import positives
+from llmrec.baselines.covisitation import Covisitation
+from llmrec.baselines.popularity import Popularity
+from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
+from llmrec.errors import RunError
+from llmrec.files import read_json
+from llmrec.studies.classic.place import Cost, Place
+from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.place import work_folder
+from llmrec.pipeline.policies import targets
+from llmrec.pipeline.recipes import demo_config
+from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
+from llmrec.pipeline.run import make_systems, train_stages
+from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
+from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.systems import Greedy, Optimum, System
+from llmrec.pipeline.work import DONE, Work
+from llmrec.rewards import RewardContext, RewardModel, reward_model
+
+
+def run_place(run: Path, out: Path) -> Place:
+    """The place of a finished run, whose language models stand in the tables; agents are kept in `out`.
+
+    Raises:
+        RunError: there is no finished run with its working folder beside it.
+    """
+    if not (run / "config.yaml").is_file() or not work_folder(run).is_dir():
+        raise RunError(f"{run} is no finished run with its .work folder beside it; make it by llmrec run.")
+    work = Work(out)
+    config = RunConfig.read(run / "config.yaml")
+    data, _, sft, simulators, improved = kept_stages(run, config)
+    systems = make_systems(config, data, sft, simulators, improved)
+    costs = language_costs(config, work_folder(run))
+    return _place(config, data, simulators, _reward(config, data, simulators), work, systems, costs)
+
+
+def demo_place(out: Path, seed: int, overrides: Sequence[str] = ()) -> Place:
+    """The place of `llmrec demo`'s world of this seed, without a language model; data are made in `out` too."""
+    work, config = Work(out), demo_config(seed, overrides)
+    data = open_data(config, work)
+    simulators = simulator_stage(config, data, work)
+    reward = _reward(config, data, simulators)
+    return _place(config, data, simulators, reward, work, plain_systems(config, data, reward), {})
+
+
+def kept_stages(run: Path, config: RunConfig) -> Stages:
+    """The stages of a finished run as they are; nothing is trained, also where settings have changed since.
+
+    Raises:
+        RunError: a stage is not there.
+    """
+
+    class Kept(Work):
+        def stage(
+            self, name: str, key: object, build: Callable[[Path, Path], None], *, together: bool = False
+        ) -> Path:
+            place = self.folder / name
+            if not (place / DONE).is_file():
+                raise RunError(f"{place} holds no finished stage; finish the run by the command that began it.")
+            return place
+
+    return train_stages(config, Kept(work_folder(run)))
+
+
+def plain_systems(config: RunConfig, data: RunData, reward: RewardModel) -> dict[str, System]:
+    """The systems of `pipeline.run.make_systems` that need no language model."""
+    valid = targets(config, data, "valid", config.gate.events)
+    near = Covisitation(seed=config.seed)
+    near.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
+    systems: dict[str, System] = {
+        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
+        COVISITATION: near,
+        GREEDY: Greedy(reward, data.dataset.n_items, data.dataset.manifest.repeat),
+    }
+    if data.world is not None:
+        systems[OPTIMUM] = Optimum(data.world, config.reward.click, config.reward.conversion)
+    return systems
+
+
+def language_costs(config: RunConfig, work: Path) -> dict[str, Cost]:
+    """Rows that SFT imitated and items that RL drew, with the wall seconds of their stages in the folder `work`."""
+
+    def seconds(stage: str) -> float:
+        return float(read_json(work / stage / "stage.json")["seconds"])
+
+    settings, drawn = config.improvement, 0.0
+    if isinstance(settings, RolloutSettings):
+        drawn = float(settings.steps * settings.prompts * settings.draws)
+    elif isinstance(settings, BestOfNSettings):
+        drawn = float(settings.rounds * settings.prompts * settings.draws)
+    both = (drawn, seconds(config.algorithm))
+    return {
+        SFT: (float(config.sft.examples), seconds("sft")),
+        label(config.algorithm): both,
+        last_label(config.algorithm): both,
+    }
+
+
+def _reward(config: RunConfig, data: RunData, simulators: Simulators) -> RewardModel:
+    context = RewardContext.of(data.dataset, data.split.train)
+    return reward_model(config.reward, simulators.reward, context, seed=config.seed).for_ranking()
+
+
+def _place(
+    config: RunConfig,
+    data: RunData,
+    simulators: Simulators,
+    reward: RewardModel,
+    work: Work,
+    systems: dict[str, System],
+    costs: dict[str, Cost],
+) -> Place:
+    items, seed = data.dataset.item_list, config.seed
+    starts = rollout_starts(config, data, config.ppo)
+    shown_N = np.bincount(log_of(config, data, "train").item_M, minlength=data.dataset.n_items)
+    features = StateFeatures.fit(items, starts.states, shown_N, seed=seed)
+    taken = positives(data.dataset, data.split.train).group_by("user", maintain_order=True).agg("item")
+    item_NE = item_embeddings(items, taken["item"].to_list(), seed=seed)
+    return Place(config, data, simulators, reward, features, item_NE, starts, work, systems, costs)

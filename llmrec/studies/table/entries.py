@@ -1,0 +1,210 @@
+"""The rows of a table: what can be fitted twice (to choose settings, and for the test rows) and answers with lists.
+
+A finished answer is kept under a key of everything that decides it, so that the same command goes on where it stopped
+and a new row costs only itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmrec.baselines.base import Recommender
+from llmrec.baselines.registry import BASELINES, BaselineSpec
+from llmrec.baselines.selection import Selection, select
+from llmrec.errors import RequestError
+from llmrec.evaluation.offline import Ranker
+from llmrec.evaluation.ranking import slates_to_items
+from llmrec.files import read_json, write_json
+from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.pipeline.work import Work
+from llmrec.types import IntArray, Slate
+
+TOP = 20
+"""Places that are kept of each list."""
+VERSION = 1
+"""Of what is kept; a higher one makes all rows anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one system said on the test rows.
+
+    Attributes:
+        items_BK: item indices, best first, -1 where a list is shorter.
+        facts: what it cost and how it was chosen; `settings`, `cpu_seconds` and what else there is to say.
+    """
+
+    items_BK: IntArray
+    facts: dict[str, Any]
+
+
+class Entry(Protocol):
+    """A row of the table."""
+
+    @property
+    def name(self) -> str:
+        """By which the table calls it."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        ...
+
+    @property
+    def random(self) -> bool:
+        """Whether it is measured under several seeds."""
+        ...
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """The lists of the test rows under one seed; finished parts are found in `work`."""
+        ...
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Ranker:
+        """What gives those lists."""
+        ...
+
+
+def bench_key(bench: Bench) -> dict[str, Any]:
+    """What decides every answer beside the system itself."""
+    protocol = dataclasses.asdict(bench.protocol)
+    rows = {"valid": len(bench.valid), "test": len(bench.test)}
+    kept = {name: protocol[name] for name in ("split", "history_events")}
+    kept |= {"span": bench.protocol.span} if bench.protocol.span > 1 else {}
+    return {"data": bench.dataset.manifest.content_hash, "version": VERSION, **kept, **rows}
+
+
+def width(bench: Bench) -> int:
+    """How many places are asked for."""
+    return min(TOP, bench.dataset.n_items)
+
+
+def keep(folder: Path, slates: Sequence[Slate], places: int, facts: dict[str, Any]) -> None:
+    """Writes lists and facts into a stage's folder."""
+    np.save(folder / "items.npy", slates_to_items(slates, places).astype(np.int32))
+    write_json(folder / "facts.json", facts)
+
+
+def kept(folder: Path) -> Answer:
+    """What `keep` wrote."""
+    return Answer(np.load(folder / "items.npy").astype(np.int64), read_json(folder / "facts.json"))
+
+
+@dataclass(frozen=True)
+class BaselineEntry:
+    """A baseline of the registry: settings chosen once on the validation rows, then fitted for every seed.
+
+    Attributes:
+        spec: the registry's description.
+        budget: the spec's time budget times this.
+    """
+
+    spec: BaselineSpec
+    budget: float = 1.0
+
+    @property
+    def name(self) -> str:
+        """As in the registry."""
+        return self.spec.name
+
+    @property
+    def description(self) -> str:
+        """As in the registry."""
+        return self.spec.description
+
+    @property
+    def random(self) -> bool:
+        """Whether seeds differ."""
+        return self.spec.random
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """Fits the chosen settings on everything before the test period and ranks its rows."""
+        chosen = self.chosen(bench, work)
+        key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            model = self.fitted(bench, "after", seed, self.settings_of(chosen))
+            fitted = time.process_time()
+            states = [e.state for e in bench.test]
+            slates = model.recommend(states, width(bench), seen=bench.test.seen)
+            seconds = {"fit": fitted - start, "recommend": time.process_time() - fitted}
+            more = dict(getattr(model, "facts", None) or {})
+            keep(folder, slates, width(bench), {**chosen, "cpu_seconds": seconds, "of_model": more})
+
+        return kept(work.stage(f"seed-{seed}", key, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Recommender:
+        """The chosen settings, fitted on everything before the test period."""
+        return self.fitted(bench, "after", seed, self.settings_of(self.chosen(bench, work)))
+
+    def settled(self, facts: Mapping[str, Any]) -> BaselineEntry:
+        """The entry with the settings of a kept answer and no choice left, whatever budget they were chosen in."""
+        spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
+        return dataclasses.replace(self, spec=spec)
+
+    def fitted(self, bench: Bench, moment: Moment, seed: int, settings: Any) -> Recommender:
+        """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
+        return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
+
+    def chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+        """The settings that are best on the validation rows, as plain values, and what choosing them took."""
+        if len(self.spec.grid) < 2:
+            return {"settings": plain(self.spec.settings), "valid_ndcg": None}
+        grid = [plain(option) for option in self.spec.grid]
+        key = {**bench_key(bench), "grid": grid, "budget": self.budget_seconds}
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            found: Selection[Any] = select(
+                lambda settings: self.spec.make(settings, 0),
+                self.spec.grid,
+                bench.dataset,
+                bench.before.split.train,
+                bench.valid.rows,
+                seen=bench.valid.seen,
+                budget_seconds=self.budget_seconds,
+            )
+            trials = [{"settings": plain(t.settings), "ndcg": t.ndcg, "seconds": t.seconds} for t in found.trials]
+            record = {
+                "settings": plain(found.settings),
+                "valid_ndcg": found.ndcg,
+                "tried": len(found.trials) - len(found.untried),
+                "grid": len(found.trials),
+                "select_cpu_seconds": time.process_time() - start,
+            }
+            write_json(folder / "selection.json", record | {"trials": trials})
+
+        record = dict(read_json(work.stage("selection", key, build) / "selection.json"))
+        record.pop("trials")
+        return record
+
+    @property
+    def budget_seconds(self) -> float:
+        """Seconds that choosing may take."""
+        return self.spec.budget_seconds * self.budget
+
+    def settings_of(self, chosen: Mapping[str, Any]) -> Any:
+        """The chosen settings as the object that the registry knows."""
+        for option in (*self.spec.grid, self.spec.settings):
+            if plain(option) == chosen["settings"]:
+                return option
+        raise RequestError(f"The kept settings of {self.name} are none of its grid; remove its folder.")
+
+
+def baseline_entries(budget: float = 1.0) -> dict[str, Entry]:
+    """All baselines whose packages are installed, by name."""
+    return {name: BaselineEntry(spec, budget) for name, spec in BASELINES.items() if spec.available}
+
+
+def plain(settings: Any) -> Any:
+    """Settings as JSON would give them back."""
+    return None if settings is None else json.loads(json.dumps(dataclasses.asdict(settings)))

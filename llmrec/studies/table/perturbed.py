@@ -1,0 +1,227 @@
+"""A finished table's rows under perturbed states: the same systems, their own test rows, the loss against the clean.
+
+Nothing is chosen or trained here. Settings and trained policies are found where the table was made (`OUT`), and what
+is not finished there is refused. Baselines are fitted to everything before the test period, as for the table; those
+that read item texts, and the second score of a mixture, are fitted anew where texts change, with the settings already
+chosen. Policies word the view. Rows that depend on chance are those of the table's first seed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from llmrec.baselines.interpolation import Interpolation
+from llmrec.dataset.examples import Examples, sample
+from llmrec.dataset.store import Dataset
+from llmrec.evaluation.offline import Ranker
+from llmrec.evaluation.ranking import ranking_metrics
+from llmrec.studies.table.entries import Answer, BaselineEntry, Entry, kept, width
+from llmrec.studies.table.mixed import MixedEntry
+from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, second_again
+from llmrec.studies.table.policies import FIRST
+from llmrec.studies.table.protocol import Bench, Protocol, open_bench
+from llmrec.studies.table.roster import FUSED, LM, RL, roster
+from llmrec.studies.robust_run import report
+from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
+from llmrec.studies.views import Refitted
+from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
+from llmrec.policy.fusion import FusedPolicy
+from llmrec.policy.mixture import MixturePolicy
+from llmrec.printing import command as shell_command
+from llmrec.printing import one_line, shell_word
+from llmrec.progress import console
+from llmrec.types import IntArray
+
+USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)
+"""The rows that are taken, as far as they are there, where none is asked for."""
+READ_TEXT = frozenset(
+    {
+        "covisitation",
+        "covisitation-fixed",
+        "interpolation",
+        "interpolation-untimed",
+        "content",
+        "linucb",
+        "thompson",
+        "sasrec-text",
+    }
+)
+"""Baselines that learn from item texts."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A finished row: `entry` with nothing left to choose, and the lists that it gave under the first seed."""
+
+    entry: Entry
+    answer: Answer
+
+
+def run_perturbed(
+    protocol: Protocol,
+    out: Path,
+    *,
+    source: Path | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    k: int = 10,
+    seed: int = 0,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Ranks the test rows of the table in `out`, clean and under the standard perturbations, and prints the tables.
+
+    Args:
+        protocol: of the table.
+        out: what `eval/table.py` had as --out; it is only read.
+        source: what `eval/table.py` had as --source.
+        only: rows of the table; by default those of `USUAL` that are there.
+        limit: rank a uniform sample of this many test rows.
+        k: length of the lists.
+        seed: run seed of perturbations, samples and intervals.
+        json_file: the figures are also written here.
+
+    Returns:
+        The figures; `as in the table` says of each row whether its clean ones are those of the kept lists, where all
+        test rows are ranked.
+
+    Raises:
+        ConfigError: a row that no table has.
+        DataError: no original files.
+        RunError: no such table, or a row or what it is made of is not finished there.
+    """
+    entries = roster(protocol, out, range(1), only=only or USUAL)
+    told = ["--dataset", protocol.name, *(["--source", str(source)] if source else []), "--out", str(out)]
+    command = shell_command(["python", "eval/table.py", *told])
+    with finished_only():
+        with _explained(f"{out} holds no table of {protocol.name} from these files", f"make it with {command}"):
+            bench = open_bench(protocol, source, out)
+        rows, systems = finished_rows(bench, entries, out, command, strict=bool(only))
+        taken = sample(len(bench.test), limit, seed, "robustness", "rows").tolist()
+        test = Examples([bench.test.rows[b] for b in taken], [bench.test.seen[b] for b in taken])
+        perturbations = standard_perturbations(bench.dataset.manifest.domain, seed)
+        found = robustness_table(systems, test, bench.dataset, perturbations, k=k, places=width(bench), seed=seed)
+    # of a sample of the rows, equal scores may be ordered otherwise
+    whole = rows if len(test) == len(bench.test) else {}
+    same = {name: as_kept(found, name, row.answer.items_BK, test) for name, row in whole.items()}
+    for name in (name for name, agrees in same.items() if not agrees):
+        console.print(f"{name}: the clean figures are not those of the table's lists.", style="yellow")
+    facts = {"table": protocol.name, "events": len(test), "test rows": len(bench.test), "as in the table": same}
+    return report(found, bench.dataset, facts | {"seed": seed, "seed of the rows": FIRST}, json_file)
+
+
+def finished_rows(
+    bench: Bench, entries: Mapping[str, Entry], out: Path, command: str, *, strict: bool = True
+) -> tuple[dict[str, Row], dict[str, Ranker]]:
+    """The rows that are finished, and the recommenders behind them, by name.
+
+    Args:
+        bench: the open table.
+        entries: the rows.
+        out: where the table was made.
+        command: makes the table; a refusal adds the row to it.
+        strict: refuse a row that is not there; else say so and leave it out.
+
+    Raises:
+        Unfinished: a row is not there (with `strict`), or none is.
+    """
+    refused: list[Unfinished] = []
+
+    def those(names: Iterable[str], make: Callable[[str, Work], T], what: str, mend: str) -> dict[str, T]:
+        done = {}
+        for name in names:
+            work = Work(out / "rows" / name)
+            told = f"{mend}make it with {command} --only {shell_word(name)}"
+            try:
+                with _explained(f"{what} {name!r} is not finished in {out}", told):
+                    done[name] = make(name, work)
+            except Unfinished as error:
+                if strict:
+                    raise
+                refused.append(error)
+                console.print(f"Left out: {one_line(error)}", style="dim")
+        return done
+
+    with finished_only():
+        rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "Row", "")
+        systems = those(
+            rows,
+            lambda name, work: system_of(rows[name].entry, bench, work),
+            "What was trained or chosen for row",
+            "remove the row's folder, then ",
+        )
+    if refused and not systems:
+        raise refused[0]
+    return {name: rows[name] for name in systems}, systems
+
+
+def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
+    """What is kept of a row; its settings are those that it was answered with, whatever the budget was.
+
+    Raises:
+        Unfinished: nothing is kept.
+    """
+    if isinstance(entry, BaselineEntry | EnsembleEntry | MixedEntry):
+        together = isinstance(entry, EnsembleEntry | MixedEntry) and bool(entry.seeds)
+        folder = work.folder / ("ensemble" if together else f"seed-{FIRST}")
+        if not (folder / DONE).is_file():
+            raise Unfinished(f"{folder} is not there.")
+        entry = entry.settled(kept(folder).facts)
+    with finished_only():
+        return Row(entry, entry.answer(bench, FIRST, work))
+
+
+def system_of(entry: Entry, bench: Bench, work: Work) -> Ranker:
+    """The recommender of the first seed; what reads item texts is fitted anew where a view changes them."""
+    first = entry.recommender(bench, FIRST, work)
+    if entry.name not in READ_TEXT and not isinstance(first, FusedPolicy | MixturePolicy):
+        return first
+
+    def fit(dataset: Dataset) -> Ranker:
+        return first if dataset is bench.dataset else _anew(entry, first, _retold(bench, dataset), work)
+
+    return Refitted(fit, bench.dataset)
+
+
+def as_kept(found: Robustness, name: str, items_BK: IntArray, test: Examples) -> bool:
+    """Whether the clean figures of a system are those of the lists that were kept of it."""
+    if found.k > items_BK.shape[1]:
+        return True  # longer lists than were kept
+    figures = ranking_metrics(items_BK[:, : found.k], [e.target for e in test], k=(found.k,)).per_row
+    clean = found.tables[name].cells[CLEAN]
+    metrics = (f"HR@{found.k}", f"NDCG@{found.k}")
+    return all(bool(np.isclose(clean[m].mean, figures[m].mean(), rtol=0.0, atol=1e-12)) for m in metrics)
+
+
+def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
+    """Fitted to the texts of `bench`, by the settings of `first`."""
+    if isinstance(first, Interpolation):  # it chooses settings of co-visitation as it is fitted
+        again = Interpolation(first.covisitation.settings, timed=first.timed, seed=FIRST)
+        return again.fit(bench.dataset, bench.after.split.train)
+    if isinstance(first, FusedPolicy) and isinstance(entry, FusedEntry | EnsembleEntry):
+        return second_again(bench, first, entry.trainings)
+    if isinstance(first, MixturePolicy) and isinstance(entry, MixedEntry):
+        return entry.scores_again(bench, first)
+    return entry.recommender(bench, FIRST, work)
+
+
+def _retold(bench: Bench, dataset: Dataset) -> Bench:
+    """The table's events with the texts of `dataset`."""
+    before, after = (dataclasses.replace(data, dataset=dataset) for data in (bench.before, bench.after))
+    return dataclasses.replace(bench, before=before, after=after)
+
+
+@contextmanager
+def _explained(what: str, mend: str) -> Iterator[None]:
+    """Says how to make what is not finished."""
+    try:
+        yield
+    except Unfinished as error:
+        raise Unfinished(f"{what} ({str(error).rstrip('.')}); {mend}") from error

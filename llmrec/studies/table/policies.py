@@ -1,0 +1,173 @@
+"""The language-model policy in the table: warm-started, and improved by RL.
+
+What is decided on the validation rows (how long RL goes on, the weight of a mixture) is decided once, with the policy
+of the first seed that was trained before them; the policies that answer the test rows are trained anew on everything
+before the test period.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmrec.config import RunConfig
+from llmrec.evaluation.offline import Ranker
+from llmrec.files import read_json, write_json
+from llmrec.pipeline.base_model import base_model
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
+from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
+from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.systems import Policy
+from llmrec.pipeline.wording import text_key
+from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.types import Slate
+
+BEAMS, DEPTH = 40, 40
+FIRST = 0
+"""The seed that settings are chosen with."""
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trained policies of one recipe: stages in OUT/NAME, shared by all rows that build on them.
+
+    Attributes:
+        name: of the folder.
+        overrides: of the protocol's recipe.
+    """
+
+    name: str
+    out: Path
+    overrides: tuple[str, ...] = ()
+
+    def config(self, bench: Bench, seed: int) -> RunConfig:
+        """The run's configuration."""
+        return bench.config(self.overrides, seed)
+
+    def stage(self, bench: Bench, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
+        """The warm start, trained if it is not there."""
+        config, (data, _) = self.config(bench, seed), bench.rows(moment)
+        base = base_model(config, bench.before, Work(self.out / self.name / f"base-{seed}"))
+        return config, data, sft_stage(config, data, base, Work(self.out / self.name / f"{moment}-{seed}"))
+
+    def policy(self, bench: Bench, moment: Moment, seed: int) -> LanguagePolicy:
+        """The warm-started policy."""
+        return sft_policy(*self.stage(bench, moment, seed))
+
+    def simulators(self, bench: Bench) -> Simulators:
+        """Reward and judge, fitted on the training part and calibrated on the validation part in every case."""
+        return simulator_stage(self.config(bench, FIRST), bench.before, Work(self.out / "simulators"))
+
+    def improved(self, bench: Bench, moment: Moment, seed: int, steps: int | None = None) -> ImprovedStage:
+        """RL on top; with `steps` it is judged at its end alone."""
+        config, data, stage = self.stage(bench, moment, seed)
+        if steps is not None:
+            shorter = (f"{config.algorithm}.steps={steps}", f"{config.algorithm}.save_every={steps}")
+            config = bench.config((*self.overrides, *shorter), seed)
+        work = Work(self.out / self.name / f"{moment}-{seed}")
+        return improve_stage(config, data, stage, self.simulators(bench), work)
+
+    def key(self, bench: Bench, seed: int) -> dict[str, Any]:
+        """What decides the policies of a seed."""
+        config = self.config(bench, seed)
+        tree = config.tree() | {"text": text_key(config)}
+        sections = ("text", "identifiers", "model", "sft", "simulator", "reward", "algorithm", "ppo", "gate")
+        return {**bench_key(bench), "seed": seed, "beams": BEAMS, **{name: tree[name] for name in sections}}
+
+
+@dataclass(frozen=True)
+class PolicyEntry:
+    """The warm-started policy alone."""
+
+    name: str
+    description: str
+    trainings: Trainings
+    random: bool = True
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """Beam search over the catalogue."""
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            stage, system = self._trained(bench, seed)
+            trained = time.process_time()
+            slates = recommended(system, bench)
+            facts = {"settings": list(self.trainings.overrides), "curve_end": stage.curve[-1]}
+            facts |= {"parameters": sum(p.numel() for p in system.policy.model.parameters())}
+            seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
+            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+
+        return kept(work.stage(f"seed-{seed}", {**self.trainings.key(bench, seed), "kind": "policy"}, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+        """The policy of everything before the test period."""
+        del work
+        return self._trained(bench, seed)[1]
+
+    def _trained(self, bench: Bench, seed: int) -> tuple[SFTStage, Policy]:
+        config, data, stage = self.trainings.stage(bench, "after", seed)
+        return stage, searched(sft_policy(config, data, stage), bench)
+
+
+@dataclass(frozen=True)
+class ImprovedEntry:
+    """RL on top of the warm start, as long as the gate found best on the validation rows."""
+
+    name: str
+    description: str
+    trainings: Trainings
+    random: bool = True
+
+    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+        """The improved policy's lists; the warm-started policy's where the gate promoted nothing."""
+        chosen = self._chosen(bench, work)
+        key = {**self.trainings.key(bench, seed), "kind": "improved", "steps": chosen["steps"]}
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            system = self._trained(bench, seed, chosen)
+            trained = time.process_time()
+            slates = recommended(system, bench)
+            seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
+            keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
+
+        return kept(work.stage(f"seed-{seed}", key, build))
+
+    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+        """The policy after as many steps as were chosen."""
+        return self._trained(bench, seed, self._chosen(bench, work))
+
+    def _trained(self, bench: Bench, seed: int, chosen: dict[str, Any]) -> Policy:
+        config, data, stage = self.trainings.stage(bench, "after", seed)
+        if not chosen["steps"]:
+            return searched(sft_policy(config, data, stage), bench)
+        improved = self.trainings.improved(bench, "after", seed, int(chosen["steps"]))
+        return searched(improved_policy(config, data, stage, improved.last), bench)
+
+    def _chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+        """After how many steps the gate promoted a checkpoint of the first seed, on rows it had not trained on."""
+
+        def build(folder: Path, _: Path) -> None:
+            improved = self.trainings.improved(bench, "before", FIRST)
+            steps = 0 if improved.promoted is None else int(improved.promoted.name.removeprefix("step-"))
+            record = {"steps": steps, "verdict": improved.verdict, "checkpoints": improved.checkpoints}
+            write_json(folder / "chosen.json", record)
+
+        place = work.stage("chosen", {**self.trainings.key(bench, FIRST), "kind": "length"}, build)
+        return {name: read_json(place / "chosen.json")[name] for name in ("steps", "verdict")}
+
+
+def searched(policy: LanguagePolicy, bench: Bench) -> Policy:
+    """The policy with the table's beams."""
+    return Policy(policy, max(BEAMS, width(bench)))
+
+
+def recommended(system: Ranker, bench: Bench) -> list[Slate]:
+    """The lists of the test rows."""
+    return system.recommend([example.state for example in bench.test], width(bench), seen=bench.test.seen)

@@ -1,0 +1,150 @@
+"""Which rows a table has: every baseline of the registry, then the language-model policy in its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmrec.config import RunConfig
+from llmrec.errors import ConfigError
+from llmrec.studies.table.entries import Entry, baseline_entries
+from llmrec.studies.table.mixed import MixedEntry
+from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
+from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
+from llmrec.studies.table.protocol import Protocol
+from llmrec.studies.table.scores import BaselineScores, FittedScores
+from llmrec.pipeline.recipes import recipes_root
+from llmrec.training.sft_data import ITEM_TASKS
+
+LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
+MIXED, MIXED_ENSEMBLE = "LM + TIGER-like, fused", "LM + TIGER-like ensembles, fused"
+TAUGHT, TAUGHT_ENSEMBLE = "all three, fused", "all three, ensembles fused"
+TIGER_FUSED = "TIGER-like, fused"
+GRU_FUSED, GRU_ENSEMBLE = "GRU4Rec, fused", "GRU4Rec ensemble"
+CONTROL, CONTROL_ENSEMBLE = "GRU4Rec + recent counts, fused", "GRU4Rec ensemble + recent counts, fused"
+CONTROL_BANDED = "GRU4Rec + recent counts, fused by elapsed time"
+TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
+PAIRS = (
+    ("co-visitation with tuned popularity against fixed", "covisitation", "covisitation-fixed"),
+    ("interpolation against co-visitation", "interpolation", "covisitation"),
+    ("no language model against co-visitation", CONTROL, "covisitation"),
+    ("no language model, ensemble, against co-visitation", CONTROL_ENSEMBLE, "covisitation"),
+    ("fused against its control", FUSED, GRU_FUSED),
+    ("both policies fused against the control", MIXED, CONTROL_BANDED),
+    ("both ensembles fused against the control", MIXED_ENSEMBLE, CONTROL_ENSEMBLE),
+    ("all three fused against the control", TAUGHT, CONTROL_BANDED),
+    ("all three, ensembles, fused against the control", TAUGHT_ENSEMBLE, CONTROL_ENSEMBLE),
+    ("fused against co-visitation", FUSED, "covisitation"),
+    ("fused ensemble against co-visitation", BOTH, "covisitation"),
+    ("both policies fused against co-visitation", MIXED, "covisitation"),
+    ("both policies fused against interpolation", MIXED, "interpolation"),
+    ("both ensembles fused against co-visitation", MIXED_ENSEMBLE, "covisitation"),
+    ("both ensembles fused against interpolation", MIXED_ENSEMBLE, "interpolation"),
+    ("all three fused against interpolation", TAUGHT, "interpolation"),
+    ("all three, ensembles, fused against interpolation", TAUGHT_ENSEMBLE, "interpolation"),
+    ("TIGER-like fused against co-visitation", TIGER_FUSED, "covisitation"),
+    ("policy against co-visitation", LM, "covisitation"),
+    ("RL against its warm start", RL, LM),
+    ("teacher against none", LM, UNTAUGHT),
+    ("policy against TIGER-like", LM, TIGER),
+    ("profile against none", LM, UNPROFILED),
+)
+PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
+SEMANTIC = (
+    *("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words"),
+    *("text.profile=false", "text.feedback=false", "text.elapsed=false", "sft.epochs=16"),
+    "sft.learning_rate=6e-4",
+    *(f"sft.mixture.{task}=0.0" for task in ITEM_TASKS),
+)
+"""TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
+
+
+def roster(
+    protocol: Protocol, out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequence[str] = ()
+) -> dict[str, Entry]:
+    """The rows by name, in the order of the table.
+
+    Args:
+        protocol: what is measured on; where users have profiles there is a row without them.
+        out: trained policies are kept here.
+        seeds: members of the ensembles.
+        budget: factor of the baselines' time budgets.
+        only: names to keep; empty keeps all.
+
+    Raises:
+        ConfigError: a name that there is not.
+    """
+    policy = Trainings("policy", out)
+    tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC))
+    untaught = Trainings("untaught", out, PLAIN)
+    both = (policy, tiger)
+    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
+    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
+    forms: tuple[Entry, ...] = (
+        PolicyEntry(TIGER, "the policy from scratch on semantic identifiers of content, no text, no teacher", tiger),
+        PolicyEntry(UNTAUGHT, "the policy of the recipe, warm-started on logged choices alone", untaught),
+        PolicyEntry(LM, "the policy of the recipe, warm-started", policy),
+        ImprovedEntry(RL, _rl_description(protocol), policy),
+        FusedEntry(FUSED, "mixture of the warm-started policy and co-visitation", policy),
+        EnsembleEntry(ENSEMBLE, "mean probability of the policies of all seeds", policy, tuple(seeds)),
+        EnsembleEntry(BOTH, "mixture of the ensemble and co-visitation", policy, tuple(seeds), fused=True),
+        FusedEntry(TIGER_FUSED, "mixture of the TIGER-like policy and co-visitation", tiger),
+        MixedEntry(MIXED, "mixture of both policies and co-visitation, weights by elapsed time", out, both, (near,)),
+        MixedEntry(MIXED_ENSEMBLE, "the same with all seeds of both policies", out, both, (near,), tuple(seeds)),
+        MixedEntry(TAUGHT, "mixture of both policies, co-visitation and interpolation", out, both, (near, teacher)),
+        MixedEntry(TAUGHT_ENSEMBLE, "the same with all seeds", out, both, (near, teacher), tuple(seeds)),
+        *_controls(out, tuple(seeds), budget),
+    )
+    found = baseline_entries(budget) | {entry.name: entry for entry in forms}
+    if protocol.profiles:
+        silent = Trainings("unprofiled", out, ("text.profile=false",))
+        found[UNPROFILED] = PolicyEntry(UNPROFILED, "the policy of the recipe, its states without profiles", silent)
+    for name in only:
+        if name not in found:
+            raise ConfigError(f"There is no row {name!r}; choose among {', '.join(found)}.")
+    return {name: entry for name, entry in found.items() if not only or name in only}
+
+
+def _rl_description(protocol: Protocol) -> str:
+    """What the recipe's RL is rewarded with: simulated users, and the logged choices where it says so."""
+    terms = RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml").reward.terms
+    also = ", and rewarded with the logged next item too" if terms.get("next_item") else ""
+    return f"the same, improved by the recipe's RL against simulated users{also}"
+
+
+def _controls(out: Path, seeds: tuple[int, ...], budget: float) -> tuple[MixedEntry, ...]:
+    """The mixtures and ensembles of the policies without any language model."""
+    network = BaselineScores("gru4rec", out, budget)
+    near = BaselineScores("covisitation-fixed", out, budget, powers=(1.0, 2.0, 3.0))
+    lately = BaselineScores(
+        "recent-popularity", out, budget, options=tuple({"half_life": days} for days in (30.0, 120.0, 365.0))
+    )
+    return (
+        MixedEntry(GRU_FUSED, "mixture of GRU4Rec and co-visitation", out, (), (network, near), banded=False),
+        MixedEntry(
+            CONTROL,
+            "mixture of GRU4Rec, co-visitation and recent counts",
+            out,
+            (),
+            (network, near, lately),
+            banded=False,
+        ),
+        MixedEntry(CONTROL_BANDED, "the same, weights by elapsed time", out, (), (network, near, lately)),
+        MixedEntry(
+            GRU_ENSEMBLE, "mean probability of GRU4Rec of all seeds", out, (), (network,), seeds, banded=False
+        ),
+        MixedEntry(
+            CONTROL_ENSEMBLE,
+            "mixture of that, co-visitation and recent counts",
+            out,
+            (),
+            (network, near, lately),
+            seeds,
+            False,
+        ),
+    )
+
+
+def simulating(out: Path) -> Trainings:
+    """Whose judge values the lists of all rows."""
+    return Trainings("policy", out)

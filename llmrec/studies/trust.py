@@ -1,0 +1,282 @@
+"""What the gate and pessimism are worth where the reward can be exploited: a trial on worlds whose truth is known.
+
+Some items of a generated world are worth the least in truth, and the reward's simulator is made to overrate them: one
+member of its ensemble does (the others disagree, so pessimism sees it), or all do (only the judge, held-out events
+and logged feedback see it). The policy is improved against that reward; what counts is its true value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from llmrec.config import RunConfig
+from llmrec.dataset.world.world import World
+from llmrec.errors import RequestError
+from llmrec.evaluation.facts import machine_facts, package_versions
+from llmrec.evaluation.significance import t_interval
+from llmrec.evaluation.simulated import Simulated, simulate
+from llmrec.files import write_json
+from llmrec.pipeline.base_model import base_model
+from llmrec.pipeline.measure import Arena, make_arena
+from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
+from llmrec.pipeline.run import check_config
+from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.progress import console
+from llmrec.screen import Screen
+from llmrec.simulator.ensemble import Ensemble, Predictor
+from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
+
+PLANTED = 5
+BELIEF = 0.95
+SETTINGS = (
+    "world.users=300",
+    "world.items=60",
+    "model.nano_hidden=64",
+    "model.nano_layers=2",
+    "model.nano_vocabulary=1200",
+    "model.nano_pretrain_sequences=1500",
+    "text.max_tokens=96",
+    "sft.examples=2000",
+    "sft.epochs=2",
+    "simulator.members=3",
+    "simulator.epochs=20",
+    "simulator.batch_size=128",  # few users: with fewer steps the judge knows too little to be one
+    "simulator.judge_user_share=0.3",
+    "ppo.steps=30",
+    "ppo.prompts=24",
+    "ppo.draws=8",
+    "ppo.learning_rate=3.0e-3",
+    "ppo.kl_coefficient=0.005",
+    "ppo.entropy_coefficient=0.0125",
+    "ppo.save_every=10",
+    "ppo.lora.rank=8",
+    "gate.slate=5",
+    "gate.events=300",
+    "gate.ndcg_test=mean",
+    "gate.ndcg_tolerance=1.0",  # the reward counts conversions three times: NDCG is shown, the judge decides
+    "evaluation.users=300",
+    "evaluation.k=[1,5]",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How many of the reward's members are exploitable (None: all), and how pessimistic the reward is."""
+
+    name: str
+    exploited: int | None
+    pessimism: float = 0.0
+
+
+VARIANTS = (
+    Variant("honest reward", 0),
+    Variant("one member exploitable", 1),
+    Variant("one member exploitable, pessimism", 1, 1.0),
+    Variant("all members exploitable", None),
+    Variant("all members exploitable, pessimism", None, 1.0),
+)
+
+
+class Overrating:
+    """A behaviour model that believes in some items whoever sees them: both probabilities are `belief` there."""
+
+    def __init__(self, inner: Predictor, items: IntArray, belief: float = BELIEF) -> None:
+        self.inner, self.items, self.belief = inner, items, belief
+
+    def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
+        """The inner model's answer, overwritten at the planted items."""
+        return self._overwritten(self.inner.predict(states, items_BK), np.isin(items_BK, self.items))
+
+    def predict_all(self, states: Sequence[State]) -> Prediction:
+        """The same for the whole catalogue."""
+        found = self.inner.predict_all(states)
+        planted_BN = np.zeros(found.click_BK.shape, dtype=bool)
+        planted_BN[:, self.items] = True
+        return self._overwritten(found, planted_BN)
+
+    def _overwritten(self, found: Prediction, planted_BK: BoolArray) -> Prediction:
+        return Prediction(
+            np.where(planted_BK, self.belief, found.click_BK), np.where(planted_BK, self.belief, found.conversion_BK)
+        )
+
+
+def worst_items(world: World, config: RunConfig, count: int = PLANTED) -> IntArray:
+    """The items whose true value, averaged over all users, is least."""
+    users = world.dataset.users["user_id"].to_list()
+    value_N = world.value_BN(users, config.reward.click, config.reward.conversion).mean(axis=0)
+    return np.sort(np.argsort(value_N, kind="stable")[:count]).astype(np.int64)
+
+
+def exploitable(simulators: Simulators, items: IntArray, members: int | None) -> Simulators:
+    """The simulators with the first `members` of the reward's ensemble (None: all) overrating `items`."""
+    own = simulators.reward.members
+    number = len(own) if members is None else members
+    planted = [Overrating(member, items) if n < number else member for n, member in enumerate(own)]
+    return replace(simulators, reward=Ensemble(planted))
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The slates of a policy and their true value: of the top item alone (what PPO's draws are about), and of all."""
+
+    slates: list[Slate]
+    true: dict[str, Simulated]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Mean true values."""
+        return {name: found.means["value"] for name, found in self.true.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A seed's world, warm start and honest simulators, and the users that its policies are valued on."""
+
+    config: RunConfig
+    work: Work
+    data: RunData
+    sft: SFTStage
+    simulators: Simulators
+    arena: Arena
+
+    def deploy(self, policy: LanguagePolicy) -> Deployed:
+        """What the policy would show, and its true value."""
+        k, reward = self.config.gate.slate, self.config.reward
+        slates = policy.recommend(self.arena.states, k, beams=20, seen=self.arena.seen)
+        truth = self.arena.judges["truth"]
+        found = {
+            name: simulate(slates, self.arena.states, truth, k=n, click=reward.click, conversion=reward.conversion)
+            for name, n in (("top_item", 1), ("slate", k))
+        }
+        return Deployed(slates, found)
+
+
+def trial_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
+    """The trial's configuration: a small shop and a small model."""
+    return RunConfig.read(None, [f"seed={seed}", *SETTINGS, *overrides])
+
+
+def prepare(config: RunConfig, folder: Path) -> Prepared:
+    """World, base model, warm start and simulators, each from its finished stage if there is one."""
+    check_config(config)
+    work = Work(folder)
+    data = open_data(config, work)
+    sft = sft_stage(config, data, base_model(config, data, work), work)
+    simulators = simulator_stage(config, data, work)
+    return Prepared(config, work, data, sft, simulators, make_arena(config, data, simulators.judge))
+
+
+def run_variant(ready: Prepared, variant: Variant) -> dict[str, Any]:
+    """Improves against the variant's reward; true values of SFT, of the last and of the promoted checkpoint."""
+    config, world = ready.config, ready.data.world
+    if world is None:
+        raise RequestError("The trial needs a generated world, whose truth is known; leave data.dataset at 'world'.")
+    if variant.pessimism:
+        config = replace(config, reward=replace(config.reward, pessimism=variant.pessimism))
+    planted = worst_items(world, config)
+    simulators = exploitable(ready.simulators, planted, variant.exploited)
+    name = variant.name.replace(", ", "-").replace(" ", "-")
+    stage = improve_stage(config, ready.data, ready.sft, simulators, ready.work, name=name)
+    before = ready.deploy(sft_policy(config, ready.data, ready.sft))
+    last = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.last))
+    kept = before  # SFT, where none was promoted
+    if stage.promoted is not None:
+        kept = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.promoted))
+    shown = np.concatenate([slate.items_K for slate in last.slates])
+    return {
+        "planted_items": planted.tolist(),
+        "planted_share": float(np.isin(shown, planted).mean()),
+        "gate": _gate(stage),
+        "sft": before.values,
+        "last": _against(config, last, before),
+        "deployed": _against(config, kept, before),
+    }
+
+
+def _gate(stage: ImprovedStage) -> dict[str, Any]:
+    kept = ("step", "reward_gain", "pessimistic_gain", "judge_gain", "ndcg_relative", "off_policy", "refused")
+    scores = [{key: score[key] for key in kept} for score in stage.checkpoints]
+    promoted = None if stage.promoted is None else int(stage.promoted.name.rsplit("-", 1)[1])
+    return {"promoted": promoted, "verdict": stage.verdict, "checkpoints": scores}
+
+
+def _against(config: RunConfig, after: Deployed, before: Deployed) -> dict[str, Any]:
+    """True values, and the difference to SFT with its paired interval over users."""
+    draw = {"samples": config.evaluation.bootstrap, "seed": config.seed}
+    gains = {name: asdict(found.minus(before.true[name], **draw)["value"]) for name, found in after.true.items()}
+    return {name: {"value": value, "gain": gains[name]} for name, value in after.values.items()}
+
+
+def run_trial(
+    seeds: Sequence[int],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Runs all variants on every seed (resuming what is there), prints the table and returns its figures."""
+    if len(seeds) < 2:
+        raise RequestError("An interval over seeds needs at least two of them; give --seeds two or more numbers.")
+    found: dict[str, list[dict[str, Any]]] = {variant.name: [] for variant in variants}
+    hashes = []
+    for seed in seeds:
+        ready = prepare(trial_config(seed, overrides), out / f"seed-{seed}")
+        hashes.append(ready.data.dataset.manifest.content_hash)
+        for variant in variants:
+            console.print(f"world {seed}: {variant.name}", style="bold")
+            found[variant.name].append(run_variant(ready, variant))
+    figures: dict[str, Any] = {
+        "seeds": list(seeds),
+        "dataset_hashes": hashes,
+        "machine": machine_facts(),
+        "versions": package_versions(),
+        "variants": {name: _over_seeds(rows) for name, rows in found.items()},
+    }
+    _print(figures)
+    if json_file is not None:
+        write_json(json_file, figures)
+    return figures
+
+
+def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds, and t-intervals of the differences to SFT."""
+    gains = {
+        f"{who}_gain": {
+            name: asdict(t_interval([row[who][name]["gain"]["mean"] for row in rows]))
+            for name in ("top_item", "slate")
+        }
+        for who in ("last", "deployed")
+    }
+    sft = {name: float(np.mean([row["sft"][name] for row in rows])) for name in ("top_item", "slate")}
+    share = float(np.mean([row["planted_share"] for row in rows]))
+    return {"by_seed": list(rows), "sft": sft, **gains, "planted_share": share}
+
+
+def _print(figures: dict[str, Any]) -> None:
+    number = len(figures["seeds"])
+    screen = Screen(piped=140)
+    for measure, words in (("top_item", "top item"), ("slate", "slate")):
+        title = f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)"
+        table = Table(title=title, title_justify="left")
+        columns = ("SFT", "last checkpoint (no gate)", "planted items shown", "what the gate deploys", "promoted")
+        table.add_column("reward")
+        for name in columns:
+            table.add_column(name, justify="right")
+        for name, found in figures["variants"].items():
+            gains = [found[f"{who}_gain"][measure] for who in ("last", "deployed")]
+            texts = [f"{g['mean']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gains]
+            promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
+            share, sft = f"{100 * found['planted_share']:.0f}%", f"{found['sft'][measure]:.4f}"
+            table.add_row(name, sft, texts[0], share, texts[1], f"{promoted} of {number}")
+        screen.print(table)

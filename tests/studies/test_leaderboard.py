@@ -1,0 +1,278 @@
+"""The table: rows are measured once and kept, figures are means over seeds, claims are paired, bad input is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmrec.baselines.registry import BASELINES
+from llmrec.errors import ConfigError, RequestError
+from llmrec.files import read_json
+from llmrec.studies.table import entries as entries_module
+from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
+from llmrec.studies.table.mixed import MixedEntry
+from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
+from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
+from llmrec.studies.table.protocol import PROTOCOLS, open_bench, protocol_of
+from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
+from llmrec.studies.table.scores import BaselineScores, FittedScores
+from llmrec.studies.table.board import answers, measure
+from llmrec.studies.table.writing import write
+from llmrec.pipeline.work import Work
+from llmrec.policy.mixture import Items, MixturePolicy
+
+SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
+TINY = (
+    "model.nano_hidden=32",
+    "model.nano_layers=1",
+    "model.nano_vocabulary=300",
+    "model.nano_pretrain_sequences=16",
+    "sft.examples=48",
+    "sft.teacher.epochs=1",
+    "sft.save_every=2",
+    "simulator.epochs=1",
+    "ppo.steps=2",
+    "ppo.prompts=4",
+    "ppo.draws=4",
+    "ppo.save_every=1",
+    "gate.users=8",
+    "gate.events=20",
+)
+
+
+def films(folder: Path, users=40, items=24) -> Path:
+    """The layout of MovieLens-100K: each user watches items one after another round a circle, from some start."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    names = "".join(f"{n + 1}|Film number {n} (1990)|01-Jan-1990|||{'|'.join('0' * 19)}\n" for n in range(items))
+    (folder / "u.item").write_text(names, encoding="latin-1")
+    (folder / "u.user").write_text("".join(f"{u + 1}|{20 + u}|F|writer|1\n" for u in range(users)))
+    lines = []
+    for user in range(users):
+        start, time = int(rng.integers(items)), int(rng.integers(0, 10**6))
+        for step in range(10):
+            lines.append(f"{user + 1}\t{(start + step) % items + 1}\t4\t{time + 40_000 * step}\n")
+    (folder / "u.data").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    place = tmp_path_factory.mktemp("table")
+    return open_bench(protocol_of("movielens-100k"), films(place / "ml"), place / "out")
+
+
+def test_what_is_learnt_ends_before_what_is_ranked(bench):
+    data, rows = bench.rows("before")
+    assert data.split.train["time"].max() < min(e.state.time for e in rows)
+    data, rows = bench.rows("after")
+    assert data.split.train["time"].max() < min(e.state.time for e in rows)
+    assert data.split.train.height == bench.before.split.until("valid").height
+
+
+def test_within_a_span_nothing_has_an_order(tmp_path):
+    """The same log with its times rounded down: states hold what lies in earlier spans, by item where they share one."""
+    folder, span = films(tmp_path / "ml"), 100_000  # two or three films a span
+    protocol = protocol_of("movielens-100k")
+    plain = open_bench(protocol, folder, tmp_path / "out")
+    coarse = open_bench(dataclasses.replace(protocol, span=span), folder, tmp_path / "out")
+    assert bench_key(plain) != bench_key(coarse)
+    assert set((coarse.after.split.train["time"] % span).to_list()) == {0}
+    assert coarse.after.split.train["item_id"].to_list() == plain.after.split.train["item_id"].to_list()
+    shorter = 0
+    for one, other in zip(plain.test, coarse.test, strict=True):
+        assert (one.target, one.state.time // span * span) == (other.target, other.state.time)
+        kept = [(i.time // span * span, i.item) for i in one.state.history if i.time // span < one.state.time // span]
+        assert [(i.time, i.item) for i in other.state.history] == sorted(kept)
+        shorter += len(kept) < len(one.state.history)
+    assert shorter
+
+
+def test_a_finished_row_is_not_measured_again(bench, tmp_path, monkeypatch):
+    entry = BaselineEntry(BASELINES["covisitation-counts"])
+    first = entry.answer(bench, 0, Work(tmp_path / "row"))
+    assert first.items_BK.shape == (len(bench.test), 20)
+    assert first.facts["tried"] == first.facts["grid"] == len(entry.spec.grid)
+
+    def never(*_):
+        raise AssertionError("fitted again")
+
+    again = BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 0, Work(tmp_path / "row"))
+    assert np.array_equal(first.items_BK, again.items_BK)
+    with pytest.raises(AssertionError, match="fitted again"):
+        BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 1, Work(tmp_path / "row"))
+    monkeypatch.setattr(entries_module, "VERSION", 99)
+    with pytest.raises(AssertionError, match="fitted again"):
+        BaselineEntry(dataclasses.replace(entry.spec, make=never)).answer(bench, 0, Work(tmp_path / "row"))
+
+
+def test_the_circle_and_means_over_seeds_by_hand(bench, tmp_path):
+    found, failed = answers(
+        bench, {n: BaselineEntry(BASELINES[n]) for n in ("popularity", "covisitation")}, tmp_path, range(3)
+    )
+    assert not failed
+    targets = np.array([e.target for e in bench.test])
+    right = np.repeat(targets[:, None], 20, axis=1)
+    right[:, 1:] = -1
+    wrong = np.full_like(right, -1)
+    late = wrong.copy()
+    late[:, 9] = targets
+    facts = {"settings": {}}
+    found["by hand"] = [Answer(right, facts), Answer(wrong, facts), Answer(late, facts)]
+    board = measure(bench, found, None, pairs=[("hand", "by hand", "covisitation"), ("none", "by hand", "absent")])
+    cell = board.main.cells["by hand"]["NDCG@10"]
+    assert cell.mean == pytest.approx((1 + 0 + 1 / np.log2(11)) / 3)
+    assert board.main.cells["by hand"]["HR@5"].mean == pytest.approx(1 / 3)
+    assert board.facts["by hand"]["by_seed"] == pytest.approx([1.0, 0.0, 1 / np.log2(11)])
+    assert board.main.cells["covisitation"]["HR@5"].mean > board.main.cells["popularity"]["HR@5"].mean
+    assert list(board.claims) == ["hand"]
+    gain = cell.mean - board.main.cells["covisitation"]["NDCG@10"].mean
+    assert board.claims["hand"]["NDCG@10"]["mean"] == pytest.approx(gain)
+    write(board, bench, tmp_path, "python eval/table.py")
+    text = (tmp_path / "table.md").read_text()
+    assert "| by hand |" in text
+    assert bench.dataset.manifest.content_hash[:12] in text
+    assert read_json(tmp_path / "table.json")["rows"]["test"] == len(bench.test)
+
+
+def test_a_row_that_fails_is_named_and_the_others_stand(bench, tmp_path):
+    def unable(settings, seed):
+        raise RequestError("This one cannot be fitted; give more events.")
+
+    broken = dataclasses.replace(BASELINES["popularity"], name="broken", make=unable)
+    rows = {"broken": BaselineEntry(broken), "popularity": BaselineEntry(BASELINES["popularity"])}
+    found, failed = answers(bench, rows, tmp_path, range(1))
+    assert list(found) == ["popularity"]
+    assert "give more events" in failed["broken"]
+
+
+def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
+    policy = Trainings("policy", tmp_path, TINY)
+    blind = Trainings("blind", tmp_path, (*TINY, "text.elapsed=false"))
+    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
+    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
+    rows = {
+        LM: PolicyEntry(LM, "", policy),
+        "mixed": MixedEntry("mixed", "", tmp_path, (policy, blind), (near,)),
+        "both": MixedEntry("both", "", tmp_path, (policy, blind), (near, teacher), (0, 1)),
+        "fused": FusedEntry("fused", "", policy),
+        "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
+        RL: ImprovedEntry(RL, "", policy),
+    }
+    found, failed = answers(bench, rows, tmp_path, range(2))
+    assert not failed
+    seen = [set(s.tolist()) for s in bench.test.seen]
+    for given in found.values():
+        for answer in given:
+            assert all(not seen[b] & set(items[items >= 0].tolist()) for b, items in enumerate(answer.items_BK))
+    assert len(found[LM]) == 2
+    assert len(found["ensemble"]) == 1
+    assert 0.0 <= found["fused"][0].facts["settings"]["weight"] <= 1.0
+    shared = {name: found[name][0].facts["settings"]["weight"] for name in ("fused", "ensemble")}
+    assert len(set(shared.values())) == 1, "the weight is decided once, by the first seed's policy"
+    assert not list((tmp_path / "rows").glob("*/weight"))
+    assert [len(found[name]) for name in ("mixed", "both")] == [2, 1]
+    mixed = found["mixed"][0].facts["settings"]
+    assert mixed["parts"] == ["policy", "blind", "covisitation"]
+    assert sum(mixed["valid_rows"]) == len(bench.valid)
+    assert np.array(mixed["weights"]).sum(1) == pytest.approx(np.ones(len(mixed["weights"])))
+    both = found["both"][0].facts["settings"]
+    assert both["parts"] == ["policy", "blind", "covisitation", "interpolation"]
+    assert both["members"] == 2
+    assert "verdict" in found[RL][0].facts["settings"]
+    board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
+    assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0
+    assert "judge" in board.claims["rl"]["sentence"]
+
+
+def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
+    lately = BaselineScores("recent-popularity", tmp_path, options=({"half_life": 1.0}, {"half_life": 90.0}))
+    near = BaselineScores("covisitation-counts", tmp_path, powers=(1.0, 3.0))
+    bandit = BaselineScores("thompson", tmp_path, 0.01)
+    rows = {
+        "two": MixedEntry("two", "", tmp_path, (), (near, lately), banded=False),
+        "banded": MixedEntry("banded", "", tmp_path, (), (near, bandit)),
+        "ensemble": MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False),
+    }
+    found, failed = answers(bench, rows, tmp_path, range(2))
+    assert not failed
+    assert [len(found[name]) for name in rows] == [1, 2, 1]  # only what depends on chance is measured again
+    settings = found["two"][0].facts["settings"]
+    assert settings["parts"] == ["covisitation-counts", "recent-popularity"]
+    assert settings["tried forms"] == 4
+    assert settings["forms"][0]["power"] in (1.0, 3.0)
+    assert settings["forms"][1]["half_life"] in (1.0, 90.0)
+    assert np.shape(settings["weights"]) == (1, 2)
+    states, targets = [e.state for e in bench.valid], [e.target for e in bench.valid]
+    # nothing on the grid is better on the validation rows than what was chosen, the corners among it
+    model = near.scorer(bench, "before", 0, (0,))
+    corner = MixturePolicy([], [model], np.array([[1.0]]), depth=20, items=Items(bench.dataset.n_items, "exclude"))
+    listed = corner.recommend(states, 10, seen=bench.valid.seen)
+    gains = [
+        1 / np.log2(s.items_K.index(t) + 2) if t in s.items_K else 0.0 for s, t in zip(listed, targets, strict=True)
+    ]
+    assert settings["valid_ndcg"][0] >= np.mean(gains) - 1e-12
+    for b, answer in enumerate(found["two"][0].items_BK):
+        assert not set(bench.test.seen[b].tolist()) & set(answer[answer >= 0].tolist())
+
+
+def test_an_ensemble_of_baselines_is_the_mean_of_their_distributions(bench, tmp_path):
+    bandit = BaselineScores("thompson", tmp_path, 0.01)
+    entry = MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False)
+    states = [e.state for e in bench.test][:7]
+    slates = entry.recommender(bench, 0, Work(tmp_path / "rows" / "e")).recommend(states, 5, exclude_seen=False)
+    single = BaselineEntry(BASELINES["thompson"], 0.01)
+    models = [single.recommender(bench, seed, Work(tmp_path / "rows" / "thompson")) for seed in (0, 1)]
+    mean_BN = np.mean([model.distribution(states) for model in models], axis=0)
+    for b, slate in enumerate(slates):
+        assert slate.items_K == tuple(np.argsort(-mean_BN[b], kind="stable")[:5].tolist())
+        assert np.exp(slate.log_probs_K) == pytest.approx(mean_BN[b, list(slate.items_K)])
+
+
+def test_the_row_of_rl_says_what_it_is_rewarded_with(tmp_path):
+    for protocol in PROTOCOLS.values():
+        rows = roster(protocol, tmp_path, range(3), only=[RL])
+        assert "rewarded with the logged next item too" in rows[RL].description
+
+
+def test_unknown_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no table of 'netflix'; choose one of amazon-industrial"):
+        protocol_of("netflix")
+    with pytest.raises(ConfigError, match="no row 'sasrek'"):
+        roster(PROTOCOLS["movielens-100k"], tmp_path, range(3), only=["sasrek"])
+    assert UNPROFILED in roster(PROTOCOLS["movielens-100k"], tmp_path, range(3))
+    assert UNPROFILED not in roster(PROTOCOLS["amazon-industrial"], tmp_path, range(3))
+    for protocol in PROTOCOLS.values():
+        assert (Path(__file__).parents[2] / "train" / "recipes" / f"{protocol.recipe}.yaml").is_file()
+
+
+def run(*arguments: str, **environment: str):
+    given = {k: v for k, v in os.environ.items() if k != "LLMREC_DATA"} | environment
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=given, timeout=300)
+
+
+def test_the_command(tmp_path):
+    folder = films(tmp_path / "ml")
+    common = ("--dataset", "movielens-100k", "--out", str(tmp_path / "out"))
+    done = run(*common, "--source", str(folder), "--only", "random", "popularity", "--no-judge")
+    assert done.returncode == 0, done.stderr
+    assert "popularity" in done.stdout
+    assert (tmp_path / "out" / "table.md").is_file()
+    for arguments, said in (
+        (common, "--source, or set LLMREC_DATA"),
+        ((*common, "--source", str(folder), "--only", "nothing"), "no row 'nothing'"),
+        ((*common, "--source", str(folder), "--seeds", "0"), "--seeds is 0"),
+        (("--dataset", "x", "--out", "y"), "no table of 'x'"),
+        ((*common, "--source", str(tmp_path / "nowhere")), "does not exist"),
+    ):
+        refused = run(*arguments)
+        assert refused.returncode == 2, refused.stdout + refused.stderr
+        assert said in " ".join(refused.stderr.split())
