@@ -30,8 +30,8 @@ def main() -> None:
 
     if options.quick == (options.file is not None):
         raise ConfigError("Give either the YAML file of an ablation or --quick.")
-    from llmrec.studies.ablations import read_ablation, run_ablation
     from llmrec.pipeline.recipes import overrides_of, recipes_root
+    from llmrec.studies.ablations import read_ablation, run_ablation
 
     file = recipes_root() / "ablations-quick.yaml" if options.quick else options.file
     ablation = read_ablation(file, overrides_of({"data.source": options.source}, options.overrides))

@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="rank a uniform sample of this many rows")
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    from llmrec.studies.identifiers import run_trial
     from llmrec.pipeline.recipes import overrides_of, with_defaults
+    from llmrec.studies.identifiers import run_trial
 
     source = options.source
     if source is None and options.dataset == "amazon-minionerec":

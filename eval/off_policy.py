@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
-    from llmrec.studies.off_policy.show import coverage_table, estimate_table, plot_overlap
     from llmrec.files import write_json
+    from llmrec.studies.off_policy.show import coverage_table, estimate_table, plot_overlap
 
     if options.logs < 2:
         raise ConfigError(f"--logs is {options.logs}; coverage needs at least 2.")

@@ -38,10 +38,10 @@ def main() -> None:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
     protocol = protocol_of(options.dataset)
     from llmrec.files import read_json, write_json
-    from llmrec.studies.table.roster import PAIRS, roster, simulating
-    from llmrec.studies.table.board import answers, measure
-    from llmrec.studies.table.writing import SHORT, write
     from llmrec.screen import results
+    from llmrec.studies.table.board import answers, measure
+    from llmrec.studies.table.roster import PAIRS, roster, simulating
+    from llmrec.studies.table.writing import SHORT, write
 
     seeds = range(options.seeds)
     entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only)

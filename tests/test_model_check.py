@@ -15,8 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from llmrec.config import ModelConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import RunError
-from llmrec.model_check import checks
-from llmrec.model_check import training
+from llmrec.model_check import checks, training
 from llmrec.model_check.trial import SEED, WORLD, Trial
 from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer

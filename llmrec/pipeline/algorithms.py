@@ -18,9 +18,9 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.offline import check_logged, check_offline, improve_best_of_n, improve_off_policy
 from llmrec.pipeline.preferences import check_pairs, check_preference_config, improve_preferences, improve_rlhf
 from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.pipeline.sessions import check_session_config, check_session_data, improve_sessions
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
 from llmrec.training.improvement import Improved, Keeping, Start

@@ -11,8 +11,8 @@ import numpy as np
 from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, RunConfig
 from llmrec.dataset.impressions import Impressions
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.simulation import log_of
 from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.simulation import log_of
 from llmrec.progress import console
 from llmrec.rewards import RewardModel
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n

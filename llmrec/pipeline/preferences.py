@@ -13,8 +13,8 @@ from llmrec.errors import DataError
 from llmrec.evaluation.significance import bootstrap_interval
 from llmrec.files import new_folder, write_json
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.simulation import log_of
 from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.simulation import log_of
 from llmrec.pipeline.work import is_first, say, wait_for_all
 from llmrec.training.improvement import Improved, Keeping, Start
 from llmrec.training.on_policy import check_settings, train_on_policy

@@ -10,10 +10,10 @@ from typing import Any
 from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.base_model import Base
-from llmrec.pipeline.measure import Arena, Measured, Tables, varieties
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage
+from llmrec.pipeline.measure import Arena, Measured, Tables, varieties
 from llmrec.pipeline.policies import SFTStage
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import who_judges

@@ -17,11 +17,11 @@ from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base, base_model, check_base
 from llmrec.pipeline.check_run import check_run
-from llmrec.pipeline.measure import Arena, Measured, Tables, compare, make_arena, make_tables, varieties
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.item_tokens import check_naming
+from llmrec.pipeline.measure import Arena, Measured, Tables, compare, make_arena, make_tables, varieties
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change

@@ -17,8 +17,8 @@ from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
 from llmrec.policy.filtered import Asked, FilterBook, bounded_slates, hidden_items, padded
-from llmrec.policy.modes import device_of
 from llmrec.policy.gumbel import stream_keys
+from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
 from llmrec.policy.without_replacement import Ordered, sample_without_replacement
 from llmrec.progress import track

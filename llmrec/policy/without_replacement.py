@@ -19,9 +19,9 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.decoding import _walker, check_k
 from llmrec.policy.edges import Edges, require_allowed
+from llmrec.policy.gumbel import children_of_maximum, gumbel_noise, log1mexp
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import device_of, evaluating
-from llmrec.policy.gumbel import children_of_maximum, gumbel_noise, log1mexp
 from llmrec.policy.prefill import Prefill
 
 LEAST = -1e30

@@ -19,6 +19,7 @@ from llmrec.rewards.feedback import (
     ValueEnsemble,
     WatchTimeReward,
 )
+from llmrec.rewards.function import RewardModel
 from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
@@ -27,7 +28,6 @@ from llmrec.rewards.items import (
     RepetitionReward,
 )
 from llmrec.rewards.logged import NextItemReward
-from llmrec.rewards.function import RewardModel
 from llmrec.rewards.past import Categories
 from llmrec.rewards.registry import RewardContext, make_terms, reward_model
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness

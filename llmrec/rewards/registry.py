@@ -25,6 +25,7 @@ from llmrec.rewards.feedback import (
     ValueEnsemble,
     WatchTimeReward,
 )
+from llmrec.rewards.function import RewardModel
 from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
@@ -33,7 +34,6 @@ from llmrec.rewards.items import (
     RepetitionReward,
 )
 from llmrec.rewards.logged import NextItemReward
-from llmrec.rewards.function import RewardModel
 from llmrec.rewards.past import Categories
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, RewardTerm

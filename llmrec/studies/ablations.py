@@ -28,10 +28,8 @@ from llmrec.errors import ConfigError
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, sha256_of, write_json
-from llmrec.studies.ablation_result import SeedRows, ablation_figures, print_figures
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
-from llmrec.studies.identifiers import decoded, extended, facts_of, trained
 from llmrec.pipeline.policies import sft_policy, targets
 from llmrec.pipeline.recipes import recipe_for, recipes_root
 from llmrec.pipeline.run import check_config
@@ -40,6 +38,8 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
+from llmrec.studies.ablation_result import SeedRows, ablation_figures, print_figures
+from llmrec.studies.identifiers import decoded, extended, facts_of, trained
 from llmrec.types import IntArray
 
 MEMBER = 1000

@@ -22,9 +22,9 @@ from llmrec.evaluation.facts import PeakMemory, machine_facts, package_versions
 from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap, t_interval
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
-from llmrec.pipeline.measure import Arena, Measured, compare, make_arena
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.pipeline.measure import Arena, Measured, compare, make_arena
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import LABELS, OPTIMUM, RERANKED, SFT, last_label

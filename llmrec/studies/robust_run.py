@@ -21,14 +21,14 @@ from llmrec.files import write_json
 from llmrec.pipeline.base_model import NANO, Base
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import SFTStage, sft_policy, targets
-from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
 from llmrec.pipeline.systems import Policy
-from llmrec.studies.views import Refitted
 from llmrec.pipeline.work import DONE
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.recommender import default_data
 from llmrec.screen import results
+from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
+from llmrec.studies.views import Refitted
 
 
 def run_robustness(

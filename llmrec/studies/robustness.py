@@ -19,9 +19,9 @@ from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import illegal_share, ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import Interval, resampled_means
 from llmrec.evaluation.table import Comparison
-from llmrec.studies.views import under
 from llmrec.progress import track
 from llmrec.seeding import numpy_stream
+from llmrec.studies.views import under
 from llmrec.text.hostile import KINDS, Hostile
 from llmrec.text.perturb import (
     Described,

@@ -9,8 +9,8 @@ import pytest
 from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
-from llmrec.pipeline.measure import compare, make_arena, make_tables, varieties
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.measure import compare, make_arena, make_tables, varieties
 from llmrec.pipeline.simulation import rates_note
 from llmrec.pipeline.systems import Truth
 from llmrec.types import Slate

@@ -19,12 +19,12 @@ from llmrec.pipeline.gate import Gate, read_scores, slate_values
 from llmrec.pipeline.logged import Logged
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.pipeline.systems import Truth
-from llmrec.studies.trust import Overrating, exploitable, worst_items
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.rewards import RewardModel
 from llmrec.simulator.ensemble import Ensemble
+from llmrec.studies.trust import Overrating, exploitable, worst_items
 from llmrec.types import Prediction, Slate, State
 
 CONFIG = RunConfig.read(

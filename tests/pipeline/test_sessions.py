@@ -11,8 +11,8 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.recipes import demo_config
-from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_session_study, session_config
 from llmrec.pipeline.sessions import session_sizes
+from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_session_study, session_config
 
 TINY = [
     "world.users=120",

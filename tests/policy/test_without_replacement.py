@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, gumbel_r, kstest
 
 from llmrec.errors import RequestError, RunError
-from llmrec.policy import gumbel
 from llmrec.policy.gumbel import GOLDEN, gumbel_noise, log1mexp, split_mix, stream_keys
 from llmrec.policy.scoring import score_items
 from llmrec.policy.without_replacement import importance_weights, plackett_luce, sample_without_replacement

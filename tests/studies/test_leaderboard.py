@@ -14,7 +14,10 @@ import pytest
 from llmrec.baselines.registry import BASELINES
 from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
+from llmrec.pipeline.work import Work
+from llmrec.policy.mixture import Items, MixturePolicy
 from llmrec.studies.table import entries as entries_module
+from llmrec.studies.table.board import answers, measure
 from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
 from llmrec.studies.table.mixed import MixedEntry
 from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
@@ -22,10 +25,7 @@ from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import PROTOCOLS, open_bench, protocol_of
 from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
 from llmrec.studies.table.scores import BaselineScores, FittedScores
-from llmrec.studies.table.board import answers, measure
 from llmrec.studies.table.writing import write
-from llmrec.pipeline.work import Work
-from llmrec.policy.mixture import Items, MixturePolicy
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
 TINY = (

@@ -16,6 +16,9 @@ from llmrec.baselines.registry import BASELINES
 from llmrec.errors import RunError
 from llmrec.evaluation.offline import list_figures
 from llmrec.files import read_json
+from llmrec.pipeline.work import Unfinished
+from llmrec.studies.robustness import robustness_table
+from llmrec.studies.table.board import answers
 from llmrec.studies.table.entries import BaselineEntry
 from llmrec.studies.table.mixed import MixedEntry
 from llmrec.studies.table.mixtures import (
@@ -29,10 +32,7 @@ from llmrec.studies.table.perturbed import READ_TEXT, as_kept, finished_rows, ru
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import open_bench, protocol_of
 from llmrec.studies.table.scores import FittedScores
-from llmrec.studies.table.board import answers
-from llmrec.studies.robustness import robustness_table
 from llmrec.studies.views import with_texts
-from llmrec.pipeline.work import Unfinished
 from llmrec.text.perturb import OtherWording, Typos
 from tests.cli.tiny import environment
 from tests.studies.test_leaderboard import TINY, films

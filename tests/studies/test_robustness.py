@@ -23,12 +23,12 @@ from llmrec.dataset.store import Dataset
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.ranking import illegal_share
-from llmrec.studies.robustness import robustness_table, standard_perturbations
 from llmrec.pipeline.systems import Policy
-from llmrec.studies.views import Refitted, reworded, under, with_texts
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.studies.robustness import robustness_table, standard_perturbations
+from llmrec.studies.views import Refitted, reworded, under, with_texts
 from llmrec.text.hostile import Hostile
 from llmrec.text.perturb import DroppedHistory, OtherWording, ShuffledHistory, Typos
 from llmrec.text.render import StateRenderer

@@ -15,8 +15,8 @@ from llmrec.evaluation.plots import (
     loss_figure,
     reliability_figure,
 )
-from llmrec.evaluation.reporting.side_by_side import Joined
 from llmrec.evaluation.reporting.reported_run import Told
+from llmrec.evaluation.reporting.side_by_side import Joined
 
 REWARD_MODEL_PANELS = (
     ("Loss of the reward model", ("loss",)),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmrec.evaluation.reporting.figures import Figure, draw
-from llmrec.evaluation.reporting.side_by_side import Joined, config_changes_of, config_differences, join, main_tables
 from llmrec.evaluation.reporting.reported_run import Told, listed
+from llmrec.evaluation.reporting.side_by_side import Joined, config_changes_of, config_differences, join, main_tables
 from llmrec.evaluation.reporting.wording import duration, value
 from llmrec.evaluation.table import Comparison
 

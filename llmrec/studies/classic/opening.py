@@ -14,18 +14,18 @@ from llmrec.baselines.popularity import Popularity
 from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
 from llmrec.errors import RunError
 from llmrec.files import read_json
-from llmrec.studies.classic.place import Cost, Place
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
+from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.pipeline.run import make_systems, train_stages
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
-from llmrec.pipeline.rollout_states import rollout_starts
 from llmrec.pipeline.systems import Greedy, Optimum, System
 from llmrec.pipeline.work import DONE, Work
 from llmrec.rewards import RewardContext, RewardModel, reward_model
+from llmrec.studies.classic.place import Cost, Place
 
 
 def run_place(run: Path, out: Path) -> Place:

@@ -23,8 +23,8 @@ from llmrec.agents.features import Float32Array
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.rollout_states import Starts
+from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.systems import System
 from llmrec.pipeline.work import Work
 from llmrec.rewards import RewardModel

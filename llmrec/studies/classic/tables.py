@@ -9,12 +9,12 @@ from llmrec.agents import DQNSettings, Meeting, OneStep, PolicyGradientSettings,
 from llmrec.baselines.random import Random
 from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.studies.classic.place import Place, Settings
 from llmrec.pipeline.measure import compare, make_arena, make_tables
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
 from llmrec.pipeline.sessions import last_states, session_arenas, session_sizes
 from llmrec.pipeline.systems import System
 from llmrec.simulator.environments import LearnedUsers
+from llmrec.studies.classic.place import Place, Settings
 
 PPO, PPO_LAST = label("ppo"), last_label("ppo")
 JUDGED = {"true@1": ("truth", "value@1"), "true": ("truth", "value"), "judge": ("judge", "value")}

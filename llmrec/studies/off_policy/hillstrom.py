@@ -25,9 +25,9 @@ from llmrec.errors import DataError
 from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_terms, snips
 from llmrec.evaluation.off_policy.log import BanditLog
 from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
-from llmrec.studies.off_policy.coverage import Tally
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
+from llmrec.studies.off_policy.coverage import Tally
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 MENS, WOMENS, NONE = range(3)

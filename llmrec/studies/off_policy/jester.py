@@ -23,9 +23,9 @@ from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_te
 from llmrec.evaluation.off_policy.intervals import Method
 from llmrec.evaluation.off_policy.log import BanditLog
 from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
-from llmrec.studies.off_policy.coverage import Tally
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
+from llmrec.studies.off_policy.coverage import Tally
 from llmrec.types import FloatArray, IntArray
 
 GAUGE = (4, 6, 7, 12, 14, 15, 16, 17, 18, 19)

@@ -20,12 +20,12 @@ from llmrec.evaluation.offline import Ranking, list_figures, rank_systems
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.trainings import compare_trainings, paired, relative_bound, spread
-from llmrec.studies.identifiers import Kept
-from llmrec.studies.table.entries import Answer, Entry, width
-from llmrec.studies.table.protocol import Bench
 from llmrec.pipeline.work import Work
 from llmrec.printing import one_line
 from llmrec.progress import console
+from llmrec.studies.identifiers import Kept
+from llmrec.studies.table.entries import Answer, Entry, width
+from llmrec.studies.table.protocol import Bench
 from llmrec.types import FloatArray, IntArray, Slate
 
 K = (5, 10, 20)

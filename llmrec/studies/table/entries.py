@@ -23,8 +23,8 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
-from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.pipeline.work import Work
+from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.types import IntArray, Slate
 
 TOP = 20

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 
 from llmrec.files import read_json, write_json
-from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
-from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
-from llmrec.studies.table.protocol import Bench, Moment
-from llmrec.studies.table.scores import ScorePart
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import Mixable, Scorer
 from llmrec.policy.mixture import Items, MixturePolicy
 from llmrec.policy.mixture_weights import EVEN, SHARES, UNITS, FittedMixture, fit_mixture
+from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
+from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
+from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.scores import ScorePart
 from llmrec.text.templates import ELAPSED_DAYS
 from llmrec.text.wording import elapsed_band
 from llmrec.types import FloatArray, State

@@ -13,12 +13,12 @@ from llmrec.baselines import Covisitation
 from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.files import read_json, write_json
-from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
-from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
-from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy, Mixable, Scorer, fit_weight
+from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
+from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
+from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.types import FloatArray, State
 
 POWERS = (1.0, 2.0, 3.0)

@@ -22,21 +22,21 @@ from llmrec.dataset.examples import Examples, sample
 from llmrec.dataset.store import Dataset
 from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import ranking_metrics
-from llmrec.studies.table.entries import Answer, BaselineEntry, Entry, kept, width
-from llmrec.studies.table.mixed import MixedEntry
-from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, second_again
-from llmrec.studies.table.policies import FIRST
-from llmrec.studies.table.protocol import Bench, Protocol, open_bench
-from llmrec.studies.table.roster import FUSED, LM, RL, roster
-from llmrec.studies.robust_run import report
-from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
-from llmrec.studies.views import Refitted
 from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
 from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.mixture import MixturePolicy
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line, shell_word
 from llmrec.progress import console
+from llmrec.studies.robust_run import report
+from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
+from llmrec.studies.table.entries import Answer, BaselineEntry, Entry, kept, width
+from llmrec.studies.table.mixed import MixedEntry
+from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, second_again
+from llmrec.studies.table.policies import FIRST
+from llmrec.studies.table.protocol import Bench, Protocol, open_bench
+from llmrec.studies.table.roster import FUSED, LM, RL, roster
+from llmrec.studies.views import Refitted
 from llmrec.types import IntArray
 
 USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)

@@ -18,14 +18,14 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
-from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
-from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
+from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.types import Slate
 
 BEAMS, DEPTH = 40, 40

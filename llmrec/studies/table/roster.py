@@ -7,13 +7,13 @@ from pathlib import Path
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
+from llmrec.pipeline.recipes import recipes_root
 from llmrec.studies.table.entries import Entry, baseline_entries
 from llmrec.studies.table.mixed import MixedEntry
 from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import Protocol
 from llmrec.studies.table.scores import BaselineScores, FittedScores
-from llmrec.pipeline.recipes import recipes_root
 from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"

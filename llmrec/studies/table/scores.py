@@ -16,11 +16,11 @@ from llmrec.baselines.base import ScoreRecommender
 from llmrec.baselines.registry import baseline
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
-from llmrec.studies.table.entries import BaselineEntry, plain
-from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.pipeline.work import Work
 from llmrec.policy.fusion import Scorer
 from llmrec.policy.mixture import mean_scorer
+from llmrec.studies.table.entries import BaselineEntry, plain
+from llmrec.studies.table.protocol import Bench, Moment
 from llmrec.types import FloatArray, State
 
 

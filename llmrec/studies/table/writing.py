@@ -8,8 +8,8 @@ from typing import Any
 
 from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.files import write_json, write_text
-from llmrec.studies.table.protocol import Bench
 from llmrec.studies.table.board import Leaderboard
+from llmrec.studies.table.protocol import Bench
 
 COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
 """Of the page, where they were measured; the JSON has all."""
