@@ -160,13 +160,13 @@ def populations(options: Any, users: int) -> dict[str, Callable[[], Any]]:
     from llmrec.config import SimulatorSettings, WorldConfig
     from llmrec.dataset.impressions import impressions
     from llmrec.dataset.split import make_split
-    from llmrec.dataset.world import Parameters, generate_world
+    from llmrec.dataset.world import WorldParameters, generate_world
     from llmrec.dataset.world.truth import draw_truth
     from llmrec.simulator.behaviour import fit_behaviour
     from llmrec.simulator.environments import LearnedUsers, WorldUsers
 
     def known() -> Any:
-        truth = draw_truth(users, options.items, Parameters(), 0)
+        truth = draw_truth(users, options.items, WorldParameters(), 0)
         return WorldUsers(truth, price_N=np.full(options.items, 20.0))
 
     def learned() -> Any:

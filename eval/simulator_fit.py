@@ -26,7 +26,7 @@ from llmrec.files import write_json
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
-from llmrec.studies.simulators import MODELS, SIGNALS, SOURCES, Study, selected
+from llmrec.studies.simulators import MODELS, SIGNALS, SOURCES, SimulatorStudy, selected
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 
 def table_figures(options: argparse.Namespace) -> dict[str, Any]:
     root = Path(os.environ.get("LLMREC_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    studies = [Study(name, root, options.out, options.seed) for name in options.data.split(",")]
+    studies = [SimulatorStudy(name, root, options.out, options.seed) for name in options.data.split(",")]
     models = options.models.split(",")
     cells: dict[str, list[dict[str, Any]]] = {study.name: [] for study in studies}
     start = time.perf_counter()

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
     from llmrec.errors import ConfigError
-    from llmrec.studies.table.protocol import open_bench, protocol_of
+    from llmrec.studies.table.protocol import open_table, protocol_of
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
@@ -45,7 +45,7 @@ def main() -> None:
 
     seeds = range(options.seeds)
     entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only)
-    bench = open_bench(protocol, options.source, options.out, options.limit)
+    bench = open_table(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge
     board = measure(bench, found, judge, pairs=PAIRS, failed=failed, entries=entries)

@@ -16,7 +16,7 @@ from llmrec.config import ModelConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import RunError
 from llmrec.model_check import checks, training
-from llmrec.model_check.trial import SEED, WORLD, Trial
+from llmrec.model_check.trial import SEED, WORLD, CheckedModel
 from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.text.escape import Cleaner
@@ -85,7 +85,7 @@ def chat(tmp_path_factory):
 
 @pytest.fixture
 def trial(chat, tmp_path):
-    return Trial(str(chat), None, tmp_path)
+    return CheckedModel(str(chat), None, tmp_path)
 
 
 def script(monkeypatch, *parts):
@@ -219,7 +219,7 @@ def test_a_generation_configuration_that_cannot_be_saved_is_no_fault(chat, tmp_p
     shutil.copytree(chat, folder)
     invalid = {"do_sample": False, "temperature": 0.6, "top_p": 0.95, "eos_token_id": [0, 1]}
     (folder / "generation_config.json").write_text(json.dumps(invalid))
-    found = training.all_weights(Trial(str(folder), None, tmp_path))
+    found = training.all_weights(CheckedModel(str(folder), None, tmp_path))
     assert found.ok
     assert found.figures["saved"] is True
     assert found.figures["reloaded_error"] == 0.0

@@ -10,7 +10,7 @@
 
 from llmrec.agents.agent import Agent, Trained
 from llmrec.agents.features import StateFeatures, item_embeddings
-from llmrec.agents.meeting import Meeting, Observed, OneStep, Sessions, Turn
+from llmrec.agents.meeting import Meeting, Observed, OneStep, Sessions, UserTurn
 from llmrec.agents.settings import DQNSettings, PolicyGradientSettings, RLSettings, TabularSettings
 from llmrec.agents.store import load_agent
 from llmrec.agents.tabular import TabularAgent, train_tabular
@@ -28,7 +28,7 @@ __all__ = [
     "TabularAgent",
     "TabularSettings",
     "Trained",
-    "Turn",
+    "UserTurn",
     "item_embeddings",
     "load_agent",
     "train_tabular",

@@ -44,7 +44,7 @@ class Observed:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class UserTurn:
     """What a turn brought B users; `next` is the state after it, or a new session's first where it is `over_B`."""
 
     reward_B: FloatArray
@@ -63,7 +63,7 @@ class Meeting(Protocol):
         """Begins all sessions anew, in the order and with the luck of `seed`."""
         ...
 
-    def turn(self, items_B: IntArray) -> Turn:
+    def turn(self, items_B: IntArray) -> UserTurn:
         """Shows an item to each."""
         ...
 
@@ -123,7 +123,7 @@ class OneStep:
         self._row_B, self._queue = self._queue[: self.count], self._queue[self.count :]
         return Observed(self.feature_SD[self._row_B], self.seen_SW[self._row_B])
 
-    def turn(self, items_B: IntArray) -> Turn:
+    def turn(self, items_B: IntArray) -> UserTurn:
         """Rewards of the items, and the next states."""
         check_legal(items_B, self.seen_SW[self._row_B], self.n_items)
         if self.reward_SN is not None:
@@ -131,7 +131,7 @@ class OneStep:
         else:
             states = [self.states[row] for row in self._row_B.tolist()]
             reward_B = finite(self.reward(states, items_B[:, None]).total_BK[:, 0])
-        return Turn(reward_B, np.ones(self.count, dtype=np.bool_), self._draw())
+        return UserTurn(reward_B, np.ones(self.count, dtype=np.bool_), self._draw())
 
 
 class Sessions:
@@ -182,7 +182,7 @@ class Sessions:
         self._shown_BT[:] = -1
         return self._observed(info)
 
-    def turn(self, items_B: IntArray) -> Turn:
+    def turn(self, items_B: IntArray) -> UserTurn:
         """One turn of all users; whoever is done is followed by the next of the sequence."""
         check_legal(items_B, self._seen_BS, self.n_items)
         slates_B1 = np.asarray(items_B, dtype=np.int64)[:, None]
@@ -197,7 +197,7 @@ class Sessions:
         if over_B.any():
             _, info = self.env.reset(options={"reset_mask": over_B})
             self._shown_BT[over_B] = -1
-        return Turn(finite(np.asarray(reward_B, dtype=np.float64)), over_B, self._observed(info))
+        return UserTurn(finite(np.asarray(reward_B, dtype=np.float64)), over_B, self._observed(info))
 
     def _observed(self, info: dict[str, Any]) -> Observed:
         self._seen_BS: IntArray = np.full((self.count, 1), -1, dtype=np.int64)

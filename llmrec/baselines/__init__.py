@@ -10,7 +10,7 @@ from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserK
 from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.random import Random
 from llmrec.baselines.registry import BASELINES, BaselineSpec, baseline
-from llmrec.baselines.selection import Selection, Trial, select
+from llmrec.baselines.selection import Selection, TriedSettings, select
 
 __all__ = [
     "ALS",
@@ -38,7 +38,7 @@ __all__ = [
     "ScoreRecommender",
     "Selection",
     "ThompsonSettings",
-    "Trial",
+    "TriedSettings",
     "UserKNN",
     "UserKNNSettings",
     "baseline",

@@ -26,7 +26,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Trial(Generic[S]):
+class TriedSettings(Generic[S]):
     """One setting: its NDCG@k on the validation examples, or None where it was not tried."""
 
     settings: S
@@ -41,7 +41,7 @@ class Selection(Generic[S]):
     settings: S
     ndcg: float
     k: int
-    trials: tuple[Trial[S], ...]
+    trials: tuple[TriedSettings[S], ...]
 
     @property
     def untried(self) -> tuple[S, ...]:
@@ -110,18 +110,18 @@ def select(
     if isinstance(model, GridScorer):
         figures = model.grid_ndcg(dataset, events, valid, excluded, options, k)
         share = (clock() - start) / max(1, len(figures))
-        return _best([Trial(o, figures.get(o), share if o in figures else 0.0) for o in options], k)
+        return _best([TriedSettings(o, figures.get(o), share if o in figures else 0.0) for o in options], k)
     fitted: tuple[S, Recommender] | None = None
-    trials: list[Trial[S]] = []
+    trials: list[TriedSettings[S]] = []
     for option in track(options, f"Selecting settings of {model.name}"):
         longest = max((trial.seconds for trial in trials), default=0.0)
         begin = clock()
         if trials and budget_seconds is not None and begin - start + longest > budget_seconds:
-            trials.append(Trial(option, None))
+            trials.append(TriedSettings(option, None))
             continue
         fitted = (option, _fitted(make, option, fitted, dataset, events))
         figure = validation_ndcg(fitted[1], valid, excluded, k)
-        trials.append(Trial(option, figure, clock() - begin))
+        trials.append(TriedSettings(option, figure, clock() - begin))
     return _best(trials, k)
 
 
@@ -173,7 +173,7 @@ def _differ_in(one: Any, other: Any) -> set[str]:
     return {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
 
 
-def _best(trials: Sequence[Trial[S]], k: int) -> Selection[S]:
+def _best(trials: Sequence[TriedSettings[S]], k: int) -> Selection[S]:
     best = max((trial for trial in trials if trial.ndcg is not None), key=lambda trial: trial.ndcg or 0.0)
     assert best.ndcg is not None
     return Selection(best.settings, best.ndcg, k, tuple(trials))

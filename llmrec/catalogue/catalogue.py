@@ -19,7 +19,7 @@ from llmrec.catalogue.names import NO_NAMES, TokenNames
 from llmrec.catalogue.rows import checked_items, end_token_of, ended, padded, stacked
 from llmrec.catalogue.store import (
     FACTS,
-    Parts,
+    StoredParts,
     arrays_of,
     index_from,
     read_parts,
@@ -323,7 +323,7 @@ class Catalogue:
         """Writes the catalogue and its index into `folder`: three files, each atomically (see `store`)."""
         write_parts(folder, self._parts())
 
-    def _parts(self) -> Parts:
+    def _parts(self) -> StoredParts:
         facts = {
             "content_hash": self.content_hash,
             "index_hash": self.index_hash,
@@ -337,7 +337,7 @@ class Catalogue:
         }
         own = {"tokens_NL": self.tokens_NL, "lengths_N": self.lengths_N, "named_V": self.token_names.ids_V}
         tensors = {name: torch.from_numpy(value) for name, value in own.items()} | tensors_of(self.index, INDEX)
-        return Parts(facts, tensors, {"item_ids": self.item_ids, "titles": self.titles})
+        return StoredParts(facts, tensors, {"item_ids": self.item_ids, "titles": self.titles})
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:
@@ -372,7 +372,7 @@ class Catalogue:
             raise RunError("The catalogue's index is not the one that was saved; save the catalogue anew.")
 
 
-def _from_parts(parts: Parts) -> Catalogue:
+def _from_parts(parts: StoredParts) -> Catalogue:
     facts, tensors = parts.facts, parts.tensors
     index = index_from(tensors, INDEX)
     catalogue = Catalogue(

@@ -32,7 +32,7 @@ HASH = "content_hash"
 
 
 @dataclass(frozen=True)
-class Parts:
+class StoredParts:
     """What the three files hold.
 
     Attributes:
@@ -46,7 +46,7 @@ class Parts:
     texts: Mapping[str, Texts]
 
 
-def write_parts(folder: Path, parts: Parts) -> None:
+def write_parts(folder: Path, parts: StoredParts) -> None:
     """Writes the three files into `folder`, each atomically, the facts last."""
     folder.mkdir(parents=True, exist_ok=True)
     marked = {HASH: str(parts.facts[HASH])}
@@ -63,7 +63,7 @@ def write_parts(folder: Path, parts: Parts) -> None:
     write_json(folder / FACTS, {"format": FORMAT, **parts.facts})
 
 
-def read_parts(folder: Path) -> Parts:
+def read_parts(folder: Path) -> StoredParts:
     """Opens what `write_parts` wrote.
 
     Raises:
@@ -78,7 +78,7 @@ def read_parts(folder: Path) -> Parts:
     for name, mark in ((TENSORS, tensor_mark), (TEXTS, text_mark)):
         if mark != facts.get(HASH):
             raise RunError(f"{path} and {name} do not belong together; save the catalogue anew.")
-    return Parts(facts, tensors, texts)
+    return StoredParts(facts, tensors, texts)
 
 
 def sha256_of_arrays(facts: str, *arrays: npt.NDArray[Any]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llmrec.evaluation.reporting.contents import DataFacts, RewardModelFacts, Rows, RunReport, SlateChange
+from llmrec.evaluation.reporting.contents import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, write_record
-from llmrec.evaluation.reporting.reported_run import Told
+from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.reporting.write import write_page
 
-__all__ = ["DataFacts", "RewardModelFacts", "Rows", "RunReport", "SlateChange", "write_report"]
+__all__ = ["DataFacts", "MeasuredRows", "RewardModelFacts", "RunReport", "SlateChange", "write_report"]
 
 
 def write_report(folder: Path, report: RunReport, *, absent: tuple[str, ...] = ()) -> tuple[Path, Path]:
@@ -25,4 +25,4 @@ def write_report(folder: Path, report: RunReport, *, absent: tuple[str, ...] = (
         Paths of the Markdown and the HTML file.
     """
     write_record(folder / RECORD, report)
-    return write_page(folder, Page([Told(report.title, report, absent=absent)]))
+    return write_page(folder, Page([ReportedRun(report.title, report, absent=absent)]))

@@ -34,7 +34,7 @@ from llmrec.types import FloatArray
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class TrainingSpread:
     """A mean over trainings and rows.
 
     Attributes:
@@ -71,7 +71,7 @@ class Spread:
         return float(2.0 * stats.t.sf(abs(self.mean) / self.error, self.degrees))
 
 
-def spread(values_SB: FloatArray, users: Sequence[object] | None = None) -> Spread:
+def spread(values_SB: FloatArray, users: Sequence[object] | None = None) -> TrainingSpread:
     """The mean of `values_SB` and how far it may be off.
 
     Args:
@@ -89,7 +89,7 @@ def spread(values_SB: FloatArray, users: Sequence[object] | None = None) -> Spre
     of_trainings = float(values_SB.mean(axis=1).var(ddof=1)) / n_trainings if n_trainings > 1 else 0.0
     parts = of_users**2 / (n_users - 1) + (of_trainings**2 / (n_trainings - 1) if n_trainings > 1 else 0.0)
     degrees = (of_users + of_trainings) ** 2 / parts if parts > 0 else float(n_users - 1)
-    return Spread(float(values_SB.mean()), of_users, of_trainings, degrees)
+    return TrainingSpread(float(values_SB.mean()), of_users, of_trainings, degrees)
 
 
 def paired(a_SB: FloatArray, b_SB: FloatArray) -> FloatArray:

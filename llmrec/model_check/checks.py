@@ -24,7 +24,7 @@ from llmrec.config import SFTSettings, TextConfig
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.model_check.training import added_tokens, all_weights, lora_ppo, lora_sft, save_and_reload
-from llmrec.model_check.trial import MAX_TOKENS, Figure, Finding, Trial, largest
+from llmrec.model_check.trial import MAX_TOKENS, CheckedModel, CheckOutcome, Figure, largest
 from llmrec.policy.decoding import beam_search
 from llmrec.policy.loading import check_positions, check_vocabulary, positions
 from llmrec.policy.modes import device_of
@@ -53,7 +53,7 @@ class Check:
     """A finding with the check's name and its time in seconds."""
 
     name: str
-    finding: Finding
+    finding: CheckOutcome
     seconds: float
 
 
@@ -105,7 +105,7 @@ class Report:
         return table
 
 
-def check_loads(trial: Trial) -> Finding:
+def check_loads(trial: CheckedModel) -> CheckOutcome:
     """Tokenizer and model fit together; that they load was found out before."""
     tokenizer, model = trial.tokenizer, trial.model
     weight = model.get_input_embeddings().weight
@@ -121,20 +121,20 @@ def check_loads(trial: Trial) -> Finding:
     }
     check_vocabulary(trial.name, tokenizer, weight.shape[0])
     what = f"{describe(model)}, {figures['dtype']} on {weight.device.type}, end token {tokenizer.eos_token!r}."
-    return Finding(True, what, figures)
+    return CheckOutcome(True, what, figures)
 
 
-def check_length(trial: Trial) -> Finding:
+def check_length(trial: CheckedModel) -> CheckOutcome:
     """Prompts of the default length and the longest answers fit into what the model reads."""
     answer, config = longest_answer(SFTSettings(), trial.catalogue), trial.model.config
     most = positions(config)
     check_positions(trial.name, config, TextConfig().max_tokens, answer)
     bound = "The model sets no bound on its positions" if most is None else f"The model reads {most} tokens"
     sentence = f"{bound}; a prompt may have {TextConfig().max_tokens} by default, an answer {answer}."
-    return Finding(True, sentence, {"positions": most or 0, "longest_answer": answer})
+    return CheckOutcome(True, sentence, {"positions": most or 0, "longest_answer": answer})
 
 
-def check_prompt_template(trial: Trial) -> Finding:
+def check_prompt_template(trial: CheckedModel) -> CheckOutcome:
     """The prompt ends where an item's tokens begin, as if prompt and title had been written as one text."""
     renderer, catalogue, state = trial.renderer, trial.catalogue, trial.states[0]
     prompt, ids = renderer.prompt(state), renderer.token_ids(state)
@@ -149,10 +149,10 @@ def check_prompt_template(trial: Trial) -> Finding:
         "keep their tokens behind it."
     )
     figures: dict[str, Figure] = {"template": kind, "prompt_tokens": len(ids), "titles_joined_share": share}
-    return Finding(share >= JOINED and len(ids) <= MAX_TOKENS, sentence, figures)
+    return CheckOutcome(share >= JOINED and len(ids) <= MAX_TOKENS, sentence, figures)
 
 
-def check_hostile_text(trial: Trial) -> Finding:
+def check_hostile_text(trial: CheckedModel) -> CheckOutcome:
     """Titles, profiles and requests that spell special tokens put none into prompt or catalogue."""
     tokenizer = trial.tokenizer
     added = {i: str(t) for i, t in tokenizer.added_tokens_decoder.items() if t.special}
@@ -173,10 +173,10 @@ def check_hostile_text(trial: Trial) -> Finding:
         "special token that no template put there."
     )
     figures: dict[str, Figure] = {"texts": len(texts), "prompts_with_special": more, "special_in_titles": inside}
-    return Finding(more == 0 and inside == 0, sentence, figures)
+    return CheckOutcome(more == 0 and inside == 0, sentence, figures)
 
 
-def check_catalogue(trial: Trial) -> Finding:
+def check_catalogue(trial: CheckedModel) -> CheckOutcome:
     """The items' token sequences are distinct and none begins another."""
     catalogue = trial.catalogue
     rows = sorted(tuple(catalogue.token_ids(item)) for item in range(len(catalogue)))
@@ -189,10 +189,10 @@ def check_catalogue(trial: Trial) -> Finding:
         "prefixes": begun,
         "longest": longest,
     }
-    return Finding(len(set(rows)) == len(rows) and not begun, sentence, figures)
+    return CheckOutcome(len(set(rows)) == len(rows) and not begun, sentence, figures)
 
 
-def check_sharing(trial: Trial) -> Finding:
+def check_sharing(trial: CheckedModel) -> CheckOutcome:
     """Which path the architecture takes; either is right."""
     shared = supports_sharing(trial.model, MAX_TOKENS + trial.catalogue.index.max_length)
     sentence = (
@@ -200,10 +200,10 @@ def check_sharing(trial: Trial) -> Finding:
         if shared
         else "This architecture takes the plain path: the same numbers, slower."
     )
-    return Finding(True, sentence, {"supports_sharing": shared})
+    return CheckOutcome(True, sentence, {"supports_sharing": shared})
 
 
-def check_probabilities(trial: Trial) -> Finding:
+def check_probabilities(trial: CheckedModel) -> CheckOutcome:
     """pi sums to 1 over the catalogue and equals what the model's full logits say."""
     log_probs_BN = trial.log_probs(trial.model).double()
     off = float((log_probs_BN.exp().sum(-1) - 1).abs().max())
@@ -214,11 +214,11 @@ def check_probabilities(trial: Trial) -> Finding:
         f"logits log pi is off by {error:.1e}."
     )
     ok = off <= SUM_TOLERANCE and error <= trial.tolerance
-    return Finding(ok, sentence, {"sum_error": off, "log_prob_error": error, "tolerance": trial.tolerance})
+    return CheckOutcome(ok, sentence, {"sum_error": off, "log_prob_error": error, "tolerance": trial.tolerance})
 
 
 @torch.no_grad()
-def _by_hand(trial: Trial, item: int) -> float:
+def _by_hand(trial: CheckedModel, item: int) -> float:
     """log pi of an item for the first state from one forward over its whole text and the catalogue's rows alone."""
     rows = [trial.catalogue.token_ids(other) for other in range(len(trial.catalogue))]
     prompt, row, total = trial.renderer.token_ids(trial.states[0]), rows[item], 0.0
@@ -230,18 +230,18 @@ def _by_hand(trial: Trial, item: int) -> float:
     return total
 
 
-def check_packed_equals_plain(trial: Trial) -> Finding:
+def check_packed_equals_plain(trial: CheckedModel) -> CheckOutcome:
     """One row a prompt gives the numbers of one row an item."""
     if not supports_sharing(trial.model, MAX_TOKENS + trial.catalogue.index.max_length):
-        return Finding(True, "Not tried: this architecture never takes the packed path.", {"compared": 0})
+        return CheckOutcome(True, "Not tried: this architecture never takes the packed path.", {"compared": 0})
     packed, plain = (trial.log_probs(trial.model, states=2, items=8, path=path) for path in ("packed", "plain"))
     error = largest(packed, plain)
     sentence = f"log pi of {packed.numel()} items differs by at most {error:.1e} (allowed {trial.tolerance:.0e})."
     figures: dict[str, Figure] = {"compared": packed.numel(), "log_prob_error": error, "tolerance": trial.tolerance}
-    return Finding(error <= trial.tolerance, sentence, figures)
+    return CheckOutcome(error <= trial.tolerance, sentence, figures)
 
 
-def check_beam_search(trial: Trial) -> Finding:
+def check_beam_search(trial: CheckedModel) -> CheckOutcome:
     """The top k equal those of the whole catalogue scored item by item."""
     ids, mask = trial.encode(trial.model, trial.states)
     index = trial.catalogue.index
@@ -255,10 +255,10 @@ def check_beam_search(trial: Trial) -> Finding:
         f"{error:.1e} (ties closer than {trial.tolerance:.0e} may change places)."
     )
     figures: dict[str, Figure] = {"places": items_BK.numel(), "same_item": same, "log_prob_error": error}
-    return Finding(error <= trial.tolerance, sentence, {**figures, "tolerance": trial.tolerance})
+    return CheckOutcome(error <= trial.tolerance, sentence, {**figures, "tolerance": trial.tolerance})
 
 
-CHECKS: tuple[Callable[[Trial], Finding], ...] = (
+CHECKS: tuple[Callable[[CheckedModel], CheckOutcome], ...] = (
     check_loads,
     check_length,
     check_prompt_template,
@@ -283,21 +283,21 @@ def check_model(name: str, revision: str | None = None) -> Report:
         RunError: it cannot be loaded.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        trial = Trial(name, revision, Path(scratch))
+        trial = CheckedModel(name, revision, Path(scratch))
         trial.open()
         checks = tuple(_run(trial, check) for check in CHECKS)
     return Report(name, revision, checks, peak_memory())
 
 
-def _run(trial: Trial, check: Callable[[Trial], Finding]) -> Check:
+def _run(trial: CheckedModel, check: Callable[[CheckedModel], CheckOutcome]) -> Check:
     name, start = check.__name__.removeprefix("check_"), time.monotonic()
     console.print(f"{name.replace('_', ' ')} ...", style="dim")
     try:
         finding = check(trial)
     except LLMRecError as error:
-        finding = Finding(False, str(error), {})
+        finding = CheckOutcome(False, str(error), {})
     except Exception as error:  # whatever an unknown architecture raises is what was found
-        finding = Finding(False, f"{type(error).__name__}: {' '.join(str(error).split())[:240]}", {})
+        finding = CheckOutcome(False, f"{type(error).__name__}: {' '.join(str(error).split())[:240]}", {})
     if not finding.ok:
         trial.forget()
     return Check(name, finding, time.monotonic() - start)

@@ -12,11 +12,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from llmrec.config import LoraSettings, PPOSettings, SFTSettings
-from llmrec.model_check.trial import SEED, WORLD, Figure, Finding, Trial, largest
+from llmrec.model_check.trial import SEED, WORLD, CheckedModel, CheckOutcome, Figure, largest
 from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.policy.modes import device_of
 from llmrec.training.arguments import quiet
-from llmrec.training.improvement import Keeping, Start
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.lora import Adapter, adapter_of, make_lora
 from llmrec.training.on_policy import train_on_policy
 from llmrec.training.sft import FitPlan, fit_rows, uses_lora
@@ -29,7 +29,7 @@ PPO = PPOSettings(steps=1, prompts=4, draws=8, minibatches=1, save_every=1, lora
 NEW_TOKENS = 4
 
 
-def lora_sft(trial: Trial) -> Finding:
+def lora_sft(trial: CheckedModel) -> CheckOutcome:
     """One SFT step moves the adapter and nothing else."""
     before, tokenizer = _prints(trial.model), trial.tokenizer
     learnt = (trial.examples[: SFT.examples], trial.dataset.item_list, trial.catalogue, trial.renderer, tokenizer)
@@ -43,17 +43,17 @@ def lora_sft(trial: Trial) -> Finding:
     loss = curve[-1]["loss"]
     sentence = f"One step (loss {loss:.3f}) moved {moved} adapter matrices; {_weights(frozen)}."
     figures: dict[str, Figure] = {"loss": loss, "adapter_matrices_moved": moved, "base_unchanged": frozen}
-    return Finding(moved > 0 and frozen and math.isfinite(loss), sentence, figures)
+    return CheckOutcome(moved > 0 and frozen and math.isfinite(loss), sentence, figures)
 
 
-def lora_ppo(trial: Trial) -> Finding:
+def lora_ppo(trial: CheckedModel) -> CheckOutcome:
     """One PPO step on a made-up reward moves the adapter and nothing else."""
     before, plain_BN = _prints(trial.model), trial.log_probs(trial.model)
     states = [example.state for example in trial.examples]
     seen = [np.zeros(0, dtype=np.int64) for _ in states]
-    start = Start(trial.model, trial.tokenizer, trial.catalogue, trial.renderer, "allow", SEED)
-    keeping = Keeping(trial.scratch / "ppo", resume=False)
-    result = train_on_policy(start, states, seen, _made_up_reward, PPO, keeping)
+    start = WarmStart(trial.model, trial.tokenizer, trial.catalogue, trial.renderer, "allow", SEED)
+    checkpointing = Checkpointing(trial.scratch / "ppo", resume=False)
+    result = train_on_policy(start, states, seen, _made_up_reward, PPO, checkpointing)
     adapter, frozen = adapter_of(result.model), _prints(result.model) == before
     tuned_BN = trial.log_probs(result.model)
     result.model.unload()
@@ -70,7 +70,7 @@ def lora_ppo(trial: Trial) -> Finding:
         "log_prob_change": change,
         "base_unchanged": frozen,
     }
-    return Finding(moved > 0 and frozen and change > 0, sentence, figures)
+    return CheckOutcome(moved > 0 and frozen and change > 0, sentence, figures)
 
 
 def _made_up_reward(states: Sequence[State], items_BK: IntArray, /) -> Reward:
@@ -79,10 +79,10 @@ def _made_up_reward(states: Sequence[State], items_BK: IntArray, /) -> Reward:
     return Reward(value_BK, {"item": value_BK})
 
 
-def save_and_reload(trial: Trial) -> Finding:
+def save_and_reload(trial: CheckedModel) -> CheckOutcome:
     """The adapter of the PPO step, saved and loaded or merged, gives the same log pi."""
     if trial.tuned is None:
-        return Finding(False, "There is no adapter to save, because the PPO step failed.", {})
+        return CheckOutcome(False, "There is no adapter to save, because the PPO step failed.", {})
     adapter, tuned_BN = trial.tuned
     folder = trial.scratch / "adapter"
     adapter.save(folder)
@@ -93,17 +93,17 @@ def save_and_reload(trial: Trial) -> Finding:
     joined = largest(trial.log_probs(merged), tuned_BN)
     sentence = f"log pi of the saved adapter differs by {apart:.1e} when loaded, by {joined:.1e} when merged."
     figures: dict[str, Figure] = {"reloaded_error": apart, "merged_error": joined, "tolerance": trial.tolerance}
-    return Finding(apart <= trial.tolerance / 10 and joined <= trial.tolerance, sentence, figures)
+    return CheckOutcome(apart <= trial.tolerance / 10 and joined <= trial.tolerance, sentence, figures)
 
 
-def all_weights(trial: Trial) -> Finding:
+def all_weights(trial: CheckedModel) -> CheckOutcome:
     """What is written where no adapter is: the model's settings, and below 50 M parameters its weights too."""
     model, folder = trial.model, trial.scratch / "weights"
     folder.mkdir()
     if uses_lora(model, SFTSettings()):
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
-        return Finding(
+        return CheckOutcome(
             True, "Its settings are saved; runs train an adapter on a model of this size.", {"saved": False}
         )
     before = trial.log_probs(model)
@@ -111,12 +111,12 @@ def all_weights(trial: Trial) -> Finding:
     load_tokenizer(str(folder))
     error = largest(trial.log_probs(load_causal_lm(str(folder), whole=True)), before)
     figures: dict[str, Figure] = {"saved": True, "reloaded_error": error, "tolerance": trial.tolerance}
-    return Finding(
+    return CheckOutcome(
         error <= trial.tolerance, f"log pi of all weights, saved and loaded, differs by {error:.1e}.", figures
     )
 
 
-def added_tokens(trial: Trial) -> Finding:
+def added_tokens(trial: CheckedModel) -> CheckOutcome:
     """New tokens by PEFT's `trainable_token_indices`, without which new rows never train under LoRA."""
     model, old = trial.model, trial.renderer.token_ids(trial.states[0])
     new = _add_rows(model, trial.tokenizer)
@@ -137,7 +137,7 @@ def added_tokens(trial: Trial) -> Finding:
     others, changed = int(moved_L[: len(old)].sum()), int(moved_L[len(old) :].sum()) // 2
     sentence = f"One step changed {changed} of {NEW_TOKENS} new rows and {others} of {len(set(old))} old ones in use."
     figures: dict[str, Figure] = {"new_rows_changed": changed, "old_rows_changed": others, "tied_embeddings": tied}
-    return Finding(changed == NEW_TOKENS and others == 0, sentence, figures)
+    return CheckOutcome(changed == NEW_TOKENS and others == 0, sentence, figures)
 
 
 def _add_rows(model: Any, tokenizer: Any) -> list[int]:

@@ -36,7 +36,7 @@ TOLERANCE = {torch.float64: 1e-7, torch.float32: 2e-3, torch.float16: 0.1, torch
 Figure = float | int | str | bool
 
 
-class Finding(NamedTuple):
+class CheckOutcome(NamedTuple):
     """What a check found: whether all is well, one sentence, and figures under plain names."""
 
     ok: bool
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
     figures: dict[str, Figure]
 
 
-class Trial:
+class CheckedModel:
     """A model under trial and what it is tried on. Between checks `model` is plain and in evaluation mode.
 
     Attributes:

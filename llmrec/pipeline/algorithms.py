@@ -18,41 +18,41 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.offline import check_logged, check_offline, improve_best_of_n, improve_off_policy
 from llmrec.pipeline.preferences import check_pairs, check_preference_config, improve_preferences, improve_rlhf
 from llmrec.pipeline.rewarding import run_reward
-from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.sessions import check_session_config, check_session_data, improve_sessions
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
-from llmrec.training.improvement import Improved, Keeping, Start
+from llmrec.training.improvement import Checkpointing, Improved, WarmStart
 from llmrec.training.on_policy import check_settings, train_on_policy
 
 
 def improve(
-    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, keeping: Keeping
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
     """Improves `policy` (freshly loaded; it is trained in place or under an adapter) by `config.algorithm`."""
     if config.improvement_seed is not None:
         config = replace(config, seed=config.improvement_seed)
     if not config.session.plain:
-        return improve_sessions(config, data, policy, simulators, keeping)
-    start = Start(
+        return improve_sessions(config, data, policy, simulators, checkpointing)
+    start = WarmStart(
         policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
     )
     settings = config.improvement
     if isinstance(settings, PreferenceSettings):
-        return improve_preferences(config, data, start, settings, keeping)
+        return improve_preferences(config, data, start, settings, checkpointing)
     if isinstance(settings, RLHFSettings):
-        return improve_rlhf(config, data, start, settings, keeping)
+        return improve_rlhf(config, data, start, settings, checkpointing)
     if isinstance(settings, OffPolicySettings):
         reward = run_reward(config, data, simulators, policy)
-        return improve_off_policy(config, data, start, reward, settings, keeping)
+        return improve_off_policy(config, data, start, reward, settings, checkpointing)
     if isinstance(settings, BestOfNSettings):
         reward = run_reward(config, data, simulators, policy)
-        return improve_best_of_n(config, data, start, reward, settings, keeping)
+        return improve_best_of_n(config, data, start, reward, settings, checkpointing)
     assert isinstance(settings, RolloutSettings)
-    starts = rollout_starts(config, data, settings)
+    starts = rollout_states(config, data, settings)
     reward = run_reward(config, data, simulators, policy)
-    return train_on_policy(start, starts.states, starts.seen, reward, settings, keeping)
+    return train_on_policy(start, starts.states, starts.seen, reward, settings, checkpointing)
 
 
 def check_algorithm_on(config: RunConfig, data: RunData, limit: int | None) -> None:

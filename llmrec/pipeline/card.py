@@ -9,7 +9,7 @@ import yaml
 from llmrec.evaluation.table import code, markdown
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.promotion import decisions, gate_table
-from llmrec.pipeline.result import Finished, phrase
+from llmrec.pipeline.result import RunResult, phrase
 from llmrec.pipeline.trust import who_judges
 from llmrec.pipeline.wording import run_language
 
@@ -55,7 +55,7 @@ baselines of the table in an experiment. This folder holds the catalogue's texts
 """
 
 
-def model_card(run: Finished, command: str) -> str:
+def model_card(run: RunResult, command: str) -> str:
     """README.md of the run folder, with the Hub's metadata header."""
     manifest = run.data.dataset.manifest
     header: dict[str, Any] = {
@@ -93,7 +93,7 @@ def model_card(run: Finished, command: str) -> str:
     )
 
 
-def _improved(run: Finished) -> str:
+def _improved(run: RunResult) -> str:
     """What became of the warm start, as the end of a sentence."""
     by = phrase(run.config.algorithm)
     if not run.improved:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from llmrec.config import RunConfig
-from llmrec.pipeline.result import Finished
+from llmrec.pipeline.result import RunResult
 from llmrec.pipeline.run import run_job
 from llmrec.printing import command, one_line, short_line
 from llmrec.screen import Screen
@@ -23,7 +23,7 @@ def run_demo(config: RunConfig, out: Path, command: str, *, force: bool = False)
         Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
-def print_result(finished: Finished) -> None:
+def print_result(finished: RunResult) -> None:
     """The summary table, the verdict and where the report is, on standard output."""
     screen = Screen(piped=110)
     screen.print(finished.tables.summary.to_rich())

@@ -16,7 +16,7 @@ from llmrec.pipeline.place import OURS
 from llmrec.pipeline.policies import improved_policy, sft_policy
 from llmrec.pipeline.reporting.contents import make_report
 from llmrec.pipeline.reporting.rows import measurements
-from llmrec.pipeline.result import Finished, metrics_of
+from llmrec.pipeline.result import RunResult, metrics_of
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.training.lora import combine_adapters, load_adapter
@@ -27,7 +27,7 @@ NO_SLATES = (
 )
 
 
-def finish(run: Finished, command: str, work: Path) -> None:
+def finish(run: RunResult, command: str, work: Path) -> None:
     """Writes the run folder, and a second report with a few users' slates into the working folder `work`.
 
     The run folder is made to be handed on, so its own report shows no user; the figures by row, which comparisons
@@ -61,7 +61,7 @@ def finish(run: Finished, command: str, work: Path) -> None:
     )
 
 
-def _weights(run: Finished, merged: Any) -> Weights:
+def _weights(run: RunResult, merged: Any) -> Weights:
     """Full weights, or one adapter on the Hub model: SFT's, the improvement's, or both joined."""
     deployed = run.deployed
     if run.base.nano or not run.sft.has_adapter or (deployed is not None and (deployed / "model").is_dir()):

@@ -23,7 +23,7 @@ from llmrec.evaluation.significance import paired_bootstrap
 from llmrec.evaluation.simulated import BATCH, Simulated, simulate
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.logged import Logged
+from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals
 from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
@@ -31,14 +31,14 @@ from llmrec.pipeline.trust import who_judges
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.seeding import numpy_stream
 from llmrec.training.lora import adapter_of
 from llmrec.types import FloatArray, Slate, State
 
 
 @dataclass(frozen=True, slots=True)
-class Measures:
+class CheckpointFigures:
     """A policy's figures row by row: simulators by user, NDCG by event, importance weights by logged impression."""
 
     reward_B: FloatArray
@@ -57,13 +57,13 @@ class Gate:
         self.config, self.folder, self.sft, self.judge = config, folder, sft, simulators.judge
         self.slate = min(config.gate.slate, len(sft.catalogue.item_ids))
         plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
-        self.reward = RewardModel(simulators.reward, plain)
-        self.pessimistic = RewardModel(simulators.reward, replace(plain, pessimism=config.gate.pessimism))
+        self.reward = RewardFunction(simulators.reward, plain)
+        self.pessimistic = RewardFunction(simulators.reward, replace(plain, pessimism=config.gate.pessimism))
         log = log_of(config, data, "valid")
         rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
         self.states = [log.states[r] for r in rows]
         self.seen = [log.seen[r] for r in rows]
-        self.logged = Logged.of(
+        self.logged = LoggedImpressions.of(
             log,
             config.gate.events,
             config.seed,
@@ -80,13 +80,13 @@ class Gate:
         """The ranking metric's name."""
         return f"NDCG@{self.slate}"
 
-    def _measure(self, policy: LanguagePolicy) -> Measures:
+    def _measure(self, policy: LanguagePolicy) -> CheckpointFigures:
         slates = policy.recommend(self.states, self.slate, seen=self.seen)
         weights = self.config.reward
         found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
         lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
         ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
-        return Measures(
+        return CheckpointFigures(
             slate_values(self.reward, self.states, slates),
             slate_values(self.pessimistic, self.states, slates),
             simulate(slates, self.states, self.judge, click=weights.click, conversion=weights.conversion),
@@ -114,7 +114,7 @@ class Gate:
                 save_causal_lm(model, self.sft.tokenizer, out / "model")
             write_json(out / "score.json", score)
 
-    def _score(self, step: int, found: Measures) -> Score:
+    def _score(self, step: int, found: CheckpointFigures) -> Score:
         base, users = self.base, [str(e.state.user_id) for e in self.examples]
         draw: dict[str, Any] = {"samples": self.config.evaluation.bootstrap, "seed": self.config.seed}
         ranking = ranking_change(found.ndcg_M, base.ndcg_M, self.config.gate, metric=self.metric, users=users, **draw)
@@ -139,7 +139,7 @@ class Gate:
         refused = refusals(score, self.config.gate, ranking)
         return score | {"refused": refused, "admissible": not refused}
 
-    def _means(self, found: Measures) -> dict[str, float | None]:
+    def _means(self, found: CheckpointFigures) -> dict[str, float | None]:
         """SFT's own figures."""
         logged = None
         if self.logged is not None and found.weight_M is not None and found.weight_M.any():
@@ -153,7 +153,7 @@ class Gate:
             "off_policy": logged,
         }
 
-    def _off_policy(self, found: Measures, draw: dict[str, Any]) -> dict[str, Any] | None:
+    def _off_policy(self, found: CheckpointFigures, draw: dict[str, Any]) -> dict[str, Any] | None:
         """The value of logged feedback; None without propensities, or where a policy shows nothing of the log."""
         log, base_M = self.logged, self.base.weight_M
         if log is None or found.weight_M is None or base_M is None or not (found.weight_M.any() and base_M.any()):
@@ -186,7 +186,7 @@ def read_scores(folder: Path) -> list[Score]:
     return [dict(read_json(place / "score.json")) for place in sorted(folder.glob("step-*"))]
 
 
-def slate_values(reward: RewardModel, states: Sequence[State], slates: Sequence[Slate]) -> FloatArray:
+def slate_values(reward: RewardFunction, states: Sequence[State], slates: Sequence[Slate]) -> FloatArray:
     """Expected reward an impression of each user's slate, (B,)."""
     items_BK = slates_to_items(slates)
     parts = [slice(start, start + BATCH) for start in range(0, len(states), BATCH)]

@@ -18,7 +18,7 @@ from llmrec.pipeline.rewarding import reward_key
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
 from llmrec.training.callbacks import was_stopped
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,12 @@ def improve_stage(
 
     def build(out: Path, scratch: Path) -> None:
         gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate")
-        keeping = Keeping(scratch / "trainer", gate, config.report_to)
-        result = improve(config, data, sft_policy(config, data, sft), simulators, keeping)
+        checkpointing = Checkpointing(scratch / "trainer", gate, config.report_to)
+        result = improve(config, data, sft_policy(config, data, sft), simulators, checkpointing)
         last = int(max(row["step"] for row in result.curve)) if result.curve else 0
         gate(last, result.model)
         said = [result.stopped_reason or ""]
-        if was_stopped(keeping.out):
+        if was_stopped(checkpointing.out):
             said.append(
                 f"The judge ended the training at checkpoint {last}: {config.gate.patience} checkpoints in "
                 "succession brought no new best admissible one (gate.patience)."

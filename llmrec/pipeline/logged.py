@@ -16,7 +16,7 @@ from llmrec.types import BoolArray, FloatArray, IntArray, State
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedImpressions:
     """Logged impressions with known propensities, state by state: M rows of S states.
 
     Attributes:
@@ -47,7 +47,7 @@ class Logged:
         *,
         without_replacement: bool = True,
         examination_K: FloatArray | None = None,
-    ) -> Logged | None:
+    ) -> LoggedImpressions | None:
         """A sample of at most `limit` states of a log; None where it has no propensities.
 
         A place that is looked at less earns less whatever is shown there, and weights do not undo that. Where it is

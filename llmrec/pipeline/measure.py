@@ -20,7 +20,7 @@ from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.simulation import log_of, one_state_per_user, rates_note
-from llmrec.pipeline.systems import System, Truth
+from llmrec.pipeline.systems import System, TruthJudge
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.types import IntArray, Slate, State
@@ -52,7 +52,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
     rows = one_state_per_user(log, config.evaluation.users, numpy_stream(config.seed, "evaluation", "users"))
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
-        judges["truth"] = Truth(data.world)
+        judges["truth"] = TruthJudge(data.world)
     examples = targets(config, data, "test", config.evaluation.test_events)
     note = check_leaks(data.dataset, data.split.train, examples, data.split.name)
     return Arena(
@@ -68,7 +68,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class SystemFigures:
     """All systems' figures.
 
     `ranking` is by system, arrays over test events; `deployed` by judge and system, arrays over users; `slates` are
@@ -96,7 +96,7 @@ class Tables:
     summary: Comparison
 
 
-def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> Measured:
+def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> SystemFigures:
     """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
     ranking: dict[str, Figures] = {}
     deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
@@ -113,7 +113,7 @@ def compare(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> M
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
         for judge in arena.judges:
             deployed[judge][name] = _deploy(config, arena, slates[name], judge, top)
-    return Measured(ranking, deployed, slates)
+    return SystemFigures(ranking, deployed, slates)
 
 
 def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int) -> Figures:
@@ -123,7 +123,7 @@ def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str
     return {**whole.per_user, "value@1": first.value_B}
 
 
-def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: str) -> Tables:
+def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, reference: str) -> Tables:
     """Tables with bootstrap intervals, differences paired to `reference`; ranking rows are clustered by user."""
     common: dict[str, Any] = {
         "reference": reference,
@@ -147,7 +147,7 @@ def make_tables(config: RunConfig, arena: Arena, measured: Measured, reference: 
     return Tables(ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=arena.rates))
 
 
-def varieties(config: RunConfig, arena: Arena, measured: Measured) -> dict[str, Variety]:
+def varieties(config: RunConfig, arena: Arena, measured: SystemFigures) -> dict[str, Variety]:
     """How far each system's deployed lists differ between users."""
     k = min(max(config.evaluation.k), arena.n_items)
     return {name: Variety.of(slates, arena.n_items, k, config.seed) for name, slates in measured.slates.items()}

@@ -11,19 +11,19 @@ import numpy as np
 from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, RunConfig
 from llmrec.dataset.impressions import Impressions
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.simulation import log_of
 from llmrec.progress import console
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
-from llmrec.training.improvement import Improved, Keeping, Start, usable_states
+from llmrec.training.improvement import Checkpointing, Improved, WarmStart, usable_states
 from llmrec.training.logged import logged_slates
 from llmrec.training.off_policy import check_off_policy, train_off_policy
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 
 @dataclass(frozen=True, slots=True)
-class Happened:
+class LoggedFeedback:
     """A behaviour model that knows what users did with M logged impressions, and is asked for just these."""
 
     click_M: FloatArray
@@ -35,21 +35,26 @@ class Happened:
 
 
 def improve_off_policy(
-    config: RunConfig, data: RunData, start: Start, reward: RewardModel, settings: OffPolicySettings, keeping: Keeping
+    config: RunConfig,
+    data: RunData,
+    start: WarmStart,
+    reward: RewardFunction,
+    settings: OffPolicySettings,
+    checkpointing: Checkpointing,
 ) -> Improved:
     """Learns from the training period's impressions; `reward`, fitted on the same log, is the doubly robust part."""
     log = log_of(config, data, "train")
     groups = item_groups(data.dataset.item_list)
     slates = logged_slates(log, rewards_of(log, reward), settings, groups, seed=config.seed)
     console.print(f"  {slates.note}", style="dim")
-    return train_off_policy(start, slates, settings, keeping, value=reward)
+    return train_off_policy(start, slates, settings, checkpointing, value=reward)
 
 
-def rewards_of(log: Impressions, reward: RewardModel) -> FloatArray:
+def rewards_of(log: Impressions, reward: RewardFunction) -> FloatArray:
     """What each impression earned: the terms of `reward`, with what happened in place of what is expected."""
-    happened = Happened(log.click_M.astype(np.float64), log.conversion_M.astype(np.float64))
+    happened = LoggedFeedback(log.click_M.astype(np.float64), log.conversion_M.astype(np.float64))
     settings = dataclasses.replace(reward.settings, sampled=False, pessimism=0.0)
-    known = RewardModel(happened, settings, reward.seed, reward.own_terms)
+    known = RewardFunction(happened, settings, reward.seed, reward.own_terms)
     return known([log.states[row] for row in log.state_row_M], log.item_M[:, None]).total_BK[:, 0]
 
 
@@ -72,11 +77,16 @@ def item_groups(items: Sequence[Item]) -> IntArray:
 
 
 def improve_best_of_n(
-    config: RunConfig, data: RunData, start: Start, reward: RewardModel, settings: BestOfNSettings, keeping: Keeping
+    config: RunConfig,
+    data: RunData,
+    start: WarmStart,
+    reward: RewardFunction,
+    settings: BestOfNSettings,
+    checkpointing: Checkpointing,
 ) -> Improved:
     """Imitates the best of its draws at states of the training period."""
-    starts = rollout_starts(config, data, RolloutSettings(steps=settings.rounds, prompts=settings.prompts))
-    return train_best_of_n(start, starts.states, starts.seen, reward, settings, keeping)
+    starts = rollout_states(config, data, RolloutSettings(steps=settings.rounds, prompts=settings.prompts))
+    return train_best_of_n(start, starts.states, starts.seen, reward, settings, checkpointing)
 
 
 def check_offline(settings: OffPolicySettings | BestOfNSettings, number: int) -> None:

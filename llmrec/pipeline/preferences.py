@@ -13,10 +13,10 @@ from llmrec.errors import DataError
 from llmrec.evaluation.significance import bootstrap_interval
 from llmrec.files import new_folder, write_json
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.simulation import log_of
 from llmrec.pipeline.work import is_first, say, wait_for_all
-from llmrec.training.improvement import Improved, Keeping, Start
+from llmrec.training.improvement import Checkpointing, Improved, WarmStart
 from llmrec.training.on_policy import check_settings, train_on_policy
 from llmrec.training.preferences import check_preferences, train_preferences
 from llmrec.training.reward_model import (
@@ -31,27 +31,29 @@ REWARD_MODEL = "reward_model"
 
 
 def improve_preferences(
-    config: RunConfig, data: RunData, start: Start, settings: PreferenceSettings, keeping: Keeping
+    config: RunConfig, data: RunData, start: WarmStart, settings: PreferenceSettings, checkpointing: Checkpointing
 ) -> Improved:
     """Learns from what the training period's users chose and left; no simulator is asked."""
     pairs = pairs_of(config, data, "train", settings.negatives, settings.pairs, settings.target)
-    return train_preferences(start, pairs, settings, keeping, section=config.algorithm)
+    return train_preferences(start, pairs, settings, checkpointing, section=config.algorithm)
 
 
 def improve_rlhf(
-    config: RunConfig, data: RunData, start: Start, settings: RLHFSettings, keeping: Keeping
+    config: RunConfig, data: RunData, start: WarmStart, settings: RLHFSettings, checkpointing: Checkpointing
 ) -> Improved:
     """A reward model of the training period's preferences, then PPO against it. The reward model is kept."""
-    own, folder = settings.reward_model, keeping.out / REWARD_MODEL
+    own, folder = settings.reward_model, checkpointing.out / REWARD_MODEL
     pairs = pairs_of(config, data, "train", 1, own.pairs, own.target)
-    learned = train_reward_model(start, pairs, own, dataclasses.replace(keeping, out=folder, on_checkpoint=None))
+    learned = train_reward_model(
+        start, pairs, own, dataclasses.replace(checkpointing, out=folder, on_checkpoint=None)
+    )
     reward = LearnedReward(learned.model, start.renderer, start.catalogue, start.tokenizer)
-    kept = keeping.out / f"{REWARD_MODEL}.kept"
+    kept = checkpointing.out / f"{REWARD_MODEL}.kept"
     if is_first():
         _keep(kept, learned, start.tokenizer, held_out(config, data, reward, own))
     wait_for_all()
-    starts = rollout_starts(config, data, settings)
-    result = train_on_policy(start, starts.states, starts.seen, reward, settings, keeping)
+    starts = rollout_states(config, data, settings)
+    result = train_on_policy(start, starts.states, starts.seen, reward, settings, checkpointing)
     return dataclasses.replace(result, folders={REWARD_MODEL: kept})
 
 

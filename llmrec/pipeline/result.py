@@ -13,7 +13,7 @@ from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage
-from llmrec.pipeline.measure import Arena, Measured, Tables, varieties
+from llmrec.pipeline.measure import Arena, SystemFigures, Tables, varieties
 from llmrec.pipeline.policies import SFTStage
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import who_judges
@@ -59,7 +59,7 @@ def phrase(algorithm: Algorithm) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class RunResult:
     """All stages of a run and what was measured at its end."""
 
     config: RunConfig
@@ -69,7 +69,7 @@ class Finished:
     simulators: Simulators
     improvement: ImprovedStage
     arena: Arena
-    measured: Measured
+    measured: SystemFigures
     tables: Tables
     verdict: Verdict
     seconds: dict[str, float]
@@ -98,7 +98,7 @@ class Finished:
         return name(self.config.algorithm)
 
 
-def metrics_of(run: Finished) -> dict[str, Any]:
+def metrics_of(run: RunResult) -> dict[str, Any]:
     """metrics.json: every figure by plain names, with its intervals, and what they were measured on."""
     manifest = run.data.dataset.manifest
     return {

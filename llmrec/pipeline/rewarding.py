@@ -10,9 +10,9 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.rewards.custom import custom_digest
-from llmrec.rewards.registry import RewardContext, make_terms, reward_model
+from llmrec.rewards.registry import RewardContext, make_terms, reward_function
 from llmrec.simulator.values import fit_values, require_values, with_values
 
 NEXT_ITEM = "next_item"
@@ -22,7 +22,7 @@ VALUED = {"rating", "satisfaction", "watch_time"}
 
 def run_reward(
     config: RunConfig, data: RunData, simulators: Simulators, policy: LanguagePolicy, *, slate_size: int = 1
-) -> RewardModel:
+) -> RewardFunction:
     """What rewards draws, and slates where `slate_size` is above 1.
 
     Raises:
@@ -37,7 +37,7 @@ def run_reward(
     if VALUED & set(config.reward.terms):
         more |= _values(config, data)
     context = RewardContext.of(data.dataset, data.split.train, **more)
-    return reward_model(config.reward, simulators.reward, context, seed=config.seed)
+    return reward_function(config.reward, simulators.reward, context, seed=config.seed)
 
 
 def check_terms(config: RunConfig, data: RunData, limit: int | None) -> None:

@@ -16,14 +16,14 @@ from llmrec.types import IntArray, State
 
 
 @dataclass(frozen=True, slots=True)
-class Starts:
+class RolloutStates:
     """S states, and for each all items that its user had chosen before."""
 
     states: list[State]
     seen: list[IntArray]
 
 
-def rollout_starts(config: RunConfig, data: RunData, settings: RolloutSettings) -> Starts:
+def rollout_states(config: RunConfig, data: RunData, settings: RolloutSettings) -> RolloutStates:
     """A sample of the training period's states, as many as the rollouts use, or all.
 
     `starts: slates` draws slates uniformly, so that heavy users with long histories are met often. `starts: users`
@@ -38,19 +38,19 @@ def rollout_starts(config: RunConfig, data: RunData, settings: RolloutSettings) 
         rows = _by_user(known.states, wanted, random)
     else:
         rows = random.permutation(len(known.states))[: min(wanted, len(known.states))].tolist()
-    return Starts([known.states[r] for r in rows], [known.seen[r] for r in rows])
+    return RolloutStates([known.states[r] for r in rows], [known.seen[r] for r in rows])
 
 
-def _known(config: RunConfig, data: RunData) -> Starts:
+def _known(config: RunConfig, data: RunData) -> RolloutStates:
     if NEXT_ITEM in config.reward.terms:
         examples = targets(config, data, "train", None)
         first: dict[int, int] = {}  # events of one moment share their state
         for row, example in enumerate(examples.rows):
             first.setdefault(id(example.state), row)
         rows = list(first.values())
-        return Starts([examples.rows[r].state for r in rows], [examples.seen[r] for r in rows])
+        return RolloutStates([examples.rows[r].state for r in rows], [examples.seen[r] for r in rows])
     log = log_of(config, data, "train")
-    return Starts(log.states, log.seen)
+    return RolloutStates(log.states, log.seen)
 
 
 def _by_user(states: list[State], wanted: int, random: np.random.Generator) -> list[int]:

@@ -21,7 +21,7 @@ from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.item_tokens import check_naming
-from llmrec.pipeline.measure import Arena, Measured, Tables, compare, make_arena, make_tables, varieties
+from llmrec.pipeline.measure import Arena, SystemFigures, Tables, make_arena, make_tables, measure_run, varieties
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change
@@ -33,14 +33,14 @@ from llmrec.pipeline.result import (
     POPULARITY,
     RERANKED,
     SFT,
-    Finished,
+    RunResult,
     Stages,
     label,
     last_label,
 )
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked, System
 from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work, is_first
 from llmrec.policy.loading import check_quantization
@@ -51,7 +51,7 @@ from llmrec.training.lora import check_lora
 from llmrec.training.sft import check_sft
 
 
-def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> Finished | None:
+def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> RunResult | None:
     """Runs the main job to its end and writes the run folder `out`.
 
     Under several processes all train, and the first one alone evaluates and writes.
@@ -76,7 +76,7 @@ def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force:
         return conclude(config, stages, work, place, command) if is_first() else None
 
 
-def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> Finished:
+def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> RunResult:
     """Evaluates finished stages and writes the run folder."""
     finished = evaluate(config, *stages, work, out)
     finish(finished, command, work.folder)
@@ -160,7 +160,7 @@ def make_systems(
     systems[RERANKED] = Reranked(start, reward, data.dataset.n_items)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     if data.world is not None:
-        systems[OPTIMUM] = Optimum(data.world, config.reward.click, config.reward.conversion)
+        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
     return systems
 
 
@@ -173,19 +173,21 @@ def evaluate(
     improved: ImprovedStage,
     work: Work,
     out: Path,
-) -> Finished:
+) -> RunResult:
     """Measures all systems on the test period and says whether the run may be called improved."""
     console.print("evaluation", style="bold")
     arena = make_arena(config, data, simulators.judge)
-    measured = compare(config, arena, make_systems(config, data, sft, simulators, improved))
+    measured = measure_run(config, arena, make_systems(config, data, sft, simulators, improved))
     tables = make_tables(config, arena, measured, SFT)
     found = _verdict(config, arena, measured, tables, improved)
-    return Finished(
+    return RunResult(
         config, data, base, sft, simulators, improved, arena, measured, tables, found, dict(work.seconds), out
     )
 
 
-def _verdict(config: RunConfig, arena: Arena, measured: Measured, tables: Tables, improved: ImprovedStage) -> Verdict:
+def _verdict(
+    config: RunConfig, arena: Arena, measured: SystemFigures, tables: Tables, improved: ImprovedStage
+) -> Verdict:
     """The gate's own tests once more, on the test period."""
     promoted = improved.promoted is not None
     after = (label if promoted else last_label)(config.algorithm)

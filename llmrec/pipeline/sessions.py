@@ -22,23 +22,23 @@ from llmrec.simulator.ensemble import Ensemble
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.world_users import WorldUsers
-from llmrec.training.improvement import Improved, Keeping, Start
-from llmrec.training.session_source import Meeting, SessionReward
+from llmrec.training.improvement import Checkpointing, Improved, WarmStart
+from llmrec.training.session_source import SessionReward, SessionUsers
 from llmrec.training.sessions import check_credit, check_sessions, require_room, train_sessions
 from llmrec.types import IntArray, State
 
 
 def improve_sessions(
-    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, keeping: Keeping
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
     """Improves `policy` by PPO or REINFORCE in sessions with the users that the reward's ensemble learned."""
-    start = Start(
+    start = WarmStart(
         policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
     )
     settings = config.improvement
     assert isinstance(settings, PPOSettings | ReinforceSettings)  # check_session_config
     meeting = session_meeting(config, data, policy, simulators)
-    return train_sessions(start, meeting, settings, config.session, keeping)
+    return train_sessions(start, meeting, settings, config.session, checkpointing)
 
 
 def check_session_config(config: RunConfig, processes: int = 1, items: int | None = None) -> None:
@@ -66,13 +66,13 @@ def check_session_config(config: RunConfig, processes: int = 1, items: int | Non
     check_credit(config.session, config.choice, [load_custom(spec) for spec in config.reward.custom])
 
 
-def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators) -> Meeting:
+def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators) -> SessionUsers:
     """Users of the training period at their last state, as the reward's ensemble learned them, and the reward."""
     states, seen = last_states(config, data, "train")
     rewards = run_reward(config, data, simulators, policy, slate_size=config.session.slate)
     reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward)
     population = LearnedUsers(simulators.reward, states, data.dataset)
-    return Meeting(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
+    return SessionUsers(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
 
 
 def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.dataset.world.world import World
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.types import FloatArray, IntArray, Prediction, Slate, State
 
 BATCH = 256
@@ -38,7 +38,7 @@ class Policy:
 class Reranked:
     """The policy's top `depth` (of `n_items`) reordered by the reward simulator: what one gets without any RL."""
 
-    def __init__(self, system: System, reward: RewardModel, n_items: int, depth: int = 20) -> None:
+    def __init__(self, system: System, reward: RewardFunction, n_items: int, depth: int = 20) -> None:
         self.system, self.reward, self.depth = system, reward, min(depth, n_items)
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
@@ -59,7 +59,7 @@ class Reranked:
 class Greedy:
     """The reward simulator's own best items over the whole catalogue: what RL would become without a prior."""
 
-    def __init__(self, reward: RewardModel, n_items: int, repeat: str) -> None:
+    def __init__(self, reward: RewardFunction, n_items: int, repeat: str) -> None:
         self.reward, self.n_items, self.repeat = reward, n_items, repeat
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
@@ -78,7 +78,7 @@ class Greedy:
         return answer
 
 
-class Truth:
+class TruthJudge:
     """A generated world as a judge: the true probabilities of each user; only worlds have one."""
 
     def __init__(self, world: World) -> None:
@@ -91,7 +91,7 @@ class Truth:
         return Prediction(np.take_along_axis(click, items_BK, 1), np.take_along_axis(conversion, items_BK, 1))
 
 
-class Optimum:
+class OptimumRanker:
     """The true optimum V*: the items of highest true value for each user."""
 
     def __init__(self, world: World, click: float, conversion: float) -> None:

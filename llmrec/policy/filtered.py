@@ -93,7 +93,7 @@ class FilterBook:
 
 
 @dataclass(frozen=True)
-class Asked:
+class FilteredCatalogue:
     """What the requests of B states leave of the catalogue, batch by batch.
 
     Attributes:
@@ -107,7 +107,7 @@ class Asked:
     exclude_BE: Tensor | None
 
     @classmethod
-    def of(cls, book: FilterBook, wishes_B: list[Filters], exclude_BE: Tensor | None) -> Asked:
+    def of(cls, book: FilterBook, wishes_B: list[Filters], exclude_BE: Tensor | None) -> FilteredCatalogue:
         """Adds what the filters leave out one by one to what is left out as seen."""
         if not wishes_B:
             return cls(book, wishes_B, exclude_BE)

@@ -16,7 +16,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
-from llmrec.policy.filtered import Asked, FilterBook, bounded_slates, hidden_items, padded
+from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, padded
 from llmrec.policy.gumbel import stream_keys
 from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
@@ -97,7 +97,7 @@ class LanguagePolicy:
         seen: Sequence[IntArray] | None,
         exclude_seen: bool | None,
         filters: Filters | Sequence[Filters] | None,
-    ) -> Asked:
+    ) -> FilteredCatalogue:
         """What is left for each state."""
         wishes = [filters] * len(states) if isinstance(filters, Filters) else list(filters or ())
         if len(wishes) not in (0, len(states)):
@@ -107,7 +107,7 @@ class LanguagePolicy:
         if self.filters is None and wishes:
             raise RequestError("This policy knows no attributes of its items; give it some before filtering by them.")
         book = self.filters or FilterBook(self.index, Attributes.of([]))
-        return Asked.of(book, wishes, self._excluded(states, seen, exclude_seen))
+        return FilteredCatalogue.of(book, wishes, self._excluded(states, seen, exclude_seen))
 
     def _batches(
         self, states: Sequence[State], size: int, groups: Sequence[object] = ()

@@ -4,7 +4,7 @@ reward = click * P(click) + conversion * P(click and conversion) + weight * term
 gain in clicks can be told from a gain in sales or in diversity. Example: with weights 1 and 3, an item of P(click) =
 0.2 and P(conversion | click) = 0.5 is worth 1 * 0.2 + 3 * 0.1 = 0.5. More is better in every term.
 
-    model = reward_model(settings, ensemble, RewardContext.of(dataset, split.train, slate_size=5), seed=0)
+    reward = reward_function(settings, ensemble, RewardContext.of(dataset, split.train, slate_size=5), seed=0)
     model(states, items_BK).total_BK  # one value for each place: dense credit
 """
 
@@ -19,7 +19,7 @@ from llmrec.rewards.feedback import (
     ValueEnsemble,
     WatchTimeReward,
 )
-from llmrec.rewards.function import RewardModel
+from llmrec.rewards.function import RewardFunction
 from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
@@ -29,7 +29,7 @@ from llmrec.rewards.items import (
 )
 from llmrec.rewards.logged import NextItemReward
 from llmrec.rewards.past import Categories
-from llmrec.rewards.registry import RewardContext, make_terms, reward_model
+from llmrec.rewards.registry import RewardContext, make_terms, reward_function
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_causal, is_list_level, needs_target
 from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm, as_trl_reward
@@ -53,7 +53,7 @@ __all__ = [
     "RepetitionReward",
     "RevenueReward",
     "RewardContext",
-    "RewardModel",
+    "RewardFunction",
     "RewardTerm",
     "SatisfactionReward",
     "TRLReward",
@@ -71,5 +71,5 @@ __all__ = [
     "load_custom",
     "make_terms",
     "needs_target",
-    "reward_model",
+    "reward_function",
 ]

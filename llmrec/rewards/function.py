@@ -16,7 +16,7 @@ from llmrec.simulator.environment import common_uniforms, expected_feedback, luc
 from llmrec.types import Feedback, IntArray, Reward, State
 
 
-class RewardModel:
+class RewardFunction:
     """Reward of items or slates under a behaviour model.
 
     Args:
@@ -24,7 +24,7 @@ class RewardModel:
         settings: Weights of click and conversion; `sampled` draws 0 or 1 in place of probabilities; `pessimism` takes
             so many standard deviations of the members off the expected click and conversion, never below 0.
         seed: Seed of the draws: common random numbers by user, step and place.
-        terms: Further terms beside click and conversion; `reward_model` makes those that `settings` names.
+        terms: Further terms beside click and conversion; `reward_function` makes those that `settings` names.
         slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
             each a slate of one item. List-level terms are refused for the latter.
     """
@@ -51,7 +51,9 @@ class RewardModel:
             raise ConfigError(f"Two reward terms share a name ({', '.join(names)}); name each apart.")
         left_out = {*settings.terms, *settings.custom_names()} - set(names)
         if left_out:
-            raise ConfigError(f"Reward {min(left_out)!r} is configured but was not built; use rewards.reward_model.")
+            raise ConfigError(
+                f"Reward {min(left_out)!r} is configured but was not built; use rewards.reward_function."
+            )
         listed = [term.name for term in self.terms if is_list_level(term)]
         if listed and not slate:
             raise ConfigError(
@@ -64,7 +66,7 @@ class RewardModel:
         items_BK = np.asarray(items_BK)
         return combine(self.terms, states, items_BK, self._feedback(states, items_BK, step))
 
-    def for_ranking(self) -> RewardModel:
+    def for_ranking(self) -> RewardFunction:
         """The part of the reward by which candidates can be ranked one by one, at any state.
 
         List-level terms are left out, and so are terms that know the logged next item: a reranker that read them
@@ -72,7 +74,7 @@ class RewardModel:
         """
         kept = [term for term in self.own_terms if not (is_list_level(term) or needs_target(term))]
         settings = replace(self.settings, terms={}, custom=())
-        return RewardModel(self.behaviour, settings, self.seed, kept)
+        return RewardFunction(self.behaviour, settings, self.seed, kept)
 
     def _feedback(self, states: Sequence[State], items_BK: IntArray, step: int) -> Feedback:
         prediction = self.behaviour.predict(states, items_BK)

@@ -25,7 +25,7 @@ from llmrec.rewards.feedback import (
     ValueEnsemble,
     WatchTimeReward,
 )
-from llmrec.rewards.function import RewardModel
+from llmrec.rewards.function import RewardFunction
 from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
@@ -116,12 +116,12 @@ def make_terms(settings: RewardSettings, context: RewardContext) -> tuple[Reward
     return tuple(terms)
 
 
-def reward_model(
+def reward_function(
     settings: RewardSettings, behaviour: Behaviour, context: RewardContext, seed: int = 0
-) -> RewardModel:
+) -> RewardFunction:
     """The reward of a run: clicks and conversions under `behaviour`, and `make_terms`, whose errors it raises."""
     terms = make_terms(settings, context)
-    return RewardModel(behaviour, settings, seed, terms, slate=context.slate_size > 1)
+    return RewardFunction(behaviour, settings, seed, terms, slate=context.slate_size > 1)
 
 
 def _missing(name: str, what: str, mend: str) -> ConfigError:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards.function import RewardModel
+from llmrec.rewards.function import RewardFunction
 from llmrec.rewards.term import is_list_level, plain_values
 from llmrec.types import Feedback, FloatArray, IntArray, State
 
@@ -28,7 +28,7 @@ class Written(Protocol):
 
 
 class TRLReward:
-    """A `RewardModel` in the signature of TRL's reward functions.
+    """A `RewardFunction` in the signature of TRL's reward functions.
 
     Each row of the trainer's data set names its state by a field (an index into `states`), and `item_of` reads the
     item off the completion's token ids (-1: no item, worth 0). The values that were last computed stay in
@@ -37,7 +37,7 @@ class TRLReward:
 
     def __init__(
         self,
-        model: RewardModel,
+        model: RewardFunction,
         states: Sequence[State],
         item_of: Callable[[Sequence[int]], int],
         *,
@@ -75,7 +75,7 @@ class TRLReward:
 
 
 def as_trl_reward(
-    model: RewardModel,
+    model: RewardFunction,
     states: Sequence[State],
     item_of: Callable[[Sequence[int]], int],
     *,

@@ -9,7 +9,7 @@ from scipy.stats import chi2, chi2_contingency
 
 from llmrec.errors import DataError
 from llmrec.simulator.ensemble import Predictor
-from llmrec.simulator.log import Impressions, read_log
+from llmrec.simulator.log import ImpressionLog, read_log
 from llmrec.simulator.metrics import predict_log
 from llmrec.types import FloatArray, IntArray
 
@@ -33,7 +33,7 @@ class ArmTest:
     p_value: float
 
 
-def arm_test(model: Predictor, other_half: Impressions, fitted_A: IntArray) -> ArmTest:
+def arm_test(model: Predictor, other_half: ImpressionLog, fitted_A: IntArray) -> ArmTest:
     """Compares simulated and observed rates on `other_half`, whose items are the arms.
 
     The simulated rates stand for `fitted_A` customers an arm, those that the model was fitted on, since they are no

@@ -35,7 +35,7 @@ from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.fitting import FitCurve, Net, pair_logits
 from llmrec.simulator.learning import Learner, ValueScale, calibrators
 from llmrec.simulator.live import LiveState, advanced, live_logits, started
-from llmrec.simulator.log import Impressions, Log, require_learnable, two_parts
+from llmrec.simulator.log import ImpressionLog, Log, require_learnable, two_parts
 from llmrec.simulator.networks.parts import VALUE
 from llmrec.simulator.networks.recurrent import RecurrentNet
 from llmrec.types import BoolArray, FloatArray, IntArray, Item, Prediction, State
@@ -209,12 +209,12 @@ def load_behaviour(folder: Path, items: Sequence[Item] | Catalogued) -> Behaviou
 
 def fit_behaviour(
     dataset: Any,
-    impressions: Impressions,
+    impressions: ImpressionLog,
     *,
     architecture: str = REWARD_ARCHITECTURE,
     seed: int,
     settings: SimulatorSettings,
-    valid: Impressions | None = None,
+    valid: ImpressionLog | None = None,
     examination_K: FloatArray | None = None,
 ) -> BehaviourModel:
     """Fits and calibrates a behaviour model.

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.simulator.binning import bins_of, calibration_error
 from llmrec.simulator.ensemble import Predictor
-from llmrec.simulator.log import Impressions, Log, read_log
+from llmrec.simulator.log import ImpressionLog, Log, read_log
 from llmrec.simulator.metrics import auc, log_losses, predict_log, users_of
 from llmrec.types import FloatArray, IntArray
 
@@ -17,7 +17,7 @@ BUCKETS = ("none", "few", "some", "many")
 """No event in the fitted log, then thirds by count of the held-out impressions whose user or item has any."""
 
 
-def user_activity(impressions: Impressions, train: Impressions) -> IntArray:
+def user_activity(impressions: ImpressionLog, train: ImpressionLog) -> IntArray:
     """Clicks in the fitted log of each held-out impression's user: (M,)."""
     rows, clicks = np.asarray(train.state_row_M), np.asarray(train.click_M)
     counts: Counter[str | None] = Counter()
@@ -27,7 +27,7 @@ def user_activity(impressions: Impressions, train: Impressions) -> IntArray:
     return np.asarray(activity_S[np.asarray(impressions.state_row_M)])
 
 
-def item_popularity(impressions: Impressions, train: Impressions, n_items: int) -> IntArray:
+def item_popularity(impressions: ImpressionLog, train: ImpressionLog, n_items: int) -> IntArray:
     """Clicks in the fitted log of each held-out impression's item: (M,)."""
     clicked = np.asarray(train.item_M)[np.asarray(train.click_M) > 0]
     return np.asarray(np.bincount(clicked, minlength=n_items)[np.asarray(impressions.item_M)])
@@ -44,7 +44,7 @@ def bucket_of(count_M: IntArray) -> IntArray:
 
 
 def bucket_report(
-    model: Predictor, impressions: Impressions, train: Impressions, *, n_items: int, bins: int = 10
+    model: Predictor, impressions: ImpressionLog, train: ImpressionLog, *, n_items: int, bins: int = 10
 ) -> dict[str, dict[str, Any]]:
     """AUC, log loss, calibration error and reliability of clicks by bucket, as plain values for JSON.
 

@@ -22,7 +22,7 @@ from llmrec.simulator.behaviour import (
     load_behaviour,
 )
 from llmrec.simulator.learning import check_objective, lesson
-from llmrec.simulator.log import Impressions, Subset, of_users, resampled_users, two_parts, user_share
+from llmrec.simulator.log import ImpressionLog, Subset, of_users, resampled_users, two_parts, user_share
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 
@@ -42,7 +42,7 @@ class Disagreement:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MemberSpread:
     """What members expect on average and how far they disagree, from one pass over them.
 
     Attributes:
@@ -88,7 +88,7 @@ class Ensemble:
         """Standard deviation over members (0 with one member)."""
         return self.predict_with_spread(states, items_BK).deviation
 
-    def predict_with_spread(self, states: Sequence[State], items_BK: IntArray) -> Spread:
+    def predict_with_spread(self, states: Sequence[State], items_BK: IntArray) -> MemberSpread:
         """Mean and disagreement of the members.
 
         Raises:
@@ -100,7 +100,7 @@ class Ensemble:
         click_EBK = np.stack([p.click_BK for p in predictions])
         joint_EBK = np.stack([p.click_BK * p.conversion_BK for p in predictions])
         deviation = Disagreement(click_EBK.std(axis=0), joint_EBK.std(axis=0))
-        return Spread(mean_prediction(predictions), deviation)
+        return MemberSpread(mean_prediction(predictions), deviation)
 
     def save(self, folder: Path) -> None:
         """Writes one folder a member, whole or not at all."""
@@ -137,12 +137,12 @@ def load_ensemble(folder: Path, items: Sequence[Item] | Catalogued) -> Ensemble:
 
 def fit_ensemble(
     dataset: Any,
-    impressions: Impressions,
+    impressions: ImpressionLog,
     *,
     architecture: str = REWARD_ARCHITECTURE,
     seed: int,
     settings: SimulatorSettings,
-    valid: Impressions | None = None,
+    valid: ImpressionLog | None = None,
     on_member: Callable[[int], None] | None = None,
 ) -> Ensemble:
     """Fits `settings.members` models that differ in their seeds; see `fit_behaviour` for the arguments.
@@ -163,11 +163,11 @@ def fit_ensemble(
 
 def fit_reward_and_judge(
     dataset: Any,
-    impressions: Impressions,
+    impressions: ImpressionLog,
     *,
     seed: int,
     settings: SimulatorSettings,
-    valid: Impressions | None = None,
+    valid: ImpressionLog | None = None,
 ) -> tuple[Ensemble, BehaviourModel]:
     """The reward ensemble and a judge that shares with it neither users, nor architecture, nor seed.
 
@@ -190,7 +190,7 @@ def fit_reward_and_judge(
 
 
 def shared_out(
-    impressions: Impressions, valid: Impressions | None, settings: SimulatorSettings, seed: int
+    impressions: ImpressionLog, valid: ImpressionLog | None, settings: SimulatorSettings, seed: int
 ) -> tuple[tuple[Subset, Subset | None], tuple[Subset, Subset | None]]:
     """The two logs of the reward's users and those of the judge's; raises `DataError` for fewer than two users."""
     users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
@@ -233,7 +233,12 @@ def check_simulator(settings: SimulatorSettings) -> None:
 
 
 def check_fit(
-    items: int, impressions: Impressions, *, seed: int, settings: SimulatorSettings, valid: Impressions | None = None
+    items: int,
+    impressions: ImpressionLog,
+    *,
+    seed: int,
+    settings: SimulatorSettings,
+    valid: ImpressionLog | None = None,
 ) -> None:
     """Refuses, without fitting anything, what `fit_reward_and_judge` would refuse for a catalogue of `items` items.
 

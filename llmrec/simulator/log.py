@@ -19,10 +19,10 @@ OPTIONAL: dict[str, tuple[Callable[[FloatArray], BoolArray], str]] = {
     "propensity_M": (lambda p: (p > 0) & (p <= 1), "above 0 and at most 1, or nan where it is unknown"),
     "position_M": (lambda k: (k >= 0) & (k == np.floor(k)), "a whole number from 0 up, or nan where it is unknown"),
 }
-"""Columns that a log may have beside those of `Impressions`."""
+"""Columns that a log may have beside those of `ImpressionLog`."""
 
 
-class Impressions(Protocol):
+class ImpressionLog(Protocol):
     """M impressions of S states: what `llmrec.dataset.impressions` makes, or anything of the same attributes."""
 
     @property
@@ -72,7 +72,7 @@ class Log:
         return dataclasses.replace(self, row_M=self.row_M + states)
 
 
-def read_log(impressions: Impressions, n_items: int) -> Log:
+def read_log(impressions: ImpressionLog, n_items: int) -> Log:
     """Checks and converts impressions; raises `DataError` with the first bad row."""
     columns = {
         name: np.asarray(getattr(impressions, name)) for name in ("state_row_M", "item_M", "click_M", "conversion_M")
@@ -103,7 +103,7 @@ def read_log(impressions: Impressions, n_items: int) -> Log:
     )
 
 
-def _optional(impressions: Impressions, name: str, length: int) -> FloatArray | None:
+def _optional(impressions: ImpressionLog, name: str, length: int) -> FloatArray | None:
     """A column that a log may lack, nan where a row does; None where no row has it."""
     given = getattr(impressions, name, None)
     if given is None:
@@ -156,7 +156,7 @@ def latest(log: Log, states: Sequence[State], share: float) -> BoolArray:
     return np.asarray(late_M)
 
 
-def two_parts(impressions: Impressions, valid: Impressions | None, n_items: int) -> tuple[Log, Log, list[State]]:
+def two_parts(impressions: ImpressionLog, valid: ImpressionLog | None, n_items: int) -> tuple[Log, Log, list[State]]:
     """What is fitted, what is held out, and the states that both point to.
 
     Without `valid`, or where it is empty, the latest `VALID_SHARE` of the impressions is held out.
@@ -183,7 +183,7 @@ def user_share(user_ids: Collection[str], share: float, seed: int, *name: object
     return {ordered[k] for k in chosen}
 
 
-def of_users(impressions: Impressions, users: Collection[str | None]) -> Subset:
+def of_users(impressions: ImpressionLog, users: Collection[str | None]) -> Subset:
     """The impressions of `users` only, with the states that are still needed."""
     keep_S = np.array([state.user_id in users for state in impressions.states], dtype=bool)
     place_S = np.cumsum(keep_S) - 1
@@ -196,7 +196,7 @@ def of_users(impressions: Impressions, users: Collection[str | None]) -> Subset:
     )
 
 
-def resampled_users(impressions: Impressions, seed: int, *name: object) -> Subset:
+def resampled_users(impressions: ImpressionLog, seed: int, *name: object) -> Subset:
     """A bootstrap of the users: each drawn with replacement, with all its impressions as often as it was drawn.
 
     At least two users stay, so that what was learnable remains so.
@@ -212,7 +212,7 @@ def resampled_users(impressions: Impressions, seed: int, *name: object) -> Subse
     return Subset(list(impressions.states), row_M[at_M], *_columns(impressions, at_M))
 
 
-def _columns(impressions: Impressions, keep_M: BoolArray | IntArray) -> list[Any]:
+def _columns(impressions: ImpressionLog, keep_M: BoolArray | IntArray) -> list[Any]:
     columns = [np.asarray(getattr(impressions, name))[keep_M] for name in ("item_M", "click_M", "conversion_M")]
     given = (getattr(impressions, name, None) for name in OPTIONAL)
     return columns + [None if column is None else np.asarray(column)[keep_M] for column in given]
@@ -220,7 +220,7 @@ def _columns(impressions: Impressions, keep_M: BoolArray | IntArray) -> list[Any
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of some impressions (see the protocol `Impressions`)."""
+    """A part of some impressions (see the protocol `ImpressionLog`)."""
 
     states: list[State]
     state_row_M: IntArray

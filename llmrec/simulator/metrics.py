@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from llmrec.errors import DataError
 from llmrec.simulator.binning import calibration_error, calibration_interval, resampled_sums
 from llmrec.simulator.ensemble import Predictor
-from llmrec.simulator.log import Impressions, Log, read_log
+from llmrec.simulator.log import ImpressionLog, Log, read_log
 from llmrec.types import FloatArray, IntArray, Prediction, State
 
 _TINY = 1e-7
@@ -76,7 +76,7 @@ def check_probabilities(values: FloatArray, name: str) -> None:
 
 
 def fit_report(
-    model: Predictor, impressions: Impressions, *, train: Impressions | None = None, seed: int = 0
+    model: Predictor, impressions: ImpressionLog, *, train: ImpressionLog | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Figures of a model on held-out impressions, as plain values for JSON.
 

@@ -25,12 +25,12 @@ from llmrec.simulator.behaviour import check_items, items_of
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.fitting import Net, pair_logits
 from llmrec.simulator.learning import Learner, ValueScale
-from llmrec.simulator.log import VALID_SHARE, Impressions, Log, Subset, latest, read_log
+from llmrec.simulator.log import VALID_SHARE, ImpressionLog, Log, Subset, latest, read_log
 from llmrec.simulator.networks.parts import VALUE
 from llmrec.types import FloatArray, IntArray, State
 
 
-def with_values(dataset: Any, impressions: Impressions, *, within: int = 0) -> Subset:
+def with_values(dataset: Any, impressions: ImpressionLog, *, within: int = 0) -> Subset:
     """The impressions with `value_M`: the value that the same user left on the same item, nan where there is none.
 
     Args:
@@ -83,12 +83,12 @@ class ValueModel:
 
 def fit_values(
     dataset: Any,
-    impressions: Impressions,
+    impressions: ImpressionLog,
     *,
     architecture: str = "logistic",
     seed: int,
     settings: SimulatorSettings,
-    valid: Impressions | None = None,
+    valid: ImpressionLog | None = None,
 ) -> ValueModel:
     """Fits the expected value of what was picked, or with `settings.correction` ips or dr of anything.
 
@@ -130,7 +130,7 @@ def fit_values(
     return ValueModel(architecture, space, net, taught.scale, facts)
 
 
-def require_values(impressions: Impressions, n_items: int) -> Log:
+def require_values(impressions: ImpressionLog, n_items: int) -> Log:
     """The rows of `impressions` whose values are known.
 
     Raises:

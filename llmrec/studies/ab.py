@@ -25,7 +25,7 @@ from llmrec.pipeline.result import Stages
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import train_stages
 from llmrec.pipeline.sessions import session_arenas, session_sizes
-from llmrec.pipeline.systems import Greedy, Optimum, Policy, Reranked, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked, System
 from llmrec.pipeline.work import Work
 
 SYSTEMS = ("sft", "improved", "last", "reranked", "greedy", "optimum", *BASELINES)
@@ -156,10 +156,10 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> System:
         reward = run_reward(config, data, simulators, own.policy, slate_size=config.session.slate)
         return own, reward.for_ranking()
 
-    def optimum() -> Optimum:
+    def optimum() -> OptimumRanker:
         if data.world is None:
             raise RunError(f"{out} is not of a generated world, so nobody knows its optimum; name another system.")
-        return Optimum(data.world, config.reward.click, config.reward.conversion)
+        return OptimumRanker(data.world, config.reward.click, config.reward.conversion)
 
     known: dict[str, Callable[[], System]] = {
         "sft": start,

@@ -24,14 +24,14 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
-from llmrec.pipeline.measure import Arena, Measured, compare, make_arena
+from llmrec.pipeline.measure import Arena, SystemFigures, make_arena, measure_run
 from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import LABELS, OPTIMUM, RERANKED, SFT, last_label
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import Optimum, Policy, Reranked, System
+from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.screen import Screen
@@ -148,7 +148,7 @@ class _Place:
         key = [read_json(self.sft.folder / "stage.json")["key"], self.config.tree()["evaluation"], *more]
 
         def build(out: Path, _: Path) -> None:
-            write_json(out / "rows.json", _plain(compare(self.config, self.arena, systems(self))))
+            write_json(out / "rows.json", _plain(measure_run(self.config, self.arena, systems(self))))
 
         rows = read_json(self.work.stage(f"measured-{name}", key, build) / "rows.json")
         return {system: {k: np.array(v) for k, v in row.items()} for system, row in rows.items()}
@@ -161,7 +161,7 @@ def _starting(place: _Place) -> dict[str, System]:
     reward = run_reward(place.config, place.data, place.simulators, policy).for_ranking()
     systems: dict[str, System] = {SFT: start, RERANKED: Reranked(start, reward, place.data.dataset.n_items)}
     if place.data.world is not None:
-        systems[OPTIMUM] = Optimum(place.data.world, place.config.reward.click, place.config.reward.conversion)
+        systems[OPTIMUM] = OptimumRanker(place.data.world, place.config.reward.click, place.config.reward.conversion)
     return systems
 
 
@@ -200,7 +200,7 @@ def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
     return found if stage.promoted == stage.last else {**found, last_label(algorithm): stage.last}
 
 
-def _plain(measured: Measured) -> dict[str, dict[str, list[float]]]:
+def _plain(measured: SystemFigures) -> dict[str, dict[str, list[float]]]:
     rows: dict[str, dict[str, list[float]]] = {}
     for system, row in measured.ranking.items():
         rows[system] = {"NDCG@10": np.asarray(row["NDCG@10"]).tolist()}

@@ -19,7 +19,7 @@ from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.significance import noninferiority_bound, t_interval
 from llmrec.files import write_json
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.result import OPTIMUM, SFT, Finished, label, last_label
+from llmrec.pipeline.result import OPTIMUM, SFT, RunResult, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
@@ -55,7 +55,7 @@ class Claim:
     users: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, seed: int, run: Finished) -> None:
+    def add(self, seed: int, run: RunResult) -> None:
         """Adds one finished world. The deployed policy is the promoted one; SFT itself where none was promoted."""
         self.seeds.append(seed)
         self.hashes.append(run.data.dataset.manifest.content_hash)
@@ -100,7 +100,7 @@ def _config(seed: int, overrides: Sequence[str], click_only: bool) -> RunConfig:
     return demo_config(seed, [*own, *overrides])
 
 
-def _run(config: RunConfig, folder: Path, click_only: bool) -> Finished:
+def _run(config: RunConfig, folder: Path, click_only: bool) -> RunResult:
     check_config(config)
     work = Work(folder)
     stages = train_stages(config, work, improved_name=f"{config.algorithm}-click" if click_only else config.algorithm)

@@ -33,7 +33,7 @@ from llmrec.pipeline.systems import Policy, Reranked, System
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.screen import results
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of
 
 SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
@@ -112,7 +112,7 @@ def session_stage(
 
     def build(out: Path, scratch: Path) -> None:
         policy = sft_policy(config, data, sft)
-        result = improve_sessions(config, data, policy, simulators, Keeping(scratch / "trainer"))
+        result = improve_sessions(config, data, policy, simulators, Checkpointing(scratch / "trainer"))
         adapter_of(result.model).save(out / "adapter")
         stopped = result.stopped_reason or ""
         write_json(out / "trained.json", {"curve": result.curve, "seconds": result.seconds, "stopped": stopped})

@@ -25,7 +25,7 @@ from llmrec.simulator.architectures import ARCHITECTURES
 from llmrec.simulator.arms import arm_test
 from llmrec.simulator.behaviour import fit_behaviour
 from llmrec.simulator.buckets import bucket_report
-from llmrec.simulator.log import Impressions, read_log
+from llmrec.simulator.log import ImpressionLog, read_log
 from llmrec.simulator.metrics import item_means, log_losses, paired_interval, predict_log, section
 from llmrec.types import FloatArray, IntArray, Prediction, State
 
@@ -72,7 +72,7 @@ class ItemMeans:
 
     proxy = ""
 
-    def __init__(self, train: Impressions, n_items: int, strength: float) -> None:
+    def __init__(self, train: ImpressionLog, n_items: int, strength: float) -> None:
         self.table = item_means(read_log(train, n_items), np.arange(n_items), n_items, strength)
 
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
@@ -85,7 +85,7 @@ class ItemMeans:
         return self.predict(states, np.tile(np.arange(len(self.table.click_BK)), (len(states), 1)))
 
 
-class Study:
+class SimulatorStudy:
     """The parts of one data set, and its cells in `folder`.
 
     Args:
@@ -99,9 +99,9 @@ class Study:
         if name not in SOURCES:
             raise ConfigError(f"Data set {name!r} is unknown; choose of {', '.join(SOURCES)}.")
         self.name, self.source, self.data, self.folder, self.seed = name, SOURCES[name], data, folder, seed
-        self._parts: tuple[Dataset, dict[str, Impressions]] | None = None
+        self._parts: tuple[Dataset, dict[str, ImpressionLog]] | None = None
 
-    def parts(self) -> tuple[Dataset, dict[str, Impressions]]:
+    def parts(self) -> tuple[Dataset, dict[str, ImpressionLog]]:
         """The data set and the impressions of train, valid and test (read once, and only if a cell needs them)."""
         if self._parts is None:
             path = self.data / self.source.folder
@@ -109,7 +109,7 @@ class Study:
                 raise DataError(f"{path} does not exist; set LLMREC_DATA to the folder that holds {self.name}.")
             dataset = import_dataset(self.source.kind, path, **dict(self.source.options))
             split = make_split(dataset, self.source.split)
-            logs: dict[str, Impressions] = {}
+            logs: dict[str, ImpressionLog] = {}
             for part, limit in zip(("train", "valid", "test"), self.source.states, strict=True):
                 logs[part] = impressions(dataset, split, part, limit=limit, seed=self.seed)  # type: ignore[arg-type]
             self._parts = dataset, logs
@@ -153,13 +153,13 @@ class Study:
             figures["arms"] = self._arms(predictor, logs, dataset.n_items)
         return {**figures, "seconds": time.perf_counter() - start}
 
-    def _baseline(self, dataset: Dataset, logs: dict[str, Impressions]) -> tuple[ItemMeans, float]:
+    def _baseline(self, dataset: Dataset, logs: dict[str, ImpressionLog]) -> tuple[ItemMeans, float]:
         means = {strength: ItemMeans(logs["train"], dataset.n_items, strength) for strength in STRENGTHS}
         loss = {s: funnel_losses(means[s], logs["valid"], dataset.n_items).mean() for s in STRENGTHS}
         best = min(STRENGTHS, key=lambda s: float(loss[s]))
         return means[best], best
 
-    def _figures(self, model: Any, baseline: ItemMeans, test: Impressions, n_items: int) -> dict[str, Any]:
+    def _figures(self, model: Any, baseline: ItemMeans, test: ImpressionLog, n_items: int) -> dict[str, Any]:
         """By signal the figures of the model and the paired gain in log loss over the baseline, over users."""
         log, states = read_log(test, n_items), list(test.states)
         group_M = np.unique([str(state.user_id) for state in states], return_inverse=True)[1][log.row_M]
@@ -173,7 +173,7 @@ class Study:
         values = paired_interval(gain_M, group_M, seed=self.seed)
         return {**figures, "funnel_gain": dict(zip(("mean", "low", "high"), values, strict=True))}
 
-    def _arms(self, model: Any, logs: dict[str, Impressions], arms: int) -> dict[str, Any]:
+    def _arms(self, model: Any, logs: dict[str, ImpressionLog], arms: int) -> dict[str, Any]:
         fitted = np.concatenate([np.asarray(logs[part].item_M) for part in ("train", "valid")])
         test = arm_test(model, logs["test"], np.bincount(fitted, minlength=arms))
         return {
@@ -185,7 +185,7 @@ class Study:
         }
 
 
-def funnel_losses(model: Any, impressions: Impressions, n_items: int) -> FloatArray:
+def funnel_losses(model: Any, impressions: ImpressionLog, n_items: int) -> FloatArray:
     """Minus the log-likelihood of each impression's outcome (nothing, click, conversion): (M,)."""
     log = read_log(impressions, n_items)
     return _funnel(predict_log(model, list(impressions.states), log), log.click_M, log.conversion_M)

@@ -22,10 +22,10 @@ from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import per_process, world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
+    Checkpointing,
     Improved,
-    Keeping,
     Plan,
-    Start,
+    WarmStart,
     as_json,
     batch_arguments,
     check_update,
@@ -42,12 +42,12 @@ from llmrec.types import IntArray, State
 
 
 def train_best_of_n(
-    start: Start,
+    start: WarmStart,
     states: Sequence[State],
     seen: Sequence[IntArray],
     reward_model: Rewarder,
     settings: BestOfNSettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
 ) -> Improved:
     """Improves a policy by imitating the best of its own draws.
 
@@ -63,7 +63,7 @@ def train_best_of_n(
         seen: for each state, item indices that are not drawn if repeats are excluded, beside those in the state.
         reward_model: called with B states and items (B, n).
         settings: the section `best_of_n`.
-        keeping: checkpoints and reports; units are optimiser steps.
+        checkpointing: checkpoints and reports; units are optimiser steps.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -78,18 +78,22 @@ def train_best_of_n(
     digest = sha256_of(repr(states), repr(excluded))
     decides = ("best_of_n", as_json(settings), start.seed, start.repeat, digest)
     plan = Plan("best_of_n", rows // settings.batch_size, 1, "best", decides)
-    ran = run_trainer(model, plan, keeping, lambda: make_trainer(model, source, reward_model, settings, keeping))
+    ran = run_trainer(
+        model, plan, checkpointing, lambda: make_trainer(model, source, reward_model, settings, checkpointing)
+    )
     return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
 
 
 def make_trainer(
-    model: Any, source: StateSource, reward_model: Rewarder, settings: BestOfNSettings, keeping: Keeping
+    model: Any, source: StateSource, reward_model: Rewarder, settings: BestOfNSettings, checkpointing: Checkpointing
 ) -> BestOfNTrainer:
     """The trainer that draws for the states of `source`."""
     states_RP = round_states(len(source.states), settings, source.seed)
     rows = plan_rows(states_RP, settings, source.seed)
     steps = len(rows) // settings.batch_size
-    arguments = batch_arguments(model, settings, steps, "best_of_n.batch_size", seed=source.seed, keeping=keeping)
+    arguments = batch_arguments(
+        model, settings, steps, "best_of_n.batch_size", seed=source.seed, checkpointing=checkpointing
+    )
     return BestOfNTrainer(
         model,
         source,

@@ -26,7 +26,7 @@ _BOUND = 0.2
 
 
 @dataclass
-class Moments:
+class RunningMoments:
     """Count, mean and sum of squared deviations of a stream of numbers."""
 
     count: float = 0.0
@@ -64,7 +64,7 @@ class Controls:
     settings: StabilitySettings
     kl_coefficient: float
     entropy_coefficient: float
-    reward: Moments = field(default_factory=Moments)
+    reward: RunningMoments = field(default_factory=RunningMoments)
     flat_rollouts: int = 0
     least_entropy: float = field(init=False)
 
@@ -99,7 +99,7 @@ class Controls:
         """Shift and scale for this rollout's rewards, after its own moments were added: (r - shift) / scale."""
         if self.settings.reward_normalisation == "none":
             return 0.0, 1.0
-        moments = Moments() if self.settings.reward_normalisation == "batch" else self.reward
+        moments = RunningMoments() if self.settings.reward_normalisation == "batch" else self.reward
         moments.add(count, total, squares)
         return moments.mean, moments.deviation
 
@@ -116,7 +116,7 @@ class Controls:
         """
         try:
             kept: dict[str, Any] = dict(read_json(folder / FILE))
-            self.reward = Moments(**kept.pop("reward"))
+            self.reward = RunningMoments(**kept.pop("reward"))
             for name in ("kl_coefficient", "entropy_coefficient", "flat_rollouts"):
                 setattr(self, name, kept[name])
         except (OSError, KeyError, TypeError, ValueError) as error:

@@ -22,7 +22,7 @@ from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.controls import Controls
-from llmrec.training.improvement import Keeping, Plan, as_json, run_trainer
+from llmrec.training.improvement import Checkpointing, Plan, as_json, run_trainer
 from llmrec.training.rollout import StateSource
 from llmrec.training.sft_data import MEGABATCH
 from llmrec.training.teacher import LONGEST, Teacher, cut
@@ -124,7 +124,7 @@ def train_imitation(
             processing_class=tokenizer,
         )
 
-    ran = run_trainer(model, plan, Keeping(out, report_to=report_to, resume=resume), make)
+    ran = run_trainer(model, plan, Checkpointing(out, report_to=report_to, resume=resume), make)
     return ran.curve, ran.seconds
 
 

@@ -45,7 +45,7 @@ BatchSettings = PreferenceSettings | RewardModelSettings | OffPolicySettings | B
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class WarmStart:
     """A warm-started policy; it is also the reference that is stayed close to.
 
     Attributes:
@@ -63,7 +63,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class Checkpointing:
     """Where a training keeps its checkpoints and tells how it goes.
 
     Attributes:
@@ -102,7 +102,7 @@ class Improved:
     folders: Mapping[str, Path] = field(default_factory=dict)
 
 
-def trainable(start: Start, settings: UpdateSettings) -> Any:
+def trainable(start: WarmStart, settings: UpdateSettings) -> Any:
     """The model to train: with a fresh adapter, or as it is."""
     return make_lora(start.model, settings.lora, seed=start.seed) if settings.weights == "lora" else start.model
 
@@ -127,7 +127,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class TrainerRun:
     """A trainer that has come to its end, its curve by units and the seconds of training."""
 
     trainer: Any
@@ -135,20 +135,20 @@ class Ran:
     seconds: float
 
 
-def run_trainer(model: Any, plan: Plan, keeping: Keeping, make: Callable[[], Any]) -> Ran:
+def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Callable[[], Any]) -> TrainerRun:
     """Trains `model` by the trainer that `make` builds, from the last checkpoint of this very training if any.
 
     Checkpoints lie at the ends of units alone: in the middle of a rollout a resumed update would be another one.
     """
     with processes().main_process_first():
         digest = origin_digest(model, *plan.decides)
-        start, before = open_checkpoints(keeping.out, digest, resume=keeping.resume)
-        stopped = was_stopped(keeping.out)
+        start, before = open_checkpoints(checkpointing.out, digest, resume=checkpointing.resume)
+        stopped = was_stopped(checkpointing.out)
     done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
     with quiet(), Bar(plan.name, plan.units - done) as bar:
         trainer = make()
         trainer.remove_callback(PrinterCallback)
-        told = _told(trainer, keeping.on_checkpoint, plan.steps)
+        told = _told(trainer, checkpointing.on_checkpoint, plan.steps)
         checkpoints = CheckpointCallback(before, told, stopped=stopped)
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
@@ -157,7 +157,7 @@ def run_trainer(model: Any, plan: Plan, keeping: Keeping, make: Callable[[], Any
     make_whole(trainer.model_wrapped, model)
     forget_patches(model)
     model.eval()
-    return Ran(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
+    return TrainerRun(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
 
 
 def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], bool]:
@@ -215,7 +215,7 @@ def usable_states(
 
 
 def batch_arguments(
-    model: Any, settings: BatchSettings, steps: int, key: str, *, seed: int, keeping: Keeping
+    model: Any, settings: BatchSettings, steps: int, key: str, *, seed: int, checkpointing: Checkpointing
 ) -> dict[str, Any]:
     """Trainer arguments of an improvement that goes over batches, `steps` of them.
 
@@ -224,13 +224,13 @@ def batch_arguments(
     """
     common = common_arguments(
         model,
-        out=keeping.out,
+        out=checkpointing.out,
         seed=seed,
         learning_rate=settings.learning_rate,
         warmup=settings.warmup,
         steps=steps,
         save_every=settings.save_every,
-        report_to=keeping.report_to,
+        report_to=checkpointing.report_to,
     )
     size = per_process(settings.batch_size, world_size(), key)
     return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size}

@@ -12,10 +12,10 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.training.arguments import per_process, world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
+    Checkpointing,
     Improved,
-    Keeping,
     Plan,
-    Start,
+    WarmStart,
     as_json,
     batch_arguments,
     check_update,
@@ -30,10 +30,10 @@ from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 
 
 def train_off_policy(
-    start: Start,
+    start: WarmStart,
     slates: LoggedSlates,
     settings: OffPolicySettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
     *,
     value: Rewarder | None = None,
 ) -> Improved:
@@ -48,7 +48,7 @@ def train_off_policy(
         slates: what was logged (`llmrec.training.logged.logged_slates`). Where repeats are excluded, rows whose item
             its user had seen are left out: the policy never shows them.
         settings: the section `off_policy`.
-        keeping: checkpoints and reports; units are optimiser steps.
+        checkpointing: checkpoints and reports; units are optimiser steps.
         value: the fitted reward of states and items, for `estimator: doubly-robust`.
 
     Raises:
@@ -71,7 +71,9 @@ def train_off_policy(
     decides = ("off_policy", as_json(settings), start.seed, start.repeat, slates.digest())
     plan = Plan("off_policy", steps, 1, "value", decides)
     fitted = value if robust else None
-    ran = run_trainer(model, plan, keeping, lambda: make_trainer(model, source, slates, settings, keeping, fitted))
+    ran = run_trainer(
+        model, plan, checkpointing, lambda: make_trainer(model, source, slates, settings, checkpointing, fitted)
+    )
     return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
 
 
@@ -80,12 +82,14 @@ def make_trainer(
     source: StateSource,
     slates: LoggedSlates,
     settings: OffPolicySettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
     value: Rewarder | None = None,
 ) -> OffPolicyTrainer:
     """The trainer for `slates`, whose states are those of `source`; doubly robust with a fitted reward."""
     steps = steps_of(settings, len(slates))
-    arguments = batch_arguments(model, settings, steps, "off_policy.batch_size", seed=source.seed, keeping=keeping)
+    arguments = batch_arguments(
+        model, settings, steps, "off_policy.batch_size", seed=source.seed, checkpointing=checkpointing
+    )
     return OffPolicyTrainer(
         model,
         source,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SlateBatch:
     """What was logged: B slates of up to K rows.
 
     Attributes:
@@ -55,12 +55,12 @@ def top_k_factor(log_prob: Tensor, k: int) -> Tensor:
     return k * (1 - log_prob.detach().exp()).clamp(min=0.0) ** (k - 1)
 
 
-def ratio(log_prob_BK: Tensor, shown: Shown, cap: float) -> Tensor:
+def ratio(log_prob_BK: Tensor, shown: SlateBatch, cap: float) -> Tensor:
     """min(pi / mu, cap), without a gradient: (B, K)."""
     return (log_prob_BK.detach().exp() / shown.propensity_BK).clamp(max=cap)
 
 
-def weights(log_prob_BK: Tensor, shown: Shown, cap: float) -> Tensor:
+def weights(log_prob_BK: Tensor, shown: SlateBatch, cap: float) -> Tensor:
     """min(pi / mu, cap) + pi * (places below), without a gradient: (B, K).
 
     Without a cap the mean over a slate's rows has the expectation 1, and the mean of weight * reward that of the
@@ -69,7 +69,9 @@ def weights(log_prob_BK: Tensor, shown: Shown, cap: float) -> Tensor:
     return ratio(log_prob_BK, shown, cap) + shown.below_BK * log_prob_BK.detach().exp()
 
 
-def off_policy_loss(log_prob_BK: Tensor, shown: Shown, *, k: int, cap: float, fitted: Fitted | None = None) -> Tensor:
+def off_policy_loss(
+    log_prob_BK: Tensor, shown: SlateBatch, *, k: int, cap: float, fitted: Fitted | None = None
+) -> Tensor:
     """The loss whose gradient is minus the estimate, a mean over slates of the mean over their rows.
 
     Args:

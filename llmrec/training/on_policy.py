@@ -20,10 +20,10 @@ from llmrec.training.arguments import common_arguments, world_size
 from llmrec.training.controls import Controls, check_stability
 from llmrec.training.critic import Critic
 from llmrec.training.improvement import (
+    Checkpointing,
     Improved,
-    Keeping,
     Plan,
-    Start,
+    WarmStart,
     as_json,
     check_update,
     require_above_zero,
@@ -81,12 +81,12 @@ def method_of(settings: RolloutSettings) -> Method:
 
 
 def train_on_policy(
-    start: Start,
+    start: WarmStart,
     states: Sequence[State],
     seen: Sequence[IntArray],
     reward_model: Rewarder,
     settings: RolloutSettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
     *,
     reward_funcs: Sequence[RewardFunction] = (),
     critic_input: CriticInput = "reference",
@@ -103,7 +103,7 @@ def train_on_policy(
         seen: for each state, item indices that are not drawn if repeats are excluded, beside those in the state.
         reward_model: called with B states and items (B, G).
         settings: the algorithm's section.
-        keeping: checkpoints and reports.
+        checkpointing: checkpoints and reports.
         reward_funcs: further rewards in TRL's signature, weight 1 each.
         critic_input: see `PPOConfig`.
 
@@ -123,9 +123,15 @@ def train_on_policy(
     ran = run_trainer(
         model,
         plan,
-        keeping,
+        checkpointing,
         lambda: make_trainer(
-            model, source, rewards, settings, out=keeping.out, report_to=keeping.report_to, critic_input=critic_input
+            model,
+            source,
+            rewards,
+            settings,
+            out=checkpointing.out,
+            report_to=checkpointing.report_to,
+            critic_input=critic_input,
         ),
     )
     more = {"critic": _released(ran.trainer.base)} if method.has_critic else {}

@@ -11,10 +11,10 @@ from llmrec.dataset.preferences import Preferences
 from llmrec.errors import ConfigError
 from llmrec.training.arguments import per_process, world_size
 from llmrec.training.improvement import (
+    Checkpointing,
     Improved,
-    Keeping,
     Plan,
-    Start,
+    WarmStart,
     as_json,
     batch_arguments,
     check_update,
@@ -57,7 +57,12 @@ OPTIONS = (
 
 
 def train_preferences(
-    start: Start, pairs: Preferences, settings: PreferenceSettings, keeping: Keeping, *, section: str = "dpo"
+    start: WarmStart,
+    pairs: Preferences,
+    settings: PreferenceSettings,
+    checkpointing: Checkpointing,
+    *,
+    section: str = "dpo",
 ) -> Improved:
     """Improves a policy by DPO, or by S-DPO where `loss` is softmax.
 
@@ -69,7 +74,7 @@ def train_preferences(
         start: the policy, which is also the reference.
         pairs: preferences of a log.
         settings: the section of the algorithm.
-        keeping: checkpoints and reports; units are optimiser steps.
+        checkpointing: checkpoints and reports; units are optimiser steps.
         section: its name in the configuration.
 
     Raises:
@@ -84,15 +89,17 @@ def train_preferences(
     ran = run_trainer(
         model,
         Plan(section, steps, 1, "loss", decides),
-        keeping,
-        lambda: make_preference_trainer(model, source, settings, keeping),
+        checkpointing,
+        lambda: make_preference_trainer(model, source, settings, checkpointing),
     )
     return Improved(model, ran.curve, ran.seconds)
 
 
-def make_preference_trainer(model: Any, source: PairSource, settings: PreferenceSettings, keeping: Keeping) -> Any:
+def make_preference_trainer(
+    model: Any, source: PairSource, settings: PreferenceSettings, checkpointing: Checkpointing
+) -> Any:
     """The trainer for `settings`."""
-    common = pair_arguments(model, source, settings, keeping)
+    common = pair_arguments(model, source, settings, checkpointing)
     kind = SoftmaxDPOTrainer if settings.loss == SOFTMAX else DPOTrainer
     names = ["sigmoid"] if settings.loss == SOFTMAX else settings.loss.split("+")
     return kind(
@@ -105,11 +112,11 @@ def make_preference_trainer(model: Any, source: PairSource, settings: Preference
 
 
 def pair_arguments(
-    model: Any, source: PairSource, settings: PreferenceSettings | RewardModelSettings, keeping: Keeping
+    model: Any, source: PairSource, settings: PreferenceSettings | RewardModelSettings, checkpointing: Checkpointing
 ) -> dict[str, Any]:
     """The arguments of a trainer that goes over preferences."""
     steps = source.steps(settings.epochs, settings.batch_size)
-    common = batch_arguments(model, settings, steps, "batch_size", seed=source.seed, keeping=keeping)
+    common = batch_arguments(model, settings, steps, "batch_size", seed=source.seed, checkpointing=checkpointing)
     return common | {"max_length": None}
 
 

@@ -22,7 +22,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.policy.modes import device_of
 from llmrec.seeding import stream_seed
 from llmrec.training.arguments import quiet, world_size
-from llmrec.training.improvement import Keeping, Plan, Start, as_json, run_trainer
+from llmrec.training.improvement import Checkpointing, Plan, WarmStart, as_json, run_trainer
 from llmrec.training.item_values import HEAD, value_items, valuing_model
 from llmrec.training.lora import merge
 from llmrec.training.pairs import PairSource
@@ -44,10 +44,10 @@ class TrainedReward:
 
 
 def train_reward_model(
-    start: Start,
+    start: WarmStart,
     pairs: Preferences,
     settings: RewardModelSettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
     *,
     section: str = "rlhf.reward_model",
 ) -> TrainedReward:
@@ -60,7 +60,7 @@ def train_reward_model(
         start: the policy whose backbone is copied; it is left as it is.
         pairs: preferences of a log with one negative each.
         settings: the section.
-        keeping: checkpoints and reports; units are optimiser steps.
+        checkpointing: checkpoints and reports; units are optimiser steps.
         section: its name in the configuration.
 
     Raises:
@@ -83,13 +83,15 @@ def train_reward_model(
         "loss",
         ("reward model", as_json(settings), start.seed, source.digest()),
     )
-    ran = run_trainer(model, plan, keeping, lambda: make_reward_trainer(model, source, settings, keeping))
+    ran = run_trainer(model, plan, checkpointing, lambda: make_reward_trainer(model, source, settings, checkpointing))
     return TrainedReward(merge(model) if isinstance(model, PeftModel) else model, ran.curve, ran.seconds)
 
 
-def make_reward_trainer(model: Any, source: PairSource, settings: RewardModelSettings, keeping: Keeping) -> Any:
+def make_reward_trainer(
+    model: Any, source: PairSource, settings: RewardModelSettings, checkpointing: Checkpointing
+) -> Any:
     """The trainer for `settings`."""
-    common = pair_arguments(model, source, settings, keeping)
+    common = pair_arguments(model, source, settings, checkpointing)
     return RewardTrainer(
         model,
         source,

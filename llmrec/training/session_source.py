@@ -16,13 +16,13 @@ from llmrec.rewards import RewardTerm, combine, is_causal
 from llmrec.seeding import stream_seed
 from llmrec.simulator.choice import make_choice
 from llmrec.simulator.ensemble import Disagreement
-from llmrec.simulator.environments.play import Play, Played
+from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.simulator.environments.population import Population
 from llmrec.training.rollout import StateSource
 from llmrec.types import Feedback, IntArray, Reward, State
 
 
-class Doubter(Protocol):
+class DisagreementModel(Protocol):
     """Tells how far the members of an ensemble disagree; `llmrec.simulator.ensemble.Ensemble` is one."""
 
     def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement: ...  # noqa: D102
@@ -38,16 +38,16 @@ class SessionReward:
             what they did in either case.
         pessimism: so many standard deviations of `ensemble` about the items are taken off what was to be expected,
             never below 0; not with `sampled`. They disagree about items that are looked at, so a place counts by
-            how far it is (`Played.look_AK`).
+            how far it is (`PlayedTurn.look_AK`).
         ensemble: whose members disagree, in the text state and without dynamics.
     """
 
     terms: tuple[RewardTerm, ...]
     sampled: bool = False
     pessimism: float = 0.0
-    ensemble: Doubter | None = None
+    ensemble: DisagreementModel | None = None
 
-    def __call__(self, states: Sequence[State], items_AK: IntArray, played: Played) -> Reward:
+    def __call__(self, states: Sequence[State], items_AK: IntArray, played: PlayedTurn) -> Reward:
         """Rewards (A, K) of the slates `items_AK` that were shown in `states`."""
         feedback = played.drawn if self.sampled else played.expected
         if self.pessimism and self.ensemble is not None and not self.sampled:
@@ -61,7 +61,7 @@ class SessionReward:
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class SessionUsers:
     """Who is met in sessions, and how they behave.
 
     Attributes:
@@ -81,7 +81,7 @@ class Meeting:
     dynamics: DynamicsSettings
 
 
-def is_causal_in_place(meeting: Meeting, places: int) -> bool:
+def is_causal_in_place(meeting: SessionUsers, places: int) -> bool:
     """Whether what a place earns depends on the places above it and on its own alone (always so for one place)."""
     choice = make_choice(meeting.choice, places)
     return places == 1 or (choice.causal and all(is_causal(term) for term in meeting.reward.terms))
@@ -105,7 +105,7 @@ class SessionSource(StateSource):
 
     def __init__(
         self,
-        meeting: Meeting,
+        meeting: SessionUsers,
         session: SessionSettings,
         repeat: str,
         renderer: Any,

@@ -16,22 +16,29 @@ from llmrec.rewards import is_causal
 from llmrec.simulator.choice import MODELS
 from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
-from llmrec.training.improvement import Improved, Keeping, Plan, Start, as_json, run_trainer, trainable
+from llmrec.training.improvement import Checkpointing, Improved, Plan, WarmStart, as_json, run_trainer, trainable
 from llmrec.training.on_policy import check_settings, method_of, stop_reason, trainer_arguments
-from llmrec.training.session_source import Meeting, SessionReward, SessionSource
+from llmrec.training.session_source import SessionReward, SessionSource, SessionUsers
 from llmrec.training.slate_critic import SlateCritic
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
 from llmrec.types import IntArray, State
 
-__all__ = ["Meeting", "SessionReward", "check_credit", "check_sessions", "make_session_trainer", "train_sessions"]
+__all__ = [
+    "SessionReward",
+    "SessionUsers",
+    "check_credit",
+    "check_sessions",
+    "make_session_trainer",
+    "train_sessions",
+]
 
 
 def train_sessions(
-    start: Start,
-    meeting: Meeting,
+    start: WarmStart,
+    meeting: SessionUsers,
     settings: PPOSettings | ReinforceSettings,
     session: SessionSettings,
-    keeping: Keeping,
+    checkpointing: Checkpointing,
     *,
     critic_input: CriticInput = "reference",
 ) -> Improved:
@@ -46,7 +53,7 @@ def train_sessions(
         meeting: the users, where their sessions start, and what slates earn.
         settings: the algorithm's section; `prompts` are the sessions of a rollout.
         session: turns, places, discounts.
-        keeping: checkpoints and reports.
+        checkpointing: checkpoints and reports.
         critic_input: see `PPOConfig`.
 
     Raises:
@@ -72,9 +79,14 @@ def train_sessions(
     ran = run_trainer(
         model,
         plan,
-        keeping,
+        checkpointing,
         lambda: make_session_trainer(
-            model, source, settings, out=keeping.out, report_to=keeping.report_to, critic_input=critic_input
+            model,
+            source,
+            settings,
+            out=checkpointing.out,
+            report_to=checkpointing.report_to,
+            critic_input=critic_input,
         ),
     )
     critic = ran.trainer.base.critic.eval()
@@ -192,7 +204,7 @@ def check_credit(session: SessionSettings, choice: ChoiceSettings, marked: Seque
             )
 
 
-def _with_room(meeting: Meeting, session: SessionSettings, repeat: str, items: int) -> Meeting:
+def _with_room(meeting: SessionUsers, session: SessionSettings, repeat: str, items: int) -> SessionUsers:
     """Without users to whom so many slates cannot be shown."""
     users = np.asarray(meeting.users, dtype=np.int64)
     if len(meeting.seen) != len(users):
@@ -224,7 +236,7 @@ def require_room(
     return rows, [before[row] for row in rows]
 
 
-def _digest(meeting: Meeting, source: SessionSource) -> str:
+def _digest(meeting: SessionUsers, source: SessionSource) -> str:
     """All that decides a session beside the policy."""
     seen: list[list[int]] = [] if source.seen is None else [_plain(row) for row in source.seen]
     terms = [(term.name, term.weight) for term in meeting.reward.terms]

@@ -30,7 +30,7 @@ from llmrec.training.arguments import common_arguments, per_process, processes, 
 from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
 from llmrec.training.imitation import StateLessons, train_imitation
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
-from llmrec.training.sft_data import Row, build_rows, sample_examples, task_counts
+from llmrec.training.sft_data import SFTRow, build_rows, sample_examples, task_counts
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.trl_seam import SFTTrainer, forget_patches
 from llmrec.training.trl_seam.sharding import make_whole
@@ -152,7 +152,7 @@ def train_lm(
     return SFTResult(model, curve, seconds)
 
 
-def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences: int, *, seed: int) -> list[Row]:
+def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences: int, *, seed: int) -> list[SFTRow]:
     """`sequences` rows of exactly `max_tokens` tokens, cut from the stream of shuffled, ended texts."""
     wanted = max_tokens * sequences
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
@@ -169,7 +169,7 @@ def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences:
                 break
         turn += 1
     stream = np.concatenate(parts)[:wanted].reshape(sequences, max_tokens)
-    return [Row(tuple(ids), max_tokens) for ids in stream.tolist()]
+    return [SFTRow(tuple(ids), max_tokens) for ids in stream.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class FitPlan:
 def fit_rows(
     model: Any,
     tokenizer: Any,
-    rows: Sequence[Row],
+    rows: Sequence[SFTRow],
     plan: FitPlan,
     *,
     seed: int,
@@ -272,12 +272,12 @@ def _feedback(examples: Sequence[Example]) -> EventKind:
     return next((h.feedback for example in examples for h in example.state.history), "click")
 
 
-def _digest(rows: Sequence[Row]) -> str:
+def _digest(rows: Sequence[SFTRow]) -> str:
     flat = np.fromiter((t for row in rows for t in (-row.answer, *row.input_ids)), dtype=np.int64)
     return sha256_of(flat.tobytes())
 
 
-def _dataset(rows: Sequence[Row]) -> Any:
+def _dataset(rows: Sequence[SFTRow]) -> Any:
     return HFDataset.from_dict(
         {"input_ids": [list(row.input_ids) for row in rows], "labels": [row.labels() for row in rows]}
     )

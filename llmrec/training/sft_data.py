@@ -40,7 +40,7 @@ _STRENGTH: dict[EventKind, int] = {"impression": 0, "click": 1, "rating": 2, "co
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SFTRow:
     """Token ids of prompt and answer; the loss is on the last `answer` tokens alone."""
 
     input_ids: tuple[int, ...]
@@ -85,7 +85,7 @@ def build_rows(
     settings: SFTSettings,
     *,
     seed: int,
-) -> list[Row]:
+) -> list[SFTRow]:
     """All rows of all epochs, in training order.
 
     Raises:
@@ -97,8 +97,10 @@ def build_rows(
     encoder = RowEncoder(items, catalogue, renderer, tokenizer)
     chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
-    rows: list[Row] = []
-    left: list[Row] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
+    rows: list[SFTRow] = []
+    left: list[
+        SFTRow
+    ] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
     with Bar("SFT rows", round(sum(counts.values()) * settings.epochs)) as bar:
         for epoch in range(math.ceil(settings.epochs)):
             share = min(1.0, settings.epochs - epoch)
@@ -124,7 +126,7 @@ def longest_answer(settings: SFTSettings, catalogue: Catalogue | None = None, *,
     return max(TEXT_ANSWER_TOKENS if texts else 1, 1 if catalogue is None else catalogue.index.max_length)
 
 
-def by_length(rows: Sequence[Row], batch: int, rng: np.random.Generator) -> list[Row]:
+def by_length(rows: Sequence[SFTRow], batch: int, rng: np.random.Generator) -> list[SFTRow]:
     """`rows` shuffled, then sorted by length within stretches of 16 batches, the batches shuffled again.
 
     A batch holds rows of nearly one length and padding is rare. The last batch may be smaller and stays last.
@@ -137,7 +139,7 @@ def by_length(rows: Sequence[Row], batch: int, rng: np.random.Generator) -> list
     return [rows[i] for i in np.concatenate([batches, order[full * batch :]])]
 
 
-def _sorted(rows: Sequence[Row], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _sorted(rows: Sequence[SFTRow], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.array(sorted(index, key=lambda i: (len(rows[i].input_ids), rows[i].answer)), dtype=np.int64)
 
 
@@ -158,9 +160,9 @@ def _epoch(
     epoch: int,
     share: float,
     bar: Bar,
-) -> list[Row]:
+) -> list[SFTRow]:
     rng = numpy_stream(seed, "sft", "rows", epoch)
-    rows: list[Row] = []
+    rows: list[SFTRow] = []
     if counts[NEXT_ITEM]:
         chosen = rng.permutation(len(examples))[: round(share * counts[NEXT_ITEM])].tolist()
         augmented = [augment(examples[index], settings, rng) for index in chosen]
@@ -209,7 +211,7 @@ class RowEncoder:
     def __init__(self, items: Sequence[Item], catalogue: Catalogue, renderer: Any, tokenizer: Any) -> None:
         self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
 
-    def next_items(self, examples: Sequence[Example]) -> list[Row]:
+    def next_items(self, examples: Sequence[Example]) -> list[SFTRow]:
         """The states as prompts and the chosen items as answers."""
         prompts = self.renderer.token_ids_many([example.state for example in examples])
         return [
@@ -217,7 +219,7 @@ class RowEncoder:
             for ids, example in zip(prompts, examples, strict=True)
         ]
 
-    def item_task(self, task: str, example: Example, rng: np.random.Generator) -> Row | None:
+    def item_task(self, task: str, example: Example, rng: np.random.Generator) -> SFTRow | None:
         """One of `ITEM_TASKS` about a random item; None where that item lacks the text for it.
 
         For item_from_prompt half of the prompts name one or two items of the example's history and ask for its
@@ -242,5 +244,5 @@ class RowEncoder:
         return [*tokens, self.tokenizer.eos_token_id]
 
 
-def _row(prompt: Sequence[int], answer: Sequence[int]) -> Row:
-    return Row((*map(int, prompt), *map(int, answer)), len(answer))
+def _row(prompt: Sequence[int], answer: Sequence[int]) -> SFTRow:
+    return SFTRow((*map(int, prompt), *map(int, answer)), len(answer))

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from llmrec.agents import OneStep, StateFeatures, item_embeddings
-from llmrec.agents.meeting import Observed, Turn
+from llmrec.agents.meeting import Observed, UserTurn
 from llmrec.seeding import numpy_stream
 from llmrec.types import State
 from tests.training.conftest import COLOURS
@@ -52,7 +52,7 @@ class Chain:
         over_B = goal_B | (self.random.random(self.count) < self.end)
         next_B = np.where(on_B, self.row_B + 1, 0)
         self.row_B = np.where(over_B, self.random.integers(3, size=self.count), next_B)
-        return Turn(reward_B, over_B, self._observed())
+        return UserTurn(reward_B, over_B, self._observed())
 
     def _observed(self):
         return Observed(np.eye(3, dtype=np.float32)[self.row_B], np.full((self.count, 1), -1))

@@ -12,7 +12,7 @@ import torch
 from llmrec.baselines.neural import losses, training
 from llmrec.baselines.neural.losses import batch_loss, drawn_others
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
-from llmrec.baselines.neural.sequences import Rows
+from llmrec.baselines.neural.sequences import TokenRows
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.neural.training import scores
 
@@ -38,10 +38,10 @@ def network(name: str, seed: int = 0) -> SequenceNet:
     return net
 
 
-def rows() -> Rows:
+def rows() -> TokenRows:
     tokens = np.array([[N, 1, 2, 5], [3, 3, N, N], [N, N, N, N]])  # two and three places of padding
     targets = np.array([[1, 2, 5, 0], [3, 6, -1, -1], [4, -1, -1, -1]])
-    return Rows(tokens, np.array([4, 2, 1]), targets)
+    return TokenRows(tokens, np.array([4, 2, 1]), targets)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,7 +63,7 @@ def test_padding_and_the_company_of_other_rows_change_nothing(name: str) -> None
     net, settings = network(name), SETTINGS[name]
     together = scores(net, rows(), N, settings)
     for row, (tokens, count) in enumerate(zip(rows().token_BL, rows().length_B, strict=True)):
-        alone = Rows(tokens[None, :count], np.array([count]), np.full((1, count), -1))
+        alone = TokenRows(tokens[None, :count], np.array([count]), np.full((1, count), -1))
         assert scores(net, alone, N, settings)[0] == pytest.approx(together[row], abs=1e-12)
     if settings.loss == "softmax":
         assert np.exp(together).sum(axis=1) == pytest.approx(1.0)

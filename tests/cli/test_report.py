@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from llmrec.errors import RunError
-from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.pipeline.reporting.folders import read_runs, report_runs
 from tests.cli import tiny
 from tests.evaluation.test_report import Page
@@ -55,7 +55,7 @@ def test_one_run_is_told_in_full(finished, cache, tmp_path):
     assert shlex.join(["llmrec", "report", str(out), "--out", "page"]) in text
     sft = metrics["tables"]["judge"]["systems"]["SFT"]["value"]["mean"]
     assert f"{sft:.4f}" in text
-    folder = Measurements.load(out.with_name(f"{out.name}.work") / "report" / "rows.parquet")
+    folder = RowFigures.load(out.with_name(f"{out.name}.work") / "report" / "rows.parquet")
     assert folder.values["judge"]["SFT"]["value"].mean() == pytest.approx(sft, abs=1e-12)
 
     report_runs([out], tmp_path / "page", command="c", users=False)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmrec.config import WorldConfig
-from llmrec.dataset.world import Parameters, Truth, World, generate_world
+from llmrec.dataset.world import World, WorldParameters, WorldTruth, generate_world
 from llmrec.dataset.world.slates import sequential_propensity
 from llmrec.dataset.world.truth import click_logit, conversion_logit, logging_policy_BN
 from llmrec.dataset.world.wording import entries
@@ -68,9 +68,9 @@ def test_log_follows_the_truth_by_item_and_by_user(long_log: World) -> None:
     assert _chi_square_p(clicks, shown, long_log.expected_click_BN(users[::-1]), 1) < ALMOST_NEVER
 
 
-def _tiny_truth() -> Truth:
+def _tiny_truth() -> WorldTruth:
     """One user who likes topic 1 and style 0, two items."""
-    return Truth(
+    return WorldTruth(
         topic_N=np.array([0, 1]),
         style_N=np.array([0, 1]),
         appeal_N=np.array([0.5, -0.5]),
@@ -84,7 +84,7 @@ def _tiny_truth() -> Truth:
 
 
 def test_equations_by_hand() -> None:
-    parameters = Parameters(
+    parameters = WorldParameters(
         click_bias=-2.0, click_affinity=math.sqrt(1.36), conversion_bias=-1.0, conversion_affinity=math.sqrt(1.25),
         logging_appeal=math.log(3.0), uniform_share=0.2,
     )  # fmt: skip
@@ -153,7 +153,7 @@ def test_a_slate_may_show_the_whole_catalogue() -> None:
 def test_appeal_and_quality_are_opposed_and_styles_cover_topics(default_world: World) -> None:
     truth = default_world.truth
     correlation = np.corrcoef(truth.appeal_N, truth.quality_N)[0, 1]
-    assert correlation == pytest.approx(Parameters().appeal_quality_correlation, abs=1e-9)
+    assert correlation == pytest.approx(WorldParameters().appeal_quality_correlation, abs=1e-9)
     assert np.bincount(truth.topic_N, minlength=12).tolist() == [25] * 12
     assert set(np.bincount(truth.style_N, minlength=8)) <= {37, 38}
 
@@ -363,5 +363,5 @@ def test_bad_questions_are_refused() -> None:
 def test_documented_parameters_are_the_defaults() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "world.md").read_text(encoding="utf-8")
     table = dict(re.findall(r"^\| (\w+) \| (-?[\d.]+) \|$", text, flags=re.MULTILINE))
-    assert Parameters(**{name: float(value) for name, value in table.items()}) == Parameters()
-    assert set(table) == set(Parameters.__dataclass_fields__)
+    assert WorldParameters(**{name: float(value) for name, value in table.items()}) == WorldParameters()
+    assert set(table) == set(WorldParameters.__dataclass_fields__)

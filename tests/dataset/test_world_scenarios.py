@@ -13,7 +13,7 @@ from llmrec.config import ScenarioSettings, WorldConfig
 from llmrec.dataset.world import World, generate_world
 from llmrec.dataset.world.scenario import DAY, END, START, Scenario
 from llmrec.dataset.world.slates import CellPolicy, SlateSampler, contenders
-from llmrec.dataset.world.truth import Parameters, draw_truth, logging_policy_BN
+from llmrec.dataset.world.truth import WorldParameters, draw_truth, logging_policy_BN
 from llmrec.errors import ConfigError
 from llmrec.text.escape import clean_text
 from llmrec.types import Item
@@ -230,7 +230,7 @@ def test_bad_scenarios(options: dict[str, object], told: str) -> None:
 
 def test_drawing_by_cells_is_the_same_policy() -> None:
     """The mass of every item is that of the policy written out, and draws follow it."""
-    parameters, truth = Parameters(), draw_truth(6, 130, Parameters(), 2)
+    parameters, truth = WorldParameters(), draw_truth(6, 130, WorldParameters(), 2)
     tilt = np.where(np.arange(130) % 7 == 0, -np.inf, np.linspace(-1, 1, 130))
     for tilted in (None, tilt):
         cells = CellPolicy.of(truth, parameters, tilted)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmrec.evaluation.report import DataFacts, Rows, RunReport
-from llmrec.evaluation.reporting.measurements import Measurements
-from llmrec.evaluation.reporting.reported_run import Told
+from llmrec.evaluation.report import DataFacts, MeasuredRows, RunReport
+from llmrec.evaluation.reporting.measurements import RowFigures
+from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.table import Comparison
 
 USERS = [f"u{row // 2}" for row in range(60)]
@@ -23,7 +23,7 @@ def planted(
     judge: str = "j",
     changes: dict[str, tuple[object, object]] | None = None,
     kept: bool = True,
-) -> Told:
+) -> ReportedRun:
     """A run whose systems' figures are drawn from streams `sft` and `ppo`: equal numbers, equal figures."""
     figures = {"popularity": _rows(99, better=0.5), "SFT": _rows(sft), "PPO": _rows(ppo)}
     judged = {system: {"value": row["NDCG@10"] / 2} for system, row in figures.items()}
@@ -45,14 +45,17 @@ def planted(
             Comparison.of("Ranking", figures, users=USERS, **draw),
             Comparison.of("Judged", judged, **draw),
         ],
-        rows=[Rows(kind="ranking", data=data, rows=rows), Rows(kind="judge", data=data, rows=rows, measure=judge)],
+        rows=[
+            MeasuredRows(kind="ranking", data=data, rows=rows),
+            MeasuredRows(kind="judge", data=data, rows=rows, measure=judge),
+        ],
         samples=200,
         seeds={"run": 7},
         changes=changes or {},
         reproduce=[f"llmrec demo --out {name}"],
     )
-    measured = Measurements.of({"ranking": figures, "judge": judged}, {"ranking": USERS})
-    return Told(name, report, measured if kept else None)
+    measured = RowFigures.of({"ranking": figures, "judge": judged}, {"ranking": USERS})
+    return ReportedRun(name, report, measured if kept else None)
 
 
 def _rows(stream: int, better: float = 0.0) -> dict[str, np.ndarray | float]:

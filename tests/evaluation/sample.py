@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec.evaluation.plots import reliability_bins
-from llmrec.evaluation.report import DataFacts, RewardModelFacts, Rows, RunReport, SlateChange
+from llmrec.evaluation.report import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.verdict import verdict, what_got_worse
@@ -95,7 +95,10 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
         ),
         model="nano",
         handed_on="PPO",
-        rows=[Rows(kind=kind, data="3f" * 32, rows="ab", measure=m) for kind, m in (("judge", "j"), ("ranking", ""))],
+        rows=[
+            MeasuredRows(kind=kind, data="3f" * 32, rows="ab", measure=m)
+            for kind, m in (("judge", "j"), ("ranking", ""))
+        ],
         changes={"ppo.steps": (150, 20), "evaluation.k": ([1, 5, 10], [5]), "data.source": (None, HOSTILE)},
         machine={"processor": "Example CPU", "cores": "2", "memory": "8 GiB", "accelerator": "none"},
         versions={"python": "3.11.9", "torch": "2.13.0"},

@@ -9,7 +9,7 @@ import pytest
 
 from llmrec.errors import RunError
 from llmrec.evaluation.reporting.contents import RunReport
-from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.evaluation.reporting.record import fingerprint, read_record, write_record
 from llmrec.files import read_json
 from tests.evaluation.sample import sample_report
@@ -87,4 +87,4 @@ def test_another_format_or_no_json_is_refused(path: Path, content: str):
 def test_rows_that_cannot_be_read_are_refused(tmp_path: Path):
     (tmp_path / "rows.parquet").write_bytes(b"no parquet")
     with pytest.raises(RunError, match=r"rows\.parquet cannot be read as Parquet"):
-        Measurements.load(tmp_path / "rows.parquet")
+        RowFigures.load(tmp_path / "rows.parquet")

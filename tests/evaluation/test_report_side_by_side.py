@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.side_by_side import config_differences, join, main_tables
 from llmrec.evaluation.reporting.write import write_page
@@ -108,7 +108,7 @@ def test_rows_are_kept_exactly(tmp_path: Path):
     measured = planted("a").measured
     assert measured is not None
     measured.save(tmp_path / "rows.parquet")
-    again = Measurements.load(tmp_path / "rows.parquet")
+    again = RowFigures.load(tmp_path / "rows.parquet")
     assert again.users["ranking"].tolist() == [row // 2 for row in range(60)]
     assert np.array_equal(again.values["judge"]["PPO"]["value"], measured.values["judge"]["PPO"]["value"])
     assert "coverage@10" not in again.values["ranking"]["SFT"]

@@ -10,9 +10,9 @@ from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.measure import compare, make_arena, make_tables, varieties
+from llmrec.pipeline.measure import make_arena, make_tables, measure_run, varieties
 from llmrec.pipeline.simulation import rates_note
-from llmrec.pipeline.systems import Truth
+from llmrec.pipeline.systems import TruthJudge
 from llmrec.types import Slate
 
 CONFIG = RunConfig.read(
@@ -44,13 +44,13 @@ def _arena(world, *, logged):
     dataset = world.dataset
     if not logged:
         dataset = dataset.with_events(dataset.events.filter(pl.col("kind") != "impression"))
-    return make_arena(CONFIG, RunData(dataset, make_split(dataset, "time")), Truth(world))
+    return make_arena(CONFIG, RunData(dataset, make_split(dataset, "time")), TruthJudge(world))
 
 
 @pytest.mark.parametrize("logged", [True, False])
 def test_rates_of_sampled_negatives_are_said_to_be_none(world, logged):
     arena = _arena(world, logged=logged)
-    measured = compare(CONFIG, arena, {"SFT": Each(), "PPO": Everybody()})
+    measured = measure_run(CONFIG, arena, {"SFT": Each(), "PPO": Everybody()})
     tables = make_tables(CONFIG, arena, measured, "SFT")
     said = "for each click 4 items that the user never touched were drawn"
     for table in (tables.deployed["judge"], tables.summary):
@@ -60,7 +60,7 @@ def test_rates_of_sampled_negatives_are_said_to_be_none(world, logged):
 
 def test_the_system_that_shows_everybody_the_same_is_found(world):
     arena = _arena(world, logged=True)
-    found = varieties(CONFIG, arena, compare(CONFIG, arena, {"SFT": Each(), "PPO": Everybody()}))
+    found = varieties(CONFIG, arena, measure_run(CONFIG, arena, {"SFT": Each(), "PPO": Everybody()}))
     assert (found["PPO"].distinct, found["PPO"].coverage, found["PPO"].overlap) == (1, 0.25, 1.0)
     assert found["PPO"].one_for_all
     assert found["SFT"].distinct == found["SFT"].users == len(arena.states)

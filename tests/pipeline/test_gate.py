@@ -16,13 +16,13 @@ from llmrec.files import read_json
 from llmrec.pipeline.base_model import make_renderer
 from llmrec.pipeline.data import open_data
 from llmrec.pipeline.gate import Gate, read_scores, slate_values
-from llmrec.pipeline.logged import Logged
+from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.simulation import Simulators, log_of
-from llmrec.pipeline.systems import Truth
+from llmrec.pipeline.systems import TruthJudge
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.nano import make_nano, train_tokenizer
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.simulator.ensemble import Ensemble
 from llmrec.studies.trust import Overrating, exploitable, worst_items
 from llmrec.types import Prediction, Slate, State
@@ -71,7 +71,7 @@ def tiny(tmp_path_factory):
         model = make_nano(tokenizer, CONFIG.model, seed).eval()
         return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
 
-    truth = Truth(data.world)
+    truth = TruthJudge(data.world)
     members = [Wrong(truth, f) for f in (0.9, 1.1)]
     return data, policy, Simulators(Ensemble(members), truth, {})
 
@@ -81,7 +81,7 @@ def test_a_slate_is_worth_the_mean_of_its_places():
         def predict(self, states, items_BK):
             return Prediction(np.where(items_BK == 1, 0.5, 0.2), np.full(items_BK.shape, 0.1))
 
-    reward = RewardModel(Half(), RewardSettings(click=1.0, conversion=3.0))
+    reward = RewardFunction(Half(), RewardSettings(click=1.0, conversion=3.0))
     slates = [Slate((1, 2), (0.0, 0.0)), Slate((1,), (0.0,))]
     # item 1: 0.5 + 3 * 0.05 = 0.65; item 2: 0.2 + 3 * 0.02 = 0.26; a slate of one place is not diluted
     assert slate_values(reward, [State("a"), State("b")], slates) == pytest.approx([(0.65 + 0.26) / 2, 0.65])
@@ -92,8 +92,8 @@ def test_pessimism_takes_off_what_the_members_disagree_on(tiny):
     states = [State(u) for u in data.dataset.users["user_id"].to_list()[:8]]
     slates = policy(0).recommend(states, 3)
     settings = RewardSettings(click=1.0, conversion=3.0)
-    plain = slate_values(RewardModel(simulators.reward, settings), states, slates)
-    careful = RewardModel(simulators.reward, dataclasses.replace(settings, pessimism=1.0))
+    plain = slate_values(RewardFunction(simulators.reward, settings), states, slates)
+    careful = RewardFunction(simulators.reward, dataclasses.replace(settings, pessimism=1.0))
     # members expect 0.9 and 1.1 times the truth: the mean is the truth, the deviation a tenth of it
     assert plain == pytest.approx(simulate(slates, states, simulators.judge).value_B)
     assert slate_values(careful, states, slates) == pytest.approx(0.9 * plain)
@@ -102,7 +102,7 @@ def test_pessimism_takes_off_what_the_members_disagree_on(tiny):
 def test_importance_weights_equal_their_plain_twin(tiny):
     data, policy, _ = tiny
     log = log_of(CONFIG, data, "valid")
-    logged = Logged.of(log, 7, CONFIG.seed, CONFIG.reward, examination_K=np.ones(10))
+    logged = LoggedImpressions.of(log, 7, CONFIG.seed, CONFIG.reward, examination_K=np.ones(10))
     assert logged is not None
     assert len(logged.states) == 7
     one = policy(3)
@@ -130,7 +130,7 @@ def test_a_log_without_propensities_has_no_off_policy_value(tiny):
     data, _, _ = tiny
     log = log_of(CONFIG, data, "valid")
     without = dataclasses.replace(log, propensity_M=np.full(len(log), np.nan, dtype=np.float32))
-    assert Logged.of(without, 7, 0, CONFIG.reward) is None
+    assert LoggedImpressions.of(without, 7, 0, CONFIG.reward) is None
 
 
 def test_sft_itself_gains_nothing_and_is_refused(tiny, tmp_path):
@@ -239,7 +239,7 @@ def test_propensities_given_the_places_above_estimate_the_value_of_a_single_draw
     """
     earned = np.array([1.0, 0.0, 1.0])
     log = every_pair(earned[np.array(PAIRS)])
-    logged = Logged.of(log, 6, 0, RewardSettings(), without_replacement=ordered, examination_K=np.ones(2))
+    logged = LoggedImpressions.of(log, 6, 0, RewardSettings(), without_replacement=ordered, examination_K=np.ones(2))
     weight_M = logged.weights(Known(PI))
     assert (expectation(logged, weight_M * logged.reward_M) == pytest.approx(PI @ earned, rel=1e-6)) == ordered
     assert (expectation(logged, weight_M) == pytest.approx(1.0, rel=1e-6)) == ordered
@@ -252,13 +252,13 @@ def test_a_place_that_is_looked_at_less_does_not_bias_the_value(examination, ear
     look_K, earned_N = np.array(examination), np.array(earned)
     log = every_pair(look_K * earned_N[np.array(PAIRS)])
     for known, count, said in ((look_K, 12, "divided by"), (None, 6, "Only the first place")):
-        logged = Logged.of(log, 6, 0, RewardSettings(), examination_K=known)
+        logged = LoggedImpressions.of(log, 6, 0, RewardSettings(), examination_K=known)
         assert len(logged.reward_M) == count
         assert said in logged.note
         weight_M = logged.weights(Known(PI))
         assert expectation(logged, weight_M) == pytest.approx(1.0, rel=1e-6)
         assert expectation(logged, weight_M * logged.reward_M) == pytest.approx(PI @ earned_N, rel=1e-6)
-    uncorrected = Logged.of(log, 6, 0, RewardSettings(), examination_K=np.ones(2))
+    uncorrected = LoggedImpressions.of(log, 6, 0, RewardSettings(), examination_K=np.ones(2))
     weight_M = uncorrected.weights(Known(PI))
     assert expectation(uncorrected, weight_M * uncorrected.reward_M) < 0.95 * (PI @ earned_N)
 
@@ -266,11 +266,11 @@ def test_a_place_that_is_looked_at_less_does_not_bias_the_value(examination, ear
 def test_places_below_what_was_fitted_do_not_count():
     """A curve of one place: as the first place alone. Without places all are taken as looked at."""
     log = every_pair(np.full((6, 2), 0.5))
-    short = Logged.of(log, 6, 0, RewardSettings(), examination_K=np.ones(1))
+    short = LoggedImpressions.of(log, 6, 0, RewardSettings(), examination_K=np.ones(1))
     assert len(short.reward_M) == 6
     assert short.below_M.tolist() == [0] * 6
     unplaced = dataclasses.replace(log, position_M=np.full(12, np.nan, dtype=np.float32))
-    found = Logged.of(unplaced, 6, 0, RewardSettings())
+    found = LoggedImpressions.of(unplaced, 6, 0, RewardSettings())
     assert len(found.reward_M) == 12
     assert found.below_M.tolist() == [0] * 12
     assert "not logged" in found.note

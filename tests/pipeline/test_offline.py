@@ -14,12 +14,12 @@ from llmrec.pipeline.algorithms import check_algorithm, improve
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.offline import item_groups, rewards_of
 from llmrec.pipeline.simulation import Simulators, log_of
-from llmrec.pipeline.systems import Truth
+from llmrec.pipeline.systems import TruthJudge
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.nano import make_nano, train_tokenizer
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.text.render import StateRenderer
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import logged_slates
 from llmrec.types import Item
 
@@ -51,7 +51,7 @@ def small():
         model = make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=2), 0).eval()
         return LanguagePolicy(model, tokenizer, catalogue, renderer, world.dataset.manifest.repeat)
 
-    truth = Truth(world)
+    truth = TruthJudge(world)
     return data, policy, Simulators(truth, truth, {})
 
 
@@ -66,9 +66,9 @@ def test_what_happened_is_rewarded_by_the_run_s_terms(small):
         def __call__(self, states, items_BK, feedback):
             return items_BK.astype(float)
 
-    plain = rewards_of(log, RewardModel(simulators.reward, config.reward))
+    plain = rewards_of(log, RewardFunction(simulators.reward, config.reward))
     assert np.array_equal(plain, 2.0 * log.click_M + 5.0 * log.conversion_M)
-    more = rewards_of(log, RewardModel(simulators.reward, config.reward, terms=[Dear()]))
+    more = rewards_of(log, RewardFunction(simulators.reward, config.reward, terms=[Dear()]))
     assert np.allclose(more, plain + 0.25 * log.item_M)
 
 
@@ -77,7 +77,7 @@ def test_the_world_s_slates_are_drawn_in_order(small):
     data, _, simulators = small
     config = config_of("off_policy")
     log = log_of(config, data, "train")
-    reward = rewards_of(log, RewardModel(simulators.reward, config.reward))
+    reward = rewards_of(log, RewardFunction(simulators.reward, config.reward))
     groups = item_groups(data.dataset.item_list)
     slates = logged_slates(log, reward, config.off_policy, groups, seed=0)
     places = config.world.slate_size
@@ -112,7 +112,9 @@ def test_the_main_job_takes_them(small, tmp_path, algorithm, more, figures):
     data, policy, simulators = small
     config, judged = config_of(algorithm, *more), []
     check_algorithm(config)
-    result = improve(config, data, policy(), simulators, Keeping(tmp_path, lambda step, model: judged.append(step)))
+    result = improve(
+        config, data, policy(), simulators, Checkpointing(tmp_path, lambda step, model: judged.append(step))
+    )
     assert judged == [2]
     assert figures <= result.curve[-1].keys()
 

@@ -11,7 +11,7 @@ from llmrec.errors import ConfigError
 from llmrec.files import read_json
 from llmrec.pipeline.algorithms import check_algorithm, improve
 from llmrec.pipeline.preferences import held_out, pairs_of
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.types import Reward
 from tests.pipeline.test_offline import TINY, small  # noqa: F401  # a fixture
 
@@ -38,7 +38,9 @@ def test_the_main_job_takes_preferences(small, tmp_path, algorithm):  # noqa: F8
     data, policy, simulators = small
     config, judged = config_of(algorithm), []
     check_algorithm(config)
-    result = improve(config, data, policy(), simulators, Keeping(tmp_path, lambda step, model: judged.append(step)))
+    result = improve(
+        config, data, policy(), simulators, Checkpointing(tmp_path, lambda step, model: judged.append(step))
+    )
     assert judged == [2]
     assert {"loss", "rewards/accuracies"} <= result.curve[-1].keys()
     assert result.folders == {}
@@ -48,8 +50,8 @@ def test_rlhf_keeps_the_reward_model_and_says_how_far_to_trust_it(small, tmp_pat
     data, policy, simulators = small
     config, judged = config_of("rlhf"), []
     check_algorithm(config)
-    keeping = Keeping(tmp_path, lambda step, model: judged.append(step))
-    result = improve(config, data, policy(), simulators, keeping)
+    checkpointing = Checkpointing(tmp_path, lambda step, model: judged.append(step))
+    result = improve(config, data, policy(), simulators, checkpointing)
     assert judged == [2]  # the reward model's own checkpoints are not judged
     assert "reward/preference" in result.curve[-1]
     folder = result.folders["reward_model"]
@@ -58,7 +60,7 @@ def test_rlhf_keeps_the_reward_model_and_says_how_far_to_trust_it(small, tmp_pat
     agreed = figures["agreement"]
     assert 0 <= agreed["low"] <= agreed["mean"] <= agreed["high"] <= 1
     assert 0 < agreed["pairs"] <= 20
-    again = improve(config, data, policy(), simulators, keeping)
+    again = improve(config, data, policy(), simulators, checkpointing)
     assert read_json(folder / "figures.json")["curve"] == figures["curve"]
     assert again.curve == result.curve
 

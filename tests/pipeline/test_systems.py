@@ -5,8 +5,8 @@ import numpy as np
 from llmrec.config import RewardSettings, WorldConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.evaluation.simulated import simulate
-from llmrec.pipeline.systems import Greedy, Optimum, Reranked, Truth
-from llmrec.rewards import RewardModel
+from llmrec.pipeline.systems import Greedy, OptimumRanker, Reranked, TruthJudge
+from llmrec.rewards import RewardFunction
 from llmrec.types import Interaction, Prediction, Slate, State
 
 
@@ -25,7 +25,7 @@ class Ascending:
         return [Slate(tuple(range(k)), tuple(-float(i) for i in range(k))) for _ in states]
 
 
-REWARD = RewardModel(Fixed(), RewardSettings())
+REWARD = RewardFunction(Fixed(), RewardSettings())
 STATES = [State(user_id="a"), State(user_id="b", history=(Interaction(7, "click", 1),))]
 
 
@@ -49,8 +49,8 @@ def test_greedy_takes_the_best_of_the_catalogue_and_leaves_out_what_was_seen():
 def test_nothing_beats_the_true_optimum_in_truth():
     world = generate_world(WorldConfig(users=20, items=30, slates_per_user=2), seed=5)
     states = [State(user_id=u) for u in world.dataset.users["user_id"].to_list()]
-    best = simulate(Optimum(world, 1.0, 3.0).recommend(states, 5), states, Truth(world))
-    other = simulate(Ascending().recommend(states, 5), states, Truth(world))
+    best = simulate(OptimumRanker(world, 1.0, 3.0).recommend(states, 5), states, TruthJudge(world))
+    other = simulate(Ascending().recommend(states, 5), states, TruthJudge(world))
     value_BN = world.value_BN([s.user_id for s in states])
     assert np.allclose(best.value_B, np.sort(value_BN, axis=1)[:, -5:].mean(axis=1))
     assert (best.value_B >= other.value_B - 1e-12).all()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare, gumbel_r, kstest
 
 from llmrec.errors import RequestError, RunError
+from llmrec.policy import gumbel
 from llmrec.policy.gumbel import GOLDEN, gumbel_noise, log1mexp, split_mix, stream_keys
 from llmrec.policy.scoring import score_items
 from llmrec.policy.without_replacement import importance_weights, plackett_luce, sample_without_replacement
@@ -74,7 +75,7 @@ def test_noise_is_gumbel_belongs_to_its_pair_and_is_finite(monkeypatch):
     assert torch.equal(stream_keys(5, 3, "noise", first=20), keys[20:25])
     assert len(torch.unique(torch.cat([keys, stream_keys(200, 4, "noise"), stream_keys(200, 3, "other")]))) == 600
     for bits in (0, -1):
-        monkeypatch.setattr(perturb, "split_mix", lambda state, bits=bits: torch.full_like(state, bits))
+        monkeypatch.setattr(gumbel, "split_mix", lambda state, bits=bits: torch.full_like(state, bits))
         assert torch.isfinite(gumbel_noise(torch.tensor([1]), torch.tensor([1]))).all()
 
 

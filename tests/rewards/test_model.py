@@ -8,7 +8,7 @@ import pytest
 
 from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards import ClickReward, ConversionReward, CustomReward, RewardModel, as_trl_reward, combine
+from llmrec.rewards import ClickReward, ConversionReward, CustomReward, RewardFunction, as_trl_reward, combine
 from llmrec.simulator.ensemble import Disagreement
 from llmrec.types import Feedback, Prediction, State
 
@@ -32,25 +32,25 @@ class NoEnsemble:
 
 
 def test_total_is_the_weighted_sum_of_named_terms() -> None:
-    reward = RewardModel(Fixed(), RewardSettings(click=1.0, conversion=3.0))(STATES, ITEMS)
+    reward = RewardFunction(Fixed(), RewardSettings(click=1.0, conversion=3.0))(STATES, ITEMS)
     np.testing.assert_allclose(reward.terms["click"], [[0.1, 0.2], [0.3, 0.0]])
     np.testing.assert_allclose(reward.terms["conversion"], [[0.05, 0.1], [0.15, 0.0]])
     np.testing.assert_allclose(reward.total_BK, [[0.25, 0.5], [0.75, 0.0]])
 
 
 def test_weights_can_switch_a_term_off() -> None:
-    reward = RewardModel(Fixed(), RewardSettings(click=0.0, conversion=1.0))(STATES, ITEMS)
+    reward = RewardFunction(Fixed(), RewardSettings(click=0.0, conversion=1.0))(STATES, ITEMS)
     np.testing.assert_allclose(reward.total_BK, reward.terms["conversion"])
 
 
 def test_pessimism_takes_off_disagreement_and_stops_at_zero() -> None:
-    reward = RewardModel(Fixed(), RewardSettings(pessimism=2.0))(STATES, ITEMS)
+    reward = RewardFunction(Fixed(), RewardSettings(pessimism=2.0))(STATES, ITEMS)
     np.testing.assert_allclose(reward.terms["click"], [[0.0, 0.1], [0.2, 0.0]], atol=1e-12)
     np.testing.assert_allclose(reward.terms["conversion"], [[0.0, 0.02], [0.07, 0.0]], atol=1e-12)
 
 
 def test_drawn_rewards_are_common_to_equal_users_and_steps() -> None:
-    model = RewardModel(NoEnsemble(), RewardSettings(sampled=True), seed=4)
+    model = RewardFunction(NoEnsemble(), RewardSettings(sampled=True), seed=4)
     users = [State(user_id=f"u{k}") for k in range(4000)]
     items = np.full((4000, 1), 3)
     first = model(users, items, step=0)
@@ -62,7 +62,7 @@ def test_drawn_rewards_are_common_to_equal_users_and_steps() -> None:
 
 
 def test_users_without_an_id_draw_apart_and_the_same_again() -> None:
-    model = RewardModel(NoEnsemble(), RewardSettings(click=1.0, conversion=0.0, sampled=True), seed=4)
+    model = RewardFunction(NoEnsemble(), RewardSettings(click=1.0, conversion=0.0, sampled=True), seed=4)
     items = np.full((4000, 1), 3)
     found = model([State()] * 4000, items)
     assert found.total_BK.mean() == pytest.approx(0.4, abs=0.03)  # of one stream all would be 0, or all 1
@@ -71,7 +71,7 @@ def test_users_without_an_id_draw_apart_and_the_same_again() -> None:
 
 def test_own_terms_join_by_name() -> None:
     novelty = CustomReward("novelty", 0.5, lambda state, items: [float(i == 1) for i in items])
-    reward = RewardModel(Fixed(), RewardSettings(click=1.0, conversion=0.0), terms=[novelty])(STATES, ITEMS)
+    reward = RewardFunction(Fixed(), RewardSettings(click=1.0, conversion=0.0), terms=[novelty])(STATES, ITEMS)
     np.testing.assert_array_equal(reward.terms["novelty"], [[0, 1], [0, 0]])
     np.testing.assert_allclose(reward.total_BK, [[0.1, 0.7], [0.3, 0.0]])
 
@@ -89,7 +89,7 @@ def test_own_terms_join_by_name() -> None:
     ],
 )
 def test_own_terms_that_return_nonsense_are_named(given: object, words: str) -> None:
-    model = RewardModel(Fixed(), RewardSettings(), terms=[CustomReward("mine", 1.0, lambda state, items: given)])
+    model = RewardFunction(Fixed(), RewardSettings(), terms=[CustomReward("mine", 1.0, lambda state, items: given)])
     with pytest.raises(DataError, match=f"Reward 'mine' {words}"):
         model(STATES, ITEMS)
 
@@ -97,19 +97,19 @@ def test_own_terms_that_return_nonsense_are_named(given: object, words: str) -> 
 def test_numpy_values_are_welcome() -> None:
     mine = CustomReward("mine", 1.0, lambda state, items: np.array(items, dtype=np.float32))
     np.testing.assert_array_equal(
-        RewardModel(Fixed(), RewardSettings(), terms=[mine])(STATES, ITEMS).terms["mine"], [[0, 1], [2, 0]]
+        RewardFunction(Fixed(), RewardSettings(), terms=[mine])(STATES, ITEMS).terms["mine"], [[0, 1], [2, 0]]
     )
 
 
 def test_settings_that_cannot_be_met() -> None:
     with pytest.raises(ConfigError, match=r"simulator\.members"):
-        RewardModel(NoEnsemble(), RewardSettings(pessimism=1.0))
+        RewardFunction(NoEnsemble(), RewardSettings(pessimism=1.0))
     with pytest.raises(ConfigError, match="0 or more"):
-        RewardModel(Fixed(), RewardSettings(pessimism=-1.0))
+        RewardFunction(Fixed(), RewardSettings(pessimism=-1.0))
     with pytest.raises(ConfigError, match="exclude each other"):
-        RewardModel(Fixed(), RewardSettings(pessimism=1.0, sampled=True))
+        RewardFunction(Fixed(), RewardSettings(pessimism=1.0, sampled=True))
     with pytest.raises(ConfigError, match="share a name"):
-        RewardModel(Fixed(), RewardSettings(), terms=[ClickReward()])
+        RewardFunction(Fixed(), RewardSettings(), terms=[ClickReward()])
 
 
 def test_a_model_of_another_shape_is_refused() -> None:
@@ -118,7 +118,7 @@ def test_a_model_of_another_shape_is_refused() -> None:
             return Prediction(np.zeros((1, 1)), np.zeros((1, 1)))
 
     with pytest.raises(DataError, match=r"shape \(1, 1\)"):
-        RewardModel(Wrong(), RewardSettings())(STATES, ITEMS)
+        RewardFunction(Wrong(), RewardSettings())(STATES, ITEMS)
 
 
 def test_terms_are_small_and_picklable() -> None:
@@ -129,7 +129,7 @@ def test_terms_are_small_and_picklable() -> None:
 
 
 def test_trl_signature() -> None:
-    reward = as_trl_reward(RewardModel(Fixed(), RewardSettings()), STATES, lambda ids: ids[0], name="behaviour")
+    reward = as_trl_reward(RewardFunction(Fixed(), RewardSettings()), STATES, lambda ids: ids[0], name="behaviour")
     assert reward.__name__ == "behaviour"
     found = reward(
         prompts=["p"] * 3,

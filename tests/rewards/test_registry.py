@@ -12,7 +12,7 @@ from llmrec.config import RewardSettings, RunConfig
 from llmrec.config.reward import LIST_LEVEL_TERMS, REWARD_TERMS, check_reward
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards import RewardContext, RewardModel, as_trl_reward, is_list_level, make_terms, reward_model
+from llmrec.rewards import RewardContext, RewardFunction, as_trl_reward, is_list_level, make_terms, reward_function
 from llmrec.rewards.registry import BUILDERS
 from llmrec.types import Item
 
@@ -29,7 +29,7 @@ def test_every_name_is_built_and_logged_apart():
     terms = make_terms(settings, FULL)
     assert {term.name: term.weight for term in terms} == settings.terms
     assert {term.name for term in terms if is_list_level(term)} == LIST_LEVEL_TERMS
-    reward = reward_model(settings, Half(), FULL)(STATES, SHOWN)
+    reward = reward_function(settings, Half(), FULL)(STATES, SHOWN)
     assert list(reward.terms) == ["click", "conversion", *REWARD_TERMS]
     weights = {"click": 1.0, "conversion": 3.0, **settings.terms}
     total = sum(weights[name] * value_BK for name, value_BK in reward.terms.items())
@@ -39,7 +39,7 @@ def test_every_name_is_built_and_logged_apart():
 
 def test_the_order_of_independent_draws_is_of_no_account():
     names = [name for name in REWARD_TERMS if name not in LIST_LEVEL_TERMS]
-    model = reward_model(RewardSettings(terms=dict.fromkeys(names, 1.0)), Half(), FULL_ALONE)
+    model = reward_function(RewardSettings(terms=dict.fromkeys(names, 1.0)), Half(), FULL_ALONE)
     together = model(STATES, SHOWN).total_BK
     for k in range(4):
         np.testing.assert_allclose(model(STATES, SHOWN[:, k : k + 1]).total_BK[:, 0], together[:, k])
@@ -135,15 +135,15 @@ def test_ensembles_whose_members_know_values():
 
 def test_slates_and_draws_are_told_apart():
     settings = RewardSettings(terms={"diversity": 1.0, "next_item": 1.0, "novelty": 1.0})
-    model = reward_model(settings, Half(), CONTEXT)
+    model = reward_function(settings, Half(), CONTEXT)
     assert model.slate
     with pytest.raises(ConfigError, match="'diversity' is defined on a slate, but here the items of a row"):
-        RewardModel(Half(), settings, terms=make_terms(settings, CONTEXT))
+        RewardFunction(Half(), settings, terms=make_terms(settings, CONTEXT))
     with pytest.raises(ConfigError, match="TRL's trainers write one item a completion"):
         as_trl_reward(model, STATES, lambda ids: ids[0])
     alone = model.for_ranking()
     assert not alone.slate
-    assert not reward_model(RewardSettings(), Half(), context(slate_size=1)).slate
+    assert not reward_function(RewardSettings(), Half(), context(slate_size=1)).slate
     assert [term.name for term in alone.terms] == ["click", "conversion", "novelty"]
     everything = np.tile(np.arange(4), (2, 1))
     np.testing.assert_array_equal(
@@ -158,7 +158,7 @@ def test_brands_stand_for_categories_where_there_are_none():
             make_terms(RewardSettings(terms={name: 1.0}), context(items=items))
         make_terms(RewardSettings(terms={name: 1.0}, group_by="brand"), context(items=items))
     settings = RewardSettings(terms={"diversity": 1.0}, group_by="brand")  # brands x, x, y, y
-    found = reward_model(settings, Half(), CONTEXT)(STATES[:1], SHOWN[:1]).terms["diversity"]
+    found = reward_function(settings, Half(), CONTEXT)(STATES[:1], SHOWN[:1]).terms["diversity"]
     np.testing.assert_allclose(found, [[0, 0, 2 / 6, 2 / 6]])
 
 
@@ -170,7 +170,7 @@ def test_diversity_of_texts():
         Item("3", "hammer set"),
     ]
     settings = RewardSettings(terms={"diversity": 1.0}, diversity_by="vector")
-    model = reward_model(settings, Half(), context(items=items))
+    model = reward_function(settings, Half(), context(items=items))
     same, apart = model([STATES[0]] * 2, np.array([[0, 1], [0, 2]])).terms["diversity"].sum(axis=1)
     assert same == pytest.approx(0, abs=1e-6)
     assert 0.9 < apart < 2 + 1e-6  # text vectors are centred, so those of other words point apart
@@ -187,7 +187,7 @@ def test_parameters_of_the_configuration_reach_the_terms():
 
 def test_a_configured_term_is_never_left_out_silently():
     with pytest.raises(ConfigError, match="'novelty' is configured but was not built"):
-        RewardModel(Half(), RewardSettings(terms={"novelty": 1.0}))
+        RewardFunction(Half(), RewardSettings(terms={"novelty": 1.0}))
 
 
 def test_counts_of_a_data_set():

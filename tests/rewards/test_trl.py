@@ -14,7 +14,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.rewards import (
     CheckedReward,
     CustomReward,
-    RewardModel,
+    RewardFunction,
     TRLTerm,
     as_trl_reward,
     custom_digest,
@@ -58,7 +58,7 @@ def test_a_function_of_trl_is_a_term():
 
 def test_term_and_trainer_get_the_same_from_one_function():
     """The same function as a term inside a reward model in TRL's signature, and given to the trainer itself."""
-    model = RewardModel(Half(), RewardSettings(click=0, conversion=0), terms=[term_of(length_reward)])
+    model = RewardFunction(Half(), RewardSettings(click=0, conversion=0), terms=[term_of(length_reward)])
     ids = [[10, 99], [12, 99], [13, 99]]
     inside = as_trl_reward(model, STATES, lambda tokens: tokens[0] - 10)
     rows = {"prompts": ["p"] * 3, "completions": ["Alpha", "Gamma", "Delta"], "completion_ids": ids}
@@ -153,8 +153,10 @@ def test_a_function_may_ask_for_whole_slates(module):
     term = custom_term("own_rewards:spread", 1.0, None, None)
     assert isinstance(term, CustomReward)
     with pytest.raises(ConfigError, match="'spread' is defined on a slate"):
-        RewardModel(Half(), RewardSettings(), terms=[term])
-    assert RewardModel(Half(), RewardSettings(), terms=[term], slate=True)(STATES, SHOWN).terms["spread"].sum() == 6
+        RewardFunction(Half(), RewardSettings(), terms=[term])
+    assert (
+        RewardFunction(Half(), RewardSettings(), terms=[term], slate=True)(STATES, SHOWN).terms["spread"].sum() == 6
+    )
 
 
 @pytest.mark.parametrize(

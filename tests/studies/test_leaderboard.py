@@ -22,7 +22,7 @@ from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
 from llmrec.studies.table.mixed import MixedEntry
 from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
-from llmrec.studies.table.protocol import PROTOCOLS, open_bench, protocol_of
+from llmrec.studies.table.protocol import PROTOCOLS, open_table, protocol_of
 from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
 from llmrec.studies.table.scores import BaselineScores, FittedScores
 from llmrec.studies.table.writing import write
@@ -65,7 +65,7 @@ def films(folder: Path, users=40, items=24) -> Path:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     place = tmp_path_factory.mktemp("table")
-    return open_bench(protocol_of("movielens-100k"), films(place / "ml"), place / "out")
+    return open_table(protocol_of("movielens-100k"), films(place / "ml"), place / "out")
 
 
 def test_what_is_learnt_ends_before_what_is_ranked(bench):
@@ -80,8 +80,8 @@ def test_within_a_span_nothing_has_an_order(tmp_path):
     """The same log with its times rounded down: states hold what lies in earlier spans, by item where they share one."""
     folder, span = films(tmp_path / "ml"), 100_000  # two or three films a span
     protocol = protocol_of("movielens-100k")
-    plain = open_bench(protocol, folder, tmp_path / "out")
-    coarse = open_bench(dataclasses.replace(protocol, span=span), folder, tmp_path / "out")
+    plain = open_table(protocol, folder, tmp_path / "out")
+    coarse = open_table(dataclasses.replace(protocol, span=span), folder, tmp_path / "out")
     assert bench_key(plain) != bench_key(coarse)
     assert set((coarse.after.split.train["time"] % span).to_list()) == {0}
     assert coarse.after.split.train["item_id"].to_list() == plain.after.split.train["item_id"].to_list()

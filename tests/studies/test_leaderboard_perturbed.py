@@ -30,7 +30,7 @@ from llmrec.studies.table.mixtures import (
 )
 from llmrec.studies.table.perturbed import READ_TEXT, as_kept, finished_rows, run_perturbed
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
-from llmrec.studies.table.protocol import open_bench, protocol_of
+from llmrec.studies.table.protocol import open_table, protocol_of
 from llmrec.studies.table.scores import FittedScores
 from llmrec.studies.views import with_texts
 from llmrec.text.perturb import OtherWording, Typos
@@ -65,7 +65,7 @@ def made(tmp_path_factory):
     out = place / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMREC_CACHE", str(place / "cache"))
-        bench = open_bench(protocol_of("movielens-100k"), films(place / "ml"), out)
+        bench = open_table(protocol_of("movielens-100k"), films(place / "ml"), out)
         given, failed = answers(bench, entries(out, budget=0.5), out, range(1))
         assert not failed
         before = files(out)

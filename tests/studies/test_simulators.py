@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmrec.errors import ConfigError, DataError
-from llmrec.studies.simulators import Study, selected
+from llmrec.studies.simulators import SimulatorStudy, selected
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def data(tmp_path):
 
 
 def test_cells_are_measured_once_and_the_best_is_selected_on_validation(data, tmp_path, monkeypatch) -> None:
-    study = Study("hillstrom", data, tmp_path / "cells", seed=1)
+    study = SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=1)
     cells = [study.cell(model) for model in ("item-mean", "logistic")]
     baseline, logistic = (cell["test"]["click"] for cell in cells)
     assert baseline["auc"] == baseline["baseline_auc"]
@@ -37,19 +37,19 @@ def test_cells_are_measured_once_and_the_best_is_selected_on_validation(data, tm
     assert np.array(cells[1]["arms"]["simulated"]).sum(axis=1) == pytest.approx([1, 1, 1])
     assert selected(cells)["model"] == "logistic"
 
-    again = Study("hillstrom", data, tmp_path / "cells", seed=1)
-    monkeypatch.setattr(Study, "parts", lambda _: pytest.fail("a finished cell was computed again"))
+    again = SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=1)
+    monkeypatch.setattr(SimulatorStudy, "parts", lambda _: pytest.fail("a finished cell was computed again"))
     assert [again.cell(model) for model in ("item-mean", "logistic")] == cells
     with pytest.raises(pytest.fail.Exception):
-        Study("hillstrom", data, tmp_path / "cells", seed=2).cell("item-mean")
+        SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=2).cell("item-mean")
 
 
 def test_unknown_names_and_missing_data(data, tmp_path) -> None:
     with pytest.raises(ConfigError, match="choose of movielens-100k, amazon-industrial, complete-journey, hillstrom"):
-        Study("netflix", data, tmp_path)
+        SimulatorStudy("netflix", data, tmp_path)
     with pytest.raises(ConfigError, match="choose of item-mean, factorised"):
-        Study("hillstrom", data, tmp_path).cell("oracle")
+        SimulatorStudy("hillstrom", data, tmp_path).cell("oracle")
     with pytest.raises(DataError, match="set LLMREC_DATA"):
-        Study("movielens-100k", data, tmp_path).cell("item-mean")
+        SimulatorStudy("movielens-100k", data, tmp_path).cell("item-mean")
     with pytest.raises(ConfigError, match="name another model"):
         selected([{"model": "item-mean"}])

@@ -10,7 +10,7 @@ from llmrec.config import SFTSettings
 from llmrec.dataset.impressions import Impressions
 from llmrec.dataset.preferences import Preferences, preferences
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.training.improvement import Keeping, Start
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.sft import train_sft
 from llmrec.types import Example, State
 from tests.training.conftest import COLOURS
@@ -50,8 +50,8 @@ def pairs_of(seed: int, negatives: int = 1, **more) -> Preferences:
     return preferences(clicks(seed, **more), negatives, None, seed)
 
 
-def begin(shop, seed: int, **model) -> Start:
-    return Start(shop.model(seed=seed, **model), shop.tokenizer, shop.catalogue, shop.renderer, "allow", seed)
+def begin(shop, seed: int, **model) -> WarmStart:
+    return WarmStart(shop.model(seed=seed, **model), shop.tokenizer, shop.catalogue, shop.renderer, "allow", seed)
 
 
 def share_of_optimum(shop, model) -> float:
@@ -61,11 +61,11 @@ def share_of_optimum(shop, model) -> float:
     return float(lamps(USERS, top).total_BK.mean() / 1.5)
 
 
-def keep(out, on_checkpoint=None) -> Keeping:
-    return Keeping(out, on_checkpoint)
+def keep(out, on_checkpoint=None) -> Checkpointing:
+    return Checkpointing(out, on_checkpoint)
 
 
-def warm_start(shop, seed: int, out) -> Start:
+def warm_start(shop, seed: int, out) -> WarmStart:
     """A policy that imitates users who take anything of the colour that they like, the lamp no more than the rest."""
     rows = [Example(state, int(lamp) + n) for state, lamp in zip(USERS, best(USERS), strict=True) for n in range(3)]
     imitate = SFTSettings(

@@ -7,7 +7,7 @@ import numpy as np
 from llmrec.config import BestOfNSettings, LoraSettings, OffPolicySettings
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.best_of_n import train_best_of_n
-from llmrec.training.improvement import Keeping, Start
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.logged import LoggedSlates
 from llmrec.training.off_policy import train_off_policy
 from llmrec.types import Reward, State
@@ -57,14 +57,14 @@ def halved(states, items_BK):
     return Reward(0.5 * lamps(states, items_BK).total_BK + 0.02 * items_BK, {})
 
 
-def start(shop, seed: int, *, repeat="allow", model=None) -> Start:
+def start(shop, seed: int, *, repeat="allow", model=None) -> WarmStart:
     model = shop.model(hidden=64, seed=seed) if model is None else model
-    return Start(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
+    return WarmStart(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
 
 
 def learn(shop, out, slates, settings=SMALL, *, seed=5, model=None, on_checkpoint=None, **more):
     begun = start(shop, seed, model=shop.model() if model is None else model)
-    return train_off_policy(begun, slates, settings, Keeping(out, on_checkpoint), **more)
+    return train_off_policy(begun, slates, settings, Checkpointing(out, on_checkpoint), **more)
 
 
 def distil(
@@ -72,7 +72,7 @@ def distil(
 ):
     begun = start(shop, seed, repeat=repeat, model=shop.model() if model is None else model)
     seen = [SEEN[0]] * len(states)
-    return train_best_of_n(begun, states, seen, reward, settings, Keeping(out, on_checkpoint))
+    return train_best_of_n(begun, states, seen, reward, settings, Checkpointing(out, on_checkpoint))
 
 
 def deployed(shop, model) -> float:

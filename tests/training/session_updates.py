@@ -10,7 +10,7 @@ import torch
 
 from llmrec.config import LoraSettings, PatienceSettings, PPOSettings, SessionSettings
 from llmrec.training.arguments import processes, world_size
-from llmrec.training.improvement import Keeping, Start
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.lora import adapter_of
 from llmrec.training.sessions import train_sessions
 from tests.training import shop_users as world
@@ -25,8 +25,8 @@ SESSION = SessionSettings(turns=3, slate=2, remembered_turns=2)
 def main(out: Path) -> None:
     shop = make_shop()
     met = world.meeting(patience=PatienceSettings(enabled=True, leave_full=0.2))
-    start = Start(shop.model(), shop.tokenizer, shop.catalogue, shop.renderer, "exclude", 5)
-    result = train_sessions(start, met, SETTINGS, SESSION, Keeping(out / f"trainer-{world_size()}"))
+    start = WarmStart(shop.model(), shop.tokenizer, shop.catalogue, shop.renderer, "exclude", 5)
+    result = train_sessions(start, met, SETTINGS, SESSION, Checkpointing(out / f"trainer-{world_size()}"))
     if processes().is_main_process:
         torch.save(dict(adapter_of(result.model).tensors), out / f"after-{world_size()}.pt")
         np.save(out / f"curve-{world_size()}.npy", [[row["reward"], row["left"], row["kl"]] for row in result.curve])

@@ -13,7 +13,7 @@ import numpy as np
 from llmrec.config import ChoiceSettings, DynamicsSettings, PatienceSettings, TrustSettings
 from llmrec.rewards import ClickReward, ConversionReward
 from llmrec.simulator.dynamics import ItemTable
-from llmrec.training.session_source import Meeting, SessionReward
+from llmrec.training.session_source import SessionReward, SessionUsers
 from llmrec.types import State
 from tests.training.conftest import COLOURS
 
@@ -57,7 +57,7 @@ class ShopUsers:
 
 
 def meeting(users=24, *, sampled=False, trust=TRUST, patience=None, seen=None):
-    return Meeting(
+    return SessionUsers(
         ShopUsers(users),
         np.arange(users),
         [np.array([], dtype=np.int64)] * users if seen is None else seen,

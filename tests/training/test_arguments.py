@@ -9,7 +9,7 @@ from llmrec.config import BestOfNSettings, OffPolicySettings, PreferenceSettings
 from llmrec.errors import ConfigError
 from llmrec.training import improvement
 from llmrec.training.arguments import common_arguments
-from llmrec.training.improvement import Keeping, batch_arguments
+from llmrec.training.improvement import Checkpointing, batch_arguments
 
 MODEL = torch.nn.Linear(2, 2)
 
@@ -18,7 +18,7 @@ MODEL = torch.nn.Linear(2, 2)
 def test_batches_are_shared_by_the_processes_and_logged_where_checkpoints_are_made(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(improvement, "world_size", lambda: 2)
     settings = kind(learning_rate=0.25, warmup=0.1, max_grad_norm=3.0, save_every=24, batch_size=6)
-    made = batch_arguments(MODEL, settings, 50, "dpo.batch_size", seed=4, keeping=Keeping(tmp_path))
+    made = batch_arguments(MODEL, settings, 50, "dpo.batch_size", seed=4, checkpointing=Checkpointing(tmp_path))
     expected = {
         "output_dir": str(tmp_path),
         "max_steps": 50,
@@ -33,7 +33,7 @@ def test_batches_are_shared_by_the_processes_and_logged_where_checkpoints_are_ma
     assert {name: made[name] for name in expected} == expected
     with pytest.raises(ConfigError, match=r"Key 'dpo\.batch_size' is 7; it must be a positive multiple of 2"):
         odd = kind(batch_size=7)
-        batch_arguments(MODEL, odd, 50, "dpo.batch_size", seed=4, keeping=Keeping(tmp_path))
+        batch_arguments(MODEL, odd, 50, "dpo.batch_size", seed=4, checkpointing=Checkpointing(tmp_path))
 
 
 def test_figures_are_logged_as_often_as_is_asked_for(tmp_path):

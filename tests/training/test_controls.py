@@ -22,7 +22,7 @@ from llmrec.config import (
 )
 from llmrec.errors import ConfigError, RunError
 from llmrec.training.best_of_n import check_best_of_n
-from llmrec.training.controls import Controls, Moments, check_stability
+from llmrec.training.controls import Controls, RunningMoments, check_stability
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.off_policy import check_off_policy
 from llmrec.training.on_policy import check_settings
@@ -70,7 +70,7 @@ def test_the_entropy_bonus_by_hand():
 
 
 def test_reward_moments_are_those_of_all_rewards_together():
-    random, moments, parts = np.random.default_rng(0), Moments(), []
+    random, moments, parts = np.random.default_rng(0), RunningMoments(), []
     for size in (3, 1, 40, 7):
         part = random.normal(1e3, 2.0, size)
         parts.append(part)

@@ -32,7 +32,7 @@ from llmrec.config import (
 from llmrec.policy.loading import CHECKPOINTING
 from llmrec.policy.modes import evaluating, still
 from llmrec.training.best_of_n import make_trainer as make_best_of_n
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.training.item_values import valuing_model
 from llmrec.training.lora import make_lora
 from llmrec.training.off_policy import make_trainer as make_off_policy
@@ -159,16 +159,16 @@ def test_slots_of_slates_have_ratio_one(shop, tmp_path, kind):
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", ["off_policy", "best_of_n"])
 def test_what_learns_from_logs_or_winners_scores_without_dropout(shop, tmp_path, name, kind):
-    policy, keeping = trained(shop, kind), Keeping(tmp_path)
+    policy, checkpointing = trained(shop, kind), Checkpointing(tmp_path)
     if name == "off_policy":
         slates = shown(0, slates=8, places=3)
         source = StateSource(slates.states, None, shop.renderer, shop.catalogue, shop.tokenizer, seed=5)
         settings = OffPolicySettings(batch_size=4, draws=2, lora=LORA)
-        trainer = make_off_policy(policy, source, slates, settings, keeping)
+        trainer = make_off_policy(policy, source, slates, settings, checkpointing)
     else:
         source = StateSource(shop.states(4), None, shop.renderer, shop.catalogue, shop.tokenizer, seed=5)
         settings = BestOfNSettings(prompts=4, rounds=1, draws=4, batch_size=4, lora=LORA)
-        trainer = make_best_of_n(policy, source, lamps, settings, keeping)
+        trainer = make_best_of_n(policy, source, lamps, settings, checkpointing)
     policy.train()
     prepared = trainer._prepared([{"state": n, "rollout": 0, "place": n} for n in range(4)])
     request = getattr(prepared, "request", prepared)
@@ -181,7 +181,7 @@ def test_a_fresh_adapter_is_its_reference_in_dpo(shop, tmp_path, loss, kind):
     policy = make_lora(made(shop, kind), LORA, seed=1)
     settings = PreferenceSettings(loss=loss, batch_size=4, lora=LORA)
     source = PairSource(pairs_of(0), shop.renderer, shop.catalogue, shop.tokenizer, 0)
-    trainer = make_preference_trainer(policy, source, settings, Keeping(tmp_path))
+    trainer = make_preference_trainer(policy, source, settings, Checkpointing(tmp_path))
     policy.train()
     inputs = trainer._prepare_inputs([trainer.train_dataset[n] for n in range(4)])
     found = float(trainer._compute_loss(policy, inputs).detach())
@@ -192,7 +192,7 @@ def test_a_reward_model_values_without_dropout(shop, tmp_path):
     model = valuing_model(made(shop, "llama"), 0)
     source = PairSource(pairs_of(0), shop.renderer, shop.catalogue, shop.tokenizer, 0)
     settings = RewardModelSettings(batch_size=4, weights="full")
-    trainer = make_reward_trainer(model, source, settings, Keeping(tmp_path))
+    trainer = make_reward_trainer(model, source, settings, Checkpointing(tmp_path))
     inputs = trainer._prepare_inputs([trainer.train_dataset[n] for n in range(4)])
     values = []
     for _ in range(2):

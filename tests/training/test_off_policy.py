@@ -13,10 +13,10 @@ from transformers import Trainer
 from llmrec.config import OffPolicySettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.scoring import exact_kl_BGL, score_items
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.off_policy import check_off_policy, make_trainer, train_off_policy
-from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss
+from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss
 from llmrec.training.rollout import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 from llmrec.types import Reward
@@ -81,7 +81,7 @@ def test_the_trainer_s_loss_is_the_plain_one(shop, tmp_path, robust):
     for name, weight in trained.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)  # so that the policy is not its reference
-    trainer = make_trainer(trained, source, slates, settings, Keeping(tmp_path), halved if robust else None)
+    trainer = make_trainer(trained, source, slates, settings, Checkpointing(tmp_path), halved if robust else None)
     rows = [{"state": n, "rollout": 0, "place": n} for n in range(4)]
     batch = trainer._prepare_inputs(rows)
     found = trainer.compute_loss(trained, batch)
@@ -93,7 +93,7 @@ def test_the_trainer_s_loss_is_the_plain_one(shop, tmp_path, robust):
         reference = score_items(trained, ids, mask, batch.request.items_BG, shop.catalogue.index, path="plain")
     log_pi, drawn = scores.item_log_prob_BG, batch.request.items_BG[:, 3:]
     tables = (slates.reward_BK, slates.propensity_BK, slates.below_BK, slates.share_BK)
-    logged = Shown(*(torch.from_numpy(t).float() for t in tables))
+    logged = SlateBatch(*(torch.from_numpy(t).float() for t in tables))
     fitted = None
     if robust:
         q = [torch.from_numpy(halved(slates.states, np.array(x)).total_BK).float() for x in (slates.items_BK, drawn)]
@@ -192,7 +192,7 @@ def test_items_that_were_seen_are_never_learned_or_drawn(shop, tmp_path):
         return lamps(states, items_BK)
 
     begun = start(shop, 5, repeat="exclude", model=shop.model())
-    train_off_policy(begun, slates, ROBUST, Keeping(tmp_path), value=value)
+    train_off_policy(begun, slates, ROBUST, Checkpointing(tmp_path), value=value)
     assert len(asked) == 16
     assert all(not seen & items for seen, items in asked)
 
@@ -202,7 +202,7 @@ def test_a_log_of_seen_items_alone_is_refused(shop, tmp_path):
     every = [np.arange(12)] * 4
     begun = start(shop, 5, repeat="exclude", model=shop.model())
     with pytest.raises(DataError, match="had not seen"):
-        train_off_policy(begun, dataclasses.replace(slates, seen=every), SMALL, Keeping(tmp_path))
+        train_off_policy(begun, dataclasses.replace(slates, seen=every), SMALL, Checkpointing(tmp_path))
 
 
 @pytest.mark.parametrize(

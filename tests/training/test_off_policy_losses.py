@@ -14,7 +14,7 @@ import torch
 
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.scoring import score_items
-from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, ratio, top_k_factor
+from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss, ratio, top_k_factor
 
 NO_CAP = math.inf
 THETA = torch.tensor([[0.3, -0.7, 1.1, 0.0], [-0.2, 0.9, 0.4, -1.3]], dtype=torch.float64)
@@ -39,7 +39,7 @@ def expected(k, *, mu=MU, cap=NO_CAP, q=None):
         for first, second in itertools.product(range(4), range(4)) if q is not None else [(0, 0)]:
             theta = THETA.clone().requires_grad_()
             log_pi = theta.log_softmax(1)[state]
-            shown = Shown(
+            shown = SlateBatch(
                 *(x.reshape(1, 1) for x in (REWARD[state, item], mu[state, item], torch.tensor(0.0))),
                 torch.ones(1, 1),
             )
@@ -83,7 +83,7 @@ def slates_without_replacement(below, places=3):
                 left = left - MU[state, item]
             p = torch.stack(propensity)[None]
             under = torch.arange(places - 1, -1, -1, dtype=torch.float64)[None] * below
-            shown = Shown(REWARD[state, list(items)][None], p, under, torch.full_like(p, 1 / places))
+            shown = SlateBatch(REWARD[state, list(items)][None], p, under, torch.full_like(p, 1 / places))
             loss = off_policy_loss(theta.log_softmax(1)[state, list(items)][None], shown, k=2, cap=NO_CAP)
             total -= 0.5 * p.prod() * torch.autograd.grad(loss, theta)[0]
     return total
@@ -98,14 +98,14 @@ def test_one_row_by_hand():
     """pi 0.2, mu 0.5, r 2, K 3: w 0.4, lambda 3 * 0.8^2 = 1.92, together 1.536; nothing but log pi has a gradient."""
     log_pi = torch.tensor([[math.log(0.2)]], dtype=torch.float64, requires_grad=True)
     one = torch.ones(1, 1, dtype=torch.float64)
-    shown = Shown(2 * one, 0.5 * one, 0 * one, one)
+    shown = SlateBatch(2 * one, 0.5 * one, 0 * one, one)
     loss = off_policy_loss(log_pi, shown, k=3, cap=10.0)
     assert loss.item() == pytest.approx(1.536 * math.log(5))
     assert torch.autograd.grad(loss, log_pi)[0].item() == pytest.approx(-1.536)
     capped = off_policy_loss(log_pi, shown, k=3, cap=0.1)
     assert torch.autograd.grad(capped, log_pi)[0].item() == pytest.approx(-0.1 * 1.92 * 2)
     # two places below: the weight is 0.4 + 2 * 0.2
-    above = off_policy_loss(log_pi, Shown(2 * one, 0.5 * one, 2 * one, one), k=3, cap=10.0)
+    above = off_policy_loss(log_pi, SlateBatch(2 * one, 0.5 * one, 2 * one, one), k=3, cap=10.0)
     assert torch.autograd.grad(above, log_pi)[0].item() == pytest.approx(-0.8 * 1.92 * 2)
 
 
@@ -114,7 +114,7 @@ def test_the_factors():
     assert top_k_factor(log_pi, 1).tolist() == [1.0, 1.0]
     assert top_k_factor(log_pi, 4).tolist() == pytest.approx([4 * 0.75**3, 0.0])
     assert not top_k_factor(log_pi, 4).requires_grad
-    shown = Shown(*torch.tensor([[[1.0, 1.0]], [[0.1, 0.5]], [[0.0, 0.0]], [[0.5, 0.5]]], dtype=torch.float64))
+    shown = SlateBatch(*torch.tensor([[[1.0, 1.0]], [[0.1, 0.5]], [[0.0, 0.0]], [[0.5, 0.5]]], dtype=torch.float64))
     assert ratio(log_pi[None], shown, 2.2).tolist() == [pytest.approx([2.2, 2.0])]
     assert not ratio(log_pi[None], shown, 2.2).requires_grad
 
@@ -123,7 +123,7 @@ def test_places_without_a_row_count_for_nothing_and_slates_equally():
     log_pi = torch.log(torch.tensor([[0.2, 0.9], [0.4, 0.1]], dtype=torch.float64)).requires_grad_()
     share = torch.tensor([[1.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
     reward = torch.tensor([[1.0, 7.0], [2.0, 0.0]], dtype=torch.float64)
-    shown = Shown(reward, torch.full((2, 2), 0.5, dtype=torch.float64), torch.zeros(2, 2), share)
+    shown = SlateBatch(reward, torch.full((2, 2), 0.5, dtype=torch.float64), torch.zeros(2, 2), share)
     gradient = torch.autograd.grad(off_policy_loss(log_pi, shown, k=1, cap=9.0), log_pi)[0]
     # a mean over 2 slates: 0.4 * 1 / 2 and 0.5 * 0.8 * 2 / 2
     assert gradient.tolist() == [pytest.approx([-0.2, 0.0]), pytest.approx([-0.4, 0.0])]
@@ -144,7 +144,7 @@ def test_through_a_language_model_the_expected_gradient_is_the_exact_one(shop):
         return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
     for k in (1, 4):
-        shown = Shown(reward, mu, torch.zeros_like(mu), mu)
+        shown = SlateBatch(reward, mu, torch.zeros_like(mu), mu)
         estimate = gradient(lambda log_pi, k=k, shown=shown: off_policy_loss(log_pi, shown, k=k, cap=NO_CAP))
         truth = gradient(lambda log_pi, k=k: -(reward * (1 - (1 - log_pi.exp()) ** k)).sum(1).mean())
         torch.testing.assert_close(estimate, truth, rtol=1e-8, atol=1e-12)

@@ -24,7 +24,7 @@ from llmrec.config import (
     StabilitySettings,
 )
 from llmrec.policy.scoring import exact_kl_BGL, score_items
-from llmrec.training.improvement import Keeping
+from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import LoggedSlates
 from llmrec.training.losses import over_items
 from llmrec.training.off_policy import make_trainer as make_off_policy
@@ -195,7 +195,7 @@ def test_off_policy_s_coefficients_are_in_units_of_the_reward(small, tmp_path):
         slate=1, draws=2048, batch_size=many, kl_coefficient=BETA, entropy_coefficient=BONUS, weights="full"
     )
     small.source.states = [USER] * many
-    trainer = make_off_policy(small.model, small.source, slates, settings, Keeping(tmp_path))
+    trainer = make_off_policy(small.model, small.source, slates, settings, Checkpointing(tmp_path))
     trainer._reference = small.reference
     batch = trainer._prepare_inputs([{"state": n, "rollout": 0, "place": n} for n in range(many)])
     small.model.zero_grad()

@@ -27,8 +27,8 @@ from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import ClickReward, ConversionReward
 from llmrec.simulator.ensemble import Disagreement
-from llmrec.simulator.environments.play import Played
-from llmrec.training.improvement import Keeping, Start
+from llmrec.simulator.environments.play import PlayedTurn
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.session_source import SessionReward, SessionSource
 from llmrec.training.sessions import check_sessions, make_session_trainer, train_sessions
@@ -46,10 +46,10 @@ PAIRS = SessionSettings(turns=3, slate=2, remembered_turns=2)
 
 
 def run(shop, out, settings=SMALL, session=PAIRS, *, model=None, repeat="allow", seed=5, meeting=None, **more):
-    start = Start(
+    start = WarmStart(
         shop.model() if model is None else model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed
     )
-    return train_sessions(start, meeting or world.meeting(), settings, session, Keeping(out, **more))
+    return train_sessions(start, meeting or world.meeting(), settings, session, Checkpointing(out, **more))
 
 
 def trainer_of(shop, out, settings=SMALL, session=PAIRS, *, repeat="allow", meeting=None, seed=2):
@@ -444,7 +444,7 @@ def test_pessimism_takes_the_members_disagreement_off():
             return Disagreement(np.full(items_BK.shape, 0.2), np.full(items_BK.shape, 0.1))
 
     expected = Feedback(np.array([[0.5, 0.1]]), np.array([[0.25, 0.05]]))
-    played = Played(np.array([0]), expected, expected, np.array([False]), np.array([True]), [])
+    played = PlayedTurn(np.array([0]), expected, expected, np.array([False]), np.array([True]), [])
     terms, states, items = (ClickReward(1.0), ConversionReward(3.0)), [State("u")], np.array([[1, 2]])
     plain = SessionReward(terms)(states, items, played)
     careful = SessionReward(terms, pessimism=2.0, ensemble=Split())(states, items, played)
@@ -461,7 +461,7 @@ def test_pessimism_about_a_place_counts_as_far_as_it_is_looked_at():
             return Disagreement(np.full(items_BK.shape, s), np.full(items_BK.shape, s / 2))
 
     expected = Feedback(look * a, look * a / 2)
-    played = Played(np.array([0]), expected, expected, np.array([False]), np.array([True]), [], look)
+    played = PlayedTurn(np.array([0]), expected, expected, np.array([False]), np.array([True]), [], look)
     careful = SessionReward((ClickReward(1.0),), pessimism=1.0, ensemble=Split())
     found = careful([State("u")], np.array([[1, 2, 3]]), played).total_BK
     np.testing.assert_allclose(found, look * (a - s))  # taken off whole, the third place would be worth 0

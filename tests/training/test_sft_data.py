@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmrec.config import SFTSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.training.sft import pack_texts
-from llmrec.training.sft_data import ID_TASKS, Row, augment, build_rows, by_length, task_counts
+from llmrec.training.sft_data import ID_TASKS, SFTRow, augment, build_rows, by_length, task_counts
 from llmrec.types import Example, Interaction, State
 
 ONLY_NEXT = {"next_item": 1.0}
@@ -26,7 +26,7 @@ def rows_of(shop, seed=0, number=20, **changes):
 
 
 def test_labels_hide_the_prompt():
-    assert Row((5, 6, 7, 8), 2).labels() == [-100, -100, 7, 8]
+    assert SFTRow((5, 6, 7, 8), 2).labels() == [-100, -100, 7, 8]
 
 
 def test_counts_follow_the_mixture():
@@ -135,7 +135,7 @@ def test_a_cut_looks_for_the_target_s_kind():
 
 @given(st.lists(st.integers(2, 30), min_size=1, max_size=200), st.integers(1, 9))
 def test_by_length_permutes_and_leaves_little_padding(lengths, batch):
-    rows = [Row((n, *range(length)), 1) for n, length in enumerate(lengths)]
+    rows = [SFTRow((n, *range(length)), 1) for n, length in enumerate(lengths)]
     ordered = by_length(rows, batch, np.random.default_rng(0))
     assert sorted(ordered, key=lambda r: r.input_ids[0]) == rows
     spread = [max(b) - min(b) for i in range(0, len(rows) // batch * batch, batch) if (b := [len(r.input_ids) for r in ordered[i : i + batch]])]  # fmt: skip

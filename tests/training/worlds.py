@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec.config import LoraSettings, PPOSettings
-from llmrec.training.improvement import Keeping, Start
+from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.on_policy import train_on_policy
 from llmrec.types import Reward
 from tests.training.conftest import COLOURS
@@ -43,6 +43,6 @@ def run(
 ):
     given = shop.states(states) if isinstance(states, int) else states
     model = shop.model() if model is None else model
-    start = Start(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
+    start = WarmStart(model, shop.tokenizer, shop.catalogue, shop.renderer, repeat, seed)
     seen = [np.array([], dtype=np.int64)] * len(given)
-    return train_on_policy(start, given, seen, reward, settings, Keeping(out, on_checkpoint, report_to), **more)
+    return train_on_policy(start, given, seen, reward, settings, Checkpointing(out, on_checkpoint, report_to), **more)

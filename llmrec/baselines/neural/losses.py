@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from llmrec.baselines.neural.networks import SequenceNet
-from llmrec.baselines.neural.sequences import Rows
+from llmrec.baselines.neural.sequences import TokenRows
 from llmrec.baselines.neural.settings import NeuralSettings
 
 
-def batch_loss(net: SequenceNet, rows: Rows, settings: NeuralSettings, device: torch.device) -> Tensor:
+def batch_loss(net: SequenceNet, rows: TokenRows, settings: NeuralSettings, device: torch.device) -> Tensor:
     """Mean loss over the targets of a batch.
 
     "softmax": -log softmax(scores over all N items) at the target. "bce": -log sigmoid(target's score) - sum over

@@ -22,7 +22,7 @@ from llmrec.baselines.base import Meaning, ScoreRecommender, positives
 from llmrec.baselines.likeness import text_vectors
 from llmrec.baselines.memory import Memory
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
-from llmrec.baselines.neural.sequences import HeldOut, Rows, Sequences, latest
+from llmrec.baselines.neural.sequences import HeldOut, Sequences, TokenRows, latest
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
 from llmrec.baselines.neural.training import FitRecord, Trainer, scores, threads
 from llmrec.dataset.store import Dataset
@@ -110,7 +110,7 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
             trainer = Trainer(lambda: self._network(dataset), self.settings, self.seed, self.name, repeats)
             self.net, self.record = trainer.fit(Sequences(events, dataset.n_items), held_out)
 
-    def _rows(self, states: Sequence[State]) -> Rows:
+    def _rows(self, states: Sequence[State]) -> TokenRows:
         return latest([self.memory.items(state) for state in states], self.n_items, self.settings.history)
 
     @property

@@ -18,7 +18,7 @@ from llmrec.types import IntArray
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """Padded rows: tokens (B, L), the number of tokens of each row (B,), and the next token at each place (B, L).
 
     `target_BL` is -1 at padding. Rows to score have no targets (all -1).
@@ -33,7 +33,7 @@ class Rows:
 class HeldOut:
     """Held-out events: what a network reads before each, its item (V,), and all that its user had chosen before."""
 
-    rows: Rows
+    rows: TokenRows
     target_V: IntArray
     seen: list[IntArray]
 
@@ -102,7 +102,7 @@ class Sequences:
         """All users' tokens in a row, each user's behind a start: user u begins at `start_U[u] + u`."""
         return np.insert(self.item_M, self.start_U, self.n_items)
 
-    def batches(self, length: int, size: int, stream: np.random.Generator) -> Iterator[Rows]:
+    def batches(self, length: int, size: int, stream: np.random.Generator) -> Iterator[TokenRows]:
         """Windows in random order, about `size` targets (at least one window) at a time."""
         shuffled = self.shuffled_ties(stream)
         first_W, count_W = shuffled.windows(length, stream)
@@ -143,7 +143,7 @@ class Sequences:
         return past
 
 
-def latest(items: Sequence[Sequence[int]], n_items: int, length: int) -> Rows:
+def latest(items: Sequence[Sequence[int]], n_items: int, length: int) -> TokenRows:
     """The latest `length` tokens of each list of item indices behind its start; targets are all -1.
 
     Raises:
@@ -157,13 +157,13 @@ def latest(items: Sequence[Sequence[int]], n_items: int, length: int) -> Rows:
     token_BL = np.full((len(kept), int(length_B.max(initial=1))), n_items, dtype=np.int64)
     for number, tokens in enumerate(kept):
         token_BL[number, : len(tokens)] = tokens
-    return Rows(token_BL, length_B, np.full_like(token_BL, -1))
+    return TokenRows(token_BL, length_B, np.full_like(token_BL, -1))
 
 
-def _rows(tokens: IntArray, first_B: IntArray, length_B: IntArray) -> Rows:
+def _rows(tokens: IntArray, first_B: IntArray, length_B: IntArray) -> TokenRows:
     """The rows that begin at `first_B` of `tokens`; a row's target is the token after it, the last row's end -1."""
     place_L = np.arange(int(length_B.max(initial=1)))
     inside_BL = place_L < length_B[:, None]
     at_BL = np.where(inside_BL, first_B[:, None] + place_L, first_B[:, None])
     following = np.append(tokens[1:], -1)
-    return Rows(tokens[at_BL], length_B, np.where(inside_BL, following[at_BL], -1))
+    return TokenRows(tokens[at_BL], length_B, np.where(inside_BL, following[at_BL], -1))

@@ -17,7 +17,7 @@ from torch import Tensor
 from llmrec.baselines.base import exclude
 from llmrec.baselines.neural.losses import batch_loss
 from llmrec.baselines.neural.networks import SequenceNet
-from llmrec.baselines.neural.sequences import HeldOut, Rows, Sequences
+from llmrec.baselines.neural.sequences import HeldOut, Sequences, TokenRows
 from llmrec.baselines.neural.settings import NeuralSettings
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.errors import DataError
@@ -188,7 +188,7 @@ def _record(run: _Run, refitted: bool, start: float) -> FitRecord:
 
 
 @torch.no_grad()
-def scores(net: SequenceNet, rows: Rows, n_items: int, settings: NeuralSettings) -> FloatArray:
+def scores(net: SequenceNet, rows: TokenRows, n_items: int, settings: NeuralSettings) -> FloatArray:
     """Scores of all items after each row's last token, (B, N) in double precision.
 
     Under "softmax" they are log-probabilities, under "bce" log-odds.

@@ -1,6 +1,6 @@
 """Generated worlds with known truth."""
 
-from llmrec.dataset.world.truth import Parameters, Truth
-from llmrec.dataset.world.world import Optimum, World, generate_world
+from llmrec.dataset.world.truth import WorldParameters, WorldTruth
+from llmrec.dataset.world.world import OptimalItems, World, generate_world
 
-__all__ = ["Optimum", "Parameters", "Truth", "World", "generate_world"]
+__all__ = ["OptimalItems", "World", "WorldParameters", "WorldTruth", "generate_world"]

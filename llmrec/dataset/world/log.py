@@ -15,8 +15,8 @@ from llmrec.config import ScenarioSettings
 from llmrec.dataset.world.scenario import DAY, DAYS, START, Scenario
 from llmrec.dataset.world.slates import SlateSampler
 from llmrec.dataset.world.truth import (
-    Parameters,
-    Truth,
+    WorldParameters,
+    WorldTruth,
     click_logit,
     conversion_logit,
     examination_K,
@@ -42,8 +42,8 @@ class Slates:
 
 
 def draw_slates(
-    truth: Truth,
-    parameters: Parameters,
+    truth: WorldTruth,
+    parameters: WorldParameters,
     users: int,
     slates_per_user: int,
     slate_size: int,
@@ -94,8 +94,8 @@ def _times(stream: np.random.Generator, users: int, slates: int) -> IntArray:
 
 
 def draw_feedback(
-    truth: Truth,
-    parameters: Parameters,
+    truth: WorldTruth,
+    parameters: WorldParameters,
     slates: Slates,
     position_bias: float,
     seed: int,

@@ -14,7 +14,7 @@ import polars as pl
 
 from llmrec.config import ScenarioSettings
 from llmrec.dataset.world.attacks import attacked
-from llmrec.dataset.world.truth import TOPICS, Truth
+from llmrec.dataset.world.truth import TOPICS, WorldTruth
 from llmrec.errors import ConfigError
 from llmrec.seeding import numpy_stream
 from llmrec.types import BoolArray, FloatArray, IntArray
@@ -68,7 +68,7 @@ class Scenario:
         """Number of periods of the log that have a logging policy each."""
         return {"cold-start": 2, "popularity-loop": _ROUNDS}.get(self.settings.kind, 1)
 
-    def applied(self, truth: Truth) -> Truth:
+    def applied(self, truth: WorldTruth) -> WorldTruth:
         """The truth with appeal and quality of the scenario's items moved."""
         appeal, quality = {
             "cold-start": (_COLD_APPEAL, _COLD_QUALITY),

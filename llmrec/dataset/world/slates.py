@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.dataset.world.truth import STYLES, TOPICS, Parameters, Truth, logged_affinity, logging_policy_BN
+from llmrec.dataset.world.truth import STYLES, TOPICS, WorldParameters, WorldTruth, logged_affinity, logging_policy_BN
 from llmrec.types import FloatArray, IntArray
 
 DENSE_ITEMS = 20_000
@@ -35,7 +35,11 @@ class SlateSampler:
     """
 
     def __init__(
-        self, truth: Truth, parameters: Parameters, tilt_N: FloatArray | None = None, dense: bool | None = None
+        self,
+        truth: WorldTruth,
+        parameters: WorldParameters,
+        tilt_N: FloatArray | None = None,
+        dense: bool | None = None,
     ) -> None:
         self.truth, self.parameters, self.tilt_N = truth, parameters, tilt_N
         dense = truth.topic_N.size <= DENSE_ITEMS if dense is None else dense
@@ -125,7 +129,7 @@ class CellPolicy:
     uniform: float
 
     @classmethod
-    def of(cls, truth: Truth, parameters: Parameters, tilt_N: FloatArray | None) -> CellPolicy:
+    def of(cls, truth: WorldTruth, parameters: WorldParameters, tilt_N: FloatArray | None) -> CellPolicy:
         """The cells of a world's logging policy."""
         logit_N = parameters.logging_appeal * truth.appeal_N
         logit_N = logit_N if tilt_N is None else logit_N + tilt_N
@@ -151,7 +155,7 @@ class CellPolicy:
             uniform=parameters.uniform_share,
         )
 
-    def of_users(self, truth: Truth, parameters: Parameters, user_B: IntArray) -> FloatArray:
+    def of_users(self, truth: WorldTruth, parameters: WorldParameters, user_B: IntArray) -> FloatArray:
         """P(cell | user) of the softmax part, shape (B, C)."""
         first_C = np.zeros(CELLS, dtype=np.int64)
         first_C[self.cell_N[self.order_N[::-1]]] = self.order_N[::-1]  # any item of a cell stands for it
@@ -179,7 +183,7 @@ class CellPolicy:
         return mass
 
 
-def contenders(truth: Truth, k: int) -> IntArray:
+def contenders(truth: WorldTruth, k: int) -> IntArray:
     """Items (ascending) that can be among the k best of some user, whoever that is and whatever the weights.
 
     Within a cell users value items alike but for appeal and quality, and never less for more of either. An item

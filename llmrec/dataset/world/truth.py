@@ -21,7 +21,7 @@ STYLE_WEIGHT, TOPIC_WEIGHT_BUYING = 0.6, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parameters:
+class WorldParameters:
     """Scales of the world, frozen before any policy was trained on it (docs/world.md).
 
     Affinities have variance 1 over users and items, so each number is a standard deviation of a logit.
@@ -45,7 +45,7 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Truth:
+class WorldTruth:
     """Hidden variables: T topics, Y styles, U users (rows), N items (item indices).
 
     `logged_topic_UT` and `logged_style_UY` are the noisy interests that the logging policy believes in.
@@ -66,7 +66,7 @@ class Truth:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def draw_truth(users: int, items: int, parameters: Parameters, seed: int) -> Truth:
+def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -> WorldTruth:
     """Draws the hidden variables of `users` users and `items` items from the streams "items" and "users"."""
     item_stream, user_stream = numpy_stream(seed, "world", "items"), numpy_stream(seed, "world", "users")
     topic_N = item_stream.permutation(np.arange(items) % TOPICS)
@@ -76,7 +76,7 @@ def draw_truth(users: int, items: int, parameters: Parameters, seed: int) -> Tru
     style_UY = _interests(user_stream, users, STYLES, 1, parameters.interest_noise)
     own_UY = user_stream.standard_normal((users, STYLES))
     noise, rho = parameters.logging_noise, parameters.buying_correlation
-    return Truth(
+    return WorldTruth(
         topic_N=topic_N,
         style_N=style_N,
         appeal_N=parameters.appeal_sd * appeal_N,
@@ -108,14 +108,14 @@ def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: 
     return interest
 
 
-def click_logit(truth: Truth, parameters: Parameters, user: IntArray, item: IntArray) -> FloatArray:
+def click_logit(truth: WorldTruth, parameters: WorldParameters, user: IntArray, item: IntArray) -> FloatArray:
     """Logit of P(click | examined); `user` (rows) and `item` (indices) broadcast against each other."""
     affinity = _click_affinity(truth.topic_interest_UT, truth.style_interest_UY, truth, user, item)
     logit: FloatArray = parameters.click_bias + parameters.click_affinity * affinity + truth.appeal_N[item]
     return logit
 
 
-def conversion_logit(truth: Truth, parameters: Parameters, user: IntArray, item: IntArray) -> FloatArray:
+def conversion_logit(truth: WorldTruth, parameters: WorldParameters, user: IntArray, item: IntArray) -> FloatArray:
     """Logit of P(conversion | click); `user` (rows) and `item` (indices) broadcast against each other."""
     topic = truth.topic_interest_UT[user, truth.topic_N[item]]
     style = truth.buying_interest_UY[user, truth.style_N[item]]
@@ -125,7 +125,7 @@ def conversion_logit(truth: Truth, parameters: Parameters, user: IntArray, item:
 
 
 def logging_policy_BN(
-    truth: Truth, parameters: Parameters, user_B: IntArray, tilt_N: FloatArray | None = None
+    truth: WorldTruth, parameters: WorldParameters, user_B: IntArray, tilt_N: FloatArray | None = None
 ) -> FloatArray:
     """mu(item | user), shape (B, N): 0.8 softmax(appeal tilt + noisy affinity) + 0.2 uniform; rows sum to 1.
 
@@ -143,13 +143,13 @@ def logging_policy_BN(
     return (1 - parameters.uniform_share) * softmax + parameters.uniform_share * offered
 
 
-def logged_affinity(truth: Truth, user: IntArray, item: IntArray) -> FloatArray:
+def logged_affinity(truth: WorldTruth, user: IntArray, item: IntArray) -> FloatArray:
     """A'(u, i), what the logging policy believes; `user` (rows) and `item` (indices) broadcast."""
     return _click_affinity(truth.logged_topic_UT, truth.logged_style_UY, truth, user, item)
 
 
 def _click_affinity(
-    topic_UT: FloatArray, style_UY: FloatArray, truth: Truth, user: IntArray, item: IntArray
+    topic_UT: FloatArray, style_UY: FloatArray, truth: WorldTruth, user: IntArray, item: IntArray
 ) -> FloatArray:
     topic, style = topic_UT[user, truth.topic_N[item]], style_UY[user, truth.style_N[item]]
     affinity: FloatArray = (topic + STYLE_WEIGHT * style) / np.sqrt(1 + STYLE_WEIGHT**2)

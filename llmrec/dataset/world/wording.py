@@ -1,6 +1,6 @@
 """How hidden topics, styles and qualities are put into words.
 
-A `Wording` is one domain in one language: for each topic a name and nouns, for each style a name and adjectives.
+A `DomainWords` is one domain in one language: for each topic a name and nouns, for each style a name and adjectives.
 A title is an adjective and a noun, so that it tells topic and style; descriptions add the names in full, the maker
 and, for some items, a clue on quality. Profiles name some true favourites among plain facts.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from llmrec.dataset.world.truth import Truth
+from llmrec.dataset.world.truth import WorldTruth
 from llmrec.types import FloatArray, IntArray
 
 _CLUE_SHARE = 0.7
@@ -25,7 +25,7 @@ _FLUFF_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wording:
+class DomainWords:
     """Words and patterns of one domain. `topics` and `styles`: one "name: word, word, ..." a line.
 
     `title` has {style} {noun} {name}; `description` {style} {noun} {topic} {style_name} {maker}; `plain`, `good` and
@@ -76,7 +76,7 @@ def words(line: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in line.replace("\n", " ").split(",") if word.strip())
 
 
-def items_table(truth: Truth, wording: Wording, people: People, stream: np.random.Generator) -> pl.DataFrame:
+def items_table(truth: WorldTruth, wording: DomainWords, people: People, stream: np.random.Generator) -> pl.DataFrame:
     """The items' texts and prices; titles are distinct for any number of items."""
     topics, styles = entries(wording.topics), entries(wording.styles)
     n = truth.topic_N.size
@@ -105,7 +105,7 @@ def items_table(truth: Truth, wording: Wording, people: People, stream: np.rando
 
 
 def _combinations(
-    truth: Truth,
+    truth: WorldTruth,
     topics: Sequence[tuple[str, tuple[str, ...]]],
     styles: Sequence[tuple[str, tuple[str, ...]]],
     stream: np.random.Generator,
@@ -126,7 +126,7 @@ def _capitals(text: str) -> str:
     return " ".join(word[:1].upper() + word[1:] for word in text.split())
 
 
-def _clues(quality_N: FloatArray, wording: Wording, stream: np.random.Generator) -> list[str]:
+def _clues(quality_N: FloatArray, wording: DomainWords, stream: np.random.Generator) -> list[str]:
     level_N = quality_N / max(float(quality_N.std()), 1e-9)
     told_N, pick_N = stream.random(quality_N.size) < _CLUE_SHARE, stream.integers(0, 1 << 30, quality_N.size)
     clues = []
@@ -146,7 +146,7 @@ def _prices(n: int, price: tuple[float, float] | None, stream: np.random.Generat
     return [round(max(1, round(2 * p)) / 2 - 0.01, 2) for p in draws_N.tolist()]
 
 
-def users_table(truth: Truth, wording: Wording, people: People, stream: np.random.Generator) -> pl.DataFrame:
+def users_table(truth: WorldTruth, wording: DomainWords, people: People, stream: np.random.Generator) -> pl.DataFrame:
     """The users' profiles: plain facts, usually one or two favourite topics, often a favourite style."""
     topics = [name for name, _ in entries(wording.topics)]
     styles = [name for name, _ in entries(wording.styles)]
@@ -169,7 +169,7 @@ def users_table(truth: Truth, wording: Wording, people: People, stream: np.rando
     return pl.DataFrame({"user_id": [f"u{u:05d}" for u in range(users)], "profile": profiles})
 
 
-def _hints(truth: Truth, stream: np.random.Generator) -> list[list[int]]:
+def _hints(truth: WorldTruth, stream: np.random.Generator) -> list[list[int]]:
     """Topics that each profile names, best first: none, one or two, now and then a wrong one."""
     interest_UT = truth.topic_interest_UT
     users, most = len(interest_UT), len(_HINT_CHANCES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmrec.dataset.world.wording import People, Wording
+from llmrec.dataset.world.wording import DomainWords, People
 
 PEOPLE = People(
     facts="{age}, {job} from {place}.",
@@ -29,7 +29,7 @@ PEOPLE = People(
     currency="USD",
 )
 
-SHOP = Wording(
+SHOP = DomainWords(
     topics="""
 camping: tent, camp stove, hammock, lantern, backpack, sleeping bag, water flask, tarp
 cooking: skillet, chef knife, wok, cutting board, saucepan, whisk, casserole, ladle
@@ -76,7 +76,7 @@ luxury: deluxe, premium, gilded
     price=(12.0, 90.0),
 )
 
-FILM = Wording(
+FILM = DomainWords(
     topics="""
 crime: heist, alibi, detective, getaway, informant, witness, prison break, verdict
 space: starship, orbit, colony, wormhole, asteroid, mission control, android, eclipse
@@ -123,7 +123,7 @@ independent: handheld, wayward, offbeat
     price=(3.0, 12.0),
 )
 
-MUSIC = Wording(
+MUSIC = DomainWords(
     topics="""
 jazz: swing, saxophone, bebop, trumpet, big band, blue note, double bass, scat
 rock: guitar riff, power chord, garage, amplifier, drum solo, stage dive, feedback, anthem
@@ -170,7 +170,7 @@ party: neon, midnight, glitter
     price=(0.99, 1.99),
 )
 
-NEWS = Wording(
+NEWS = DomainWords(
     topics="""
 politics: election, coalition talks, parliament, cabinet reshuffle, tax bill, referendum, lobbying, border treaty
 business: merger, interest rates, layoffs, stock market, start-up funding, supply chain, oil price, bankruptcy
@@ -217,7 +217,7 @@ lifestyle: weekend guide, how to enjoy, at home with
     price=None,
 )
 
-COURSE = Wording(
+COURSE = DomainWords(
     topics="""
 programming: Python, JavaScript, algorithms, debugging, Rust, databases, web servers, testing
 data: statistics, spreadsheets, dashboards, regression, data cleaning, forecasting, SQL, charts
@@ -264,7 +264,7 @@ mentored: mentored, small-group, coached
     price=(15.0, 120.0),
 )
 
-SOCIAL = Wording(
+SOCIAL = DomainWords(
     topics="""
 running: marathon, trail runs, sprints, race day, stretching, running shoes, pacing, hill repeats
 recipes: dumplings, sourdough, salads, soups, brunch, cakes, tacos, pickles
@@ -311,7 +311,7 @@ local: neighbourhood, village, hometown
     price=None,
 )
 
-DOMAINS: dict[str, Wording] = {
+DOMAINS: dict[str, DomainWords] = {
     "shop": SHOP,
     "film": FILM,
     "music": MUSIC,

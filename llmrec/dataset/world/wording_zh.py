@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmrec.dataset.world.wording import People, Wording
+from llmrec.dataset.world.wording import DomainWords, People
 
 PEOPLE = People(
     facts="{age}岁，{place}的{job}。",
@@ -29,7 +29,7 @@ PEOPLE = People(
     currency="CNY",
 )
 
-SHOP = Wording(
+SHOP = DomainWords(
     topics="""
 露营: 帐篷, 野营炉, 吊床, 营灯, 登山包, 睡袋, 水壶, 天幕
 厨具: 平底锅, 菜刀, 炒锅, 砧板, 汤锅, 打蛋器, 砂锅, 汤勺
@@ -66,7 +66,7 @@ SHOP = Wording(
     price=(60.0, 500.0),
 )
 
-FILM = Wording(
+FILM = DomainWords(
     topics="""
 犯罪: 劫案, 不在场证明, 侦探, 逃亡, 线人, 证人, 越狱, 判决
 太空: 星舰, 轨道, 殖民地, 虫洞, 小行星, 指挥中心, 仿生人, 日食
@@ -103,7 +103,7 @@ FILM = Wording(
     price=(5.0, 30.0),
 )
 
-MUSIC = Wording(
+MUSIC = DomainWords(
     topics="""
 爵士: 摇摆乐, 萨克斯, 比波普, 小号, 大乐队, 蓝音符, 低音提琴, 即兴
 摇滚: 吉他段, 强力和弦, 车库, 音箱, 鼓独奏, 跳水, 反馈声, 战歌
@@ -140,7 +140,7 @@ MUSIC = Wording(
     price=(2.0, 8.0),
 )
 
-NEWS = Wording(
+NEWS = DomainWords(
     topics="""
 时政: 选举, 联合谈判, 议会表决, 内阁改组, 税改法案, 公投, 游说, 边境条约
 财经: 并购, 利率, 裁员, 股市, 创业融资, 供应链, 油价, 破产
@@ -177,7 +177,7 @@ NEWS = Wording(
     price=None,
 )
 
-COURSE = Wording(
+COURSE = DomainWords(
     topics="""
 编程: 爬虫, 前端, 算法, 调试, 操作系统, 数据库, 服务器, 软件测试
 数据: 统计学, 电子表格, 数据看板, 回归分析, 数据清洗, 预测, 查询语言, 图表
@@ -214,7 +214,7 @@ COURSE = Wording(
     price=(50.0, 600.0),
 )
 
-SOCIAL = Wording(
+SOCIAL = DomainWords(
     topics="""
 跑步: 马拉松, 越野跑, 短跑, 比赛日, 拉伸, 跑鞋, 配速, 爬坡
 食谱: 饺子, 酸面包, 沙拉, 煲汤, 早午餐, 蛋糕, 火锅, 泡菜
@@ -251,7 +251,7 @@ SOCIAL = Wording(
     price=None,
 )
 
-DOMAINS: dict[str, Wording] = {
+DOMAINS: dict[str, DomainWords] = {
     "shop": SHOP,
     "film": FILM,
     "music": MUSIC,

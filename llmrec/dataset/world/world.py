@@ -22,21 +22,21 @@ from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
 from llmrec.dataset.world.scenario import END, Scenario
 from llmrec.dataset.world.slates import DENSE_ITEMS, contenders
 from llmrec.dataset.world.truth import (
-    Parameters,
-    Truth,
+    WorldParameters,
+    WorldTruth,
     click_logit,
     conversion_logit,
     draw_truth,
     logging_policy_BN,
     sigmoid,
 )
-from llmrec.dataset.world.wording import People, Wording, entries, items_table, users_table
+from llmrec.dataset.world.wording import DomainWords, People, entries, items_table, users_table
 from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.files import matching, new_folder, read_json, write_json
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
 
-LANGUAGES: dict[str, tuple[People, dict[str, Wording]]] = {
+LANGUAGES: dict[str, tuple[People, dict[str, DomainWords]]] = {
     "en": (wording_en.PEOPLE, wording_en.DOMAINS),
     "zh": (wording_zh.PEOPLE, wording_zh.DOMAINS),
 }
@@ -47,7 +47,7 @@ _OURS = matching(WORLD, "truth.safetensors", *(f"dataset/{name}" for name in FIL
 _LEAST_ITEMS = 3  # two items have no correlation but 1 or -1
 
 
-class Optimum(NamedTuple):
+class OptimalItems(NamedTuple):
     """The true best items of each user, best first, and their true values, both of shape (B, K)."""
 
     items_BK: IntArray
@@ -58,10 +58,15 @@ class World:
     """A data set and its truth. Every user and item of the data set may be asked about, shown or not."""
 
     def __init__(
-        self, dataset: Dataset, truth: Truth, config: WorldConfig, seed: int, parameters: Parameters | None = None
+        self,
+        dataset: Dataset,
+        truth: WorldTruth,
+        config: WorldConfig,
+        seed: int,
+        parameters: WorldParameters | None = None,
     ) -> None:
         self.dataset, self.truth, self.config, self.seed = dataset, truth, config, seed
-        self.parameters = parameters or Parameters()
+        self.parameters = parameters or WorldParameters()
         self.scenario = Scenario.draw(config.scenario, dataset.users.height, dataset.n_items, seed)
         self._row = {user_id: row for row, user_id in enumerate(dataset.users["user_id"].to_list())}
 
@@ -96,7 +101,7 @@ class World:
 
     def optimum(
         self, user_ids: Sequence[str], k: int, click: float = 1.0, conversion: float = 3.0, time: int = END
-    ) -> Optimum:
+    ) -> OptimalItems:
         """The k items of greatest true value for each user; raises `RequestError` where k is not in 1..N."""
         n = self.dataset.n_items
         if not 1 <= k <= n:
@@ -109,7 +114,7 @@ class World:
             value_BC = self._value(rows_B1, few_C, click, conversion, time)
             parts.append(few_C[np.argsort(-value_BC, axis=1, kind="stable")[:, :k]])
         items_BK = np.concatenate(parts) if parts else np.zeros((0, k), dtype=np.int64)
-        return Optimum(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion, time))
+        return OptimalItems(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion, time))
 
     def _click(self, user: IntArray, item: IntArray, time: int) -> FloatArray:
         logit = click_logit(self.truth, self.parameters, user, item)
@@ -153,7 +158,7 @@ class World:
         origin = str(folder / WORLD)
         try:
             config = from_tree(WorldConfig, facts["config"], origin)
-            parameters = from_tree(Parameters, facts["parameters"], origin)
+            parameters = from_tree(WorldParameters, facts["parameters"], origin)
             seed = int(facts["seed"])
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise RunError(f"{origin} is damaged ({error}); generate the world anew.") from None
@@ -170,9 +175,9 @@ class World:
         return np.arange(self.dataset.n_items)
 
 
-def _load_truth(path: Path, dataset: Dataset) -> Truth:
+def _load_truth(path: Path, dataset: Dataset) -> WorldTruth:
     try:
-        truth = Truth(**load_file(path))
+        truth = WorldTruth(**load_file(path))
     except Exception as error:  # safetensors raises its own untyped errors
         raise RunError(f"{path} is not the truth of a world ({error}); generate the world anew.") from None
     if (len(truth.topic_interest_UT), len(truth.topic_N)) != (dataset.users.height, dataset.n_items):
@@ -180,7 +185,7 @@ def _load_truth(path: Path, dataset: Dataset) -> Truth:
     return truth
 
 
-def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None = None) -> World:
+def generate_world(config: WorldConfig, seed: int, parameters: WorldParameters | None = None) -> World:
     """Generates the world of `config` and `seed`; the same arguments give the same content hash.
 
     Args:
@@ -192,7 +197,7 @@ def generate_world(config: WorldConfig, seed: int, parameters: Parameters | None
         ConfigError: A size that cannot be met.
     """
     _check(config)
-    parameters = parameters or Parameters()
+    parameters = parameters or WorldParameters()
     people, domains = LANGUAGES[config.language]
     wording = domains[config.domain]
     scenario = Scenario.draw(config.scenario, config.users, config.items, seed)

@@ -61,8 +61,8 @@ class RewardModelFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
-    """What a table was measured on: tables with equal `Rows` may be compared row by row.
+class MeasuredRows:
+    """What a table was measured on: tables with equal `MeasuredRows` may be compared row by row.
 
     Attributes:
         kind: what the table shows, such as "ranking" or "judge".
@@ -130,7 +130,7 @@ class RunReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     tables: Sequence[Comparison] = ()
-    rows: Sequence[Rows] = ()
+    rows: Sequence[MeasuredRows] = ()
     samples: int = 1000
     plotted: Sequence[str] = PLOTTED
     groups: Sequence[Comparison] = ()

@@ -15,7 +15,7 @@ from llmrec.evaluation.plots import (
     loss_figure,
     reliability_figure,
 )
-from llmrec.evaluation.reporting.reported_run import Told
+from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.reporting.side_by_side import Joined
 
 REWARD_MODEL_PANELS = (
@@ -40,7 +40,7 @@ class Figure:
     wide: bool = True
 
 
-def draw(runs: Sequence[Told], joined: Sequence[Joined]) -> list[Figure]:
+def draw(runs: Sequence[ReportedRun], joined: Sequence[Joined]) -> list[Figure]:
     """The figures of a page in its order; those without data are left out. No two share an id."""
     found = [
         *_of_tables(runs, joined),
@@ -54,14 +54,14 @@ def draw(runs: Sequence[Told], joined: Sequence[Joined]) -> list[Figure]:
     ]
 
 
-def _of_tables(runs: Sequence[Told], joined: Sequence[Joined]) -> Iterator[Figure]:
+def _of_tables(runs: Sequence[ReportedRun], joined: Sequence[Joined]) -> Iterator[Figure]:
     plotted = list(dict.fromkeys(metric for run in runs for metric in run.report.plotted))
     caption = "Dot: mean; bar: 95% interval; dashed: the reference."
     for n, found in enumerate((found for found in joined if not found.improved), 1):
         yield Figure(f"comparison-{n}", "tables", found.table.title, caption, comparison_figure(found.table, plotted))
 
 
-def _of_run(run: Told, number: int, runs: int) -> Iterator[Figure]:
+def _of_run(run: ReportedRun, number: int, runs: int) -> Iterator[Figure]:
     """`number` of the run goes into the file names where there are several."""
     report, end = run.report, "" if runs == 1 else f"-{number}"
     if report.gate is not None:

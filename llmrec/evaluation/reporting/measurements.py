@@ -24,7 +24,7 @@ _SCHEMA: dict[str, Any] = {"kind": pl.String, "system": pl.String, "metric": pl.
 
 
 @dataclass(frozen=True)
-class Measurements:
+class RowFigures:
     """Per-row figures by kind ("ranking", "judge", ...), system and metric: arrays (B,) over the kind's test rows.
 
     `users` holds, for kinds whose rows are clustered, the number of each row's user.
@@ -38,7 +38,7 @@ class Measurements:
         cls,
         kinds: Mapping[str, Mapping[str, Mapping[str, FloatArray | float]]],
         users: Mapping[str, Sequence[str]] | None = None,
-    ) -> Measurements:
+    ) -> RowFigures:
         """Keeps the arrays and leaves plain numbers out; users are numbered in order of first appearance."""
         values = {
             kind: {
@@ -58,7 +58,7 @@ class Measurements:
         pl.DataFrame(found, schema=_SCHEMA, orient="row").write_parquet(path, compression="zstd")
 
     @classmethod
-    def load(cls, path: Path) -> Measurements:
+    def load(cls, path: Path) -> RowFigures:
         """Reads what `save` wrote.
 
         Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from llmrec.evaluation.reporting.figures import Figure, draw
-from llmrec.evaluation.reporting.reported_run import Told, listed
+from llmrec.evaluation.reporting.reported_run import ReportedRun, listed
 from llmrec.evaluation.reporting.side_by_side import Joined, config_changes_of, config_differences, join, main_tables
 from llmrec.evaluation.reporting.wording import duration, value
 from llmrec.evaluation.table import Comparison
@@ -29,7 +29,7 @@ class DataPart:
 class Page:
     """The contents of a page; `commands` are those that made it, after those of its runs."""
 
-    runs: Sequence[Told]
+    runs: Sequence[ReportedRun]
     commands_of_page: Sequence[str] = ()
 
     @property
@@ -123,11 +123,11 @@ class Page:
             }
         )
 
-    def _rows(self, cells: Mapping[str, Callable[[Told], str]]) -> Cells:
+    def _rows(self, cells: Mapping[str, Callable[[ReportedRun], str]]) -> Cells:
         rows = {name: [cell(run) for run in self.runs] for name, cell in cells.items()}
         return {name: [text or "–" for text in row] for name, row in rows.items() if any(row)}
 
-    def _union(self, facts: Callable[[Told], Mapping[str, str]]) -> Cells:
+    def _union(self, facts: Callable[[ReportedRun], Mapping[str, str]]) -> Cells:
         names = dict.fromkeys(name for run in self.runs for name in facts(run))
         return {name: [facts(run).get(name, "–") for run in self.runs] for name in names}
 
@@ -159,7 +159,7 @@ class Page:
     @property
     def data(self) -> list[DataPart]:
         """Each data set once, as it was split."""
-        found: dict[tuple[str, str], list[Told]] = {}
+        found: dict[tuple[str, str], list[ReportedRun]] = {}
         for run in self.runs:
             found.setdefault((run.report.data.content_hash, run.report.data.split), []).append(run)
         return [_data(runs, "" if len(found) == 1 else listed([run.name for run in runs])) for runs in found.values()]
@@ -180,7 +180,7 @@ class Page:
         return list(dict.fromkeys([c for run in self.runs for c in run.report.reproduce] + [*self.commands_of_page]))
 
 
-def _data(runs: Sequence[Told], names: str) -> DataPart:
+def _data(runs: Sequence[ReportedRun], names: str) -> DataPart:
     data = runs[0].report.data
     facts = {
         "name": f"{data.name} ({data.domain})" if data.domain else data.name,

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llmrec.evaluation.reporting.reported_run import Part
+from llmrec.evaluation.reporting.reported_run import ReportSection
 from llmrec.evaluation.significance import paired_bootstrap
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
 
 
-def can_pair(group: Sequence[Part]) -> bool:
+def can_pair(group: Sequence[ReportSection]) -> bool:
     """Whether all runs of the group kept their figures by row, over equally many rows, with the reference's own."""
     found = [part.arrays for part in group]
     lengths = {len(v) for kind in found for row in (kind or {}).values() for v in row.values()}
@@ -20,7 +20,7 @@ def can_pair(group: Sequence[Part]) -> bool:
     return all(found) and len(lengths) == 1 and found[0] is not None and reference in found[0]
 
 
-def paired_to_first(group: Sequence[Part]) -> list[Comparison]:
+def paired_to_first(group: Sequence[ReportSection]) -> list[Comparison]:
     """The tables of a group that `can_pair`, with differences to the first run's reference.
 
     The first run's own differences come out as they were: seed, samples and clusters are its own.
@@ -40,7 +40,7 @@ def paired_to_first(group: Sequence[Part]) -> list[Comparison]:
     return tables
 
 
-def between(group: Sequence[Part]) -> Comparison | None:
+def between(group: Sequence[ReportSection]) -> Comparison | None:
     """Each run's improved policy against that of the first run; None where nothing can be paired."""
     improved = [(part, part.run.report.slate_names[1]) for part in group]
     if len(group) < 2 or not can_pair(group) or any(name not in (p.arrays or {}) for p, name in improved):
@@ -61,7 +61,7 @@ def between(group: Sequence[Part]) -> Comparison | None:
 
 
 def _against(
-    first: Part, metric: str, cell: Cell, values: Mapping[str, FloatArray], base: Mapping[str, FloatArray]
+    first: ReportSection, metric: str, cell: Cell, values: Mapping[str, FloatArray], base: Mapping[str, FloatArray]
 ) -> Cell:
     """The cell with its difference to `base`; none where a figure is not by row."""
     if metric not in values or metric not in base:

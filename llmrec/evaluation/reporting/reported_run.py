@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmrec.evaluation.reporting.contents import Rows, RunReport
-from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.evaluation.reporting.contents import MeasuredRows, RunReport
+from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.evaluation.table import Comparison
 from llmrec.types import FloatArray
 
 
 @dataclass(frozen=True)
-class Told:
+class ReportedRun:
     """A run: the name that it has on the page, its report and, where kept, its figures by row.
 
     `absent` says in sentences what the folder does not hold and the page therefore does not show.
@@ -20,17 +20,17 @@ class Told:
 
     name: str
     report: RunReport
-    measured: Measurements | None = None
+    measured: RowFigures | None = None
     absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportSection:
     """One table of one run."""
 
-    run: Told
+    run: ReportedRun
     table: Comparison
-    rows: Rows | None
+    rows: MeasuredRows | None
 
     @property
     def kind(self) -> str:
@@ -43,10 +43,12 @@ class Part:
         return self.run.measured.values.get(self.kind) if self.run.measured is not None else None
 
 
-def parts_of(run: Told) -> list[Part]:
+def parts_of(run: ReportedRun) -> list[ReportSection]:
     """The tables of a run, in its order."""
     rows = run.report.rows
-    return [Part(run, table, rows[n] if n < len(rows) else None) for n, table in enumerate(run.report.tables)]
+    return [
+        ReportSection(run, table, rows[n] if n < len(rows) else None) for n, table in enumerate(run.report.tables)
+    ]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmrec.evaluation.reporting.pairing import between, can_pair, paired_to_first
-from llmrec.evaluation.reporting.reported_run import Part, Told, listed, parts_of
+from llmrec.evaluation.reporting.reported_run import ReportedRun, ReportSection, listed, parts_of
 from llmrec.evaluation.table import Cell, Comparison
 
 
@@ -25,7 +25,7 @@ class Joined:
     improved: bool = False
 
 
-def join(runs: Sequence[Told]) -> list[Joined]:
+def join(runs: Sequence[ReportedRun]) -> list[Joined]:
     """All tables of all runs, those of equal rows as one; a single run's tables are left as they are."""
     if len(runs) == 1:
         return [Joined(part.table, (runs[0].name,), part.kind) for part in parts_of(runs[0])]
@@ -78,7 +78,7 @@ def _first_metrics(found: Joined) -> list[str]:
     return [m for m in wanted if m in found.table.metrics]
 
 
-def config_changes_of(runs: Sequence[Told]) -> dict[str, list[Any]]:
+def config_changes_of(runs: Sequence[ReportedRun]) -> dict[str, list[Any]]:
     """Keys that differ from the default in any run: the default, then the value of each run in order."""
     defaults = {key: default for run in runs for key, (default, _) in run.report.changes.items()}
     return {
@@ -87,14 +87,14 @@ def config_changes_of(runs: Sequence[Told]) -> dict[str, list[Any]]:
     }
 
 
-def config_differences(runs: Sequence[Told]) -> dict[str, list[Any]]:
+def config_differences(runs: Sequence[ReportedRun]) -> dict[str, list[Any]]:
     """Configuration keys in which the runs differ, with the value of each run in order."""
     changes = {key: row[1:] for key, row in config_changes_of(runs).items()}
     return {key: row for key, row in changes.items() if any(value != row[0] for value in row)}
 
 
-def _grouped(parts: Sequence[Part]) -> list[list[Part]]:
-    groups: list[list[Part]] = []
+def _grouped(parts: Sequence[ReportSection]) -> list[list[ReportSection]]:
+    groups: list[list[ReportSection]] = []
     for part in parts:
         same = [group for group in groups if part.rows is not None and group[0].rows == part.rows]
         if same:
@@ -104,7 +104,7 @@ def _grouped(parts: Sequence[Part]) -> list[list[Part]]:
     return groups
 
 
-def _why(first: Sequence[Part], group: Sequence[Part]) -> str:
+def _why(first: Sequence[ReportSection], group: Sequence[ReportSection]) -> str:
     """Why `group` is not in the table of `first`."""
     names, others = (listed([part.run.name for part in g]) for g in (group, first))
     a, b = first[0].rows, group[0].rows
@@ -119,7 +119,7 @@ def _why(first: Sequence[Part], group: Sequence[Part]) -> str:
     return f"{names} and {others} are not compared with one another here: {reason}."
 
 
-def _united(group: Sequence[Part]) -> Comparison:
+def _united(group: Sequence[ReportSection]) -> Comparison:
     """The union of systems: a name alone where all runs agree on a system's figures, else with the run's name."""
     tables, name = [part.table for part in group], group[0].run.name
     if len(group) == 1:
@@ -139,7 +139,7 @@ def _united(group: Sequence[Part]) -> Comparison:
     return replace(tables[0], cells=cells, reference=reference, note=note)
 
 
-def _shared(group: Sequence[Part]) -> frozenset[str]:
+def _shared(group: Sequence[ReportSection]) -> frozenset[str]:
     """Systems with the same means and intervals in all tables whose rows the runs of the group share."""
     shared = set(group[0].table.cells)
     for parts in zip(*(parts_of(part.run) for part in group), strict=False):

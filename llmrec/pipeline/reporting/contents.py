@@ -23,7 +23,7 @@ from llmrec.pipeline.preferences import REWARD_MODEL
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.reporting.groups import group_tables
 from llmrec.pipeline.reporting.rows import test_rows
-from llmrec.pipeline.result import SFT, Finished, label
+from llmrec.pipeline.result import SFT, RunResult, label
 from llmrec.pipeline.trust import who_judges
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line
@@ -36,7 +36,7 @@ FIGURES = (
 )
 
 
-def make_report(run: Finished, command: str, work: Path) -> RunReport:
+def make_report(run: RunResult, command: str, work: Path) -> RunReport:
     """What the report shows of a finished run whose stages lie in `work`."""
     config = run.config
     tables, groups = [run.tables.ranking, *run.tables.deployed.values()], group_tables(run)
@@ -87,7 +87,7 @@ def _again(out: Path, config: RunConfig) -> str:
     return shell_command(["llmrec", "run", f"--config={out / 'config.yaml'}", f"--out={out}-again", *trusted])
 
 
-def _data(run: Finished) -> DataFacts:
+def _data(run: RunResult) -> DataFacts:
     manifest, split = run.data.dataset.manifest, run.data.split
     return DataFacts(
         name=manifest.name,
@@ -106,7 +106,7 @@ def _data(run: Finished) -> DataFacts:
     )
 
 
-def _model(run: Finished) -> str:
+def _model(run: RunResult) -> str:
     if not run.base.nano:
         return run.base.name if run.base.revision is None else f"{run.base.name} at {run.base.revision}"
     model = run.config.model
@@ -153,7 +153,7 @@ def _fits(fit: dict[str, Any]) -> Iterator[tuple[str, dict[str, float | None]]]:
             yield f"{model}: {signal.replace('_', ' ')}", {k: report[signal].get(k) for k in FIGURES}
 
 
-def _slates(run: Finished, after: str) -> list[SlateChange]:
+def _slates(run: RunResult, after: str) -> list[SlateChange]:
     items = run.data.dataset.item_list
     step = max(1, len(run.arena.states) // SHOWN_USERS)
     return [

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from llmrec.errors import RequestError, RunError
 from llmrec.evaluation.report import RunReport, SlateChange
-from llmrec.evaluation.reporting.measurements import MEASUREMENTS, Measurements
+from llmrec.evaluation.reporting.measurements import MEASUREMENTS, RowFigures
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
-from llmrec.evaluation.reporting.reported_run import Told
+from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
 from llmrec.export import CARD, read_facts
 from llmrec.files import check_writable, matching, new_folder
@@ -56,7 +56,7 @@ def check_place(out: Path, runs: Sequence[Path]) -> None:
         raise RunError(f"{out} is a file; give another --out.")
 
 
-def read_runs(folders: Sequence[Path], *, users: bool = True) -> list[Told]:
+def read_runs(folders: Sequence[Path], *, users: bool = True) -> list[ReportedRun]:
     """The runs with the names that they have on a page."""
     if not folders:
         raise RequestError("Name at least one run folder.")
@@ -77,7 +77,7 @@ def short_names(places: Sequence[Path]) -> list[str]:
     return [str(place) for place in places]
 
 
-def read_run(folder: Path, name: str, *, users: bool = True) -> Told:
+def read_run(folder: Path, name: str, *, users: bool = True) -> ReportedRun:
     """What a run folder and, where it is there, the working folder beside it tell.
 
     Raises:
@@ -99,11 +99,11 @@ def read_run(folder: Path, name: str, *, users: bool = True) -> Told:
     elif fingerprint(work / RECORD) != fingerprint(folder / RECORD):
         absent.append(f"{name}: slates of users and figures by row; {work.parent.name} is not of this run.")
     else:
-        measured = Measurements.load(work / MEASUREMENTS)
+        measured = RowFigures.load(work / MEASUREMENTS)
         slates = read_record(work / RECORD).slates if users else ()
         if not users:
             absent.append(f"{name}: slates of users; they were not asked for.")
-    return Told(name, dataclasses.replace(report, slates=slates), measured, tuple(absent))
+    return ReportedRun(name, dataclasses.replace(report, slates=slates), measured, tuple(absent))
 
 
 def _empty(report: RunReport) -> Iterator[str]:

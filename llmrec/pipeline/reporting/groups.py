@@ -13,14 +13,14 @@ from llmrec.evaluation.groups import FEW, Groups, families, group_table
 from llmrec.evaluation.item_facts import ItemFacts
 from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.table import Comparison
-from llmrec.pipeline.result import SFT, Finished
+from llmrec.pipeline.result import SFT, RunResult
 from llmrec.types import Example, FloatArray
 
 OF_ITEMS = "item training clicks"
 """The family of groups that a held-out target decides, which deployed slates do not have."""
 
 
-def group_tables(run: Finished) -> list[Comparison]:
+def group_tables(run: RunResult) -> list[Comparison]:
     """NDCG on held-out events and the judge's value of deployed slates, by families of groups.
 
     Groups below `FEW` rows are left out: they say little, and a run folder must not show what a few people wrote in

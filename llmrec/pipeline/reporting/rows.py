@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llmrec.evaluation.reporting.contents import Rows
-from llmrec.evaluation.reporting.measurements import Measurements
+from llmrec.evaluation.reporting.contents import MeasuredRows
+from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.files import sha256_of
-from llmrec.pipeline.result import Finished
+from llmrec.pipeline.result import RunResult
 
 DIGITS = 16
 
 
-def test_rows(run: Finished, work: Path) -> tuple[Rows, ...]:
+def test_rows(run: RunResult, work: Path) -> tuple[MeasuredRows, ...]:
     """One entry a table, in the order of the report: the ranking, then what each judge says of deployed slates.
 
     Args:
@@ -26,17 +26,19 @@ def test_rows(run: Finished, work: Path) -> tuple[Rows, ...]:
     users = [[state.user_id, state.time] for state in run.arena.states]
     weights = [run.config.reward.click, run.config.reward.conversion]
     places = min(max(run.config.evaluation.k), run.data.dataset.n_items)
-    found = [Rows(kind="ranking", data=data, rows=_digest(events))]
+    found = [MeasuredRows(kind="ranking", data=data, rows=_digest(events))]
     for name in run.tables.deployed:
         judge = _folder_digest(work / "simulator" / name) if name == "judge" else ""
-        found.append(Rows(kind=name, data=data, rows=_digest(users), measure=_digest([name, judge, weights, places])))
+        found.append(
+            MeasuredRows(kind=name, data=data, rows=_digest(users), measure=_digest([name, judge, weights, places]))
+        )
     return tuple(found)
 
 
-def measurements(run: Finished) -> Measurements:
+def measurements(run: RunResult) -> RowFigures:
     """The figures of all systems row by row; users are numbered."""
     users = {"ranking": [str(e.state.user_id) for e in run.arena.examples]}
-    return Measurements.of({"ranking": run.measured.ranking, **run.measured.deployed}, users)
+    return RowFigures.of({"ranking": run.measured.ranking, **run.measured.deployed}, users)
 
 
 def _digest(value: Any) -> str:

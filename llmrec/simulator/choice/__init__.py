@@ -5,7 +5,7 @@ from llmrec.simulator.choice.cascade import CascadeChoice, DynamicBayesianChoice
 from llmrec.simulator.choice.fitting import MODELS, SIMPLIFIED, fit_choice, make_choice
 from llmrec.simulator.choice.independent import IndependentChoice, PositionChoice
 from llmrec.simulator.choice.logit import LogitChoice
-from llmrec.simulator.choice.slates import Parameters, SlateLog
+from llmrec.simulator.choice.slates import KeyedParameters, SlateLog
 from llmrec.simulator.choice.store import load_choice, save_choice
 
 __all__ = [
@@ -16,8 +16,8 @@ __all__ = [
     "ChoiceModel",
     "DynamicBayesianChoice",
     "IndependentChoice",
+    "KeyedParameters",
     "LogitChoice",
-    "Parameters",
     "PositionChoice",
     "SlateLog",
     "fit_choice",

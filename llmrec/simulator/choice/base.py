@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.errors import DataError
-from llmrec.simulator.choice.slates import Parameters, SlateLog, require_probabilities
+from llmrec.simulator.choice.slates import KeyedParameters, SlateLog, require_probabilities
 from llmrec.types import BoolArray, FloatArray
 
 
@@ -59,8 +59,8 @@ class Choice(ABC):
 
     def __init__(
         self,
-        attraction: Parameters | None = None,
-        satisfaction: Parameters | None = None,
+        attraction: KeyedParameters | None = None,
+        satisfaction: KeyedParameters | None = None,
         curve: tuple[float, ...] = (),
     ) -> None:
         self.attraction, self.satisfaction, self.curve = attraction, satisfaction, curve

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.simulator.choice.base import Choice
-from llmrec.simulator.choice.slates import Parameters, require_probabilities
+from llmrec.simulator.choice.slates import KeyedParameters, require_probabilities
 from llmrec.types import BoolArray, FloatArray
 
 
@@ -56,8 +56,8 @@ class DynamicBayesianChoice(Choice):
     def __init__(
         self,
         perseverance: float,
-        attraction: Parameters | None = None,
-        satisfaction: Parameters | None = None,
+        attraction: KeyedParameters | None = None,
+        satisfaction: KeyedParameters | None = None,
         curve: tuple[float, ...] = (),
     ) -> None:
         super().__init__(attraction, satisfaction, curve)

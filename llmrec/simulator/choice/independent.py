@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llmrec.errors import DataError
 from llmrec.simulator.choice.base import Choice
-from llmrec.simulator.choice.slates import Parameters, require_probabilities
+from llmrec.simulator.choice.slates import KeyedParameters, require_probabilities
 from llmrec.types import FloatArray
 
 
@@ -32,7 +32,7 @@ class PositionChoice(Choice):
     name = "position"
 
     def __init__(
-        self, examination_K: npt.ArrayLike, attraction: Parameters | None = None, curve: tuple[float, ...] = ()
+        self, examination_K: npt.ArrayLike, attraction: KeyedParameters | None = None, curve: tuple[float, ...] = ()
     ) -> None:
         super().__init__(attraction, None, curve)
         self.examination_K = np.asarray(examination_K, dtype=np.float64)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from llmrec.errors import DataError
 from llmrec.simulator.choice.base import Choice
-from llmrec.simulator.choice.slates import Parameters
+from llmrec.simulator.choice.slates import KeyedParameters
 from llmrec.types import BoolArray, FloatArray
 
 _ALMOST_ONE = 1 - 1e-6  # an attraction of 1 would be infinite odds
@@ -30,7 +30,7 @@ class LogitChoice(Choice):
     def __init__(
         self,
         offset_K: npt.ArrayLike | None = None,
-        attraction: Parameters | None = None,
+        attraction: KeyedParameters | None = None,
         curve: tuple[float, ...] = (),
     ) -> None:
         super().__init__(attraction, None, curve)

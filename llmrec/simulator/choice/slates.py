@@ -154,7 +154,7 @@ def require_probabilities(values: npt.NDArray[Any], name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class KeyedParameters:
     """A number for each key (item, or query and item), and one for keys that the fit never met.
 
     Attributes:
@@ -180,7 +180,7 @@ class Parameters:
         return {"keys": self.key_P.tolist(), "values": self.value_P.tolist(), "default": self.default}
 
     @classmethod
-    def from_tree(cls, tree: Any, origin: str) -> Parameters:
+    def from_tree(cls, tree: Any, origin: str) -> KeyedParameters:
         """Reads `tree`; raises `RunError` naming `origin`."""
         try:
             keys, values = np.array(tree["keys"], dtype=np.int64), np.array(tree["values"], dtype=np.float64)

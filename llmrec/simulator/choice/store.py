@@ -11,7 +11,7 @@ from llmrec.simulator.choice.base import Choice
 from llmrec.simulator.choice.cascade import CascadeChoice, DynamicBayesianChoice
 from llmrec.simulator.choice.independent import IndependentChoice, PositionChoice
 from llmrec.simulator.choice.logit import LogitChoice
-from llmrec.simulator.choice.slates import Parameters
+from llmrec.simulator.choice.slates import KeyedParameters
 
 
 def save_choice(model: Choice, path: Path) -> None:
@@ -38,7 +38,7 @@ def load_choice(path: Path) -> Choice:
     if not isinstance(tree, dict) or tree.get("kind") != "choice":
         raise RunError(f"{path} does not describe a choice model; fit it anew.")
     held = [
-        None if tree.get(name) is None else Parameters.from_tree(tree[name], str(path))
+        None if tree.get(name) is None else KeyedParameters.from_tree(tree[name], str(path))
         for name in ("attraction", "satisfaction")
     ]
     try:
@@ -51,8 +51,8 @@ def load_choice(path: Path) -> Choice:
 def _made(
     name: str,
     values: dict[str, Any],
-    attraction: Parameters | None,
-    satisfaction: Parameters | None,
+    attraction: KeyedParameters | None,
+    satisfaction: KeyedParameters | None,
     curve: tuple[float, ...],
 ) -> Choice:
     if name == "position":

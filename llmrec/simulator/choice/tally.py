@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.simulator.choice.slates import Parameters, SlateLog
+from llmrec.simulator.choice.slates import KeyedParameters, SlateLog
 from llmrec.types import FloatArray, IntArray
 
 EDGE = 1e-9  # fitted probabilities stay this far from 0 and 1, where EM could not leave again
@@ -68,9 +68,9 @@ class Keyed:
         """The value of each place's key, 0 where empty: shape (S, K)."""
         return np.where(self.shown_SK, value_P[self.index_SK], 0.0)
 
-    def parameters(self, value_P: FloatArray, default: float) -> Parameters:
+    def parameters(self, value_P: FloatArray, default: float) -> KeyedParameters:
         """The values by key."""
-        return Parameters(self.key_P, np.asarray(value_P, dtype=np.float64), float(default))
+        return KeyedParameters(self.key_P, np.asarray(value_P, dtype=np.float64), float(default))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Transition(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TurnOutcome:
     """What a turn did to the visits; false and 0 for users who were not active.
 
     Attributes:
@@ -109,7 +109,7 @@ class Dynamics:
         click_BK: npt.NDArray[np.generic],
         conversion_BK: npt.NDArray[np.generic],
         uniforms_B2: npt.NDArray[np.floating],
-    ) -> Outcome:
+    ) -> TurnOutcome:
         """One turn of all active users, in place.
 
         Args:
@@ -140,7 +140,7 @@ class Dynamics:
             left_B[rows], gone_B[rows], days_B[rows] = self._step_block(block, *given)
             if not whole:
                 users.put(rows, block)
-        return Outcome(left_B, gone_B, days_B)
+        return TurnOutcome(left_B, gone_B, days_B)
 
     def _step_block(
         self, users: UserState, item_BK: Any, click_BK: Any, conversion_BK: Any, uniforms_B2: Any

@@ -48,16 +48,16 @@ class Carried:
 
 
 @dataclass(slots=True)
-class Told:
+class KnownStates:
     """States of B users, each with what was chosen in the episode behind its history."""
 
     state_B: npt.NDArray[np.object_]
 
-    def take(self, rows: Any) -> Told:
+    def take(self, rows: Any) -> KnownStates:
         """The users at `rows`."""
-        return Told(self.state_B[rows])
+        return KnownStates(self.state_B[rows])
 
-    def put(self, rows: Any, other: Told) -> None:
+    def put(self, rows: Any, other: KnownStates) -> None:
         """Overwrites the users at `rows`."""
         self.state_B[rows] = other.state_B
 
@@ -108,10 +108,10 @@ class LearnedUsers:
         self._first = self._carried() if self.carries else None
         self._past = self._clicked()
 
-    def begin(self, user_B: IntArray) -> Carried | Told:
+    def begin(self, user_B: IntArray) -> Carried | KnownStates:
         """The users' memories at the start of an episode."""
         if self._first is None:
-            return Told(self._states[user_B])
+            return KnownStates(self._states[user_B])
         return self._first.take(user_B)
 
     def home_BD(self, user_B: IntArray) -> None:
@@ -119,7 +119,7 @@ class LearnedUsers:
         return
 
     def respond(
-        self, hidden: Carried | Told, user_B: IntArray, items_BK: IntArray, time_B: IntArray
+        self, hidden: Carried | KnownStates, user_B: IntArray, items_BK: IntArray, time_B: IntArray
     ) -> tuple[FloatArray, FloatArray]:
         """P(click | looked at) and P(conversion | click), shapes (B, K)."""
         if isinstance(hidden, Carried):
@@ -131,11 +131,11 @@ class LearnedUsers:
         mean = predictions[0] if len(predictions) == 1 else mean_prediction(predictions)
         return mean.click_BK, mean.conversion_BK
 
-    def observe(self, hidden: Carried | Told, items_BK: IntArray, click_BK: Any, conversion_BK: Any) -> None:
+    def observe(self, hidden: Carried | KnownStates, items_BK: IntArray, click_BK: Any, conversion_BK: Any) -> None:
         """Adds what was chosen to the memories, in order of the slate."""
         row_P, place_P = np.nonzero(click_BK)
         item_P, bought_P = items_BK[row_P, place_P], conversion_BK[row_P, place_P]
-        if isinstance(hidden, Told):
+        if isinstance(hidden, KnownStates):
             for row, item, bought in zip(row_P.tolist(), item_P.tolist(), bought_P.tolist(), strict=True):
                 hidden.state_B[row] = _after(hidden.state_B[row], item, bought)
             return

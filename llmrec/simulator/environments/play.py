@@ -26,7 +26,7 @@ from llmrec.types import BoolArray, Feedback, FloatArray, IntArray, State
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class PlayedTurn:
     """What a turn brought the A users who were there for it.
 
     Attributes:
@@ -106,7 +106,7 @@ class Play:
         """What each of them was shown in the session so far, also what a text state no longer tells."""
         return [np.array(self._shown[row], dtype=np.int64) for row in self.row_A.tolist()]
 
-    def turn(self, items_AK: IntArray) -> Played:
+    def turn(self, items_AK: IntArray) -> PlayedTurn:
         """Shows each of them a slate (-1: an empty place)."""
         actions_NK = np.full((self.env.num_envs, self.settings.slate_size), -1, dtype=np.int64)
         actions_NK[self.row_A] = items_AK
@@ -117,7 +117,7 @@ class Play:
             self._shown[row] += [item for item in items if item >= 0]
         left_A, cut_A = gone_N[rows], cut_N[rows]
         self.row_A = rows[~(left_A | cut_A)]
-        return Played(
+        return PlayedTurn(
             rows,
             Feedback(expected.click_BK[rows], expected.conversion_BK[rows]),
             Feedback(seen["clicks"][rows].astype(np.float64), seen["conversions"][rows].astype(np.float64)),

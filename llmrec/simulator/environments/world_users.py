@@ -12,7 +12,15 @@ import polars as pl
 
 from llmrec.dataset.history import History
 from llmrec.dataset.world.scenario import END, Scenario
-from llmrec.dataset.world.truth import STYLE_WEIGHT, STYLES, TOPIC_WEIGHT_BUYING, TOPICS, Parameters, Truth, sigmoid
+from llmrec.dataset.world.truth import (
+    STYLE_WEIGHT,
+    STYLES,
+    TOPIC_WEIGHT_BUYING,
+    TOPICS,
+    WorldParameters,
+    WorldTruth,
+    sigmoid,
+)
 from llmrec.dataset.world.wording import entries
 from llmrec.dataset.world.world import LANGUAGES, World
 from llmrec.simulator.dynamics import ItemTable
@@ -55,8 +63,8 @@ class WorldUsers:
 
     def __init__(
         self,
-        truth: Truth,
-        parameters: Parameters | None = None,
+        truth: WorldTruth,
+        parameters: WorldParameters | None = None,
         *,
         scenario: Scenario | None = None,
         price_N: npt.ArrayLike | None = None,
@@ -64,7 +72,12 @@ class WorldUsers:
         world: World | None = None,
         start: int = END,
     ) -> None:
-        self.parameters, self.scenario, self.world, self.start = parameters or Parameters(), scenario, world, start
+        self.parameters, self.scenario, self.world, self.start = (
+            parameters or WorldParameters(),
+            scenario,
+            world,
+            start,
+        )
         self._timed = scenario is not None and scenario.settings.kind in ("seasonality", "shift")
         self._taste = (truth.topic_interest_UT, truth.style_interest_UY, truth.buying_interest_UY)
         users, items = len(truth.topic_interest_UT), truth.topic_N.size

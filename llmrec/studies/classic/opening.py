@@ -19,12 +19,12 @@ from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
-from llmrec.pipeline.rollout_states import rollout_starts
+from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.run import make_systems, train_stages
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
-from llmrec.pipeline.systems import Greedy, Optimum, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker, System
 from llmrec.pipeline.work import DONE, Work
-from llmrec.rewards import RewardContext, RewardModel, reward_model
+from llmrec.rewards import RewardContext, RewardFunction, reward_function
 from llmrec.studies.classic.place import Cost, Place
 
 
@@ -72,7 +72,7 @@ def kept_stages(run: Path, config: RunConfig) -> Stages:
     return train_stages(config, Kept(work_folder(run)))
 
 
-def plain_systems(config: RunConfig, data: RunData, reward: RewardModel) -> dict[str, System]:
+def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> dict[str, System]:
     """The systems of `pipeline.run.make_systems` that need no language model."""
     valid = targets(config, data, "valid", config.gate.events)
     near = Covisitation(seed=config.seed)
@@ -83,7 +83,7 @@ def plain_systems(config: RunConfig, data: RunData, reward: RewardModel) -> dict
         GREEDY: Greedy(reward, data.dataset.n_items, data.dataset.manifest.repeat),
     }
     if data.world is not None:
-        systems[OPTIMUM] = Optimum(data.world, config.reward.click, config.reward.conversion)
+        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
     return systems
 
 
@@ -106,22 +106,22 @@ def language_costs(config: RunConfig, work: Path) -> dict[str, Cost]:
     }
 
 
-def _reward(config: RunConfig, data: RunData, simulators: Simulators) -> RewardModel:
+def _reward(config: RunConfig, data: RunData, simulators: Simulators) -> RewardFunction:
     context = RewardContext.of(data.dataset, data.split.train)
-    return reward_model(config.reward, simulators.reward, context, seed=config.seed).for_ranking()
+    return reward_function(config.reward, simulators.reward, context, seed=config.seed).for_ranking()
 
 
 def _place(
     config: RunConfig,
     data: RunData,
     simulators: Simulators,
-    reward: RewardModel,
+    reward: RewardFunction,
     work: Work,
     systems: dict[str, System],
     costs: dict[str, Cost],
 ) -> Place:
     items, seed = data.dataset.item_list, config.seed
-    starts = rollout_starts(config, data, config.ppo)
+    starts = rollout_states(config, data, config.ppo)
     shown_N = np.bincount(log_of(config, data, "train").item_M, minlength=data.dataset.n_items)
     features = StateFeatures.fit(items, starts.states, shown_N, seed=seed)
     taken = positives(data.dataset, data.split.train).group_by("user", maintain_order=True).agg("item")

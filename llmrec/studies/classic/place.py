@@ -23,11 +23,11 @@ from llmrec.agents.features import Float32Array
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import Starts
+from llmrec.pipeline.rollout_states import RolloutStates
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.systems import System
 from llmrec.pipeline.work import Work
-from llmrec.rewards import RewardModel
+from llmrec.rewards import RewardFunction
 from llmrec.types import IntArray
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ class Place:
     config: RunConfig
     data: RunData
     simulators: Simulators
-    reward: RewardModel
+    reward: RewardFunction
     features: StateFeatures
     item_NE: Float32Array
-    starts: Starts
+    starts: RolloutStates
     work: Work
     systems: dict[str, System]
     costs: dict[str, Cost]

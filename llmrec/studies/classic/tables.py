@@ -9,7 +9,7 @@ from llmrec.agents import DQNSettings, Meeting, OneStep, PolicyGradientSettings,
 from llmrec.baselines.random import Random
 from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.pipeline.measure import compare, make_arena, make_tables
+from llmrec.pipeline.measure import make_arena, make_tables, measure_run
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
 from llmrec.pipeline.sessions import last_states, session_arenas, session_sizes
 from llmrec.pipeline.systems import System
@@ -46,7 +46,7 @@ def one_step_table(place: Place, transitions: int) -> Comparison:
     systems |= {name: system for name, system in place.systems.items() if name not in last} | own | last
     arena = make_arena(config, data, place.simulators.judge)
     reference = next(name for name in (PPO, PPO_LAST, SFT, COVISITATION) if name in systems)
-    tables = make_tables(config, arena, compare(config, arena, systems), reference)
+    tables = make_tables(config, arena, measure_run(config, arena, systems), reference)
     cells: dict[str, dict[str, Cell]] = {}
     for name in systems:
         row = {m: tables.deployed[judge].cells[name][value] for m, (judge, value) in JUDGED.items()}

@@ -26,7 +26,7 @@ CAMPAIGNS = ("men", "women")
 
 
 @dataclass(frozen=True)
-class Shown:
+class CampaignLog:
     """M impressions: item, place (from 0), click, propensity; `n_items` of the campaign and the file's hash."""
 
     item_M: IntArray
@@ -37,7 +37,7 @@ class Shown:
     content_hash: str
 
     @classmethod
-    def of(cls, source: Path, policy: Any, campaign: Any) -> Shown:
+    def of(cls, source: Path, policy: Any, campaign: Any) -> CampaignLog:
         """Imports one policy's log."""
         dataset = import_open_bandit(source, policy=policy, campaign=campaign)
         shown = dataset.events.filter(pl.col("kind") == "impression")
@@ -63,7 +63,7 @@ def run_open_bandit(source: Path, *, seed: int = 0) -> list[dict[str, Any]]:
     """Both directions in both campaigns: estimates, overlap, refusal and the other log's own mean."""
     found = []
     for campaign in CAMPAIGNS:
-        logs = {policy: Shown.of(source, policy, campaign) for policy in ("random", "bts")}
+        logs = {policy: CampaignLog.of(source, policy, campaign) for policy in ("random", "bts")}
         for logging, target in (("random", "bts"), ("bts", "random")):
             own = logs[target]
             chance_KN = own.shares() if target == "bts" else np.full((PLACES, own.n_items), 1 / own.n_items)
@@ -71,7 +71,7 @@ def run_open_bandit(source: Path, *, seed: int = 0) -> list[dict[str, Any]]:
     return found
 
 
-def _one(shown: Shown, own: Shown, chance_KN: FloatArray, name: str, seed: int) -> dict[str, Any]:
+def _one(shown: CampaignLog, own: CampaignLog, chance_KN: FloatArray, name: str, seed: int) -> dict[str, Any]:
     log = BanditLog(
         shown.item_M,
         shown.propensity_M,

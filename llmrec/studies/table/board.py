@@ -25,7 +25,7 @@ from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.studies.identifiers import Kept
 from llmrec.studies.table.entries import Answer, Entry, width
-from llmrec.studies.table.protocol import Bench
+from llmrec.studies.table.protocol import TableData
 from llmrec.types import FloatArray, IntArray, Slate
 
 K = (5, 10, 20)
@@ -56,7 +56,7 @@ class Leaderboard:
 
 
 def answers(
-    bench: Bench, entries: Mapping[str, Entry], out: Path, seeds: Sequence[int]
+    bench: TableData, entries: Mapping[str, Entry], out: Path, seeds: Sequence[int]
 ) -> tuple[dict[str, list[Answer]], dict[str, str]]:
     """Every row's lists by seed, from `out` where they are finished, and the rows that failed with the reason."""
     found: dict[str, list[Answer]] = {}
@@ -73,7 +73,7 @@ def answers(
 
 
 def measure(
-    bench: Bench,
+    bench: TableData,
     found: Mapping[str, Sequence[Answer]],
     judge: Judge | None,
     *,
@@ -131,7 +131,7 @@ def measure(
     return Leaderboard(main, further, facts, claims, dict(failed or {}), described)
 
 
-def _figures(bench: Bench, answer: Answer, judge: Judge | None) -> dict[str, FloatArray | float]:
+def _figures(bench: TableData, answer: Answer, judge: Judge | None) -> dict[str, FloatArray | float]:
     targets = [e.target for e in bench.test]
     excluded = bench.test.seen if bench.dataset.manifest.repeat == "exclude" else None
     cutoffs = [k for k in K if k <= width(bench)]
@@ -143,7 +143,7 @@ def _figures(bench: Bench, answer: Answer, judge: Judge | None) -> dict[str, Flo
     return found
 
 
-def _first_rows(bench: Bench) -> list[int]:
+def _first_rows(bench: TableData) -> list[int]:
     """Each user's first test row."""
     first: dict[str | None, int] = {}
     for row, example in enumerate(bench.test):
@@ -186,7 +186,7 @@ def _claim(
     return found | {"sentence": sentence + "."}
 
 
-def _facts(bench: Bench, given: Sequence[Answer]) -> dict[str, Any]:
+def _facts(bench: TableData, given: Sequence[Answer]) -> dict[str, Any]:
     """The first seed's facts, with the main figures of each seed."""
     targets = [e.target for e in bench.test]
     top = min(10, width(bench))

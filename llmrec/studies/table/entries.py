@@ -24,7 +24,7 @@ from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
-from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import IntArray, Slate
 
 TOP = 20
@@ -64,16 +64,16 @@ class Entry(Protocol):
         """Whether it is measured under several seeds."""
         ...
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The lists of the test rows under one seed; finished parts are found in `work`."""
         ...
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> Ranker:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Ranker:
         """What gives those lists."""
         ...
 
 
-def bench_key(bench: Bench) -> dict[str, Any]:
+def bench_key(bench: TableData) -> dict[str, Any]:
     """What decides every answer beside the system itself."""
     protocol = dataclasses.asdict(bench.protocol)
     rows = {"valid": len(bench.valid), "test": len(bench.test)}
@@ -82,7 +82,7 @@ def bench_key(bench: Bench) -> dict[str, Any]:
     return {"data": bench.dataset.manifest.content_hash, "version": VERSION, **kept, **rows}
 
 
-def width(bench: Bench) -> int:
+def width(bench: TableData) -> int:
     """How many places are asked for."""
     return min(TOP, bench.dataset.n_items)
 
@@ -125,7 +125,7 @@ class BaselineEntry:
         """Whether seeds differ."""
         return self.spec.random
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Fits the chosen settings on everything before the test period and ranks its rows."""
         chosen = self.chosen(bench, work)
         key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
@@ -142,7 +142,7 @@ class BaselineEntry:
 
         return kept(work.stage(f"seed-{seed}", key, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> Recommender:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Recommender:
         """The chosen settings, fitted on everything before the test period."""
         return self.fitted(bench, "after", seed, self.settings_of(self.chosen(bench, work)))
 
@@ -151,11 +151,11 @@ class BaselineEntry:
         spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
         return dataclasses.replace(self, spec=spec)
 
-    def fitted(self, bench: Bench, moment: Moment, seed: int, settings: Any) -> Recommender:
+    def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> Recommender:
         """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
         return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
 
-    def chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+    def chosen(self, bench: TableData, work: Work) -> dict[str, Any]:
         """The settings that are best on the validation rows, as plain values, and what choosing them took."""
         if len(self.spec.grid) < 2:
             return {"settings": plain(self.spec.settings), "valid_ndcg": None}

@@ -24,7 +24,7 @@ from llmrec.policy.mixture import Items, MixturePolicy
 from llmrec.policy.mixture_weights import EVEN, SHARES, UNITS, FittedMixture, fit_mixture
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
 from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
-from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.studies.table.scores import ScorePart
 from llmrec.text.templates import ELAPSED_DAYS
 from llmrec.text.wording import elapsed_band
@@ -56,7 +56,7 @@ class MixedEntry:
         """Whether it is measured under several seeds."""
         return not self.seeds and (bool(self.trainings) or any(part.random for part in self.scores))
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Lists by the mixture."""
         key = {**self._key(bench, seed), "seed": seed, "seeds": self.seeds}
 
@@ -72,7 +72,7 @@ class MixedEntry:
 
         return kept(work.stage("ensemble" if self.seeds else f"seed-{seed}", key, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> MixturePolicy:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> MixturePolicy:
         """The mixture of a seed's parts, or of all of them."""
         del work
         return self._whole(bench, seed, self._weights(bench))
@@ -82,38 +82,38 @@ class MixedEntry:
         members = facts["settings"]["members"]
         return dataclasses.replace(self, seeds=tuple(range(members)) if self.seeds else ())
 
-    def scores_again(self, bench: Bench, mixture: MixturePolicy, seed: int = FIRST) -> MixturePolicy:
+    def scores_again(self, bench: TableData, mixture: MixturePolicy, seed: int = FIRST) -> MixturePolicy:
         """The mixture with its scores fitted anew to the texts of `bench`, by what was already chosen."""
         scorers = self._scorers(bench, "after", self._weights(bench)["form numbers"], self.seeds or (seed,))
         return self._mixture(bench, mixture.policies, scorers, mixture.weights_GP)
 
-    def _whole(self, bench: Bench, seed: int, weights: Mapping[str, Any]) -> MixturePolicy:
+    def _whole(self, bench: TableData, seed: int, weights: Mapping[str, Any]) -> MixturePolicy:
         policies = [self._policy(bench, trainings, seed) for trainings in self.trainings]
         scorers = self._scorers(bench, "after", weights["form numbers"], self.seeds or (seed,))
         return self._mixture(bench, policies, scorers, weights["weights"])
 
     def _mixture(
-        self, bench: Bench, policies: Sequence[Mixable], scorers: Sequence[Scorer], weights: Any
+        self, bench: TableData, policies: Sequence[Mixable], scorers: Sequence[Scorer], weights: Any
     ) -> MixturePolicy:
         group = elapsed_band if self.banded else None
         return MixturePolicy(policies, scorers, np.array(weights), group, depth=DEPTH, items=_items(bench))
 
-    def _policy(self, bench: Bench, trainings: Trainings, seed: int) -> Mixable:
+    def _policy(self, bench: TableData, trainings: Trainings, seed: int) -> Mixable:
         if not self.seeds:
             return trainings.policy(bench, "after", seed)
         return EnsemblePolicy([trainings.policy(bench, "after", s) for s in self.seeds], depth=DEPTH)
 
-    def _scorers(self, bench: Bench, moment: Moment, forms: Sequence[int], seeds: Sequence[int]) -> list[Scorer]:
+    def _scorers(self, bench: TableData, moment: Moment, forms: Sequence[int], seeds: Sequence[int]) -> list[Scorer]:
         return [part.scorer(bench, moment, form, seeds) for part, form in zip(self.scores, forms, strict=True)]
 
-    def _key(self, bench: Bench, seed: int) -> dict[str, Any]:
+    def _key(self, bench: TableData, seed: int) -> dict[str, Any]:
         """What decides the mixture."""
         parts = [trainings.key(bench, seed) for trainings in self.trainings]
         scores = [part.key(bench) for part in self.scores]
         grid = {"shares": SHARES, "units": UNITS, "even": [list(pair) for pair in EVEN.items()]}
         return {**bench_key(bench), "parts": parts, "scores": scores, "grid": grid, "banded": self.banded}
 
-    def _weights(self, bench: Bench) -> dict[str, Any]:
+    def _weights(self, bench: TableData) -> dict[str, Any]:
         """Forms and weights with the best NDCG@10 on the validation rows, by the first seed's parts."""
 
         def build(folder: Path, _: Path) -> None:
@@ -152,7 +152,7 @@ class MixedEntry:
         """The names of the parts, policies first."""
         return [*(trainings.name for trainings in self.trainings), *(part.name for part in self.scores)]
 
-    def _fit(self, bench: Bench, policies: Sequence[Mixable], scorers: Sequence[Scorer]) -> FittedMixture:
+    def _fit(self, bench: TableData, policies: Sequence[Mixable], scorers: Sequence[Scorer]) -> FittedMixture:
         return fit_mixture(
             policies,
             scorers,
@@ -180,5 +180,5 @@ def remembered(scorer: Scorer) -> Scorer:
     return score
 
 
-def _items(bench: Bench) -> Items:
+def _items(bench: TableData) -> Items:
     return Items(bench.dataset.n_items, bench.dataset.manifest.repeat)

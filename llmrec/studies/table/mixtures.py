@@ -18,7 +18,7 @@ from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.fusion import FusedPolicy, Mixable, Scorer, fit_weight
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
 from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
-from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import FloatArray, State
 
 POWERS = (1.0, 2.0, 3.0)
@@ -36,7 +36,7 @@ class EnsembleEntry:
     fused: bool = False
     random: bool = False
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The ensemble's lists, mixed with co-visitation where `fused`."""
         del seed
         key = {**self.trainings.key(bench, FIRST), "seeds": self.seeds, "kind": "ensemble", "fused": self.fused}
@@ -52,7 +52,7 @@ class EnsembleEntry:
 
         return kept(work.stage("ensemble", key, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> EnsemblePolicy | FusedPolicy:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> EnsemblePolicy | FusedPolicy:
         """All seeds' policies as one, mixed with co-visitation where `fused`."""
         del seed, work
         return self._whole(bench, _weight(bench, self.trainings) if self.fused else {})
@@ -61,7 +61,7 @@ class EnsembleEntry:
         """The entry with as many members as a kept answer has."""
         return dataclasses.replace(self, seeds=tuple(range(facts["settings"]["members"])))
 
-    def _whole(self, bench: Bench, chosen: Mapping[str, Any]) -> EnsemblePolicy | FusedPolicy:
+    def _whole(self, bench: TableData, chosen: Mapping[str, Any]) -> EnsemblePolicy | FusedPolicy:
         members = EnsemblePolicy([self.trainings.policy(bench, "after", s) for s in self.seeds], depth=DEPTH)
         return _fused(bench, members, self.trainings, chosen) if chosen else members
 
@@ -75,7 +75,7 @@ class FusedEntry:
     trainings: Trainings
     random: bool = True
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Lists by w pi + (1 - w) s, s being a power of co-visitation's scores over its sum."""
         key = {**self.trainings.key(bench, seed), "kind": "fused", "powers": POWERS}
 
@@ -89,7 +89,7 @@ class FusedEntry:
 
         return kept(work.stage(f"seed-{seed}", key, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> FusedPolicy:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> FusedPolicy:
         """The mixture of a seed's policy."""
         del work
         policy = self.trainings.policy(bench, "after", seed)
@@ -101,17 +101,17 @@ def _shared(trainings: Trainings) -> Work:
     return Work(trainings.out / trainings.name / "mixture")
 
 
-def _fused(bench: Bench, policy: Mixable, trainings: Trainings, chosen: Mapping[str, Any]) -> FusedPolicy:
+def _fused(bench: TableData, policy: Mixable, trainings: Trainings, chosen: Mapping[str, Any]) -> FusedPolicy:
     second = sharpened(covisitation_of(bench, "after", trainings), chosen["power"])
     return FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
 
 
-def second_again(bench: Bench, fused: FusedPolicy, trainings: Trainings) -> FusedPolicy:
+def second_again(bench: TableData, fused: FusedPolicy, trainings: Trainings) -> FusedPolicy:
     """The mixture with its second score fitted anew to the texts of `bench`, by the settings already chosen."""
     return _fused(bench, fused.policy, trainings, _weight(bench, trainings))
 
 
-def covisitation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Covisitation:
+def covisitation_of(bench: TableData, moment: Moment, trainings: Trainings) -> Covisitation:
     """Co-visitation with the settings that are best on the validation rows; its popularity only breaks ties."""
 
     def build(folder: Path, _: Path) -> None:
@@ -125,7 +125,7 @@ def covisitation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Covis
     return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
 
 
-def interpolation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Interpolation:
+def interpolation_of(bench: TableData, moment: Moment, trainings: Trainings) -> Interpolation:
     """The baseline that the policy was taught by; what it chose is kept, so that changed texts choose nothing."""
     events = bench.rows(moment)[0].split.train
 
@@ -138,7 +138,7 @@ def interpolation_of(bench: Bench, moment: Moment, trainings: Trainings) -> Inte
     return Interpolation(CovisitationSettings(**read_json(place / "settings.json"))).fit(bench.dataset, events)
 
 
-def _weight(bench: Bench, trainings: Trainings) -> dict[str, Any]:
+def _weight(bench: TableData, trainings: Trainings) -> dict[str, Any]:
     """The policy's weight, and the power of co-visitation's scores, with the best NDCG@10 on the validation rows."""
 
     def build(folder: Path, _: Path) -> None:

@@ -34,7 +34,7 @@ from llmrec.studies.table.entries import Answer, BaselineEntry, Entry, kept, wid
 from llmrec.studies.table.mixed import MixedEntry
 from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, second_again
 from llmrec.studies.table.policies import FIRST
-from llmrec.studies.table.protocol import Bench, Protocol, open_bench
+from llmrec.studies.table.protocol import Protocol, TableData, open_table
 from llmrec.studies.table.roster import FUSED, LM, RL, roster
 from llmrec.studies.views import Refitted
 from llmrec.types import IntArray
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FinishedRow:
     """A finished row: `entry` with nothing left to choose, and the lists that it gave under the first seed."""
 
     entry: Entry
@@ -102,7 +102,7 @@ def run_perturbed(
     command = shell_command(["python", "eval/table.py", *told])
     with finished_only():
         with _explained(f"{out} holds no table of {protocol.name} from these files", f"make it with {command}"):
-            bench = open_bench(protocol, source, out)
+            bench = open_table(protocol, source, out)
         rows, systems = finished_rows(bench, entries, out, command, strict=bool(only))
         taken = sample(len(bench.test), limit, seed, "robustness", "rows").tolist()
         test = Examples([bench.test.rows[b] for b in taken], [bench.test.seen[b] for b in taken])
@@ -118,8 +118,8 @@ def run_perturbed(
 
 
 def finished_rows(
-    bench: Bench, entries: Mapping[str, Entry], out: Path, command: str, *, strict: bool = True
-) -> tuple[dict[str, Row], dict[str, Ranker]]:
+    bench: TableData, entries: Mapping[str, Entry], out: Path, command: str, *, strict: bool = True
+) -> tuple[dict[str, FinishedRow], dict[str, Ranker]]:
     """The rows that are finished, and the recommenders behind them, by name.
 
     Args:
@@ -150,7 +150,7 @@ def finished_rows(
         return done
 
     with finished_only():
-        rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "Row", "")
+        rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "FinishedRow", "")
         systems = those(
             rows,
             lambda name, work: system_of(rows[name].entry, bench, work),
@@ -162,7 +162,7 @@ def finished_rows(
     return {name: rows[name] for name in systems}, systems
 
 
-def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
+def finished_row(entry: Entry, bench: TableData, work: Work) -> FinishedRow:
     """What is kept of a row; its settings are those that it was answered with, whatever the budget was.
 
     Raises:
@@ -175,10 +175,10 @@ def finished_row(entry: Entry, bench: Bench, work: Work) -> Row:
             raise Unfinished(f"{folder} is not there.")
         entry = entry.settled(kept(folder).facts)
     with finished_only():
-        return Row(entry, entry.answer(bench, FIRST, work))
+        return FinishedRow(entry, entry.answer(bench, FIRST, work))
 
 
-def system_of(entry: Entry, bench: Bench, work: Work) -> Ranker:
+def system_of(entry: Entry, bench: TableData, work: Work) -> Ranker:
     """The recommender of the first seed; what reads item texts is fitted anew where a view changes them."""
     first = entry.recommender(bench, FIRST, work)
     if entry.name not in READ_TEXT and not isinstance(first, FusedPolicy | MixturePolicy):
@@ -200,7 +200,7 @@ def as_kept(found: Robustness, name: str, items_BK: IntArray, test: Examples) ->
     return all(bool(np.isclose(clean[m].mean, figures[m].mean(), rtol=0.0, atol=1e-12)) for m in metrics)
 
 
-def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
+def _anew(entry: Entry, first: Ranker, bench: TableData, work: Work) -> Ranker:
     """Fitted to the texts of `bench`, by the settings of `first`."""
     if isinstance(first, Interpolation):  # it chooses settings of co-visitation as it is fitted
         again = Interpolation(first.covisitation.settings, timed=first.timed, seed=FIRST)
@@ -212,7 +212,7 @@ def _anew(entry: Entry, first: Ranker, bench: Bench, work: Work) -> Ranker:
     return entry.recommender(bench, FIRST, work)
 
 
-def _retold(bench: Bench, dataset: Dataset) -> Bench:
+def _retold(bench: TableData, dataset: Dataset) -> TableData:
     """The table's events with the texts of `dataset`."""
     before, after = (dataclasses.replace(data, dataset=dataset) for data in (bench.before, bench.after))
     return dataclasses.replace(bench, before=before, after=after)

@@ -25,7 +25,7 @@ from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
-from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import Slate
 
 BEAMS, DEPTH = 40, 40
@@ -46,25 +46,25 @@ class Trainings:
     out: Path
     overrides: tuple[str, ...] = ()
 
-    def config(self, bench: Bench, seed: int) -> RunConfig:
+    def config(self, bench: TableData, seed: int) -> RunConfig:
         """The run's configuration."""
         return bench.config(self.overrides, seed)
 
-    def stage(self, bench: Bench, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
+    def stage(self, bench: TableData, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
         """The warm start, trained if it is not there."""
         config, (data, _) = self.config(bench, seed), bench.rows(moment)
         base = base_model(config, bench.before, Work(self.out / self.name / f"base-{seed}"))
         return config, data, sft_stage(config, data, base, Work(self.out / self.name / f"{moment}-{seed}"))
 
-    def policy(self, bench: Bench, moment: Moment, seed: int) -> LanguagePolicy:
+    def policy(self, bench: TableData, moment: Moment, seed: int) -> LanguagePolicy:
         """The warm-started policy."""
         return sft_policy(*self.stage(bench, moment, seed))
 
-    def simulators(self, bench: Bench) -> Simulators:
+    def simulators(self, bench: TableData) -> Simulators:
         """Reward and judge, fitted on the training part and calibrated on the validation part in every case."""
         return simulator_stage(self.config(bench, FIRST), bench.before, Work(self.out / "simulators"))
 
-    def improved(self, bench: Bench, moment: Moment, seed: int, steps: int | None = None) -> ImprovedStage:
+    def improved(self, bench: TableData, moment: Moment, seed: int, steps: int | None = None) -> ImprovedStage:
         """RL on top; with `steps` it is judged at its end alone."""
         config, data, stage = self.stage(bench, moment, seed)
         if steps is not None:
@@ -73,7 +73,7 @@ class Trainings:
         work = Work(self.out / self.name / f"{moment}-{seed}")
         return improve_stage(config, data, stage, self.simulators(bench), work)
 
-    def key(self, bench: Bench, seed: int) -> dict[str, Any]:
+    def key(self, bench: TableData, seed: int) -> dict[str, Any]:
         """What decides the policies of a seed."""
         config = self.config(bench, seed)
         tree = config.tree() | {"text": text_key(config)}
@@ -90,7 +90,7 @@ class PolicyEntry:
     trainings: Trainings
     random: bool = True
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Beam search over the catalogue."""
 
         def build(folder: Path, _: Path) -> None:
@@ -105,12 +105,12 @@ class PolicyEntry:
 
         return kept(work.stage(f"seed-{seed}", {**self.trainings.key(bench, seed), "kind": "policy"}, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy of everything before the test period."""
         del work
         return self._trained(bench, seed)[1]
 
-    def _trained(self, bench: Bench, seed: int) -> tuple[SFTStage, Policy]:
+    def _trained(self, bench: TableData, seed: int) -> tuple[SFTStage, Policy]:
         config, data, stage = self.trainings.stage(bench, "after", seed)
         return stage, searched(sft_policy(config, data, stage), bench)
 
@@ -124,7 +124,7 @@ class ImprovedEntry:
     trainings: Trainings
     random: bool = True
 
-    def answer(self, bench: Bench, seed: int, work: Work) -> Answer:
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The improved policy's lists; the warm-started policy's where the gate promoted nothing."""
         chosen = self._chosen(bench, work)
         key = {**self.trainings.key(bench, seed), "kind": "improved", "steps": chosen["steps"]}
@@ -139,18 +139,18 @@ class ImprovedEntry:
 
         return kept(work.stage(f"seed-{seed}", key, build))
 
-    def recommender(self, bench: Bench, seed: int, work: Work) -> Policy:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy after as many steps as were chosen."""
         return self._trained(bench, seed, self._chosen(bench, work))
 
-    def _trained(self, bench: Bench, seed: int, chosen: dict[str, Any]) -> Policy:
+    def _trained(self, bench: TableData, seed: int, chosen: dict[str, Any]) -> Policy:
         config, data, stage = self.trainings.stage(bench, "after", seed)
         if not chosen["steps"]:
             return searched(sft_policy(config, data, stage), bench)
         improved = self.trainings.improved(bench, "after", seed, int(chosen["steps"]))
         return searched(improved_policy(config, data, stage, improved.last), bench)
 
-    def _chosen(self, bench: Bench, work: Work) -> dict[str, Any]:
+    def _chosen(self, bench: TableData, work: Work) -> dict[str, Any]:
         """After how many steps the gate promoted a checkpoint of the first seed, on rows it had not trained on."""
 
         def build(folder: Path, _: Path) -> None:
@@ -163,11 +163,11 @@ class ImprovedEntry:
         return {name: read_json(place / "chosen.json")[name] for name in ("steps", "verdict")}
 
 
-def searched(policy: LanguagePolicy, bench: Bench) -> Policy:
+def searched(policy: LanguagePolicy, bench: TableData) -> Policy:
     """The policy with the table's beams."""
     return Policy(policy, max(BEAMS, width(bench)))
 
 
-def recommended(system: Ranker, bench: Bench) -> list[Slate]:
+def recommended(system: Ranker, bench: TableData) -> list[Slate]:
     """The lists of the test rows."""
     return system.recommend([example.state for example in bench.test], width(bench), seen=bench.test.seen)

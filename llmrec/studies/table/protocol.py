@@ -121,7 +121,7 @@ def protocol_of(name: str) -> Protocol:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class TableData:
     """An open table.
 
     `before` is the data with the training part as it is, and ranks `valid`; `after` counts the validation part into
@@ -157,7 +157,7 @@ class Bench:
         return RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml", [*own, *overrides])
 
 
-def open_bench(protocol: Protocol, source: Path | None, out: Path, limit: int | None = None) -> Bench:
+def open_table(protocol: Protocol, source: Path | None, out: Path, limit: int | None = None) -> TableData:
     """Imports the data set (once) and makes its rows.
 
     Args:
@@ -193,7 +193,7 @@ def open_bench(protocol: Protocol, source: Path | None, out: Path, limit: int | 
         split = dataclasses.replace(split, train=train, valid=late, test=last)
     before = RunData(dataset, split)
     whole = dataclasses.replace(split, train=split.until("valid"))
-    return Bench(protocol, before, dataclasses.replace(before, split=whole), valid, test, folder)
+    return TableData(protocol, before, dataclasses.replace(before, split=whole), valid, test, folder)
 
 
 def _spans(events: pl.DataFrame, span: int) -> pl.DataFrame:

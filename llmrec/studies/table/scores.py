@@ -20,7 +20,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.fusion import Scorer
 from llmrec.policy.mixture import mean_scorer
 from llmrec.studies.table.entries import BaselineEntry, plain
-from llmrec.studies.table.protocol import Bench, Moment
+from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import FloatArray, State
 
 
@@ -42,11 +42,11 @@ class ScorePart(Protocol):
         """How many forms it may take."""
         ...
 
-    def key(self, bench: Bench) -> dict[str, Any]:
+    def key(self, bench: TableData) -> dict[str, Any]:
         """What decides its scores beside data, seed and form."""
         ...
 
-    def scorer(self, bench: Bench, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
+    def scorer(self, bench: TableData, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
         """Its scores in one form; the mean of the distributions of several seeds."""
         ...
 
@@ -56,16 +56,16 @@ class FittedScores:
     """Scores as `fit` makes them, in one form and without a seed."""
 
     name: str
-    fit: Callable[[Bench, Moment], ScoreRecommender]
+    fit: Callable[[TableData, Moment], ScoreRecommender]
     random: bool = False
     forms: int = 1
 
-    def key(self, bench: Bench) -> dict[str, Any]:
+    def key(self, bench: TableData) -> dict[str, Any]:
         """The name."""
         del bench
         return {"also": self.name}
 
-    def scorer(self, bench: Bench, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
+    def scorer(self, bench: TableData, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
         """The scores as they are."""
         del form, seeds
         return self.fit(bench, moment).score
@@ -107,7 +107,7 @@ class BaselineScores:
         """Options times powers."""
         return len(self.options) * len(self.powers)
 
-    def key(self, bench: Bench) -> dict[str, Any]:
+    def key(self, bench: TableData) -> dict[str, Any]:
         """The chosen settings and what may take their place."""
         chosen = self._entry().chosen(bench, self._work())["settings"]
         return {"baseline": self.baseline, "chosen": chosen, "powers": self.powers, "options": self.options}
@@ -117,7 +117,7 @@ class BaselineScores:
         option, power = divmod(form, len(self.powers))
         return {**self.options[option], "power": self.powers[power]}
 
-    def scorer(self, bench: Bench, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
+    def scorer(self, bench: TableData, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
         """The distributions of the fitted models to the form's power."""
         option, power = divmod(form, len(self.powers))
         fitted = [
@@ -131,7 +131,7 @@ class BaselineScores:
     def _work(self) -> Work:
         return Work(self.out / "rows" / self.baseline)
 
-    def _fitted(self, bench: Bench, moment: Moment, seed: int, option: dict[str, Any]) -> ScoreRecommender:
+    def _fitted(self, bench: TableData, moment: Moment, seed: int, option: dict[str, Any]) -> ScoreRecommender:
         """Fitted once for all rows that ask for it."""
         entry = self._entry()
         settings = entry.settings_of(entry.chosen(bench, self._work()))

@@ -9,7 +9,7 @@ from typing import Any
 from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.files import write_json, write_text
 from llmrec.studies.table.board import Leaderboard
-from llmrec.studies.table.protocol import Bench
+from llmrec.studies.table.protocol import TableData
 
 COLUMNS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR@10", "coverage@20", "judge")
 """Of the page, where they were measured; the JSON has all."""
@@ -17,7 +17,7 @@ SHORT = ("HR@10", "NDCG@10", "coverage@20", "judge")
 """Of the terminal, where long names of systems need the room."""
 
 
-def write(board: Leaderboard, bench: Bench, out: Path, command: str) -> None:
+def write(board: Leaderboard, bench: TableData, out: Path, command: str) -> None:
     """`table.json` and `table.md` in `out`."""
     manifest = bench.dataset.manifest
     rows = {"train": bench.before.split.train.height, "before test": bench.after.split.train.height}

@@ -45,7 +45,7 @@ class Lessons(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class ImitationBatch:
     """A batch: prompts with items drawn from q, and the mass of q before each sorted row, (B, N + 1)."""
 
     request: ScoreRequest
@@ -72,16 +72,16 @@ class ImitationTrainer(PolicyTrainer):
         super().__init__(model, source, args, controls, **rest)
         self.lessons, self.paths, self.noise = lessons, paths, noise
 
-    def _prepared(self, rows: Rows) -> Lesson:
+    def _prepared(self, rows: Rows) -> ImitationBatch:
         device = self.index.device
         examples = [self.lessons.example(row) for row in rows]
         q_BN = self.lessons.targets(examples)
         items_BG = stratified(q_BN, self.lessons.uniforms(rows, self.paths))
         ids, mask = self.source.encode([example.state for example in examples], device)
         request = ScoreRequest(ids, mask, torch.from_numpy(items_BG).to(device), self.index, None)
-        return Lesson(request, masses(q_BN, self.index.item_of_row_N.cpu().numpy()).to(device))
+        return ImitationBatch(request, masses(q_BN, self.index.item_of_row_N.cpu().numpy()).to(device))
 
-    def _loss(self, model: Any, prepared: Lesson) -> Tensor:
+    def _loss(self, model: Any, prepared: ImitationBatch) -> Tensor:
         """Nats an item."""
         scores, _ = self._answer(model, replace(prepared.request, with_more=False))
         cross_BGL = cross_entropy_BGL(scores, prepared.before_BR, self.index)

@@ -19,7 +19,7 @@ from llmrec.errors import RunError
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
 from llmrec.training.logged import LoggedSlates
-from llmrec.training.off_policy_losses import Fitted, Shown, off_policy_loss, weights
+from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss, weights
 from llmrec.training.reward_functions import Rewarder
 from llmrec.training.rollout import ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
@@ -38,7 +38,7 @@ class Batch:
     """
 
     request: ScoreRequest
-    shown: Shown
+    shown: SlateBatch
     reference: TokenScores
     value_BX: Tensor | None
 
@@ -67,7 +67,7 @@ class OffPolicyTrainer(PolicyTrainer):
         request = replace(request, items_BG=torch.cat([items_BK, drawn_BG], dim=1))
         return Batch(request, shown, self._reference_scores(request), self._values(rows, request.items_BG))
 
-    def _logged(self, rows: Rows) -> tuple[Tensor, Shown]:
+    def _logged(self, rows: Rows) -> tuple[Tensor, SlateBatch]:
         """The slates of the rows' states."""
         device, slates = self.index.device, self.slates
         at = np.array([row["state"] for row in rows])
@@ -77,7 +77,7 @@ class OffPolicyTrainer(PolicyTrainer):
         filler = np.take_along_axis(items, there.argmax(axis=1)[:, None], axis=1)
         tables = (slates.reward_BK, slates.propensity_BK, slates.below_BK, slates.share_BK)
         tensors = [torch.from_numpy(table[at, :width]).to(device, self._dtype()) for table in tables]
-        return torch.from_numpy(np.where(there, items, filler)).to(device), Shown(*tensors)
+        return torch.from_numpy(np.where(there, items, filler)).to(device), SlateBatch(*tensors)
 
     def _dtype(self) -> torch.dtype:
         return torch.float64 if self.base.dtype == torch.float64 else torch.float32
@@ -111,7 +111,7 @@ class OffPolicyTrainer(PolicyTrainer):
         return loss + self._penalty(scores, prepared.reference, width)
 
     @torch.no_grad()
-    def _note_weights(self, log_prob_BK: Tensor, shown: Shown) -> None:
+    def _note_weights(self, log_prob_BK: Tensor, shown: SlateBatch) -> None:
         """Notes the self-normalised value of the policy on the batch, and how the weights lie.
 
         `weight` is their mean, 1 in expectation but for the cap and errors of mu; `value` is sum w r / sum w;

@@ -27,8 +27,7 @@ from torch import Tensor
 from llmrec.policy.modes import evaluating
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.policy.without_replacement import sample_without_replacement
-from llmrec.simulator.environments.play import Play
-from llmrec.simulator.environments.play import Played as Turn
+from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.training.advantages import mean_and_variance, moments
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
 from llmrec.training.rollout import ScoreRequest
@@ -41,7 +40,7 @@ from llmrec.types import Reward
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class SessionRollout:
     """One process's sessions of a rollout.
 
     Attributes:
@@ -98,7 +97,7 @@ class SessionTrainer(PPOTrainer):
         advantages = self._whitened([b.advantage_RK for b in batches], everywhere)
         return [replace(b, advantage_RK=a) for b, a in zip(batches, advantages, strict=True)]
 
-    def _play(self, rows: Rows) -> Played:
+    def _play(self, rows: Rows) -> SessionRollout:
         """One session for each of the rows, to its end."""
         device = self.accelerator.device
         play = self.source.begin(rows)
@@ -116,9 +115,9 @@ class SessionTrainer(PPOTrainer):
             cut_rows += done.row_A[done.cut_A].tolist()
             cut_states += done.after
         self._log_sessions(turns, left_N, named)
-        return Played(turns, len(rows), left_N, self._after(turns[0], cut_rows, cut_states))
+        return SessionRollout(turns, len(rows), left_N, self._after(turns[0], cut_rows, cut_states))
 
-    def _turn(self, play: Play, rows: Rows, number: int) -> tuple[TurnSlates, Turn, Reward]:
+    def _turn(self, play: Play, rows: Rows, number: int) -> tuple[TurnSlates, PlayedTurn, Reward]:
         """A slate for everybody who is still there, and what it brought."""
         device, states = self.accelerator.device, play.states()
         here = [rows[row] for row in play.row_A.tolist()]
@@ -147,7 +146,7 @@ class SessionTrainer(PPOTrainer):
             return none, first.prompt_ids_RP[:1], first.prompt_mask_RP[:1]
         return torch.tensor(rows, device=device), *self.source.encode(states, device)
 
-    def _scaled(self, played: Played) -> Played:
+    def _scaled(self, played: SessionRollout) -> SessionRollout:
         """Rewards over their deviation, where the settings ask for it."""
         if self.controls.settings.reward_normalisation == "none":
             return played
@@ -176,7 +175,7 @@ class SessionTrainer(PPOTrainer):
             return self._answer(self.model, request)[1]["value_BS"]
 
     def _steps(
-        self, played: Played, slates: list[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
+        self, played: SessionRollout, slates: list[TurnSlates], asked: Sequence[tuple[ScoreRequest, TokenScores]]
     ) -> Steps:
         """Rewards and values laid out step by step; the first rollout sets the critic's units."""
         sizes = (played.sessions, self.source.turns, self.source.session.gamma)

@@ -11,8 +11,8 @@ from llmrec.simulator.choice import (
     CascadeChoice,
     DynamicBayesianChoice,
     IndependentChoice,
+    KeyedParameters,
     LogitChoice,
-    Parameters,
     PositionChoice,
     SlateLog,
     fit_choice,
@@ -74,7 +74,7 @@ def _more(model, satisfaction):
 
 def _table(values):
 
-    return Parameters(np.arange(len(values)), values, 0.5)
+    return KeyedParameters(np.arange(len(values)), values, 0.5)
 
 
 def test_a_planted_position_bias_is_recovered_within_a_tenth():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmrec.config import DriftSettings, DynamicsSettings, EnvironmentSettings
-from llmrec.dataset.world.truth import Parameters, draw_truth
+from llmrec.dataset.world.truth import WorldParameters, draw_truth
 from llmrec.errors import ConfigError, DataError, LLMRecError, RequestError
 from llmrec.simulator.environments import RecEnv, VectorRecEnv, WorldUsers, domain_users
 
@@ -17,7 +17,7 @@ class Custom(WorldUsers):
     """Users whose model answers something else."""
 
     def __init__(self, click: float = 0.1, buy: float = 0.1, drop: int = 0) -> None:
-        super().__init__(draw_truth(20, 15, Parameters(), 0))
+        super().__init__(draw_truth(20, 15, WorldParameters(), 0))
         self.click, self.buy, self.drop = click, buy, drop
 
     def respond(self, hidden: Any, user_B: Any, items_BK: Any, time_B: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmrec.config import EnvironmentSettings
-from llmrec.dataset.world.truth import Parameters, draw_truth
+from llmrec.dataset.world.truth import WorldParameters, draw_truth
 from llmrec.simulator.environments import DOMAINS, VectorRecEnv, WorldUsers
 
 ITEMS = 60
@@ -19,7 +19,7 @@ ITEMS = 60
 
 def trace(users: int, offset: int = 0, turns: int = 50, places: int = 10, threads: int = 1) -> list[str]:
     """One hash a user of everything that was observed and paid in a run."""
-    population = WorldUsers(draw_truth(500, ITEMS, Parameters(), 0), price_N=np.full(ITEMS, 9.0))
+    population = WorldUsers(draw_truth(500, ITEMS, WorldParameters(), 0), price_N=np.full(ITEMS, 9.0))
     settings = EnvironmentSettings(slate_size=places, turns=12, threads=threads, block=1024)
     env = VectorRecEnv(population, users, settings, dynamics=DOMAINS["shop"], offset=offset)
     observations, _ = env.reset(seed=5)
@@ -59,14 +59,14 @@ def test_users_may_be_split_over_processes() -> None:
 
 
 def _run(seed: int) -> np.ndarray:
-    population = WorldUsers(draw_truth(200, ITEMS, Parameters(), 0))
+    population = WorldUsers(draw_truth(200, ITEMS, WorldParameters(), 0))
     env = VectorRecEnv(population, 100, EnvironmentSettings(slate_size=5, turns=8), dynamics=DOMAINS["film"])
     env.reset(seed=seed)
     return np.array([env.step(np.tile(np.arange(5), (100, 1)))[1] for _ in range(40)])
 
 
 def test_two_policies_meet_the_same_users_with_the_same_luck() -> None:
-    population = WorldUsers(draw_truth(200, ITEMS, Parameters(), 0))
+    population = WorldUsers(draw_truth(200, ITEMS, WorldParameters(), 0))
     met: list[dict[tuple[int, int], tuple[int, int]]] = []
     for start in (0, 20):
         settings = EnvironmentSettings(slate_size=5, turns=8)
@@ -94,7 +94,7 @@ def test_the_seed_decides() -> None:
 
 def test_common_luck_shrinks_the_noise_of_a_comparison() -> None:
     """A slightly worse slate (one place of five another): under common luck the difference has less variance."""
-    population = WorldUsers(draw_truth(300, ITEMS, Parameters(), 0))
+    population = WorldUsers(draw_truth(300, ITEMS, WorldParameters(), 0))
     slates = np.tile(np.arange(5), (300, 1))
     other = slates.copy()
     other[:, 4] = 9
@@ -109,7 +109,7 @@ def test_common_luck_shrinks_the_noise_of_a_comparison() -> None:
 
 
 def test_an_unseeded_run_goes_on_and_a_seeded_one_begins_anew() -> None:
-    population = WorldUsers(draw_truth(50, ITEMS, Parameters(), 0))
+    population = WorldUsers(draw_truth(50, ITEMS, WorldParameters(), 0))
     env = VectorRecEnv(population, 10)
     _, first = env.reset(seed=1)
     _, second = env.reset()

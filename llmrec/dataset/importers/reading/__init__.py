@@ -4,7 +4,7 @@
 sentence that names the file and the line.
 """
 
-from llmrec.dataset.importers.reading.account import Ledger, Removal, skip_share
+from llmrec.dataset.importers.reading.account import Ledger, LeftOut, skip_share
 from llmrec.dataset.importers.reading.dialect import shown_names
 from llmrec.dataset.importers.reading.files import ENDINGS, read_table
 from llmrec.dataset.importers.reading.lines import (
@@ -25,9 +25,9 @@ from llmrec.dataset.manifest import account_lines
 __all__ = [
     "ENDINGS",
     "Ledger",
+    "LeftOut",
     "RawTable",
     "ReadOptions",
-    "Removal",
     "account_lines",
     "find_file",
     "need_file",

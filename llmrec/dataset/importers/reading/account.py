@@ -15,7 +15,7 @@ _LINE = 400  # characters of an assumption; untrusted text is cut by who writes 
 
 
 @dataclass
-class Removal:
+class LeftOut:
     """Rows that a rule left out: `count` of them, the first few named in `examples` (for example "line 7")."""
 
     rule: str
@@ -38,7 +38,7 @@ class Ledger:
         self.skip_bad = skip_bad
         self._mend = "mend it, or add --skip-bad to drop such rows and count them" if skippable else "mend it"
         self.assumptions: list[str] = []
-        self._removals: dict[tuple[str, str], Removal] = {}
+        self._removals: dict[tuple[str, str], LeftOut] = {}
         self._added: dict[tuple[str, str], int] = {}
         self._rows: dict[str, tuple[int, int]] = {}
 
@@ -65,7 +65,7 @@ class Ledger:
             count = len(lines)
         if not count:
             return
-        found = self._removals.setdefault((table, rule), Removal(rule, table))
+        found = self._removals.setdefault((table, rule), LeftOut(rule, table))
         found.count += count
         found.bad |= bad
         for line in lines:

@@ -15,8 +15,8 @@ from llmrec.bounded import MOST_COLUMNS
 from llmrec.dataset.importers.reading.account import EXAMPLES, Ledger
 from llmrec.dataset.importers.reading.dialect import (
     AmbiguousQuote,
+    DelimitedRow,
     Dialect,
-    Row,
     Splitter,
     detect,
     first_line,
@@ -135,7 +135,7 @@ def _excel_hint(source: Decoded, options: ReadOptions) -> tuple[Decoded, ReadOpt
     return source, options
 
 
-def _width(sample: list[Row], header: bool) -> int:
+def _width(sample: list[DelimitedRow], header: bool) -> int:
     """The usual number of fields: the header's, or one less or more where all other lines say so."""
     usual = Counter(len(row.fields) for row in sample[int(header) :]).most_common(1)
     first = len(sample[0].fields)
@@ -147,7 +147,9 @@ def _width(sample: list[Row], header: bool) -> int:
     return first
 
 
-def _names(first: Row, width: int, header: bool, path: Path, dialect: Dialect, options: ReadOptions) -> list[str]:
+def _names(
+    first: DelimitedRow, width: int, header: bool, path: Path, dialect: Dialect, options: ReadOptions
+) -> list[str]:
     if width > MOST_COLUMNS:
         raise DataError(f"{path} has {width:,} columns, which no table of a log has; look at its separator.")
     if not header:
@@ -343,7 +345,7 @@ class _Reader:
             line + used.count("\n"),
         )
 
-    def _is_good(self, row: Row) -> bool:
+    def _is_good(self, row: DelimitedRow) -> bool:
         where = f"{self.path}, line {row.line}"
         if len(row.fields) != self.width:
             found, wanted = len(row.fields), self.width

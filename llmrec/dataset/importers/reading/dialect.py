@@ -48,7 +48,7 @@ class Dialect:
         return f"separated by {self.between}, {quote}{escape}{padded}"
 
 
-class Row(NamedTuple):
+class DelimitedRow(NamedTuple):
     """One row: its line from 1, its fields, and how many quote signs stood where they could only be text."""
 
     line: int
@@ -81,7 +81,9 @@ class Splitter:
             inner = rf"{plain}(?:(?:{q}{q}{f'|{e}.' if e else ''}){plain})*+"
             self._quoted = re.compile(rf"{q}({inner}){q}{blanks}(?={separator}|\n|\Z)", re.DOTALL)
 
-    def rows(self, text: str, start: int = 0, stop: int | None = None, line: int = 1) -> Iterator[tuple[Row, int]]:
+    def rows(
+        self, text: str, start: int = 0, stop: int | None = None, line: int = 1
+    ) -> Iterator[tuple[DelimitedRow, int]]:
         """Rows that begin in `text[start:stop]`, each with the place after it; blank lines are passed over."""
         stop = len(text) if stop is None else stop
         quote, separator, padded = self.dialect.quote, self.dialect.separator, self.dialect.padded
@@ -97,12 +99,12 @@ class Splitter:
                         fields = raw.split(separator)
                         if padded:
                             fields = [field.strip(" \t") for field in fields]
-                    yield Row(line, fields), end + 1
+                    yield DelimitedRow(line, fields), end + 1
                 start, line = end + 1, line + 1
                 continue
             self._line = line
             fields, odd, end = self._fields(text, start)
-            yield Row(line, fields, odd), end + 1
+            yield DelimitedRow(line, fields, odd), end + 1
             line += 1 + text.count("\n", start, end)
             start = end + 1
 
@@ -175,7 +177,9 @@ class AmbiguousQuote(Exception):
     """A quoted field over several lines, each of which is a whole row; `args[0]` is the line it begins in."""
 
 
-def detect(text: str, options: ReadOptions, ending: str, name: str, *, whole: bool) -> tuple[Dialect, list[Row]]:
+def detect(
+    text: str, options: ReadOptions, ending: str, name: str, *, whole: bool
+) -> tuple[Dialect, list[DelimitedRow]]:
     """The dialect of a text table, and its first rows.
 
     Args:
@@ -203,7 +207,7 @@ def detect(text: str, options: ReadOptions, ending: str, name: str, *, whole: bo
     return dialect, _sample_rows(text, dialect)
 
 
-def _sample_rows(text: str, dialect: Dialect) -> list[Row]:
+def _sample_rows(text: str, dialect: Dialect) -> list[DelimitedRow]:
     """Rows with quoted fields over several lines or without, whichever agree better in their number of fields."""
     spanning = [row for row, _ in Splitter(dialect).rows(text)]
     if dialect.quote is None or dialect.quote not in text:
@@ -219,7 +223,7 @@ def _quote_sign(text: str) -> str:
     return "'" if single > 0.8 * sum(bool(line.strip()) for line in lines) else '"'
 
 
-def _agreement(rows: list[Row]) -> tuple[float, int]:
+def _agreement(rows: list[DelimitedRow]) -> tuple[float, int]:
     """The share of rows with the usual number of fields, and that number."""
     if not rows:
         return 0.0, 0
@@ -292,7 +296,7 @@ def _escape(text: str, dialect: Dialect) -> str | None:
     return "\\" if scores[1] < scores[0] else None
 
 
-def first_line(rows: list[Row]) -> Literal["names", "guessed names", "data"]:
+def first_line(rows: list[DelimitedRow]) -> Literal["names", "guessed names", "data"]:
     """What the first row holds.
 
     It is data where a number or date stands in it, nothing where a name must be, or a text of the same shape as those

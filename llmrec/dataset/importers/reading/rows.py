@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmrec.bounded import Unpacked
 from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
-from llmrec.dataset.importers.reading.dialect import AmbiguousQuote, Row, Splitter, detect, numeric_columns
+from llmrec.dataset.importers.reading.dialect import AmbiguousQuote, DelimitedRow, Splitter, detect, numeric_columns
 from llmrec.dataset.importers.reading.encoding import BROKEN, encoding_of
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.errors import DataError
@@ -92,7 +92,7 @@ def _opened(text: str, path: Path, *, whole: bool) -> tuple[Splitter, list[str]]
     return splitter, names
 
 
-def _rows(splitter: Splitter, text: str, stop: int, line: int, path: Path) -> Iterator[tuple[Row, int]]:
+def _rows(splitter: Splitter, text: str, stop: int, line: int, path: Path) -> Iterator[tuple[DelimitedRow, int]]:
     try:
         yield from splitter.rows(text, 0, max(stop, 0), line)
     except AmbiguousQuote as error:
@@ -102,7 +102,7 @@ def _rows(splitter: Splitter, text: str, stop: int, line: int, path: Path) -> It
         ) from None
 
 
-def _check(row: Row, width: int, path: Path) -> None:
+def _check(row: DelimitedRow, width: int, path: Path) -> None:
     where = f"{path}, line {row.line}"
     if len(row.fields) != width:
         raise DataError(

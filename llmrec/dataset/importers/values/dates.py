@@ -30,7 +30,7 @@ SHORTHANDS = ("ymd", "dmy", "mdy")
 
 
 @dataclass(frozen=True)
-class Moments:
+class Instants:
     """(N) seconds since 1970 (UTC) and nanoseconds within the second; null where a text is no date."""
 
     seconds: pl.Series
@@ -38,7 +38,7 @@ class Moments:
     notes: tuple[str, ...] = ()
 
 
-def read_dates(text: pl.Series, written: str | None = None) -> Moments:
+def read_dates(text: pl.Series, written: str | None = None) -> Instants:
     """Dates of a column of text. Times without a zone are UTC.
 
     Args:
@@ -58,7 +58,7 @@ def read_dates(text: pl.Series, written: str | None = None) -> Moments:
         found = read_dates(distinct, written)
         table = pl.DataFrame({"t": distinct, "seconds": found.seconds, "nanos": found.nanos})
         joined = text.to_frame("t").join(table, on="t", how="left", maintain_order="left")
-        return Moments(joined["seconds"], joined["nanos"], found.notes)
+        return Instants(joined["seconds"], joined["nanos"], found.notes)
     frame = pl.DataFrame({"t": text.str.replace(_WEEKDAY, "")})
     table = _matched(frame, _YEAR_FIRST) if written in (None, "ymd") else _nothing(len(text))
     notes: tuple[str, ...] = ()
@@ -70,15 +70,15 @@ def read_dates(text: pl.Series, written: str | None = None) -> Moments:
             table = _either(table, _matched(frame, pattern))
     if _open(text, table) and written is None:
         table = _either(table, _iso(text, table["seconds"].is_null()))
-    return Moments(table["seconds"], table["nanos"], notes)
+    return Instants(table["seconds"], table["nanos"], notes)
 
 
-def _usual(text: pl.Series) -> Moments:
+def _usual(text: pl.Series) -> Instants:
     """2024-05-01 12:30:00.123, the fast way."""
     whole = text.str.slice(0, 19).str.replace("T", " ", literal=True)
     nanos = text.str.extract(r"\.(\d+)").str.pad_end(9, "0").cast(pl.Int64)
     seconds = whole.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False).dt.epoch("s")
-    return Moments(seconds, nanos.fill_null(0))
+    return Instants(seconds, nanos.fill_null(0))
 
 
 def _open(text: pl.Series, found: pl.DataFrame) -> bool:
@@ -156,7 +156,7 @@ def _moments(parts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _by_format(text: pl.Series, written: str) -> Moments:
+def _by_format(text: pl.Series, written: str) -> Instants:
     if "%" not in written:
         raise DataError(
             f"time_format {show(written, 40)} is neither {', '.join(SHORTHANDS)} nor a format such as "
@@ -172,7 +172,7 @@ def _by_format(text: pl.Series, written: str) -> Moments:
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"time_format {show(written, 40)} cannot be used ({reason})") from None
     physical = moments.to_physical()
-    return Moments(physical // 1_000_000_000, physical % 1_000_000_000)
+    return Instants(physical // 1_000_000_000, physical % 1_000_000_000)
 
 
 def _iso(text: pl.Series, rows: pl.Series) -> pl.DataFrame:

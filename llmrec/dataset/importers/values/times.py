@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from llmrec.dataset.importers.values.cells import Reading, as_text, without_missing
-from llmrec.dataset.importers.values.dates import Moments, read_dates
+from llmrec.dataset.importers.values.dates import Instants, read_dates
 from llmrec.dataset.missing import MISSING
 from llmrec.dataset.schema import show
 from llmrec.errors import DataError
@@ -82,19 +82,19 @@ def read_times(
     return _judged(found, text.null_count(), text, plausible, latest, (*notes, *found.notes))
 
 
-def _temporal(column: pl.Series) -> Moments:
+def _temporal(column: pl.Series) -> Instants:
     if column.dtype not in (pl.Date, pl.Datetime):
         raise DataError(f"the cells are {column.dtype}, but they must be dates with or without a time")
     unit = getattr(column.dtype, "time_unit", None)
     physical = column.to_physical().cast(pl.Int64)
     if unit is None:
-        return Moments(physical * 86_400, physical * 0)
+        return Instants(physical * 86_400, physical * 0)
     each = 1_000_000_000 // _UNITS[unit][1]
-    return Moments(physical // each, (physical % each) * _UNITS[unit][1])
+    return Instants(physical // each, (physical % each) * _UNITS[unit][1])
 
 
 def _judged(
-    found: Moments, missing: int, cells: pl.Series, plausible: bool, latest: float, notes: tuple[str, ...]
+    found: Instants, missing: int, cells: pl.Series, plausible: bool, latest: float, notes: tuple[str, ...]
 ) -> Reading:
     """Dates that name their year: bad are those of no year in which there were logs."""
     seconds = found.seconds.alias("time")
@@ -114,13 +114,13 @@ def _judged(
     wanted = (
         f"a date of 1970 to {_year(latest)} written as the other rows are" if plausible else "a date from 1970 on"
     )
-    return _reading(Moments(seconds, found.nanos), bad, wanted, notes)
+    return _reading(Instants(seconds, found.nanos), bad, wanted, notes)
 
 
 _BELIEVE = "give the right column, or say --accept-implausible if they are right"
 
 
-def _reading(found: Moments, bad: pl.Series, wanted: str, notes: tuple[str, ...]) -> Reading:
+def _reading(found: Instants, bad: pl.Series, wanted: str, notes: tuple[str, ...]) -> Reading:
     frame = pl.DataFrame({"time": found.seconds, "order": found.nanos, "bad": bad})
     kept = frame.select(pl.when(~pl.col("bad")).then(pl.col(name)).alias(name) for name in ("time", "order"))
     finer = bool((kept["order"] > 0).any())
@@ -242,11 +242,11 @@ def _counted(frame: pl.DataFrame, text: pl.Series, notes: tuple[str, ...]) -> Re
             "their order means something (--option time_unit=d, h, min or s says what they count)",
         )
     return _reading(
-        Moments(frame["whole"].alias("time"), frame["rest"]), bad, "a small number from 0 on, as the others", notes
+        Instants(frame["whole"].alias("time"), frame["rest"]), bad, "a small number from 0 on, as the others", notes
     )
 
 
-def _moments(frame: pl.DataFrame, sizes: pl.Series) -> Moments:
+def _moments(frame: pl.DataFrame, sizes: pl.Series) -> Instants:
     """Seconds and nanoseconds of numbers whose unit is known a row."""
     whole, rest, size = pl.col("whole"), pl.col("rest"), pl.col("size")
     seconds: Any = pl.when(False).then(whole)
@@ -267,7 +267,7 @@ def _moments(frame: pl.DataFrame, sizes: pl.Series) -> Moments:
     made = frame.with_columns(size=sizes).select(
         time=seconds.otherwise(None), nanos=nanos.otherwise(pl.lit(0, dtype=pl.Int64))
     )
-    return Moments(made["time"], made["nanos"])
+    return Instants(made["time"], made["nanos"])
 
 
 def _from_digits(whole: pl.Expr, width: int) -> pl.Expr:
