@@ -9,8 +9,9 @@ An *item index* is the item's row in `Dataset.items`; every array of items holds
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +108,18 @@ class Slate:
 
     items_K: tuple[int, ...]
     log_probs_K: tuple[float, ...]
+
+
+class Ranker(Protocol):
+    """Anything that can be deployed: a policy, a baseline, a mixture, a reranker. States in, slates out."""
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
+        """The k best items of each state, without those in `seen` where the data set excludes repeats.
+
+        `seen` holds what each user has seen beside the state. `log_probs_K` of a ranker that is no distribution
+        holds its scores.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Recommenders without a language model, to stand in the same table as the policy."""
 
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
-from llmrec.baselines.base import Recommender, ScoreRecommender
+from llmrec.baselines.base import FittableRanker, ScoreRecommender
 from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
@@ -25,6 +25,7 @@ __all__ = [
     "Covisitation",
     "CovisitationSettings",
     "EASESettings",
+    "FittableRanker",
     "ItemKNN",
     "ItemKNNSettings",
     "LinUCB",
@@ -34,7 +35,6 @@ __all__ = [
     "Random",
     "RecentPopularity",
     "RecentPopularitySettings",
-    "Recommender",
     "ScoreRecommender",
     "Selection",
     "ThompsonSettings",

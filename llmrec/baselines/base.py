@@ -15,7 +15,7 @@ from llmrec.baselines.ties import fair_top
 from llmrec.dataset.store import Dataset, Signal
 from llmrec.errors import RequestError
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 BATCH = 256
 """States scored at a time: bounds the dense (B, N) scores."""
@@ -28,8 +28,8 @@ Meaning = Literal["weights", "log-probabilities", "numbers"]
 """Of scores: at least 0 and proportional, log-probabilities, or any numbers where more is better."""
 
 
-class Recommender(Protocol):
-    """Anything that recommends items of a data set to states."""
+class FittableRanker(Ranker, Protocol):
+    """A ranker that learns from the events of a data set and scores all of its items."""
 
     name: str
 
@@ -39,17 +39,6 @@ class Recommender(Protocol):
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores of all items for each state, shape (B, N); higher is better."""
-        ...
-
-    def recommend(
-        self,
-        states: Sequence[State],
-        k: int,
-        *,
-        seen: Sequence[IntArray] | None = None,
-        exclude_seen: bool | None = None,
-    ) -> list[Slate]:
-        """The k best items for each state."""
         ...
 
 

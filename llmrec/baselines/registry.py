@@ -15,7 +15,7 @@ from typing import Any
 
 from llmrec.baselines import grids
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
-from llmrec.baselines.base import Recommender
+from llmrec.baselines.base import FittableRanker
 from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import COUNTS_ONLY, FIXED_GRID, GRID, Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
@@ -50,7 +50,7 @@ class BaselineSpec:
 
     name: str
     description: str
-    make: Callable[[Any, int], Recommender]
+    make: Callable[[Any, int], FittableRanker]
     settings: Any = None
     grid: tuple[Any, ...] = ()
     random: bool = False
@@ -80,11 +80,11 @@ class BaselineSpec:
         return dataclasses.replace(self.settings, **values)
 
 
-def _neural(kind: str) -> Callable[[Any, int], Recommender]:
-    def make(settings: Any, seed: int) -> Recommender:
+def _neural(kind: str) -> Callable[[Any, int], FittableRanker]:
+    def make(settings: Any, seed: int) -> FittableRanker:
         from llmrec.baselines.neural import recommenders  # torch takes seconds to import
 
-        found: Recommender = getattr(recommenders, kind)(settings, seed=seed)
+        found: FittableRanker = getattr(recommenders, kind)(settings, seed=seed)
         return found
 
     return make

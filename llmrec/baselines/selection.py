@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 import numpy as np
 import polars as pl
 
-from llmrec.baselines.base import BATCH, Recommender, exclude
+from llmrec.baselines.base import BATCH, FittableRanker, exclude
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
@@ -67,7 +67,7 @@ class GridScorer(Protocol):
 
 
 def select(
-    make: Callable[[S], Recommender],
+    make: Callable[[S], FittableRanker],
     grid: Iterable[S],
     dataset: Dataset,
     events: pl.DataFrame,
@@ -111,7 +111,7 @@ def select(
         figures = model.grid_ndcg(dataset, events, valid, excluded, options, k)
         share = (clock() - start) / max(1, len(figures))
         return _best([TriedSettings(o, figures.get(o), share if o in figures else 0.0) for o in options], k)
-    fitted: tuple[S, Recommender] | None = None
+    fitted: tuple[S, FittableRanker] | None = None
     trials: list[TriedSettings[S]] = []
     for option in track(options, f"Selecting settings of {model.name}"):
         longest = max((trial.seconds for trial in trials), default=0.0)
@@ -141,7 +141,7 @@ def excluded_items(
 
 
 def validation_ndcg(
-    model: Recommender, valid: Sequence[Example], excluded: Sequence[Sequence[int] | IntArray], k: int
+    model: FittableRanker, valid: Sequence[Example], excluded: Sequence[Sequence[int] | IntArray], k: int
 ) -> float:
     """Mean NDCG@k of the targets of `valid`, as the expectation over the orders of equal scores."""
     total = 0.0
@@ -154,12 +154,12 @@ def validation_ndcg(
 
 
 def _fitted(
-    make: Callable[[S], Recommender],
+    make: Callable[[S], FittableRanker],
     option: S,
-    last: tuple[S, Recommender] | None,
+    last: tuple[S, FittableRanker] | None,
     dataset: Dataset,
     events: pl.DataFrame,
-) -> Recommender:
+) -> FittableRanker:
     """The last fitted recommender where only its scoring changes, otherwise a newly fitted one."""
     if last is not None and _differ_in(last[0], option) <= getattr(last[1], "scoring", frozenset()):
         last[1].settings = option  # type: ignore[attr-defined]

@@ -19,19 +19,19 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.effect import Effect
 from llmrec.evaluation.experiment_result import LABELS, LOWER, PERCENT, Design, Experiment
 from llmrec.evaluation.multiple import paired_holm
-from llmrec.evaluation.sessions import SessionFigures, System, simulate_sessions
+from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
 from llmrec.evaluation.significance import Interval, bootstrap_interval, linearised
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.seeding import stream_seed
 from llmrec.simulator.environments.population import Population
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import FloatArray, IntArray, Ranker
 
 __all__ = ["Design", "Experiment", "ab_test", "compare_figures", "measures"]
 
 
 def ab_test(
-    a: System,
-    b: System,
+    a: Ranker,
+    b: Ranker,
     population: Population,
     user_N: IntArray,
     sizes: EnvironmentSettings,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,20 +27,12 @@ from llmrec.evaluation.ranking import (
 from llmrec.evaluation.relevance import set_metrics, target_sets
 from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.types import BoolArray, FloatArray, IntArray, Slate, State
+from llmrec.types import BoolArray, FloatArray, IntArray, Ranker, Slate
 
 Figures = dict[str, FloatArray | float]
 """A system's metrics: arrays over rows, or plain numbers."""
 
 CUTOFFS = (1, 5, 10)
-
-
-class Ranker(Protocol):
-    """A policy or a baseline."""
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """The k best items for each state, without the items in `seen` where the data set excludes repeats."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from llmrec.seeding import stream_seed
 from llmrec.simulator.environments.engine import without_repeats
 from llmrec.simulator.environments.play import Play
 from llmrec.simulator.environments.population import Population
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import FloatArray, IntArray, Ranker
 
 _COLUMNS = (
     "value_B",
@@ -36,14 +36,6 @@ _COLUMNS = (
     "revenue_B",
     "visits_B",
 )
-
-
-class System(Protocol):
-    """Anything that can be deployed."""
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """The k best items of each state; `seen` is what each user has seen beside the state."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,7 @@ class SessionFigures:
 
 
 def simulate_sessions(
-    system: System,
+    system: Ranker,
     population: Population,
     user_N: IntArray,
     sizes: EnvironmentSettings,
@@ -177,7 +169,7 @@ def simulate_sessions(
 
 
 def _played(
-    system: System,
+    system: Ranker,
     play: Play,
     seen: Sequence[IntArray],
     gamma: float,

@@ -20,10 +20,10 @@ from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.policies import targets
 from llmrec.pipeline.simulation import log_of, one_state_per_user, rates_note
-from llmrec.pipeline.systems import System, TruthJudge
+from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
-from llmrec.types import IntArray, Slate, State
+from llmrec.types import IntArray, Ranker, Slate, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Tables:
     summary: Comparison
 
 
-def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, System]) -> SystemFigures:
+def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) -> SystemFigures:
     """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
     ranking: dict[str, Figures] = {}
     deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}

@@ -40,7 +40,7 @@ from llmrec.pipeline.result import (
 )
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work, is_first
 from llmrec.policy.loading import check_quantization
@@ -49,6 +49,7 @@ from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
 from llmrec.training.lora import check_lora
 from llmrec.training.sft import check_sft
+from llmrec.types import Ranker
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> RunResult | None:
@@ -136,7 +137,7 @@ def check_config(config: RunConfig) -> None:
 
 def make_systems(
     config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, improved: ImprovedStage
-) -> dict[str, System]:
+) -> dict[str, Ranker]:
     """What stands in the table, in its order."""
     beams, manifest = config.evaluation.beams, data.dataset.manifest
     policy = sft_policy(config, data, sft)
@@ -148,7 +149,7 @@ def make_systems(
         covisitation.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
     else:
         covisitation.fit(data.dataset, data.split.train)
-    systems: dict[str, System] = {
+    systems: dict[str, Ranker] = {
         POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
         COVISITATION: covisitation,
         SFT: start,

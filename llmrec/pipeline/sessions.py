@@ -10,7 +10,7 @@ import numpy as np
 from llmrec.config import EnvironmentSettings, PPOSettings, ReinforceSettings, RunConfig
 from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
-from llmrec.evaluation.sessions import SessionFigures, System, simulate_sessions
+from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.rewarding import NEXT_ITEM, run_reward
 from llmrec.pipeline.simulation import Simulators, log_of
@@ -25,7 +25,7 @@ from llmrec.simulator.environments.world_users import WorldUsers
 from llmrec.training.improvement import Checkpointing, Improved, WarmStart
 from llmrec.training.session_source import SessionReward, SessionUsers
 from llmrec.training.sessions import check_credit, check_sessions, require_room, train_sessions
-from llmrec.types import IntArray, State
+from llmrec.types import IntArray, Ranker, State
 
 
 def improve_sessions(
@@ -117,7 +117,7 @@ class SessionArena:
     user_N: IntArray
     seen: list[IntArray]
 
-    def play(self, system: System, config: RunConfig) -> SessionFigures:
+    def play(self, system: Ranker, config: RunConfig) -> SessionFigures:
         """Sessions of all users with `system`, under the luck of the run's seed."""
         return simulate_sessions(
             system,

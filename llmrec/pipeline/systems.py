@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from llmrec.dataset.world.world import World
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
-from llmrec.types import FloatArray, IntArray, Prediction, Slate, State
+from llmrec.types import FloatArray, IntArray, Prediction, Ranker, Slate, State
 
 BATCH = 256
 """States whose whole catalogue is scored at a time."""
-
-
-class System(Protocol):
-    """Anything that can be deployed: a policy, a baseline, a reranker."""
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """The k best items of each state."""
-        ...
 
 
 class Policy:
@@ -38,7 +29,7 @@ class Policy:
 class Reranked:
     """The policy's top `depth` (of `n_items`) reordered by the reward simulator: what one gets without any RL."""
 
-    def __init__(self, system: System, reward: RewardFunction, n_items: int, depth: int = 20) -> None:
+    def __init__(self, system: Ranker, reward: RewardFunction, n_items: int, depth: int = 20) -> None:
         self.system, self.reward, self.depth = system, reward, min(depth, n_items)
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:

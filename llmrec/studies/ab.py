@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmrec.baselines.base import Recommender
+from llmrec.baselines.base import FittableRanker
 from llmrec.baselines.registry import BASELINES, BaselineSpec
 from llmrec.baselines.selection import select
 from llmrec.config import RunConfig
@@ -25,8 +25,9 @@ from llmrec.pipeline.result import Stages
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import train_stages
 from llmrec.pipeline.sessions import session_arenas, session_sizes
-from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.work import Work
+from llmrec.types import Ranker
 
 SYSTEMS = ("sft", "improved", "last", "reranked", "greedy", "optimum", *BASELINES)
 """What an experiment can be asked for; the run's algorithm (ppo) stands for "improved" too."""
@@ -138,7 +139,7 @@ def _overridden(out: Path, config: RunConfig, overrides: Sequence[str]) -> RunCo
     return dataclasses.replace(met, seed=config.seed)
 
 
-def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> System:
+def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
     """The system called `name`."""
     data, _, sft, simulators, improved = stages
     beams = config.evaluation.beams
@@ -161,7 +162,7 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> System:
             raise RunError(f"{out} is not of a generated world, so nobody knows its optimum; name another system.")
         return OptimumRanker(data.world, config.reward.click, config.reward.conversion)
 
-    known: dict[str, Callable[[], System]] = {
+    known: dict[str, Callable[[], Ranker]] = {
         "sft": start,
         "improved": lambda: checkpoint(improved.promoted),
         config.algorithm: lambda: checkpoint(improved.promoted),
@@ -177,7 +178,7 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> System:
     return known[name]()
 
 
-def _baseline(name: str, config: RunConfig, data: RunData) -> Recommender:
+def _baseline(name: str, config: RunConfig, data: RunData) -> FittableRanker:
     """A baseline of the training period, its settings chosen on the validation period where it has a choice."""
     spec, train = BASELINES[name], data.split.train
     if not spec.available:
@@ -198,7 +199,7 @@ def _baseline(name: str, config: RunConfig, data: RunData) -> Recommender:
     return spec.make(settings, config.seed).fit(data.dataset, train)
 
 
-def _unfitted(spec: BaselineSpec, seed: int, settings: Any) -> Recommender:
+def _unfitted(spec: BaselineSpec, seed: int, settings: Any) -> FittableRanker:
     return spec.make(settings, seed)
 
 

@@ -25,7 +25,6 @@ from llmrec.config.ablations import AblationSettings
 from llmrec.config_tree import Override, from_tree, read_yaml
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
-from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, sha256_of, write_json
 from llmrec.pipeline.base_model import base_model
@@ -40,7 +39,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.studies.ablation_result import SeedRows, ablation_figures, print_figures
 from llmrec.studies.identifiers import decoded, extended, facts_of, trained
-from llmrec.types import IntArray
+from llmrec.types import IntArray, Ranker
 
 MEMBER = 1000
 """Members of an ensemble have the seeds s, s + 1000, s + 2000, ..."""

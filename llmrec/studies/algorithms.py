@@ -31,11 +31,11 @@ from llmrec.pipeline.result import LABELS, OPTIMUM, RERANKED, SFT, last_label
 from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked, System
+from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.screen import Screen
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, Ranker
 
 FIRST = ("value@1", "value")
 """What judges say of the top item, and of a place of the whole slate."""
@@ -142,7 +142,7 @@ class _Place:
     work: Work
 
     def measured(
-        self, name: str, systems: Callable[[_Place], Mapping[str, System]], more: Sequence[object] = ()
+        self, name: str, systems: Callable[[_Place], Mapping[str, Ranker]], more: Sequence[object] = ()
     ) -> dict[str, dict[str, FloatArray]]:
         """The rows of some systems, from the finished stage if there is one."""
         key = [read_json(self.sft.folder / "stage.json")["key"], self.config.tree()["evaluation"], *more]
@@ -154,12 +154,12 @@ class _Place:
         return {system: {k: np.array(v) for k, v in row.items()} for system, row in rows.items()}
 
 
-def _starting(place: _Place) -> dict[str, System]:
+def _starting(place: _Place) -> dict[str, Ranker]:
     """What every algorithm is held against."""
     policy = sft_policy(place.config, place.data, place.sft)
     start = Policy(policy, place.config.evaluation.beams)
     reward = run_reward(place.config, place.data, place.simulators, policy).for_ranking()
-    systems: dict[str, System] = {SFT: start, RERANKED: Reranked(start, reward, place.data.dataset.n_items)}
+    systems: dict[str, Ranker] = {SFT: start, RERANKED: Reranked(start, reward, place.data.dataset.n_items)}
     if place.data.world is not None:
         systems[OPTIMUM] = OptimumRanker(place.data.world, place.config.reward.click, place.config.reward.conversion)
     return systems
@@ -175,7 +175,7 @@ def _one_algorithm(study: Study, place: _Place, config: RunConfig, algorithm: Al
         write_json(spent, {"seconds": time.process_time() - before, "bytes": memory.bytes})
     cost, folders = read_json(spent), _folders(stage, algorithm)
 
-    def systems(_: _Place) -> dict[str, System]:
+    def systems(_: _Place) -> dict[str, Ranker]:
         return {
             system: Policy(improved_policy(config, place.data, place.sft, folder), config.evaluation.beams)
             for system, folder in folders.items()

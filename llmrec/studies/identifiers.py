@@ -21,7 +21,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
 from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.evaluation.offline import Ranker, rank_systems
+from llmrec.evaluation.offline import rank_systems
 from llmrec.evaluation.table import Comparison
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
@@ -32,7 +32,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.screen import results
-from llmrec.types import IntArray, Slate, State
+from llmrec.types import IntArray, Ranker, Slate, State
 
 COVISITATION, POPULARITY = "covisitation", "popularity"
 K = (5, 10)

@@ -15,7 +15,6 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.evaluation.offline import Ranker
 from llmrec.export import Bundle, read_bundle
 from llmrec.files import write_json
 from llmrec.pipeline.base_model import NANO, Base
@@ -29,6 +28,7 @@ from llmrec.recommender import default_data
 from llmrec.screen import results
 from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
 from llmrec.studies.views import Refitted
+from llmrec.types import Ranker
 
 
 def run_robustness(

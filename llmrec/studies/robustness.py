@@ -15,7 +15,6 @@ import numpy as np
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
-from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import illegal_share, ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import Interval, resampled_means
 from llmrec.evaluation.table import Comparison
@@ -33,7 +32,7 @@ from llmrec.text.perturb import (
     Typos,
     View,
 )
-from llmrec.types import FloatArray, State
+from llmrec.types import FloatArray, Ranker, State
 
 CLEAN = "clean"
 WORDINGS = ("shop", "course")

@@ -29,12 +29,13 @@ from llmrec.pipeline.result import RERANKED, SFT
 from llmrec.pipeline.rewarding import reward_key, run_reward
 from llmrec.pipeline.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import Policy, Reranked, System
+from llmrec.pipeline.systems import Policy, Reranked
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
 from llmrec.screen import results
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of
+from llmrec.types import Ranker
 
 SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
 
@@ -122,7 +123,7 @@ def session_stage(
 
 def _systems(
     config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, trained: Path
-) -> dict[str, System]:
+) -> dict[str, Ranker]:
     beams = config.evaluation.beams
     policy = sft_policy(config, data, sft)
     start = Policy(policy, beams)

@@ -15,7 +15,6 @@ from typing import Any, Protocol, runtime_checkable
 import polars as pl
 
 from llmrec.dataset.store import Dataset
-from llmrec.evaluation.offline import Ranker
 from llmrec.files import write_text
 from llmrec.pipeline.systems import Policy
 from llmrec.policy.ensemble import EnsemblePolicy
@@ -25,7 +24,7 @@ from llmrec.policy.mixture import MixturePolicy
 from llmrec.text.perturb import View
 from llmrec.text.render import StateRenderer
 from llmrec.text.templates import shipped_sources
-from llmrec.types import IntArray, Item, Slate, State
+from llmrec.types import IntArray, Item, Ranker, Slate, State
 
 
 @runtime_checkable

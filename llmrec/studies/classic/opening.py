@@ -22,10 +22,11 @@ from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SF
 from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.run import make_systems, train_stages
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
-from llmrec.pipeline.systems import Greedy, OptimumRanker, System
+from llmrec.pipeline.systems import Greedy, OptimumRanker
 from llmrec.pipeline.work import DONE, Work
 from llmrec.rewards import RewardContext, RewardFunction, reward_function
 from llmrec.studies.classic.place import Cost, Place
+from llmrec.types import Ranker
 
 
 def run_place(run: Path, out: Path) -> Place:
@@ -72,12 +73,12 @@ def kept_stages(run: Path, config: RunConfig) -> Stages:
     return train_stages(config, Kept(work_folder(run)))
 
 
-def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> dict[str, System]:
+def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> dict[str, Ranker]:
     """The systems of `pipeline.run.make_systems` that need no language model."""
     valid = targets(config, data, "valid", config.gate.events)
     near = Covisitation(seed=config.seed)
     near.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
-    systems: dict[str, System] = {
+    systems: dict[str, Ranker] = {
         POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
         COVISITATION: near,
         GREEDY: Greedy(reward, data.dataset.n_items, data.dataset.manifest.repeat),
@@ -117,7 +118,7 @@ def _place(
     simulators: Simulators,
     reward: RewardFunction,
     work: Work,
-    systems: dict[str, System],
+    systems: dict[str, Ranker],
     costs: dict[str, Cost],
 ) -> Place:
     items, seed = data.dataset.item_list, config.seed

@@ -25,10 +25,9 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.rollout_states import RolloutStates
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.systems import System
 from llmrec.pipeline.work import Work
 from llmrec.rewards import RewardFunction
-from llmrec.types import IntArray
+from llmrec.types import IntArray, Ranker
 
 if TYPE_CHECKING:
     from llmrec.agents.deep import DeepAgent
@@ -63,7 +62,7 @@ class Place:
     item_NE: Float32Array
     starts: RolloutStates
     work: Work
-    systems: dict[str, System]
+    systems: dict[str, Ranker]
     costs: dict[str, Cost]
 
     def hidden(self, seen: list[IntArray]) -> list[IntArray] | None:

@@ -12,9 +12,9 @@ from llmrec.evaluation.table import Cell, Comparison
 from llmrec.pipeline.measure import make_arena, make_tables, measure_run
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
 from llmrec.pipeline.sessions import last_states, session_arenas, session_sizes
-from llmrec.pipeline.systems import System
 from llmrec.simulator.environments import LearnedUsers
 from llmrec.studies.classic.place import Place, Settings
+from llmrec.types import Ranker
 
 PPO, PPO_LAST = label("ppo"), last_label("ppo")
 JUDGED = {"true@1": ("truth", "value@1"), "true": ("truth", "value"), "judge": ("judge", "value")}
@@ -41,7 +41,7 @@ def one_step_table(place: Place, transitions: int) -> Comparison:
         return OneStep(starts.states, place.hidden(starts.seen), place.reward, place.features, n_items)
 
     own = {name: place.agent(name, settings, meeting) for name, settings in agents.items()}
-    systems: dict[str, System] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train)}
+    systems: dict[str, Ranker] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train)}
     last = {name: system for name, system in place.systems.items() if name in (GREEDY, OPTIMUM)}
     systems |= {name: system for name, system in place.systems.items() if name not in last} | own | last
     arena = make_arena(config, data, place.simulators.judge)
@@ -83,7 +83,7 @@ def session_tables(place: Place, transitions: int, *, turns: int = 10, users: in
 
     agents = _session_agents(transitions, turns)
     own = {name: place.agent(name, settings, meeting) for name, settings in agents.items()}
-    systems: dict[str, System] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train), **own}
+    systems: dict[str, Ranker] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train), **own}
     systems |= {name: system for name, system in place.systems.items() if name not in LEFT_OUT}
     reference = next(name for name in (PPO, SFT, GREEDY) if name in systems)
     tables = {}

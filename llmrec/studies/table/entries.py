@@ -16,16 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from llmrec.baselines.base import Recommender
+from llmrec.baselines.base import FittableRanker
 from llmrec.baselines.registry import BASELINES, BaselineSpec
 from llmrec.baselines.selection import Selection, select
 from llmrec.errors import RequestError
-from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.studies.table.protocol import Moment, TableData
-from llmrec.types import IntArray, Slate
+from llmrec.types import IntArray, Ranker, Slate
 
 TOP = 20
 """Places that are kept of each list."""
@@ -142,7 +141,7 @@ class BaselineEntry:
 
         return kept(work.stage(f"seed-{seed}", key, build))
 
-    def recommender(self, bench: TableData, seed: int, work: Work) -> Recommender:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> FittableRanker:
         """The chosen settings, fitted on everything before the test period."""
         return self.fitted(bench, "after", seed, self.settings_of(self.chosen(bench, work)))
 
@@ -151,7 +150,7 @@ class BaselineEntry:
         spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
         return dataclasses.replace(self, spec=spec)
 
-    def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> Recommender:
+    def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> FittableRanker:
         """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
         return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
 

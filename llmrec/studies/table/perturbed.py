@@ -20,7 +20,6 @@ import numpy as np
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.dataset.examples import Examples, sample
 from llmrec.dataset.store import Dataset
-from llmrec.evaluation.offline import Ranker
 from llmrec.evaluation.ranking import ranking_metrics
 from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
 from llmrec.policy.fusion import FusedPolicy
@@ -37,7 +36,7 @@ from llmrec.studies.table.policies import FIRST
 from llmrec.studies.table.protocol import Protocol, TableData, open_table
 from llmrec.studies.table.roster import FUSED, LM, RL, roster
 from llmrec.studies.views import Refitted
-from llmrec.types import IntArray
+from llmrec.types import IntArray, Ranker
 
 USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)
 """The rows that are taken, as far as they are there, where none is asked for."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config import RunConfig
-from llmrec.evaluation.offline import Ranker
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
@@ -26,7 +25,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
 from llmrec.studies.table.protocol import Moment, TableData
-from llmrec.types import Slate
+from llmrec.types import Ranker, Slate
 
 BEAMS, DEPTH = 40, 40
 FIRST = 0
