@@ -40,8 +40,6 @@ PHRASES: dict[Algorithm, str] = {
 }
 """Names in sentences, where they differ."""
 
-Stages = tuple[RunData, Base, SFTStage, Simulators, ImprovedStage]
-
 
 def label(algorithm: Algorithm) -> str:
     """The name of an algorithm's promoted checkpoint in every table."""
@@ -59,8 +57,8 @@ def phrase(algorithm: Algorithm) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RunResult:
-    """All stages of a run and what was measured at its end."""
+class Stages:
+    """What a run is made of, once all of it is finished, and the configuration that decided it."""
 
     config: RunConfig
     data: RunData
@@ -68,6 +66,12 @@ class RunResult:
     sft: SFTStage
     simulators: Simulators
     improvement: ImprovedStage
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Stages):
+    """All stages of a run and what was measured at its end."""
+
     arena: Arena
     measured: SystemFigures
     tables: Tables

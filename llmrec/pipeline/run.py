@@ -15,7 +15,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm
-from llmrec.pipeline.base_model import Base, base_model, check_base
+from llmrec.pipeline.base_model import base_model, check_base
 from llmrec.pipeline.check_run import check_run
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.finish import finish
@@ -23,7 +23,7 @@ from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.item_tokens import check_naming
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, make_arena, make_tables, measure_run, varieties
 from llmrec.pipeline.place import check_same_data, run_place
-from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage, targets
+from llmrec.pipeline.policies import improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.recipes import worldly
 from llmrec.pipeline.result import (
@@ -39,7 +39,7 @@ from llmrec.pipeline.result import (
     last_label,
 )
 from llmrec.pipeline.rewarding import run_reward
-from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.simulation import simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.trust import check_trust
 from llmrec.pipeline.work import Work, is_first
@@ -74,12 +74,12 @@ def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force:
         data = open_data(config, work)
         check_same_data(place, data.dataset, force=force)
         stages = train_stages(config, work, data=data)
-        return conclude(config, stages, work, place, command) if is_first() else None
+        return conclude(stages, work, place, command) if is_first() else None
 
 
-def conclude(config: RunConfig, stages: Stages, work: Work, out: Path, command: str) -> RunResult:
+def conclude(stages: Stages, work: Work, out: Path, command: str) -> RunResult:
     """Evaluates finished stages and writes the run folder."""
-    finished = evaluate(config, *stages, work, out)
+    finished = evaluate(stages, work, out)
     finish(finished, command, work.folder)
     return finished
 
@@ -93,8 +93,8 @@ def train_stages(
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)
-    improved = improve_stage(config, data, sft, simulators, work, name=improved_name)
-    return data, base, sft, simulators, improved
+    improvement = improve_stage(config, data, sft, simulators, work, name=improved_name)
+    return Stages(config, data, base, sft, simulators, improvement)
 
 
 def check_config(config: RunConfig) -> None:
@@ -135,13 +135,12 @@ def check_config(config: RunConfig) -> None:
             raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
 
 
-def make_systems(
-    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, improved: ImprovedStage
-) -> dict[str, Ranker]:
+def make_systems(stages: Stages) -> dict[str, Ranker]:
     """What stands in the table, in its order."""
+    config, data, sft, improved = stages.config, stages.data, stages.sft, stages.improvement
     beams, manifest = config.evaluation.beams, data.dataset.manifest
     policy = sft_policy(config, data, sft)
-    reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
+    reward = run_reward(config, data, stages.simulators, policy, slate_size=config.session.slate).for_ranking()
     start = Policy(policy, beams)
     valid = targets(config, data, "valid", config.gate.events)
     covisitation = Covisitation(seed=config.seed)
@@ -165,24 +164,27 @@ def make_systems(
     return systems
 
 
-def evaluate(
-    config: RunConfig,
-    data: RunData,
-    base: Base,
-    sft: SFTStage,
-    simulators: Simulators,
-    improved: ImprovedStage,
-    work: Work,
-    out: Path,
-) -> RunResult:
+def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     """Measures all systems on the test period and says whether the run may be called improved."""
     console.print("evaluation", style="bold")
-    arena = make_arena(config, data, simulators.judge)
-    measured = measure_run(config, arena, make_systems(config, data, sft, simulators, improved))
+    config = stages.config
+    arena = make_arena(config, stages.data, stages.simulators.judge)
+    measured = measure_run(config, arena, make_systems(stages))
     tables = make_tables(config, arena, measured, SFT)
-    found = _verdict(config, arena, measured, tables, improved)
+    found = _verdict(config, arena, measured, tables, stages.improvement)
     return RunResult(
-        config, data, base, sft, simulators, improved, arena, measured, tables, found, dict(work.seconds), out
+        config,
+        stages.data,
+        stages.base,
+        stages.sft,
+        stages.simulators,
+        stages.improvement,
+        arena,
+        measured,
+        tables,
+        found,
+        dict(work.seconds),
+        out,
     )
 
 

@@ -89,7 +89,7 @@ def run_experiment(
     met = _overridden(out, config, overrides)
     stages = train_stages(config, Finished(out))
     systems = [_system(name, met, stages, out) for name in (a, b)]
-    arenas = session_arenas(met, stages[0], stages[3].judge)
+    arenas = session_arenas(met, stages.data, stages.simulators.judge)
     chosen = users or ("truth" if "truth" in arenas else "judge")
     if chosen not in arenas:
         raise RunError(f"{out} knows no {chosen} users; choose {' or '.join(arenas)}.")
@@ -141,7 +141,7 @@ def _overridden(out: Path, config: RunConfig, overrides: Sequence[str]) -> RunCo
 
 def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
     """The system called `name`."""
-    data, _, sft, simulators, improved = stages
+    data, sft, improved = stages.data, stages.sft, stages.improvement
     beams = config.evaluation.beams
 
     def start() -> Policy:
@@ -154,7 +154,7 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
 
     def rewarded() -> tuple[Policy, Any]:
         own = start()
-        reward = run_reward(config, data, simulators, own.policy, slate_size=config.session.slate)
+        reward = run_reward(config, data, stages.simulators, own.policy, slate_size=config.session.slate)
         return own, reward.for_ranking()
 
     def optimum() -> OptimumRanker:
@@ -204,7 +204,7 @@ def _unfitted(spec: BaselineSpec, seed: int, settings: Any) -> FittableRanker:
 
 
 def _facts(config: RunConfig, stages: Stages, users: str) -> dict[str, Any]:
-    manifest, tree = stages[0].dataset.manifest, config.tree()
+    manifest, tree = stages.data.dataset.manifest, config.tree()
     return {
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
         "met_by": users,

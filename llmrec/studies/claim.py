@@ -104,7 +104,7 @@ def _run(config: RunConfig, folder: Path, click_only: bool) -> RunResult:
     check_config(config)
     work = Work(folder)
     stages = train_stages(config, work, improved_name=f"{config.algorithm}-click" if click_only else config.algorithm)
-    return evaluate(config, *stages, work, folder)
+    return evaluate(stages, work, folder)
 
 
 def _figures(claim: Claim, click_only: bool) -> dict[str, Any]:

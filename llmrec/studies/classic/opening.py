@@ -39,10 +39,10 @@ def run_place(run: Path, out: Path) -> Place:
         raise RunError(f"{run} is no finished run with its .work folder beside it; make it by llmrec run.")
     work = Work(out)
     config = RunConfig.read(run / "config.yaml")
-    data, _, sft, simulators, improved = kept_stages(run, config)
-    systems = make_systems(config, data, sft, simulators, improved)
+    kept = kept_stages(run, config)
+    reward = _reward(config, kept.data, kept.simulators)
     costs = language_costs(config, work_folder(run))
-    return _place(config, data, simulators, _reward(config, data, simulators), work, systems, costs)
+    return _place(config, kept.data, kept.simulators, reward, work, make_systems(kept), costs)
 
 
 def demo_place(out: Path, seed: int, overrides: Sequence[str] = ()) -> Place:
