@@ -15,9 +15,8 @@ table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import polars as pl
@@ -35,7 +34,7 @@ from llmrec.baselines.base import (
 from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.store import Dataset
-from llmrec.errors import ConfigError, DataError
+from llmrec.errors import ConfigError
 from llmrec.progress import track
 from llmrec.types import Example, FloatArray, IntArray, State
 
@@ -84,7 +83,7 @@ GRID: tuple[CovisitationSettings, ...] = tuple(
     for weight, half_life in POPULARITIES
     for option in FIXED_GRID
 )
-"""What `fit_selected` chooses from unless told otherwise."""
+"""What the registry's "covisitation" is chosen from."""
 
 
 class Covisitation(ScoreRecommender):
@@ -116,41 +115,6 @@ class Covisitation(ScoreRecommender):
         if self.settings.text:
             scores_BN += self.settings.text * self.text.sum(weights_BN)
         return np.asarray(scores_BN)
-
-    def fit_selected(
-        self,
-        dataset: Dataset,
-        events: pl.DataFrame,
-        valid: Sequence[Example],
-        *,
-        seen: Sequence[IntArray] | None = None,
-        grid: Iterable[CovisitationSettings] = GRID,
-    ) -> Self:
-        """Fits on `events` with the settings of `grid` that have the best NDCG@10 on `valid`.
-
-        Ties count as their expectation; the first of equally good settings wins. `valid_ndcg` then maps each
-        setting that was tried (see `grid_ndcg`) to its figure.
-
-        Args:
-            dataset: items, texts and the manifest's rules.
-            events: training events only.
-            valid: examples of the validation part.
-            seen: item indices excluded for each example where the manifest excludes repeats; by default those in
-                its state.
-            grid: settings to choose from.
-
-        Raises:
-            DataError: no validation example or an empty grid to choose by.
-        """
-        options = list(grid)
-        if not valid or not options:
-            raise DataError("Selecting co-visitation settings needs a validation example and a grid of settings.")
-        excluded: Sequence[Sequence[int] | IntArray] = [()] * len(valid)
-        if dataset.manifest.repeat == "exclude":
-            excluded = seen if seen is not None else [e.state.seen() for e in valid]
-        self.valid_ndcg = self.grid_ndcg(dataset, events, valid, excluded, options)
-        self.settings = _first_best(options, self.valid_ndcg)
-        return self.fit(dataset, events)
 
     def grid_ndcg(
         self,

@@ -20,6 +20,7 @@ import polars as pl
 
 from llmrec.baselines.base import BATCH, ScoreRecommender, history_weights, item_counts, positives
 from llmrec.baselines.covisitation import FIXED_GRID, Covisitation, CovisitationSettings
+from llmrec.baselines.selection import select
 from llmrec.dataset.store import Dataset
 from llmrec.seeding import numpy_stream
 from llmrec.text.templates import ELAPSED_DAYS
@@ -59,7 +60,7 @@ class Interpolation(ScoreRecommender):
         rows = _examples(positives(dataset, events), late, dataset.manifest.repeat, self.seed) if inner.height else []
         chosen = self.settings or CovisitationSettings()
         if rows and self.settings is None:
-            chosen = Covisitation().fit_selected(dataset, inner, rows, grid=FIXED_GRID).settings
+            chosen = select(Covisitation, FIXED_GRID, dataset, inner, rows).settings
         self.covisitation = Covisitation(chosen, seed=self.seed)
         even_K = np.full(len(POWERS) + len(HALF_LIVES) + 3, 1.0 / (len(POWERS) + len(HALF_LIVES) + 3))
         self.weights_RK = np.tile(even_K, (BANDS + 1, 1))

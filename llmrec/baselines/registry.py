@@ -11,7 +11,10 @@ import difflib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+import polars as pl
 
 from llmrec.baselines import grids
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
@@ -26,7 +29,10 @@ from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.neural import grids as neural_grids
 from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.random import Random
-from llmrec.errors import ConfigError
+from llmrec.baselines.selection import Selection, select
+from llmrec.dataset.examples import Examples
+from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError, RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,47 @@ class BaselineSpec:
     def available(self) -> bool:
         """Whether what it needs is installed."""
         return self.module is None or importlib.util.find_spec(self.module) is not None
+
+    def chosen(
+        self,
+        dataset: Dataset,
+        events: pl.DataFrame,
+        valid: Examples,
+        *,
+        seed: int = 0,
+        k: int = 10,
+        budget: float = 1.0,
+    ) -> Selection[Any] | None:
+        """What `select` finds in the grid on `valid` after learning from `events`; None where there is no choice.
+
+        Args:
+            dataset: items, texts and the manifest's rules.
+            events: those that may be learnt from to rank `valid`.
+            valid: examples of the validation part; without any there is no choice.
+            seed: of the fits.
+            k: the cut-off of NDCG.
+            budget: factor of `budget_seconds`.
+        """
+        if not self.grid or not len(valid):
+            return None
+        make, seconds = partial(self._seeded, seed), self.budget_seconds * budget
+        return select(make, self.grid, dataset, events, valid.rows, seen=valid.seen, k=k, budget_seconds=seconds)
+
+    def fitted(
+        self, dataset: Dataset, events: pl.DataFrame, valid: Examples | None = None, *, seed: int = 0
+    ) -> FittableRanker:
+        """Fitted on `events`, with the settings that are best on `valid` (the default ones where that has no rows).
+
+        Raises:
+            RequestError: its packages are not installed.
+        """
+        if not self.available:
+            raise RequestError(f"Baseline {self.name!r} needs a package more: pip install 'llmrec[{self.extra}]'.")
+        found = None if valid is None else self.chosen(dataset, events, valid, seed=seed)
+        return self.make(self.settings if found is None else found.settings, seed).fit(dataset, events)
+
+    def _seeded(self, seed: int, settings: Any) -> FittableRanker:
+        return self.make(settings, seed)
 
     def settings_from(self, values: Mapping[str, Any]) -> Any:
         """The default settings with some values replaced.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec.baselines.covisitation import Covisitation
 from llmrec.baselines.popularity import Popularity
+from llmrec.baselines.registry import baseline
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
@@ -143,14 +143,10 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
     reward = run_reward(config, data, stages.simulators, policy, slate_size=config.session.slate).for_ranking()
     start = Policy(policy, beams)
     valid = targets(config, data, "valid", config.gate.events)
-    covisitation = Covisitation(seed=config.seed)
-    if len(valid):
-        covisitation.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
-    else:
-        covisitation.fit(data.dataset, data.split.train)
+    train = data.split.train
     systems: dict[str, Ranker] = {
-        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
-        COVISITATION: covisitation,
+        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, train),
+        COVISITATION: baseline("covisitation").fitted(data.dataset, train, valid, seed=config.seed),
         SFT: start,
     }
     if improved.promoted is not None:

@@ -9,8 +9,8 @@ import polars as pl
 
 from llmrec.baselines import Covisitation
 from llmrec.baselines.base import item_counts, positives
-from llmrec.baselines.covisitation import FIXED_GRID
 from llmrec.baselines.interpolation import Interpolation
+from llmrec.baselines.registry import baseline
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import examples
 from llmrec.dataset.split import Split
@@ -41,12 +41,12 @@ def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
     if settings.kind == "interpolation":
         mixture = Interpolation(seed=config.seed).fit(dataset, train)
         return Teacher(mixture.score, counts, settings, dataset.manifest.repeat)
-    teacher, inner = Covisitation(seed=config.seed), inner_split(train)
+    spec, inner = baseline("covisitation-fixed"), inner_split(train)
     rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
-    if len(rows):
-        teacher.fit_selected(dataset, inner.train, rows.rows, seen=rows.seen, grid=FIXED_GRID)
-        console.print(f"  teacher: {dataclasses.asdict(teacher.settings)}", style="dim")
-    teacher.fit(dataset, train)
+    found = spec.chosen(dataset, inner.train, rows)
+    if found is not None:
+        console.print(f"  teacher: {dataclasses.asdict(found.settings)}", style="dim")
+    teacher = Covisitation(None if found is None else found.settings, seed=config.seed).fit(dataset, train)
     return Teacher(teacher.score, counts, settings, dataset.manifest.repeat)
 
 

@@ -6,19 +6,15 @@ Users are those of the test period as the judge knows them or, in a generated wo
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmrec.baselines.base import FittableRanker
-from llmrec.baselines.registry import BASELINES, BaselineSpec
-from llmrec.baselines.selection import select
+from llmrec.baselines.registry import BASELINES
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.experiment import Design, Experiment, ab_test
 from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.pipeline.data import RunData
 from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.policies import improved_policy, sft_policy, targets
 from llmrec.pipeline.result import Stages
@@ -172,35 +168,11 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
         "optimum": optimum,
     }
     if name in BASELINES:
-        return _baseline(name, config, data)
+        valid = targets(config, data, "valid", config.gate.events)
+        return BASELINES[name].fitted(data.dataset, data.split.train, valid, seed=config.seed)
     if name not in known:
         raise RunError(f"{out} has no system {name!r}; choose among {', '.join((*known, *BASELINES))}.")
     return known[name]()
-
-
-def _baseline(name: str, config: RunConfig, data: RunData) -> FittableRanker:
-    """A baseline of the training period, its settings chosen on the validation period where it has a choice."""
-    spec, train = BASELINES[name], data.split.train
-    if not spec.available:
-        raise RunError(f"The baseline {name!r} needs the extra {spec.extra!r}: pip install 'llmrec[{spec.extra}]'.")
-    settings, valid = spec.settings, targets(config, data, "valid", config.gate.events)
-    if spec.grid and len(valid):
-        make = functools.partial(_unfitted, spec, config.seed)
-        chosen = select(
-            make,
-            spec.grid,
-            data.dataset,
-            train,
-            valid.rows,
-            seen=valid.seen,
-            budget_seconds=spec.budget_seconds,
-        )
-        settings = chosen.settings
-    return spec.make(settings, config.seed).fit(data.dataset, train)
-
-
-def _unfitted(spec: BaselineSpec, seed: int, settings: Any) -> FittableRanker:
-    return spec.make(settings, seed)
 
 
 def _facts(config: RunConfig, stages: Stages, users: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from llmrec.baselines import Covisitation, Popularity
 from llmrec.baselines.covisitation import COUNTS_ONLY
+from llmrec.baselines.registry import baseline
 from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
@@ -117,14 +118,12 @@ def relative_table(found: Robustness) -> Table:
 def _baselines(config: RunConfig, data: RunData, seed: int) -> dict[str, Ranker]:
     dataset, train = data.dataset, data.split.train
     valid = targets(config, data, "valid", config.gate.events)
-    chosen = Covisitation(seed=seed)
-    if len(valid):
-        chosen.fit_selected(dataset, train, valid.rows, seen=valid.seen)
-    counts = Covisitation(COUNTS_ONLY, seed=seed)
+    chosen = baseline("covisitation").chosen(dataset, train, valid, seed=seed)
+    settings = None if chosen is None else chosen.settings
     return {
         "popularity": Popularity(seed=seed).fit(dataset, train),
-        "covisitation, counts": counts.fit(dataset, train),
-        "covisitation": Refitted(lambda d: Covisitation(chosen.settings, seed=seed).fit(d, train), dataset),
+        "covisitation, counts": Covisitation(COUNTS_ONLY, seed=seed).fit(dataset, train),
+        "covisitation": Refitted(lambda d: Covisitation(settings, seed=seed).fit(d, train), dataset),
     }
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Random, likeness
+from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, Random, likeness, select
 from llmrec.baselines.base import Meaning, ScoreRecommender, history_weights
+from llmrec.baselines.covisitation import FIXED_GRID
 from llmrec.baselines.likeness import text_vectors
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError, RequestError
@@ -149,14 +150,15 @@ def test_selection_takes_the_setting_that_ranks_the_validation_targets_best() ->
     text = CovisitationSettings(window=1, text=5.0)
     valid = [Example(state(0), 1)] * 3
     # After item 0 the target 1 comes at distance 2: text (both are apples) knows it best, window 1 not at all.
-    model = Covisitation().fit_selected(data, data.events, valid, grid=[near, far, text])
-    assert model.settings == text
-    assert model.valid_ndcg[text] == 1.0
-    assert model.valid_ndcg[far] == pytest.approx(1 / math.log2(3))
+    chosen = select(Covisitation, [near, far, text], data, data.events, valid)
+    valid_ndcg = {trial.settings: trial.ndcg for trial in chosen.trials}
+    assert chosen.settings == text
+    assert valid_ndcg[text] == 1.0
+    assert valid_ndcg[far] == pytest.approx(1 / math.log2(3))
     for setting in (near, far, text):
         fitted = Covisitation(setting).fit(data, data.events)
         ranked = fitted.recommend([valid[0].state], 4)[0].items_K
-        assert model.valid_ndcg[setting] == pytest.approx(1 / math.log2(ranked.index(1) + 2))
+        assert valid_ndcg[setting] == pytest.approx(1 / math.log2(ranked.index(1) + 2))
 
 
 @pytest.mark.parametrize(("half_life", "counts"), [(None, [2, 1, 0, 0, 0]), (1.0, [0.25 + 0.5, 1.0, 0, 0, 0])])
@@ -213,4 +215,4 @@ def test_clear_errors() -> None:
     with pytest.raises(RequestError, match="seen"):
         model.recommend([state()], 1, seen=[])
     with pytest.raises(DataError, match="validation"):
-        Covisitation().fit_selected(data, data.events, [])
+        select(Covisitation, FIXED_GRID, data, data.events, [])

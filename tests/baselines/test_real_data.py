@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, ScoreRecommender
+from llmrec.baselines import Covisitation, CovisitationSettings, Popularity, ScoreRecommender, select
 from llmrec.baselines.covisitation import COUNTS_ONLY
 from llmrec.dataset.store import Dataset
 from llmrec.evaluation.ranking import score_metrics
@@ -109,8 +109,8 @@ def test_popularity_is_the_measured_one_where_a_tied_target_counts_as_first(data
 def test_selection_on_the_validation_rows(dataset: Dataset) -> None:
     train = dataset.events.filter(pl.col("split") == "train")
     grid = [CovisitationSettings(), replace(CovisitationSettings(), text=0.0), COUNTS_ONLY]
-    model = Covisitation().fit_selected(dataset, train, read_rows("valid")[:600], grid=grid)
-    assert model.settings == CovisitationSettings()
+    chosen = select(Covisitation, grid, dataset, train, read_rows("valid")[:600])
+    assert chosen.settings == CovisitationSettings()
 
 
 @pytest.mark.slow

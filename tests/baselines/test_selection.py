@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import polars as pl
 import pytest
 
-from llmrec.baselines import BASELINES, Covisitation, ItemKNN, ItemKNNSettings, ScoreRecommender, baseline, select
+from llmrec.baselines import (
+    BASELINES,
+    BaselineSpec,
+    Covisitation,
+    ItemKNN,
+    ItemKNNSettings,
+    ScoreRecommender,
+    baseline,
+    select,
+)
 from llmrec.baselines.covisitation import FIXED_GRID, GRID, POPULARITIES
 from llmrec.baselines.selection import excluded_items, validation_ndcg
+from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
-from llmrec.errors import ConfigError, DataError
+from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.types import Example, FloatArray
 from tests.baselines.worlds import CLASSIC, clusters, dataset, state
 
@@ -122,7 +132,6 @@ def test_covisitation_is_selected_in_one_pass_with_the_figures_of_the_plain_way(
     for trial in chosen.trials:
         plain = validation_ndcg(Covisitation(trial.settings).fit(world, world.events), valid, excluded, 5)
         assert trial.ndcg == pytest.approx(plain)
-    assert chosen.settings == Covisitation().fit_selected(world, world.events, valid, grid=grid).settings
 
 
 def test_popularity_is_chosen_for_the_best_of_the_settings_that_only_break_ties_by_it() -> None:
@@ -139,7 +148,6 @@ def test_popularity_is_chosen_for_the_best_of_the_settings_that_only_break_ties_
         plain = validation_ndcg(Covisitation(option).fit(world, world.events), valid, excluded, 5)
         assert tried[option] == pytest.approx(plain)
     assert chosen.ndcg == max(tried.values())
-    assert Covisitation().fit_selected(world, world.events, valid).settings in tried
 
 
 def test_a_real_baseline_is_selected_and_refitted() -> None:
@@ -191,8 +199,26 @@ class TestRegistry:
         with pytest.raises(ConfigError, match="choose one of random, popularity"):
             baseline("zzz")
 
-    def test_a_missing_package_makes_a_baseline_unavailable(self) -> None:
-        from dataclasses import replace
-
+    def test_a_missing_package_makes_a_baseline_unavailable(self, data: Dataset) -> None:
         assert baseline("random").available
-        assert not replace(baseline("als"), module="no_such_package").available
+        missing = replace(baseline("als"), module="no_such_package")
+        assert not missing.available
+        with pytest.raises(RequestError, match=r"'als' needs a package more: pip install 'llmrec\[baselines\]'"):
+            missing.fitted(data, data.events)
+
+    def test_settings_are_chosen_where_there_is_a_grid_and_a_row_to_choose_by(self, data: Dataset) -> None:
+        grid = (Constant(1), Constant(2), Constant(3))
+        spec = BaselineSpec(
+            name="fixed", description="planted", make=lambda s, seed: Fixed(s), settings=Constant(1), grid=grid
+        )
+        valid, none = Examples(VALID, [np.array([0])] * 3), Examples([], [])
+        found = spec.chosen(data, data.events, valid, k=1)
+        assert found is not None
+        assert (found.settings, found.k, found.ndcg) == (Constant(2), 1, pytest.approx(2 / 3))
+        given = spec.chosen(data, data.events, Examples(VALID, [np.array([0, 2])] * 3))
+        assert given is not None
+        assert given.settings == Constant(3)
+        assert spec.chosen(data, data.events, none) is replace(spec, grid=()).chosen(data, data.events, valid) is None
+        for rows, first in ((valid, 2), (none, 1), (None, 1)):
+            model = spec.fitted(data, data.events, rows)
+            assert model.recommend([state(0)], 1)[0].items_K == (first,)

@@ -12,7 +12,7 @@ import pytest
 from llmrec.baselines import Covisitation
 from llmrec.baselines.covisitation import CovisitationSettings
 from llmrec.baselines.interpolation import Interpolation
-from llmrec.baselines.registry import BASELINES
+from llmrec.baselines.registry import BASELINES, BaselineSpec
 from llmrec.errors import RunError
 from llmrec.evaluation.offline import list_figures
 from llmrec.files import read_json
@@ -129,7 +129,7 @@ def test_settings_stay_when_texts_change(made, monkeypatch):
     def never(*_, **__):
         raise AssertionError("chosen again")
 
-    monkeypatch.setattr(Covisitation, "fit_selected", never)
+    monkeypatch.setattr(BaselineSpec, "chosen", never)
     monkeypatch.setattr("llmrec.studies.table.mixtures.fit_weight", never)
     states = [e.state for e in bench.test][:8]
     view = MISTYPED.view(states, bench.dataset.item_list)

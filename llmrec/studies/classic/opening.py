@@ -9,8 +9,8 @@ import numpy as np
 
 from llmrec.agents import StateFeatures, item_embeddings
 from llmrec.baselines.base import positives
-from llmrec.baselines.covisitation import Covisitation
 from llmrec.baselines.popularity import Popularity
+from llmrec.baselines.registry import baseline
 from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
 from llmrec.errors import RunError
 from llmrec.files import read_json
@@ -76,11 +76,10 @@ def kept_stages(run: Path, config: RunConfig) -> Stages:
 def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> dict[str, Ranker]:
     """The systems of `pipeline.run.make_systems` that need no language model."""
     valid = targets(config, data, "valid", config.gate.events)
-    near = Covisitation(seed=config.seed)
-    near.fit_selected(data.dataset, data.split.train, valid.rows, seen=valid.seen)
+    train = data.split.train
     systems: dict[str, Ranker] = {
-        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, data.split.train),
-        COVISITATION: near,
+        POPULARITY: Popularity(seed=config.seed).fit(data.dataset, train),
+        COVISITATION: baseline("covisitation").fitted(data.dataset, train, valid, seed=config.seed),
         GREEDY: Greedy(reward, data.dataset.n_items, data.dataset.manifest.repeat),
     }
     if data.world is not None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from llmrec.baselines.base import FittableRanker
 from llmrec.baselines.registry import BASELINES, BaselineSpec
-from llmrec.baselines.selection import Selection, select
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
@@ -156,22 +155,15 @@ class BaselineEntry:
 
     def chosen(self, bench: TableData, work: Work) -> dict[str, Any]:
         """The settings that are best on the validation rows, as plain values, and what choosing them took."""
-        if len(self.spec.grid) < 2:
+        if not self.spec.grid or not len(bench.valid):
             return {"settings": plain(self.spec.settings), "valid_ndcg": None}
         grid = [plain(option) for option in self.spec.grid]
         key = {**bench_key(bench), "grid": grid, "budget": self.budget_seconds}
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            found: Selection[Any] = select(
-                lambda settings: self.spec.make(settings, 0),
-                self.spec.grid,
-                bench.dataset,
-                bench.before.split.train,
-                bench.valid.rows,
-                seen=bench.valid.seen,
-                budget_seconds=self.budget_seconds,
-            )
+            found = self.spec.chosen(bench.dataset, bench.before.split.train, bench.valid, budget=self.budget)
+            assert found is not None
             trials = [{"settings": plain(t.settings), "ndcg": t.ndcg, "seconds": t.seconds} for t in found.trials]
             record = {
                 "settings": plain(found.settings),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.baselines import Covisitation
-from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
+from llmrec.baselines.covisitation import CovisitationSettings
 from llmrec.baselines.interpolation import Interpolation
+from llmrec.baselines.registry import baseline
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
@@ -115,10 +116,10 @@ def covisitation_of(bench: TableData, moment: Moment, trainings: Trainings) -> C
     """Co-visitation with the settings that are best on the validation rows; its popularity only breaks ties."""
 
     def build(folder: Path, _: Path) -> None:
-        chosen = Covisitation().fit_selected(
-            bench.dataset, bench.before.split.train, bench.valid.rows, seen=bench.valid.seen, grid=FIXED_GRID
-        )
-        write_json(folder / "settings.json", dataclasses.asdict(chosen.settings))
+        spec = baseline("covisitation-fixed")
+        chosen = spec.chosen(bench.dataset, bench.before.split.train, bench.valid)
+        settings = spec.settings if chosen is None else chosen.settings
+        write_json(folder / "settings.json", dataclasses.asdict(settings))
 
     place = _shared(trainings).stage("covisitation", bench_key(bench), build)
     settings = CovisitationSettings(**read_json(place / "settings.json"))
