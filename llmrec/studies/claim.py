@@ -5,99 +5,55 @@ closed = (V_PPO - V_SFT) / (V* - V_SFT), per seed; a t-interval over seeds says 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from llmrec.config import RunConfig
-from llmrec.errors import RequestError
-from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.evaluation.significance import noninferiority_bound, t_interval
-from llmrec.files import write_json
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import OPTIMUM, SFT, RunResult, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
 from llmrec.pipeline.work import Work
-from llmrec.progress import console
-from llmrec.screen import results
-from llmrec.types import FloatArray
+from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
 
 MEASURES = {"value@1": "top item", "value": "top ten"}
-CLICK_ONLY = [  # imitation is near the best that clicks alone can ask for: stay close to it
+RATES = ("click_rate", "conversion_rate")
+NDCG = "NDCG@10"
+ROWS = ("evaluation.test_events=1200", "evaluation.users=1000")
+CLICK_ONLY = (  # imitation is near the best that clicks alone can ask for: stay close to it
     "reward.conversion=0",
     "ppo.kl_coefficient=0.03",
     "ppo.entropy_coefficient=0",
     "ppo.steps=60",
     "ppo.save_every=20",
     "gate.ndcg_tolerance=0",
-]
+)
 NEEDED = 0.15
 MARGIN = 0.03
 
 
-@dataclass
-class Claim:
-    """Figures by seed: `values[system][measure]` is a list over seeds; `ndcg` pools the test rows of all seeds.
-
-    `name` and `last` are what tables call the algorithm's promoted and last checkpoint.
-    """
-
-    name: str = ""
-    last: str = ""
-    seeds: list[int] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    ndcg: dict[str, list[FloatArray]] = field(default_factory=dict)
-    users: list[str] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-    def add(self, seed: int, run: RunResult) -> None:
-        """Adds one finished world. The deployed policy is the promoted one; SFT itself where none was promoted."""
-        self.seeds.append(seed)
-        self.hashes.append(run.data.dataset.manifest.content_hash)
-        self.seconds.append(sum(run.seconds.values()))
-        truth, ranking = dict(run.measured.deployed["truth"]), dict(run.measured.ranking)
-        self.name, self.last = label(run.config.algorithm), last_label(run.config.algorithm)
-        for rows in (truth, ranking):
-            rows.setdefault(self.name, rows[SFT])
-            rows.setdefault(self.last, rows[self.name])  # the last checkpoint is the promoted one
-        for system, row in truth.items():
-            for measure in (*MEASURES, "click_rate", "conversion_rate"):
-                self.values.setdefault(system, {}).setdefault(measure, []).append(float(np.mean(row[measure])))
-        for system, row in ranking.items():
-            self.ndcg.setdefault(system, []).append(np.asarray(row["NDCG@10"]))
-        self.users += [f"{seed}/{e.state.user_id}" for e in run.arena.examples]
-
-    def closed(self, system: str, measure: str) -> list[float]:
-        """Share of the headroom between SFT and the optimum that `system` closes, by seed."""
-        value, start, best = (np.array(self.values[s][measure]) for s in (system, SFT, OPTIMUM))
-        return [float(x) for x in (value - start) / (best - start)]
-
-
 def run_claim(
-    seeds: Sequence[int], out: Path, overrides: Sequence[str], *, click_only: bool, json_file: Path | None
+    seeds: Sequence[int],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    click_only: bool = False,
+    json_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Runs the demo's job on every seed (resuming what is there), prints the table and returns its figures."""
-    if len(seeds) < 2:
-        raise RequestError("An interval over seeds needs at least two of them; give --seeds two or more numbers.")
-    claim = Claim()
-    for seed in seeds:
-        console.print(f"world {seed}", style="bold")
-        claim.add(seed, _run(_config(seed, overrides, click_only), out / f"seed-{seed}", click_only))
-    figures = _figures(claim, click_only)
-    _print(claim, figures, click_only)
-    if json_file is not None:
-        write_json(json_file, figures)
-    return figures
+    """Runs the demo's job on every seed (resuming what is there), prints the table and returns its figures.
 
+    With `click_only` the reward is the click alone, and NDCG@10 on held-out clicks must not be inferior.
+    """
+    own = [*ROWS, *(CLICK_ONLY if click_only else ()), *overrides]
 
-def _config(seed: int, overrides: Sequence[str], click_only: bool) -> RunConfig:
-    own = ["evaluation.test_events=1200", "evaluation.users=1000", *(CLICK_ONLY if click_only else [])]
-    return demo_config(seed, [*own, *overrides])
+    def measure(seed: int) -> SeedRows:
+        return rows_of(_run(demo_config(seed, own), out / f"seed-{seed}", click_only))
+
+    return Study(seeds, measure, lambda found: answer_of(found, click_only=click_only), least=2).run(out, json_file)
 
 
 def _run(config: RunConfig, folder: Path, click_only: bool) -> RunResult:
@@ -107,61 +63,78 @@ def _run(config: RunConfig, folder: Path, click_only: bool) -> RunResult:
     return evaluate(stages, work, folder)
 
 
-def _figures(claim: Claim, click_only: bool) -> dict[str, Any]:
-    figures: dict[str, Any] = {
-        "seeds": claim.seeds,
-        "dataset_hashes": claim.hashes,
-        "machine": machine_facts(),
-        "versions": package_versions(),
-        "seconds": claim.seconds,
-        "values": claim.values,
-        "ndcg@10": {system: float(np.concatenate(rows).mean()) for system, rows in claim.ndcg.items()},
-        "events": len(claim.users),
+def rows_of(run: RunResult) -> SeedRows:
+    """One finished world. The deployed policy is the promoted one; SFT itself where none was promoted."""
+    truth, ranking = dict(run.measured.deployed["truth"]), dict(run.measured.ranking)
+    name, last = label(run.config.algorithm), last_label(run.config.algorithm)
+    for rows in (truth, ranking):
+        rows.setdefault(name, rows[SFT])
+        rows.setdefault(last, rows[name])  # the last checkpoint is the promoted one
+    measured = {
+        system: {m: np.asarray(row[m]) for m in (*MEASURES, *RATES)} | {NDCG: np.asarray(ranking[system][NDCG])}
+        for system, row in truth.items()
     }
-    both = (claim.name, claim.last)
-    systems = both[:1] if claim.values[claim.name] == claim.values[claim.last] else both
-    for system in systems:
-        closed = {}
-        for measure, words in MEASURES.items():
-            shares = claim.closed(system, measure)
-            closed[words] = {"by_seed": shares, **asdict(t_interval(shares))}
-        bound = noninferiority_bound(
-            np.concatenate(claim.ndcg[system]), np.concatenate(claim.ndcg[SFT]), users=claim.users
-        )
-        figures[system] = {"headroom_closed": closed, "ndcg@10_relative": asdict(bound)}
+    users = [f"{run.config.seed}/{e.state.user_id}" for e in run.arena.examples]
+    facts = {"names": (name, last), "seconds": sum(run.seconds.values())}
+    return SeedRows(run.config.seed, run.data.dataset.manifest.content_hash, measured, {NDCG: users}, facts)
+
+
+def answer_of(found: Pooled, *, click_only: bool) -> Answer:
+    """What the promoted and, where it is another, the last checkpoint close, and whether it is enough."""
+    (name, last), events = found.seeds[0].facts["names"], len(found.users(NDCG) or ())
+    values = {side: {m: found.means(side, m) for m in (*MEASURES, *RATES)} for side in found.sides}
+    systems = (name,) if values[name] == values[last] else (name, last)
+    closed = {system: _closed(found, system) for system in systems}
+    ranking = {system: asdict(found.relative(system, SFT, NDCG)) for system in systems}
     if click_only:
-        figures["holds"] = len(claim.users) >= 5000 and figures[claim.name]["ndcg@10_relative"]["low"] > -MARGIN
+        what = "NDCG@10 not inferior (bound above -3%)"
+        holds = events >= 5000 and ranking[name]["low"] > -MARGIN
     else:
-        shares = figures[claim.name]["headroom_closed"].values()
-        figures["holds"] = all(c["mean"] >= NEEDED and c["low"] > 0 for c in shares)
-    return figures
+        what = "at least 0.15 closed on both, interval above 0"
+        holds = all(c["mean"] >= NEEDED and c["low"] > 0 for c in closed[name].values())
+    figures = {
+        "seconds": [one.facts["seconds"] for one in found.seeds],
+        "values": values,
+        "ndcg@10": {side: float(found.rows(side, NDCG).mean()) for side in found.sides},
+        "events": events,
+        "holds": holds,
+    }
+    figures |= {s: {"headroom_closed": closed[s], "ndcg@10_relative": ranking[s]} for s in systems}
+    sentences = [sentence for s in systems for sentence in _sentences(s, closed[s], ranking[s], events)]
+    sentences.append(f"Claim ({what}): {'holds' if holds else 'DOES NOT HOLD'}")
+    sheet = _sheet(found, figures, leave_out=() if last in systems else (last,))
+    plots = {"headroom": forest("Share of SFT's headroom closed", closed)}
+    return Answer("The claim of the demo" + ", clicks alone" * click_only, figures, (sheet,), sentences, plots)
 
 
-def _print(claim: Claim, figures: dict[str, Any], click_only: bool) -> None:
-    table = Table(title=f"True value of what is deployed, mean of {len(claim.seeds)} worlds", title_justify="left")
-    for name in ("system", "V top item", "V top ten", "true clicks", "true conversions", "NDCG@10"):
-        table.add_column(name, justify="left" if name == "system" else "right")
-    for system, row in claim.values.items():
-        if system == claim.last and claim.last not in figures:
-            continue
-        numbers = [f"{np.mean(row[m]):.4f}" for m in MEASURES]
-        rates = [f"{100 * np.mean(row[m]):.2f}%" for m in ("click_rate", "conversion_rate")]
-        table.add_row(system, *numbers, *rates, f"{figures['ndcg@10'][system]:.4f}")
-    screen = results()
-    screen.print(table)
-    for system in (s for s in (claim.name, claim.last) if s in figures):
-        for words, c in figures[system]["headroom_closed"].items():
-            by_seed = ", ".join(f"{x:.3f}" for x in c["by_seed"])
-            screen.print(
-                f"{system}, {words}: closes {c['mean']:.3f} of the headroom (95% t-interval {c['low']:.3f} to "
-                f"{c['high']:.3f}; by seed {by_seed})"
-            )
-        bound = figures[system]["ndcg@10_relative"]
-        screen.print(
-            f"{system}: NDCG@10 {100 * bound['relative']:+.1f}% against SFT on {figures['events']} events "
-            f"(one-sided 95% bound {100 * bound['low']:+.1f}%)"
+def _closed(found: Pooled, system: str) -> dict[str, dict[str, Any]]:
+    """By the words of a measure, the share of SFT's headroom that the system closes."""
+    return {words: over_seeds(found.closed(system, SFT, OPTIMUM, measure)) for measure, words in MEASURES.items()}
+
+
+def _sheet(found: Pooled, figures: Mapping[str, Any], *, leave_out: Sequence[str]) -> Sheet:
+    rows = [
+        (
+            side,
+            *(f"{np.mean(row[m]):.4f}" for m in MEASURES),
+            *(f"{100 * np.mean(row[m]):.2f}%" for m in RATES),
+            f"{figures['ndcg@10'][side]:.4f}",
         )
-    what = (
-        "NDCG@10 not inferior (bound above -3%)" if click_only else "at least 0.15 closed on both, interval above 0"
+        for side, row in figures["values"].items()
+        if side not in leave_out
+    ]
+    heads = ("system", "V top item", "V top ten", "true clicks", "true conversions", NDCG)
+    return Sheet(f"True value of what is deployed, mean of {len(found.seeds)} worlds", heads, rows)
+
+
+def _sentences(system: str, closed: Mapping[str, Any], bound: Mapping[str, Any], events: int) -> list[str]:
+    shares = [
+        f"{system}, {words}: closes {signed(c, 3)} of the headroom (95% t-interval; by seed "
+        f"{', '.join(f'{share:.3f}' for share in c['by_seed'])})"
+        for words, c in closed.items()
+    ]
+    ranking = (
+        f"{system}: NDCG@10 {100 * bound['relative']:+.1f}% against SFT on {events} events (one-sided 95% bound "
+        f"{100 * bound['low']:+.1f}%)"
     )
-    screen.print(f"Claim ({what}): {'holds' if figures['holds'] else 'DOES NOT HOLD'}")
+    return [*shares, ranking]
