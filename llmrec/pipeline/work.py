@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +27,22 @@ from llmrec.written import first_changed, hashes_of, intact
 DONE = "stage.json"
 KEY = "key.json"
 LOCK = ".lock"
-_MAKING: ContextVar[bool] = ContextVar("making", default=True)
 
 
 class Unfinished(RunError):
     """A stage that is not finished where nothing may be made."""
 
 
-@contextmanager
-def finished_only() -> Iterator[None]:
-    """Within, a stage that is not finished under its key is refused (`Unfinished`), and no folder is made."""
-    token = _MAKING.set(False)
-    try:
-        yield
-    finally:
-        _MAKING.reset(token)
-
-
 class Work:
     """The stages of one run under `folder`."""
 
-    def __init__(self, folder: Path, *, remake: bool = True) -> None:
+    def __init__(self, folder: Path, *, remake: bool = True, finished_only: bool = False) -> None:
         """Opens `folder`, made if need be.
 
         Args:
             folder: where the stages are.
             remake: make a stage anew that is there under another key; False refuses, as it may have cost hours.
+            finished_only: make nothing at all, not even `folder`; a stage that is not finished is refused.
 
         Raises:
             RunError: `folder` is a file or cannot be made.
@@ -61,10 +50,10 @@ class Work:
         folder = resolve(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder} is a file; give another --out.")
-        if _MAKING.get():
+        if not finished_only:
             with storage_errors(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.remake = folder, remake
+        self.folder, self.remake, self.finished_only = folder, remake, finished_only
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -93,7 +82,7 @@ class Work:
         `together`: then all call `build`, and what the others write into their `folder` is thrown away.
 
         Raises:
-            Unfinished: it is not finished under `key`, within `finished_only`.
+            Unfinished: it is not finished under `key`, and is `finished_only`.
             RunError: it is there under another key and is not to be remade, it is damaged, or the disk refuses it.
             Busy: another process is making it.
         """
@@ -101,7 +90,7 @@ class Work:
         digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
         done = self._done(place)
         wait_for_all()  # nobody looks while the first process writes
-        if not _MAKING.get():
+        if self.finished_only:
             if done is None or done["key"] != digest:
                 raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
             self._check(place, done)

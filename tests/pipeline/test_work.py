@@ -7,7 +7,7 @@ import pytest
 
 from llmrec.errors import DataError, RunError
 from llmrec.locks import Busy
-from llmrec.pipeline.work import Unfinished, Work, finished_only
+from llmrec.pipeline.work import Unfinished, Work
 from llmrec.training.callbacks import open_checkpoints
 
 
@@ -131,13 +131,13 @@ def test_where_nothing_may_be_made_a_stage_is_found_or_refused(tmp_path):
         (folder / "x").write_text("made")
 
     place = Work(tmp_path / "work").stage("one", {"a": 1}, build)
-    with finished_only():
-        assert Work(tmp_path / "work").stage("one", {"a": 1}, build) == place
-        for name, key in (("one", {"a": 2}), ("two", {"a": 1})):
-            with pytest.raises(Unfinished, match=f"{name} is not there, or was made from other settings"):
-                Work(tmp_path / "work").stage(name, key, build)
-        with pytest.raises(Unfinished):
-            Work(tmp_path / "other").stage("one", {"a": 1}, build)
+    found = Work(tmp_path / "work", finished_only=True)
+    assert found.stage("one", {"a": 1}, build) == place
+    for name, key in (("one", {"a": 2}), ("two", {"a": 1})):
+        with pytest.raises(Unfinished, match=f"{name} is not there, or was made from other settings"):
+            found.stage(name, key, build)
+    with pytest.raises(Unfinished):
+        Work(tmp_path / "other", finished_only=True).stage("one", {"a": 1}, build)
     assert [file.name for file in (tmp_path / "work").iterdir()] == ["one"]
     assert not (tmp_path / "other").exists()
     assert Work(tmp_path / "work").stage("two", {"a": 1}, build).is_dir()
@@ -175,8 +175,8 @@ def test_a_damaged_stage_is_named_and_never_used(tmp_path, name, damage):
         Work(tmp_path / "w").stage("sft", 1, build)
     assert name.split("/")[-1] in str(error.value)
     assert len(str(error.value)) < 700
-    with finished_only(), pytest.raises(RunError):
-        Work(tmp_path / "w").stage("sft", 1, build)
+    with pytest.raises(RunError):
+        Work(tmp_path / "w", finished_only=True).stage("sft", 1, build)
 
 
 def test_a_stage_of_an_older_version_without_hashes_is_taken(tmp_path):

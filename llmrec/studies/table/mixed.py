@@ -144,7 +144,7 @@ class MixedEntry:
             write_json(folder / "weights.json", record)
 
         name = "-".join([*self.parts, *([] if self.banded else ["unbanded"])])
-        work = Work(self.out / "mixtures" / name)
+        work = bench.work(self.out / "mixtures" / name)
         return dict(read_json(work.stage("weights", self._key(bench, FIRST), build) / "weights.json"))
 
     @property

@@ -97,9 +97,9 @@ class FusedEntry:
         return _fused(bench, policy, self.trainings, _weight(bench, self.trainings))
 
 
-def _shared(trainings: Trainings) -> Work:
+def _shared(bench: TableData, trainings: Trainings) -> Work:
     """Where what all mixtures of a policy are decided by is kept, so that it is decided once."""
-    return Work(trainings.out / trainings.name / "mixture")
+    return bench.work(trainings.out / trainings.name / "mixture")
 
 
 def _fused(bench: TableData, policy: Mixable, trainings: Trainings, chosen: Mapping[str, Any]) -> FusedPolicy:
@@ -121,7 +121,7 @@ def covisitation_of(bench: TableData, moment: Moment, trainings: Trainings) -> C
         settings = spec.settings if chosen is None else chosen.settings
         write_json(folder / "settings.json", dataclasses.asdict(settings))
 
-    place = _shared(trainings).stage("covisitation", bench_key(bench), build)
+    place = _shared(bench, trainings).stage("covisitation", bench_key(bench), build)
     settings = CovisitationSettings(**read_json(place / "settings.json"))
     return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
 
@@ -135,7 +135,7 @@ def interpolation_of(bench: TableData, moment: Moment, trainings: Trainings) -> 
         write_json(folder / "settings.json", dataclasses.asdict(chosen))
 
     key = {**bench_key(bench), "moment": moment}
-    place = _shared(trainings).stage(f"interpolation-{moment}", key, build)
+    place = _shared(bench, trainings).stage(f"interpolation-{moment}", key, build)
     return Interpolation(CovisitationSettings(**read_json(place / "settings.json"))).fit(bench.dataset, events)
 
 
@@ -158,7 +158,7 @@ def _weight(bench: TableData, trainings: Trainings) -> dict[str, Any]:
         write_json(folder / "weight.json", {"weight": fitted[power].weight, "power": power, "valid_curve": curves})
 
     key = {"weight of": trainings.key(bench, FIRST), "powers": POWERS}
-    return dict(read_json(_shared(trainings).stage("weight", key, build) / "weight.json"))
+    return dict(read_json(_shared(bench, trainings).stage("weight", key, build) / "weight.json"))
 
 
 def sharpened(model: Covisitation, power: float) -> Scorer:

@@ -21,7 +21,7 @@ from llmrec.baselines.interpolation import Interpolation
 from llmrec.dataset.examples import Examples, sample
 from llmrec.dataset.store import Dataset
 from llmrec.evaluation.ranking import ranking_metrics
-from llmrec.pipeline.work import DONE, Unfinished, Work, finished_only
+from llmrec.pipeline.work import DONE, Unfinished, Work
 from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.mixture import MixturePolicy
 from llmrec.printing import command as shell_command
@@ -99,14 +99,13 @@ def run_perturbed(
     entries = roster(protocol, out, range(1), only=only or USUAL)
     told = ["--dataset", protocol.name, *(["--source", str(source)] if source else []), "--out", str(out)]
     command = shell_command(["python", "eval/table.py", *told])
-    with finished_only():
-        with _explained(f"{out} holds no table of {protocol.name} from these files", f"make it with {command}"):
-            bench = open_table(protocol, source, out)
-        rows, systems = finished_rows(bench, entries, out, command, strict=bool(only))
-        taken = sample(len(bench.test), limit, seed, "robustness", "rows").tolist()
-        test = Examples([bench.test.rows[b] for b in taken], [bench.test.seen[b] for b in taken])
-        perturbations = standard_perturbations(bench.dataset.manifest.domain, seed)
-        found = robustness_table(systems, test, bench.dataset, perturbations, k=k, places=width(bench), seed=seed)
+    with _explained(f"{out} holds no table of {protocol.name} from these files", f"make it with {command}"):
+        bench = open_table(protocol, source, out, finished_only=True)
+    rows, systems = finished_rows(bench, entries, out, command, strict=bool(only))
+    taken = sample(len(bench.test), limit, seed, "robustness", "rows").tolist()
+    test = Examples([bench.test.rows[b] for b in taken], [bench.test.seen[b] for b in taken])
+    perturbations = standard_perturbations(bench.dataset.manifest.domain, seed)
+    found = robustness_table(systems, test, bench.dataset, perturbations, k=k, places=width(bench), seed=seed)
     # of a sample of the rows, equal scores may be ordered otherwise
     whole = rows if len(test) == len(bench.test) else {}
     same = {name: as_kept(found, name, row.answer.items_BK, test) for name, row in whole.items()}
@@ -131,12 +130,12 @@ def finished_rows(
     Raises:
         Unfinished: a row is not there (with `strict`), or none is.
     """
-    refused: list[Unfinished] = []
+    bench, refused = dataclasses.replace(bench, finished_only=True), list[Unfinished]()
 
     def those(names: Iterable[str], make: Callable[[str, Work], T], what: str, mend: str) -> dict[str, T]:
         done = {}
         for name in names:
-            work = Work(out / "rows" / name)
+            work = bench.work(out / "rows" / name)
             told = f"{mend}make it with {command} --only {shell_word(name)}"
             try:
                 with _explained(f"{what} {name!r} is not finished in {out}", told):
@@ -148,21 +147,20 @@ def finished_rows(
                 console.print(f"Left out: {one_line(error)}", style="dim")
         return done
 
-    with finished_only():
-        rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "FinishedRow", "")
-        systems = those(
-            rows,
-            lambda name, work: system_of(rows[name].entry, bench, work),
-            "What was trained or chosen for row",
-            "remove the row's folder, then ",
-        )
+    rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "Row", "")
+    systems = those(
+        rows,
+        lambda name, work: system_of(rows[name].entry, bench, work),
+        "What was trained or chosen for row",
+        "remove the row's folder, then ",
+    )
     if refused and not systems:
         raise refused[0]
     return {name: rows[name] for name in systems}, systems
 
 
 def finished_row(entry: Entry, bench: TableData, work: Work) -> FinishedRow:
-    """What is kept of a row; its settings are those that it was answered with, whatever the budget was.
+    """What is kept of a row, by the settings that it was answered with, whatever the budget was.
 
     Raises:
         Unfinished: nothing is kept.
@@ -173,8 +171,7 @@ def finished_row(entry: Entry, bench: TableData, work: Work) -> FinishedRow:
         if not (folder / DONE).is_file():
             raise Unfinished(f"{folder} is not there.")
         entry = entry.settled(kept(folder).facts)
-    with finished_only():
-        return FinishedRow(entry, entry.answer(bench, FIRST, work))
+    return FinishedRow(entry, entry.answer(bench, FIRST, work))
 
 
 def system_of(entry: Entry, bench: TableData, work: Work) -> Ranker:

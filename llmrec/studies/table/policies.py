@@ -52,8 +52,8 @@ class Trainings:
     def stage(self, bench: TableData, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
         """The warm start, trained if it is not there."""
         config, (data, _) = self.config(bench, seed), bench.rows(moment)
-        base = base_model(config, bench.before, Work(self.out / self.name / f"base-{seed}"))
-        return config, data, sft_stage(config, data, base, Work(self.out / self.name / f"{moment}-{seed}"))
+        base = base_model(config, bench.before, bench.work(self.out / self.name / f"base-{seed}"))
+        return config, data, sft_stage(config, data, base, bench.work(self.out / self.name / f"{moment}-{seed}"))
 
     def policy(self, bench: TableData, moment: Moment, seed: int) -> LanguagePolicy:
         """The warm-started policy."""
@@ -61,7 +61,7 @@ class Trainings:
 
     def simulators(self, bench: TableData) -> Simulators:
         """Reward and judge, fitted on the training part and calibrated on the validation part in every case."""
-        return simulator_stage(self.config(bench, FIRST), bench.before, Work(self.out / "simulators"))
+        return simulator_stage(self.config(bench, FIRST), bench.before, bench.work(self.out / "simulators"))
 
     def improved(self, bench: TableData, moment: Moment, seed: int, steps: int | None = None) -> ImprovedStage:
         """RL on top; with `steps` it is judged at its end alone."""
@@ -69,7 +69,7 @@ class Trainings:
         if steps is not None:
             shorter = (f"{config.algorithm}.steps={steps}", f"{config.algorithm}.save_every={steps}")
             config = bench.config((*self.overrides, *shorter), seed)
-        work = Work(self.out / self.name / f"{moment}-{seed}")
+        work = bench.work(self.out / self.name / f"{moment}-{seed}")
         return improve_stage(config, data, stage, self.simulators(bench), work)
 
     def key(self, bench: TableData, seed: int) -> dict[str, Any]:

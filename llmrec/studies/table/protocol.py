@@ -125,7 +125,8 @@ class TableData:
     """An open table.
 
     `before` is the data with the training part as it is, and ranks `valid`; `after` counts the validation part into
-    the training part, and ranks `test`. `folder` holds the imported data set.
+    the training part, and ranks `test`. `folder` holds the imported data set. With `finished_only` what
+    is not finished is refused and never made.
     """
 
     protocol: Protocol
@@ -134,6 +135,7 @@ class TableData:
     valid: Examples
     test: Examples
     folder: Path
+    finished_only: bool = False
 
     @property
     def dataset(self) -> Dataset:
@@ -143,6 +145,10 @@ class TableData:
     def rows(self, moment: Moment) -> tuple[RunData, Examples]:
         """What is learnt from, and what is then ranked."""
         return (self.before, self.valid) if moment == "before" else (self.after, self.test)
+
+    def work(self, folder: Path) -> Work:
+        """Stages of the table in `folder`."""
+        return Work(folder, finished_only=self.finished_only)
 
     def config(self, overrides: Sequence[str] = (), seed: int = 0) -> RunConfig:
         """The run of the language-model policy on this data set: the protocol's recipe with overrides."""
@@ -157,7 +163,9 @@ class TableData:
         return RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml", [*own, *overrides])
 
 
-def open_table(protocol: Protocol, source: Path | None, out: Path, limit: int | None = None) -> TableData:
+def open_table(
+    protocol: Protocol, source: Path | None, out: Path, limit: int | None = None, *, finished_only: bool = False
+) -> TableData:
     """Imports the data set (once) and makes its rows.
 
     Args:
@@ -165,6 +173,7 @@ def open_table(protocol: Protocol, source: Path | None, out: Path, limit: int | 
         source: folder of the original files; by default LLMREC_DATA/NAME.
         out: the imported data set is kept here.
         limit: at most so many validation and test rows, for a quick look.
+        finished_only: make nothing, now and later: what is not finished in `out` is refused.
 
     Raises:
         DataError: no files, or a part without rows.
@@ -175,7 +184,7 @@ def open_table(protocol: Protocol, source: Path | None, out: Path, limit: int | 
     def build(folder: Path, _: Path) -> None:
         import_dataset(protocol.importer, place, **dict(protocol.options)).save(folder / "dataset")
 
-    folder = Work(out).stage("data", key, build) / "dataset"
+    folder = Work(out, finished_only=finished_only).stage("data", key, build) / "dataset"
     dataset = Dataset.load(folder)
     split = make_split(dataset, protocol.split)
     valid, test = (
@@ -193,7 +202,8 @@ def open_table(protocol: Protocol, source: Path | None, out: Path, limit: int | 
         split = dataclasses.replace(split, train=train, valid=late, test=last)
     before = RunData(dataset, split)
     whole = dataclasses.replace(split, train=split.until("valid"))
-    return TableData(protocol, before, dataclasses.replace(before, split=whole), valid, test, folder)
+    after = dataclasses.replace(before, split=whole)
+    return TableData(protocol, before, after, valid, test, folder, finished_only)
 
 
 def _spans(events: pl.DataFrame, span: int) -> pl.DataFrame:

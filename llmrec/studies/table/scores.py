@@ -109,7 +109,7 @@ class BaselineScores:
 
     def key(self, bench: TableData) -> dict[str, Any]:
         """The chosen settings and what may take their place."""
-        chosen = self._entry().chosen(bench, self._work())["settings"]
+        chosen = self._entry().chosen(bench, self._work(bench))["settings"]
         return {"baseline": self.baseline, "chosen": chosen, "powers": self.powers, "options": self.options}
 
     def form(self, form: int) -> dict[str, Any]:
@@ -128,13 +128,13 @@ class BaselineScores:
     def _entry(self) -> BaselineEntry:
         return BaselineEntry(baseline(self.baseline), self.budget)
 
-    def _work(self) -> Work:
-        return Work(self.out / "rows" / self.baseline)
+    def _work(self, bench: TableData) -> Work:
+        return bench.work(self.out / "rows" / self.baseline)
 
     def _fitted(self, bench: TableData, moment: Moment, seed: int, option: dict[str, Any]) -> ScoreRecommender:
         """Fitted once for all rows that ask for it."""
         entry = self._entry()
-        settings = entry.settings_of(entry.chosen(bench, self._work()))
+        settings = entry.settings_of(entry.chosen(bench, self._work(bench)))
         settings = dataclasses.replace(settings, **option) if option else settings
         place = (moment, seed, repr(plain(settings)))
         found = self._kept.get(place)
