@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
 
 from llmrec.cli.guard import guarded
-from llmrec.config import Algorithm
-
-ALGORITHMS = get_args(Algorithm)
+from llmrec.config import SHIPPED
 
 
 @guarded
@@ -26,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="world", help="world, movielens or amazon-minionerec")
     parser.add_argument("--source", help="the data set's folder")
-    parser.add_argument("--algorithms", nargs="+", choices=ALGORITHMS, default=ALGORITHMS)
+    parser.add_argument("--algorithms", nargs="+", choices=SHIPPED, default=SHIPPED)
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
     parser.add_argument("--start-seed", type=int, help="one warm start for all seeds, that of this one")
     parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))

@@ -37,7 +37,7 @@ def main() -> None:
     from llmrec.export import read_bundle
     from llmrec.files import write_json
     from llmrec.pipeline.data import RunData
-    from llmrec.pipeline.policies import targets
+    from llmrec.pipeline.sft import targets
     from llmrec.policy.fusion import FusedPolicy, fit_weight
     from llmrec.recommender import default_data
     from llmrec.screen import results

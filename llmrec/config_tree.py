@@ -19,6 +19,9 @@ from llmrec.bounded import SETTINGS, parse_yaml, read_document
 from llmrec.errors import ConfigError
 from llmrec.printing import short_line
 
+NAMED = "named"
+"""In a field's metadata: it holds sections by name, which are written beside the others. The value gives the classes
+of those that a tree could hold."""
 Override = str | tuple[str, Any]
 """A text `a.b=value`, as on the command line, or the key and a value that is taken as it is."""
 
@@ -68,8 +71,17 @@ def _hint_at(cls: type | None, key: str) -> Any:
     for part in key.strip().split("."):
         if not dataclasses.is_dataclass(hint):
             return None
-        hint = typing.get_type_hints(hint).get(part)
+        hint = _keys(hint, {part: None}).get(part)
     return hint
+
+
+def _keys(cls: Any, tree: dict[str, Any]) -> dict[str, Any]:
+    """The keys that `tree` may have as a `cls`, and the types of their values."""
+    keys: dict[str, Any] = {}
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        keys |= field.metadata[NAMED](tree) if NAMED in field.metadata else {field.name: hints[field.name]}
+    return keys
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +135,7 @@ def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "")
     """Builds dataclass `cls` from nested dictionaries, strictly; `origin` names the source in errors."""
     if not isinstance(tree, dict):
         raise ConfigError(f"Key {prefix.rstrip('.')!r} in {origin} is a section and needs keys, not {tree!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = _keys(cls, tree)
     for key in tree:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
@@ -134,6 +146,10 @@ def from_tree(cls: type[T], tree: dict[str, Any], origin: str, prefix: str = "")
         if needed and field.name not in tree:
             raise ConfigError(f"Key {prefix + field.name!r} is missing in {origin}; add it.")
     values = {key: _convert(value, hints[key], origin, prefix + key) for key, value in tree.items()}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if NAMED in field.metadata:
+            given = {name: values.pop(name) for name in field.metadata[NAMED](tree) if name in values}
+            values[field.name] = typing.cast(Any, field.default_factory)() | given
     return cls(**values)
 
 

@@ -20,7 +20,7 @@ def test_overrides_win_over_the_file(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("ppo:\n  steps: 3\n  learning_rate: 1e-4\n")
     config = RunConfig.read(path, ["ppo.steps=5", "text.language=zh", "evaluation.k=[1, 3]"])
-    assert (config.ppo.steps, config.ppo.learning_rate) == (5, 1e-4)
+    assert (config.improvement.steps, config.improvement.learning_rate) == (5, 1e-4)
     assert (config.text.language, config.evaluation.k) == ("zh", (1, 3))
 
 

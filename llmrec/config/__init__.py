@@ -3,9 +3,9 @@
 An unknown key is an error that names it and the nearest known one; nothing is ignored.
 """
 
+from llmrec.config.algorithms import SHIPPED, Algorithm, register_section
 from llmrec.config.data import DataConfig, IdentifierSettings, ScenarioSettings, TextConfig, WorldConfig
 from llmrec.config.improvement import (
-    Algorithm,
     BestOfNSettings,
     GRPOSettings,
     OffPolicySettings,
@@ -16,6 +16,7 @@ from llmrec.config.improvement import (
     RLHFSettings,
     RLOOSettings,
     RolloutSettings,
+    SDPOSettings,
     SessionSettings,
     StabilitySettings,
     UpdateSettings,
@@ -38,6 +39,7 @@ from llmrec.config.simulation import (
 from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings, TeacherSettings
 
 __all__ = [
+    "SHIPPED",
     "TRUST_CODE",
     "Algorithm",
     "BestOfNSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "RewardSettings",
     "RolloutSettings",
     "RunConfig",
+    "SDPOSettings",
     "SFTSettings",
     "SatiationSettings",
     "ScenarioSettings",
@@ -78,5 +81,6 @@ __all__ = [
     "Unvouched",
     "UpdateSettings",
     "WorldConfig",
+    "register_section",
     "unvouched",
 ]

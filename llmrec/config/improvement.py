@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 from llmrec.config.training import LoraSettings
 
-Algorithm = Literal["ppo", "reinforce", "grpo", "rloo", "dpo", "sdpo", "rlhf", "off_policy", "best_of_n"]
-"""Each is the name of its section too; "rlhf" is PPO against a reward model learned from preferences."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class StabilitySettings:
@@ -144,6 +141,14 @@ class PreferenceSettings(UpdateSettings):
     learning_rate: float = 3e-4
     options: dict[str, Any] = field(default_factory=dict)
     """Further fields of `trl.DPOConfig` that change the loss, by their names (label_smoothing, use_weighting)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDPOSettings(PreferenceSettings):
+    """S-DPO: DPO's settings with the loss over several negatives."""
+
+    loss: str = "softmax"
+    negatives: int = 4
 
 
 @dataclass(frozen=True, kw_only=True)

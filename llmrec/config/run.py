@@ -4,30 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
+from llmrec.config.algorithms import SHIPPED, Algorithm, default_sections, sections_for
 from llmrec.config.data import DataConfig, IdentifierSettings, TextConfig, WorldConfig
-from llmrec.config.improvement import (
-    Algorithm,
-    BestOfNSettings,
-    GRPOSettings,
-    OffPolicySettings,
-    PPOSettings,
-    PreferenceSettings,
-    ReinforceSettings,
-    RLHFSettings,
-    RLOOSettings,
-    SessionSettings,
-    UpdateSettings,
-)
+from llmrec.config.improvement import SessionSettings, UpdateSettings
 from llmrec.config.reward import RewardSettings, Unvouched
 from llmrec.config.simulation import ChoiceSettings, DynamicsSettings, SimulatorSettings
 from llmrec.config.training import ModelConfig, SFTSettings
-from llmrec.config_tree import Override, from_tree, merged, override_tree, plain, read_yaml, with_defaults
+from llmrec.config_tree import NAMED, Override, from_tree, merged, override_tree, plain, read_yaml, with_defaults
+from llmrec.errors import ConfigError
 
+S = TypeVar("S", bound=UpdateSettings)
 TRUST_CODE = "LLMREC_TRUST_CODE"
 """Environment variable: 1 lets every configuration file name code that is run."""
 
@@ -91,15 +82,10 @@ class RunConfig:
     """Seed of the improvement alone, to repeat it from one warm start; null: the run's seed."""
     algorithm: Algorithm = "ppo"
     """What improves the warm-started policy; its settings are in the section of that name."""
-    ppo: PPOSettings = field(default_factory=PPOSettings)
-    reinforce: ReinforceSettings = field(default_factory=ReinforceSettings)
-    grpo: GRPOSettings = field(default_factory=GRPOSettings)
-    rloo: RLOOSettings = field(default_factory=RLOOSettings)
-    dpo: PreferenceSettings = field(default_factory=PreferenceSettings)
-    sdpo: PreferenceSettings = field(default_factory=lambda: PreferenceSettings(loss="softmax", negatives=4))
-    rlhf: RLHFSettings = field(default_factory=RLHFSettings)
-    off_policy: OffPolicySettings = field(default_factory=OffPolicySettings)
-    best_of_n: BestOfNSettings = field(default_factory=BestOfNSettings)
+    sections: Mapping[Algorithm, UpdateSettings] = field(
+        default_factory=default_sections, metadata={NAMED: sections_for}
+    )
+    """The settings of all algorithms; in a file each is a section beside the others."""
     session: SessionSettings = field(default_factory=SessionSettings)
     choice: ChoiceSettings = field(default_factory=ChoiceSettings)
     """How users choose within a slate; only sessions have slates (session.slate)."""
@@ -128,17 +114,38 @@ class RunConfig:
             tree = unvouched(tree)
         given = override_tree(overrides, cls)
         from_tree(cls, given, "the command line")
-        return from_tree(cls, merged(with_defaults(tree, given, cls().tree()), given), "the configuration")
+        return from_tree(cls, merged(with_defaults(tree, given, _flat(cls())), given), "the configuration")
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in self.sections:
+            known = ", ".join(self.sections)
+            raise ConfigError(f"Key 'algorithm' is {self.algorithm!r}; choose one of {known}.")
 
     @property
     def improvement(self) -> UpdateSettings:
         """The section of the algorithm."""
-        chosen: UpdateSettings = getattr(self, self.algorithm)
-        return chosen
+        return self.sections[self.algorithm]
+
+    def section(self, kind: type[S]) -> S:
+        """The section whose settings are of class `kind` itself."""
+        return next(settings for settings in self.sections.values() if type(settings) is kind)
 
     def tree(self) -> dict[str, Any]:
-        """The configuration as plain dictionaries and lists, ready for YAML or JSON."""
-        return cast(dict[str, Any], plain(dataclasses.asdict(self)))
+        """The configuration as plain dictionaries and lists, ready for YAML or JSON.
+
+        Of algorithms that are not shipped with llmrec it holds the chosen one alone: what a run leaves is read where
+        others are not installed, too.
+        """
+        kept = {name: value for name, value in self.sections.items() if name in SHIPPED or name == self.algorithm}
+        return _flat(dataclasses.replace(self, sections=kept))
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """The fields as plain values, the sections of all algorithms among them."""
+    found: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(config).items():
+        found |= value if key == "sections" else {key: value}
+    return cast(dict[str, Any], plain(found))
 
 
 def unvouched(tree: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 
 from llmrec.evaluation.table import code, markdown
+from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.promotion import decisions, gate_table
-from llmrec.pipeline.result import RunResult, phrase
+from llmrec.pipeline.result import RunResult
 from llmrec.pipeline.trust import who_judges
 from llmrec.pipeline.wording import run_language
 
@@ -95,7 +96,8 @@ def model_card(run: RunResult, command: str) -> str:
 
 def _improved(run: RunResult) -> str:
     """What became of the warm start, as the end of a sentence."""
-    by = phrase(run.config.algorithm)
+    spec = ALGORITHMS[run.config.algorithm]
+    by = spec.phrase or spec.label
     if not run.improved:
         return f"left as it was: {by} was tried and brought no improvement that could be confirmed"
     return f"improved by {by}" + (" with LoRA" if run.config.improvement.weights == "lora" else "")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from llmrec.config import RunConfig
 from llmrec.errors import DataError
 from llmrec.pipeline.algorithms import check_algorithm_on
+from llmrec.pipeline.algorithms.reward import check_terms
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import check_targets
-from llmrec.pipeline.rewarding import check_terms
+from llmrec.pipeline.sft import check_targets
 from llmrec.pipeline.simulation import check_simulation
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import say

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from peft import PeftModel
 
-from llmrec.config import RewardSettings, RunConfig
+from llmrec.config import OffPolicySettings, RewardSettings, RunConfig
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.world.truth import examination_K
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
@@ -24,8 +24,8 @@ from llmrec.evaluation.simulated import BATCH, Simulated, simulate
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
-from llmrec.pipeline.policies import targets
 from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals
+from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
 from llmrec.pipeline.trust import who_judges
 from llmrec.policy.language_policy import LanguagePolicy
@@ -68,7 +68,7 @@ class Gate:
             config.gate.events,
             config.seed,
             plain,
-            without_replacement=config.off_policy.without_replacement,
+            without_replacement=config.section(OffPolicySettings).without_replacement,
             examination_K=_examination(config, data, simulators),
         )
         self.examples: Examples = targets(config, data, "valid", config.gate.events)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrec.config import RunConfig
+from llmrec.config import OffPolicySettings, RunConfig
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms import improve
+from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
-from llmrec.pipeline.policies import SFTStage, sft_policy
 from llmrec.pipeline.promotion import promote
-from llmrec.pipeline.rewarding import reward_key
+from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
 from llmrec.training.callbacks import was_stopped
@@ -51,12 +51,15 @@ def improve_stage(
     """Improves the warm-started policy by the configured algorithm, whose name is by default the stage's."""
     tree = config.tree()
     sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
-    key = {
+    key: dict[str, Any] = {
         "sft": read_json(sft.folder / "stage.json")["key"],
         "algorithm": config.algorithm,
         "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
+    logged = config.section(OffPolicySettings)
+    if logged is not config.improvement and not logged.without_replacement:
+        key["without_replacement"] = False  # of the gate's off-policy value
 
     def build(out: Path, scratch: Path) -> None:
         gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate")

@@ -18,7 +18,7 @@ from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import targets
+from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import log_of, one_state_per_user, rates_note
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console

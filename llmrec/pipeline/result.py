@@ -9,51 +9,29 @@ from typing import Any
 
 from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
+from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, varieties
-from llmrec.pipeline.policies import SFTStage
+from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import who_judges
 
 SFT = "SFT"
 RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
 POPULARITY, COVISITATION = "popularity", "covisitation"
-LABELS: dict[Algorithm, str] = {
-    "ppo": "PPO",
-    "reinforce": "REINFORCE",
-    "grpo": "GRPO",
-    "rloo": "RLOO",
-    "dpo": "DPO",
-    "sdpo": "S-DPO",
-    "rlhf": "RLHF",
-    "off_policy": "off-policy",
-    "best_of_n": "best-of-n",
-}
-"""Names of the algorithms in tables."""
-PHRASES: dict[Algorithm, str] = {
-    "rlhf": "PPO against a learned reward model (RLHF)",
-    "off_policy": "off-policy learning from logged slates",
-    "best_of_n": "best-of-n distillation",
-}
-"""Names in sentences, where they differ."""
 
 
 def label(algorithm: Algorithm) -> str:
     """The name of an algorithm's promoted checkpoint in every table."""
-    return LABELS[algorithm]
+    return ALGORITHMS[algorithm].label
 
 
 def last_label(algorithm: Algorithm) -> str:
     """The name of its last checkpoint, which is what would be handed on without a gate."""
-    return f"{LABELS[algorithm]} (last)"
-
-
-def phrase(algorithm: Algorithm) -> str:
-    """The name of an algorithm in a sentence."""
-    return PHRASES.get(algorithm, LABELS[algorithm])
+    return f"{label(algorithm)} (last)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.base_model import base_model, check_base
 from llmrec.pipeline.check_run import check_run
 from llmrec.pipeline.data import RunData, open_data
@@ -23,7 +24,6 @@ from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.item_tokens import check_naming
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, make_arena, make_tables, measure_run, varieties
 from llmrec.pipeline.place import check_same_data, run_place
-from llmrec.pipeline.policies import improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.recipes import worldly
 from llmrec.pipeline.result import (
@@ -38,7 +38,7 @@ from llmrec.pipeline.result import (
     label,
     last_label,
 )
-from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.sft import improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.simulation import simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.trust import check_trust

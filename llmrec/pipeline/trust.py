@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from llmrec.config import Algorithm, RunConfig
+from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
+from llmrec.pipeline.algorithms import learning_of
 from llmrec.pipeline.simulation import Simulators
-
-FROM_LOGS: tuple[Algorithm, ...] = ("dpo", "sdpo", "off_policy")
-"""Algorithms that see no simulator, but for the doubly robust estimator: they learn from logged feedback."""
 
 
 def check_trust(config: RunConfig) -> None:
@@ -53,15 +51,7 @@ def who_judges(config: RunConfig, simulators: Simulators) -> str:
     members = simulators.reward.members
     reward = f"{len(members)} × {config.simulator.reward_architecture}, fitted on {_users(members[0])}"
     judge = f"{config.simulator.judge_architecture}, fitted on {_users(simulators.judge)}"
-    robust = config.algorithm == "off_policy" and config.off_policy.estimator == "doubly-robust"
-    if robust:
-        source = f"It learned from logged feedback, with a simulator ({reward}) as its control variate."
-    elif config.algorithm in FROM_LOGS:
-        source = f"It learned from logged feedback alone; a simulator ({reward}) only values its checkpoints."
-    elif config.algorithm == "rlhf":
-        source = f"The reward is a model learned from logged preferences; a simulator ({reward}) values checkpoints."
-    else:
-        source = f"The reward came from a simulator of users ({reward})."
+    source = learning_of(config).simulator(config.improvement).format(simulator=reward)
     return f"{source} The judge is another model with another seed ({judge}), and never a reward."
 
 

@@ -15,12 +15,12 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.experiment import Design, Experiment, ab_test
 from llmrec.evaluation.facts import machine_facts, package_versions
+from llmrec.pipeline.algorithms.reward import run_reward
+from llmrec.pipeline.algorithms.sessions import session_arenas, session_sizes
 from llmrec.pipeline.place import work_folder
-from llmrec.pipeline.policies import improved_policy, sft_policy, targets
 from llmrec.pipeline.result import Stages
-from llmrec.pipeline.rewarding import run_reward
 from llmrec.pipeline.run import train_stages
-from llmrec.pipeline.sessions import session_arenas, session_sizes
+from llmrec.pipeline.sft import improved_policy, sft_policy, targets
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.work import Work
 from llmrec.types import Ranker

@@ -29,9 +29,9 @@ from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, sha256_of, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
-from llmrec.pipeline.policies import sft_policy, targets
 from llmrec.pipeline.recipes import recipe_for, recipes_root
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import sft_policy, targets
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy

@@ -21,15 +21,15 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory, machine_facts, package_versions
 from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap, t_interval
 from llmrec.files import read_json, write_json
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, make_arena, measure_run
-from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.recipes import recipes_root, with_defaults
-from llmrec.pipeline.result import LABELS, OPTIMUM, RERANKED, SFT, last_label
-from llmrec.pipeline.rewarding import run_reward
+from llmrec.pipeline.result import OPTIMUM, RERANKED, SFT, label, last_label
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked
 from llmrec.pipeline.work import Work
@@ -182,11 +182,11 @@ def _one_algorithm(study: Study, place: _Place, config: RunConfig, algorithm: Al
         }
 
     rows = place.measured(name, systems, [read_json(stage.folder / "stage.json")["key"]])
-    kept = rows.get(LABELS[algorithm])
+    kept = rows.get(label(algorithm))
     if kept is None:  # refused: what is deployed is SFT itself
         kept = place.measured("start", _starting)[SFT]
     last = rows.get(last_label(algorithm), kept)
-    for system, measured in ((LABELS[algorithm], kept), (last_label(algorithm), last)):
+    for system, measured in ((label(algorithm), kept), (last_label(algorithm), last)):
         target = study.rows(system)
         _add(target, measured)
         target.seconds.append(cost["seconds"])
@@ -196,7 +196,7 @@ def _one_algorithm(study: Study, place: _Place, config: RunConfig, algorithm: Al
 
 def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
     """What there is to measure: the promoted checkpoint, and the last where it is another."""
-    found = {} if stage.promoted is None else {LABELS[algorithm]: stage.promoted}
+    found = {} if stage.promoted is None else {label(algorithm): stage.promoted}
     return found if stage.promoted == stage.last else {**found, last_label(algorithm): stage.last}
 
 

@@ -26,8 +26,8 @@ from llmrec.evaluation.table import Comparison
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
-from llmrec.pipeline.policies import SFTStage, sft_policy, sft_stage, targets
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, targets
 from llmrec.pipeline.work import Work
 from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy

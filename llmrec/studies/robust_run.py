@@ -20,7 +20,7 @@ from llmrec.export import Bundle, read_bundle
 from llmrec.files import write_json
 from llmrec.pipeline.base_model import NANO, Base
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import SFTStage, sft_policy, targets
+from llmrec.pipeline.sft import SFTStage, sft_policy, targets
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.work import DONE
 from llmrec.policy.ensemble import EnsemblePolicy

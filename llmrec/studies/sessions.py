@@ -21,13 +21,13 @@ from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.sessions import SessionFigures
 from llmrec.evaluation.significance import t_interval
 from llmrec.files import read_json, write_json
+from llmrec.pipeline.algorithms.reward import reward_key, run_reward
+from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
-from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.result import RERANKED, SFT
-from llmrec.pipeline.rewarding import reward_key, run_reward
-from llmrec.pipeline.sessions import improve_sessions, session_arenas
+from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy, Reranked
 from llmrec.pipeline.work import Work

@@ -26,8 +26,8 @@ from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, make_arena
-from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy

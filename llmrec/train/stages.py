@@ -68,8 +68,8 @@ def _run(stage: Stage, asked: Asked) -> None:
     from llmrec.pipeline.check_run import check_run
     from llmrec.pipeline.data import open_data
     from llmrec.pipeline.place import run_place
-    from llmrec.pipeline.policies import sft_stage
     from llmrec.pipeline.run import check_config
+    from llmrec.pipeline.sft import sft_stage
     from llmrec.pipeline.simulation import simulator_stage
 
     config = asked.config

@@ -22,8 +22,8 @@ from llmrec.pipeline import finish, improve, run
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.item_tokens import check_naming, name_items, naming_key, training_histories
-from llmrec.pipeline.policies import improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.run import check_config, run_job
+from llmrec.pipeline.sft import improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.work import Work
 from llmrec.policy.loading import load_tokenizer, save_causal_lm
 from llmrec.policy.nano import train_tokenizer

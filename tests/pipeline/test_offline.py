@@ -11,8 +11,8 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm, improve
+from llmrec.pipeline.algorithms.logs import item_groups, rewards_of
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.offline import item_groups, rewards_of
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.policy.language_policy import LanguagePolicy

@@ -10,7 +10,7 @@ from llmrec.config import RewardModelSettings, RunConfig
 from llmrec.errors import ConfigError
 from llmrec.files import read_json
 from llmrec.pipeline.algorithms import check_algorithm, improve
-from llmrec.pipeline.preferences import held_out, pairs_of
+from llmrec.pipeline.algorithms.preferences import held_out, pairs_of
 from llmrec.training.improvement import Checkpointing
 from llmrec.types import Reward
 from tests.pipeline.test_offline import TINY, small  # noqa: F401  # a fixture

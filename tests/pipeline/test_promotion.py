@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import numpy as np
 import pytest
 
-from llmrec.config import Algorithm, GateSettings, RunConfig, SimulatorSettings
+from llmrec.config import GateSettings, RunConfig, SimulatorSettings
 from llmrec.errors import ConfigError
 from llmrec.evaluation.variety import Variety
 from llmrec.evaluation.verdict import Verdict, run_verdict
@@ -21,7 +20,6 @@ from llmrec.pipeline.promotion import (
     ranking_change,
     refusals,
 )
-from llmrec.pipeline.result import LABELS, label, last_label, phrase
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import check_trust, who_judges
 from llmrec.simulator.ensemble import Ensemble
@@ -306,10 +304,3 @@ def test_every_run_says_who_rewards_and_who_judges(overrides, words):
     assert said.endswith(
         "The judge is another model with another seed (crossed, fitted on 30 users of its own), and never a reward."
     )
-
-
-def test_every_algorithm_has_a_name():
-    assert set(LABELS) == set(get_args(Algorithm))
-    assert len({label(a) for a in LABELS} | {last_label(a) for a in LABELS}) == 2 * len(LABELS)
-    assert (last_label("grpo"), phrase("grpo")) == ("GRPO (last)", "GRPO")
-    assert phrase("best_of_n") == "best-of-n distillation"

@@ -10,8 +10,8 @@ import pytest
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm
+from llmrec.pipeline.algorithms.sessions import session_sizes
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.sessions import session_sizes
 from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_session_study, session_config
 
 TINY = [

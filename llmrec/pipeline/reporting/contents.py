@@ -18,8 +18,8 @@ from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import coverage_losses, what_got_worse
 from llmrec.files import read_json
+from llmrec.pipeline.algorithms.preferences import REWARD_MODEL
 from llmrec.pipeline.data_check import funnels
-from llmrec.pipeline.preferences import REWARD_MODEL
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.reporting.groups import group_tables
 from llmrec.pipeline.reporting.rows import test_rows

@@ -11,16 +11,17 @@ from llmrec.agents import StateFeatures, item_embeddings
 from llmrec.baselines.base import positives
 from llmrec.baselines.popularity import Popularity
 from llmrec.baselines.registry import baseline
-from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
+from llmrec.config import PPOSettings, RunConfig
 from llmrec.errors import RunError
 from llmrec.files import read_json
+from llmrec.pipeline.algorithms import ALGORITHMS
+from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.place import work_folder
-from llmrec.pipeline.policies import targets
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
-from llmrec.pipeline.rollout_states import rollout_states
 from llmrec.pipeline.run import make_systems, train_stages
+from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker
 from llmrec.pipeline.work import DONE, Work
@@ -93,11 +94,7 @@ def language_costs(config: RunConfig, work: Path) -> dict[str, Cost]:
     def seconds(stage: str) -> float:
         return float(read_json(work / stage / "stage.json")["seconds"])
 
-    settings, drawn = config.improvement, 0.0
-    if isinstance(settings, RolloutSettings):
-        drawn = float(settings.steps * settings.prompts * settings.draws)
-    elif isinstance(settings, BestOfNSettings):
-        drawn = float(settings.rounds * settings.prompts * settings.draws)
+    drawn = float(ALGORITHMS[config.algorithm].learning.draws(config.improvement))
     both = (drawn, seconds(config.algorithm))
     return {
         SFT: (float(config.sft.examples), seconds("sft")),
@@ -121,7 +118,7 @@ def _place(
     costs: dict[str, Cost],
 ) -> Place:
     items, seed = data.dataset.item_list, config.seed
-    starts = rollout_states(config, data, config.ppo)
+    starts = rollout_states(config, data, config.section(PPOSettings))
     shown_N = np.bincount(log_of(config, data, "train").item_M, minlength=data.dataset.n_items)
     features = StateFeatures.fit(items, starts.states, shown_N, seed=seed)
     taken = positives(data.dataset, data.split.train).group_by("user", maintain_order=True).agg("item")

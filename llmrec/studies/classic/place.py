@@ -22,8 +22,8 @@ from llmrec.agents import (
 from llmrec.agents.features import Float32Array
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
+from llmrec.pipeline.algorithms.rollouts import RolloutStates
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import RolloutStates
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
 from llmrec.rewards import RewardFunction

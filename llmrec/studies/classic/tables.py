@@ -9,9 +9,9 @@ from llmrec.agents import DQNSettings, Meeting, OneStep, PolicyGradientSettings,
 from llmrec.baselines.random import Random
 from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
+from llmrec.pipeline.algorithms.sessions import last_states, session_arenas, session_sizes
 from llmrec.pipeline.measure import make_arena, make_tables, measure_run
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
-from llmrec.pipeline.sessions import last_states, session_arenas, session_sizes
 from llmrec.simulator.environments import LearnedUsers
 from llmrec.studies.classic.place import Place, Settings
 from llmrec.types import Ranker

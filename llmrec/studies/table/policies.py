@@ -17,12 +17,13 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
-from llmrec.pipeline.policies import SFTStage, improved_policy, sft_policy, sft_stage
+from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards.custom import custom_digest
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import Ranker, Slate
@@ -76,8 +77,21 @@ class Trainings:
         """What decides the policies of a seed."""
         config = self.config(bench, seed)
         tree = config.tree() | {"text": text_key(config)}
-        sections = ("text", "identifiers", "model", "sft", "simulator", "reward", "algorithm", "ppo", "gate")
-        return {**bench_key(bench), "seed": seed, "beams": BEAMS, **{name: tree[name] for name in sections}}
+        sections = [
+            "text",
+            "identifiers",
+            "model",
+            "sft",
+            "simulator",
+            "reward",
+            "algorithm",
+            config.algorithm,
+            "gate",
+        ]
+        if not config.session.plain:
+            sections += ["session", "choice", "dynamics"]
+        own = {"custom": custom_digest(config.reward)} if config.reward.custom else {}
+        return {**bench_key(bench), "seed": seed, "beams": BEAMS, **{name: tree[name] for name in sections}, **own}
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,24 @@
-"""The algorithms without rollouts of TRL's: learning from the log, and best-of-n distillation."""
+"""Learning from logged slates: what each impression earned, and what a log must hold."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from llmrec.config import BestOfNSettings, OffPolicySettings, RolloutSettings, RunConfig
+from llmrec.config import OffPolicySettings, RunConfig
 from llmrec.dataset.impressions import Impressions
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import rollout_states
-from llmrec.pipeline.simulation import log_of
+from llmrec.pipeline.sft import warm_start
+from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.rewards import RewardFunction
-from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
-from llmrec.training.improvement import Checkpointing, Improved, WarmStart, usable_states
+from llmrec.training.improvement import Checkpointing, Improved
 from llmrec.training.logged import logged_slates
 from llmrec.training.off_policy import check_off_policy, train_off_policy
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
@@ -34,20 +36,30 @@ class LoggedFeedback:
         return Prediction(self.click_M.reshape(items_BK.shape), self.conversion_M.reshape(items_BK.shape))
 
 
-def improve_off_policy(
-    config: RunConfig,
-    data: RunData,
-    start: WarmStart,
-    reward: RewardFunction,
-    settings: OffPolicySettings,
-    checkpointing: Checkpointing,
+def improve_from_log(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
-    """Learns from the training period's impressions; `reward`, fitted on the same log, is the doubly robust part."""
-    log = log_of(config, data, "train")
-    groups = item_groups(data.dataset.item_list)
+    """Learns from the training period's impressions; the reward, fitted on that log, is the doubly robust part."""
+    settings, reward = config.improvement, run_reward(config, data, simulators, policy)
+    assert isinstance(settings, OffPolicySettings)
+    log, groups = log_of(config, data, "train"), item_groups(data.dataset.item_list)
     slates = logged_slates(log, rewards_of(log, reward), settings, groups, seed=config.seed)
     console.print(f"  {slates.note}", style="dim")
-    return train_off_policy(start, slates, settings, checkpointing, value=reward)
+    return train_off_policy(warm_start(config, data, policy), slates, settings, checkpointing, value=reward)
+
+
+def check_log_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
+    settings = config.improvement
+    assert isinstance(settings, OffPolicySettings)
+    check_off_policy(settings, processes)
+
+
+def simulator_of_log(settings: Any) -> str:
+    """What a simulator is to an algorithm that learns from the log."""
+    if getattr(settings, "estimator", None) == "doubly-robust":
+        return "It learned from logged feedback, with a simulator ({simulator}) as its control variate."
+    return "It learned from logged feedback alone; a simulator ({simulator}) only values its checkpoints."
 
 
 def rewards_of(log: Impressions, reward: RewardFunction) -> FloatArray:
@@ -61,37 +73,14 @@ def rewards_of(log: Impressions, reward: RewardFunction) -> FloatArray:
 def check_logged(config: RunConfig, data: RunData, limit: int | None) -> None:
     """Refuses, before anything is trained, a training period whose impressions (or a sample) teach nothing."""
     settings, log = config.improvement, log_of(config, data, "train", limit)
-    if isinstance(settings, OffPolicySettings):
-        earned = config.reward.click * log.click_M + config.reward.conversion * log.conversion_M
-        if config.reward.terms or config.reward.custom:
-            earned = earned + 1.0  # what they give is not known yet
-        logged_slates(log, earned, settings, item_groups(data.dataset.item_list), seed=config.seed)
-    else:
-        usable_states(log.states, log.seen, data.dataset.manifest.repeat, data.dataset.n_items)
+    assert isinstance(settings, OffPolicySettings)
+    earned = config.reward.click * log.click_M + config.reward.conversion * log.conversion_M
+    if config.reward.terms or config.reward.custom:
+        earned = earned + 1.0  # what they give is not known yet
+    logged_slates(log, earned, settings, item_groups(data.dataset.item_list), seed=config.seed)
 
 
 def item_groups(items: Sequence[Item]) -> IntArray:
     """Each item's first category, else its brand, as a number from 0: (N,)."""
     names = [item.categories[0] if item.categories else item.brand for item in items]
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
-
-
-def improve_best_of_n(
-    config: RunConfig,
-    data: RunData,
-    start: WarmStart,
-    reward: RewardFunction,
-    settings: BestOfNSettings,
-    checkpointing: Checkpointing,
-) -> Improved:
-    """Imitates the best of its draws at states of the training period."""
-    starts = rollout_states(config, data, RolloutSettings(steps=settings.rounds, prompts=settings.prompts))
-    return train_best_of_n(start, starts.states, starts.seen, reward, settings, checkpointing)
-
-
-def check_offline(settings: OffPolicySettings | BestOfNSettings, number: int) -> None:
-    """Refuses settings that cannot work, by themselves or with `number` processes."""
-    if isinstance(settings, OffPolicySettings):
-        check_off_policy(settings, number)
-    else:
-        check_best_of_n(settings, number)

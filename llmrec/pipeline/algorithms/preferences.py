@@ -12,11 +12,13 @@ from llmrec.dataset.split import Part
 from llmrec.errors import DataError
 from llmrec.evaluation.significance import bootstrap_interval
 from llmrec.files import new_folder, write_json
+from llmrec.pipeline.algorithms.rollouts import check_states, rollout_states
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rollout_states import rollout_states
-from llmrec.pipeline.simulation import log_of
+from llmrec.pipeline.sft import warm_start
+from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.pipeline.work import is_first, say, wait_for_all
-from llmrec.training.improvement import Checkpointing, Improved, WarmStart
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.training.improvement import Checkpointing, Improved
 from llmrec.training.on_policy import check_settings, train_on_policy
 from llmrec.training.preferences import check_preferences, train_preferences
 from llmrec.training.reward_model import (
@@ -31,17 +33,24 @@ REWARD_MODEL = "reward_model"
 
 
 def improve_preferences(
-    config: RunConfig, data: RunData, start: WarmStart, settings: PreferenceSettings, checkpointing: Checkpointing
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
     """Learns from what the training period's users chose and left; no simulator is asked."""
+    del simulators
+    settings = config.improvement
+    assert isinstance(settings, PreferenceSettings)
     pairs = pairs_of(config, data, "train", settings.negatives, settings.pairs, settings.target)
+    start = warm_start(config, data, policy)
     return train_preferences(start, pairs, settings, checkpointing, section=config.algorithm)
 
 
 def improve_rlhf(
-    config: RunConfig, data: RunData, start: WarmStart, settings: RLHFSettings, checkpointing: Checkpointing
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
     """A reward model of the training period's preferences, then PPO against it. The reward model is kept."""
+    del simulators
+    settings, start = config.improvement, warm_start(config, data, policy)
+    assert isinstance(settings, RLHFSettings)
     own, folder = settings.reward_model, checkpointing.out / REWARD_MODEL
     pairs = pairs_of(config, data, "train", 1, own.pairs, own.target)
     learned = train_reward_model(
@@ -73,10 +82,16 @@ def pairs_of(
 def check_pairs(config: RunConfig, data: RunData, states: int | None) -> None:
     """Refuses, before anything is trained, a log (or a sample of its `states`) without a preference."""
     settings = config.improvement
-    if isinstance(settings, PreferenceSettings):
-        pairs_of(config, data, "train", settings.negatives, 1, settings.target, states)
-    elif isinstance(settings, RLHFSettings):
-        pairs_of(config, data, "train", 1, 1, settings.reward_model.target, states)
+    assert isinstance(settings, PreferenceSettings)
+    pairs_of(config, data, "train", settings.negatives, 1, settings.target, states)
+
+
+def check_rlhf_data(config: RunConfig, data: RunData, states: int | None) -> None:
+    """Refuses, before anything is trained, a log without a preference, or where nothing may be drawn."""
+    settings = config.improvement
+    assert isinstance(settings, RLHFSettings)
+    pairs_of(config, data, "train", 1, 1, settings.reward_model.target, states)
+    check_states(config, data, states)
 
 
 def held_out(
@@ -113,11 +128,16 @@ def _keep(place: Path, learned: TrainedReward, tokenizer: Any, agreed: dict[str,
         )
 
 
-def check_preference_config(config: RunConfig, number: int) -> None:
-    """Refuses settings of dpo, sdpo or rlhf that cannot work, by themselves or with `number` processes."""
+def check_preference_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
     settings = config.improvement
-    if isinstance(settings, PreferenceSettings):
-        check_preferences(settings, number, config.algorithm)
-    elif isinstance(settings, RLHFSettings):
-        check_settings(settings, number, config.algorithm)
-        check_reward_model(settings.reward_model, number, f"{config.algorithm}.{REWARD_MODEL}")
+    assert isinstance(settings, PreferenceSettings)
+    check_preferences(settings, processes, config.algorithm)
+
+
+def check_rlhf_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
+    settings = config.improvement
+    assert isinstance(settings, RLHFSettings)
+    check_settings(settings, processes, config.algorithm)
+    check_reward_model(settings.reward_model, processes, f"{config.algorithm}.{REWARD_MODEL}")

@@ -11,8 +11,9 @@ from llmrec.config import EnvironmentSettings, PPOSettings, ReinforceSettings, R
 from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
 from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
+from llmrec.pipeline.algorithms.reward import NEXT_ITEM, run_reward
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.rewarding import NEXT_ITEM, run_reward
+from llmrec.pipeline.sft import warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
@@ -22,7 +23,7 @@ from llmrec.simulator.ensemble import Ensemble
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.world_users import WorldUsers
-from llmrec.training.improvement import Checkpointing, Improved, WarmStart
+from llmrec.training.improvement import Checkpointing, Improved
 from llmrec.training.session_source import SessionReward, SessionUsers
 from llmrec.training.sessions import check_credit, check_sessions, require_room, train_sessions
 from llmrec.types import IntArray, Ranker, State
@@ -32,27 +33,20 @@ def improve_sessions(
     config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
     """Improves `policy` by PPO or REINFORCE in sessions with the users that the reward's ensemble learned."""
-    start = WarmStart(
-        policy.model, policy.tokenizer, policy.catalogue, policy.renderer, data.dataset.manifest.repeat, config.seed
-    )
-    settings = config.improvement
-    assert isinstance(settings, PPOSettings | ReinforceSettings)  # check_session_config
+    settings, start = config.improvement, warm_start(config, data, policy)
+    assert isinstance(settings, PPOSettings | ReinforceSettings)
     meeting = session_meeting(config, data, policy, simulators)
     return train_sessions(start, meeting, settings, config.session, checkpointing)
 
 
-def check_session_config(config: RunConfig, processes: int = 1, items: int | None = None) -> None:
+def check_session_settings(config: RunConfig, processes: int = 1, items: int | None = None) -> None:
     """Refuses, before anything is made, settings of sessions that cannot work (with so many items, where known).
 
     Raises:
-        ConfigError: an algorithm without sessions, or a setting of theirs.
+        ConfigError: a setting of the algorithm, or of sessions.
     """
     settings = config.improvement
-    if config.algorithm not in ("ppo", "reinforce") or not isinstance(settings, PPOSettings | ReinforceSettings):
-        raise ConfigError(
-            f"Keys 'session.turns' and 'session.slate' ask for sessions, which {config.algorithm} does not learn "
-            "from; set algorithm to ppo or reinforce, or both keys to 1."
-        )
+    assert isinstance(settings, PPOSettings | ReinforceSettings)
     if config.dynamics.drift.enabled:
         raise ConfigError(
             "Key 'dynamics.drift.enabled' is true, but the interests of learned users are not known; set it to false."
@@ -82,7 +76,7 @@ def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> N
         ConfigError: slates that are larger than the catalogue.
         DataError: all users have seen too much.
     """
-    check_session_config(config, items=data.dataset.n_items)
+    check_session_settings(config, items=data.dataset.n_items)
     states, seen = last_states(config, data, "train", limit)
     require_room(states, seen, config.session, data.dataset.manifest.repeat, data.dataset.n_items)
 

@@ -1,4 +1,4 @@
-"""Where rollouts start: which states of the training period items are drawn for."""
+"""Learning from draws and a reward: the states that items are drawn for, rollouts, and best-of-n distillation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,59 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.config import RolloutSettings, RunConfig
+from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
+from llmrec.pipeline.algorithms.reward import NEXT_ITEM, run_reward
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import targets
-from llmrec.pipeline.rewarding import NEXT_ITEM
-from llmrec.pipeline.simulation import log_of
+from llmrec.pipeline.sft import targets, warm_start
+from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import numpy_stream
+from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
+from llmrec.training.improvement import Checkpointing, Improved, usable_states
+from llmrec.training.on_policy import check_settings, train_on_policy
 from llmrec.types import IntArray, State
+
+
+def improve_rollouts(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
+) -> Improved:
+    """Draws items at states of the training period and learns from their rewards."""
+    settings = config.improvement
+    assert isinstance(settings, RolloutSettings)
+    starts = rollout_states(config, data, settings)
+    reward, start = run_reward(config, data, simulators, policy), warm_start(config, data, policy)
+    return train_on_policy(start, starts.states, starts.seen, reward, settings, checkpointing)
+
+
+def check_rollout_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
+    settings = config.improvement
+    assert isinstance(settings, RolloutSettings)
+    check_settings(settings, processes, config.algorithm)
+
+
+def improve_best_of_n(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
+) -> Improved:
+    """Imitates the best of its draws at states of the training period."""
+    settings = config.improvement
+    assert isinstance(settings, BestOfNSettings)
+    starts = rollout_states(config, data, RolloutSettings(steps=settings.rounds, prompts=settings.prompts))
+    reward, start = run_reward(config, data, simulators, policy), warm_start(config, data, policy)
+    return train_best_of_n(start, starts.states, starts.seen, reward, settings, checkpointing)
+
+
+def check_best_of_n_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
+    settings = config.improvement
+    assert isinstance(settings, BestOfNSettings)
+    check_best_of_n(settings, processes)
+
+
+def check_states(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, a training period (or a sample of it) where nothing may be drawn."""
+    log = log_of(config, data, "train", limit)
+    usable_states(log.states, log.seen, data.dataset.manifest.repeat, data.dataset.n_items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.policies import targets
+from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction

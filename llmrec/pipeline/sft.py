@@ -23,6 +23,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
+from llmrec.training.improvement import WarmStart
 from llmrec.training.sft import train_sft
 
 
@@ -137,8 +138,14 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
     return LanguagePolicy(model, tokenizer, catalogue, renderer, data.dataset.manifest.repeat)
 
 
+def warm_start(config: RunConfig, data: RunData, policy: LanguagePolicy) -> WarmStart:
+    """A policy as trainers start from it."""
+    repeat = data.dataset.manifest.repeat
+    return WarmStart(policy.model, policy.tokenizer, policy.catalogue, policy.renderer, repeat, config.seed)
+
+
 def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:
-    """The policy of a PPO checkpoint: its adapter merged into the warm-started weights, or its own weights."""
+    """The policy of a checkpoint: its adapter merged into the warm-started weights, or its own weights."""
     policy = sft_policy(config, data, stage)
     if (checkpoint / "model").is_dir():
         model = load_configured(config.model, str(checkpoint / "model"))

@@ -1,0 +1,207 @@
+"""The algorithms that improve a warm-started policy, each a line of one registry; see docs/algorithms.md.
+
+Whatever the rest of the package has to know of an algorithm (how it learns, what is refused, what it is called) is
+read from its `AlgorithmSpec`. Those of other packages come by `register`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llmrec.config import (
+    SHIPPED,
+    Algorithm,
+    BestOfNSettings,
+    GRPOSettings,
+    OffPolicySettings,
+    PPOSettings,
+    PreferenceSettings,
+    ReinforceSettings,
+    RLHFSettings,
+    RLOOSettings,
+    RunConfig,
+    SDPOSettings,
+    UpdateSettings,
+    register_section,
+)
+from llmrec.config.reward import check_reward
+from llmrec.errors import ConfigError
+from llmrec.pipeline.algorithms.logs import check_log_settings, check_logged, improve_from_log, simulator_of_log
+from llmrec.pipeline.algorithms.preferences import (
+    check_pairs,
+    check_preference_settings,
+    check_rlhf_data,
+    check_rlhf_settings,
+    improve_preferences,
+    improve_rlhf,
+)
+from llmrec.pipeline.algorithms.rollouts import (
+    check_best_of_n_settings,
+    check_rollout_settings,
+    check_states,
+    improve_best_of_n,
+    improve_rollouts,
+)
+from llmrec.pipeline.algorithms.sessions import check_session_data, check_session_settings, improve_sessions
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.simulation import Simulators
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards.custom import load_custom
+from llmrec.training.improvement import Checkpointing, Improved
+
+REWARDED = "The reward came from a simulator of users ({simulator})."
+
+
+@dataclass(frozen=True, slots=True)
+class Learning:
+    """One way to learn.
+
+    Attributes:
+        source: what is learned from.
+        improve: improves a policy that was loaded for it, in place or under an adapter.
+        check: refuses, before anything is made, settings that cannot work with so many processes.
+        check_data: refuses, before anything is trained, data (or a sample of so many states) that teach nothing.
+        simulator: of the section's settings: a sentence on what the reward's simulator, {simulator}, is used for.
+        draws: of the section's settings: how many items a training draws.
+    """
+
+    source: str
+    improve: Callable[[RunConfig, RunData, LanguagePolicy, Simulators, Checkpointing], Improved]
+    check: Callable[[RunConfig, int], None]
+    check_data: Callable[[RunConfig, RunData, int | None], None]
+    simulator: Callable[[Any], str] = lambda _: REWARDED
+    draws: Callable[[Any], int] = lambda _: 0
+
+
+@dataclass(frozen=True, slots=True)
+class AlgorithmSpec:
+    """What is to be known of an algorithm.
+
+    Attributes:
+        name: in the configuration, and of its section.
+        settings: the section's class.
+        label: the name in tables.
+        learning: how it learns.
+        in_sessions: how it learns from sessions; None where it does not.
+        phrase: the name in a sentence, where that is another.
+    """
+
+    name: Algorithm
+    settings: type[UpdateSettings]
+    label: str
+    learning: Learning
+    in_sessions: Learning | None = None
+    phrase: str = ""
+
+
+ALGORITHMS: dict[Algorithm, AlgorithmSpec] = {}
+"""By name."""
+
+
+def register(spec: AlgorithmSpec) -> None:
+    """Makes an algorithm known; one that was registered before under that name is replaced, unless it is llmrec's.
+
+    Raises:
+        ConfigError: the name is taken by llmrec, or none that can be written in a configuration.
+    """
+    taken = {*ALGORITHMS.keys() & {*SHIPPED}, *(entry.name for entry in dataclasses.fields(RunConfig))}
+    if spec.name in taken or not spec.name.isidentifier():
+        raise ConfigError(f"The algorithm's name {spec.name!r} is taken or no identifier; give it another.")
+    register_section(spec.name, spec.settings)
+    ALGORITHMS[spec.name] = spec
+
+
+ROLLOUTS = Learning(
+    "draws and a reward",
+    improve_rollouts,
+    check_rollout_settings,
+    check_states,
+    draws=lambda settings: settings.steps * settings.prompts * settings.draws,
+)
+SESSIONS = Learning("sessions", improve_sessions, check_session_settings, check_session_data, draws=ROLLOUTS.draws)
+BEST_OF_N = Learning(
+    "draws and a reward",
+    improve_best_of_n,
+    check_best_of_n_settings,
+    check_states,
+    draws=lambda settings: settings.rounds * settings.prompts * settings.draws,
+)
+PREFERENCES = Learning(
+    "clicked against shown", improve_preferences, check_preference_settings, check_pairs, simulator_of_log
+)
+REWARD_MODEL = Learning(
+    "a reward model learned from clicked against shown",
+    improve_rlhf,
+    check_rlhf_settings,
+    check_rlhf_data,
+    lambda _: "The reward is a model learned from logged preferences; a simulator ({simulator}) values checkpoints.",
+    ROLLOUTS.draws,
+)
+LOG = Learning("logged slates", improve_from_log, check_log_settings, check_logged, simulator_of_log)
+
+for _spec in (
+    AlgorithmSpec("ppo", PPOSettings, "PPO", ROLLOUTS, SESSIONS),
+    AlgorithmSpec("reinforce", ReinforceSettings, "REINFORCE", ROLLOUTS, SESSIONS),
+    AlgorithmSpec("grpo", GRPOSettings, "GRPO", ROLLOUTS),
+    AlgorithmSpec("rloo", RLOOSettings, "RLOO", ROLLOUTS),
+    AlgorithmSpec("dpo", PreferenceSettings, "DPO", PREFERENCES),
+    AlgorithmSpec("sdpo", SDPOSettings, "S-DPO", PREFERENCES),
+    AlgorithmSpec("rlhf", RLHFSettings, "RLHF", REWARD_MODEL, phrase="PPO against a learned reward model (RLHF)"),
+    AlgorithmSpec(
+        "off_policy", OffPolicySettings, "off-policy", LOG, phrase="off-policy learning from logged slates"
+    ),
+    AlgorithmSpec("best_of_n", BestOfNSettings, "best-of-n", BEST_OF_N, phrase="best-of-n distillation"),
+):
+    register(_spec)
+
+
+def learning_of(config: RunConfig) -> Learning:
+    """How the algorithm of a run learns in it.
+
+    Raises:
+        ConfigError: sessions, for an algorithm that does not learn from them.
+    """
+    spec = ALGORITHMS[config.algorithm]
+    if config.session.plain:
+        return spec.learning
+    if spec.in_sessions is None:
+        able = [name for name, other in ALGORITHMS.items() if other.in_sessions is not None]
+        raise ConfigError(
+            f"Keys 'session.turns' and 'session.slate' ask for sessions, which {spec.name} does not learn from; set "
+            f"algorithm to {' or '.join(able)}, or both keys to 1."
+        )
+    return spec.in_sessions
+
+
+def improve(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
+) -> Improved:
+    """Improves `policy` (freshly loaded; it is trained in place or under an adapter) by `config.algorithm`."""
+    if config.improvement_seed is not None:
+        config = dataclasses.replace(config, seed=config.improvement_seed)
+    return learning_of(config).improve(config, data, policy, simulators, checkpointing)
+
+
+def check_algorithm_on(config: RunConfig, data: RunData, limit: int | None) -> None:
+    """Refuses, before anything is trained, data (or a sample of `limit` states) that the algorithm cannot use.
+
+    Raises:
+        LLMRecError: there is nothing to learn from, or slates are larger than the catalogue.
+    """
+    learning_of(config).check_data(config, data, limit)
+
+
+def check_algorithm(config: RunConfig) -> None:
+    """Refuses, before anything is made, settings of the algorithm that cannot work.
+
+    Raises:
+        ConfigError: a setting, by itself or with the processes that the launcher announced.
+    """
+    check_reward(config.reward, config.session.slate)
+    for function in config.reward.custom:
+        load_custom(function)
+    learning_of(config).check(config, int(os.environ.get("WORLD_SIZE", "1")))
