@@ -89,6 +89,6 @@ def test_quotes_and_null_of_yaml_are_understood():
     read = RunConfig.read
     assert read(None, ["data.source='a #b'", 'model.name="x"']).data.source == "a #b"
     assert read(None, ["data.source=null"]).data.source is None
-    assert read(None, ["ppo.steps=200", "sft.epochs=2", "seed=4"]).ppo.steps == 200
+    assert read(None, ["ppo.steps=200", "sft.epochs=2", "seed=4"]).improvement.steps == 200
     with pytest.raises(ConfigError, match="whole number"):
         read(None, ["seed=4.5"])

@@ -79,7 +79,7 @@ def test_the_world_s_slates_are_drawn_in_order(small):
     log = log_of(config, data, "train")
     reward = rewards_of(log, RewardFunction(simulators.reward, config.reward))
     groups = item_groups(data.dataset.item_list)
-    slates = logged_slates(log, reward, config.off_policy, groups, seed=0)
+    slates = logged_slates(log, reward, config.improvement, groups, seed=0)
     places = config.world.slate_size
     assert len(slates) == 8
     assert slates.below_BK.tolist() == [list(range(places - 1, -1, -1))] * 8

@@ -59,7 +59,7 @@ def test_a_side_is_the_recipe_the_common_keys_the_command_line_and_its_own(tmp_p
     read = read_ablation(path, ["sft.examples=32", "data.history_events=9"])
     full, short = read.sides["full"].config, read.sides["short"].config
     assert read.base == "full"
-    assert full.ppo.steps == 100  # of the recipe
+    assert full.improvement.steps == 100  # of the recipe
     assert (full.world.items, full.sft.examples, full.data.history_events, full.seed) == (30, 32, 9, 4)
     assert short.data.history_events == 3
     assert short.sft.mixture == {**full.sft.mixture, "next_item": 0.5}
