@@ -31,8 +31,8 @@ from llmrec.evaluation.table import Comparison
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.measure import Arena, make_arena
-from llmrec.pipeline.policies import SFTStage, sft_stage
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import SFTStage, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.progress import console
