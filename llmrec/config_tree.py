@@ -6,12 +6,15 @@ An unknown key is an error that names it and the nearest known one; nothing is i
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,31 +25,56 @@ from llmrec.printing import short_line
 NAMED = "named"
 """In a field's metadata: it holds sections by name, which are written beside the others. The value gives the classes
 of those that a tree could hold."""
+Overrides = Mapping[str, Any]
+"""Values by dotted key, each taken as it is: `{"seed": 1, "data.source": Path("a #b")}`; a later one wins."""
 Override = str | tuple[str, Any]
-"""A text `a.b=value`, as on the command line, or the key and a value that is taken as it is."""
 
 
-def override_tree(overrides: typing.Sequence[Override], cls: type | None = None) -> dict[str, Any]:
-    """Overrides as nested dictionaries; the value of a text is read as YAML, but text where `cls` wants text.
+def parse_overrides(texts: Sequence[str], cls: type) -> dict[str, Any]:
+    """Texts `a.b=value`, as on a command line, as values by key: read as YAML, but text where `cls` wants text.
 
     Where a field of `cls` is text, `model.name=NO` is "NO" and `data.source=a #b` is all of it; quotes of YAML around
     the whole and `null` for a field that may be empty are still understood.
+
+    Raises:
+        ConfigError: a text without "=", or a value that YAML cannot read.
     """
-    tree: dict[str, Any] = {}
-    for given in overrides:
-        text = given if isinstance(given, str) else f"{given[0]}=..."
+    found: dict[str, Any] = {}
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"Override {short_line(text)!r} has no '='; write it as key=value, for example seed=1.")
+        key = key.strip()
+        found.pop(key, None)
+        found[key] = _value_of(text, value, _hint_at(cls, key))
+    return found
+
+
+def override_mapping(overrides: Any, cls: type) -> dict[str, Any]:
+    """Overrides as a mapping, where some are still given as texts and pairs."""
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    found: dict[str, Any] = {}
+    for given in overrides:
+        found |= parse_overrides([given], cls) if isinstance(given, str) else dict([given])
+    return found
+
+
+def override_tree(overrides: Overrides) -> dict[str, Any]:
+    """Overrides as nested dictionaries.
+
+    Raises:
+        ConfigError: a key below one that has a value.
+    """
+    tree: dict[str, Any] = {}
+    for key, value in overrides.items():
         node = tree
-        *parents, last = key.strip().split(".")
+        *parents, last = key.split(".")
         for part in parents:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise ConfigError(
-                    f"Override {short_line(text)!r} goes below {part!r}, which is a value, not a section."
-                )
-        node[last] = _value_of(text, value, _hint_at(cls, key)) if isinstance(given, str) else given[1]
+                raise ConfigError(f"Key {short_line(key)!r} goes below {part!r}, which is a value, not a section.")
+        node[last] = copy.deepcopy(value) if isinstance(value, dict) else value
     return tree
 
 
@@ -65,10 +93,10 @@ def _value_of(text: str, value: str, hint: Any) -> Any:
         ) from None
 
 
-def _hint_at(cls: type | None, key: str) -> Any:
+def _hint_at(cls: type, key: str) -> Any:
     """The type of a field by its dotted key; None where there is none."""
     hint: Any = cls
-    for part in key.strip().split("."):
+    for part in key.split("."):
         if not dataclasses.is_dataclass(hint):
             return None
         hint = _keys(hint, {part: None}).get(part)
@@ -223,6 +251,8 @@ def _convert(value: Any, hint: Any, origin: str, key: str) -> Any:
 
 
 def _scalar(value: Any, hint: Any, origin: str, key: str) -> Any:
+    if hint is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)

@@ -44,9 +44,9 @@ def demo(
     force: Force = False,
 ) -> None:
     """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores."""
-    from llmrec.pipeline.recipes import demo_config
+    from llmrec.pipeline.recipes import demo_config, overrides_of
 
-    configuration = demo_config(seed, overrides)
+    configuration = demo_config(seed, overrides_of({}, overrides))
     from llmrec.pipeline.demo import run_demo
 
     run_demo(configuration, out, _command_line(), force=force)

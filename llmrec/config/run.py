@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast
@@ -15,7 +15,16 @@ from llmrec.config.improvement import SessionSettings, UpdateSettings
 from llmrec.config.reward import RewardSettings, Unvouched
 from llmrec.config.simulation import ChoiceSettings, DynamicsSettings, SimulatorSettings
 from llmrec.config.training import ModelConfig, SFTSettings
-from llmrec.config_tree import NAMED, Override, from_tree, merged, override_tree, plain, read_yaml, with_defaults
+from llmrec.config_tree import (
+    NAMED,
+    from_tree,
+    merged,
+    override_mapping,
+    override_tree,
+    plain,
+    read_yaml,
+    with_defaults,
+)
 from llmrec.errors import ConfigError
 
 S = TypeVar("S", bound=UpdateSettings)
@@ -96,12 +105,12 @@ class RunConfig:
     report_to: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path | None = None, overrides: Sequence[Override] = (), *, trust_code: bool = False) -> Self:
+    def read(cls, path: Path | None = None, overrides: Any = None, *, trust_code: bool = False) -> Self:
         """Reads a YAML file (optional) and applies overrides.
 
         Args:
             path: the file.
-            overrides: `key.sub=value` texts, or pairs of a key and a value.
+            overrides: values by dotted key (`parse_overrides` reads those of a command line).
             trust_code: the file may name code that is run (`reward.custom`), as overrides may; else such names are
                 `Unvouched`. The environment variable LLMREC_TRUST_CODE=1 says the same.
 
@@ -112,7 +121,7 @@ class RunConfig:
         from_tree(cls, tree, str(path))
         if not trust_code and os.environ.get(TRUST_CODE) != "1":
             tree = unvouched(tree)
-        given = override_tree(overrides, cls)
+        given = override_tree(override_mapping(overrides or {}, cls))
         from_tree(cls, given, "the command line")
         return from_tree(cls, merged(with_defaults(tree, given, _flat(cls())), given), "the configuration")
 

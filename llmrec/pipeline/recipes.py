@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llmrec.config import RunConfig
-from llmrec.config_tree import Override, override_tree, read_yaml
+from llmrec.config_tree import Overrides, override_mapping, override_tree, parse_overrides, read_yaml
 from llmrec.errors import ConfigError
 from llmrec.pipeline.work import say
 from llmrec.storage import shown
@@ -26,7 +27,7 @@ def recipe_for(dataset: str) -> Path | None:
     return place if place.is_file() else None
 
 
-def with_defaults(path: Path | None, overrides: Sequence[Override], *, trust_code: bool = False) -> RunConfig:
+def with_defaults(path: Path | None, overrides: Any, *, trust_code: bool = False) -> RunConfig:
     """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top.
 
     A source without the name of its data set is recognised, and said.
@@ -35,25 +36,26 @@ def with_defaults(path: Path | None, overrides: Sequence[Override], *, trust_cod
         ConfigError: a key or value that cannot be used, or a source for a generated world, which reads none.
         DataError: a source that is not recognised.
     """
-    overrides = [*overrides, *_recognised(path, overrides)]
+    overrides = override_mapping(overrides, RunConfig)
+    overrides = {**overrides, **_recognised(path, overrides)}
     if path is None:
         path = recipe_for(RunConfig.read(None, overrides).data.dataset)
     return RunConfig.read(path, overrides, trust_code=trust_code)
 
 
-def _recognised(path: Path | None, overrides: Sequence[Override]) -> list[Override]:
+def _recognised(path: Path | None, overrides: Overrides) -> Overrides:
     """What `data.dataset` is, where only `data.source` is given; a default world is no answer to that."""
     data = RunConfig.read(path, overrides).data
     if data.source is None or data.dataset != "world":
-        return []
-    trees = ({} if path is None else read_yaml(path), override_tree(overrides, RunConfig))
+        return {}
+    trees = ({} if path is None else read_yaml(path), override_tree(overrides))
     if any("dataset" in (tree.get("data") or {}) for tree in trees):
         raise ConfigError(worldly(data.source))
     from llmrec.dataset.importers.recognise import recognise
 
     kind, place = recognise(Path(data.source))
     say(f"{data.source} is recognised as {kind} (--dataset {kind}).")
-    return [("data.dataset", kind), ("data.source", str(place))]
+    return {"data.dataset": kind, "data.source": place}
 
 
 def worldly(source: str) -> str:
@@ -64,12 +66,14 @@ def worldly(source: str) -> str:
     )
 
 
-def demo_config(seed: int = 0, overrides: Sequence[Override] = ()) -> RunConfig:
+def demo_config(seed: int = 0, overrides: Any = None) -> RunConfig:
     """The demo's configuration: train/recipes/demo.yaml."""
-    return RunConfig.read(recipes_root() / "demo.yaml", [f"seed={seed}", *overrides])
+    return RunConfig.read(
+        recipes_root() / "demo.yaml", {"seed": seed, **override_mapping(overrides or {}, RunConfig)}
+    )
 
 
-def overrides_of(named: Mapping[str, object | None], texts: Sequence[Override]) -> list[Override]:
-    """Overrides for the keys of `named` that are not None, before those in `texts` (which win)."""
-    given = [(key, str(value)) for key, value in named.items() if value is not None]
-    return [*given, *texts]
+def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> dict[str, Any]:
+    """Overrides of a command line: the keys of `named` that are not None, and `--set` texts, which win."""
+    given = {key: value for key, value in named.items() if value is not None}
+    return {**given, **parse_overrides(texts, RunConfig)}

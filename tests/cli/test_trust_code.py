@@ -74,21 +74,3 @@ def test_the_record_of_a_run_is_plain_and_is_not_trusted_either(stranger):
 def test_shipped_recipes_name_no_code():
     for recipe in recipes_root().glob("*.yaml"):
         assert "custom" not in yaml.safe_load(recipe.read_text(encoding="utf-8")).get("reward", {}), recipe
-
-
-@pytest.mark.parametrize(
-    "value", ["a #b", "NO", "2024", "1e3", "a: b", "[x]", "new\nline", "it's", "-lead", "千 %s", "@x"]
-)
-def test_text_of_the_command_line_is_not_read_as_yaml(value):
-    assert RunConfig.read(None, [f"data.source={value}"]).data.source == value
-    assert RunConfig.read(None, [f"model.name={value}"]).model.name == value
-    assert RunConfig.read(None, [("data.source", value)]).data.source == value
-
-
-def test_quotes_and_null_of_yaml_are_understood():
-    read = RunConfig.read
-    assert read(None, ["data.source='a #b'", 'model.name="x"']).data.source == "a #b"
-    assert read(None, ["data.source=null"]).data.source is None
-    assert read(None, ["ppo.steps=200", "sft.epochs=2", "seed=4"]).improvement.steps == 200
-    with pytest.raises(ConfigError, match="whole number"):
-        read(None, ["seed=4.5"])
