@@ -40,12 +40,18 @@ class ChoiceSettings:
     """How the places of a slate share a user's attention (`llmrec.simulator.choice`).
 
     `position_bias` (position): P(place k is looked at) = (k + 1) ** -position_bias, k from 0. `perseverance`
-    (dynamic-bayesian): P(an unsatisfied user goes on to the next place). The rest is for fitting on logs.
+    (dynamic-bayesian): P(an unsatisfied user goes on to the next place).
     """
 
     model: Literal["independent", "position", "cascade", "dynamic-bayesian", "logit"] = "independent"
     position_bias: float = 1.0
     perseverance: float = 0.9
+    by_rank: tuple[float, ...] = ()
+    """Measured numbers of the places, where there are any: P(looked at) in place of position_bias (position), what is
+    added to the log-odds (logit)."""
+    fitted: bool = False
+    """Finds by_rank, or the perseverance, in the slates of the training period, which must be logged with positions.
+    The keys below are of that fit."""
     prior_strength: float = 2.0
     """Pseudo-impressions (Beta prior at the log's click rate) that steady items with few impressions."""
     tolerance: float = 1e-7

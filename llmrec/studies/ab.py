@@ -99,7 +99,7 @@ def run_experiment(
         arena.user_N,
         session_sizes(met),
         names=(a, b if b != a else f"{b} again"),
-        choice=met.choice,
+        choice=arena.choice,
         dynamics=met.dynamics,
         seen=arena.seen,
         design=design,

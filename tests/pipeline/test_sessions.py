@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 
 from llmrec.config import RunConfig
-from llmrec.errors import ConfigError
+from llmrec.dataset.split import make_split
+from llmrec.dataset.store import Dataset
+from llmrec.dataset.world.truth import examination_K
+from llmrec.dataset.world.world import generate_world
+from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.algorithms import check_algorithm
-from llmrec.pipeline.algorithms.sessions import session_sizes
+from llmrec.pipeline.algorithms.sessions import session_choice, session_sizes
+from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import demo_config
 from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_session_study, session_config
 
@@ -53,6 +59,7 @@ def test_the_recipe_starts_from_what_the_demo_starts_from():
         (["dynamics.drift.enabled=true"], "dynamics.drift.enabled"),
         (["ppo.draws=8"], "ppo.draws' is 8"),
         (["session.gamma=2"], "session.gamma"),
+        (["choice.fitted=true", "choice.model=cascade"], "'cascade' has no places to fit"),
         (["reward.terms={next_item: 1.0}"], "next_item' knows what the log says"),
     ],
 )
@@ -65,6 +72,22 @@ def test_sizes_carry_the_weights_of_the_reward():
     sizes = session_sizes(of("reward.conversion=5", "session.remembered_turns=2"))
     assert (sizes.turns, sizes.slate_size, sizes.remembered_turns) == (3, 2, 2)
     assert (sizes.click, sizes.conversion) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize(("bias", "allowed"), [(1.0, 0.1), (0.0, 0.15)])
+def test_the_examination_of_a_worlds_log_is_what_users_of_sessions_have(bias, allowed):
+    overrides = {"world.users": 400, "world.items": 30, "world.position_bias": bias, "world.slate_size": 5}
+    asked = {"session.turns": 2, "session.slate": 3, "ppo.draws": 1, "choice.model": "position"}
+    config = RunConfig.read(None, overrides | asked | {"choice.fitted": True})
+    world = generate_world(config.world, seed=4)
+    data = RunData(world.dataset, make_split(world.dataset, "time"), world)
+    found = session_choice(config, data)
+    np.testing.assert_allclose(found.by_rank, examination_K(5, bias), atol=allowed)
+    assert session_choice(RunConfig.read(None, overrides | asked), data) == RunConfig.read(None, asked).choice
+    events = world.dataset.events.with_columns(pl.lit(None, pl.Int64).alias("position"))
+    blind = Dataset(world.dataset.items, world.dataset.users, events, world.dataset.manifest)
+    with pytest.raises(DataError, match="log carries no positions"):
+        session_choice(config, RunData(blind, make_split(blind, "time")))
 
 
 @pytest.mark.slow

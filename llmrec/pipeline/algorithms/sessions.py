@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.config import EnvironmentSettings, PPOSettings, ReinforceSettings, RunConfig
+from llmrec.config import ChoiceSettings, EnvironmentSettings, PPOSettings, ReinforceSettings, RunConfig
 from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
 from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
@@ -19,6 +19,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.behaviour import BehaviourModel
+from llmrec.simulator.choice import SlateLog, fit_settings, require_places
 from llmrec.simulator.ensemble import Ensemble
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
@@ -56,6 +57,8 @@ def check_session_settings(config: RunConfig, processes: int = 1, items: int | N
             f"Key 'reward.terms.{NEXT_ITEM}' knows what the log says comes next, which a simulated session does not "
             "follow; remove the term, or set session.turns and session.slate to 1."
         )
+    if config.choice.fitted:
+        require_places(config.choice.model)
     check_sessions(config.session, settings, processes, items, config.algorithm)
     check_credit(config.session, config.choice, [load_custom(spec) for spec in config.reward.custom])
 
@@ -66,7 +69,27 @@ def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, si
     rewards = run_reward(config, data, simulators, policy, slate_size=config.session.slate)
     reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward)
     population = LearnedUsers(simulators.reward, states, data.dataset)
-    return SessionUsers(population, np.arange(len(states)), seen, reward, config.choice, config.dynamics)
+    return SessionUsers(
+        population, np.arange(len(states)), seen, reward, session_choice(config, data), config.dynamics
+    )
+
+
+def session_choice(config: RunConfig, data: RunData, limit: int | None = None) -> ChoiceSettings:
+    """How users choose within a slate: as configured or, where that is asked for, as the training period's log says.
+
+    With `limit` they are the slates of a uniform sample of this many states.
+
+    Raises:
+        ConfigError: a choice model that has nothing to fit.
+        DataError: slates without positions, or that teach nothing.
+    """
+    if not config.choice.fitted:
+        return config.choice
+    log = log_of(config, data, "train", limit)
+    users = np.array(log.user_ids)[log.state_row_M]
+    ranks = log.position_M if np.isfinite(log.position_M).all() else None
+    slates = SlateLog.of_impressions(log.state_row_M, log.item_M, log.click_M, ranks, user_M=users)
+    return fit_settings(config.choice, slates, config.session.slate, seed=config.seed)
 
 
 def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> None:
@@ -74,11 +97,12 @@ def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> N
 
     Raises:
         ConfigError: slates that are larger than the catalogue.
-        DataError: all users have seen too much.
+        DataError: all users have seen too much, or see `session_choice`.
     """
     check_session_settings(config, items=data.dataset.n_items)
     states, seen = last_states(config, data, "train", limit)
     require_room(states, seen, config.session, data.dataset.manifest.repeat, data.dataset.n_items)
+    session_choice(config, data, limit)
 
 
 def last_states(
@@ -110,6 +134,7 @@ class SessionArena:
     population: Population
     user_N: IntArray
     seen: list[IntArray]
+    choice: ChoiceSettings
 
     def play(self, system: Ranker, config: RunConfig) -> SessionFigures:
         """Sessions of all users with `system`, under the luck of the run's seed."""
@@ -118,7 +143,7 @@ class SessionArena:
             self.population,
             self.user_N,
             session_sizes(config),
-            choice=config.choice,
+            choice=self.choice,
             dynamics=config.dynamics,
             seen=self.seen,
             seed=config.seed,
@@ -130,11 +155,12 @@ def session_arenas(config: RunConfig, data: RunData, judge: BehaviourModel | Ens
     states, seen = last_states(config, data, "test")
     chosen = _chosen(config, len(states))
     some, their = [states[row] for row in chosen], [seen[row] for row in chosen]
-    arenas = {"judge": SessionArena(LearnedUsers(judge, some, data.dataset), np.arange(len(some)), their)}
+    choice, learned = session_choice(config, data), LearnedUsers(judge, some, data.dataset)
+    arenas = {"judge": SessionArena(learned, np.arange(len(some)), their, choice)}
     if data.world is not None:
         row_of = data.dataset.user_index
         users = np.array([row_of[str(state.user_id)] for state in some], dtype=np.int64)
-        arenas["truth"] = SessionArena(WorldUsers.of(data.world), users, their)
+        arenas["truth"] = SessionArena(WorldUsers.of(data.world), users, their, choice)
     return arenas
 
 

@@ -8,7 +8,7 @@ Models for Web Search". Empty places have attraction 0 and are never clicked.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +16,6 @@ import numpy.typing as npt
 from llmrec.errors import DataError
 from llmrec.simulator.choice.slates import KeyedParameters, SlateLog, require_probabilities
 from llmrec.types import BoolArray, FloatArray
-
-
-class ChoiceModel(Protocol):
-    """The interface of a choice model; `Choice` is what all of them share."""
-
-    name: ClassVar[str]
-    draws: ClassVar[int]
-    causal: ClassVar[bool]
-
-    def sample(self, attraction_BK: FloatArray, satisfaction_BK: FloatArray, uniforms_BK: FloatArray) -> BoolArray:
-        """Draws the clicks of B slates from uniforms of shape (B, K, n), n of at least `draws`."""
-        ...
-
-    def expected(self, attraction_BK: FloatArray, satisfaction_BK: FloatArray) -> FloatArray:
-        """Exact P(click at place k) of each slate."""
-        ...
-
-    def log_likelihood(self, log: SlateLog) -> float:
-        """log P(clicks of the log), in nats."""
-        ...
 
 
 class Choice(ABC):
@@ -111,7 +91,7 @@ class Choice(ABC):
         """
         require_ranks(self, log)
         if self.attraction is not None:
-            attraction_SK = self.attraction.of(log.keys())
+            attraction_SK = self.attraction.of(log.item_SK)
         elif log.attraction_SK is not None:
             attraction_SK = np.where(log.shown_SK, log.attraction_SK, 0.0)
         else:
@@ -119,14 +99,10 @@ class Choice(ABC):
                 f"The choice model {self.name!r} holds no attractions and the log brings none; fit the model first."
             )
         if self.satisfaction is not None:
-            return attraction_SK, self.satisfaction.of(log.keys())
+            return attraction_SK, self.satisfaction.of(log.item_SK)
         if log.satisfaction_SK is not None:
             return attraction_SK, np.where(log.shown_SK, log.satisfaction_SK, 0.0)
         return attraction_SK, np.zeros_like(attraction_SK)
-
-    def values(self) -> dict[str, Any]:
-        """The model's own numbers (not those by item) as plain values for JSON."""
-        return {}
 
     def _check(self, attraction_BK: FloatArray, satisfaction_BK: FloatArray) -> None:
         if attraction_BK.ndim != 2 or satisfaction_BK.shape != attraction_BK.shape:

@@ -1,4 +1,4 @@
-"""Fits of the dynamic Bayesian network (Chapelle & Zhang 2009): EM, and the simplified model's counts."""
+"""EM for the dynamic Bayesian network (Chapelle & Zhang 2009)."""
 
 from __future__ import annotations
 
@@ -17,31 +17,12 @@ SATISFACTION_RATE = 0.5
 """Prior mean of satisfaction, of which a log says nothing beforehand."""
 
 
-def fit_simplified(log: SlateLog, prior: Prior, strength: float) -> DynamicBayesianChoice:
-    """Counts of the simplified model (perseverance 1; Chapelle & Zhang 2009, algorithm 1).
-
-    Attraction is clicks over impressions down to the slate's last click (all, without one); satisfaction is the share
-    of an item's clicks that were the last. Whoever clicks, is not satisfied and finds nothing more counts as
-    satisfied, so satisfaction comes out too high, and attraction too; EM with perseverance 1 has no such bias.
-    """
-    keyed = Keyed.of(log)
-    last = last_click(log.click_SK)[:, None]
-    rank = np.arange(log.item_SK.shape[1])
-    clicks_P = keyed.total(log.click_SK.astype(np.float64))
-    attraction_P = prior.rate(clicks_P, keyed.total(((last < 0) | (rank <= last)).astype(np.float64)))
-    final_P = keyed.total((log.click_SK & (rank == last)).astype(np.float64))
-    calm = Prior.at(SATISFACTION_RATE, strength)
-    satisfaction = keyed.parameters(calm.rate(final_P, clicks_P), calm.mean)
-    return DynamicBayesianChoice(1.0, keyed.parameters(attraction_P, prior.mean), satisfaction)
-
-
 def fit_dynamic_bayesian(
     log: SlateLog,
     prior: Prior,
     strength: float,
     stop: Stop,
     random: np.random.Generator,
-    perseverance: float | None = None,
 ) -> DynamicBayesianChoice:
     """Attraction and satisfaction by item and the perseverance, by EM with exact posteriors.
 
@@ -51,14 +32,13 @@ def fit_dynamic_bayesian(
         strength: Pseudo-observations of satisfaction, at `SATISFACTION_RATE`.
         stop: When to end.
         random: For the first guess of satisfaction.
-        perseverance: A known perseverance, which is then not fitted.
     """
     keyed, given = Keyed.of(log), log.attraction_SK
     calm = Prior.at(SATISFACTION_RATE, strength)
     clicks_P = keyed.total(log.click_SK.astype(np.float64))
     attraction_P = prior.rate(clicks_P, keyed.total(keyed.shown_SK.astype(np.float64)))
     satisfaction_P = 0.5 + 0.1 * (random.random(len(clicks_P)) - 0.5)
-    keep_on = 0.8 if perseverance is None else perseverance
+    keep_on = 0.8
     curve: list[float] = []
     with Bar("EM of the dynamic Bayesian model", stop.max_steps) as bar:
         for _ in range(stop.max_steps):
@@ -70,7 +50,7 @@ def fit_dynamic_bayesian(
                 break
             attraction_P = prior.rate(clicks_P, keyed.total(found.examined_SK))
             satisfaction_P = calm.rate(keyed.total(found.satisfied_SK), clicks_P)
-            if perseverance is None and found.could_go_on > 0:
+            if found.could_go_on > 0:
                 keep_on = float(np.clip(found.went_on / found.could_go_on, EDGE, 1 - EDGE))
             bar.advance(note=f"{curve[-1]:.1f}")
     learnt = keyed.parameters(attraction_P, prior.mean) if given is None else None

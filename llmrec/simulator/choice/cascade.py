@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -63,10 +61,6 @@ class DynamicBayesianChoice(Choice):
         super().__init__(attraction, satisfaction, curve)
         self.perseverance = float(perseverance)
         require_probabilities(np.array([self.perseverance]), "perseverance")
-
-    def values(self) -> dict[str, Any]:
-        """The perseverance."""
-        return {"perseverance": self.perseverance}
 
     def _expected(self, attraction: FloatArray, satisfaction: FloatArray) -> FloatArray:
         examined = np.ones_like(attraction)

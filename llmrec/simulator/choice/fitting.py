@@ -1,13 +1,17 @@
-"""Fitting any choice model on logged slates.
+"""The configured choice model, and what the slates of a log tell of its places.
 
-    model = fit_choice("dynamic-bayesian", SlateLog.of_impressions(slate_M, item_M, click_M, position_M), seed=0)
-    model.attraction.of(item_BK), model.perseverance, model.curve
+    settings = fit_settings(ChoiceSettings(model="position"), SlateLog.of_impressions(...), places=10, seed=0)
+    make_choice(settings, places=10)
 
-Items get a Beta prior at the log's click rate, worth `prior_strength` impressions; the objective that EM raises at
-every step, and that `curve` shows, is log-likelihood plus log prior. With strength 0 it is the log-likelihood.
+Good items may stand on top, so items are fitted beside the places and then left out: in a session their attraction
+is the population's. Items get a Beta prior at the log's click rate, worth `prior_strength` impressions; the objective
+that EM raises at every step, and that `curve` shows, is log-likelihood plus log prior. With strength 0 it is the
+log-likelihood.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,35 +19,67 @@ from llmrec.config import ChoiceSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.choice.base import Choice, require_ranks
-from llmrec.simulator.choice.bayesian_fit import fit_dynamic_bayesian, fit_simplified
+from llmrec.simulator.choice.bayesian_fit import fit_dynamic_bayesian
 from llmrec.simulator.choice.cascade import CascadeChoice, DynamicBayesianChoice
 from llmrec.simulator.choice.independent import IndependentChoice, PositionChoice
 from llmrec.simulator.choice.logit import LogitChoice
 from llmrec.simulator.choice.logit_fit import fit_logit
 from llmrec.simulator.choice.position_fit import fit_position
 from llmrec.simulator.choice.slates import SlateLog
-from llmrec.simulator.choice.tally import Keyed, Prior, Stop, last_click
+from llmrec.simulator.choice.tally import Prior, Stop
 
-SIMPLIFIED = "simplified-dynamic-bayesian"
-"""Name under which `fit_choice` takes the closed form of the dynamic Bayesian model."""
 MODELS: dict[str, type[Choice]] = {
     model.name: model
     for model in (IndependentChoice, PositionChoice, CascadeChoice, DynamicBayesianChoice, LogitChoice)
 }
 
 
+FITTED = ("position", "dynamic-bayesian", "logit")
+"""Models that have numbers of their places to find."""
+
+
 def make_choice(settings: ChoiceSettings, places: int) -> Choice:
     """The configured model for slates of up to `places`, without parameters by item.
 
     Raises:
-        DataError: A perseverance outside [0, 1] or a negative position bias.
+        DataError: A perseverance or examination outside [0, 1], or a negative position bias.
     """
+    if settings.model == "position" and settings.by_rank:
+        return PositionChoice(settings.by_rank)
     if settings.model == "position":
         return PositionChoice.power(settings.position_bias, places)
     if settings.model == "dynamic-bayesian":
         return DynamicBayesianChoice(settings.perseverance)
-    plain: dict[str, type[Choice]] = {m.name: m for m in (IndependentChoice, CascadeChoice, LogitChoice)}
-    return plain[settings.model]()
+    if settings.model == "logit":
+        return LogitChoice(settings.by_rank or None)
+    return MODELS[settings.model]()
+
+
+def fit_settings(settings: ChoiceSettings, log: SlateLog, places: int, *, seed: int) -> ChoiceSettings:
+    """The settings with `by_rank` or `perseverance` as the log has them, for slates of up to `places`.
+
+    Raises:
+        ConfigError: A model without numbers of its places.
+        DataError: A log that the model cannot be fitted on, or of slates that are shorter than `places`.
+    """
+    fitted = fit_choice(
+        settings.model,
+        log,
+        seed=seed,
+        tolerance=settings.tolerance,
+        max_steps=settings.max_steps,
+        prior_strength=settings.prior_strength,
+    )
+    if isinstance(fitted, DynamicBayesianChoice):
+        return replace(settings, perseverance=fitted.perseverance)
+    by_rank = fitted.examination_K if isinstance(fitted, PositionChoice) else fitted.offset_K
+    known = () if by_rank is None else tuple(by_rank.tolist())
+    if len(known) < places:
+        raise DataError(
+            f"The log's slates tell of {len(known)} places by position, not of {places}; make slates (session.slate) "
+            "as short, or set choice.fitted to false."
+        )
+    return replace(settings, by_rank=known)
 
 
 def fit_choice(
@@ -54,9 +90,8 @@ def fit_choice(
     tolerance: float = 1e-7,
     max_steps: int = 500,
     prior_strength: float = 2.0,
-    perseverance: float | None = None,
-) -> Choice:
-    """Fits the choice model `name` (a key of `MODELS`, or `SIMPLIFIED`).
+) -> PositionChoice | DynamicBayesianChoice | LogitChoice:
+    """Fits the choice model `name`, one of `FITTED`.
 
     Args:
         name: Which model.
@@ -65,16 +100,14 @@ def fit_choice(
         tolerance: The fit ends when a step gains less than this an impression (nats).
         max_steps: Steps of EM or L-BFGS at most.
         prior_strength: Pseudo-impressions of the Beta prior of each item, at the log's click rate.
-        perseverance: A known perseverance of the dynamic Bayesian model.
 
     Raises:
-        ConfigError: An unknown name.
+        ConfigError: An unknown name, or a model that has nothing to fit.
         DataError: A log that the model cannot be fitted on: without ranks, all or nothing clicked, one item, one
             user, several clicks in a slate of a model that knows only one, or empty places amid a slate.
     """
-    if name not in MODELS and name != SIMPLIFIED:
-        raise ConfigError(f"Unknown choice model {name!r}; choose one of {', '.join([*MODELS, SIMPLIFIED])}.")
-    kind = MODELS.get(name, DynamicBayesianChoice)
+    require_places(name)
+    kind = MODELS[name]
     require_ranks(kind, log)
     require_fittable(kind, log)
     rate = float(log.click_SK.sum() / log.shown_SK.sum())
@@ -83,26 +116,14 @@ def fit_choice(
     if name == "position":
         return fit_position(log, prior, stop, random)
     if name == "dynamic-bayesian":
-        return fit_dynamic_bayesian(log, prior, prior_strength, stop, random, perseverance)
-    if name == SIMPLIFIED:
-        return fit_simplified(log, prior, prior_strength)
-    if name == "logit":
-        return fit_logit(log, prior, stop)
-    return _counted(CascadeChoice if name == "cascade" else IndependentChoice, log, prior)
+        return fit_dynamic_bayesian(log, prior, prior_strength, stop, random)
+    return fit_logit(log, prior, stop)
 
 
-def _counted(kind: type[CascadeChoice | IndependentChoice], log: SlateLog, prior: Prior) -> Choice:
-    """Independent: clicks over impressions. Cascade: over impressions down to the slate's click, all without one."""
-    if log.attraction_SK is not None:
-        return kind(curve=(kind().log_likelihood(log),))
-    keyed = Keyed.of(log)
-    read = keyed.shown_SK
-    if kind is CascadeChoice:
-        last = last_click(log.click_SK)[:, None]
-        read = read & ((last < 0) | (np.arange(log.item_SK.shape[1]) <= last))
-    value_P = prior.rate(keyed.total(log.click_SK.astype(np.float64)), keyed.total(read.astype(np.float64)))
-    attraction = keyed.parameters(value_P, prior.mean)
-    return kind(attraction, curve=(kind(attraction).log_likelihood(log) + prior.log_density(value_P),))
+def require_places(name: str) -> None:
+    """Raises `ConfigError` where no choice model is called `name`, or it has no numbers of places."""
+    if name not in FITTED:
+        raise ConfigError(f"Choice model {name!r} has no places to fit on a log; choose one of {', '.join(FITTED)}.")
 
 
 def require_fittable(kind: type[Choice], log: SlateLog) -> None:
@@ -121,14 +142,14 @@ def require_fittable(kind: type[Choice], log: SlateLog) -> None:
     if log.user_S is not None and len(np.unique(log.user_S)) < 2:
         raise DataError("The log is of one user only; a choice model needs at least two.")
     clicks_S = log.click_SK.sum(axis=1)
-    if issubclass(kind, CascadeChoice | LogitChoice) and clicks_S.max() > 1:
+    if issubclass(kind, LogitChoice) and clicks_S.max() > 1:
         row = int(np.argmax(clicks_S > 1))
         raise DataError(
             f"Slate {row} has {clicks_S[row]} clicks, but the choice model {kind.name!r} knows one at most; choose "
             "'dynamic-bayesian' or 'position', or keep each slate's first click."
         )
     gap_S = (shown[:, 1:] & ~shown[:, :-1]).any(axis=1)
-    if issubclass(kind, CascadeChoice | DynamicBayesianChoice) and gap_S.any():
+    if issubclass(kind, DynamicBayesianChoice) and gap_S.any():
         raise DataError(
             f"Slate {int(np.argmax(gap_S))} has an empty place above an item, but the choice model {kind.name!r} "
             "reads from the top; log whole slates."

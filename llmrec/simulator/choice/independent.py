@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -44,10 +42,6 @@ class PositionChoice(Choice):
         if not bias >= 0:
             raise DataError(f"The position bias is {bias}, but it must be 0 or more.")
         return cls(np.arange(1, places + 1, dtype=np.float64) ** -bias)
-
-    def values(self) -> dict[str, Any]:
-        """Examination by rank."""
-        return {"examination": self.examination_K.tolist()}
 
     def _expected(self, attraction: FloatArray, satisfaction: FloatArray) -> FloatArray:
         places = attraction.shape[1]

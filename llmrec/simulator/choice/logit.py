@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -37,10 +35,6 @@ class LogitChoice(Choice):
         self.offset_K = None if offset_K is None else np.asarray(offset_K, dtype=np.float64)
         if self.offset_K is not None and not np.isfinite(self.offset_K).all():
             raise DataError(f"The rank offsets {self.offset_K.tolist()} must be finite numbers.")
-
-    def values(self) -> dict[str, Any]:
-        """Offsets by rank, or None."""
-        return {"offset": None if self.offset_K is None else self.offset_K.tolist()}
 
     def _weights(self, attraction: FloatArray) -> FloatArray:
         attraction = np.minimum(attraction, attraction.dtype.type(_ALMOST_ONE))

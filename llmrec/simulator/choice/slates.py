@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.errors import DataError, RunError
+from llmrec.errors import DataError
 from llmrec.types import BoolArray, FloatArray, IntArray
-
-_QUERY = np.int64(1 << 32)  # a key is query * _QUERY + item
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,6 @@ class SlateLog:
     Attributes:
         item_SK: Item index shown at each place, -1 where the place is empty.
         click_SK: Whether it was clicked.
-        query_S: Query, segment or context of each slate: items get parameters of their own in each.
         user_S: User of each slate, if known.
         attraction_SK: Known attraction of each place (a behaviour model's) for models that hold none per item.
         satisfaction_SK: Known P(satisfied | click), likewise.
@@ -33,7 +30,6 @@ class SlateLog:
 
     item_SK: IntArray
     click_SK: BoolArray
-    query_S: IntArray | None = None
     user_S: npt.NDArray[Any] | None = None
     attraction_SK: FloatArray | None = None
     satisfaction_SK: FloatArray | None = None
@@ -46,19 +42,11 @@ class SlateLog:
             values = getattr(self, name)
             if values is not None and values.shape != self.item_SK.shape:
                 raise DataError(f"Items have shape {self.item_SK.shape} but {name} {values.shape}; align them.")
-        for name in ("query_S", "user_S"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.item_SK):
-                raise DataError(
-                    f"There are {len(self.item_SK)} slates but {len(values)} values of {name}; align them."
-                )
+        if self.user_S is not None and len(self.user_S) != len(self.item_SK):
+            raise DataError(f"There are {len(self.item_SK)} slates but {len(self.user_S)} users; align them.")
         if self.click_SK.dtype != np.bool_:
             raise DataError(
                 f"Clicks of a slate log are true or false, not {self.click_SK.dtype}; compare them with 0."
-            )
-        if self.query_S is not None and len(self.query_S) and self.query_S.min() < 0:
-            raise DataError(
-                f"Slate {int(self.query_S.argmin())} has query {self.query_S.min()}; number queries from 0."
             )
         if self.item_SK.size and self.item_SK.min() < -1:
             raise DataError(f"Item index {self.item_SK.min()} is below -1, which stands for an empty place.")
@@ -77,12 +65,6 @@ class SlateLog:
         """Places that hold an item."""
         return np.asarray(self.item_SK >= 0)
 
-    def keys(self) -> IntArray:
-        """The parameter's key of each place, -1 where empty: the item, or query and item in one number."""
-        if self.query_S is None:
-            return self.item_SK
-        return np.where(self.shown_SK, self.query_S[:, None] * _QUERY + self.item_SK, -1)
-
     @classmethod
     def of_impressions(
         cls,
@@ -91,7 +73,6 @@ class SlateLog:
         click_M: npt.ArrayLike,
         position_M: npt.ArrayLike | None = None,
         *,
-        query_M: npt.ArrayLike | None = None,
         user_M: npt.ArrayLike | None = None,
     ) -> SlateLog:
         """Slates from M logged impressions.
@@ -101,7 +82,6 @@ class SlateLog:
             item_M: Item indices.
             click_M: 0 or 1.
             position_M: 0-based ranks; without them the slates are not `ranked` and keep the log's order.
-            query_M: Query of each impression, equal within a slate.
             user_M: User of each impression, equal within a slate.
 
         Raises:
@@ -116,9 +96,8 @@ class SlateLog:
         shape = (len(first_S), int(position.max(initial=-1)) + 1)
         items_SK, clicks_SK = np.full(shape, -1, dtype=np.int64), np.zeros(shape, dtype=np.bool_)
         items_SK[slate, position], clicks_SK[slate, position] = item, click > 0
-        query = None if query_M is None else np.asarray(query_M, dtype=np.int64)[first_S]
         user = None if user_M is None else np.asarray(user_M)[first_S]
-        return cls(items_SK, clicks_SK, query, user, ranked=position_M is not None)
+        return cls(items_SK, clicks_SK, user, ranked=position_M is not None)
 
 
 def _order_within(slate_M: IntArray) -> IntArray:
@@ -155,12 +134,12 @@ def require_probabilities(values: npt.NDArray[Any], name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class KeyedParameters:
-    """A number for each key (item, or query and item), and one for keys that the fit never met.
+    """A number for each item, and one for items that the fit never met.
 
     Attributes:
-        key_P: Sorted keys, as `SlateLog.keys` makes them.
+        key_P: Sorted item indices.
         value_P: Their values, in [0, 1].
-        default: The value of any other key.
+        default: The value of any other item.
     """
 
     key_P: IntArray
@@ -168,26 +147,9 @@ class KeyedParameters:
     default: float
 
     def of(self, keys: IntArray) -> FloatArray:
-        """The values of `keys` (any shape); 0 for -1."""
+        """The values of items (any shape); 0 for -1."""
         if not len(self.key_P):
             return np.where(keys < 0, 0.0, self.default)
         at = np.searchsorted(self.key_P, keys).clip(max=len(self.key_P) - 1)
         found = np.where(self.key_P[at] == keys, self.value_P[at], self.default)
         return np.where(keys < 0, 0.0, found)
-
-    def tree(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"keys": self.key_P.tolist(), "values": self.value_P.tolist(), "default": self.default}
-
-    @classmethod
-    def from_tree(cls, tree: Any, origin: str) -> KeyedParameters:
-        """Reads `tree`; raises `RunError` naming `origin`."""
-        try:
-            keys, values = np.array(tree["keys"], dtype=np.int64), np.array(tree["values"], dtype=np.float64)
-            default = float(tree["default"])
-        except (TypeError, KeyError, ValueError, OverflowError):
-            raise RunError(f"{origin} holds parameters that cannot be read; fit the choice model anew.") from None
-        inside = bool(((values >= 0) & (values <= 1)).all()) and 0 <= default <= 1
-        if keys.shape != values.shape or keys.ndim != 1 or (np.diff(keys) <= 0).any() or not inside:
-            raise RunError(f"{origin} holds parameters out of order or outside 0..1; fit the choice model anew.")
-        return cls(keys, values, default)

@@ -52,10 +52,10 @@ class Keyed:
 
     @classmethod
     def of(cls, log: SlateLog) -> Keyed:
-        """Reads the keys of a log."""
-        keys, shown = log.keys(), log.shown_SK
-        found, place = np.unique(keys[shown], return_inverse=True)
-        index = np.zeros(keys.shape, dtype=np.int64)
+        """Reads the items of a log."""
+        shown = log.shown_SK
+        found, place = np.unique(log.item_SK[shown], return_inverse=True)
+        index = np.zeros(shown.shape, dtype=np.int64)
         index[shown] = place
         return cls(found, index, shown)
 

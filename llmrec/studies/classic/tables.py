@@ -9,7 +9,7 @@ from llmrec.agents import DQNSettings, Meeting, OneStep, PolicyGradientSettings,
 from llmrec.baselines.random import Random
 from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.pipeline.algorithms.sessions import last_states, session_arenas, session_sizes
+from llmrec.pipeline.algorithms.sessions import last_states, session_arenas, session_choice, session_sizes
 from llmrec.pipeline.measure import make_arena, make_tables, measure_run
 from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
 from llmrec.simulator.environments import LearnedUsers
@@ -78,7 +78,12 @@ def session_tables(place: Place, transitions: int, *, turns: int = 10, users: in
     def meeting() -> Meeting:
         sizes, hidden = session_sizes(config), place.hidden(seen)
         return Sessions(
-            population, place.features, sizes, choice=config.choice, dynamics=config.dynamics, seen=hidden
+            population,
+            place.features,
+            sizes,
+            choice=session_choice(config, data),
+            dynamics=config.dynamics,
+            seen=hidden,
         )
 
     agents = _session_agents(transitions, turns)

@@ -4,23 +4,21 @@ import numpy as np
 import pytest
 
 from llmrec.config import ChoiceSettings
-from llmrec.errors import ConfigError, DataError, RunError
+from llmrec.errors import ConfigError, DataError
 from llmrec.simulator.choice import (
-    SIMPLIFIED,
+    FITTED,
     DynamicBayesianChoice,
     IndependentChoice,
     LogitChoice,
     PositionChoice,
     SlateLog,
     fit_choice,
-    load_choice,
+    fit_settings,
     make_choice,
-    save_choice,
 )
 
 ITEM = np.array([[0, 1, 2], [2, 1, 0], [1, 0, 2]])
 CLICK = np.array([[1, 0, 0], [0, 0, 0], [0, 1, 0]], dtype=bool)
-NAMES = ["independent", "position", "cascade", "dynamic-bayesian", SIMPLIFIED, "logit"]
 
 
 def refused(error, words, call):
@@ -31,21 +29,24 @@ def refused(error, words, call):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("name", ["position", "cascade", "dynamic-bayesian", SIMPLIFIED])
+@pytest.mark.parametrize("name", ["position", "dynamic-bayesian"])
 def test_a_log_without_positions_is_refused_by_models_of_ranks(name):
     log = SlateLog.of_impressions([0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1])
     refused(DataError, ["positions", "independent"], lambda: fit_choice(name, log, seed=0))
 
 
-@pytest.mark.parametrize("name", ["independent", "logit"])
-def test_a_log_without_positions_serves_models_without_ranks(name):
+def test_a_log_without_positions_has_no_places_to_fit():
     log = SlateLog.of_impressions([0, 0, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1])
-    model = fit_choice(name, log, seed=0)
+    model = fit_choice("logit", log, seed=0)
     assert model.attraction is not None
-    assert getattr(model, "offset_K", None) is None
+    assert model.offset_K is None
+    settings = ChoiceSettings(model="logit")
+    refused(DataError, ["0 places", "choice.fitted"], lambda: fit_settings(settings, log, 2, seed=0))
+    for name in ("independent", "cascade"):
+        refused(ConfigError, [name, "position"], lambda name=name: fit_choice(name, log, seed=0))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FITTED)
 @pytest.mark.parametrize(
     ("log", "words"),
     [
@@ -63,10 +64,7 @@ def test_logs_that_teach_nothing(name, log, words):
 
 def test_models_of_one_click_refuse_two():
     log = SlateLog(ITEM, np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=bool))
-    for name in ("cascade", "logit"):
-        refused(
-            DataError, ["Slate 1", "2 clicks", "dynamic-bayesian"], lambda name=name: fit_choice(name, log, seed=0)
-        )
+    refused(DataError, ["Slate 1", "2 clicks", "dynamic-bayesian"], lambda: fit_choice("logit", log, seed=0))
 
 
 def test_readers_from_the_top_refuse_gaps():
@@ -77,11 +75,10 @@ def test_readers_from_the_top_refuse_gaps():
 
 def test_logs_that_do_not_fit():
     refused(DataError, ["shape"], lambda: SlateLog(ITEM, CLICK[:2]))
-    refused(DataError, ["3 slates", "user_S"], lambda: SlateLog(ITEM, CLICK, user_S=np.array(["u"])))
+    refused(DataError, ["3 slates", "1 users"], lambda: SlateLog(ITEM, CLICK, user_S=np.array(["u"])))
     refused(DataError, ["Slate 0", "empty place"], lambda: SlateLog(np.full((3, 3), -1), CLICK))
     refused(DataError, ["-5", "empty place"], lambda: SlateLog(ITEM - 5, CLICK & False))
     refused(DataError, ["true or false", "int64"], lambda: SlateLog(ITEM, CLICK.astype(np.int64)))
-    refused(DataError, ["Slate 1", "-2"], lambda: SlateLog(ITEM, CLICK, query_S=np.array([0, -2, 1])))
     refused(DataError, ["no slates"], lambda: SlateLog(ITEM[0], CLICK[0]))
     bad = np.full((3, 3), 0.5)
     bad[1, 2] = 1.5
@@ -117,35 +114,9 @@ def test_models_that_do_not_fit_the_slate():
     refused(DataError, ["rank offsets"], lambda: LogitChoice([0.0, np.nan]))
     refused(DataError, ["Uniforms", "2 a place"], lambda: DynamicBayesianChoice(0.5).sample(good, good, good))
     refused(DataError, ["no attractions", "fit"], lambda: IndependentChoice().log_likelihood(SlateLog(ITEM, CLICK)))
-    refused(ConfigError, ["'cascading'", "cascade"], lambda: fit_choice("cascading", SlateLog(ITEM, CLICK), seed=0))
+    refused(ConfigError, ["'cascading'", "position"], lambda: fit_choice("cascading", SlateLog(ITEM, CLICK), seed=0))
     settings = ChoiceSettings(model="position", position_bias=-1.0)
     refused(DataError, ["position bias", "-1"], lambda: make_choice(settings, 3))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_model_survives_its_file(name, tmp_path):
-    log = SlateLog(ITEM, CLICK)
-    model = fit_choice(name, log, seed=0)
-    save_choice(model, tmp_path / "choice.json")
-    again = load_choice(tmp_path / "choice.json")
-    assert (again.name, again.values(), again.curve) == (model.name, model.values(), model.curve)
-    assert again.log_likelihood(log) == model.log_likelihood(log)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "{",
-        "[]",
-        '{"kind": "choice"}',
-        '{"kind": "choice", "model": "magic", "values": {}, "curve": []}',
-        '{"kind": "choice", "model": "position", "values": {"examination": [2]}, "curve": []}',
-        '{"kind": "choice", "model": "independent", "values": {}, "curve": [], "attraction": {"keys": [1]}}',
-        '{"kind": "choice", "model": "independent", "values": {}, "curve": [],'
-        ' "attraction": {"keys": [2, 1], "values": [0.1, 0.2], "default": 0.1}}',
-    ],
-)
-def test_files_that_hold_no_model(text, tmp_path):
-    (tmp_path / "choice.json").write_text(text)
-    refused(RunError, ["choice.json", "anew"], lambda: load_choice(tmp_path / "choice.json"))
-    refused(RunError, ["none.json"], lambda: load_choice(tmp_path / "none.json"))
+    short = fit_settings(ChoiceSettings(model="position"), SlateLog(ITEM, CLICK), 3, seed=0)
+    assert len(short.by_rank) == 3
+    refused(DataError, ["3 places", "not of 4"], lambda: fit_settings(short, SlateLog(ITEM, CLICK), 4, seed=0))

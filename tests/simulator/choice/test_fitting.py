@@ -1,21 +1,22 @@
 """Fits find planted parameters, raise their objective at every step, and agree with plain counts and enumeration."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from llmrec.config import ChoiceSettings
 from llmrec.simulator.choice import (
-    SIMPLIFIED,
-    CascadeChoice,
     DynamicBayesianChoice,
-    IndependentChoice,
     KeyedParameters,
     LogitChoice,
     PositionChoice,
     SlateLog,
     fit_choice,
+    fit_settings,
+    make_choice,
 )
 from llmrec.simulator.choice.bayesian_fit import posterior
 from llmrec.simulator.choice.logit_fit import LogitObjective
@@ -38,9 +39,7 @@ def planted(model, slates, seed=0):
 @pytest.mark.parametrize(
     ("model", "error"),
     [
-        (IndependentChoice(), 0.03),
         (PositionChoice.power(0.8, PLACES), 0.05),
-        (CascadeChoice(), 0.04),
         (DynamicBayesianChoice(0.8), 0.04),
         (LogitChoice(OFFSET), 0.04),
     ],
@@ -137,51 +136,26 @@ def test_given_attractions_are_kept_and_the_rest_is_fitted():
     np.testing.assert_allclose(fit_choice("logit", given, seed=0).offset_K, OFFSET, atol=0.12)
 
 
-def test_counts_by_hand():
-    item_SK = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [0, 2, -1]])
-    click_SK = np.array([[0, 1, 0], [0, 0, 0], [1, 0, 0], [1, 0, 0]], dtype=bool)
-    log = SlateLog(item_SK, click_SK)
-    items = np.arange(3)
-    independent = fit_choice("independent", log, seed=0, prior_strength=0)
-    np.testing.assert_allclose(independent.attraction.of(items), [1 / 4, 1 / 3, 1 / 4], rtol=1e-6)
-    cascade = fit_choice("cascade", log, seed=0, prior_strength=0)  # read: 0 in slates 0, 1, 3; 1 in 0, 1; 2 in 1, 2
-    np.testing.assert_allclose(cascade.attraction.of(items), [1 / 3, 1 / 2, 1 / 2], rtol=1e-6)
-    smoothed = fit_choice("independent", log, seed=0, prior_strength=11)  # 3 clicks of 11 impressions
-    np.testing.assert_allclose(smoothed.attraction.of(items), [4 / 15, 4 / 14, 4 / 15])
-    assert smoothed.attraction.of(np.array([77])) == pytest.approx(3 / 11)
-
-
-def test_the_simplified_model_counts_last_clicks():
-    item_SK = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0]])
-    click_SK = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)
-    fitted = fit_choice(SIMPLIFIED, SlateLog(item_SK, click_SK), seed=0, prior_strength=0)
-    items = np.arange(3)
-    # read: 0 in all three slates, 1 in all three, 2 in the last (below the last click it is not read)
-    np.testing.assert_allclose(fitted.attraction.of(items), [2 / 3, 1 / 3, 0], atol=1e-6)
-    np.testing.assert_allclose(fitted.satisfaction.of(items), [1 / 2, 1, 0.5], atol=1e-6)
-    assert fitted.perseverance == 1.0
-
-
-def test_em_mends_the_bias_of_the_simplified_counts():
-    log, attraction, satisfaction = planted(DynamicBayesianChoice(1.0), 20_000)
-    items = np.arange(ITEMS)
-    counted = fit_choice(SIMPLIFIED, log, seed=0)
-    fitted = fit_choice("dynamic-bayesian", log, seed=0, perseverance=1.0)
-    assert np.mean(counted.satisfaction.of(items) - satisfaction) > 0.05
-    assert abs(np.mean(fitted.satisfaction.of(items) - satisfaction)) < 0.01
-    assert np.abs(fitted.attraction.of(items) - attraction).max() < 0.03
-
-
-def test_queries_have_parameters_of_their_own():
-    random = np.random.default_rng(0)
-    item_SK = random.random((8000, 3)).argsort(axis=1)
-    query_S = random.integers(0, 2, 8000)
-    attraction_QN = np.array([[0.1, 0.5, 0.9], [0.8, 0.2, 0.4]])
-    click_SK = random.random((8000, 3)) < attraction_QN[query_S[:, None], item_SK]
-    fitted = fit_choice("independent", SlateLog(item_SK, click_SK, query_S), seed=0)
-    for query in (0, 1):
-        one = SlateLog(np.array([[0, 1, 2]]), np.zeros((1, 3), bool), np.array([query]))
-        np.testing.assert_allclose(fitted.parameters_of(one)[0][0], attraction_QN[query], atol=0.03)
+def test_settings_take_what_the_log_tells_of_places():
+    for truth, asked in (
+        (PositionChoice.power(1.0, PLACES), ChoiceSettings(model="position", position_bias=0.0)),
+        (LogitChoice(OFFSET), ChoiceSettings(model="logit")),
+        (DynamicBayesianChoice(0.7), ChoiceSettings(model="dynamic-bayesian", perseverance=0.1)),
+    ):
+        log, _, _ = planted(truth, 20_000)
+        found = fit_settings(asked, log, PLACES, seed=0)
+        made = make_choice(found, PLACES)
+        assert (made.attraction, made.satisfaction) == (None, None)
+        if isinstance(truth, DynamicBayesianChoice):
+            assert found.perseverance == made.perseverance == pytest.approx(0.7, abs=0.02)
+        else:
+            by_rank = truth.examination_K if isinstance(truth, PositionChoice) else truth.offset_K
+            np.testing.assert_allclose(found.by_rank, by_rank, atol=0.12)
+        # fewer steps and a looser end stop earlier; a heavy prior on items moves the places
+        curve = fit_choice(asked.model, log, seed=0, max_steps=2).curve
+        assert len(curve) <= 3
+        heavy = fit_settings(replace(asked, prior_strength=1e4), log, PLACES, seed=0)
+        assert heavy != replace(found, prior_strength=1e4)
 
 
 @pytest.mark.parametrize("keep_on", [0.0, 0.6, 1.0])
