@@ -38,7 +38,8 @@ def main() -> None:
     from llmrec.files import write_json
     from llmrec.pipeline.data import RunData
     from llmrec.pipeline.sft import targets
-    from llmrec.policy.fusion import FusedPolicy, fit_weight
+    from llmrec.policy.mixture import Mixture
+    from llmrec.policy.mixture_weights import fit
     from llmrec.recommender import default_data
     from llmrec.screen import results
 
@@ -60,11 +61,13 @@ def main() -> None:
     states, chosen = [e.state for e in valid], [e.target for e in valid]
     top = min(10, dataset.n_items)
     cutoffs = sorted({1, min(5, top), top})
-    fitted = fit_weight(policy, covisitation.score, states, chosen, k=top, depth=options.depth, seen=valid.seen)
+    fitted = fit(Mixture([policy, covisitation.score], depth=options.depth), states, chosen, k=top, seen=valid.seen)
+    weight = float(fitted.mixture.weights_GP[0, 0])
+    tried = {float(own): float(ndcg) for own, ndcg in zip(fitted.grid_WP[:, 0], fitted.ndcg_W, strict=True)}
     systems = {
         "policy": policy,
         "covisitation": covisitation,
-        "fusion": FusedPolicy(policy, covisitation.score, fitted.weight, depth=options.depth),
+        "fusion": fitted.mixture,
     }
     test_states = [e.state for e in test]
     shown = {name: Given(system.recommend(test_states, top, seen=test.seen)) for name, system in systems.items()}
@@ -79,10 +82,10 @@ def main() -> None:
         results().print(
             f"fusion - {reference}, NDCG@{top}: {gain.mean:+.4f} (95%: {gain.low:+.4f} to {gain.high:+.4f})"
         )
-    curve = ", ".join(f"{weight:g}: {value:.4f}" for weight, value in fitted.curve.items())
-    results().print(f"policy's weight {fitted.weight:g} by NDCG@{top} on {len(valid)} validation events ({curve})")
+    curve = ", ".join(f"{own:g}: {value:.4f}" for own, value in sorted(tried.items()))
+    results().print(f"policy's weight {weight:g} by NDCG@{top} on {len(valid)} validation events ({curve})")
     if options.json:
-        settings = {"weight": fitted.weight, "curve": {str(w): v for w, v in fitted.curve.items()}}
+        settings = {"weight": weight, "curve": {str(own): ndcg for own, ndcg in sorted(tried.items())}}
         counts = {"valid_events": len(valid), "test_events": len(test), "seed": options.seed}
         write_json(options.json, settings | counts | {"covisitation": asdict(covisitation.settings)} | figures)
 

@@ -24,7 +24,7 @@ from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError, RunError
 from llmrec.export import CARD, Bundle, read_bundle, read_facts
 from llmrec.files import read_json
-from llmrec.policy.fusion import FusedPolicy, Scorer
+from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.printing import short_line
 from llmrec.text.free_prompt import Match, resolve_prompt
 from llmrec.types import IntArray, Item, State
@@ -64,7 +64,7 @@ class Recommender:
         self._data = data
         self._fitting: Dataset | None = None
         self._history: History | None = None
-        self._fused: FusedPolicy | None = None
+        self._fused: Mixture | None = None
         if bundle.policy.filters is None:
             bundle.policy.set_attributes(Attributes.of(bundle.items))
 
@@ -110,12 +110,14 @@ class Recommender:
         """From now on mixes pi with a second score: p = weight * pi + (1 - weight) * s, both normalised.
 
         Args:
-            weight: the policy's share, from 0 to 1; `llmrec.policy.fusion.fit_weight` fits it on validation events.
+            weight: the policy's share, from 0 to 1; `llmrec.policy.mixture_weights.fit` fits it on validation events.
             scorer: states to scores (B, N) of at least 0; by default co-visitation counted on all events of `data`.
 
         Raises:
             RequestError: a weight outside 0 .. 1, or no scorer and no data to count, or those of other items.
         """
+        if not 0.0 <= weight <= 1.0:
+            raise RequestError(f"The policy's weight is {weight}; it must lie between 0 and 1.")
         if scorer is None:
             if self._data is None:
                 raise RequestError("Mixing with co-visitation needs events to count; give the data set's folder.")
@@ -123,7 +125,7 @@ class Recommender:
 
             data = self._fitted_data(self._data)
             scorer = Covisitation().fit(data, data.events).score
-        self._fused = FusedPolicy(self.bundle.policy, scorer, weight)
+        self._fused = Mixture([self.bundle.policy, scorer], [weight, 1.0 - weight])
 
     def recommend(
         self,
@@ -137,7 +139,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         exact: bool = False,
     ) -> Recommendation:
-        """The top k items by log pi for exactly one of a known user, a free prompt or a `State`.
+        """The top k items by log pi (log p after `fuse`) for exactly one of a known user, a free prompt or a `State`.
 
         Args:
             user: a user id of the data set; one without events is a cold start.
@@ -168,16 +170,8 @@ class Recommender:
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
         assert state is not None
         known = None if seen is None else [seen]
-        if self._fused is None:
-            (slate,) = self.bundle.policy.recommend(
-                [state], k, seen=known, filters=filters, exclude_seen=exclude_seen, exact=exact
-            )
-        elif filters is not None or exact:
-            raise RequestError(
-                "A mixture with a second score knows no filters and no proof; ask for it without them."
-            )
-        else:
-            (slate,) = self._fused.recommend([state], k, seen=known, exclude_seen=exclude_seen)
+        policy = self._fused or self.bundle.policy
+        (slate,) = policy.recommend([state], k, seen=known, filters=filters, exclude_seen=exclude_seen, exact=exact)
         if len(slate.items_K) < k:
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()

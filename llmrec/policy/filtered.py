@@ -19,7 +19,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst
-from llmrec.types import IntArray, State
+from llmrec.types import BoolArray, IntArray, State
 
 _KEPT = 64
 _AHEAD = 2
@@ -86,10 +86,7 @@ class FilterBook:
         users = torch.arange(len(filters_B), device=self.index.device)
         open_B = self.index.is_allowed(torch.zeros_like(users), users, allowed)
         if not bool(open_B.all()):
-            b = int(open_B.long().argmin())
-            raise RequestError(
-                f"The filter ({filters_B[b]}) leaves no item after what is left out as seen; ask for less."
-            )
+            raise nothing_left(filters_B[int(open_B.long().argmin())])
 
 
 @dataclass(frozen=True)
@@ -135,6 +132,48 @@ class FilteredCatalogue:
         """Raises `RequestError` for a maximum per category, which only a whole slate can obey."""
         if any(wish.max_per_category is not None for wish in self.wishes_B):
             raise RequestError("max_per_category bounds a recommended slate; leave it out to draw or to score items.")
+
+
+def one_each(filters: Filters | Sequence[Filters] | None, states: int) -> list[Filters]:
+    """A filter for each state; empty where none was asked for.
+
+    Raises:
+        RequestError: another number of filters.
+    """
+    wishes = [filters] * states if isinstance(filters, Filters) else list(filters or ())
+    if len(wishes) not in (0, states):
+        raise RequestError(f"{len(wishes)} filters were given for {states} states; give one, or one for each.")
+    return wishes
+
+
+def nothing_left(wish: Filters) -> RequestError:
+    """Says that a filter leaves nothing."""
+    return RequestError(f"The filter ({wish}) leaves no item after what is left out as seen; ask for less.")
+
+
+def passing(attributes: Attributes, wishes_B: Sequence[Filters]) -> BoolArray:
+    """The items that pass each filter, (B, N).
+
+    Raises:
+        RequestError: a filter that cannot be read.
+    """
+    passes_BN = np.stack([attributes.passes(wish) for wish in wishes_B])
+    for passes_N, wish in zip(passes_BN, wishes_B, strict=True):
+        if wish.candidates is not None:
+            passes_N &= np.isin(np.arange(len(passes_N)), attributes.indices(wish.candidates, "candidates"))
+        passes_N[attributes.indices(wish.exclude, "exclude")] = False
+    return passes_BN
+
+
+def bounded(category_C: IntArray, most: int) -> IntArray:
+    """Places of items in order that stand when no category may come more than `most` times; -1 is no category."""
+    counts: dict[int, int] = {}
+    kept = []
+    for place, category in enumerate(category_C.tolist()):
+        counts[category] = counts.get(category, 0) + 1
+        if category < 0 or counts[category] <= most:
+            kept.append(place)
+    return np.array(kept, dtype=np.int64)
 
 
 def padded(rows: Sequence[IntArray]) -> IntArray:

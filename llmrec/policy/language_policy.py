@@ -16,7 +16,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
-from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, padded
+from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, one_each, padded
 from llmrec.policy.gumbel import stream_keys
 from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
@@ -99,11 +99,7 @@ class LanguagePolicy:
         filters: Filters | Sequence[Filters] | None,
     ) -> FilteredCatalogue:
         """What is left for each state."""
-        wishes = [filters] * len(states) if isinstance(filters, Filters) else list(filters or ())
-        if len(wishes) not in (0, len(states)):
-            raise RequestError(
-                f"{len(wishes)} filters were given for {len(states)} states; give one, or one for each."
-            )
+        wishes = one_each(filters, len(states))
         if self.filters is None and wishes:
             raise RequestError("This policy knows no attributes of its items; give it some before filtering by them.")
         book = self.filters or FilterBook(self.index, Attributes.of([]))

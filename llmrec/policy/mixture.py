@@ -1,229 +1,178 @@
-"""Rankers of any kind in one mixture, with weights that depend on what kind of state it is.
+"""Rankers of any kind mixed into one: what is deployed may be more than one policy. Nothing here is trained.
 
-    p(i | state) = sum over m of w_gm pi_m(i | state, F) + sum over s of w_gs s(i | state, F),    g = group(state)
+    p(i | state) = sum over parts m of w_gm p_m(i | state, U),    g = group(state)
 
-with F the items that the user may get and every part conditioned on F, exactly as in `fusion` (which is the case of
-one policy, one score and one group). A policy is searched and asked for the probability of single items; a score says
-a number of every item, so any recommender can be a part (`mean_scorer`: several of them). Either kind may be missing.
-`mixture_weights` fits w. Policies that learnt in different ways are right about
-different states: where a user comes back within the hour what was chosen last says most, after months it says little,
-and one weight for both gives up something in each (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991).
+U is what the user may get: the catalogue without seen items, where those are left out. A part is a policy (searched,
+and asked for the probability of single items), a score of all items (any recommender: `Scores`, or a function), or a
+mixture again. Probabilities are averaged and not log-probabilities: an item that one part is sure of stays, and one
+part's noise on items that it knows nothing of buries nothing (deep ensembles, Lakshminarayanan, Pritzel and Blundell
+2017). Weights by group let each part speak where it is right: within the hour what was chosen last says most, after
+months little (stacked generalisation, Wolpert 1992; gating, Jacobs et al. 1991). `mixture_weights` fits them.
+
+What is mixed are probabilities of whole items, so parts may write items differently. Mixing the conditionals token by
+token is another distribution: there a part keeps its say on a path that it finds impossible.
+
+*Seen items condition each part.* p_m(i | state, U) = p_m(i | state) / (1 - sum over seen j of p_m(j | state)): the
+weights were fitted between parts that speak of the same items, and a part that spends its mass on what the user knows
+loses no say by it. This is pi conditioned on U and not pi_U, which hands an excluded item's mass to its siblings.
+*An ensemble is one distribution* (`Mixture.ensemble`, and any mixture that is a part of another): the mean of its
+members over the whole catalogue, conditioned as a whole.
+*Filters restrict.* They take items away and change no score, as for a policy: p is not normalised anew.
+
+Candidates are the union of every part's `depth` best items, and each has its exact p. An item outside has at most the
+mixture of the parts' last values, so `exact` goes deeper until the list lies above that; with `depth` at the
+catalogue's size all items are candidates. Equally probable items stand by item index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
 
+from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
-from llmrec.policy.ensemble import known_and_scored
-from llmrec.policy.filtered import hidden_items, padded
-from llmrec.policy.fusion import Mixable, Scorer, allowed_scores, candidate_depth, item_probabilities
+from llmrec.policy.decoding import check_k
+from llmrec.policy.filtered import bounded, hidden_items, nothing_left, one_each, padded, passing
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.modes import evaluating
 from llmrec.progress import track
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import BoolArray, FloatArray, IntArray, Slate, State
 
+Scorer = Callable[[Sequence[State]], FloatArray]
+"""Scores of all items for each state: (B, N), finite and at least 0; only their proportions in a row matter."""
 Group = Callable[[State], int]
 """Number of a state's group, from 0."""
+Part: TypeAlias = "LanguagePolicy | Mixture | Scorer"
+
+ROW_ITEMS = 256
+"""Items of one state that are scored together: bounds the packed row."""
 
 
-@dataclass(frozen=True, slots=True)
-class Items:
-    """What all parts of a mixture agree on: the number of items, and whether repeats are recommended."""
+class Distributed(Protocol):
+    """A recommender whose scores can be read as probabilities of the next item."""
 
-    n_items: int
-    repeat: str
-
-    @classmethod
-    def of(cls, policies: Sequence[Mixable], given: Items | None = None) -> Items:
-        """Those of the policies; where there is none, `given`.
-
-        Raises:
-            RequestError: neither, or policies of other items or another rule about repeats.
-        """
-        if not policies and given is None:
-            raise RequestError("A mixture without a policy needs items=Items(number, repeat); give them.")
-        for number, policy in enumerate(policies):
-            if list(policy.catalogue.item_ids) != list(policies[0].catalogue.item_ids):
-                raise RequestError(
-                    f"Policy {number} of the mixture has other items than policy 0; give those of one data set."
-                )
-            if policy.repeat != policies[0].repeat:
-                raise RequestError(
-                    f"Policy {number} of the mixture says {policy.repeat!r} about repeats, policy 0 says "
-                    f"{policies[0].repeat!r}; give policies of one data set."
-                )
-        own = cls(len(policies[0].catalogue), policies[0].repeat) if policies else given
-        if given not in (None, own):
-            raise RequestError(f"The mixture's items are {given}, but its policies have {own}; leave them out.")
-        assert own is not None
-        return own
+    def distribution(self, states: Sequence[State], power: float = 1.0) -> FloatArray:
+        """(B, N)."""
+        ...
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The items that may be recommended, with what each part gives them.
+class Scores:
+    """Recommenders of scores as one part: the mean of their distributions, each to `power`."""
+
+    models: tuple[Distributed, ...]
+    power: float = 1.0
+
+    def __call__(self, states: Sequence[State]) -> FloatArray:
+        """Probabilities of all items, (B, N)."""
+        mean_BN: FloatArray = np.mean([model.distribution(states, self.power) for model in self.models], axis=0)
+        return mean_BN
+
+
+@dataclass(frozen=True)
+class Items:
+    """What all parts of a mixture agree on: how many items, whether repeats are recommended, what filters look at."""
+
+    n_items: int
+    repeat: str
+    attributes: Attributes | None = dataclasses.field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Items of B states that may be recommended, with what each part gives them.
 
     Attributes:
         items_BC: item indices, each once in a row, in rising order; -1 at padding.
-        parts_PBC: probability given that an allowed item is chosen, of M policies and then of S scores; 0 at padding.
-            A state of which a score knows nothing has the policies' mean there; without a policy, that of the scores
-            which know something.
+        parts_PBC: p_m of each part; 0 at padding. Where a score knows nothing of a state, it has the mean of the
+            policies there; without a policy, that of the scores which know something.
+        outside_PB: what each part gives an item that is no candidate, at most.
     """
 
     items_BC: IntArray
     parts_PBC: FloatArray
+    outside_PB: FloatArray
 
     def mixed(self, weights_BP: FloatArray) -> FloatArray:
         """p of every candidate, (B, C), -1 at padding."""
         mixed_BC = np.einsum("bp,pbc->bc", weights_BP, self.parts_PBC)
-        found: FloatArray = np.where(self.items_BC >= 0, mixed_BC, -1.0)
+        return np.where(self.items_BC >= 0, mixed_BC, -1.0)
+
+    def top(
+        self, weights_BP: FloatArray, k: int, most_B: Sequence[int | None], category_N: IntArray | None
+    ) -> list[tuple[Slate, bool]]:
+        """The k best candidates, at most `most_B` of one category, and whether no item outside is as good."""
+        mixed_BC, outside_B = self.mixed(weights_BP), np.einsum("bp,pb->b", weights_BP, self.outside_PB)
+        found = []
+        for b, order_C in enumerate(np.argsort(-mixed_BC, axis=1, kind="stable")):
+            kept_K = order_C[self.items_BC[b, order_C] >= 0]
+            if (most := most_B[b]) is not None and category_N is not None:
+                kept_K = kept_K[bounded(category_N[self.items_BC[b, kept_K]], most)]
+            mixed_K = mixed_BC[b, kept_K := kept_K[:k]]
+            with np.errstate(divide="ignore"):  # a candidate of a part without weight
+                slate = Slate(tuple(self.items_BC[b, kept_K].tolist()), tuple(np.log(mixed_K).tolist()))
+            found.append((slate, bool(mixed_K[-1] > outside_B[b] if len(mixed_K) == k else outside_B[b] == 0.0)))
         return found
 
 
-def find_parts(
-    policies: Sequence[Mixable],
-    scorers: Sequence[Scorer],
-    states: Sequence[State],
-    depth: int,
-    *,
-    beams: int | None = None,
-    exclude_seen: bool | None = None,
-    seen: Sequence[IntArray] | None = None,
-    batch_size: int = 64,
-    items: Items | None = None,
-) -> Parts:
-    """The union of every part's `depth` best items, with the probability that each part gives them.
-
-    With `depth` at the catalogue's size these are all items. Arguments as those of `fusion.find_candidates`.
-
-    Raises:
-        RequestError: a depth below 1 or above the catalogue's size, or scores that are negative, not finite or of
-            another shape than (B, N).
-    """
-    items = Items.of(policies, items)
-    beams = max(depth, 20 if beams is None else beams)
-    hide = items.repeat == "exclude" if exclude_seen is None else exclude_seen
-    lists_M = [
-        policy.recommend(states, depth, beams=beams, exclude_seen=exclude_seen, seen=seen, batch_size=batch_size)
-        for policy in policies
-    ]
-    excluded_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
-    batches = [slice(start, start + batch_size) for start in range(0, len(states), batch_size)]
-    found = [
-        _parts(policies, scorers, states[rows], [slates[rows] for slates in lists_M], excluded_BE[rows], depth, items)
-        for rows in (track(batches, "mixture") if len(batches) > 1 else batches)
-    ]
-    return _stacked(found, len(policies) + len(scorers))
-
-
-def _parts(
-    policies: Sequence[Mixable],
-    scorers: Sequence[Scorer],
-    states: Sequence[State],
-    lists_M: Sequence[Sequence[Slate]],
-    excluded_BE: IntArray,
-    depth: int,
-    items: Items,
-) -> Parts:
-    """One batch."""
-    scores_SBN = [allowed_scores(scorer, states, excluded_BE, items.n_items) for scorer in scorers]
-    best_SBD = [np.argsort(-score_BN, axis=1, kind="stable")[:, :depth] for score_BN in scores_SBN]
-    union = []
-    for b in range(len(states)):
-        own = [np.asarray(slates[b].items_K, dtype=np.int64) for slates in lists_M]
-        own += [
-            best_BD[b][score_BN[b, best_BD[b]] > 0.0] for best_BD, score_BN in zip(best_SBD, scores_SBN, strict=True)
-        ]
-        union.append(np.unique(np.concatenate(own)))
-    items_BC = padded(union)
-    policy_MBC = [
-        _conditioned(policy, states, slates, union, items_BC, excluded_BE)
-        for policy, slates in zip(policies, lists_M, strict=True)
-    ]
-    score_SBC = [
-        np.where(items_BC >= 0, np.take_along_axis(score_BN, items_BC.clip(min=0), 1), 0.0) for score_BN in scores_SBN
-    ]
-    silent_SB1 = [score_BN.sum(1, keepdims=True) <= 0.0 for score_BN in scores_SBN]
-    if policy_MBC:
-        otherwise_BC = np.mean(policy_MBC, axis=0)
-    else:  # a silent score adds nothing to the sum
-        otherwise_BC = np.sum(score_SBC, axis=0) / np.maximum(np.sum(~np.stack(silent_SB1), axis=0), 1)
-    filled = [
-        np.where(silent_B1, otherwise_BC, part_BC) for part_BC, silent_B1 in zip(score_SBC, silent_SB1, strict=True)
-    ]
-    return Parts(items_BC, np.stack([*policy_MBC, *filled]))
-
-
-def _conditioned(
-    policy: Mixable,
-    states: Sequence[State],
-    slates: Sequence[Slate],
-    union: Sequence[IntArray],
-    items_BC: IntArray,
-    excluded_BE: IntArray,
-) -> FloatArray:
-    """pi(i | state, F) of the candidates: (B, C)."""
-    pi_BC = known_and_scored(policy, states, slates, union, items_BC.shape[1], len(states))
-    hidden_B = item_probabilities(policy, states, excluded_BE).sum(1)
-    # rounding may use up the difference, but what is left holds at least the candidates
-    left_B1 = np.maximum(1.0 - hidden_B, pi_BC.sum(1))[:, None]
-    given_BC: FloatArray = np.divide(pi_BC, left_B1, out=np.zeros_like(pi_BC), where=left_B1 > 0)
-    return given_BC
-
-
-def _stacked(found: Sequence[Parts], n_parts: int) -> Parts:
-    """The rows of all batches, padded to one width."""
-    widest = max((part.items_BC.shape[1] for part in found), default=0)
-    missing = [((0, 0), (0, widest - part.items_BC.shape[1])) for part in found]
-    items = [np.pad(part.items_BC, m, constant_values=-1) for part, m in zip(found, missing, strict=True)]
-    parts = [np.pad(part.parts_PBC, ((0, 0), *m)) for part, m in zip(found, missing, strict=True)]
-    none = np.empty((0, widest))  # for no state at all
-    return Parts(
-        np.concatenate([none.astype(np.int64), *items]),
-        np.concatenate([np.empty((n_parts, 0, widest)), *parts], axis=1),
-    )
-
-
-class MixturePolicy:
+class Mixture:
     """Recommends by the mixture; takes the place of a policy where something is only recommended.
 
     Args:
-        policies: M policies over the same items, each a `LanguagePolicy` or an `EnsemblePolicy`; may be none.
-        scorers: S other scores.
-        weights_GP: (G, M + S), a row for each group, each with the sum 1.
+        parts: P policies, scores or mixtures over the same items.
+        weights: (G, P), a row for each group, each with the sum 1; (P,) for one group; None mixes evenly.
         group: which row a state has; all states have the first by default.
-        depth: items taken from each part; by default 2k and at least 20.
         items: what the scores are of, where there is no policy to tell.
+        depth: items taken from each part; by default 2k and at least 20.
+        conditioned: whether seen items condition each part; else p is over the whole catalogue, as a policy's is.
 
     Raises:
-        RequestError: no items, policies of other items or another rule about repeats, or weights that are none.
+        RequestError: no part, no items, policies of other items or another rule about repeats, or weights that are
+            none.
     """
 
     def __init__(
         self,
-        policies: Sequence[Mixable],
-        scorers: Sequence[Scorer],
-        weights_GP: FloatArray,
+        parts: Sequence[Part],
+        weights: FloatArray | Sequence[float] | None = None,
         group: Group | None = None,
         *,
-        depth: int | None = None,
         items: Items | None = None,
+        depth: int | None = None,
+        conditioned: bool = True,
     ) -> None:
-        self.items = Items.of(policies, items)
-        weights_GP = np.asarray(weights_GP, dtype=np.float64)
-        if weights_GP.ndim != 2 or weights_GP.shape[1] != len(policies) + len(scorers) or not len(weights_GP):
-            raise RequestError(
-                f"Weights of the shape {weights_GP.shape} do not fit {len(policies)} policies and {len(scorers)} "
-                f"scores; give rows of {len(policies) + len(scorers)}."
-            )
-        if not (np.isfinite(weights_GP).all() and (weights_GP >= 0).all() and np.allclose(weights_GP.sum(1), 1.0)):
-            raise RequestError("The weights of a mixture must be at least 0 and have the sum 1 in each group.")
-        self.policies, self.scorers, self.weights_GP = tuple(policies), tuple(scorers), weights_GP
-        self.group, self.depth = group, depth
-        self.model = torch.nn.ModuleList([policy.model for policy in policies])
+        if not parts:
+            raise RequestError("A mixture needs at least one part; give some.")
+        self.parts, self.group, self.depth, self.conditioned = tuple(parts), group, depth, conditioned
+        self.weights_GP = _weights(weights, len(parts))
+        self.items = _shared_items(self.policies, items)
+
+    @classmethod
+    def ensemble(
+        cls,
+        members: Sequence[Part],
+        *,
+        items: Items | None = None,
+        depth: int | None = None,
+    ) -> Mixture:
+        """The mean of the members' probabilities over the whole catalogue."""
+        return cls(members, items=items, depth=depth, conditioned=False)
+
+    def changed(self, **changes: Any) -> Mixture:
+        """The same mixture but for some arguments."""
+        names = ("parts", "group", "items", "depth", "conditioned")
+        return Mixture(**({name: getattr(self, name) for name in names} | {"weights": self.weights_GP} | changes))
+
+    @property
+    def policies(self) -> list[LanguagePolicy]:
+        """All policies among the parts, those of inner mixtures too."""
+        inner = [part.policies for part in self.parts if isinstance(part, Mixture)]
+        return [part for part in self.parts if isinstance(part, LanguagePolicy)] + [p for own in inner for p in own]
 
     def recommend(
         self,
@@ -233,60 +182,279 @@ class MixturePolicy:
         beams: int | None = None,
         exclude_seen: bool | None = None,
         seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        exact: bool = False,
         batch_size: int = 64,
     ) -> list[Slate]:
         """The k candidates of each state with the greatest p; `log_probs_K` holds log p. Arguments as a policy's.
 
-        Of equally probable items the lower item index is first.
+        `exact` goes deeper until the list is proven; so does a maximum per category, as with a policy.
 
         Raises:
-            RequestError: k below 1 or above the catalogue's size, an unfit score, or a state of a group that
-                has no weights.
+            RequestError: k below 1 or above the catalogue's size, an unfit score, a state of a group that has no
+                weights, or a filter that leaves nothing or is unknown.
         """
-        depth = candidate_depth(self.items.n_items, k, self.depth)
-        group_B = groups_of(states, self.group, len(self.weights_GP))
-        parts = find_parts(
-            self.policies,
-            self.scorers,
-            states,
-            depth,
-            beams=beams,
-            exclude_seen=exclude_seen,
-            seen=seen,
-            batch_size=batch_size,
-            items=self.items,
+        n_items, wishes = self.items.n_items, one_each(filters, len(states))
+        depth = candidate_depth(n_items, k, self.depth)
+        most = [wish.max_per_category for wish in wishes] or [None] * len(states)
+        exact = exact or any(bound is not None for bound in most)
+        weights_BP, known = self.weights_GP[self.groups_of(states)], self.attributes
+        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "filters": wishes}
+        options |= {"exact": exact, "batch_size": batch_size}
+        while True:
+            found: list[tuple[Slate, bool]] = []
+            for rows, candidates in self.candidates(states, depth, **options):
+                found += candidates.top(weights_BP[rows], k, most[rows], known.main_category_N if known else None)
+            if not exact or depth == n_items or all(proven for _, proven in found):
+                return [slate for slate, _ in found]
+            depth = min(2 * depth, n_items)
+
+    def candidates(
+        self,
+        states: Sequence[State],
+        depth: int,
+        *,
+        beams: int | None = None,
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        filters: Sequence[Filters] = (),
+        exact: bool = False,
+        batch_size: int = 64,
+    ) -> Iterator[tuple[slice, Candidates]]:
+        """The union of every part's `depth` best items, with the probability that each part gives them.
+
+        With `depth` at the catalogue's size these are all items. Arguments as those of `recommend`; `filters` are
+        none, or one for each state, and their maximum per category is not looked at.
+
+        Yields:
+            Which states, and their candidates; `batch_size` states at a time.
+        """
+        hide = self.items.repeat == "exclude" if exclude_seen is None else exclude_seen
+        hidden_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
+        wishes = [dataclasses.replace(wish, max_per_category=None) for wish in filters]
+        options: dict[str, Any] = {"exclude_seen": hide, "seen": seen, "filters": wishes or None, "exact": exact}
+        options |= {"beams": max(depth, 20 if beams is None else beams), "batch_size": batch_size}
+        lists: dict[int, list[Slate]] = {}
+        for p, part in enumerate(self.parts):
+            if isinstance(part, Mixture):  # one distribution over the whole catalogue, as a policy is
+                lists[p] = part.changed(depth=depth, conditioned=False).recommend(states, depth, **options)
+            elif isinstance(part, LanguagePolicy):
+                lists[p] = part.recommend(states, depth, **options)
+        batches = [slice(start, start + batch_size) for start in range(0, len(states), batch_size)]
+        for rows in track(batches, "mixture") if len(batches) > 1 else batches:
+            own = {p: slates[rows] for p, slates in lists.items()}
+            yield rows, self._joined(states[rows], own, hidden_BE[rows], wishes[rows], depth)
+
+    def _joined(
+        self,
+        states: Sequence[State],
+        lists: Mapping[int, Sequence[Slate]],
+        hidden_BE: IntArray,
+        wishes: Sequence[Filters],
+        depth: int,
+    ) -> Candidates:
+        """The candidates of one batch; `lists` are those of the searched parts."""
+        given_BE = hidden_BE if self.conditioned else hidden_BE[:, :0]
+        scores = self._scores(states, given_BE)
+        open_BN = self._open(hidden_BE, wishes) if scores else np.empty(0)
+        best = {p: _best(np.where(open_BN, score_BN, 0.0), depth) for p, score_BN in scores.items()}
+        union = []
+        for b in range(len(states)):
+            own = [np.asarray(slates[b].items_K, dtype=np.int64) for slates in lists.values()]
+            union.append(np.unique(np.concatenate([*own, *(items[b] for items, _ in best.values())])))
+        items_BC = padded(union)
+        values = [  # the last column is of items outside
+            np.c_[_taken(scores[p], items_BC), best[p][1]]
+            if p in scores
+            else _searched(part, states, lists[p], union, given_BE, depth)
+            for p, part in enumerate(self.parts)
+        ]
+        filled_PBC = _filled(values, scores)
+        return Candidates(items_BC, filled_PBC[:, :, :-1] * (items_BC >= 0), filled_PBC[:, :, -1])
+
+    def probabilities(self, states: Sequence[State], items_BX: IntArray) -> FloatArray:
+        """p of items over the whole catalogue (0 at padding): (B, X)."""
+        scores = self._scores(states, np.empty((len(states), 0), dtype=np.int64))
+        values = [
+            _taken(scores[p], items_BX) if p in scores else _probabilities(part, states, items_BX)
+            for p, part in enumerate(self.parts)
+        ]
+        mixed_BX: FloatArray = np.einsum(
+            "bp,pbx->bx", self.weights_GP[self.groups_of(states)], _filled(values, scores)
         )
-        mixed_BC = parts.mixed(self.weights_GP[group_B])
-        order_BK = np.argsort(-mixed_BC, axis=1, kind="stable")[:, :k]
-        slates = []
-        for items_C, mixed_C, order_K in zip(parts.items_BC, mixed_BC, order_BK, strict=True):
-            kept_K = order_K[items_C[order_K] >= 0]
-            with np.errstate(divide="ignore"):  # a candidate of a part without weight
-                slates.append(Slate(tuple(items_C[kept_K].tolist()), tuple(np.log(mixed_C[kept_K]).tolist())))
-        return slates
+        return np.where(items_BX >= 0, mixed_BX, 0.0)
+
+    def groups_of(self, states: Sequence[State]) -> IntArray:
+        """Number of each state's group, (B,).
+
+        Raises:
+            RequestError: one that has no weights.
+        """
+        group_B = np.array([0 if self.group is None else self.group(state) for state in states], dtype=np.int64)
+        wrong = group_B[(group_B < 0) | (group_B >= len(self.weights_GP))]
+        if len(wrong):
+            raise RequestError(f"A state has the group {wrong[0]}, but there are weights for {len(self.weights_GP)}.")
+        return group_B
+
+    @property
+    def attributes(self) -> Attributes | None:
+        """What filters look at, as the policies know it now."""
+        books = [policy.filters for policy in self.policies if policy.filters is not None]
+        return books[0].attributes if books else self.items.attributes
+
+    def _scores(self, states: Sequence[State], hidden_BE: IntArray) -> dict[int, FloatArray]:
+        """Each score's probabilities of the items that are not hidden, (B, N), by the number of the part."""
+        return {
+            p: normalised_scores(part, states, hidden_BE, self.items.n_items)
+            for p, part in enumerate(self.parts)
+            if not isinstance(part, LanguagePolicy | Mixture)
+        }
+
+    def _open(self, hidden_BE: IntArray, wishes: Sequence[Filters]) -> BoolArray:
+        """What is left for each state, (B, N)."""
+        attributes = self.attributes
+        if wishes and attributes is None:
+            raise RequestError("This mixture knows no attributes of its items; give some before filtering.")
+        open_BN = np.ones((len(hidden_BE), self.items.n_items), dtype=np.bool_)
+        if attributes is not None and wishes:
+            open_BN = passing(attributes, wishes)
+        row, at = np.nonzero(hidden_BE >= 0)
+        open_BN[row, hidden_BE[row, at]] = False
+        for b, wish in enumerate(wishes):
+            if not open_BN[b].any():
+                raise nothing_left(wish)
+        return open_BN
 
 
-def groups_of(states: Sequence[State], group: Group | None, n_groups: int) -> IntArray:
-    """Number of each state's group, (B,).
+def candidate_depth(n_items: int, k: int, depth: int | None) -> int:
+    """Items taken from each part for a list of k: by default 2k and at least 20, at most the catalogue.
 
     Raises:
-        RequestError: one outside 0 .. n_groups - 1.
+        RequestError: k below 1 or above the catalogue's size, or a depth below k.
     """
-    group_B = np.array([0 if group is None else group(state) for state in states], dtype=np.int64)
-    wrong = group_B[(group_B < 0) | (group_B >= n_groups)]
-    if len(wrong):
-        raise RequestError(f"A state has the group {wrong[0]}, but there are weights for {n_groups} groups.")
-    return group_B
+    check_k(k, n_items)
+    if depth is not None and depth < k:
+        raise RequestError(f"A depth of {depth} cannot fill {k} places; take at least as many items from each part.")
+    return min(n_items, max(2 * k, 20) if depth is None else depth)
 
 
-def mean_scorer(scorers: Sequence[Scorer]) -> Scorer:
-    """The mean of the scorers' distributions: an ensemble of recommenders as one part."""
+def normalised_scores(scorer: Scorer, states: Sequence[State], hidden_BE: IntArray, n_items: int) -> FloatArray:
+    """The scores over the items that are not hidden, (B, N): each row has the sum 1, or 0 where it knows none.
 
-    def score(states: Sequence[State]) -> FloatArray:
-        total_BN: FloatArray = np.zeros(())
-        for scorer in scorers:
-            own_BN = np.asarray(scorer(states), dtype=np.float64)
-            total_BN = total_BN + own_BN / np.maximum(own_BN.sum(axis=1, keepdims=True), 1e-300)
-        return total_BN / len(scorers)
+    Raises:
+        RequestError: scores that are negative, not finite or of another shape than (B, N).
+    """
+    scores_BN: FloatArray = np.array(scorer(states), dtype=np.float64)
+    if scores_BN.shape != (len(states), n_items):
+        raise RequestError(
+            f"The scores of a mixture's part have the shape {scores_BN.shape}, not {(len(states), n_items)}; give a "
+            "score for each state and each item of the catalogue."
+        )
+    if not np.isfinite(scores_BN).all() or (scores_BN < 0).any():
+        raise RequestError("A score of a mixture's part is negative or not finite; give scores of at least 0.")
+    row, at = np.nonzero(hidden_BE >= 0)
+    scores_BN[row, hidden_BE[row, at]] = 0.0
+    top_B1 = scores_BN.max(1, keepdims=True)
+    scores_BN = np.divide(scores_BN, top_B1, out=scores_BN, where=top_B1 > 0)  # so that no sum can overflow
+    total_B1 = scores_BN.sum(1, keepdims=True)
+    np.divide(scores_BN, total_B1, out=scores_BN, where=total_B1 > 0)
+    return scores_BN
 
-    return score
+
+@torch.no_grad()
+def _probabilities(part: Part, states: Sequence[State], items_BX: IntArray) -> FloatArray:
+    """p_m of items over the whole catalogue, without dropout (0 at padding): (B, X)."""
+    if isinstance(part, Mixture):
+        return part.probabilities(states, items_BX)
+    assert isinstance(part, LanguagePolicy)
+    values = [np.empty((len(states), 0))]
+    with evaluating(part.model):
+        for start in range(0, items_BX.shape[1], ROW_ITEMS):
+            items = torch.from_numpy(items_BX[:, start : start + ROW_ITEMS].clip(min=0))
+            values.append(part.log_prob(states, items).double().exp().cpu().numpy())
+    return np.where(items_BX >= 0, np.concatenate(values, 1), 0.0)
+
+
+def _searched(
+    part: Part,
+    states: Sequence[State],
+    slates: Sequence[Slate],
+    union: Sequence[IntArray],
+    given_BE: IntArray,
+    depth: int,
+) -> FloatArray:
+    """p_m of the candidates given that none of `given_BE` is chosen, and of the items outside at most: (B, C + 1).
+
+    Known of the part's own list, and scored for what only others proposed.
+    """
+    value_BC = np.zeros((len(states), max(map(len, union), default=0) + 1))
+    missing = []
+    for b, slate in enumerate(slates):
+        own_K = np.asarray(slate.items_K, dtype=np.int64)
+        value_BC[b, np.searchsorted(union[b], own_K)] = np.exp(slate.log_probs_K)
+        value_BC[b, -1] = np.exp(slate.log_probs_K[-1]) if len(own_K) == depth else 0.0
+        missing.append(np.setdiff1d(union[b], own_K, assume_unique=True))
+    wanted_BX = padded(missing)
+    value_BX = _probabilities(part, states, np.concatenate([wanted_BX, given_BE], 1))
+    for b, items in enumerate(missing):
+        value_BC[b, np.searchsorted(union[b], items)] = value_BX[b, : len(items)]
+    # rounding may use up the difference, but what is left holds at least the candidates
+    left_B1 = np.maximum(1.0 - value_BX[:, wanted_BX.shape[1] :].sum(1), value_BC[:, :-1].sum(1))[:, None]
+    given_BC: FloatArray = np.divide(value_BC, left_B1, out=np.zeros_like(value_BC), where=left_B1 > 0)
+    return given_BC
+
+
+def _best(score_BN: FloatArray, depth: int) -> tuple[list[IntArray], FloatArray]:
+    """The items of the `depth` greatest scores above 0 of each state, and the least of these scores, (B,)."""
+    best_BD = np.argsort(-score_BN, axis=1, kind="stable")[:, :depth]
+    value_BD = np.take_along_axis(score_BN, best_BD, 1)
+    return [items[value > 0.0] for items, value in zip(best_BD, value_BD, strict=True)], value_BD[:, -1]
+
+
+def _taken(score_BN: FloatArray, items_BX: IntArray) -> FloatArray:
+    """The scores of items, 0 at padding."""
+    return np.where(items_BX >= 0, np.take_along_axis(score_BN, items_BX.clip(min=0), 1), 0.0)
+
+
+def _filled(values: Sequence[FloatArray], scores: Mapping[int, FloatArray]) -> FloatArray:
+    """The parts' values, (P, B, X); a score that knows nothing of a state takes what the other parts say of it."""
+    silent = {p: score_BN.sum(1, keepdims=True) <= 0.0 for p, score_BN in scores.items()}
+    searched = [value_BX for p, value_BX in enumerate(values) if p not in scores]
+    if searched:
+        otherwise_BX = np.mean(searched, axis=0)
+    else:  # a silent score adds nothing to the sum
+        otherwise_BX = np.sum(values, axis=0) / np.maximum(np.sum(~np.stack(list(silent.values())), axis=0), 1)
+    return np.stack(
+        [np.where(silent[p], otherwise_BX, value) if p in silent else value for p, value in enumerate(values)]
+    )
+
+
+def _weights(weights: FloatArray | Sequence[float] | None, parts: int) -> FloatArray:
+    weights_GP = np.atleast_2d(np.full(parts, 1.0 / parts) if weights is None else np.asarray(weights, np.float64))
+    if weights_GP.ndim != 2 or weights_GP.shape[1] != parts or not len(weights_GP):
+        raise RequestError(f"Weights of the shape {weights_GP.shape} do not fit {parts} parts; give rows of {parts}.")
+    if not (np.isfinite(weights_GP).all() and (weights_GP >= 0).all() and np.allclose(weights_GP.sum(1), 1.0)):
+        raise RequestError("The weights of a mixture must be at least 0 and have the sum 1 in each group.")
+    return weights_GP
+
+
+def _shared_items(policies: Sequence[LanguagePolicy], given: Items | None) -> Items:
+    """What the policies agree on; where there is none, `given`."""
+    if not policies:
+        if given is None:
+            raise RequestError("A mixture without a policy needs items=Items(number, repeat); give them.")
+        return given
+    for number, policy in enumerate(policies):
+        if list(policy.catalogue.item_ids) != list(policies[0].catalogue.item_ids):
+            raise RequestError(
+                f"Policy {number} of the mixture has other items than policy 0; give those of one data set."
+            )
+        if policy.repeat != policies[0].repeat:
+            raise RequestError(
+                f"Policy {number} of the mixture says {policy.repeat!r} about repeats, policy 0 says "
+                f"{policies[0].repeat!r}; give policies of one data set."
+            )
+    own = Items(len(policies[0].catalogue), policies[0].repeat)
+    if given not in (None, own):
+        raise RequestError(f"The mixture's items are {given}, but its policies have {own}; leave them out.")
+    return own

@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from llmrec.errors import RequestError
-from llmrec.policy.fusion import Mixable, Scorer, candidate_depth
-from llmrec.policy.mixture import Group, Items, Parts, find_parts, groups_of
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Candidates, Mixture, candidate_depth
 from llmrec.types import FloatArray, IntArray, State
 
+ONE_OF_EACH = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
+"""Shares of one policy beside one score: fine at both ends, because one part may be much flatter than the other."""
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
-"""What all policies together may get; the scores get the rest."""
-EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
-"""Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
+"""What several policies, or one beside several scores, may get together; the scores get the rest."""
 UNITS = 2
 """Either share is divided among its parts in so many equal pieces: coarse, because a group may have few rows."""
+EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
+"""Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
 
 
 @dataclass(frozen=True)
@@ -26,88 +29,101 @@ class FittedMixture:
     """What was chosen for each group.
 
     Attributes:
-        weights_GP: (G, M + S).
+        mixture: with the weights.
         ndcg_G: NDCG of the group's rows with them; of all rows where the group has none.
         rows_G: the group's rows.
+        grid_WP: all weights that were tried.
+        ndcg_W: NDCG of all rows with each of them.
     """
 
-    weights_GP: FloatArray
+    mixture: Mixture
     ndcg_G: FloatArray
     rows_G: IntArray
+    grid_WP: FloatArray
+    ndcg_W: FloatArray
+
+    @property
+    def ndcg(self) -> float:
+        """NDCG of all rows, each with the weights of its group."""
+        return float(self.ndcg_G @ self.rows_G / self.rows_G.sum())
 
 
-def fit_mixture(
-    policies: Sequence[Mixable],
-    scorers: Sequence[Scorer],
+def fit(
+    mixture: Mixture,
     states: Sequence[State],
     targets: Sequence[int],
-    group: Group | None = None,
-    n_groups: int = 1,
-    k: int = 10,
     *,
-    depth: int | None = None,
+    groups: int = 1,
+    k: int = 10,
+    grid: FloatArray | None = None,
+    beams: int | None = None,
+    exclude_seen: bool | None = None,
     seen: Sequence[IntArray] | None = None,
     batch_size: int = 64,
-    items: Items | None = None,
 ) -> FittedMixture:
-    """Chooses each group's weights by NDCG@k on validation examples, from `simplex_grid`.
+    """Chooses each group's weights by NDCG@k on validation examples; candidates are found once for all weights.
 
     NDCG is a mean over rows, so groups are chosen for one by one. Of equally good weights those are taken that are
-    best for all rows together; a group without a row gets these as well. Fitting more groups than there are hundreds
-    of rows fits chance.
+    best for all rows together, of these the first of the grid; a group without a row gets what is best for all rows.
+    Fitting more groups than there are hundreds of rows fits chance.
 
     Args:
-        policies: M policies, trained without the validation events; may be none.
-        scorers: S other scores, learnt without them too.
+        mixture: its parts, group and depth; the parts learnt without the validation events.
         states: validation states.
         targets: the item index that was then chosen at each state.
-        group: see `MixturePolicy`.
-        n_groups: how many there are.
+        groups: how many groups there are.
         k: cut-off of the metric.
-        depth: see `MixturePolicy`; use the same value there.
-        seen: all items each user has seen, beside those in the state.
-        batch_size: states decoded and scored at once.
-        items: see `MixturePolicy`.
+        grid: weights to choose from, (W, P); by default `weight_grid`.
+        beams: see `Mixture.candidates`.
+        exclude_seen: see `Mixture.candidates`.
+        seen: see `Mixture.candidates`.
+        batch_size: see `Mixture.candidates`.
 
     Raises:
-        RequestError: no example, targets that do not fit, no part, or a group outside 0 .. n_groups - 1.
+        RequestError: no example, targets that do not fit, weights that are none, or a group outside 0 .. groups - 1.
     """
     if not len(states) or len(targets) != len(states):
         raise RequestError(
             f"Fitting weights needs examples, but there are {len(states)} states and {len(targets)} targets."
         )
-    if not policies and not scorers:
-        raise RequestError("Fitting a mixture needs something to mix; give policies or scores.")
-    items = Items.of(policies, items)
-    group_B = groups_of(states, group, n_groups)
-    depth = candidate_depth(items.n_items, k, depth)
-    parts = find_parts(policies, scorers, states, depth, seen=seen, batch_size=batch_size, items=items)
-    grid_WP = simplex_grid(len(policies), len(scorers))
-    ndcg_WB = np.stack([_ndcg(parts, weights_P, np.asarray(targets), k) for weights_P in grid_WP])
-    rows_G = np.bincount(group_B, minlength=n_groups)
-    pooled_W = ndcg_WB.mean(1)
+    if grid is None:
+        scored = np.array([not isinstance(part, LanguagePolicy | Mixture) for part in mixture.parts])
+        grid = weight_grid(int((~scored).sum()), int(scored.sum()))[:, np.argsort(np.argsort(scored, kind="stable"))]
+    grid_WP = mixture.changed(weights=grid).weights_GP
+    group_B = mixture.changed(weights=grid_WP[np.zeros(groups, dtype=np.int64)]).groups_of(states)
+    depth = candidate_depth(mixture.items.n_items, k, mixture.depth)
+    options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "batch_size": batch_size}
+    target_B = np.asarray(targets, dtype=np.int64)
+    ndcg_WB = np.empty((len(grid_WP), len(states)))
+    for rows, found in mixture.candidates(states, depth, **options):
+        ndcg_WB[:, rows] = [_ndcg(found, weights_P, target_B[rows], k) for weights_P in grid_WP]
+    rows_G, pooled_W = np.bincount(group_B, minlength=groups), ndcg_WB.mean(1)
     chosen = []
-    for g in range(n_groups):
+    for g in range(groups):
         mean_W = ndcg_WB[:, group_B == g].mean(1) if rows_G[g] else pooled_W
         best_W = np.flatnonzero(mean_W >= mean_W.max() - 1e-12)
         chosen.append(int(best_W[pooled_W[best_W].argmax()]))
     own = [ndcg_WB[w, group_B == g].mean() if rows_G[g] else pooled_W[w] for g, w in enumerate(chosen)]
-    return FittedMixture(grid_WP[chosen], np.array(own), rows_G)
+    return FittedMixture(mixture.changed(weights=grid_WP[chosen]), np.array(own), rows_G, grid_WP, pooled_W)
 
 
-def simplex_grid(n_policies: int, n_scores: int = 1) -> FloatArray:
-    """Weights to choose from, (W, M + S): `SHARES` for the policies together, either side in `UNITS` pieces.
+def weight_grid(policies: int, scores: int) -> FloatArray:
+    """Weights to choose from, (W, P), when policies stand before scores.
 
-    Where all parts are policies or all are scores there are no sides: they share the whole in `EVEN` pieces.
+    One policy and one score share the whole by `ONE_OF_EACH`. Where all parts are policies or all are scores, they
+    share it in `EVEN` pieces. Else the policies together have one of `SHARES`, and either side is divided in `UNITS`
+    pieces.
     """
-    if not n_policies or not n_scores:
-        parts = n_policies + n_scores
+    if policies == scores == 1:
+        return np.array([(share, 1.0 - share) for share in ONE_OF_EACH])
+    if not policies or not scores:
+        parts = policies + scores
         return np.array(_divisions(parts, EVEN.get(parts, 5)))
     rows = {
         (*(share * ours).tolist(), *((1.0 - share) * others).tolist())
         for share in SHARES
-        for ours in _divisions(n_policies)
-        for others in _divisions(n_scores)
+        for ours in _divisions(policies)
+        for others in _divisions(scores)
     }
     return np.array(sorted(rows))
 
@@ -117,12 +133,12 @@ def _divisions(parts: int, units: int = UNITS) -> list[FloatArray]:
     return [np.array([*pieces, units - sum(pieces)]) / units for pieces in every if sum(pieces) <= units]
 
 
-def _ndcg(parts: Parts, weights_P: FloatArray, target_B: IntArray, k: int) -> FloatArray:
-    """NDCG@k of each row, (B,), with the ties of `MixturePolicy.recommend`."""
-    mixed_BC = parts.mixed(np.broadcast_to(weights_P, (len(target_B), len(weights_P))))
-    at_BC = parts.items_BC == target_B[:, None]
+def _ndcg(found: Candidates, weights_P: FloatArray, target_B: IntArray, k: int) -> FloatArray:
+    """NDCG@k of each row, (B,), with the ties of `Mixture.recommend`."""
+    mixed_BC = found.mixed(np.broadcast_to(weights_P, (len(target_B), len(weights_P))))
+    at_BC = found.items_BC == target_B[:, None]
     own_B1 = np.where(at_BC, mixed_BC, -2.0).max(1, initial=-2.0)[:, None]
-    lower_BC = parts.items_BC < target_B[:, None]
+    lower_BC = found.items_BC < target_B[:, None]
     rank_B = ((mixed_BC > own_B1) | ((mixed_BC == own_B1) & lower_BC)).sum(1)
     ndcg_B: FloatArray = np.where(at_BC.any(1) & (rank_B < k), 1.0 / np.log2(rank_B + 2.0), 0.0)
     return ndcg_B

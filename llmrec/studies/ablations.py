@@ -34,8 +34,8 @@ from llmrec.pipeline.run import check_config
 from llmrec.pipeline.sft import sft_policy, targets
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
-from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Mixture
 from llmrec.progress import console
 from llmrec.studies.ablation_result import SeedRows, ablation_figures, print_figures
 from llmrec.studies.identifiers import decoded, extended, facts_of, trained
@@ -146,7 +146,7 @@ def _ranked(
 
     def build(out: Path, _: Path) -> None:
         policies, facts = _trained(side, seed, names, given, own, settings, folder)
-        system = policies[0] if len(policies) == 1 else EnsemblePolicy(policies)
+        system = policies[0] if len(policies) == 1 else Mixture.ensemble(policies)
         slates, speed = decoded(system, own, k, beams)
         np.save(out / "lists.npy", slates_to_items(slates, k))
         write_json(out / "facts.json", facts | {"users_per_second": speed, "members": len(policies)})

@@ -29,8 +29,8 @@ from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, targets
 from llmrec.pipeline.work import Work
-from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Mixture
 from llmrec.screen import results
 from llmrec.types import IntArray, Ranker, Slate, State
 
@@ -215,7 +215,7 @@ def _baselines(config: RunConfig, data: RunData, rows: Examples) -> dict[str, li
     return {name: system.recommend(states, max(K), seen=rows.seen) for name, system in systems.items()}
 
 
-def decoded(policy: LanguagePolicy | EnsemblePolicy, rows: Examples, k: int, beams: int) -> tuple[list[Slate], float]:
+def decoded(policy: LanguagePolicy | Mixture, rows: Examples, k: int, beams: int) -> tuple[list[Slate], float]:
     """The lists of all rows, and how many of them a CPU second yields."""
     start = time.process_time()
     slates = policy.recommend([e.state for e in rows], k, beams=beams, seen=rows.seen)

@@ -23,8 +23,8 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import SFTStage, sft_policy, targets
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.work import DONE
-from llmrec.policy.ensemble import EnsemblePolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Mixture
 from llmrec.recommender import default_data
 from llmrec.screen import results
 from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
@@ -138,5 +138,5 @@ def _warm_start(folder: Path, config: RunConfig, data: RunData) -> LanguagePolic
 def _policies(bundles: dict[str, Bundle], beams: int) -> dict[str, Ranker]:
     policies: dict[str, Ranker] = {name: Policy(bundle.policy, beams) for name, bundle in bundles.items()}
     if len(bundles) > 1:
-        policies["ensemble"] = EnsemblePolicy([bundle.policy for bundle in bundles.values()])
+        policies["ensemble"] = Mixture.ensemble([bundle.policy for bundle in bundles.values()])
     return policies

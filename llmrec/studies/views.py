@@ -17,21 +17,19 @@ import polars as pl
 from llmrec.dataset.store import Dataset
 from llmrec.files import write_text
 from llmrec.pipeline.systems import Policy
-from llmrec.policy.ensemble import EnsemblePolicy
-from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.mixture import MixturePolicy
+from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.text.perturb import View
 from llmrec.text.render import StateRenderer
 from llmrec.text.templates import shipped_sources
-from llmrec.types import IntArray, Item, Ranker, Slate, State
+from llmrec.types import FloatArray, IntArray, Item, Slate, State
 
 
 @runtime_checkable
 class Perturbable(Protocol):
     """A system that knows itself what to do with a view."""
 
-    def under(self, view: View) -> Ranker:
+    def under(self, view: View) -> Any:
         """The system that sees the items as the view has them."""
         ...
 
@@ -44,24 +42,42 @@ class Refitted:
         dataset: the data set as it is.
     """
 
-    def __init__(self, fit: Callable[[Dataset], Ranker], dataset: Dataset) -> None:
+    def __init__(self, fit: Callable[[Dataset], Any], dataset: Dataset) -> None:
         self.fit, self.dataset, self.system = fit, dataset, fit(dataset)
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
         """The k best items of each state."""
-        return self.system.recommend(states, k, seen=seen)
+        slates: list[Slate] = self.system.recommend(states, k, seen=seen)
+        return slates
 
-    def under(self, view: View) -> Ranker:
+    def under(self, view: View) -> Any:
         """Fitted to the view's texts, or as it is where none changed; a policy in it words the view."""
         changed = with_texts(self.dataset, view.items)
         return under(self.system if changed is self.dataset else self.fit(changed), view)
 
 
-def under(system: Ranker, view: View) -> Ranker:
-    """The system as the view lets it see the items.
+class RefittedScores(Refitted):
+    """The scores of a content-based system as a part of a mixture, fitted anew where item texts change.
 
-    Policies, alone or in an ensemble or mixture, word the view's items. In a mixture the second score stays as it
-    is. A system with a method `under` is asked; any other knows no text.
+    Args:
+        fit: makes the scores from a data set.
+        dataset: the data set as it is.
+    """
+
+    def __init__(self, fit: Callable[[Dataset], Scorer], dataset: Dataset) -> None:
+        super().__init__(fit, dataset)
+
+    def __call__(self, states: Sequence[State]) -> FloatArray:
+        """Scores of all items, (B, N)."""
+        scores_BN: FloatArray = self.system(states)
+        return scores_BN
+
+
+def under(system: Any, view: View) -> Any:
+    """The system, or the part of a mixture, as the view lets it see the items.
+
+    Policies word the view's items, alone or in a mixture. What has a method `under` is asked; anything else knows no
+    text.
     """
     if isinstance(system, Perturbable):
         return system.under(view)
@@ -69,15 +85,8 @@ def under(system: Ranker, view: View) -> Ranker:
         return reworded(system, view)
     if isinstance(system, Policy):
         return Policy(reworded(system.policy, view), system.beams)
-    if isinstance(system, EnsemblePolicy):
-        return EnsemblePolicy([reworded(member, view) for member in system.members], depth=system.depth)
-    if isinstance(system, FusedPolicy):
-        policy: Any = under(system.policy, view)
-        return FusedPolicy(policy, system.scorer, system.weight, depth=system.depth)
-    if isinstance(system, MixturePolicy):
-        parts: list[Any] = [under(part, view) for part in system.policies]
-        more: dict[str, Any] = {"depth": system.depth, "items": system.items}
-        return MixturePolicy(parts, system.scorers, system.weights_GP, system.group, **more)
+    if isinstance(system, Mixture):
+        return system.changed(parts=[under(part, view) for part in system.parts])
     return system
 
 

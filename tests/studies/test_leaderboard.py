@@ -15,16 +15,15 @@ from llmrec.baselines.registry import BASELINES
 from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.work import Work
-from llmrec.policy.mixture import Items, MixturePolicy
+from llmrec.policy.mixture import Items, Mixture
 from llmrec.studies.table import entries as entries_module
 from llmrec.studies.table.board import answers, measure
 from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
-from llmrec.studies.table.mixed import MixedEntry
-from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
+from llmrec.studies.table.mixtures import MixtureEntry
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import PROTOCOLS, open_table, protocol_of
 from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
-from llmrec.studies.table.scores import BaselineScores, FittedScores
+from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.table.writing import write
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
@@ -156,14 +155,14 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     policy = Trainings("policy", tmp_path, TINY)
     blind = Trainings("blind", tmp_path, (*TINY, "text.elapsed=false"))
-    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
-    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
+    near, teacher = ScorePart("covisitation-fixed", tmp_path), ScorePart("interpolation", tmp_path)
+    sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
     rows = {
         LM: PolicyEntry(LM, "", policy),
-        "mixed": MixedEntry("mixed", "", tmp_path, (policy, blind), (near,)),
-        "both": MixedEntry("both", "", tmp_path, (policy, blind), (near, teacher), (0, 1)),
-        "fused": FusedEntry("fused", "", policy),
-        "ensemble": EnsembleEntry("ensemble", "", policy, (0, 1), fused=True),
+        "mixed": MixtureEntry("mixed", "", tmp_path, (policy, blind), (near,), banded=True),
+        "both": MixtureEntry("both", "", tmp_path, (policy, blind), (near, teacher), (0, 1), banded=True),
+        "fused": MixtureEntry("fused", "", tmp_path, (policy,), (sharp,)),
+        "ensemble": MixtureEntry("ensemble", "", tmp_path, (policy,), (sharp,), (0, 1)),
         RL: ImprovedEntry(RL, "", policy),
     }
     found, failed = answers(bench, rows, tmp_path, range(2))
@@ -174,17 +173,16 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
             assert all(not seen[b] & set(items[items >= 0].tolist()) for b, items in enumerate(answer.items_BK))
     assert len(found[LM]) == 2
     assert len(found["ensemble"]) == 1
-    assert 0.0 <= found["fused"][0].facts["settings"]["weight"] <= 1.0
-    shared = {name: found[name][0].facts["settings"]["weight"] for name in ("fused", "ensemble")}
-    assert len(set(shared.values())) == 1, "the weight is decided once, by the first seed's policy"
-    assert not list((tmp_path / "rows").glob("*/weight"))
+    shared = [found[name][0].facts["settings"] for name in ("fused", "ensemble")]
+    for kept in ("weights", "forms", "valid_ndcg"):
+        assert shared[0][kept] == shared[1][kept], "they are decided once, by the first seed's policy"
     assert [len(found[name]) for name in ("mixed", "both")] == [2, 1]
     mixed = found["mixed"][0].facts["settings"]
-    assert mixed["parts"] == ["policy", "blind", "covisitation"]
+    assert mixed["parts"] == ["policy", "blind", "covisitation-fixed"]
     assert sum(mixed["valid_rows"]) == len(bench.valid)
     assert np.array(mixed["weights"]).sum(1) == pytest.approx(np.ones(len(mixed["weights"])))
     both = found["both"][0].facts["settings"]
-    assert both["parts"] == ["policy", "blind", "covisitation", "interpolation"]
+    assert both["parts"] == ["policy", "blind", "covisitation-fixed", "interpolation"]
     assert both["members"] == 2
     assert "verdict" in found[RL][0].facts["settings"]
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
@@ -193,13 +191,13 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
 
 
 def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
-    lately = BaselineScores("recent-popularity", tmp_path, options=({"half_life": 1.0}, {"half_life": 90.0}))
-    near = BaselineScores("covisitation-counts", tmp_path, powers=(1.0, 3.0))
-    bandit = BaselineScores("thompson", tmp_path, 0.01)
+    lately = ScorePart("recent-popularity", tmp_path, options=({"half_life": 1.0}, {"half_life": 90.0}))
+    near = ScorePart("covisitation-counts", tmp_path, powers=(1.0, 3.0))
+    bandit = ScorePart("thompson", tmp_path, 0.01)
     rows = {
-        "two": MixedEntry("two", "", tmp_path, (), (near, lately), banded=False),
-        "banded": MixedEntry("banded", "", tmp_path, (), (near, bandit)),
-        "ensemble": MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False),
+        "two": MixtureEntry("two", "", tmp_path, (), (near, lately)),
+        "banded": MixtureEntry("banded", "", tmp_path, (), (near, bandit), banded=True),
+        "ensemble": MixtureEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1)),
     }
     found, failed = answers(bench, rows, tmp_path, range(2))
     assert not failed
@@ -212,8 +210,8 @@ def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
     assert np.shape(settings["weights"]) == (1, 2)
     states, targets = [e.state for e in bench.valid], [e.target for e in bench.valid]
     # nothing on the grid is better on the validation rows than what was chosen, the corners among it
-    model = near.scorer(bench, "before", 0, (0,))
-    corner = MixturePolicy([], [model], np.array([[1.0]]), depth=20, items=Items(bench.dataset.n_items, "exclude"))
+    model = near.made(bench, "before", 0, (0,))
+    corner = Mixture([model], items=Items(bench.dataset.n_items, "exclude"), depth=20)
     listed = corner.recommend(states, 10, seen=bench.valid.seen)
     gains = [
         1 / np.log2(s.items_K.index(t) + 2) if t in s.items_K else 0.0 for s, t in zip(listed, targets, strict=True)
@@ -224,12 +222,12 @@ def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
 
 
 def test_an_ensemble_of_baselines_is_the_mean_of_their_distributions(bench, tmp_path):
-    bandit = BaselineScores("thompson", tmp_path, 0.01)
-    entry = MixedEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1), banded=False)
+    bandit = ScorePart("thompson", tmp_path, 0.01)
+    entry = MixtureEntry("ensemble", "", tmp_path, (), (bandit,), (0, 1))
     states = [e.state for e in bench.test][:7]
     slates = entry.recommender(bench, 0, Work(tmp_path / "rows" / "e")).recommend(states, 5, exclude_seen=False)
     single = BaselineEntry(BASELINES["thompson"], 0.01)
-    models = [single.recommender(bench, seed, Work(tmp_path / "rows" / "thompson")) for seed in (0, 1)]
+    models = [single.recommender(bench, seed, Work(tmp_path / "rows" / "thompson")).system for seed in (0, 1)]
     mean_BN = np.mean([model.distribution(states) for model in models], axis=0)
     for b, slate in enumerate(slates):
         assert slate.items_K == tuple(np.argsort(-mean_BN[b], kind="stable")[:5].tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -19,20 +20,13 @@ from llmrec.files import read_json
 from llmrec.pipeline.work import Unfinished
 from llmrec.studies.robustness import robustness_table
 from llmrec.studies.table.board import answers
-from llmrec.studies.table.entries import BaselineEntry
-from llmrec.studies.table.mixed import MixedEntry
-from llmrec.studies.table.mixtures import (
-    EnsembleEntry,
-    FusedEntry,
-    covisitation_of,
-    interpolation_of,
-    sharpened,
-)
-from llmrec.studies.table.perturbed import READ_TEXT, as_kept, finished_rows, run_perturbed
+from llmrec.studies.table.entries import READ_TEXT, BaselineEntry
+from llmrec.studies.table.mixtures import MixtureEntry
+from llmrec.studies.table.perturbed import as_kept, finished_rows, run_perturbed
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import open_table, protocol_of
-from llmrec.studies.table.scores import FittedScores
-from llmrec.studies.views import with_texts
+from llmrec.studies.table.scores import ScorePart
+from llmrec.studies.views import under, with_texts
 from llmrec.text.perturb import OtherWording, Typos
 from tests.cli.tiny import environment
 from tests.studies.test_leaderboard import TINY, films
@@ -46,15 +40,15 @@ MISTYPED = Typos(rate=0.5)
 
 def entries(out: Path, *, budget=1.0, seeds=(0, 1)):
     policy = Trainings("policy", out, TINY)
-    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
-    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
+    near, teacher = ScorePart("covisitation-fixed", out, budget), ScorePart("interpolation", out, budget)
+    sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
     return {name: BaselineEntry(BASELINES[name], budget) for name in CLASSIC} | {
         "LM": PolicyEntry("LM", "", policy),
         "RL": ImprovedEntry("RL", "", policy),
-        "fused": FusedEntry("fused", "", policy),
-        "ensemble": EnsembleEntry("ensemble", "", policy, seeds),
-        "both": EnsembleEntry("both", "", policy, seeds, fused=True),
-        "mixed": MixedEntry("mixed", "", out, (policy, policy), (near, teacher), seeds),
+        "fused": MixtureEntry("fused", "", out, (policy,), (sharp,)),
+        "ensemble": MixtureEntry("ensemble", "", out, (policy,), seeds=seeds),
+        "both": MixtureEntry("both", "", out, (policy,), (sharp,), seeds),
+        "mixed": MixtureEntry("mixed", "", out, (policy, policy), (near, teacher), seeds, banded=True),
     }
 
 
@@ -130,7 +124,7 @@ def test_settings_stay_when_texts_change(made, monkeypatch):
         raise AssertionError("chosen again")
 
     monkeypatch.setattr(BaselineSpec, "chosen", never)
-    monkeypatch.setattr("llmrec.studies.table.mixtures.fit_weight", never)
+    monkeypatch.setattr("llmrec.studies.table.mixtures.fit", never)
     states = [e.state for e in bench.test][:8]
     view = MISTYPED.view(states, bench.dataset.item_list)
     train, dataset = bench.after.split.train, with_texts(bench.dataset, view.items)
@@ -139,28 +133,23 @@ def test_settings_stay_when_texts_change(made, monkeypatch):
         settings = first.covisitation.settings if name == "interpolation" else first.settings
         assert settings == (again.covisitation.settings if name == "interpolation" else again.settings)
         assert np.array_equal(again.score(states), type(first)(settings, seed=0).fit(dataset, train).score(states))
-    shared = out / "policy" / "mixture"
-    chosen = CovisitationSettings(**read_json(shared / "covisitation" / "settings.json"))
-    power = read_json(shared / "weight" / "weight.json")["power"]
-    right = sharpened(Covisitation(chosen).fit(dataset, train), power)
+    kept = read_json(out / "mixtures" / "policy-covisitation-fixed-unbanded" / "weights" / "weights.json")
+    chosen = CovisitationSettings(**kept["chosen"][0])
+    counted = Covisitation(chosen).fit(dataset, train)
     for name in ("fused", "both"):
-        first, again = systems[name].system, systems[name].under(view)
-        assert (again.weight, again.depth) == (first.weight, first.depth)
-        assert np.array_equal(again.scorer(states), right(states))
-    wording = systems["fused"].under(view).policy.renderer.wording
-    assert wording.items == view.items
-    members = systems["both"].under(view).policy.members
-    assert len(members) == 2
-    assert all(member.renderer.wording.items == view.items for member in members)
-    first, again = systems["mixed"].system, systems["mixed"].under(view)
+        first, again = systems[name], under(systems[name], view)
+        assert np.array_equal(again.weights_GP, first.weights_GP)
+        assert again.depth == first.depth
+        assert np.array_equal(again.parts[1](states), counted.distribution(states, kept["forms"][0]["power"]))
+        assert all(policy.renderer.wording.items == view.items for policy in again.policies)
+        assert len(again.policies) == (1 if name == "fused" else 2)
+    first, again = systems["mixed"], under(systems["mixed"], view)
     assert np.array_equal(again.weights_GP, first.weights_GP)
-    counted, taught = again.scorers
-    assert np.array_equal(counted(states), Covisitation(chosen).fit(dataset, train).score(states))
-    settings = CovisitationSettings(**read_json(shared / "interpolation-after" / "settings.json"))
-    assert np.array_equal(taught(states), Interpolation(settings).fit(dataset, train).score(states))
-    inner = [member for part in again.policies for member in part.members]
-    assert len(inner) == 4
-    assert all(member.renderer.wording.items == view.items for member in inner)
+    assert np.array_equal(again.parts[2](states), counted.distribution(states))
+    settings = Interpolation().fit(bench.dataset, train).covisitation.settings
+    assert np.array_equal(again.parts[3](states), Interpolation(settings).fit(dataset, train).distribution(states))
+    assert len(again.policies) == 4
+    assert all(policy.renderer.wording.items == view.items for policy in again.policies)
 
 
 def test_what_is_not_there_is_refused_with_the_command_that_makes_it(made):

@@ -24,9 +24,8 @@ from llmrec.dataset.world.world import generate_world
 from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.ranking import illegal_share
 from llmrec.pipeline.systems import Policy
-from llmrec.policy.ensemble import EnsemblePolicy
-from llmrec.policy.fusion import FusedPolicy
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Mixture
 from llmrec.studies.robustness import robustness_table, standard_perturbations
 from llmrec.studies.views import Refitted, reworded, under, with_texts
 from llmrec.text.hostile import Hostile
@@ -167,7 +166,7 @@ def test_systems_that_know_no_text_lose_nothing_to_text(data):
 def test_a_policy_reads_the_view_and_recommends_legal_items_only(data, policy):
     dataset, rows = data[0], data[2][:6]
     wanted = [DroppedHistory(share=0.5), Typos(rate=0.2), OtherWording(domain="shop"), Hostile(kind="control")]
-    systems = {"policy": Policy(policy, 8), "same twice": EnsemblePolicy([policy, policy], depth=8)}
+    systems = {"policy": Policy(policy, 8), "same twice": Mixture.ensemble([policy, policy], depth=8)}
     found = robustness_table(systems, rows, dataset, wanted, k=K, samples=50)
     table = found.tables["policy"]
     assert all(row["illegal"].mean == 0 for row in table.cells.values())
@@ -211,9 +210,9 @@ def test_a_mixture_is_seen_through_its_policy(data, policy):
     dataset, train, rows = data
     counts = Covisitation(COUNTS_ONLY).fit(dataset, train)
     view = Typos(rate=0.5).view([e.state for e in rows], dataset.item_list)
-    mixed = under(FusedPolicy(policy, counts.score, 0.3), view)
-    assert (mixed.weight, mixed.scorer) == (0.3, counts.score)
-    assert mixed.policy.renderer.wording.items == view.items
+    mixed = under(Mixture([policy, counts.score], [0.3, 0.7]), view)
+    assert (mixed.weights_GP.tolist(), mixed.parts[1]) == ([[0.3, 0.7]], counts.score)
+    assert mixed.parts[0].renderer.wording.items == view.items
     assert under(counts, view) is counts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,18 +17,34 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.baselines.base import FittableRanker
+from llmrec.baselines.interpolation import Interpolation
 from llmrec.baselines.registry import BASELINES, BaselineSpec
+from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.studies.table.protocol import Moment, TableData
+from llmrec.studies.views import Refitted
 from llmrec.types import IntArray, Ranker, Slate
 
 TOP = 20
 """Places that are kept of each list."""
 VERSION = 1
 """Of what is kept; a higher one makes all rows anew."""
+READ_TEXT = frozenset(
+    {
+        "covisitation",
+        "covisitation-fixed",
+        "interpolation",
+        "interpolation-untimed",
+        "content",
+        "linucb",
+        "thompson",
+        "sasrec-text",
+    }
+)
+"""Baselines that learn from item texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +78,20 @@ class Entry(Protocol):
         """Whether it is measured under several seeds."""
         ...
 
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        ...
+
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The lists of the test rows under one seed; finished parts are found in `work`."""
         ...
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Ranker:
-        """What gives those lists."""
+        """What gives those lists; what reads item texts is fitted anew where a view changes them."""
+        ...
+
+    def settled(self, facts: Mapping[str, Any]) -> Entry:
+        """The entry with no choice left but what a kept answer says was chosen, whatever the budget was."""
         ...
 
 
@@ -123,6 +147,15 @@ class BaselineEntry:
         """Whether seeds differ."""
         return self.spec.random
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether it learns from item texts."""
+        return self.name in READ_TEXT
+
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        return f"seed-{seed}"
+
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Fits the chosen settings on everything before the test period and ranks its rows."""
         chosen = self.chosen(bench, work)
@@ -138,11 +171,13 @@ class BaselineEntry:
             more = dict(getattr(model, "facts", None) or {})
             keep(folder, slates, width(bench), {**chosen, "cpu_seconds": seconds, "of_model": more})
 
-        return kept(work.stage(f"seed-{seed}", key, build))
+        return kept(work.stage(self.stage(seed), key, build))
 
-    def recommender(self, bench: TableData, seed: int, work: Work) -> FittableRanker:
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Ranker:
         """The chosen settings, fitted on everything before the test period."""
-        return self.fitted(bench, "after", seed, self.settings_of(self.chosen(bench, work)))
+        settings = self.settings_of(self.chosen(bench, work))
+        model = self.fitted(bench, "after", seed, settings)
+        return Refitted(self.refitting(bench, "after", model, settings), bench.dataset) if self.reads_text else model
 
     def settled(self, facts: Mapping[str, Any]) -> BaselineEntry:
         """The entry with the settings of a kept answer and no choice left, whatever budget they were chosen in."""
@@ -152,6 +187,22 @@ class BaselineEntry:
     def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> FittableRanker:
         """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
         return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
+
+    def refitting(
+        self, bench: TableData, moment: Moment, first: FittableRanker, settings: Any
+    ) -> Callable[[Dataset], Any]:
+        """Fits to a data set with other texts, by the settings of `first`, which is fitted to them as they are."""
+        events = bench.rows(moment)[0].split.train
+
+        def fit(dataset: Dataset) -> FittableRanker:
+            if dataset is bench.dataset:
+                return first
+            if isinstance(first, Interpolation):  # it chooses settings of co-visitation as it is fitted
+                again = Interpolation(first.covisitation.settings, timed=first.timed, seed=first.seed)
+                return again.fit(dataset, events)
+            return self.spec.make(settings, getattr(first, "seed", 0)).fit(dataset, events)
+
+        return fit
 
     def chosen(self, bench: TableData, work: Work) -> dict[str, Any]:
         """The settings that are best on the validation rows, as plain values, and what choosing them took."""

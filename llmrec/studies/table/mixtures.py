@@ -1,171 +1,178 @@
-"""Mixtures in the table: the policy with co-visitation, and several trainings of the policy together."""
+"""Mixtures and ensembles in the table: policies of several recipes, baselines, the teacher.
+
+The forms of the parts and their weights are chosen on the validation rows, with what was fitted before them under the
+first seed; what answers the test rows is fitted anew. What is decided by the same parts is decided once.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrec.baselines import Covisitation
-from llmrec.baselines.covisitation import CovisitationSettings
-from llmrec.baselines.interpolation import Interpolation
-from llmrec.baselines.registry import baseline
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
-from llmrec.policy.ensemble import EnsemblePolicy
-from llmrec.policy.fusion import FusedPolicy, Mixable, Scorer, fit_weight
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Items, Mixture, Part, Scorer
+from llmrec.policy.mixture_weights import EVEN, ONE_OF_EACH, SHARES, UNITS, FittedMixture, fit, weight_grid
 from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
 from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
 from llmrec.studies.table.protocol import Moment, TableData
+from llmrec.studies.table.scores import ScorePart
+from llmrec.text.templates import ELAPSED_DAYS
+from llmrec.text.wording import elapsed_band
 from llmrec.types import FloatArray, State
 
-POWERS = (1.0, 2.0, 3.0)
-"""Of co-visitation's scores."""
-
 
 @dataclass(frozen=True)
-class EnsembleEntry:
-    """The mean of the probabilities of several seeds' policies."""
+class MixtureEntry:
+    """One mixture of policies and scores; with a single part its ensemble, or the part itself.
+
+    Attributes:
+        out: the table's folder; weights are kept there.
+        policies: recipes of the policies among the parts.
+        scores: the other parts.
+        seeds: with some, each part that depends on chance is the ensemble of these seeds, and the row does not.
+        banded: weights by how long the user was away; else the same for all states.
+    """
 
     name: str
     description: str
-    trainings: Trainings
-    seeds: tuple[int, ...]
-    fused: bool = False
-    random: bool = False
+    out: Path
+    policies: tuple[Trainings, ...] = ()
+    scores: tuple[ScorePart, ...] = ()
+    seeds: tuple[int, ...] = ()
+    banded: bool = False
+
+    @property
+    def random(self) -> bool:
+        """Whether it is measured under several seeds."""
+        return not self.seeds and (bool(self.policies) or any(part.random for part in self.scores))
+
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        return "ensemble" if self.seeds else f"seed-{seed}"
 
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
-        """The ensemble's lists, mixed with co-visitation where `fused`."""
-        del seed
-        key = {**self.trainings.key(bench, FIRST), "seeds": self.seeds, "kind": "ensemble", "fused": self.fused}
-        key |= {"powers": POWERS} if self.fused else {}
+        """Lists by the mixture."""
+        key = {**self._key(bench, seed), "seed": seed, "seeds": self.seeds}
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
-            chosen = _weight(bench, self.trainings) if self.fused else {}
-            slates = recommended(self._whole(bench, chosen), bench)
-            seconds = {"recommend": time.process_time() - start}
-            settings = {"members": len(self.seeds), **chosen}
+            weights = self._weights(bench)
+            system = self.recommender(bench, seed, work)
+            made = time.process_time()
+            slates = recommended(system, bench)
+            seconds = {"fit": made - start, "recommend": time.process_time() - made}
+            settings = {"members": max(1, len(self.seeds)), **weights}
             keep(folder, slates, width(bench), {"settings": settings, "cpu_seconds": seconds})
 
-        return kept(work.stage("ensemble", key, build))
+        return kept(work.stage(self.stage(seed), key, build))
 
-    def recommender(self, bench: TableData, seed: int, work: Work) -> EnsemblePolicy | FusedPolicy:
-        """All seeds' policies as one, mixed with co-visitation where `fused`."""
-        del seed, work
-        return self._whole(bench, _weight(bench, self.trainings) if self.fused else {})
+    def recommender(self, bench: TableData, seed: int, work: Work) -> Mixture:
+        """The mixture of a seed's parts, or of all of them."""
+        del work
+        weights = self._weights(bench)
+        return self._mixture(bench, "after", weights["form numbers"], self.seeds or (seed,), weights["weights"])
 
-    def settled(self, facts: Mapping[str, Any]) -> EnsembleEntry:
-        """The entry with as many members as a kept answer has."""
-        return dataclasses.replace(self, seeds=tuple(range(facts["settings"]["members"])))
+    def settled(self, facts: Mapping[str, Any]) -> MixtureEntry:
+        """The entry with the members and the baselines' settings of a kept answer."""
+        chosen = zip(self.scores, facts["settings"]["chosen"], strict=True)
+        scores = tuple(dataclasses.replace(part, chosen=settings) for part, settings in chosen)
+        seeds = tuple(range(facts["settings"]["members"])) if self.seeds else ()
+        return dataclasses.replace(self, seeds=seeds, scores=scores)
 
-    def _whole(self, bench: TableData, chosen: Mapping[str, Any]) -> EnsemblePolicy | FusedPolicy:
-        members = EnsemblePolicy([self.trainings.policy(bench, "after", s) for s in self.seeds], depth=DEPTH)
-        return _fused(bench, members, self.trainings, chosen) if chosen else members
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts, policies first."""
+        return [*(trainings.name for trainings in self.policies), *(part.name for part in self.scores)]
 
+    @property
+    def _bands(self) -> int:
+        return len(ELAPSED_DAYS) + 1 if self.banded else 1
 
-@dataclass(frozen=True)
-class FusedEntry:
-    """The policy mixed with co-visitation, the weight fitted on the validation rows."""
+    def _key(self, bench: TableData, seed: int) -> dict[str, Any]:
+        """What decides the mixture."""
+        parts = [trainings.key(bench, seed) for trainings in self.policies]
+        parts += [part.key(bench) for part in self.scores]
+        grid = {"one": ONE_OF_EACH, "shares": SHARES, "units": UNITS, "even": [list(pair) for pair in EVEN.items()]}
+        return {**bench_key(bench), "parts": parts, "grid": grid, "banded": self.banded}
 
-    name: str
-    description: str
-    trainings: Trainings
-    random: bool = True
+    def _mixture(
+        self, bench: TableData, moment: Moment, forms: Sequence[int], seeds: Sequence[int], weights: Any = None
+    ) -> Mixture:
+        policies: list[Part] = [_ensemble(trainings, bench, moment, seeds) for trainings in self.policies]
+        scores = [part.made(bench, moment, form, seeds) for part, form in zip(self.scores, forms, strict=True)]
+        group = elapsed_band if self.banded else None
+        items = Items(bench.dataset.n_items, bench.dataset.manifest.repeat)
+        alone = len(self.parts) == 1  # its order is the same, and no seen item needs to be asked for
+        return Mixture([*policies, *scores], weights, group, items=items, depth=DEPTH, conditioned=not alone)
 
-    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
-        """Lists by w pi + (1 - w) s, s being a power of co-visitation's scores over its sum."""
-        key = {**self.trainings.key(bench, seed), "kind": "fused", "powers": POWERS}
+    def _weights(self, bench: TableData) -> dict[str, Any]:
+        """Forms and weights with the best NDCG@10 on the validation rows, by the first seed's parts."""
 
         def build(folder: Path, _: Path) -> None:
-            chosen = _weight(bench, self.trainings)
-            start = time.process_time()
-            policy = self.trainings.policy(bench, "after", seed)
-            slates = recommended(_fused(bench, policy, self.trainings, chosen), bench)
-            seconds = {"recommend": time.process_time() - start}
-            keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
+            every = list(itertools.product(*(range(len(part.forms)) for part in self.scores)))
+            grid = weight_grid(len(self.policies), len(self.scores))
+            record: dict[str, Any] = {"weights": [grid[0].tolist()] * self._bands}
+            best = every[0]
+            if len(every) * len(grid) > 1:
+                fitted = self._fitted(bench, every)
+                best = max(every, key=lambda forms: fitted[forms].ndcg)
+                found = fitted[best]
+                record = {
+                    "weights": found.mixture.weights_GP.tolist(),
+                    "valid_rows": found.rows_G.tolist(),
+                    "valid_ndcg": found.ndcg_G.tolist(),
+                    "tried forms": len(every),
+                }
+            parts = list(zip(self.scores, best, strict=True))
+            record |= {"parts": self.parts, "form numbers": list(best)}
+            record |= {"forms": [part.forms[form] for part, form in parts]}
+            record |= {"chosen": [part.settings(bench) for part, _ in parts]}
+            write_json(folder / "weights.json", record)
 
-        return kept(work.stage(f"seed-{seed}", key, build))
+        name = "-".join([*self.parts, *([] if self.banded else ["unbanded"])])
+        work = bench.work(self.out / "mixtures" / name)
+        return dict(read_json(work.stage("weights", self._key(bench, FIRST), build) / "weights.json"))
 
-    def recommender(self, bench: TableData, seed: int, work: Work) -> FusedPolicy:
-        """The mixture of a seed's policy."""
-        del work
-        policy = self.trainings.policy(bench, "after", seed)
-        return _fused(bench, policy, self.trainings, _weight(bench, self.trainings))
-
-
-def _shared(bench: TableData, trainings: Trainings) -> Work:
-    """Where what all mixtures of a policy are decided by is kept, so that it is decided once."""
-    return bench.work(trainings.out / trainings.name / "mixture")
-
-
-def _fused(bench: TableData, policy: Mixable, trainings: Trainings, chosen: Mapping[str, Any]) -> FusedPolicy:
-    second = sharpened(covisitation_of(bench, "after", trainings), chosen["power"])
-    return FusedPolicy(policy, second, chosen["weight"], depth=DEPTH)
-
-
-def second_again(bench: TableData, fused: FusedPolicy, trainings: Trainings) -> FusedPolicy:
-    """The mixture with its second score fitted anew to the texts of `bench`, by the settings already chosen."""
-    return _fused(bench, fused.policy, trainings, _weight(bench, trainings))
-
-
-def covisitation_of(bench: TableData, moment: Moment, trainings: Trainings) -> Covisitation:
-    """Co-visitation with the settings that are best on the validation rows; its popularity only breaks ties."""
-
-    def build(folder: Path, _: Path) -> None:
-        spec = baseline("covisitation-fixed")
-        chosen = spec.chosen(bench.dataset, bench.before.split.train, bench.valid)
-        settings = spec.settings if chosen is None else chosen.settings
-        write_json(folder / "settings.json", dataclasses.asdict(settings))
-
-    place = _shared(bench, trainings).stage("covisitation", bench_key(bench), build)
-    settings = CovisitationSettings(**read_json(place / "settings.json"))
-    return Covisitation(settings).fit(bench.dataset, bench.rows(moment)[0].split.train)
+    def _fitted(self, bench: TableData, every: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], FittedMixture]:
+        """The fit of every form."""
+        first = self._mixture(bench, "before", every[0], (FIRST,))
+        policies = first.parts[: len(self.policies)]
+        scores = [
+            [remembered(part.made(bench, "before", form, (FIRST,))) for form in range(len(part.forms))]
+            for part in self.scores
+        ]
+        states, targets = [e.state for e in bench.valid], [e.target for e in bench.valid]
+        options: dict[str, Any] = {"groups": self._bands, "k": min(10, width(bench)), "seen": bench.valid.seen}
+        found = {}
+        for forms in every:
+            parts = [*policies, *(own[form] for own, form in zip(scores, forms, strict=True))]
+            found[forms] = fit(first.changed(parts=parts), states, targets, **options)
+        return found
 
 
-def interpolation_of(bench: TableData, moment: Moment, trainings: Trainings) -> Interpolation:
-    """The baseline that the policy was taught by; what it chose is kept, so that changed texts choose nothing."""
-    events = bench.rows(moment)[0].split.train
-
-    def build(folder: Path, _: Path) -> None:
-        chosen = Interpolation().fit(bench.dataset, events).covisitation.settings
-        write_json(folder / "settings.json", dataclasses.asdict(chosen))
-
-    key = {**bench_key(bench), "moment": moment}
-    place = _shared(bench, trainings).stage(f"interpolation-{moment}", key, build)
-    return Interpolation(CovisitationSettings(**read_json(place / "settings.json"))).fit(bench.dataset, events)
+def _ensemble(
+    trainings: Trainings, bench: TableData, moment: Moment, seeds: Sequence[int]
+) -> LanguagePolicy | Mixture:
+    """The policy of a seed, or the mean of those of several."""
+    members = [trainings.policy(bench, moment, seed) for seed in seeds]
+    return members[0] if len(members) == 1 else Mixture.ensemble(members)
 
 
-def _weight(bench: TableData, trainings: Trainings) -> dict[str, Any]:
-    """The policy's weight, and the power of co-visitation's scores, with the best NDCG@10 on the validation rows."""
-
-    def build(folder: Path, _: Path) -> None:
-        second, policy = covisitation_of(bench, "before", trainings), trainings.policy(bench, "before", FIRST)
-        states: Sequence[Any] = [e.state for e in bench.valid]
-        chosen = [e.target for e in bench.valid]
-        top = min(10, width(bench))
-        fitted = {
-            power: fit_weight(
-                policy, sharpened(second, power), states, chosen, k=top, depth=DEPTH, seen=bench.valid.seen
-            )
-            for power in POWERS
-        }
-        power = max(POWERS, key=lambda p: fitted[p].curve[fitted[p].weight])
-        curves = {f"power {p:g}": {str(w): v for w, v in found.curve.items()} for p, found in fitted.items()}
-        write_json(folder / "weight.json", {"weight": fitted[power].weight, "power": power, "valid_curve": curves})
-
-    key = {"weight of": trainings.key(bench, FIRST), "powers": POWERS}
-    return dict(read_json(_shared(bench, trainings).stage("weight", key, build) / "weight.json"))
-
-
-def sharpened(model: Covisitation, power: float) -> Scorer:
-    """The model's scores to a power: as they are they spread their mass over thousands of items."""
+def remembered(scorer: Scorer) -> Scorer:
+    """The scorer with what it said of each batch of states, for several fits over the same ones."""
+    said: dict[tuple[int, ...], FloatArray] = {}
 
     def score(states: Sequence[State]) -> FloatArray:
-        sharp_BN: FloatArray = model.score(states) ** power
-        return sharp_BN
+        place = tuple(id(state) for state in states)
+        if place not in said:
+            said[place] = scorer(states)
+        return said[place]
 
     return score

@@ -17,42 +17,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from llmrec.baselines.interpolation import Interpolation
 from llmrec.dataset.examples import Examples, sample
-from llmrec.dataset.store import Dataset
 from llmrec.evaluation.ranking import ranking_metrics
 from llmrec.pipeline.work import DONE, Unfinished, Work
-from llmrec.policy.fusion import FusedPolicy
-from llmrec.policy.mixture import MixturePolicy
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line, shell_word
 from llmrec.progress import console
 from llmrec.studies.robust_run import report
 from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
-from llmrec.studies.table.entries import Answer, BaselineEntry, Entry, kept, width
-from llmrec.studies.table.mixed import MixedEntry
-from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, second_again
+from llmrec.studies.table.entries import Answer, Entry, kept, width
 from llmrec.studies.table.policies import FIRST
 from llmrec.studies.table.protocol import Protocol, TableData, open_table
 from llmrec.studies.table.roster import FUSED, LM, RL, roster
-from llmrec.studies.views import Refitted
 from llmrec.types import IntArray, Ranker
 
 USUAL = ("popularity", "covisitation", "interpolation", LM, RL, FUSED)
 """The rows that are taken, as far as they are there, where none is asked for."""
-READ_TEXT = frozenset(
-    {
-        "covisitation",
-        "covisitation-fixed",
-        "interpolation",
-        "interpolation-untimed",
-        "content",
-        "linucb",
-        "thompson",
-        "sasrec-text",
-    }
-)
-"""Baselines that learn from item texts."""
 T = TypeVar("T")
 
 
@@ -150,7 +130,7 @@ def finished_rows(
     rows = those(entries, lambda name, work: finished_row(entries[name], bench, work), "Row", "")
     systems = those(
         rows,
-        lambda name, work: system_of(rows[name].entry, bench, work),
+        lambda name, work: rows[name].entry.recommender(bench, FIRST, work),
         "What was trained or chosen for row",
         "remove the row's folder, then ",
     )
@@ -165,25 +145,11 @@ def finished_row(entry: Entry, bench: TableData, work: Work) -> FinishedRow:
     Raises:
         Unfinished: nothing is kept.
     """
-    if isinstance(entry, BaselineEntry | EnsembleEntry | MixedEntry):
-        together = isinstance(entry, EnsembleEntry | MixedEntry) and bool(entry.seeds)
-        folder = work.folder / ("ensemble" if together else f"seed-{FIRST}")
-        if not (folder / DONE).is_file():
-            raise Unfinished(f"{folder} is not there.")
-        entry = entry.settled(kept(folder).facts)
+    folder = work.folder / entry.stage(FIRST)
+    if not (folder / DONE).is_file():
+        raise Unfinished(f"{folder} is not there.")
+    entry = entry.settled(kept(folder).facts)
     return FinishedRow(entry, entry.answer(bench, FIRST, work))
-
-
-def system_of(entry: Entry, bench: TableData, work: Work) -> Ranker:
-    """The recommender of the first seed; what reads item texts is fitted anew where a view changes them."""
-    first = entry.recommender(bench, FIRST, work)
-    if entry.name not in READ_TEXT and not isinstance(first, FusedPolicy | MixturePolicy):
-        return first
-
-    def fit(dataset: Dataset) -> Ranker:
-        return first if dataset is bench.dataset else _anew(entry, first, _retold(bench, dataset), work)
-
-    return Refitted(fit, bench.dataset)
 
 
 def as_kept(found: Robustness, name: str, items_BK: IntArray, test: Examples) -> bool:
@@ -194,24 +160,6 @@ def as_kept(found: Robustness, name: str, items_BK: IntArray, test: Examples) ->
     clean = found.tables[name].cells[CLEAN]
     metrics = (f"HR@{found.k}", f"NDCG@{found.k}")
     return all(bool(np.isclose(clean[m].mean, figures[m].mean(), rtol=0.0, atol=1e-12)) for m in metrics)
-
-
-def _anew(entry: Entry, first: Ranker, bench: TableData, work: Work) -> Ranker:
-    """Fitted to the texts of `bench`, by the settings of `first`."""
-    if isinstance(first, Interpolation):  # it chooses settings of co-visitation as it is fitted
-        again = Interpolation(first.covisitation.settings, timed=first.timed, seed=FIRST)
-        return again.fit(bench.dataset, bench.after.split.train)
-    if isinstance(first, FusedPolicy) and isinstance(entry, FusedEntry | EnsembleEntry):
-        return second_again(bench, first, entry.trainings)
-    if isinstance(first, MixturePolicy) and isinstance(entry, MixedEntry):
-        return entry.scores_again(bench, first)
-    return entry.recommender(bench, FIRST, work)
-
-
-def _retold(bench: TableData, dataset: Dataset) -> TableData:
-    """The table's events with the texts of `dataset`."""
-    before, after = (dataclasses.replace(data, dataset=dataset) for data in (bench.before, bench.after))
-    return dataclasses.replace(bench, before=before, after=after)
 
 
 @contextmanager

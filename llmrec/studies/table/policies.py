@@ -8,9 +8,10 @@ before the test period.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
@@ -103,6 +104,15 @@ class PolicyEntry:
     trainings: Trainings
     random: bool = True
 
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        return f"seed-{seed}"
+
+    def settled(self, facts: Mapping[str, Any]) -> Self:
+        """The entry: it chooses nothing."""
+        del facts
+        return self
+
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Beam search over the catalogue."""
 
@@ -116,7 +126,7 @@ class PolicyEntry:
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
 
-        return kept(work.stage(f"seed-{seed}", {**self.trainings.key(bench, seed), "kind": "policy"}, build))
+        return kept(work.stage(self.stage(seed), {**self.trainings.key(bench, seed), "kind": "policy"}, build))
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy of everything before the test period."""
@@ -137,6 +147,15 @@ class ImprovedEntry:
     trainings: Trainings
     random: bool = True
 
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        return f"seed-{seed}"
+
+    def settled(self, facts: Mapping[str, Any]) -> Self:
+        """The entry: what it chose is kept in its own stage."""
+        del facts
+        return self
+
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The improved policy's lists; the warm-started policy's where the gate promoted nothing."""
         chosen = self._chosen(bench, work)
@@ -150,7 +169,7 @@ class ImprovedEntry:
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
 
-        return kept(work.stage(f"seed-{seed}", key, build))
+        return kept(work.stage(self.stage(seed), key, build))
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy after as many steps as were chosen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +10,10 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.studies.table.entries import Entry, baseline_entries
-from llmrec.studies.table.mixed import MixedEntry
-from llmrec.studies.table.mixtures import EnsembleEntry, FusedEntry, covisitation_of, interpolation_of
+from llmrec.studies.table.mixtures import MixtureEntry
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import Protocol
-from llmrec.studies.table.scores import BaselineScores, FittedScores
+from llmrec.studies.table.scores import ScorePart
 from llmrec.training.sft_data import ITEM_TASKS
 
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
@@ -49,6 +49,10 @@ PAIRS = (
     ("policy against TIGER-like", LM, TIGER),
     ("profile against none", LM, UNPROFILED),
 )
+POWERS = (1.0, 2.0, 3.0)
+"""Of co-visitation's scores: as they are they spread their mass over thousands of items."""
+HALF_LIVES = (30.0, 120.0, 365.0)
+"""In days, of counts that forget."""
 PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
 SEMANTIC = (
     *("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words"),
@@ -78,22 +82,40 @@ def roster(
     tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC))
     untaught = Trainings("untaught", out, PLAIN)
     both = (policy, tiger)
-    near = FittedScores("covisitation", lambda bench, moment: covisitation_of(bench, moment, policy))
-    teacher = FittedScores("interpolation", lambda bench, moment: interpolation_of(bench, moment, policy))
+    near, teacher = ScorePart("covisitation-fixed", out, budget), ScorePart("interpolation", out, budget)
+    sharp = dataclasses.replace(near, powers=POWERS)
+    network = ScorePart("gru4rec", out, budget)
+    lately = ScorePart("recent-popularity", out, budget, options=tuple({"half_life": days} for days in HALF_LIVES))
+    cheap, members = (network, sharp, lately), tuple(seeds)
+
+    def row(
+        name: str,
+        description: str,
+        policies: tuple[Trainings, ...],
+        scores: tuple[ScorePart, ...] = (),
+        seeds: tuple[int, ...] = (),
+        banded: bool = False,
+    ) -> MixtureEntry:
+        return MixtureEntry(name, description, out, policies, scores, seeds, banded)
+
     forms: tuple[Entry, ...] = (
         PolicyEntry(TIGER, "the policy from scratch on semantic identifiers of content, no text, no teacher", tiger),
         PolicyEntry(UNTAUGHT, "the policy of the recipe, warm-started on logged choices alone", untaught),
         PolicyEntry(LM, "the policy of the recipe, warm-started", policy),
         ImprovedEntry(RL, _rl_description(protocol), policy),
-        FusedEntry(FUSED, "mixture of the warm-started policy and co-visitation", policy),
-        EnsembleEntry(ENSEMBLE, "mean probability of the policies of all seeds", policy, tuple(seeds)),
-        EnsembleEntry(BOTH, "mixture of the ensemble and co-visitation", policy, tuple(seeds), fused=True),
-        FusedEntry(TIGER_FUSED, "mixture of the TIGER-like policy and co-visitation", tiger),
-        MixedEntry(MIXED, "mixture of both policies and co-visitation, weights by elapsed time", out, both, (near,)),
-        MixedEntry(MIXED_ENSEMBLE, "the same with all seeds of both policies", out, both, (near,), tuple(seeds)),
-        MixedEntry(TAUGHT, "mixture of both policies, co-visitation and interpolation", out, both, (near, teacher)),
-        MixedEntry(TAUGHT_ENSEMBLE, "the same with all seeds", out, both, (near, teacher), tuple(seeds)),
-        *_controls(out, tuple(seeds), budget),
+        row(FUSED, "mixture of the warm-started policy and co-visitation", (policy,), (sharp,)),
+        row(ENSEMBLE, "mean probability of the policies of all seeds", (policy,), seeds=members),
+        row(BOTH, "mixture of the ensemble and co-visitation", (policy,), (sharp,), members),
+        row(TIGER_FUSED, "mixture of the TIGER-like policy and co-visitation", (tiger,), (sharp,)),
+        row(MIXED, "mixture of both policies and co-visitation, weights by elapsed time", both, (near,), banded=True),
+        row(MIXED_ENSEMBLE, "the same with all seeds of both policies", both, (near,), members, banded=True),
+        row(TAUGHT, "mixture of both policies, co-visitation and interpolation", both, (near, teacher), banded=True),
+        row(TAUGHT_ENSEMBLE, "the same with all seeds", both, (near, teacher), members, banded=True),
+        row(GRU_FUSED, "mixture of GRU4Rec and co-visitation", (), (network, sharp)),
+        row(CONTROL, "mixture of GRU4Rec, co-visitation and recent counts", (), cheap),
+        row(CONTROL_BANDED, "the same, weights by elapsed time", (), cheap, banded=True),
+        row(GRU_ENSEMBLE, "mean probability of GRU4Rec of all seeds", (), (network,), members),
+        row(CONTROL_ENSEMBLE, "mixture of that, co-visitation and recent counts", (), cheap, members),
     )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
     if protocol.profiles:
@@ -110,39 +132,6 @@ def _rl_description(protocol: Protocol) -> str:
     terms = RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml").reward.terms
     also = ", and rewarded with the logged next item too" if terms.get("next_item") else ""
     return f"the same, improved by the recipe's RL against simulated users{also}"
-
-
-def _controls(out: Path, seeds: tuple[int, ...], budget: float) -> tuple[MixedEntry, ...]:
-    """The mixtures and ensembles of the policies without any language model."""
-    network = BaselineScores("gru4rec", out, budget)
-    near = BaselineScores("covisitation-fixed", out, budget, powers=(1.0, 2.0, 3.0))
-    lately = BaselineScores(
-        "recent-popularity", out, budget, options=tuple({"half_life": days} for days in (30.0, 120.0, 365.0))
-    )
-    return (
-        MixedEntry(GRU_FUSED, "mixture of GRU4Rec and co-visitation", out, (), (network, near), banded=False),
-        MixedEntry(
-            CONTROL,
-            "mixture of GRU4Rec, co-visitation and recent counts",
-            out,
-            (),
-            (network, near, lately),
-            banded=False,
-        ),
-        MixedEntry(CONTROL_BANDED, "the same, weights by elapsed time", out, (), (network, near, lately)),
-        MixedEntry(
-            GRU_ENSEMBLE, "mean probability of GRU4Rec of all seeds", out, (), (network,), seeds, banded=False
-        ),
-        MixedEntry(
-            CONTROL_ENSEMBLE,
-            "mixture of that, co-visitation and recent counts",
-            out,
-            (),
-            (network, near, lately),
-            seeds,
-            False,
-        ),
-    )
 
 
 def simulating(out: Path) -> Trainings:
