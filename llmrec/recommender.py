@@ -22,7 +22,7 @@ from llmrec.config_tree import read_yaml
 from llmrec.dataset.examples import History
 from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError, RunError
-from llmrec.export import CARD, Bundle, read_bundle, read_facts
+from llmrec.export import CARD, Bundle, read_bundle, read_facts, work_folder
 from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.printing import short_line
@@ -269,7 +269,7 @@ def default_data(folder: Path) -> Path | None:
 
     What lies where the run read it is taken only if it has the contents that the run folder names.
     """
-    data = folder.parent / f"{folder.name}.work" / "data"
+    data = work_folder(folder) / "data"
     kept = next((place for place in (data / "dataset", data / "world" / "dataset") if place.is_dir()), None)
     return kept or _source(folder)
 

@@ -15,14 +15,15 @@ class StudyScript(argparse.ArgumentParser):
 
     Args:
         text: the script's docstring, which --help shows.
-        out: default of --out.
+        out: default of --out; without it there is no such option.
         seeds: default of --seeds; without them there is no such option.
         settings: whether there is --set.
     """
 
-    def __init__(self, text: str | None, *, out: str, seeds: Sequence[int] = (), settings: bool = True) -> None:
+    def __init__(self, text: str | None, *, out: str = "", seeds: Sequence[int] = (), settings: bool = True) -> None:
         super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
-        self.add_argument("--out", type=Path, default=Path(out), help=f"stages and answer are kept here ({out})")
+        if out:
+            self.add_argument("--out", type=Path, default=Path(out), help=f"stages and answer are kept here ({out})")
         self.add_argument("--json", dest="json_file", metavar="JSON", type=Path, help="write the figures here, too")
         if seeds:
             self.add_argument("--seeds", type=int, nargs="+", default=tuple(seeds))

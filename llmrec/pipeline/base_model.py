@@ -85,9 +85,12 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     corpus = list(_nano_texts(config, data, states))
     key = sha256_of(repr(_decides_nano(config)), *corpus)
     cached = cache_folder() / "nano" / key[:24]
+    base = Base(str(cached), None, nano=True)
+    if work.finished_only:  # a warm start with weights of its own needs no more of it than its name
+        return base
     if cached.is_dir():
         console.print(f"nano model: from the cache ({one_line(cached)})", style="dim")
-        return Base(str(cached), None, nano=True)
+        return base
 
     check_cache(cached)
 
@@ -106,7 +109,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     if is_first():
         _keep(place, cached)
     wait_for_all()
-    return Base(str(cached), None, nano=True)
+    return base
 
 
 def _keep(place: Path, cached: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from llmrec.config import RunConfig
 from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError, RunError
-from llmrec.export import CARD
+from llmrec.export import CARD, work_folder
 from llmrec.files import check_replaceable, check_writable, matching, read_json, reserved
 from llmrec.pipeline.work import Work, is_first
 from llmrec.storage import resolve, shown, storage_errors
@@ -19,14 +19,6 @@ from llmrec.written import RUN_FILES, written
 OURS = written(matching(*RUN_FILES))
 _UNDECIDING = ("report_to",)
 _NAMED = 3
-
-
-def work_folder(out: Path) -> Path:
-    """Where the stages of the run `out` are kept."""
-    place = resolve(out)
-    if not place.name:
-        raise RunError(f"{shown(out)} is the root of the file system; name a folder within it.")
-    return place.with_name(f"{place.name}.work")
 
 
 @contextmanager

@@ -89,7 +89,8 @@ def train_stages(
 ) -> Stages:
     """Data (unless given), base model, SFT, simulators and the improvement, each from its stage if it is finished."""
     data = open_data(config, work) if data is None else data
-    check_run(config, data)
+    if not work.finished_only:
+        check_run(config, data)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     simulators = simulator_stage(config, data, work)

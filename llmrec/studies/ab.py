@@ -6,23 +6,21 @@ Users are those of the test period as the judge knows them or, in a generated wo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmrec.baselines.registry import BASELINES
 from llmrec.config import RunConfig
+from llmrec.config_tree import parse_overrides
 from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.experiment import Design, Experiment, ab_test
-from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.algorithms.sessions import session_arenas, session_sizes
-from llmrec.pipeline.place import work_folder
-from llmrec.pipeline.result import Stages
-from llmrec.pipeline.run import train_stages
-from llmrec.pipeline.sft import improved_policy, sft_policy, targets
+from llmrec.pipeline.opening import OpenRun, PolicyName, open_run, read_config
+from llmrec.pipeline.sft import targets
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
-from llmrec.pipeline.work import Work
+from llmrec.studies.answer import Answer, Sheet
 from llmrec.types import Ranker
 
 SYSTEMS = ("sft", "improved", "last", "reranked", "greedy", "optimum", *BASELINES)
@@ -39,20 +37,49 @@ CHANGEABLE = (
 """Keys that decide how users are met and not how anything was trained."""
 
 
-class Finished(Work):
-    """The working folder of a finished run; a stage that is not there is not made."""
+def ab(
+    run: Path,
+    *,
+    a: str,
+    b: str,
+    users: str | None = None,
+    number: int | None = None,
+    turns: int | None = None,
+    slate: int | None = None,
+    retention: bool = False,
+    own_luck: bool = False,
+    metrics: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    json_file: Path | None = None,
+    **design: Any,
+) -> dict[str, Any]:
+    """Prints the experiment of `run_experiment` and returns its figures.
 
-    def __init__(self, out: Path) -> None:
-        folder = work_folder(out)
-        if not folder.is_dir():
-            raise RunError(f"{out} has no working folder {folder}, which holds its users; take a run made here.")
-        super().__init__(folder)
-
-    def _build(self, name: str, *_: Any, **__: Any) -> None:
-        raise RunError(
-            f"{self.folder} does not hold the stage {name!r} of this configuration (another version of llmrec may "
-            "have made it); run the command of the run again, then compare."
-        )
+    Args:
+        run: the run folder.
+        a: see `run_experiment`, as b and users.
+        b: see a.
+        users: see a.
+        number: users that are met; those of the run's evaluation by default.
+        turns: of a session; the run's, or 5 where it was a bandit.
+        slate: places; the run's, or 10 where it was a bandit.
+        retention: users lose patience, leave and may come back.
+        own_luck: each system meets the users with luck of its own.
+        metrics: what is tested; all that can differ by default.
+        overrides: KEY=VALUE for the keys of `CHANGEABLE`.
+        json_file: the figures are also written here.
+        design: the other attributes of `Design`.
+    """
+    met = sized(run, turns, slate) | ({} if number is None else {"evaluation.users": number})
+    if retention:
+        met |= {"dynamics.patience.enabled": True, "dynamics.comeback.enabled": True}
+    met |= parse_overrides(overrides, RunConfig)
+    chosen = Design(regret=True, common=not own_luck, metrics=None if metrics is None else tuple(metrics), **design)
+    found, facts = run_experiment(run, a, b, users=users, overrides=met, design=chosen)
+    effects, needed = found.effect_rows(), found.size_rows()
+    sheets = (Sheet(found.table.title, effects[0], effects[1:]), Sheet("Users needed", needed[0], needed[1:]))
+    title = f"{a} and {b} in a simulated A/B experiment"
+    return Answer(title, found.to_json() | facts, sheets, [found.verdict]).finish(None, json_file)
 
 
 def run_experiment(
@@ -61,7 +88,7 @@ def run_experiment(
     b: str,
     *,
     users: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
     design: Design | None = None,
 ) -> tuple[Experiment, dict[str, Any]]:
     """Two systems of the run folder `out` under the users of its test period.
@@ -71,7 +98,7 @@ def run_experiment(
         a: name of the system in use, one of `SYSTEMS` or the run's algorithm.
         b: name of the one that is to replace it; the same name shows what an experiment finds where nothing differs.
         users: "truth" (a generated world's) or "judge"; by default the truth where there is one.
-        overrides: KEY=VALUE for the keys of `CHANGEABLE`.
+        overrides: values for the keys of `CHANGEABLE`.
         design: what is decided beforehand; regret is known to the truth alone.
 
     Returns:
@@ -81,11 +108,10 @@ def run_experiment(
         RunError: no such run, a stage that is missing, or a system that this run does not have.
         ConfigError: a key that decided the training.
     """
-    config = _config(out)
-    met = _overridden(out, config, overrides)
-    stages = train_stages(config, Finished(out))
-    systems = [_system(name, met, stages, out) for name in (a, b)]
-    arenas = session_arenas(met, stages.data, stages.simulators.judge)
+    met = _overridden(out, overrides or {})
+    run = dataclasses.replace(open_run(out), config=met)
+    systems = [_system(name, run) for name in (a, b)]
+    arenas = session_arenas(met, run.data, run.judge)
     chosen = users or ("truth" if "truth" in arenas else "judge")
     if chosen not in arenas:
         raise RunError(f"{out} knows no {chosen} users; choose {' or '.join(arenas)}.")
@@ -104,65 +130,53 @@ def run_experiment(
         seen=arena.seen,
         design=design,
     )
-    return found, _facts(met, stages, chosen)
+    return found, _facts(run, chosen)
 
 
-def sized(out: Path, turns: int | None, slate: int | None) -> list[str]:
+def sized(out: Path, turns: int | None, slate: int | None) -> dict[str, Any]:
     """Overrides for sessions: the run's own sizes, or 5 turns of 10 places where it was a bandit."""
-    plain = _config(out).session.plain
+    plain = read_config(out).session.plain
     chosen = {"turns": (turns, 5), "slate": (slate, 10)}
     sizes = {key: default if given is None and plain else given for key, (given, default) in chosen.items()}
-    return [f"session.{key}={value}" for key, value in sizes.items() if value is not None]
+    return {f"session.{key}": value for key, value in sizes.items() if value is not None}
 
 
-def _config(out: Path) -> RunConfig:
-    place = out / "config.yaml"
-    if not place.is_file():
-        raise RunError(f"{place} does not exist; give the folder of a finished run.")
-    return RunConfig.read(place)
-
-
-def _overridden(out: Path, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    for text in overrides:
-        key = text.split("=", 1)[0].strip()
+def _overridden(out: Path, overrides: Mapping[str, Any]) -> RunConfig:
+    for key in overrides:
         if not any(key == known or key.startswith(f"{known}.") for known in CHANGEABLE):
             raise ConfigError(
                 f"Key {key!r} decides more than how users are met; an experiment changes {', '.join(CHANGEABLE)}."
             )
-    met = RunConfig.read(out / "config.yaml", overrides)
+    met = read_config(out, overrides)
     if min(met.session.turns, met.session.slate, met.evaluation.users) < 1:
         raise ConfigError("Keys 'session.turns', 'session.slate' and 'evaluation.users' must be 1 or more.")
-    return dataclasses.replace(met, seed=config.seed)
+    return met
 
 
-def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
+def _system(name: str, run: OpenRun) -> Ranker:
     """The system called `name`."""
-    data, sft, improved = stages.data, stages.sft, stages.improvement
-    beams = config.evaluation.beams
+    config, data = run.config, run.data
 
-    def start() -> Policy:
-        return Policy(sft_policy(config, data, sft), beams)
-
-    def checkpoint(place: Path | None) -> Policy:
-        if place is None:
-            raise RunError(f"{out} promoted no checkpoint: {improved.verdict} Compare 'last' to see why.")
-        return Policy(improved_policy(config, data, sft, place), beams)
+    def policy(name: PolicyName) -> Policy:
+        return Policy(run.policy(name), config.evaluation.beams)
 
     def rewarded() -> tuple[Policy, Any]:
-        own = start()
-        reward = run_reward(config, data, stages.simulators, own.policy, slate_size=config.session.slate)
+        own = policy("sft")
+        reward = run_reward(config, data, run.simulators, own.policy, slate_size=config.session.slate)
         return own, reward.for_ranking()
 
     def optimum() -> OptimumRanker:
         if data.world is None:
-            raise RunError(f"{out} is not of a generated world, so nobody knows its optimum; name another system.")
+            raise RunError(
+                f"{run.folder} is not of a generated world, so nobody knows its optimum; name another system."
+            )
         return OptimumRanker(data.world, config.reward.click, config.reward.conversion)
 
     known: dict[str, Callable[[], Ranker]] = {
-        "sft": start,
-        "improved": lambda: checkpoint(improved.promoted),
-        config.algorithm: lambda: checkpoint(improved.promoted),
-        "last": lambda: checkpoint(improved.last),
+        "sft": lambda: policy("sft"),
+        "improved": lambda: policy("promoted"),
+        config.algorithm: lambda: policy("promoted"),
+        "last": lambda: policy("last"),
         "reranked": lambda: Reranked(*rewarded(), data.dataset.n_items),
         "greedy": lambda: Greedy(rewarded()[1], data.dataset.n_items, data.dataset.manifest.repeat),
         "optimum": optimum,
@@ -171,12 +185,12 @@ def _system(name: str, config: RunConfig, stages: Stages, out: Path) -> Ranker:
         valid = targets(config, data, "valid", config.gate.events)
         return BASELINES[name].fitted(data.dataset, data.split.train, valid, seed=config.seed)
     if name not in known:
-        raise RunError(f"{out} has no system {name!r}; choose among {', '.join((*known, *BASELINES))}.")
+        raise RunError(f"{run.folder} has no system {name!r}; choose among {', '.join((*known, *BASELINES))}.")
     return known[name]()
 
 
-def _facts(config: RunConfig, stages: Stages, users: str) -> dict[str, Any]:
-    manifest, tree = stages.data.dataset.manifest, config.tree()
+def _facts(run: OpenRun, users: str) -> dict[str, Any]:
+    config, manifest, tree = run.config, run.data.dataset.manifest, run.config.tree()
     return {
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
         "met_by": users,
@@ -184,6 +198,4 @@ def _facts(config: RunConfig, stages: Stages, users: str) -> dict[str, Any]:
         "value": {"click": config.reward.click, "conversion": config.reward.conversion},
         "currency": manifest.currency,
         "run_seed": config.seed,
-        "machine": machine_facts(),
-        "versions": package_versions(),
     }

@@ -14,7 +14,7 @@ from llmrec.studies.ab import run_experiment, sized
 from tests.cli import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ("session.turns=2", "session.slate=5", "evaluation.users=20")
+SMALL = {"session.turns": 2, "session.slate": 5, "evaluation.users": 20}
 
 
 def ab(run, *parts, cache, code=0):
@@ -76,15 +76,15 @@ def test_under_the_judge_nobody_knows_the_regret(run):
 
 
 def test_a_bandit_is_met_in_sessions_by_default(run):
-    assert sized(run, None, 3) == ["session.turns=5", "session.slate=3"]
+    assert sized(run, None, 3) == {"session.turns": 5, "session.slate": 3}
 
 
 @pytest.mark.parametrize(
     ("a", "b", "more", "message"),
     [
         ("sft", "nothing", {}, "has no system 'nothing'; choose among sft,"),
-        ("sft", "random", {"overrides": ["sft.epochs=2"]}, "Key 'sft.epochs' decides more"),
-        ("sft", "random", {"overrides": ["evaluation.users=0"]}, "'evaluation.users' must be 1 or more"),
+        ("sft", "random", {"overrides": {"sft.epochs": 2}}, "Key 'sft.epochs' decides more"),
+        ("sft", "random", {"overrides": {"evaluation.users": 0}}, "'evaluation.users' must be 1 or more"),
         ("random", "popularity", {"design": Design(primary="joy"), "overrides": SMALL}, "'joy' is not measured"),
     ],
 )
@@ -99,6 +99,6 @@ def test_a_run_without_its_working_folder_is_refused_and_nothing_is_made(run, tm
         run_experiment(tmp_path / "alone", "sft", "popularity")
     assert not (tmp_path / "alone.work").exists()
     (tmp_path / "alone.work").mkdir()
-    with pytest.raises(LLMRecError, match="does not hold the stage 'data'"):
+    with pytest.raises(LLMRecError, match=r"alone\.work/data is not there"):
         run_experiment(tmp_path / "alone", "sft", "popularity")
     assert not list((tmp_path / "alone.work").iterdir())

@@ -7,7 +7,7 @@ import pytest
 from llmrec.config import RunConfig
 from llmrec.errors import RunError
 from llmrec.files import write_json
-from llmrec.studies.classic.opening import kept_stages, language_costs, run_place
+from llmrec.studies.classic.opening import language_costs, run_place
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,6 @@ def test_costs_are_rows_and_draws_with_the_seconds_of_their_stages(tmp_path, ove
 
 
 def test_a_folder_that_is_no_run_is_refused_and_nothing_is_made(tmp_path):
-    with pytest.raises(RunError, match=r"is no finished run with its \.work folder beside it"):
+    with pytest.raises(RunError, match=r"config\.yaml does not exist; give the folder of a finished run"):
         run_place(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_stage_that_is_not_finished_is_named_and_not_trained(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    with pytest.raises(RunError, match=r"run\.work.data holds no finished stage"):
-        kept_stages(run, RunConfig())

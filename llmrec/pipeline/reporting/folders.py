@@ -13,7 +13,7 @@ from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
 from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
-from llmrec.export import CARD, read_facts
+from llmrec.export import CARD, read_facts, work_folder
 from llmrec.files import check_writable, matching, new_folder
 from llmrec.storage import resolve
 
@@ -90,7 +90,7 @@ def read_run(folder: Path, name: str, *, users: bool = True) -> ReportedRun:
             "run that it came from, after its own command again (finished stages are kept)."
         )
     report = read_record(folder / RECORD)
-    work = folder.resolve().with_name(f"{folder.resolve().name}.work") / "report"
+    work = work_folder(folder) / "report"
     absent = [f"{name}: {said}" for said in _empty(report)]
     slates: Sequence[SlateChange] = ()
     measured = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +12,18 @@ from llmrec.baselines.base import positives
 from llmrec.baselines.popularity import Popularity
 from llmrec.baselines.registry import baseline
 from llmrec.config import PPOSettings, RunConfig
-from llmrec.errors import RunError
 from llmrec.files import read_json
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData, open_data
-from llmrec.pipeline.place import work_folder
+from llmrec.pipeline.opening import open_run
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, Stages, label, last_label
-from llmrec.pipeline.run import make_systems, train_stages
+from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, label, last_label
+from llmrec.pipeline.run import make_systems
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker
-from llmrec.pipeline.work import DONE, Work
+from llmrec.pipeline.work import Work
 from llmrec.rewards import RewardContext, RewardFunction, reward_function
 from llmrec.studies.classic.place import Cost, Place
 from llmrec.types import Ranker
@@ -34,16 +33,12 @@ def run_place(run: Path, out: Path) -> Place:
     """The place of a finished run, whose language models stand in the tables; agents are kept in `out`.
 
     Raises:
-        RunError: there is no finished run with its working folder beside it.
+        RunError: see `open_run`.
     """
-    if not (run / "config.yaml").is_file() or not work_folder(run).is_dir():
-        raise RunError(f"{run} is no finished run with its .work folder beside it; make it by llmrec run.")
-    work = Work(out)
-    config = RunConfig.read(run / "config.yaml")
-    kept = kept_stages(run, config)
-    reward = _reward(config, kept.data, kept.simulators)
-    costs = language_costs(config, work_folder(run))
-    return _place(config, kept.data, kept.simulators, reward, work, make_systems(kept), costs)
+    found = open_run(run)
+    config, data, simulators = found.config, found.data, found.simulators
+    reward, costs = _reward(config, data, simulators), language_costs(config, found.work.folder)
+    return _place(config, data, simulators, reward, Work(out), make_systems(found), costs)
 
 
 def demo_place(out: Path, seed: int, overrides: Sequence[str] = ()) -> Place:
@@ -53,25 +48,6 @@ def demo_place(out: Path, seed: int, overrides: Sequence[str] = ()) -> Place:
     simulators = simulator_stage(config, data, work)
     reward = _reward(config, data, simulators)
     return _place(config, data, simulators, reward, work, plain_systems(config, data, reward), {})
-
-
-def kept_stages(run: Path, config: RunConfig) -> Stages:
-    """The stages of a finished run as they are; nothing is trained, also where settings have changed since.
-
-    Raises:
-        RunError: a stage is not there.
-    """
-
-    class Kept(Work):
-        def stage(
-            self, name: str, key: object, build: Callable[[Path, Path], None], *, together: bool = False
-        ) -> Path:
-            place = self.folder / name
-            if not (place / DONE).is_file():
-                raise RunError(f"{place} holds no finished stage; finish the run by the command that began it.")
-            return place
-
-    return train_stages(config, Kept(work_folder(run)))
 
 
 def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> dict[str, Ranker]:
