@@ -9,33 +9,13 @@ value of what is deployed, NDCG@10 on held-out events, CPU seconds and peak memo
 the same users and events. The settings are train/recipes/study-DATASET.yaml. Resumable: finished stages are kept.
 """
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from llmrec.cli.guard import guarded
+from llmrec.cli.script import StudyScript
 from llmrec.config import SHIPPED
 
-
-@guarded
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="world", help="world, movielens or amazon-minionerec")
-    parser.add_argument("--source", help="the data set's folder")
-    parser.add_argument("--algorithms", nargs="+", choices=SHIPPED, default=SHIPPED)
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--start-seed", type=int, help="one warm start for all seeds, that of this one")
-    parser.add_argument("--out", type=Path, default=Path("runs/algorithms"))
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    from llmrec.studies.algorithms import run_study, study_config
-
-    start = options.start_seed
-    config_of = study_config(options.dataset, options.source, options.overrides, start)
-    run_study(config_of, options.algorithms, options.seeds, options.out, options.json, start_seed=start)
-
-
 if __name__ == "__main__":
-    main()
+    script = StudyScript(__doc__, out="runs/algorithms", seeds=(0, 1, 2))
+    script.add_argument("--dataset", default="world", help="world, movielens or amazon-minionerec")
+    script.add_argument("--source", help="the data set's folder")
+    script.add_argument("--algorithms", nargs="+", choices=SHIPPED, default=SHIPPED)
+    script.add_argument("--start-seed", type=int, help="one warm start for all seeds, that of this one")
+    script.run("llmrec.studies.algorithms:run_algorithms")

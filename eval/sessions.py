@@ -8,29 +8,9 @@ claim is a paired interval above 0 of the true session value against the reranke
 under --out.
 """
 
-from __future__ import annotations
-
-import argparse
-from pathlib import Path
-
-from llmrec.cli.guard import guarded
-
-SEEDS = (1001, 1002, 1003, 1004)
-
-
-@guarded
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/sessions"))
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--greedy", action="store_true", help="train a second policy with gamma 0")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    options = parser.parse_args()
-    from llmrec.studies.sessions import run_session_study
-
-    run_session_study(options.seeds, options.out, options.overrides, greedy=options.greedy, json_file=options.json)
-
+from llmrec.cli.script import StudyScript
 
 if __name__ == "__main__":
-    main()
+    script = StudyScript(__doc__, out="runs/sessions", seeds=(1001, 1002, 1003, 1004))
+    script.add_argument("--greedy", action="store_true", help="train a second policy with gamma 0")
+    script.run("llmrec.studies.sessions:run_sessions")

@@ -9,189 +9,141 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from llmrec.config import Algorithm, RunConfig
 from llmrec.errors import RequestError
-from llmrec.evaluation.facts import PeakMemory, machine_facts, package_versions
-from llmrec.evaluation.significance import noninferiority_bound, paired_bootstrap, t_interval
+from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms.reward import run_reward
-from llmrec.pipeline.base_model import base_model
-from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
-from llmrec.pipeline.measure import Arena, SystemFigures, make_arena, measure_run
+from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
+from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import OPTIMUM, RERANKED, SFT, label, last_label
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.run import check_config
-from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
-from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked
-from llmrec.pipeline.work import Work
-from llmrec.progress import console
-from llmrec.screen import Screen
+from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.types import FloatArray, Ranker
 
 FIRST = ("value@1", "value")
 """What judges say of the top item, and of a place of the whole slate."""
+NDCG = "NDCG@10"
+Rows = dict[str, dict[str, FloatArray]]
+"""By system and measure."""
 
 
-@dataclass
-class Rows:
-    """Figures of one system by row, pooled over seeds: events for NDCG, users for values."""
-
-    ndcg: list[FloatArray] = field(default_factory=list)
-    values: dict[str, list[FloatArray]] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    bytes: list[int] = field(default_factory=list)
-    promoted: list[bool] = field(default_factory=list)
-
-
-@dataclass
-class Study:
-    """All systems' rows, and who they are of."""
-
-    dataset: str
-    seeds: list[int] = field(default_factory=list)
-    hashes: list[str] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
-    users: list[str] = field(default_factory=list)
-    systems: dict[str, Rows] = field(default_factory=dict)
-
-    def rows(self, system: str) -> Rows:
-        """Those of a system, empty at first."""
-        return self.systems.setdefault(system, Rows())
-
-
-def run_study(
-    config_of: Callable[[Algorithm, int], RunConfig],
-    algorithms: Sequence[Algorithm],
+def run_algorithms(
     seeds: Sequence[int],
     out: Path,
-    json_file: Path | None = None,
+    overrides: Sequence[str] = (),
     *,
+    algorithms: Sequence[Algorithm],
+    dataset: str = "world",
+    source: str | None = None,
     start_seed: int | None = None,
+    json_file: Path | None = None,
 ) -> dict[str, Any]:
     """Runs (or takes up again) the study, prints its table and returns its figures.
 
     Args:
-        config_of: the whole configuration of an algorithm under a seed; algorithms differ in their section alone.
-        algorithms: which ones.
         seeds: of data (where it is generated), models and training; of the improvement alone with `start_seed`.
         out: one working folder a seed lies below it.
-        json_file: where the figures go too.
+        overrides: KEY=VALUE for all algorithms.
+        algorithms: which ones.
+        dataset: of a recipe train/recipes/study-DATASET.yaml.
+        source: the data set's folder.
         start_seed: one warm start for all seeds, that of this one.
+        json_file: where the figures go too.
 
     Raises:
-        RequestError: no algorithm or no seed.
+        RequestError: no algorithm or no seed, or no such study.
     """
-    if not algorithms or not seeds:
-        raise RequestError("A study needs at least one algorithm and one seed.")
-    study = Study(config_of(algorithms[0], seeds[0]).data.dataset)
-    for seed in seeds:
-        console.print(f"seed {seed}", style="bold")
-        first = seed if start_seed is None else start_seed
-        _one_seed(study, config_of, algorithms, seed, Work(out / f"seed-{first}"))
-    figures = figures_of(study)
-    Screen(width=150).print(table_of(study, figures))
-    if json_file is not None:
-        write_json(json_file, figures)
-    return figures
+    if not algorithms:
+        raise RequestError("A study needs at least one algorithm.")
+    config_of = study_config(dataset, source, overrides, start_seed)
+
+    def measure(seed: int) -> SeedRows:
+        return _measured(config_of, algorithms, seed, out / f"seed-{seed if start_seed is None else start_seed}")
+
+    return Study(seeds, measure, lambda found: answer_of(found, dataset), unit="seed").run(out, json_file)
 
 
-def _one_seed(
-    study: Study,
-    config_of: Callable[[Algorithm, int], RunConfig],
-    algorithms: Sequence[Algorithm],
-    seed: int,
-    work: Work,
-) -> None:
-    config = config_of(algorithms[0], seed)
-    check_config(config)
-    data = open_data(config, work)
-    sft = sft_stage(config, data, base_model(config, data, work), work)
-    simulators = simulator_stage(config, data, work)
-    arena = make_arena(config, data, simulators.judge)
-    study.seeds.append(seed)
-    study.hashes.append(data.dataset.manifest.content_hash)
-    # repeats of one warm start meet the same people: one cluster each, or the interval would be too narrow
-    study.events += [f"{config.seed}/{e.state.user_id}" for e in arena.examples]
-    study.users += [f"{config.seed}/{s.user_id}" for s in arena.states]
-    place = _Place(config, seed, data, sft, simulators, arena, work)
-    for name, measured in place.measured("start", _starting).items():
-        _add(study.rows(name), measured)
+def _measured(
+    config_of: Callable[[Algorithm, int], RunConfig], algorithms: Sequence[Algorithm], seed: int, folder: Path
+) -> SeedRows:
+    ready = Prepared.of(config_of(algorithms[0], seed), folder)
+    arena, start = ready.arena(), ready.config.seed
+    rows = _rows(ready, arena, "start", lambda: _starting(ready))
+    costs: dict[str, Any] = {}
     for algorithm in algorithms:
-        _one_algorithm(study, place, config_of(algorithm, seed), algorithm)
+        own, cost = _one_algorithm(ready, arena, config_of(algorithm, seed), seed, rows[SFT])
+        rows |= own
+        costs |= dict.fromkeys(own, cost)
+    # repeats of one warm start meet the same people: one cluster each, or the interval would be too narrow
+    users = {measure: [f"{start}/{state.user_id}" for state in arena.states] for measure in rows[SFT]}
+    users[NDCG] = [f"{start}/{example.state.user_id}" for example in arena.examples]
+    return SeedRows(seed, ready.data_hash, rows, users, costs)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where one seed's systems are measured."""
+def _rows(
+    ready: Prepared,
+    arena: Arena,
+    name: str,
+    systems: Callable[[], Mapping[str, Ranker]],
+    more: Sequence[object] = (),
+) -> Rows:
+    """The rows of some systems, from the finished stage if there is one."""
+    config = ready.config
+    key = [read_json(ready.sft.folder / "stage.json")["key"], config.tree()["evaluation"], *more]
 
-    config: RunConfig
-    seed: int
-    data: RunData
-    sft: SFTStage
-    simulators: Simulators
-    arena: Arena
-    work: Work
+    def build(out: Path, _: Path) -> None:
+        write_json(out / "rows.json", _plain(measure_run(config, arena, systems())))
 
-    def measured(
-        self, name: str, systems: Callable[[_Place], Mapping[str, Ranker]], more: Sequence[object] = ()
-    ) -> dict[str, dict[str, FloatArray]]:
-        """The rows of some systems, from the finished stage if there is one."""
-        key = [read_json(self.sft.folder / "stage.json")["key"], self.config.tree()["evaluation"], *more]
-
-        def build(out: Path, _: Path) -> None:
-            write_json(out / "rows.json", _plain(measure_run(self.config, self.arena, systems(self))))
-
-        rows = read_json(self.work.stage(f"measured-{name}", key, build) / "rows.json")
-        return {system: {k: np.array(v) for k, v in row.items()} for system, row in rows.items()}
+    rows = read_json(ready.work.stage(f"measured-{name}", key, build) / "rows.json")
+    return {system: {k: np.array(v) for k, v in row.items()} for system, row in rows.items()}
 
 
-def _starting(place: _Place) -> dict[str, Ranker]:
+def _starting(ready: Prepared) -> dict[str, Ranker]:
     """What every algorithm is held against."""
-    policy = sft_policy(place.config, place.data, place.sft)
-    start = Policy(policy, place.config.evaluation.beams)
-    reward = run_reward(place.config, place.data, place.simulators, policy).for_ranking()
-    systems: dict[str, Ranker] = {SFT: start, RERANKED: Reranked(start, reward, place.data.dataset.n_items)}
-    if place.data.world is not None:
-        systems[OPTIMUM] = OptimumRanker(place.data.world, place.config.reward.click, place.config.reward.conversion)
+    config, data = ready.config, ready.data
+    policy = sft_policy(config, data, ready.sft)
+    start = Policy(policy, config.evaluation.beams)
+    reward = run_reward(config, data, ready.simulators, policy).for_ranking()
+    systems: dict[str, Ranker] = {SFT: start, RERANKED: Reranked(start, reward, data.dataset.n_items)}
+    if data.world is not None:
+        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
     return systems
 
 
-def _one_algorithm(study: Study, place: _Place, config: RunConfig, algorithm: Algorithm) -> None:
+def _one_algorithm(
+    ready: Prepared, arena: Arena, config: RunConfig, seed: int, sft: dict[str, FloatArray]
+) -> tuple[Rows, dict[str, Any]]:
+    """Rows of the promoted and the last checkpoint, and what the stage cost."""
     check_config(config)
-    name = f"{algorithm}" if config.improvement_seed is None else f"{algorithm}-{place.seed}"
-    spent = place.work.folder / f"{name}.spent.json"
+    algorithm = config.algorithm
+    name = f"{algorithm}" if config.improvement_seed is None else f"{algorithm}-{seed}"
+    spent = ready.work.folder / f"{name}.spent.json"
     before, memory = time.process_time(), PeakMemory()
-    stage = improve_stage(config, place.data, place.sft, place.simulators, place.work, name=name)
+    stage = improve_stage(config, ready.data, ready.sft, ready.simulators, ready.work, name=name)
     if time.process_time() - before > 1 or not spent.is_file():  # else the stage was done before
         write_json(spent, {"seconds": time.process_time() - before, "bytes": memory.bytes})
-    cost, folders = read_json(spent), _folders(stage, algorithm)
 
-    def systems(_: _Place) -> dict[str, Ranker]:
+    def systems() -> dict[str, Ranker]:
         return {
-            system: Policy(improved_policy(config, place.data, place.sft, folder), config.evaluation.beams)
-            for system, folder in folders.items()
+            system: Policy(improved_policy(config, ready.data, ready.sft, folder), config.evaluation.beams)
+            for system, folder in _folders(stage, algorithm).items()
         }
 
-    rows = place.measured(name, systems, [read_json(stage.folder / "stage.json")["key"]])
-    kept = rows.get(label(algorithm))
-    if kept is None:  # refused: what is deployed is SFT itself
-        kept = place.measured("start", _starting)[SFT]
-    last = rows.get(last_label(algorithm), kept)
-    for system, measured in ((label(algorithm), kept), (last_label(algorithm), last)):
-        target = study.rows(system)
-        _add(target, measured)
-        target.seconds.append(cost["seconds"])
-        target.bytes.append(cost["bytes"])
-        target.promoted.append(stage.promoted is not None)
+    rows = _rows(ready, arena, name, systems, [read_json(stage.folder / "stage.json")["key"]])
+    kept = rows.get(label(algorithm), sft)  # refused: what is deployed is SFT itself
+    cost = read_json(spent) | {"promoted": stage.promoted is not None}
+    return {label(algorithm): kept, last_label(algorithm): rows.get(last_label(algorithm), kept)}, cost
 
 
 def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
@@ -203,87 +155,76 @@ def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
 def _plain(measured: SystemFigures) -> dict[str, dict[str, list[float]]]:
     rows: dict[str, dict[str, list[float]]] = {}
     for system, row in measured.ranking.items():
-        rows[system] = {"NDCG@10": np.asarray(row["NDCG@10"]).tolist()}
+        rows[system] = {NDCG: np.asarray(row[NDCG]).tolist()}
         for judge, deployed in measured.deployed.items():
             for metric in FIRST:
                 rows[system][f"{judge} {metric}"] = np.asarray(deployed[system][metric]).tolist()
     return rows
 
 
-def _add(rows: Rows, measured: Mapping[str, FloatArray]) -> None:
-    for name, values in measured.items():
-        if name == "NDCG@10":
-            rows.ndcg.append(values)
-        else:
-            rows.values.setdefault(name, []).append(values)
-
-
-def figures_of(study: Study) -> dict[str, Any]:
+def answer_of(found: Pooled, dataset: str) -> Answer:
     """Means, paired differences to SFT over all seeds, shares of the headroom, seconds and memory."""
-    start = study.systems[SFT]
-    systems = {}
-    for name, rows in study.systems.items():
-        ndcg = np.concatenate(rows.ndcg)
-        figures: dict[str, Any] = {"NDCG@10": float(ndcg.mean()), "values": {}}
-        if name != SFT:
-            figures["NDCG@10 relative"] = asdict(
-                noninferiority_bound(ndcg, np.concatenate(start.ndcg), users=study.events)
-            )
-        for metric, values in rows.values.items():
-            figures["values"][metric] = _compared(study, name, metric, values)
-        if rows.seconds:
-            figures |= {"seconds": rows.seconds, "bytes": rows.bytes, "promoted": rows.promoted}
-        systems[name] = figures
-    return {
-        "dataset": study.dataset,
-        "seeds": study.seeds,
-        "dataset_hashes": study.hashes,
-        "machine": machine_facts(),
-        "versions": package_versions(),
-        "events": len(study.events),
-        "users": len(study.users),
+    systems = {name: _figures(found, name) for name in found.sides}
+    values = [measure for measure in found.measures(SFT) if measure != NDCG]
+    figures = {
+        "dataset": dataset,
+        "events": len(found.users(NDCG) or ()),
+        "users": len(found.users(values[0]) or ()),
         "systems": systems,
     }
+    judge = "truth" if any(measure.startswith("truth") for measure in values) else "judge"
+    gains = {
+        name: {f"{judge} {metric}": row["values"][f"{judge} {metric}"]["minus SFT"] for metric in FIRST}
+        for name, row in systems.items()
+        if name != SFT
+    }
+    plots = {"gains": forest("Value over SFT", gains)}
+    return Answer(f"Algorithms on {dataset}", figures, (_sheet(figures, judge, len(found.seeds)),), plots=plots)
 
 
-def _compared(study: Study, name: str, metric: str, values: Sequence[FloatArray]) -> dict[str, Any]:
-    pooled, before = np.concatenate(values), study.systems[SFT].values[metric]
-    found: dict[str, Any] = {"mean": float(pooled.mean()), "by_seed": [float(v.mean()) for v in values]}
-    if name == SFT:
-        return found
-    found["minus SFT"] = asdict(paired_bootstrap(pooled, np.concatenate(before), users=study.users))
-    best = study.systems[OPTIMUM].values.get(metric) if OPTIMUM in study.systems else None
-    if best is not None and metric.startswith("truth"):
-        triples = zip(values, before, best, strict=True)
-        shares = [float((v.mean() - b.mean()) / (o.mean() - b.mean())) for v, b, o in triples]
-        found["headroom closed"] = {"by_seed": shares}
-        if len(shares) > 1:
-            found["headroom closed"] |= asdict(t_interval(shares))
-    return found
+def _figures(found: Pooled, name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {NDCG: float(found.rows(name, NDCG).mean())}
+    figures["values"] = {m: _compared(found, name, m) for m in found.measures(name) if m != NDCG}
+    if name != SFT:
+        figures[f"{NDCG} relative"] = asdict(found.relative(name, SFT, NDCG))
+    costs = [one.facts[name] for one in found.seeds if name in one.facts]
+    return figures | {key: [cost[key] for cost in costs] for key in ("seconds", "bytes", "promoted") if costs}
 
 
-def table_of(study: Study, figures: Mapping[str, Any]) -> Any:
+def _compared(found: Pooled, name: str, measure: str) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "mean": float(found.rows(name, measure).mean()),
+        "by_seed": found.means(name, measure),
+    }
+    if name != SFT:
+        figures["minus SFT"] = asdict(found.difference(name, SFT, measure))
+        if OPTIMUM in found.sides and measure.startswith("truth"):
+            figures["headroom closed"] = over_seeds(found.closed(name, SFT, OPTIMUM, measure))
+    return figures
+
+
+def _sheet(figures: Mapping[str, Any], judge: str, seeds: int) -> Sheet:
     """One line a system."""
-    judge = "truth" if any(name.startswith("truth") for name in study.systems[SFT].values) else "judge"
-    title = f"{study.dataset}: {len(study.seeds)} seed(s), {figures['users']} users, {figures['events']} events"
-    table = Table(title=title, title_justify="left")
-    value = f"{'true' if judge == 'truth' else 'judged'} value, slate"
-    for name in ("system", value, "less SFT (95%)", "top item", "NDCG@10", "relative (bound)", "CPU s", "peak MiB"):
-        table.add_column(name, justify="left" if name == "system" else "right", no_wrap=True)
+    rows = []
     for name, row in figures["systems"].items():
         slate, first = row["values"][f"{judge} value"], row["values"][f"{judge} value@1"]
-        gain, bound = slate.get("minus SFT"), row.get("NDCG@10 relative")
-        table.add_row(
-            name,
-            f"{slate['mean']:.4f}",
-            "" if gain is None else f"{gain['mean']:+.4f} ({gain['low']:+.4f} to {gain['high']:+.4f})",
-            f"{first['mean']:.4f}",
-            f"{row['NDCG@10']:.4f}",
-            "" if bound is None else f"{100 * bound['relative']:+.1f}% ({100 * bound['low']:+.1f}%)",
-            f"{np.mean(row['seconds']):.0f}" if "seconds" in row else "",
-            f"{np.max(row['bytes']) / 2**20:.0f}" if "bytes" in row else "",
+        gain, bound = slate.get("minus SFT"), row.get(f"{NDCG} relative")
+        rows.append(
+            (
+                name,
+                f"{slate['mean']:.4f}",
+                "" if gain is None else signed(gain),
+                f"{first['mean']:.4f}",
+                f"{row[NDCG]:.4f}",
+                "" if bound is None else f"{100 * bound['relative']:+.1f}% ({100 * bound['low']:+.1f}%)",
+                f"{np.mean(row['seconds']):.0f}" if "seconds" in row else "",
+                f"{np.max(row['bytes']) / 2**20:.0f}" if "bytes" in row else "",
+            )
         )
-    return table
+    value = f"{'true' if judge == 'truth' else 'judged'} value, slate"
+    heads = ("system", value, "less SFT (95%)", "top item", NDCG, "relative (bound)", "CPU s", "peak MiB")
+    title = f"{figures['dataset']}: {seeds} seed(s), {figures['users']} users, {figures['events']} events"
+    return Sheet(title, heads, rows)
 
 
 def study_config(

@@ -14,30 +14,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from llmrec.config import RunConfig
-from llmrec.evaluation.facts import machine_facts, package_versions
 from llmrec.evaluation.sessions import SessionFigures
-from llmrec.evaluation.significance import t_interval
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms.reward import reward_key, run_reward
-from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
-from llmrec.pipeline.base_model import base_model
-from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.result import RERANKED, SFT
-from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
-from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.algorithms.reward import reward_key, run_reward
+from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.systems import Policy, Reranked
-from llmrec.pipeline.work import Work
-from llmrec.progress import console
-from llmrec.screen import results
+from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of
 from llmrec.types import Ranker
 
 SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
+WHO = ("truth", "judge")
 
 
 def session_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
@@ -45,7 +39,7 @@ def session_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
     return RunConfig.read(recipes_root() / "session.yaml", [f"seed={seed}", *overrides])
 
 
-def run_session_study(
+def run_sessions(
     seeds: Sequence[int],
     out: Path,
     overrides: Sequence[str] = (),
@@ -57,41 +51,31 @@ def run_session_study(
 
     With `greedy` a second policy is trained with gamma 0.
     """
-    worlds = []
-    for seed in seeds:
-        console.print(f"world {seed}", style="bold")
-        worlds.append(run_world(session_config(seed, overrides), Work(out / f"seed-{seed}"), greedy=greedy))
-    figures = {
-        "worlds": worlds,
-        "over_worlds": _over(worlds) if len(worlds) > 1 else {},
-        "machine": machine_facts(),
-        "versions": package_versions(),
-    }
-    _print(figures)
-    if json_file is not None:
-        write_json(json_file, figures)
-    return figures
+
+    def measure(seed: int) -> SeedRows:
+        ready = Prepared.of(session_config(seed, overrides), out / f"seed-{seed}")
+        return SeedRows(seed, ready.data_hash, facts=run_world(ready, greedy=greedy))
+
+    return Study(seeds, measure, answer_of).run(out, json_file)
 
 
-def run_world(config: RunConfig, work: Work, *, greedy: bool = False) -> dict[str, Any]:
-    """One world: stages, training, and the sessions of all systems with truth and judge."""
-    data = open_data(config, work)
-    sft = sft_stage(config, data, base_model(config, data, work), work)
-    simulators = simulator_stage(config, data, work)
-    trained = session_stage(config, data, sft, simulators, work)
-    systems = _systems(config, data, sft, simulators, trained)
+def run_world(ready: Prepared, *, greedy: bool = False) -> dict[str, Any]:
+    """One world: training, and the sessions of all systems with truth and judge."""
+    config = ready.config
+    trained = session_stage(ready)
+    systems = _systems(ready, trained)
     if greedy:
         blind = replace(config, session=replace(config.session, gamma=0.0))
-        other = session_stage(blind, data, sft, simulators, work, name="sessions-greedy")
-        systems[GREEDY] = Policy(improved_policy(config, data, sft, other), config.evaluation.beams)
+        other = session_stage(replace(ready, config=blind), name="sessions-greedy")
+        systems[GREEDY] = Policy(improved_policy(config, ready.data, ready.sft, other), config.evaluation.beams)
     found: dict[str, Any] = {
         "seed": config.seed,
-        "dataset_hash": data.dataset.manifest.content_hash,
+        "dataset_hash": ready.data_hash,
         "settings": {key: config.tree()[key] for key in ("session", "dynamics", "choice", config.algorithm)},
         "training": read_json(trained / "trained.json"),
     }
-    for name, arena in session_arenas(config, data, simulators.judge).items():
-        figures = {system: arena.play(deployed, config) for system, deployed in systems.items()}
+    for name, arena in session_arenas(config, ready.data, ready.simulators.judge).items():
+        figures = {system: arena.play(shown, config) for system, shown in systems.items()}
         found[name] = {
             "users": len(arena.user_N),
             "means": {system: own.means for system, own in figures.items()},
@@ -100,10 +84,9 @@ def run_world(config: RunConfig, work: Work, *, greedy: bool = False) -> dict[st
     return found
 
 
-def session_stage(
-    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, work: Work, *, name: str = "sessions"
-) -> Path:
+def session_stage(ready: Prepared, *, name: str = "sessions") -> Path:
     """The last policy of the training, without a gate: folder with its adapter and `trained.json`."""
+    config, data, sft = ready.config, ready.data, ready.sft
     tree = config.tree()
     key = {
         "sft": read_json(sft.folder / "stage.json")["key"],
@@ -113,21 +96,20 @@ def session_stage(
 
     def build(out: Path, scratch: Path) -> None:
         policy = sft_policy(config, data, sft)
-        result = improve_sessions(config, data, policy, simulators, Checkpointing(scratch / "trainer"))
+        result = improve_sessions(config, data, policy, ready.simulators, Checkpointing(scratch / "trainer"))
         adapter_of(result.model).save(out / "adapter")
         stopped = result.stopped_reason or ""
         write_json(out / "trained.json", {"curve": result.curve, "seconds": result.seconds, "stopped": stopped})
 
-    return work.stage(name, key, build, together=True)
+    return ready.work.stage(name, key, build, together=True)
 
 
-def _systems(
-    config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulators, trained: Path
-) -> dict[str, Ranker]:
+def _systems(ready: Prepared, trained: Path) -> dict[str, Ranker]:
+    config, data, sft = ready.config, ready.data, ready.sft
     beams = config.evaluation.beams
     policy = sft_policy(config, data, sft)
     start = Policy(policy, beams)
-    reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
+    reward = run_reward(config, data, ready.simulators, policy, slate_size=config.session.slate).for_ranking()
     better = Policy(improved_policy(config, data, sft, trained), beams)
     return {SFT: start, RERANKED: Reranked(start, reward, data.dataset.n_items), SESSIONS: better}
 
@@ -139,37 +121,53 @@ def _difference(config: RunConfig, figures: Mapping[str, SessionFigures], other:
     return {measure: asdict(interval) for measure, interval in found.items()}
 
 
-def _over(worlds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """t-intervals over worlds of the mean differences in session value."""
-    found: dict[str, Any] = {}
-    for arena in ("truth", "judge"):
-        for other in worlds[0][arena]["differences"]:
-            values = [world[arena]["differences"][other]["value"]["mean"] for world in worlds]
-            found.setdefault(arena, {})[other] = asdict(t_interval(values))
-    return found
+def answer_of(found: Pooled) -> Answer:
+    """Means of all worlds, the paired differences of each, and t-intervals over worlds of those in session value."""
+    worlds = [one.facts for one in found.seeds]
+    differences = {who: _over(worlds, who) for who in WHO} if len(worlds) > 1 else {}
+    sentences = [sentence for who in WHO for sentence in _sentences(worlds, who, differences.get(who, {}))]
+    figures = {"worlds": worlds, "over_worlds": differences}
+    plots = {} if not differences else {"differences": forest(f"{SESSIONS} less", _by_other(differences))}
+    return Answer(
+        "Learning in sessions against one-step reranking",
+        figures,
+        [_sheet(worlds, who) for who in WHO],
+        sentences,
+        plots,
+    )
 
 
-def _print(figures: Mapping[str, Any]) -> None:
-    screen = results()
-    worlds = figures["worlds"]
-    for arena in ("truth", "judge"):
-        table = Table(title=f"Sessions with {arena} users, means of {len(worlds)} worlds", title_justify="left")
-        for name in ("system", "value", "first turn", "clicks", "conversions", "turns"):
-            table.add_column(name, justify="left" if name == "system" else "right")
-        for system in worlds[0][arena]["means"]:
-            rows = [world[arena]["means"][system] for world in worlds]
-            names = ("value", "first_turn", "clicks", "conversions", "turns")
-            table.add_row(system, *(f"{np.mean([row[m] for row in rows]):.3f}" for m in names))
-        screen.print(table)
-        for world in worlds:
-            for other, found in world[arena]["differences"].items():
-                value = found["value"]
-                screen.print(
-                    f"world {world['seed']}: {SESSIONS} less {other}: {value['mean']:+.3f} "
-                    f"(paired 95% interval {value['low']:+.3f} to {value['high']:+.3f})"
-                )
-        for other, value in figures["over_worlds"].get(arena, {}).items():
-            screen.print(
-                f"over worlds: {SESSIONS} less {other}: {value['mean']:+.3f} "
-                f"(95% t-interval {value['low']:+.3f} to {value['high']:+.3f})"
-            )
+def _over(worlds: Sequence[Mapping[str, Any]], who: str) -> dict[str, Any]:
+    """By the system that SESSIONS is compared with."""
+    return {
+        other: over_seeds([world[who]["differences"][other]["value"]["mean"] for world in worlds])
+        for other in worlds[0][who]["differences"]
+    }
+
+
+def _by_other(differences: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    others = next(iter(differences.values()))
+    return {other: {f"{who} users": row[other] for who, row in differences.items()} for other in others}
+
+
+def _sheet(worlds: Sequence[Mapping[str, Any]], who: str) -> Sheet:
+    names = ("value", "first_turn", "clicks", "conversions", "turns")
+    rows = [
+        (system, *(f"{np.mean([world[who]['means'][system][name] for world in worlds]):.3f}" for name in names))
+        for system in worlds[0][who]["means"]
+    ]
+    heads = ("system", *(name.replace("_", " ") for name in names))
+    return Sheet(f"Sessions with {who} users, means of {len(worlds)} worlds", heads, rows)
+
+
+def _sentences(worlds: Sequence[Mapping[str, Any]], who: str, over: Mapping[str, Any]) -> list[str]:
+    of_worlds = [
+        f"{who} users, world {world['seed']}: {SESSIONS} less {other}: {signed(found['value'], 3)} (paired, 95%)"
+        for world in worlds
+        for other, found in world[who]["differences"].items()
+    ]
+    of_all = [
+        f"{who} users, over worlds: {SESSIONS} less {other}: {signed(value, 3)} (95% t-interval)"
+        for other, value in over.items()
+    ]
+    return of_worlds + of_all
