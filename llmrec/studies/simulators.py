@@ -85,7 +85,7 @@ class ItemMeans:
         return self.predict(states, np.tile(np.arange(len(self.table.click_BK)), (len(states), 1)))
 
 
-class SimulatorStudy:
+class SimulatorCells:
     """The parts of one data set, and its cells in `folder`.
 
     Args:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from llmrec.errors import ConfigError, DataError
-from llmrec.studies.simulators import SimulatorStudy, selected
+from llmrec.studies.simulator_fit import cells_answer, reliability_plot
+from llmrec.studies.simulators import SimulatorCells, selected
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def data(tmp_path):
 
 
 def test_cells_are_measured_once_and_the_best_is_selected_on_validation(data, tmp_path, monkeypatch) -> None:
-    study = SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=1)
+    study = SimulatorCells("hillstrom", data, tmp_path / "cells", seed=1)
     cells = [study.cell(model) for model in ("item-mean", "logistic")]
     baseline, logistic = (cell["test"]["click"] for cell in cells)
     assert baseline["auc"] == baseline["baseline_auc"]
@@ -36,20 +37,30 @@ def test_cells_are_measured_once_and_the_best_is_selected_on_validation(data, tm
     assert cells[1]["arms"]["degrees"] == 6
     assert np.array(cells[1]["arms"]["simulated"]).sum(axis=1) == pytest.approx([1, 1, 1])
     assert selected(cells)["model"] == "logistic"
+    answer = cells_answer({"hillstrom": cells}, ["item-mean", "logistic"])
+    assert answer.figures["selected"]["hillstrom"]["beats_item_mean"]
+    assert "hillstrom, selected on validation: logistic beats the item mean" in answer.sentences[0]
+    assert not cells_answer({"hillstrom": cells}, ["item-mean", "logistic", "gru"]).sentences  # one is missing
 
-    again = SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=1)
-    monkeypatch.setattr(SimulatorStudy, "parts", lambda _: pytest.fail("a finished cell was computed again"))
+    again = SimulatorCells("hillstrom", data, tmp_path / "cells", seed=1)
+    monkeypatch.setattr(SimulatorCells, "parts", lambda _: pytest.fail("a finished cell was computed again"))
     assert [again.cell(model) for model in ("item-mean", "logistic")] == cells
     with pytest.raises(pytest.fail.Exception):
-        SimulatorStudy("hillstrom", data, tmp_path / "cells", seed=2).cell("item-mean")
+        SimulatorCells("hillstrom", data, tmp_path / "cells", seed=2).cell("item-mean")
 
 
 def test_unknown_names_and_missing_data(data, tmp_path) -> None:
     with pytest.raises(ConfigError, match="choose of movielens-100k, amazon-industrial, complete-journey, hillstrom"):
-        SimulatorStudy("netflix", data, tmp_path)
+        SimulatorCells("netflix", data, tmp_path)
     with pytest.raises(ConfigError, match="choose of item-mean, factorised"):
-        SimulatorStudy("hillstrom", data, tmp_path).cell("oracle")
+        SimulatorCells("hillstrom", data, tmp_path).cell("oracle")
     with pytest.raises(DataError, match="set LLMREC_DATA"):
-        SimulatorStudy("movielens-100k", data, tmp_path).cell("item-mean")
+        SimulatorCells("movielens-100k", data, tmp_path).cell("item-mean")
     with pytest.raises(ConfigError, match="name another model"):
         selected([{"model": "item-mean"}])
+
+
+def test_reliability_has_a_panel_for_each_bucket():
+    curve = [{"predicted": 0.1, "observed": 0.2, "count": 10}, {"predicted": 0.5, "observed": 0.4, "count": 20}]
+    cell = {"buckets": {"user_activity": {"few": {"reliability": curve}, "many": {"reliability": curve}}}}
+    assert "user activity: few" in reliability_plot(cell)

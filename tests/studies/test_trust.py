@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmrec.studies.trust import VARIANTS, run_trial
+from llmrec.studies.trust import VARIANTS, run_trust
 
 WANTED = ("one member exploitable", "one member exploitable, pessimism", "all members exploitable")
 
@@ -15,7 +15,7 @@ WANTED = ("one member exploitable", "one member exploitable, pessimism", "all me
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory):
     chosen = [variant for variant in VARIANTS if variant.name in WANTED]
-    return run_trial((0, 1, 2), tmp_path_factory.mktemp("trust"), variants=chosen)["variants"]
+    return run_trust((0, 1, 2), tmp_path_factory.mktemp("trust"), variants=chosen)["variants"]
 
 
 @pytest.mark.slow

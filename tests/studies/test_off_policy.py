@@ -1,4 +1,4 @@
-"""The trials on real data: their worlds are what they say, and the script runs as a process."""
+"""The studies on real data: their worlds are what they say, and the script runs as a process."""
 
 from __future__ import annotations
 
@@ -113,23 +113,23 @@ def test_places_are_added_up():
     assert found["high"] - found["value"] == pytest.approx(found["value"] - found["low"])
 
 
-def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "eval" / "off_policy.py"), *map(str, arguments)]
+def run_script(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "eval" / "off_policy.py"), "--out", str(out), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
 
 
 def test_the_script_refuses_in_one_sentence(tmp_path):
-    done = run_script("jester", "--source", tmp_path / "nowhere")
+    done = run_script(tmp_path, "jester", "--source", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "does not exist" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_the_script_on_open_bandit(tmp_path):
-    done = run_script("open-bandit", "--source", real_data("open-bandit-small"), "--json", tmp_path / "figures.json")
+    done = run_script(tmp_path, "open-bandit", "--source", real_data("open-bandit-small"))
     assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "figures.json").read_text())
+    figures = json.loads((tmp_path / "study.json").read_text())
     by_name = {result["pair"]: result for result in figures["results"]}
     assert set(by_name) == {f"{c}: {d}" for c in ("men", "women") for d in ("random → bts", "bts → random")}
     to_bts = by_name["men: random → bts"]
@@ -147,20 +147,17 @@ def coverages(figures: Path) -> dict[tuple[str, str], float]:
 
 @pytest.mark.slow
 def test_coverage_and_gain_of_dr_on_real_jokes(tmp_path):
-    done = run_script(
-        *("jester", "--source", real_data("jester5k"), "--logs", 1000, "--pairs", 1, 2, 3),
-        *("--json", tmp_path / "figures.json", "--plot", tmp_path / "plot.png"),
-    )
+    done = run_script(tmp_path, "jester", "--source", real_data("jester5k"), "--pairs", 1, 2, 3)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "plot.png").stat().st_size > 10_000
-    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "figures.json").values()), done.stdout
-    for result in json.loads((tmp_path / "figures.json").read_text())["results"]:
+    assert (tmp_path / "study-overlap.svg").stat().st_size > 10_000
+    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "study.json").values()), done.stdout
+    for result in json.loads((tmp_path / "study.json").read_text())["results"]:
         assert result["estimators"]["DR"]["rmse"] < result["estimators"]["IPS"]["rmse"]
 
 
 @pytest.mark.slow
 def test_coverage_on_a_real_experiment(tmp_path):
     source = real_data("hillstrom")
-    done = run_script("hillstrom", "--source", source, "--rewards", "visit", "--json", tmp_path / "figures.json")
+    done = run_script(tmp_path, "hillstrom", "--source", source, "--rewards", "visit")
     assert done.returncode == 0, done.stderr
-    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "figures.json").values()), done.stdout
+    assert all(0.925 <= share <= 0.975 for share in coverages(tmp_path / "study.json").values()), done.stdout
