@@ -1,4 +1,4 @@
-"""What the gate and pessimism are worth where the reward can be exploited: a trial on worlds whose truth is known.
+"""What the gate and pessimism are worth where the reward can be exploited: a study on worlds whose truth is known.
 
 Some items of a generated world are worth the least in truth, and the reward's simulator is made to overrate them: one
 member of its ensemble does (the others disagree, so pessimism sees it), or all do (only the judge, held-out events
@@ -7,33 +7,26 @@ and logged feedback see it). The policy is improved against that reward; what co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from llmrec.config import RunConfig
 from llmrec.dataset.world.world import World
 from llmrec.errors import RequestError
-from llmrec.evaluation.facts import machine_facts, package_versions
-from llmrec.evaluation.significance import t_interval
 from llmrec.evaluation.simulated import Simulated, simulate
-from llmrec.files import write_json
-from llmrec.pipeline.base_model import base_model
-from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
-from llmrec.pipeline.measure import Arena, make_arena
-from llmrec.pipeline.run import check_config
-from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
-from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.measure import Arena
+from llmrec.pipeline.sft import improved_policy, sft_policy
+from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
-from llmrec.screen import Screen
 from llmrec.simulator.ensemble import Ensemble, Predictor
+from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
 
 PLANTED = 5
@@ -138,60 +131,57 @@ class Deployed:
         return {name: found.means["value"] for name, found in self.true.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A seed's world, warm start and honest simulators, and the users that its policies are valued on."""
-
-    config: RunConfig
-    work: Work
-    data: RunData
-    sft: SFTStage
-    simulators: Simulators
-    arena: Arena
-
-    def deploy(self, policy: LanguagePolicy) -> Deployed:
-        """What the policy would show, and its true value."""
-        k, reward = self.config.gate.slate, self.config.reward
-        slates = policy.recommend(self.arena.states, k, beams=20, seen=self.arena.seen)
-        truth = self.arena.judges["truth"]
-        found = {
-            name: simulate(slates, self.arena.states, truth, k=n, click=reward.click, conversion=reward.conversion)
-            for name, n in (("top_item", 1), ("slate", k))
-        }
-        return Deployed(slates, found)
+def deployed(config: RunConfig, arena: Arena, policy: LanguagePolicy) -> Deployed:
+    """What the policy would show, and its true value."""
+    k, reward = config.gate.slate, config.reward
+    slates = policy.recommend(arena.states, k, beams=20, seen=arena.seen)
+    found = {
+        name: simulate(
+            slates, arena.states, arena.judges["truth"], k=n, click=reward.click, conversion=reward.conversion
+        )
+        for name, n in (("top_item", 1), ("slate", k))
+    }
+    return Deployed(slates, found)
 
 
-def trial_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
-    """The trial's configuration: a small shop and a small model."""
-    return RunConfig.read(None, [f"seed={seed}", *SETTINGS, *overrides])
+def run_trust(
+    seeds: Sequence[int],
+    out: Path,
+    overrides: Sequence[str] = (),
+    *,
+    variants: Sequence[Variant] = VARIANTS,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Runs all variants on every seed (resuming what is there), prints the table and returns its figures."""
+
+    def measure(seed: int) -> SeedRows:
+        config = RunConfig.read(None, [f"seed={seed}", *SETTINGS, *overrides])
+        ready = Prepared.of(config, out / f"seed-{seed}")
+        arena, found = ready.arena(), {}
+        for variant in variants:
+            console.print(f"world {seed}: {variant.name}", style="bold")
+            found[variant.name] = run_variant(ready, arena, variant)
+        return SeedRows(seed, ready.data_hash, facts=found)
+
+    return Study(seeds, measure, answer_of, least=2).run(out, json_file)
 
 
-def prepare(config: RunConfig, folder: Path) -> Prepared:
-    """World, base model, warm start and simulators, each from its finished stage if there is one."""
-    check_config(config)
-    work = Work(folder)
-    data = open_data(config, work)
-    sft = sft_stage(config, data, base_model(config, data, work), work)
-    simulators = simulator_stage(config, data, work)
-    return Prepared(config, work, data, sft, simulators, make_arena(config, data, simulators.judge))
-
-
-def run_variant(ready: Prepared, variant: Variant) -> dict[str, Any]:
+def run_variant(ready: Prepared, arena: Arena, variant: Variant) -> dict[str, Any]:
     """Improves against the variant's reward; true values of SFT, of the last and of the promoted checkpoint."""
     config, world = ready.config, ready.data.world
     if world is None:
-        raise RequestError("The trial needs a generated world, whose truth is known; leave data.dataset at 'world'.")
+        raise RequestError("This study needs a generated world, whose truth is known; leave data.dataset at 'world'.")
     if variant.pessimism:
         config = replace(config, reward=replace(config.reward, pessimism=variant.pessimism))
     planted = worst_items(world, config)
     simulators = exploitable(ready.simulators, planted, variant.exploited)
     name = variant.name.replace(", ", "-").replace(" ", "-")
     stage = improve_stage(config, ready.data, ready.sft, simulators, ready.work, name=name)
-    before = ready.deploy(sft_policy(config, ready.data, ready.sft))
-    last = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.last))
+    before = deployed(config, arena, sft_policy(config, ready.data, ready.sft))
+    last = deployed(config, arena, improved_policy(config, ready.data, ready.sft, stage.last))
     kept = before  # SFT, where none was promoted
     if stage.promoted is not None:
-        kept = ready.deploy(improved_policy(config, ready.data, ready.sft, stage.promoted))
+        kept = deployed(config, arena, improved_policy(config, ready.data, ready.sft, stage.promoted))
     shown = np.concatenate([slate.items_K for slate in last.slates])
     return {
         "planted_items": planted.tolist(),
@@ -217,44 +207,27 @@ def _against(config: RunConfig, after: Deployed, before: Deployed) -> dict[str, 
     return {name: {"value": value, "gain": gains[name]} for name, value in after.values.items()}
 
 
-def run_trial(
-    seeds: Sequence[int],
-    out: Path,
-    overrides: Sequence[str] = (),
-    *,
-    variants: Sequence[Variant] = VARIANTS,
-    json_file: Path | None = None,
-) -> dict[str, Any]:
-    """Runs all variants on every seed (resuming what is there), prints the table and returns its figures."""
-    if len(seeds) < 2:
-        raise RequestError("An interval over seeds needs at least two of them; give --seeds two or more numbers.")
-    found: dict[str, list[dict[str, Any]]] = {variant.name: [] for variant in variants}
-    hashes = []
-    for seed in seeds:
-        ready = prepare(trial_config(seed, overrides), out / f"seed-{seed}")
-        hashes.append(ready.data.dataset.manifest.content_hash)
-        for variant in variants:
-            console.print(f"world {seed}: {variant.name}", style="bold")
-            found[variant.name].append(run_variant(ready, variant))
-    figures: dict[str, Any] = {
-        "seeds": list(seeds),
-        "dataset_hashes": hashes,
-        "machine": machine_facts(),
-        "versions": package_versions(),
-        "variants": {name: _over_seeds(rows) for name, rows in found.items()},
-    }
-    _print(figures)
-    if json_file is not None:
-        write_json(json_file, figures)
-    return figures
-
-
-def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def answer_of(found: Pooled) -> Answer:
     """Means over seeds, and t-intervals of the differences to SFT."""
+    names, number = list(found.seeds[0].facts), len(found.seeds)
+    variants = {name: _over([one.facts[name] for one in found.seeds]) for name in names}
+    measures = {"top_item": "top item", "slate": "slate"}
+    sheets = [_sheet(variants, measure, words, number) for measure, words in measures.items()]
+    whose = {"last_gain": "last checkpoint", "deployed_gain": "deployed"}
+    gains = {
+        name: {
+            f"{words}, {who}": row[key][measure] for measure, words in measures.items() for key, who in whose.items()
+        }
+        for name, row in variants.items()
+    }
+    plots = {"gains": forest("True value over SFT", gains)}
+    return Answer("The gate where the reward can be exploited", {"variants": variants}, sheets, plots=plots)
+
+
+def _over(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     gains = {
         f"{who}_gain": {
-            name: asdict(t_interval([row[who][name]["gain"]["mean"] for row in rows]))
-            for name in ("top_item", "slate")
+            name: over_seeds([row[who][name]["gain"]["mean"] for row in rows]) for name in ("top_item", "slate")
         }
         for who in ("last", "deployed")
     }
@@ -263,20 +236,12 @@ def _over_seeds(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"by_seed": list(rows), "sft": sft, **gains, "planted_share": share}
 
 
-def _print(figures: dict[str, Any]) -> None:
-    number = len(figures["seeds"])
-    screen = Screen(piped=140)
-    for measure, words in (("top_item", "top item"), ("slate", "slate")):
-        title = f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)"
-        table = Table(title=title, title_justify="left")
-        columns = ("SFT", "last checkpoint (no gate)", "planted items shown", "what the gate deploys", "promoted")
-        table.add_column("reward")
-        for name in columns:
-            table.add_column(name, justify="right")
-        for name, found in figures["variants"].items():
-            gains = [found[f"{who}_gain"][measure] for who in ("last", "deployed")]
-            texts = [f"{g['mean']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})" for g in gains]
-            promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
-            share, sft = f"{100 * found['planted_share']:.0f}%", f"{found['sft'][measure]:.4f}"
-            table.add_row(name, sft, texts[0], share, texts[1], f"{promoted} of {number}")
-        screen.print(table)
+def _sheet(variants: Mapping[str, Any], measure: str, words: str, number: int) -> Sheet:
+    heads = ("reward", "SFT", "last checkpoint (no gate)", "planted items shown", "what the gate deploys", "promoted")
+    rows = []
+    for name, found in variants.items():
+        last, deployed = (signed(found[f"{who}_gain"][measure]) for who in ("last", "deployed"))
+        promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
+        share = f"{100 * found['planted_share']:.0f}%"
+        rows.append((name, f"{found['sft'][measure]:.4f}", last, share, deployed, f"{promoted} of {number}"))
+    return Sheet(f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)", heads, rows)
