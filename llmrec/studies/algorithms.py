@@ -19,13 +19,13 @@ from llmrec.config import Algorithm, RunConfig
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
-from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import OPTIMUM, RERANKED, SFT, label, last_label
-from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds

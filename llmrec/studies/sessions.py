@@ -18,11 +18,11 @@ import numpy as np
 from llmrec.config import RunConfig
 from llmrec.evaluation.sessions import SessionFigures
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.sft import improved_policy, sft_policy
-from llmrec.pipeline.recipes import recipes_root
-from llmrec.pipeline.result import RERANKED, SFT
 from llmrec.pipeline.algorithms.reward import reward_key, run_reward
 from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
+from llmrec.pipeline.recipes import recipes_root
+from llmrec.pipeline.result import RERANKED, SFT
+from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.systems import Policy, Reranked
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
