@@ -17,9 +17,9 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work
 from llmrec.simulator.behaviour import BehaviourModel, load_behaviour
+from llmrec.simulator.diagnostics import reliability
 from llmrec.simulator.ensemble import Ensemble, check_fit, fit_reward_and_judge, load_ensemble
 from llmrec.simulator.metrics import fit_report
-from llmrec.simulator.reliability import reliability
 
 MANY_TIMES = 10
 """Events with fewer distinct times are not cut well by time."""

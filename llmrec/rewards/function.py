@@ -12,7 +12,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.feedback import ClickReward, ConversionReward
 from llmrec.rewards.term import Behaviour, RewardTerm, combine, is_list_level, needs_target
 from llmrec.simulator.ensemble import Disagreement
-from llmrec.simulator.environment import common_uniforms, expected_feedback, lucks, simulate_feedback
+from llmrec.simulator.feedback import common_uniforms, expected_feedback, lucks, simulate_feedback
 from llmrec.types import Feedback, IntArray, Reward, State
 
 

@@ -21,23 +21,23 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
-from llmrec.simulator.architectures import (
+from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of
+from llmrec.simulator.features import FeatureSpace
+from llmrec.simulator.fitting import FitCurve, pair_logits
+from llmrec.simulator.learning import Learner, ValueScale, calibrators
+from llmrec.simulator.log import ImpressionLog, Log, require_learnable, two_parts
+from llmrec.simulator.networks import (
     ARCHITECTURES,
     JUDGE_ARCHITECTURE,
     REWARD_ARCHITECTURE,
     VALUED,
     Architecture,
+    Net,
     encoded,
     require_architecture,
 )
-from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of
-from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import FitCurve, Net, pair_logits
-from llmrec.simulator.learning import Learner, ValueScale, calibrators
-from llmrec.simulator.live import LiveState, advanced, live_logits, started
-from llmrec.simulator.log import ImpressionLog, Log, require_learnable, two_parts
 from llmrec.simulator.networks.parts import VALUE
-from llmrec.simulator.networks.recurrent import RecurrentNet
+from llmrec.simulator.networks.recurrent import LiveState, RecurrentNet, advanced, live_logits, started
 from llmrec.types import BoolArray, FloatArray, IntArray, Item, Prediction, State
 
 __all__ = [

@@ -13,7 +13,6 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
-from llmrec.simulator.architectures import ARCHITECTURES
 from llmrec.simulator.behaviour import (
     REWARD_ARCHITECTURE,
     BehaviourModel,
@@ -23,6 +22,7 @@ from llmrec.simulator.behaviour import (
 )
 from llmrec.simulator.learning import check_objective, lesson
 from llmrec.simulator.log import ImpressionLog, Subset, of_users, resampled_users, two_parts, user_share
+from llmrec.simulator.networks import ARCHITECTURES
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,26 +21,15 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import DataError
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.simulator.factorised import UserTensors
 from llmrec.simulator.log import Log
+from llmrec.simulator.networks import Net
+from llmrec.simulator.networks.factorised import UserTensors
 from llmrec.simulator.networks.parts import VALUE
 from llmrec.simulator.objectives import Labels, Objective
 from llmrec.types import FloatArray, IntArray
 
 PATIENCE = 2
 AVERAGE = 0.99
-
-
-class Net(Protocol):
-    """What the fitting asks of an architecture (a `torch.nn.Module`)."""
-
-    def users(self, users: UserTensors) -> Tensor: ...  # noqa: D102
-    def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor: ...  # noqa: D102
-    def grid(self, user_SX: Tensor) -> Tensor: ...  # noqa: D102
-    def penalty(self) -> Tensor: ...  # noqa: D102
-    def parameters(self) -> Iterator[torch.nn.Parameter]: ...  # noqa: D102
-    def state_dict(self) -> dict[str, Any]: ...  # noqa: D102
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

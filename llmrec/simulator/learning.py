@@ -13,13 +13,13 @@ import torch
 from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.seeding import stream_seed
-from llmrec.simulator.architectures import VALUED, encoded, fresh_net
 from llmrec.simulator.calibration import Calibrator, Platt, fit_calibrator, fit_platt
 from llmrec.simulator.corrections import effective_size, inverse_weights
-from llmrec.simulator.factorised import UserTensors
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import FitCurve, Imputation, Net, fit_net, pair_logits
+from llmrec.simulator.fitting import FitCurve, Imputation, fit_net, pair_logits
 from llmrec.simulator.log import Log
+from llmrec.simulator.networks import VALUED, Net, encoded, fresh_net
+from llmrec.simulator.networks.factorised import UserTensors
 from llmrec.simulator.objectives import COUNTERFACTUAL, Examination, Labels, Objective
 from llmrec.types import FloatArray, State
 

@@ -20,12 +20,12 @@ import polars as pl
 from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.seeding import stream_seed
-from llmrec.simulator.architectures import VALUED, encoded, require_architecture
 from llmrec.simulator.behaviour import check_items, items_of
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import Net, pair_logits
+from llmrec.simulator.fitting import pair_logits
 from llmrec.simulator.learning import Learner, ValueScale
 from llmrec.simulator.log import VALID_SHARE, ImpressionLog, Log, Subset, latest, read_log
+from llmrec.simulator.networks import VALUED, Net, encoded, require_architecture
 from llmrec.simulator.networks.parts import VALUE
 from llmrec.types import FloatArray, IntArray, State
 

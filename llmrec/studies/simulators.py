@@ -21,12 +21,11 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import read_json, sha256_of, write_json
-from llmrec.simulator.architectures import ARCHITECTURES
-from llmrec.simulator.arms import arm_test
 from llmrec.simulator.behaviour import fit_behaviour
-from llmrec.simulator.buckets import bucket_report
+from llmrec.simulator.diagnostics import arm_test, bucket_report
 from llmrec.simulator.log import ImpressionLog, read_log
 from llmrec.simulator.metrics import item_means, log_losses, paired_interval, predict_log, section
+from llmrec.simulator.networks import ARCHITECTURES
 from llmrec.types import FloatArray, IntArray, Prediction, State
 
 BASELINE = "item-mean"

@@ -170,7 +170,7 @@ def test_only_the_latest_events_are_read(world, models, name) -> None:
     vectors = []
     for history in (old, changed, old[:-1]):
         space, net = models[name].space, models[name].net
-        from llmrec.simulator.architectures import encoded
+        from llmrec.simulator.networks import encoded
 
         with torch.no_grad():
             vectors.append(net.reading(encoded(net, space, [State(history=history)])))  # type: ignore[attr-defined]

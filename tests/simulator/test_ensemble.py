@@ -7,9 +7,8 @@ import pytest
 
 from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
-from llmrec.simulator.arms import arm_test
 from llmrec.simulator.behaviour import BehaviourModel
-from llmrec.simulator.buckets import bucket_of, bucket_report, item_popularity, user_activity
+from llmrec.simulator.diagnostics import arm_test, bucket_of, bucket_report, item_popularity, user_activity
 from llmrec.simulator.ensemble import Ensemble, fit_ensemble, fit_reward_and_judge
 from llmrec.simulator.log import resampled_users
 from llmrec.types import Prediction, State

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from llmrec.errors import DataError
-from llmrec.simulator.environment import common_uniforms, expected_feedback, lucks, simulate_feedback
+from llmrec.simulator.feedback import common_uniforms, expected_feedback, lucks, simulate_feedback
 from llmrec.types import Interaction, Prediction, State
 
 USERS = [f"u{k}" for k in range(2000)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from llmrec.simulator.diagnostics import reliability
 from llmrec.simulator.metrics import fit_report, predict_log, read_log
-from llmrec.simulator.reliability import reliability
 from tests.simulator.conftest import Fitted
 
 ARCHITECTURES = ("factorised", "crossed")

@@ -19,10 +19,9 @@ import numpy.typing as npt
 
 from llmrec.config import DynamicsSettings
 from llmrec.errors import ConfigError, DataError
-from llmrec.simulator.dynamics.catalogue import ItemTable
 from llmrec.simulator.dynamics.loyalty import Budget, ComingBack, Patience, Trust, afford
 from llmrec.simulator.dynamics.modulate import check_items, modulate
-from llmrec.simulator.dynamics.state import Float32Array, UserState, fresh_users
+from llmrec.simulator.dynamics.state import Float32Array, ItemTable, UserState, fresh_users
 from llmrec.simulator.dynamics.tastes import InterestDrift, NoveltySeeking, Satiation
 from llmrec.simulator.dynamics.turn import Turn
 from llmrec.types import BoolArray

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.config import BudgetSettings, PatienceSettings, ReturnSettings, TrustSettings
-from llmrec.simulator.dynamics.catalogue import ItemTable
-from llmrec.simulator.dynamics.state import Float32Array, UserState
+from llmrec.simulator.dynamics.state import Float32Array, ItemTable, UserState
 from llmrec.simulator.dynamics.turn import Turn
 from llmrec.types import BoolArray
 

@@ -7,8 +7,7 @@ import numpy.typing as npt
 
 from llmrec.config import DynamicsSettings
 from llmrec.errors import DataError
-from llmrec.simulator.dynamics.catalogue import ItemTable
-from llmrec.simulator.dynamics.state import Float32Array, UserState
+from llmrec.simulator.dynamics.state import Float32Array, ItemTable, UserState
 
 _BLOCK = 1024  # users at a time, so that a block's arrays stay in the cache
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llmrec.simulator.dynamics.catalogue import ItemTable
-from llmrec.simulator.dynamics.state import Float32Array
+from llmrec.simulator.dynamics.state import Float32Array, ItemTable
 from llmrec.types import BoolArray, IntArray
 
 

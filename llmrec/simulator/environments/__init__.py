@@ -9,10 +9,9 @@ from llmrec.simulator.environments.engine import Engine
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.record import LazyState, LazyStates
-from llmrec.simulator.environments.single import RecEnv
+from llmrec.simulator.environments.single import DiscreteActions, ItemFeatureActions, NumericObservations, RecEnv
 from llmrec.simulator.environments.vector import VectorRecEnv
 from llmrec.simulator.environments.world_users import WorldUsers
-from llmrec.simulator.environments.wrappers import DiscreteActions, ItemFeatureActions, NumericObservations
 
 __all__ = [
     "DOMAINS",

@@ -21,9 +21,9 @@ from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.seeding import numpy_stream, stream_seed
 from llmrec.simulator.choice import Choice
 from llmrec.simulator.dynamics import DRAWS, Dynamics, UserState
-from llmrec.simulator.environment import keyed_uniforms, split_mix
 from llmrec.simulator.environments.population import Float32Array, Population, check_features, check_response
 from llmrec.simulator.environments.record import DAY_S, TURN_S, LazyStates, Record
+from llmrec.simulator.feedback import keyed_uniforms, split_mix
 from llmrec.types import BoolArray, Feedback, FloatArray, IntArray, State
 
 _STRIDE = (1 << 33) + 9  # between the places of one environment's episodes in the sequence of all visits

@@ -18,8 +18,7 @@ from llmrec.simulator.dynamics import ItemTable
 from llmrec.simulator.ensemble import Ensemble, mean_prediction
 from llmrec.simulator.environments.population import Float32Array
 from llmrec.simulator.features import TEXT
-from llmrec.simulator.live import LiveState
-from llmrec.simulator.networks.recurrent import RecurrentNet
+from llmrec.simulator.networks.recurrent import LiveState, RecurrentNet
 from llmrec.simulator.sequence import CODES
 from llmrec.types import FloatArray, IntArray, Interaction, State
 

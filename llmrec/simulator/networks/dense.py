@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llmrec.simulator.factorised import LIKENESS_SCALE, UserTensors
 from llmrec.simulator.features import FeatureSpace
+from llmrec.simulator.networks.factorised import LIKENESS_SCALE, UserTensors
 from llmrec.simulator.networks.parts import BIAS_SCALE, HEADS, ItemSide
 
 

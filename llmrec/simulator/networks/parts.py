@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llmrec.simulator.factorised import UserTensors
 from llmrec.simulator.features import FeatureSpace
+from llmrec.simulator.networks.factorised import UserTensors
 
 CLICK, CONVERSION, VALUE, IMPUTED = range(4)
 HEADS = 4

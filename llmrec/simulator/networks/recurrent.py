@@ -1,20 +1,28 @@
 """Architectures "gru" (Cho et al. 2014) and "lstm" (Hochreiter and Schmidhuber 1997) over all of a history.
 
-They keep their reading of the past in a vector of fixed length, so an environment can feed one event at a time: the
-result is that of reading the whole history again.
+They keep their reading of the past in a vector of fixed length. So an environment can feed one event at a time
+(`LiveState`), with the result of reading the whole history again, and a turn costs the same however long that is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llmrec.simulator.factorised import UserTensors
-from llmrec.simulator.features import FeatureSpace
+from llmrec.errors import DataError
+from llmrec.simulator.features import TEXT, FeatureSpace
+from llmrec.simulator.networks.factorised import LIKENESS_SCALE, UserTensors
 from llmrec.simulator.networks.history import HistoryNet
+from llmrec.simulator.sequence import CODES
+from llmrec.types import FloatArray, IntArray
+
+SHOWN_HEADS = 2  # click and conversion
+_TABLE_ITEMS = 300_000  # catalogues up to this size are turned into vectors once, above that item by item
 
 
 class RecurrentNet(HistoryNet):
@@ -86,3 +94,108 @@ class LSTMNet(RecurrentNet):
 
     def __init__(self, space: FeatureSpace) -> None:
         super().__init__(space, nn.LSTM)
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """B users: the carried vector (B, C), the share of the profile (B, 2 * (D + 1)), its text (B, TEXT); float32."""
+
+    carried_BC: Tensor
+    still_BX: Tensor
+    words_BT: Tensor
+
+    def __len__(self) -> int:
+        return len(self.carried_BC)
+
+    def rows(self, index: IntArray) -> LiveState:
+        """The users at `index`."""
+        at = torch.from_numpy(np.asarray(index))
+        return LiveState(self.carried_BC[at], self.still_BX[at], self.words_BT[at])
+
+    def replaced(self, index: IntArray, other: LiveState) -> LiveState:
+        """These users with those at `index` taken from `other`, for sessions that end and begin anew."""
+        at = torch.from_numpy(np.asarray(index))
+        pairs = (
+            (self.carried_BC, other.carried_BC),
+            (self.still_BX, other.still_BX),
+            (self.words_BT, other.words_BT),
+        )
+        return LiveState(*(mine.index_copy(0, at, theirs) for mine, theirs in pairs))
+
+
+@torch.no_grad()
+def started(net: RecurrentNet, users: UserTensors) -> LiveState:
+    """The state of users after their histories."""
+    still = net.still(users)[:, : SHOWN_HEADS * (net.width + 1)]  # the heads of click and conversion stand first
+    return LiveState(net.carry(users), still.contiguous(), net.words(users).contiguous())
+
+
+@torch.no_grad()
+def advanced(net: RecurrentNet, state: LiveState, items: IntArray, feedback: IntArray) -> LiveState:
+    """The state after one event a user (B,), or after the events of a slate in order (B, K)."""
+    items_BK, codes_BK = _events(net, state, items, feedback)
+    carried_BC = state.carried_BC
+    for k in range(items_BK.shape[1]):
+        carried_BC = net.advance(carried_BC, items_BK[:, k], codes_BK[:, k])
+    return LiveState(carried_BC, state.still_BX, state.words_BT)
+
+
+def _events(net: RecurrentNet, state: LiveState, items: IntArray, feedback: IntArray) -> tuple[Tensor, Tensor]:
+    items, feedback = np.asarray(items), np.asarray(feedback)
+    if items.shape != feedback.shape or items.ndim not in (1, 2) or len(items) != len(state):
+        raise DataError(
+            f"Items of shape {items.shape} and feedback of shape {feedback.shape} do not fit {len(state)} users."
+        )
+    count = net.items_side.count
+    if items.size and (items.min() < -1 or items.max() >= count):
+        raise DataError(f"Item index {items[(items < -1) | (items >= count)][0]} is outside the {count} items.")
+    if feedback.size and (feedback.min() < 0 or feedback.max() >= len(CODES)):
+        raise DataError(f"Feedback code {feedback.max()} is unknown; use {CODES}.")
+    codes = np.where(items < 0, 0, feedback)
+    pair = (torch.from_numpy(np.maximum(items, 0).astype(np.int64)), torch.from_numpy(codes.astype(np.int64)))
+    return (pair[0][:, None], pair[1][:, None]) if items.ndim == 1 else pair
+
+
+@torch.no_grad()
+def live_logits(net: RecurrentNet, state: LiveState, items_BK: IntArray) -> FloatArray:
+    """Logits of click and conversion of the items: (B, K, 2)."""
+    items_BK = np.asarray(items_BK)
+    if items_BK.ndim != 2 or len(items_BK) != len(state):
+        raise DataError(f"Items of shape {items_BK.shape} do not fit {len(state)} users; give one row a user.")
+    count = net.items_side.count
+    if items_BK.size and (items_BK.min() < -1 or items_BK.max() >= count):
+        raise DataError(
+            f"Item index {items_BK[(items_BK < -1) | (items_BK >= count)][0]} is outside the {count} items."
+        )
+    item_BK = torch.from_numpy(np.maximum(items_BK, 0).astype(np.int64))
+    read_B2X = _read(net, state)
+    rows_BX = torch.cat([read_B2X[..., : net.width].flatten(1), LIKENESS_SCALE * state.words_BT], dim=1)
+    if count <= _TABLE_ITEMS:
+        found_BKX = net.live_table(_item_rows)[item_BK.ravel()].reshape(*item_BK.shape, -1)
+    else:
+        distinct, place = torch.unique(item_BK, return_inverse=True)
+        found_BKX = _item_rows(net, distinct)[place]
+    width = net.width * SHOWN_HEADS
+    bias_BK2, scale_2 = found_BKX[..., -SHOWN_HEADS:], net.likeness[:SHOWN_HEADS]
+    product_BKX = found_BKX[..., :-SHOWN_HEADS] * rows_BX[:, None]
+    own_BK2 = product_BKX[..., :width].reshape(*item_BK.shape, SHOWN_HEADS, net.width).sum(-1)
+    like_BK2 = product_BKX[..., width:].sum(-1, keepdim=True) * scale_2
+    offset_B12 = read_B2X[:, None, :, net.width]
+    logits: FloatArray = (own_BK2 + like_BK2 + bias_BK2 + offset_B12).double().numpy()
+    return logits
+
+
+def _read(net: RecurrentNet, state: LiveState) -> Tensor:
+    """Vector and offset of each user and head: (B, 2, D + 1)."""
+    size = SHOWN_HEADS * (net.width + 1)  # heads stand first, so that the rest need not be computed
+    weight, bias = net.read.weight[:size], net.read.bias[:size]
+    moved_BX = torch.addmm(bias, state.carried_BC[:, : net.hidden], weight.T)
+    return (moved_BX + state.still_BX).reshape(-1, SHOWN_HEADS, net.width + 1)
+
+
+def _item_rows(net: RecurrentNet, item_M: Tensor) -> Tensor:
+    """Vectors of both heads, text, biases of both heads: (M, 2 D + TEXT + 2)."""
+    side = net.items_side
+    item_NF: Tensor = side.item_NF  # type: ignore[assignment]
+    vectors = side.vectors(item_M)[:, : SHOWN_HEADS * net.width]
+    return torch.cat([vectors, item_NF[item_M][:, :TEXT], side.biases(item_M)[:, :SHOWN_HEADS]], dim=1)

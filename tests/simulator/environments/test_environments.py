@@ -22,9 +22,9 @@ from llmrec.config import (
 )
 from llmrec.dataset.world import World
 from llmrec.rewards import ClickReward, ConversionReward, combine
-from llmrec.simulator.environment import keyed_uniforms
 from llmrec.simulator.environments import DOMAINS, RecEnv, VectorRecEnv, WorldUsers
 from llmrec.simulator.environments.engine import _CONVERSION_SALT, without_repeats
+from llmrec.simulator.feedback import keyed_uniforms
 from llmrec.types import Feedback
 
 PATIENT = DynamicsSettings(patience=PatienceSettings(enabled=True, leave_empty=0.3))

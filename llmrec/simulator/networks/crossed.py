@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from llmrec.simulator.factorised import BIAS_PRIOR, BIAS_SCALE, HEADS, HistoryBag, UserTensors
 from llmrec.simulator.features import FeatureSpace
+from llmrec.simulator.networks.factorised import BIAS_PRIOR, BIAS_SCALE, HEADS, HistoryBag, UserTensors
 
 
 class CrossedNet(nn.Module):
