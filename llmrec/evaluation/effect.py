@@ -1,15 +1,22 @@
-"""One metric of an experiment: the difference of two systems, its test, and the users that it takes to see one."""
+"""One metric of an experiment: the difference of two systems, its test, and the users that it takes to see one.
+
+Numbers of users are closed forms of the normal test, two-sided at `alpha` and for a number that is fixed beforehand:
+looking at the result again and again and stopping at the first significant one finds effects that are not there
+(Johari et al. 2017).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from llmrec.errors import RequestError
 from llmrec.evaluation.multiple import Tested
-from llmrec.evaluation.power import detectable, users_for_means, users_for_pairs
 from llmrec.evaluation.significance import Interval, user_deviation
 from llmrec.types import FloatArray
 
@@ -118,3 +125,86 @@ class Effect:
             "relative": self.relative,
             "variance_ratio": self.variance_ratio,
         }
+
+
+def users_for_pairs(effect: float, deviation: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Users who must meet both systems for a mean difference of `effect` to be found with probability `power`.
+
+        n = ((z_(1 - alpha/2) + z_power) * deviation / effect) ** 2, rounded up; at least 2
+
+    Args:
+        effect: the mean difference of interest, in the metric's unit; its sign does not matter.
+        deviation: standard deviation over users of the difference within a user.
+        alpha: chance of calling no difference one.
+        power: chance of finding `effect`.
+
+    Raises:
+        RequestError: an effect of 0, a negative deviation, or a probability outside 0..1.
+    """
+    return _whole((_reach(effect, deviation, alpha, power) * deviation / effect) ** 2)
+
+
+def users_for_means(
+    effect: float, deviation_a: float, deviation_b: float, *, alpha: float = 0.05, power: float = 0.8
+) -> int:
+    """Users of each of two groups that meet one system each: as `users_for_pairs` with variance s_a^2 + s_b^2."""
+    return users_for_pairs(effect, math.hypot(deviation_a, deviation_b), alpha=alpha, power=power)
+
+
+def users_for_proportions(share_a: float, share_b: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """Users of each of two groups for the test of two shares with pooled variance under no difference.
+
+        n = ((z_(1 - alpha/2) sqrt(2 p q) + z_power sqrt(p_a q_a + p_b q_b)) / (p_a - p_b)) ** 2,
+        p = (p_a + p_b) / 2, q = 1 - p   (Fleiss, Levin & Paik 2003, section 4.2, without continuity correction)
+
+    Raises:
+        RequestError: shares outside 0..1 or equal, or a probability outside 0..1.
+    """
+    if not (0 <= share_a <= 1 and 0 <= share_b <= 1):
+        raise RequestError(f"Shares lie in 0..1, but these are {share_a:g} and {share_b:g}.")
+    _reach(share_a - share_b, 0.0, alpha, power)
+    pooled = (share_a + share_b) / 2
+    under_none = math.sqrt(2 * pooled * (1 - pooled))
+    under_effect = math.sqrt(share_a * (1 - share_a) + share_b * (1 - share_b))
+    reach = _z(1 - alpha / 2) * under_none + _z(power) * under_effect
+    return _whole((reach / (share_a - share_b)) ** 2)
+
+
+def detectable(users: int, deviation: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest mean difference that `users` who meet both systems show with probability `power`.
+
+    Raises:
+        RequestError: no user, a negative deviation, or a probability outside 0..1.
+    """
+    if users < 1:
+        raise RequestError(f"{users} users are none; meet one or more.")
+    return _reach(1.0, deviation, alpha, power) * deviation / math.sqrt(users)
+
+
+def power_of_pairs(effect: float, deviation: float, users: int, *, alpha: float = 0.05) -> float:
+    """Probability that `users` who meet both systems show a mean difference of `effect` on either side of 0."""
+    if users < 1 or deviation <= 0:
+        raise RequestError(f"Power needs users and a deviation above 0, but these are {users} and {deviation:g}.")
+    _reach(1.0, deviation, alpha, 0.5)
+    shift, limit = effect * math.sqrt(users) / deviation, _z(1 - alpha / 2)
+    return float(stats.norm.cdf(shift - limit) + stats.norm.cdf(-shift - limit))
+
+
+def _reach(effect: float, deviation: float, alpha: float, power: float) -> float:
+    """z_(1 - alpha/2) + z_power of checked arguments."""
+    if not (0 < alpha < 1 and 0 < power < 1):
+        raise RequestError(f"alpha and power lie between 0 and 1, but these are {alpha:g} and {power:g}.")
+    if not math.isfinite(effect) or effect == 0:
+        raise RequestError("No number of users shows a difference of 0; name the smallest one that would matter.")
+    if not deviation >= 0 or math.isinf(deviation):
+        raise RequestError(f"A standard deviation is a finite number of 0 or more, not {deviation:g}.")
+    return _z(1 - alpha / 2) + _z(power)
+
+
+def _z(probability: float) -> float:
+    return float(stats.norm.ppf(probability))
+
+
+def _whole(users: float) -> int:
+    """Rounded up, with room for the rounding of the formula itself; two users are the fewest that vary."""
+    return max(2, math.ceil(users - 1e-9))

@@ -4,25 +4,36 @@ A group gap is the largest difference of a metric's means between two groups of 
 the same rows that measure them, which flatters a gap, so its interval is simultaneous for all pairs of groups: with d
 the difference of a pair and s its bootstrap standard error, d ± c s, where c is the 95% quantile over the bootstrap
 samples of the largest |d* - d| / s of any pair.
+
+People are grouped by what their profiles say, which is free, untrusted text.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmrec.dataset.examples import Examples
-from llmrec.evaluation.beyond import past_mean
-from llmrec.evaluation.item_facts import ItemFacts
-from llmrec.evaluation.profiles import profile_groups
+from llmrec.evaluation.beyond import ItemFacts, past_mean
 from llmrec.evaluation.resampling import LEVEL, Resampler
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import BoolArray, FloatArray, IntArray
 
+LARGEST = 6
+"""Values of an attribute that stand as groups of their own; the others are one group."""
+
+OTHER = "other"
+_AGES = ((25, "under 25"), (35, "25-34"), (50, "35-49"), (1000, "50+"))
+_AGE = re.compile(r"\b(\d{1,3})-year-old\b|\baged (?:under )?(\d{1,3})\b|\b(\d{1,3})(?:[-+]\d*)? years old\b")
+_GENDER = re.compile(r"\b(man|woman|male|female)\b", re.IGNORECASE)
+_PAIR = re.compile(r"\s*([^\W\d_][\w '-]{0,23})\s*[:：]\s*(\S.{0,39}?)\s*")
+_INCOME = re.compile(r"\s*income (\S.{0,19}?)\s*")
 FEW = 30
 """Rows below which a group is marked and takes part in no gap."""
 
@@ -30,6 +41,48 @@ GAP = "largest gap"
 
 Groups = dict[str, BoolArray]
 """Rows (B,) of each group, by its name."""
+
+
+def profile_facts(profile: str) -> dict[str, str]:
+    """What a profile says of gender, age (in bands), income and of "key: value" parts, as text by attribute.
+
+    Parts are what stands between full stops and semicolons. Gender is read from the first part and age (its lower
+    end, where it is a span) from the first two, so that what is said of interests further on is not taken for it.
+    """
+    found: dict[str, str] = {}
+    parts = re.split(r"[;。；\n]|\.(?:\s|$)", profile[:2000])
+    head = ";".join(parts[:2])
+    if gender := _GENDER.search(parts[0]):
+        found["gender"] = {"male": "man", "female": "woman"}.get(gender[1].lower(), gender[1].lower())
+    if age := _AGE.search(head):
+        years = int(next(group for group in age.groups() if group))
+        found["age"] = next(band for limit, band in _AGES if years < limit)
+    for part in parts:
+        if pair := _PAIR.fullmatch(part):
+            key, value = pair[1].strip().lower(), pair[2].lower()
+            if key == "gender":
+                value = {"m": "man", "male": "man", "f": "woman", "female": "woman"}.get(value, value)
+            found.setdefault(key, value)
+        elif income := _INCOME.fullmatch(part):
+            found["income"] = income[1]
+    return found
+
+
+def profile_groups(profiles: Sequence[str]) -> dict[str, dict[str, BoolArray]]:
+    """Rows (B,) by attribute and value; rows whose profile does not name the attribute are in no group of it."""
+    read = {profile: profile_facts(profile) for profile in dict.fromkeys(profiles)}
+    facts = [read[profile] for profile in profiles]
+    groups: dict[str, dict[str, BoolArray]] = {}
+    for attribute in dict.fromkeys(key for fact in read.values() for key in fact):
+        value_B = [fact.get(attribute) for fact in facts]
+        counts = Counter(value for value in value_B if value is not None)
+        if len(counts) == sum(counts.values()) and len(counts) > LARGEST:
+            continue  # everybody another value: a name, not a group
+        kept = [value for value, _ in counts.most_common(LARGEST)]
+        names = [v if v is None or v in kept else OTHER for v in value_B]
+        named_B = np.array(names, dtype=object)
+        groups[attribute] = {n: named_B == n for n in sorted({n for n in names if n is not None})}
+    return {attribute: found for attribute, found in groups.items() if len(found) > 1}
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ import polars as pl
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
-from llmrec.evaluation.beyond import LOWER_IS_BETTER, beyond_accuracy
+from llmrec.evaluation.beyond import LOWER_IS_BETTER, ItemFacts, beyond_accuracy
 from llmrec.evaluation.groups import GroupTable, families, group_table
-from llmrec.evaluation.item_facts import ItemFacts
 from llmrec.evaluation.leaks import check_leaks, check_targets
 from llmrec.evaluation.ranking import (
     check_cutoffs,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from llmrec.errors import RequestError
-from llmrec.evaluation.significance import CELLS, Interval
+from llmrec.evaluation.significance import CELLS, Interval, unit_codes
 from llmrec.evaluation.table import Cell
 from llmrec.seeding import numpy_stream
 from llmrec.types import BoolArray, FloatArray
@@ -37,9 +37,8 @@ class Resampler:
     ) -> None:
         if users is not None and len(users) != rows:
             raise RequestError(f"{rows} rows need {rows} users, but {len(users)} were given.")
-        codes: dict[object, int] = {}
-        unit_B = [codes.setdefault(user, len(codes)) for user in users] if users is not None else range(rows)
-        self.rows, self.units = rows, len(codes) if users is not None else rows
+        unit_B = np.arange(rows) if users is None else unit_codes(users)
+        self.rows, self.units = rows, int(unit_B.max(initial=-1)) + 1
         self.samples, self.seed = samples, seed
         self._kept: tuple[tuple[object, ...], list[npt.NDArray[np.int32]]] | None = None
         self._of_unit = sp.csr_matrix((np.ones(rows), (unit_B, np.arange(rows))), shape=(self.units, rows))

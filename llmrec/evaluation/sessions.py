@@ -16,8 +16,7 @@ import numpy as np
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
-from llmrec.evaluation.regret import best_values
-from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
+from llmrec.evaluation.significance import UserFigures
 from llmrec.progress import Bar
 from llmrec.seeding import stream_seed
 from llmrec.simulator.environments.engine import without_repeats
@@ -36,10 +35,12 @@ _COLUMNS = (
     "revenue_B",
     "visits_B",
 )
+_CELLS = 1_000_000
+"""(user, item) values held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
-class SessionFigures:
+class SessionFigures(UserFigures):
     """What each user's session came to, shapes (B,).
 
     Attributes:
@@ -53,7 +54,7 @@ class SessionFigures:
         revenue_B: prices of what was bought, in the data set's currency; None where no item has a price.
         visits_B: visits begun, 1 where the user did not leave and come back.
         regret_BT: expected value of the best slate in the user's state less that of the slate shown, turn by turn, 0
-            after the user left (`llmrec.evaluation.regret`); None where it was not asked for.
+            after the user left (`llmrec.evaluation.sessions`); None where it was not asked for.
     """
 
     value_B: FloatArray
@@ -84,27 +85,6 @@ class SessionFigures:
             "turns": self.turns_B,
             "left": self.left_B,
             "first_turn": self.first_B,
-        }
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Mean over users of each measure."""
-        return {name: float(values_B.mean()) for name, values_B in self.per_user.items()}
-
-    def intervals(self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Bootstrap interval over users of each measure."""
-        return {
-            name: bootstrap_interval(values_B, users=self.users_B, samples=samples, seed=seed)
-            for name, values_B in self.per_user.items()
-        }
-
-    def minus(self, other: SessionFigures, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Paired interval over users of this system minus `other`, met by the same users in the same order."""
-        if self.users_B != other.users_B:
-            raise RequestError("A paired comparison needs the same users in the same order for both systems.")
-        return {
-            name: paired_bootstrap(values, other.per_user[name], users=self.users_B, samples=samples, seed=seed)
-            for name, values in self.per_user.items()
         }
 
 
@@ -205,3 +185,38 @@ def _played(
             lost_BT[rows, turn] = best_A - expected.sum(axis=1)
         turn += 1
     return found
+
+
+def best_values(play: Play) -> FloatArray:
+    """Expected value of the best slate that each user who is there could be shown now, shape (A,).
+
+    The value is that of `simulate_sessions`, click * clicks + conversion * conversions, by the population's own
+    probabilities in the user's present state; nothing is played. It looks at this turn alone: in a population that
+    satiates or loses trust, another slate may be worth more in the long run. Items are ranked by their value when
+    looked at, which is the best order for independent and position-based clicks (rearrangement inequality, as
+    examination falls with rank); under the other choice models the answer is the value of that slate, a lower bound.
+    """
+    sizes, engine = play.settings, play.env.engine
+    actions_NK = np.full((play.env.num_envs, sizes.slate_size), -1, dtype=np.int64)
+    actions_NK[play.row_A] = _best_slates(play)
+    expected = engine.expected(actions_NK)
+    value_NK = sizes.click * expected.click_BK + sizes.conversion * expected.conversion_BK
+    values_A: FloatArray = value_NK[play.row_A].sum(axis=1)
+    return values_A
+
+
+def _best_slates(play: Play) -> IntArray:
+    """The K items of highest value of each user who is there, best first: (A, K)."""
+    sizes, engine = play.settings, play.env.engine
+    assert engine.people is not None
+    population, items = engine.population, len(engine.population.items)
+    size, parts = max(1, _CELLS // items), []
+    for low in range(0, len(play.row_A), size):
+        rows = play.row_A[low : low + size]
+        items_BN = np.tile(np.arange(items), (len(rows), 1))
+        hidden = None if engine.hidden is None else engine.hidden.take(rows)
+        click_BN, buy_BN = population.respond(hidden, engine.user_N[rows], items_BN, engine.time_N(rows))
+        click_BN, buy_BN = engine.dynamics.modulate(engine.people.take(rows), items_BN, click_BN, buy_BN)
+        value_BN = sizes.click * click_BN + sizes.conversion * click_BN * buy_BN
+        parts.append(np.argsort(-value_BN, axis=1, kind="stable")[:, : sizes.slate_size])
+    return np.concatenate(parts).astype(np.int64)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from scipy import stats
 
 from llmrec.errors import RequestError
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, IntArray
 
 CELLS = 4_000_000
 """Numbers gathered at a time: bounds the memory of a bootstrap at some 64 MB."""
@@ -177,6 +177,43 @@ def linearised(numerator_B: FloatArray, denominator_B: FloatArray) -> FloatArray
     return linear_B
 
 
+class UserFigures:
+    """Measures of a system user by user, with intervals over users; rows of one user are clustered.
+
+    Attributes:
+        users_B: names the user of each row.
+    """
+
+    __slots__ = ()
+    users_B: tuple[str, ...]
+
+    @property
+    def per_user(self) -> dict[str, FloatArray]:
+        """The measures by their names in tables and JSON, each (B,)."""
+        raise TypeError(f"{type(self).__name__} must say what it measures.")
+
+    @property
+    def means(self) -> dict[str, float]:
+        """Mean over users of each measure."""
+        return {name: float(values_B.mean()) for name, values_B in self.per_user.items()}
+
+    def intervals(self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Bootstrap interval over users of each measure."""
+        return {
+            name: bootstrap_interval(values_B, users=self.users_B, samples=samples, seed=seed)
+            for name, values_B in self.per_user.items()
+        }
+
+    def minus(self, other: Self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
+        """Paired interval over users of this system minus `other`, met by the same users in the same order."""
+        if self.users_B != other.users_B:
+            raise RequestError("A paired comparison needs the same users in the same order for both systems.")
+        return {
+            name: paired_bootstrap(values, other.per_user[name], users=self.users_B, samples=samples, seed=seed)
+            for name, values in self.per_user.items()
+        }
+
+
 def _finite(values: FloatArray, what: str) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size:
@@ -191,6 +228,12 @@ def _pair(a_B: FloatArray, b_B: FloatArray) -> tuple[FloatArray, FloatArray]:
     if a_B.shape != b_B.shape:
         raise RequestError(f"Paired systems need the same rows, but they have {len(a_B)} and {len(b_B)}.")
     return a_B, b_B
+
+
+def unit_codes(users: Sequence[object]) -> IntArray:
+    """Users numbered from 0 in the order in which they appear, (B,)."""
+    codes: dict[object, int] = {}
+    return np.array([codes.setdefault(user, len(codes)) for user in users], dtype=np.int64)
 
 
 def resampled_means(
@@ -219,8 +262,7 @@ def _unit_sums(columns: Sequence[FloatArray], users: Sequence[object] | None) ->
         return table_BC
     if len(users) != len(table_BC):
         raise RequestError(f"{len(table_BC)} rows need {len(table_BC)} users, but {len(users)} were given.")
-    codes: dict[object, int] = {}
-    unit_B = [codes.setdefault(user, len(codes)) for user in users]
-    table_UC = np.zeros((len(codes), table_BC.shape[1]))
+    unit_B = unit_codes(users)
+    table_UC = np.zeros((int(unit_B.max()) + 1, table_BC.shape[1]))
     np.add.at(table_UC, unit_B, table_BC)
     return table_UC

@@ -14,7 +14,7 @@ import numpy as np
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
-from llmrec.evaluation.significance import Interval, bootstrap_interval, paired_bootstrap
+from llmrec.evaluation.significance import UserFigures
 from llmrec.progress import Bar
 from llmrec.types import FloatArray, IntArray, Prediction, Slate, State
 
@@ -31,7 +31,7 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class Simulated(UserFigures):
     """Expected behaviour of each user, averaged over the impressions of the slate shown: shapes (B,).
 
     `conversion_B` is P(click and conversion); `value_B` the weighted sum of both; `shown_B` counts impressions
@@ -48,29 +48,6 @@ class Simulated:
     def per_user(self) -> dict[str, FloatArray]:
         """The three measures by their names in tables and JSON."""
         return {"click_rate": self.click_B, "conversion_rate": self.conversion_B, "value": self.value_B}
-
-    @property
-    def means(self) -> dict[str, float]:
-        """Mean over users of each measure."""
-        return {name: float(values_B.mean()) for name, values_B in self.per_user.items()}
-
-    def intervals(self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Bootstrap interval over users of each measure."""
-        return {
-            name: bootstrap_interval(values_B, users=self.users_B, samples=samples, seed=seed)
-            for name, values_B in self.per_user.items()
-        }
-
-    def minus(self, other: Simulated, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
-        """Paired interval over users of this system minus `other`, met by the same users in the same order."""
-        if self.users_B != other.users_B:
-            raise RequestError("A paired comparison needs the same users in the same order for both systems.")
-        return {
-            name: paired_bootstrap(
-                self.per_user[name], other.per_user[name], users=self.users_B, samples=samples, seed=seed
-            )
-            for name in self.per_user
-        }
 
 
 def simulate(

@@ -6,9 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from llmrec.evaluation.report import write_report
-from llmrec.evaluation.reporting.measurements import MEASUREMENTS
 from llmrec.evaluation.reporting.record import RECORD
+from llmrec.evaluation.reporting.reported_run import MEASUREMENTS
+from llmrec.evaluation.reporting.write import write_report
 from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card

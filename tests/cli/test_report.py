@@ -10,7 +10,7 @@ import shutil
 import pytest
 
 from llmrec.errors import RunError
-from llmrec.evaluation.reporting.measurements import RowFigures
+from llmrec.evaluation.reporting.reported_run import RowFigures
 from llmrec.pipeline.reporting.folders import read_runs, report_runs
 from tests.cli import tiny
 from tests.evaluation.test_report import Page

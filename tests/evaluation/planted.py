@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmrec.evaluation.report import DataFacts, MeasuredRows, RunReport
-from llmrec.evaluation.reporting.measurements import RowFigures
-from llmrec.evaluation.reporting.reported_run import ReportedRun
+from llmrec.evaluation.reporting.contents import DataFacts, MeasuredRows, RunReport
+from llmrec.evaluation.reporting.reported_run import ReportedRun, RowFigures
 from llmrec.evaluation.table import Comparison
 
 USERS = [f"u{row // 2}" for row in range(60)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmrec.evaluation.plots import reliability_bins
-from llmrec.evaluation.report import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
+from llmrec.evaluation.reporting.contents import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.verdict import verdict, what_got_worse

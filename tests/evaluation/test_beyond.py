@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from llmrec.dataset.store import Dataset
-from llmrec.evaluation import item_facts
+from llmrec.evaluation import beyond
 from llmrec.evaluation.beyond import (
+    ItemFacts,
     beyond_accuracy,
+    categories,
     exposure,
     gini,
     intra_list_distance,
@@ -26,7 +28,6 @@ from llmrec.evaluation.beyond import (
     personalisation,
     serendipity,
 )
-from llmrec.evaluation.item_facts import ItemFacts, categories
 from llmrec.types import Interaction, State
 
 
@@ -103,7 +104,7 @@ def test_diversity_against_a_loop_and_without_kept_cosines(monkeypatch: pytest.M
         pairs = list(itertools.combinations(row[row >= 0], 2))
         expected.append(np.mean([1 - text[i] @ text[j] for i, j in pairs]) if pairs else math.nan)
     for kept in (12, 0):
-        monkeypatch.setattr(item_facts, "DENSE_ITEMS", kept)
+        monkeypatch.setattr(beyond, "DENSE_ITEMS", kept)
         facts = ItemFacts(np.ones(12), np.ones(12), 1, sp.csr_matrix(text), sp.csr_matrix((12, 0)))
         assert (facts.cosine_NN is None) == (kept == 0)
         assert intra_list_distance(lists, facts) == pytest.approx(expected, nan_ok=True, abs=1e-6)

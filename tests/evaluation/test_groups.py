@@ -9,9 +9,8 @@ import scipy.sparse as sp
 
 from llmrec.dataset.examples import Examples
 from llmrec.errors import RequestError
-from llmrec.evaluation.groups import FEW, GAP, families, group_table
-from llmrec.evaluation.item_facts import ItemFacts
-from llmrec.evaluation.profiles import profile_facts, profile_groups
+from llmrec.evaluation.beyond import ItemFacts
+from llmrec.evaluation.groups import FEW, GAP, families, group_table, profile_facts, profile_groups
 from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.significance import bootstrap_interval, paired_bootstrap
 from llmrec.evaluation.table import Comparison

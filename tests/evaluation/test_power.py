@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from llmrec.errors import RequestError
-from llmrec.evaluation.power import (
+from llmrec.evaluation.effect import (
     detectable,
     power_of_pairs,
     users_for_means,

@@ -20,7 +20,8 @@ from llmrec.evaluation.plots import (
     reliability_bins,
     reliability_figure,
 )
-from llmrec.evaluation.report import DataFacts, RunReport, write_report
+from llmrec.evaluation.reporting.contents import DataFacts, RunReport
+from llmrec.evaluation.reporting.write import write_report
 from llmrec.evaluation.verdict import Verdict
 from tests.evaluation.sample import HOSTILE, sample_report, sample_tables
 

@@ -9,8 +9,8 @@ import pytest
 
 from llmrec.errors import RunError
 from llmrec.evaluation.reporting.contents import RunReport
-from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.evaluation.reporting.record import fingerprint, read_record, write_record
+from llmrec.evaluation.reporting.reported_run import RowFigures
 from llmrec.files import read_json
 from tests.evaluation.sample import sample_report
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmrec.evaluation.reporting.measurements import RowFigures
 from llmrec.evaluation.reporting.page import Page
+from llmrec.evaluation.reporting.reported_run import RowFigures
 from llmrec.evaluation.reporting.side_by_side import config_differences, join, main_tables
 from llmrec.evaluation.reporting.write import write_page
 from llmrec.evaluation.significance import paired_bootstrap

@@ -3,7 +3,7 @@
 `evaluate_policy` is the entry point; docs/off-policy.md says which estimate to trust when.
 """
 
-from llmrec.evaluation.off_policy.clipping import mse_clip, slope_clip
+from llmrec.evaluation.off_policy.estimators import mse_clip, slope_clip
 from llmrec.evaluation.off_policy.evaluate import (
     Estimate,
     EvaluationSettings,

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 
 from llmrec.errors import DataError, RequestError
-from llmrec.evaluation.off_policy.clipping import mse_clip, slope_clip
 from llmrec.evaluation.off_policy.estimators import (
     ModelTerms,
     chunks,
@@ -16,6 +15,8 @@ from llmrec.evaluation.off_policy.estimators import (
     doubly_robust,
     ips,
     model_terms,
+    mse_clip,
+    slope_clip,
     snips,
 )
 from llmrec.evaluation.off_policy.intervals import Method, Ratio, ratio_interval

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from llmrec.errors import RequestError
-from llmrec.evaluation.significance import Interval
+from llmrec.evaluation.significance import Interval, unit_codes
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
 
@@ -115,12 +115,6 @@ def _grouped(table_MC: FloatArray, users: Sequence[object]) -> FloatArray:
         raise RequestError(f"{len(table_MC)} rows need {len(table_MC)} users, but {len(users)} were given.")
     unit_M = unit_codes(users)
     return np.column_stack([np.bincount(unit_M, table_MC[:, c]) for c in range(table_MC.shape[1])])
-
-
-def unit_codes(users: Sequence[object]) -> IntArray:
-    """Users numbered from 0 in the order in which they appear, (M,)."""
-    codes: dict[object, int] = {}
-    return np.array([codes.setdefault(user, len(codes)) for user in users], dtype=np.int64)
 
 
 def _deviations(table_UC: FloatArray, sign_R: FloatArray, count_SU: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.errors import RequestError
-from llmrec.evaluation.off_policy.intervals import unit_codes
 from llmrec.evaluation.off_policy.log import BanditLog
+from llmrec.evaluation.significance import unit_codes
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray
 

@@ -1,4 +1,4 @@
-"""Pages as files: one HTML page that needs nothing else, and Markdown with its figures beside it.
+"""The report of a run, or of several, as files: one HTML page that needs nothing else, and Markdown with its figures.
 
 All text from data, configuration and command line is untrusted and shown as literal text. The page loads nothing,
 runs no script, and follows the reader's light or dark setting.
@@ -12,8 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from llmrec.evaluation.drawing import DARK, LIGHT, css_variables, save_svg
-from llmrec.evaluation.reporting import wording
-from llmrec.evaluation.reporting.page import Page
+from llmrec.evaluation.reporting.contents import RunReport
+from llmrec.evaluation.reporting.page import Page, agreement, fenced, figure
+from llmrec.evaluation.reporting.record import RECORD, write_record
+from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.table import markdown
 from llmrec.files import write_text
 from llmrec.printing import lines
@@ -22,14 +24,29 @@ HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 PAIRED_NOTE = "Small: the paired 95% interval of the difference to the reference."
 
 
+def write_report(folder: Path, report: RunReport, *, absent: tuple[str, ...] = ()) -> tuple[Path, Path]:
+    """Writes report.json, report.md (with figures/*.svg) and report.html of one run into `folder`.
+
+    Args:
+        folder: where; each file is written whole or not at all.
+        report: the contents.
+        absent: sentences on what is not shown.
+
+    Returns:
+        Paths of the Markdown and the HTML file.
+    """
+    write_record(folder / RECORD, report)
+    return write_page(folder, Page([ReportedRun(report.title, report, absent=absent)]))
+
+
 def write_page(folder: Path, page: Page) -> tuple[Path, Path]:
     """Writes report.md (with figures/*.svg) and report.html into `folder`, each file whole or not at all.
 
     Returns:
         Paths of the Markdown and the HTML file.
     """
-    for figure in page.figures:
-        save_svg(folder / FIGURES / f"{figure.name}.svg", figure.svg)
+    for drawn in page.figures:
+        save_svg(folder / FIGURES / f"{drawn.name}.svg", drawn.svg)
     write_text(folder / MARKDOWN, render_markdown(page))
     write_text(folder / HTML, render_html(page))
     return folder / MARKDOWN, folder / HTML
@@ -71,9 +88,9 @@ def _environment(*, autoescape: bool) -> Environment:
     )
     environment.filters |= {
         "md": lambda text: markdown(str(text)),
-        "fenced": wording.fenced,
-        "figure_number": wording.figure,
-        "agreement": wording.agreement,
+        "fenced": fenced,
+        "figure_number": figure,
+        "agreement": agreement,
         "svg": lambda text: Markup(text),  # drawn by drawing.to_svg, which escapes all text
     }
     return environment

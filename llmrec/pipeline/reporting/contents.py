@@ -13,7 +13,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.manifest import account_lines
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions, peak_memory
 from llmrec.evaluation.plots import Reliability
-from llmrec.evaluation.report import DataFacts, RewardModelFacts, RunReport, SlateChange
+from llmrec.evaluation.reporting.contents import DataFacts, RewardModelFacts, RunReport, SlateChange
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import coverage_losses, what_got_worse

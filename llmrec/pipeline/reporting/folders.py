@@ -7,11 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from llmrec.errors import RequestError, RunError
-from llmrec.evaluation.report import RunReport, SlateChange
-from llmrec.evaluation.reporting.measurements import MEASUREMENTS, RowFigures
+from llmrec.evaluation.reporting.contents import RunReport, SlateChange
 from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
-from llmrec.evaluation.reporting.reported_run import ReportedRun
+from llmrec.evaluation.reporting.reported_run import MEASUREMENTS, ReportedRun, RowFigures
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
 from llmrec.export import CARD, read_facts, work_folder
 from llmrec.files import check_writable, matching, new_folder

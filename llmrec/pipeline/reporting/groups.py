@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmrec.dataset.examples import Examples
+from llmrec.evaluation.beyond import ItemFacts
 from llmrec.evaluation.groups import FEW, Groups, families, group_table
-from llmrec.evaluation.item_facts import ItemFacts
 from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.table import Comparison
 from llmrec.pipeline.result import SFT, RunResult

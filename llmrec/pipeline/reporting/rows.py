@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.evaluation.reporting.contents import MeasuredRows
-from llmrec.evaluation.reporting.measurements import RowFigures
+from llmrec.evaluation.reporting.reported_run import RowFigures
 from llmrec.files import sha256_of
 from llmrec.pipeline.result import RunResult
 
