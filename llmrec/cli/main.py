@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llmrec.cli.boundary import boundary
 from llmrec.cli.data import data_app
-from llmrec.cli.guard import set_environment
+from llmrec.cli.guard import boundary, set_environment
 from llmrec.printing import command, echo
 from llmrec.version import __version__
 
@@ -141,7 +140,7 @@ def items(
 
     What is removed goes first, so an item in both files is replaced.
     """
-    from llmrec.cli.items import change_run
+    from llmrec.cli.show import change_run
 
     echo(change_run(run_folder, add, remove, out, revision))
 
@@ -155,7 +154,7 @@ def report(
     ] = True,
 ) -> None:
     """One HTML page, and the same as Markdown, on one or several runs: tables, curves, losses, commands."""
-    from llmrec.cli.report import make_report
+    from llmrec.cli.show import make_report
 
     echo(make_report(runs, out, _command_line(), users=users))
 

@@ -1,4 +1,4 @@
-"""Recommendations as a person reads them."""
+"""Commands on finished runs: recommendations as a person reads them, items that come and go, the report."""
 
 from __future__ import annotations
 
@@ -135,3 +135,56 @@ def _print(answer: Recommendation) -> None:
         probability = f"{100 * math.exp(item.log_prob):.2f}%"
         table.add_row(str(place), Text(short_line(item.title)), probability, f"{item.log_prob:.3f}")
     screen.print(table)
+
+
+def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revision: str | None = None) -> str:
+    """Writes `out`, the run without the items named in `remove` and with those of `add`.
+
+    Args:
+        run: a run folder or a Hub id.
+        add: items as CSV, Parquet or JSON lines.
+        remove: item ids, one a line.
+        out: the new run folder.
+        revision: branch, tag or commit of a Hub repository.
+
+    Returns:
+        What was assumed about the file of items, and what was done, a line each.
+
+    Raises:
+        RequestError: neither file was given, or one that holds nothing.
+        LLMRecError: whatever cannot be read, changed or written; then nothing is left behind.
+    """
+    if add is None and remove is None:
+        raise RequestError("Give --add FILE, --remove FILE or both.")
+    from llmrec.assortment import change_items, check_free, save_changed
+    from llmrec.dataset.importers.reading import Ledger
+    from llmrec.dataset.importers.table import read_items
+    from llmrec.export import items_from_frame, read_bundle
+    from llmrec.files import reserved
+    from llmrec.printing import one_line
+    from llmrec.recommender import run_folder
+
+    gone = () if remove is None else read_ids(remove, "--remove")
+    ledger = Ledger(skippable=False)
+    new = [] if add is None else items_from_frame(read_items(add, ledger=ledger))
+    folder = run_folder(run, revision=revision)
+    check_free(folder, out)
+    with reserved(out):
+        changed = change_items(read_bundle(folder), add=new, remove=gone)
+        save_changed(changed, out)
+    said = [f"Assumed: {one_line(text, 600)}" for text in ledger.assumptions]
+    return "\n".join([*said, f"{len(new):,} added, {len(gone):,} removed; {out} has {len(changed.items):,} items."])
+
+
+def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -> str:
+    """Writes the report of `runs` into `out` and returns what was done, in a sentence.
+
+    Raises:
+        LLMRecError: whatever cannot be read, compared or written; then nothing is left behind.
+    """
+    from llmrec.pipeline.reporting.folders import report_runs
+
+    page = report_runs(runs, out, command=command, users=users)
+    many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    held = "" if not users else " It may show users' histories: not for handing on."
+    return f"Report of {many}: {page} and {page.with_suffix('.md').name}.{held}"

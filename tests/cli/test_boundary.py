@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llmrec.cli.boundary import boundary, mend_of
+from llmrec.cli.guard import boundary, mend_of
 from llmrec.cli.info import collect_info, shortened
 from llmrec.errors import DataError
 from llmrec.printing import LONGEST, one_line
