@@ -2,13 +2,12 @@
 
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.base import FittableRanker, ScoreRecommender
-from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
+from llmrec.baselines.likeness import ContentProfile, ContentSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
-from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
-from llmrec.baselines.random import Random
+from llmrec.baselines.popularity import Popularity, Random, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.registry import BASELINES, BaselineSpec, baseline
 from llmrec.baselines.selection import Selection, TriedSettings, select
 

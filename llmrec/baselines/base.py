@@ -11,6 +11,7 @@ import polars as pl
 import scipy.sparse as sp
 from scipy.special import softmax
 
+from llmrec.baselines.memory import decayed
 from llmrec.baselines.ties import fair_top
 from llmrec.dataset.store import Dataset, Signal
 from llmrec.errors import RequestError
@@ -65,15 +66,7 @@ def item_counts(events: pl.DataFrame, n_items: int) -> FloatArray:
 
 def history_weights(states: Sequence[State], n_items: int, decay: float) -> sp.csr_matrix:
     """Sparse (B, N): the sum of decay^k over a state's items, k = 0 for the latest of history and session."""
-    rows: list[int] = []
-    columns: list[int] = []
-    weights: list[float] = []
-    for row, state in enumerate(states):
-        items = [i.item for i in (*state.history, *state.session)]
-        rows += [row] * len(items)
-        columns += items
-        weights += [decay**k for k in range(len(items) - 1, -1, -1)]
-    return sp.csr_matrix((weights, (rows, columns)), shape=(len(states), n_items), dtype=np.float64)
+    return decayed([[i.item for i in (*state.history, *state.session)] for state in states], n_items, decay)
 
 
 def exclude(scores_BN: FloatArray, excluded: Sequence[Sequence[int] | IntArray]) -> FloatArray:

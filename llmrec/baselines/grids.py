@@ -1,15 +1,16 @@
-"""What is chosen from for each classic baseline; the most promising settings first, as a budget may cut the rest."""
+"""What is chosen from for each baseline; the most promising settings first, as a budget may cut the rest."""
 
 from __future__ import annotations
 
 import itertools
 
 from llmrec.baselines.bandits import BanditModel, LinUCBSettings, ThompsonSettings
-from llmrec.baselines.content import ContentSettings
 from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.ease import EASESettings
 from llmrec.baselines.factors import ALSSettings, BPRSettings
+from llmrec.baselines.likeness import ContentSettings
 from llmrec.baselines.neighbours import ItemKNNSettings, UserKNNSettings, UserWeighting, Weighting
+from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.popularity import RecentPopularitySettings
 
 ITEM_WEIGHTINGS: tuple[Weighting, ...] = ("cosine", "tfidf", "bm25")
@@ -59,4 +60,32 @@ LINUCB = tuple(
 THOMPSON = tuple(
     ThompsonSettings(dims=dims, l2=l2, scale=scale)
     for dims, l2, scale in itertools.product((16, 8), (1.0, 10.0), (0.01, 0.1, 1.0))
+)
+SASREC = (
+    SASRecSettings(),
+    SASRecSettings(hidden=128, dropout=0.6),
+    SASRecSettings(layers=1, history=10),
+    SASRecSettings(hidden=32, dropout=0.2),
+    SASRecSettings(weight_decay=0.1, learning_rate=2e-3),
+)
+
+SASREC_TEXT = (
+    SASRecSettings(text_dims=64),
+    SASRecSettings(text_dims=128, hidden=128, dropout=0.6),
+    SASRecSettings(text_dims=64, weight_decay=0.1),
+)
+
+GRU4REC = (
+    GRU4RecSettings(),
+    GRU4RecSettings(hidden=128, dropout=0.6, learning_rate=5e-3),
+    GRU4RecSettings(history=10),
+    GRU4RecSettings(hidden=32, dropout=0.2),
+    GRU4RecSettings(weight_decay=0.1, learning_rate=5e-3),
+)
+
+NCF = (
+    NCFSettings(),
+    NCFSettings(history=10),
+    NCFSettings(hidden=32, mlp=(32, 16)),
+    NCFSettings(negatives=16),
 )

@@ -1,7 +1,9 @@
-"""How alike two items' texts are: TF-IDF cosine, without the item itself."""
+"""How alike two items' texts are (TF-IDF cosine, without the item itself), and filtering by that alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -9,8 +11,10 @@ import polars as pl
 import scipy.sparse as sp
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from llmrec.baselines.base import POPULARITY, ScoreRecommender, item_counts
+from llmrec.baselines.memory import Memory
 from llmrec.dataset.store import Dataset
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, State
 
 DENSE_ITEMS = 5000
 """Up to this catalogue size all likenesses are kept (100 MB); above, they are computed for each batch."""
@@ -64,3 +68,41 @@ def _text_vectors(dataset: Dataset) -> sp.csr_matrix:
         return sp.csr_matrix(vectorizer.fit_transform(texts))
     except ValueError:  # a handful of items may share no term at all
         return sp.csr_matrix((len(texts), 1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContentSettings:
+    """`history_decay`: weight of an item of the history relative to the one after it."""
+
+    history_decay: float = 0.8
+
+
+class ContentProfile(ScoreRecommender):
+    """Scores an item by its text's likeness to the user's profile, the decayed mean of TF-IDF vectors (Rocchio).
+
+    With w_i proportional to history_decay^k (k = 0 for the latest) and summing to one,
+    score(j) = sum_i w_i cos(text_i, text_j) + 0.001 log(1 + count of j); an item's likeness to itself counts as 0.
+
+    Args:
+        settings: the decay.
+        seed: run seed, for the order of items of equal score.
+    """
+
+    name = "content"
+    scoring = frozenset({"history_decay"})
+
+    def __init__(self, settings: ContentSettings | None = None, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.settings = settings or ContentSettings()
+
+    def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
+        self.count_N = item_counts(events, dataset.n_items)
+        self.memory = Memory(events, dataset.n_items, dataset.manifest.click)
+        self.text = TextLikeness(text_vectors(dataset))
+
+    def score(self, states: Sequence[State]) -> FloatArray:
+        """Scores by the formula, shape (B, N)."""
+        weights_BN = self.memory.weights(states, self.settings.history_decay)
+        total_B = np.asarray(weights_BN.sum(axis=1)).ravel()
+        mean_BN = sp.diags(1.0 / np.where(total_B > 0, total_B, 1.0)) @ weights_BN
+        return self.text.sum(sp.csr_matrix(mean_BN)) + POPULARITY * np.log1p(self.count_N)

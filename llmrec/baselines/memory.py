@@ -54,15 +54,7 @@ class Memory:
 
     def weights(self, states: Sequence[State], decay: float) -> sp.csr_matrix:
         """Sparse (B, N): the sum of decay^k over a state's `items`, k = 0 for the latest."""
-        rows: list[int] = []
-        columns: list[int] = []
-        weights: list[float] = []
-        for row, state in enumerate(states):
-            items = self.items(state)
-            rows += [row] * len(items)
-            columns += items
-            weights += [decay**k for k in range(len(items) - 1, -1, -1)]
-        return sp.csr_matrix((weights, (rows, columns)), shape=(len(states), self.n_items), dtype=np.float64)
+        return decayed([self.items(state) for state in states], self.n_items, decay)
 
     def profiles(self, states: Sequence[State]) -> sp.csr_matrix:
         """Sparse (B, N): 1 at a state's `items`."""
@@ -74,3 +66,12 @@ class Memory:
         if self.signal.at_least is None or interaction.feedback != self.signal.kind:
             return True
         return interaction.value is not None and interaction.value >= self.signal.at_least
+
+
+def decayed(items: Sequence[Sequence[int]], n_items: int, decay: float) -> sp.csr_matrix:
+    """Sparse (B, N): the sum of decay^k over each row's items, oldest first, k = 0 for the latest."""
+    count_B = np.array([len(row) for row in items], dtype=np.int64)
+    rows = np.repeat(np.arange(len(items)), count_B)
+    columns = [item for row in items for item in row]
+    weights = [decay**k for count in count_B.tolist() for k in range(count - 1, -1, -1)]
+    return sp.csr_matrix((weights, (rows, columns)), shape=(len(items), n_items), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Popularity: the same ranking for everybody, by the number of training clicks, all of them or the recent ones."""
+"""The same ranking for everybody: random, or by the number of training clicks, all of them or the recent ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,19 @@ from llmrec.errors import ConfigError
 from llmrec.types import FloatArray, State
 
 DAY = 86400.0
+
+
+class Random(ScoreRecommender):
+    """Scores all items alike, so that the fair order of ties decides (and tie-aware metrics are exact)."""
+
+    name = "random"
+
+    def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
+        """Nothing to learn."""
+
+    def score(self, states: Sequence[State]) -> FloatArray:
+        """Zeros, shape (B, N)."""
+        return np.zeros((len(states), self.n_items))
 
 
 class Popularity(ScoreRecommender):

@@ -19,16 +19,14 @@ import polars as pl
 from llmrec.baselines import grids
 from llmrec.baselines.bandits import LinearThompson, LinUCB, LinUCBSettings, ThompsonSettings
 from llmrec.baselines.base import FittableRanker
-from llmrec.baselines.content import ContentProfile, ContentSettings
 from llmrec.baselines.covisitation import COUNTS_ONLY, FIXED_GRID, GRID, Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
 from llmrec.baselines.interpolation import Interpolation
+from llmrec.baselines.likeness import ContentProfile, ContentSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
 from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
-from llmrec.baselines.neural import grids as neural_grids
-from llmrec.baselines.popularity import Popularity, RecentPopularity, RecentPopularitySettings
-from llmrec.baselines.random import Random
+from llmrec.baselines.popularity import Popularity, Random, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.selection import Selection, select
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
@@ -264,7 +262,7 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         description="neural collaborative filtering (NeuMF) over the mean of the history",
         make=_neural("NCF"),
         settings=NCFSettings(),
-        grid=neural_grids.NCF,
+        grid=grids.NCF,
         random=True,
         budget_seconds=900.0,
     ),
@@ -273,7 +271,7 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         description="recurrent network over the history, full softmax",
         make=_neural("GRU4Rec"),
         settings=GRU4RecSettings(),
-        grid=neural_grids.GRU4REC,
+        grid=grids.GRU4REC,
         random=True,
         budget_seconds=900.0,
     ),
@@ -282,7 +280,7 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         description="self-attention over the history, full softmax",
         make=_neural("SASRec"),
         settings=SASRecSettings(),
-        grid=neural_grids.SASREC,
+        grid=grids.SASREC,
         random=True,
         budget_seconds=900.0,
     ),
@@ -291,7 +289,7 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         description="SASRec with the items' texts added to its embeddings",
         make=_neural("SASRec"),
         settings=SASRecSettings(text_dims=64),
-        grid=neural_grids.SASREC_TEXT,
+        grid=grids.SASREC_TEXT,
         random=True,
         budget_seconds=900.0,
     ),

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.baselines.neural import losses, training
-from llmrec.baselines.neural.losses import batch_loss, drawn_others
+from llmrec.baselines.neural import training
 from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
 from llmrec.baselines.neural.sequences import TokenRows
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, SASRecSettings
-from llmrec.baselines.neural.training import scores
+from llmrec.baselines.neural.training import batch_loss, drawn_others, scores
 
 N = 7
 CPU = torch.device("cpu")
@@ -99,7 +98,7 @@ def test_softmax_loss_is_that_of_a_plain_loop(name: str) -> None:
 
 def test_binary_loss_is_that_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = torch.tensor([[(3 * m + s) % N for s in range(2)] for m in range(7)])
-    monkeypatch.setattr(losses, "drawn_others", lambda *_: drawn)
+    monkeypatch.setattr(training, "drawn_others", lambda *_: drawn)
     net, batch = network("ncf"), rows()
     settings = NCFSettings(hidden=8, history=6, mlp=(6, 4), negatives=2)
     loss = batch_loss(net, batch, settings, CPU).item()

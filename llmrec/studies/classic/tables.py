@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from llmrec.agents import DQNSettings, Meeting, OneStep, PolicyGradientSettings, Sessions, TabularSettings
-from llmrec.baselines.random import Random
+from llmrec.baselines.popularity import Random
 from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.pipeline.algorithms.sessions import last_states, session_arenas, session_choice, session_sizes
