@@ -23,8 +23,8 @@ from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.encode import display_title
 from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
+from llmrec.dataset.manifest import Signal
 from llmrec.dataset.schema import cast_table
-from llmrec.dataset.signals import Signal
 from llmrec.dataset.store import Dataset, Manifest
 from llmrec.dataset.validate import validate_items
 from llmrec.errors import CatalogueError, DataError, RunError

@@ -13,7 +13,7 @@ import polars as pl
 import scipy.sparse as sp
 
 from llmrec.dataset.history import Timeline
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.manifest import Signal
 from llmrec.types import Interaction, State
 
 

@@ -15,8 +15,7 @@ import torch
 from llmrec.catalogue.build import SameTokens
 from llmrec.catalogue.encode import TitleEncoder, display_title
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.catalogue.names import NO_NAMES, TokenNames
-from llmrec.catalogue.rows import checked_items, end_token_of, ended, padded, stacked
+from llmrec.catalogue.rows import NO_NAMES, TokenNames, checked_items, end_token_of, ended, padded, stacked
 from llmrec.catalogue.store import (
     FACTS,
     StoredParts,

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from llmrec.dataset.history import History, indexed, no_collection, strongest
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.manifest import Signal
 from llmrec.dataset.split import Part, Split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from llmrec.dataset.history import indexed
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.manifest import Signal
 from llmrec.dataset.store import Dataset
 from llmrec.types import BoolArray, IntArray
 

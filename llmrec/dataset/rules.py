@@ -12,7 +12,7 @@ from typing import Literal
 
 import polars as pl
 
-from llmrec.dataset import event_rules, text_rules
+from llmrec.dataset import rule_masks
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError
 
@@ -54,23 +54,23 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "times are so large that they are not seconds (milliseconds?); divide them and import anew",
-        event_rules.time_unit,
+        rule_masks.time_unit,
     ),
     _rule(
         "zero-time",
         "events",
         "warning",
         "the time is 0 although other times are dates",
-        event_rules.zero_time,
+        rule_masks.zero_time,
         "default",
     ),
-    _rule("future-time", "events", "warning", "the time is in the future", event_rules.future_time, "default"),
+    _rule("future-time", "events", "warning", "the time is in the future", rule_masks.future_time, "default"),
     _rule(
         "duplicate-events",
         "events",
         "warning",
         "the event equals an earlier one in every column",
-        event_rules.duplicates,
+        rule_masks.duplicates,
         "default",
     ),
     _rule(
@@ -78,7 +78,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "a rating event has no value",
-        event_rules.rating_without_value,
+        rule_masks.rating_without_value,
         "default",
     ),
     _rule(
@@ -86,7 +86,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "the rating is outside the scale that at least 99% of the ratings fit",
-        event_rules.rating_outside_scale,
+        rule_masks.rating_outside_scale,
         "default",
     ),
     _rule(
@@ -94,7 +94,7 @@ RULES: tuple[Rule, ...] = (
         "users",
         "warning",
         "the user acts in the busiest minute or day far more often than people do here",
-        event_rules.robot_users,
+        rule_masks.robot_users,
         "default",
     ),
     _rule(
@@ -102,7 +102,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "info",
         "the user rated this item again later; only the last rating is the user's opinion",
-        event_rules.superseded_rating,
+        rule_masks.superseded_rating,
         "asked",
     ),
     _rule(
@@ -110,7 +110,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "a conversion has no click of this user on this item at or before it",
-        event_rules.conversion_without_click,
+        rule_masks.conversion_without_click,
         "asked",
     ),
     _rule(
@@ -118,7 +118,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "a click has no impression of this item to this user at or before it",
-        event_rules.click_without_impression,
+        rule_masks.click_without_impression,
         "asked",
     ),
     _rule(
@@ -126,7 +126,7 @@ RULES: tuple[Rule, ...] = (
         "events",
         "warning",
         "an impression has no propensity although others have one, so off-policy estimates lack it",
-        event_rules.missing_propensity,
+        rule_masks.missing_propensity,
         "asked",
     ),
     _rule(
@@ -134,71 +134,71 @@ RULES: tuple[Rule, ...] = (
         "events",
         "info",
         "an impression has no position although others have one",
-        event_rules.missing_position,
+        rule_masks.missing_position,
     ),
     _rule(
         "shared-session",
         "events",
         "warning",
         "the session id is used by more than one user; ids should be unique over users",
-        event_rules.shared_session,
+        rule_masks.shared_session,
     ),
-    _rule("long-session", "events", "info", "the session lasts more than a day", event_rules.long_session),
+    _rule("long-session", "events", "info", "the session lasts more than a day", rule_masks.long_session),
     _rule(
         "equal-time",
         "events",
         "info",
         "another event of this user has the same time and no `order` tells which came first",
-        event_rules.equal_time,
+        rule_masks.equal_time,
     ),
-    _rule("equal-titles", "items", "info", "another item has the same title", text_rules.equal_titles),
+    _rule("equal-titles", "items", "info", "another item has the same title", rule_masks.equal_titles),
     _rule(
         "missing-items",
         "items",
         "warning",
         "the id or the title is a word for a missing value (nan, NULL, ...), and can be recommended",
-        text_rules.missing_items,
+        rule_masks.missing_items,
     ),
-    _rule("empty-description", "items", "info", "the description is empty", text_rules.empty_description),
+    _rule("empty-description", "items", "info", "the description is empty", rule_masks.empty_description),
     _rule(
         "long-text",
         "items",
         "warning",
-        f"the title has over {text_rules.LONG_TITLE} or the description over {text_rules.LONG_TEXT:,} characters",
-        text_rules.long_text,
+        f"the title has over {rule_masks.LONG_TITLE} or the description over {rule_masks.LONG_TEXT:,} characters",
+        rule_masks.long_text,
     ),
     _rule(
         "item-control-characters",
         "items",
         "warning",
         "title or description holds control or invisible characters",
-        text_rules.item_control_characters,
+        rule_masks.item_control_characters,
     ),
     _rule(
         "item-markup",
         "items",
         "warning",
         "title or description holds HTML or chat markers (they are made harmless in prompts)",
-        text_rules.item_markup,
+        rule_masks.item_markup,
     ),
-    _rule("negative-price", "items", "warning", "the price is below 0", text_rules.negative_price),
-    _rule("items-without-events", "items", "info", "the item is in no event", event_rules.cold_items, "asked"),
+    _rule("negative-price", "items", "warning", "the price is below 0", rule_masks.negative_price),
+    _rule("items-without-events", "items", "info", "the item is in no event", rule_masks.cold_items, "asked"),
     _rule(
         "missing-users",
         "users",
         "warning",
         "the id is a word for a missing value (nan, NULL, ...): many people in one",
-        text_rules.missing_users,
+        rule_masks.missing_users,
     ),
     _rule(
         "user-control-characters",
         "users",
         "warning",
         "the profile holds control or invisible characters",
-        text_rules.user_control_characters,
+        rule_masks.user_control_characters,
     ),
-    _rule("user-markup", "users", "warning", "the profile holds HTML or chat markers", text_rules.user_markup),
-    _rule("users-without-events", "users", "info", "the user is in no event", event_rules.cold_users, "asked"),
+    _rule("user-markup", "users", "warning", "the profile holds HTML or chat markers", rule_masks.user_markup),
+    _rule("users-without-events", "users", "info", "the user is in no event", rule_masks.cold_users, "asked"),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import polars as pl
 
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.manifest import Signal
 
 ScaleKind = Literal["graded", "binary", "share", "counts", "other"]
 FIT = 0.99

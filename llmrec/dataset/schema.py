@@ -50,6 +50,16 @@ REQUIRED: dict[str, tuple[str, ...]] = {
 LATER_COLUMNS = {"events": ("order",)}
 """Optional columns that older folders lack: where they hold nothing they are neither hashed nor written."""
 _EMPTY_TEXT = ("description", "brand", "profile")
+MISSING: tuple[str, ...] = (
+    *("nan", "NaN", "NAN", "-nan", "-NaN", "NaT"),
+    *("null", "Null", "NULL", "none", "None", "NONE", "nil", "NIL"),
+    *("\\N", "n/a", "N/A", "NA", "#N/A", "#NA", "<NA>", "-", "--", "—", "–"),
+    *("undefined", "(null)", "#VALUE!", "#REF!", "#NAME?", "#DIV/0!"),
+)
+"""Words that stand for a missing value, written so by tables of numbers, databases, spreadsheets and people.
+
+Case counts: `Na` and `na` are words of languages. An empty cell is always missing.
+"""
 
 
 def without_empty_later(frame: pl.DataFrame, table: str) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from llmrec.dataset.signals import Signal
+from llmrec.dataset.manifest import Signal
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
 from llmrec.types import IntArray

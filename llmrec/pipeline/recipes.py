@@ -51,7 +51,7 @@ def _recognised(path: Path | None, overrides: Overrides) -> Overrides:
     trees = ({} if path is None else read_yaml(path), override_tree(overrides))
     if any("dataset" in (tree.get("data") or {}) for tree in trees):
         raise ConfigError(worldly(data.source))
-    from llmrec.dataset.importers.recognise import recognise
+    from llmrec.dataset.importers.layouts import recognise
 
     kind, place = recognise(Path(data.source))
     say(f"{data.source} is recognised as {kind} (--dataset {kind}).")

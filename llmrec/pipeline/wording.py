@@ -11,10 +11,10 @@ from llmrec.dataset.store import Dataset
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import say
 from llmrec.text.documents import documents
-from llmrec.text.languages import written_in
 from llmrec.text.render import make_wording
 from llmrec.text.tasks import ID_TASKS, task_values
 from llmrec.text.templates import check_own
+from llmrec.text.wording import written_in
 from llmrec.types import EventKind, Interaction, Item, State
 
 NAMES = {"en": "English", "zh": "Chinese"}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from llmrec.dataset.world.attacks import TITLES
+from llmrec.dataset.world.scenario import TITLES
 from llmrec.errors import ConfigError
 from llmrec.text.perturb import Perturbation, View
 from llmrec.types import Item, State

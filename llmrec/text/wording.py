@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Literal
 
 from llmrec.errors import RequestError
@@ -24,6 +26,10 @@ TEXT_CHARACTERS = 2000
 SECONDS_A_DAY = 86_400
 HistoryStyle = Literal["title", "id", "both"]
 _LIST_MARKS = str.maketrans({";": ",", "；": "，"})
+JUDGED_TITLES = 5000
+"""Titles that are looked at, at most."""
+HAN = 0.2
+"""Least share of Chinese characters among the letters of a Chinese title; brands and sizes are often Latin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +170,21 @@ class Wording:
         """Renders template `name`.jinja with values that are clean already."""
         shared = {"chat": self.chat, "separator": self.separator, "answer": self.answer}
         return self.templates.render(f"{name}.jinja", **{**values, **shared})
+
+
+def written_in(titles: Iterable[str]) -> str | None:
+    """The language of more than half of `titles` by their letters: "zh", "en" for Latin ones, None for others."""
+    found = Counter(
+        _one(title[:200]) for title in islice(titles, JUDGED_TITLES) if any(map(str.isalpha, title[:200]))
+    )
+    language, count = max(found.items(), key=lambda pair: pair[1], default=(None, 0))
+    return language if count > found.total() / 2 else None
+
+
+def _one(title: str) -> str | None:
+    letters = [c for c in title if c.isalpha()]
+    if any("\u3040" <= c <= "\u30ff" or "\uac00" <= c <= "\ud7a3" for c in letters):  # kana, Hangul
+        return None
+    if sum("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" for c in letters) >= HAN * len(letters):
+        return "zh"
+    return "en" if sum(c < "\u0250" for c in letters) > len(letters) / 2 else None

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from llmrec.cli.main import app
 from llmrec.config import RunConfig
-from llmrec.dataset.importers.recognise import recognise
+from llmrec.dataset.importers.layouts import recognise
 from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.recipes import demo_config, with_defaults
 from llmrec.pipeline.run import check_config

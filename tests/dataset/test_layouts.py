@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from llmrec.cli.main import app
 from llmrec.dataset.importers import IMPORTERS, import_dataset
-from llmrec.dataset.importers.layouts import layout_names
-from llmrec.dataset.importers.recognise import recognise
+from llmrec.dataset.importers.layouts import layout_names, recognise
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 

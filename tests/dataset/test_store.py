@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.dataset import Dataset, Signal
-from llmrec.dataset.content import combine_hashes, table_hash
+from llmrec.dataset.store import combine_hashes, table_hash
 from llmrec.errors import DataError
 
 ITEMS = {"item_id": ["a", "b", "c"], "title": ["Alpha", "Beta", "Gamma"]}

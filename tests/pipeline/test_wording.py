@@ -14,8 +14,8 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.run import run_job
 from llmrec.pipeline.wording import check_wording, run_language, text_key
 from llmrec.policy.nano import train_tokenizer
-from llmrec.text.languages import written_in
 from llmrec.text.templates import prompts_root
+from llmrec.text.wording import written_in
 from llmrec.types import Interaction, State
 from tests.pipeline.test_check_run import settings_of, shop
 

@@ -15,8 +15,17 @@ from hypothesis import strategies as st
 from llmrec.errors import ConfigError
 from llmrec.studies.robustness import standard_perturbations
 from llmrec.text.hostile import KINDS, Hostile, hostile_title
-from llmrec.text.perturb import Described, DroppedHistory, Renamed, ShuffledHistory, Typos, with_typos
-from llmrec.text.rename import SYNONYMS, described, renamed
+from llmrec.text.perturb import (
+    SYNONYMS,
+    Described,
+    DroppedHistory,
+    Renamed,
+    ShuffledHistory,
+    Typos,
+    described,
+    renamed,
+    with_typos,
+)
 from llmrec.text.render import StateRenderer
 from llmrec.types import Interaction, Item, State
 from tests.text.conftest import clicks

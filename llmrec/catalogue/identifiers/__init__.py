@@ -1,8 +1,15 @@
 """Semantic and atomic identifiers: items in words of their own."""
 
-from llmrec.catalogue.identifiers.make import add_items, build_catalogue, item_vectors, make_identifiers, word_vectors
+from llmrec.catalogue.identifiers.make import (
+    Usage,
+    add_items,
+    build_catalogue,
+    item_vectors,
+    make_identifiers,
+    usage,
+    word_vectors,
+)
 from llmrec.catalogue.identifiers.scheme import Identifiers, described
-from llmrec.catalogue.identifiers.usage import Usage, usage
 
 __all__ = [
     "Identifiers",

@@ -20,8 +20,7 @@ from llmrec.dataset.importers.values import (
     read_times,
     read_whole,
 )
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import REQUIRED, show
+from llmrec.dataset.schema import MISSING, REQUIRED, show
 from llmrec.dataset.validate import LONGEST, SPLITS
 from llmrec.errors import DataError
 

@@ -1,21 +1,27 @@
-"""Tables that belong together: ids written alike, several files of one table, events of items that have a row."""
+"""Tables that belong together: ids written alike, several files of one table, events of items that have a row.
+
+What cannot be right about tables as a whole, though each cell can be read, is refused unless said to be right.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
 
-from llmrec.dataset.importers.columns import find_column, lacks
 from llmrec.dataset.importers.mapping import TableFile, TableMapping
-from llmrec.dataset.importers.plausible import swapped
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions, read_table
+from llmrec.dataset.importers.reshape import find_column, lacks
 from llmrec.dataset.importers.values import look_like_floats, near_miss, without_zeros
 from llmrec.dataset.importers.values.cells import as_text
 from llmrec.dataset.schema import REQUIRED, show
 from llmrec.errors import DataError
+
+_ENOUGH = 20  # rows from which on a pattern is no accident
+_NEARLY_ALL = 0.98
+_MOST = 0.9
 
 
 def explained(raw: RawTable, spec: TableFile, folder: Path, reading: ReadOptions, ledger: Ledger) -> RawTable:
@@ -166,3 +172,48 @@ def _strangers(
         )
 
     return raw.drop_bad(strange, "of an item that no row describes", ledger, why), items
+
+
+def check_plausible(items: pl.DataFrame, events: pl.DataFrame, items_path: Path, events_path: Path) -> None:
+    """Refuses tables that were read in a wrong sense.
+
+    Raises:
+        DataError: Nearly every event has a user of its own, or nearly every category is one item's alone.
+    """
+    for text in (*_one_event_each(events, events_path), *_lone_categories(items, items_path)):
+        raise DataError(f"{text}, or add --accept-implausible if it is right.")
+
+
+def _one_event_each(events: pl.DataFrame, path: Path) -> Iterator[str]:
+    if events.height < _ENOUGH:
+        return
+    users = events["user_id"].n_unique()
+    if users > _NEARLY_ALL * events.height:
+        yield (
+            f"{path}: the {events.height:,} events have {users:,} different users, so that nobody has a history "
+            f"(user_id is {show(events['user_id'][0], 30)} in the first row); map user_id to the column of users"
+        )
+
+
+def _lone_categories(items: pl.DataFrame, path: Path) -> Iterator[str]:
+    if "categories" not in items.columns:
+        return
+    lists = items["categories"].drop_nulls()
+    lists = lists.filter(lists.list.len() > 0)
+    if len(lists) < _ENOUGH:
+        return
+    names = lists.explode(empty_as_null=False)
+    distinct = names.n_unique()
+    if distinct > _MOST * len(lists) and distinct > _MOST * len(names):
+        yield (
+            f"{path}: {len(lists):,} items have {distinct:,} different categories (such as {show(names[0], 40)}), so "
+            "that hardly any two share one; map categories to another column, or say what divides them by --option "
+            "category_separator="
+        )
+
+
+def swapped(user_ids: pl.Series, item_ids: pl.Series, items: pl.Series) -> bool:
+    """Whether users and items have changed places: the users are items of the table, and the items are not."""
+    known = items.implode()
+    users = float(user_ids.is_in(known).mean() or 0)  # type: ignore[arg-type]
+    return users > 0.5 and float(item_ids.is_in(known).mean() or 0) < 0.5  # type: ignore[arg-type]

@@ -9,14 +9,12 @@ import dataclasses
 
 import polars as pl
 
-from llmrec.dataset.importers.columns import SLOT, bare_name, find_column, lacks
 from llmrec.dataset.importers.mapping import TableFile
 from llmrec.dataset.importers.reading import Ledger, RawTable
-from llmrec.dataset.importers.reshape import reshaped
+from llmrec.dataset.importers.reshape import SLOT, bare_name, find_column, lacks, reshaped
 from llmrec.dataset.importers.values import look_like_floats, without_zeros
 from llmrec.dataset.importers.values.cells import as_text, without_missing
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import SCHEMAS, TEXT_LIST
+from llmrec.dataset.schema import MISSING, SCHEMAS, TEXT_LIST
 from llmrec.errors import DataError
 
 _ASKED = ("order",)

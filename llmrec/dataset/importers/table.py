@@ -23,16 +23,14 @@ from typing import Any
 import polars as pl
 
 from llmrec.dataset.importers.cells import understood
-from llmrec.dataset.importers.joining import explained, joined, known_items, same_ids
+from llmrec.dataset.importers.joining import check_plausible, explained, joined, known_items, same_ids
 from llmrec.dataset.importers.kinds import no_events, read_kinds
 from llmrec.dataset.importers.layout import shaped
 from llmrec.dataset.importers.mapping import TABLES, TableFile, TableMapping, find_mapping
-from llmrec.dataset.importers.plausible import check_plausible
 from llmrec.dataset.importers.reading import Ledger, RawTable, ReadOptions, read_table
 from llmrec.dataset.importers.unused import LeftOut
-from llmrec.dataset.missing import MISSING
 from llmrec.dataset.scales import default_signals
-from llmrec.dataset.schema import REQUIRED, cast_table
+from llmrec.dataset.schema import MISSING, REQUIRED, cast_table
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.validate import validate_items
 from llmrec.errors import DataError

@@ -6,7 +6,7 @@ sentence that names the file and the line.
 
 from llmrec.dataset.importers.reading.account import Ledger, LeftOut, skip_share
 from llmrec.dataset.importers.reading.dialect import shown_names
-from llmrec.dataset.importers.reading.files import ENDINGS, read_table
+from llmrec.dataset.importers.reading.files import ENDINGS, read_numbers, read_table
 from llmrec.dataset.importers.reading.lines import (
     find_file,
     need_file,
@@ -16,7 +16,6 @@ from llmrec.dataset.importers.reading.lines import (
     read_json_lines,
     read_lines,
 )
-from llmrec.dataset.importers.reading.numbers import read_numbers
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.dataset.importers.reading.raw import RawTable
 from llmrec.dataset.importers.reading.rows import read_csv_rows

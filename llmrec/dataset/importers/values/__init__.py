@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from llmrec.dataset.importers.values.cells import Reading, read_text
+from llmrec.dataset.importers.values.cells import Reading, read_numbers, read_text, read_whole
 from llmrec.dataset.importers.values.ids import look_like_floats, near_miss, read_ids, without_zeros
 from llmrec.dataset.importers.values.lists import read_categories
-from llmrec.dataset.importers.values.numbers import read_numbers, read_whole
 from llmrec.dataset.importers.values.prices import read_prices
 from llmrec.dataset.importers.values.times import TIME_UNITS, read_times
 

@@ -14,8 +14,7 @@ from llmrec.dataset.importers.values.cells import (
     trimmed,
     without_missing,
 )
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import show
+from llmrec.dataset.schema import MISSING, show
 from llmrec.errors import DataError
 
 _FLOATS = r"^-?\d+(\.0*)?$"

@@ -12,8 +12,7 @@ from typing import Any
 import polars as pl
 
 from llmrec.dataset.importers.values.cells import Reading, none_bad, without_missing
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import TEXT_LIST, show
+from llmrec.dataset.schema import MISSING, TEXT_LIST, show
 from llmrec.errors import DataError
 
 _QUOTED = re.compile(r"'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"", re.DOTALL)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from llmrec.dataset.importers.values.cells import Reading, none_bad, without_missing
-from llmrec.dataset.importers.values.numbers import read_numbers
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import show
+from llmrec.dataset.importers.values.cells import Reading, none_bad, read_numbers, without_missing
+from llmrec.dataset.schema import MISSING, show
 from llmrec.errors import DataError
 
 _SIGNS = {

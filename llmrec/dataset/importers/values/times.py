@@ -11,8 +11,7 @@ import polars as pl
 
 from llmrec.dataset.importers.values.cells import Reading, as_text, without_missing
 from llmrec.dataset.importers.values.dates import Instants, read_dates
-from llmrec.dataset.missing import MISSING
-from llmrec.dataset.schema import show
+from llmrec.dataset.schema import MISSING, show
 from llmrec.errors import DataError
 
 _UNITS = {
