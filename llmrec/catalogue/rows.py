@@ -20,9 +20,6 @@ Array = npt.NDArray[np.integer]
 LARGEST = np.iinfo(np.int32).max
 
 
-NO_NAMES = TokenNames(np.zeros(0, dtype=np.int32), "")
-
-
 def checked_items(item_ids: Sequence[str], titles: Sequence[str]) -> tuple[Texts, Texts]:
     """Ids and titles as columns; raises `CatalogueError` where they are none, not as many, or ids repeat."""
     if not len(item_ids):
@@ -152,6 +149,9 @@ class TokenNames:
         """Raises `CatalogueError`, ending with `mend`, where `tokenizer` calls a covered token otherwise."""
         if self.digest and _digest(_names(tokenizer, self.ids_V)) != self.digest:
             raise CatalogueError(f"The tokenizer has other names for the catalogue's tokens; {mend}")
+
+
+NO_NAMES = TokenNames(np.zeros(0, dtype=np.int32), "")
 
 
 def used_tokens(tokens_NL: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:

@@ -1,8 +1,8 @@
 """The data set: items, users and events as three tables with a manifest, in memory and as one folder of Parquet.
 
-The content hash is SHA-256 over values, independent of file encoding, compression and chunking: a column enters as its
-name, its length, its validity bits and its non-null values; text enters as UTF-8 with the lengths before it, a list
-column as its lengths and its flat values, -0.0 as 0.0.
+The content hash is SHA-256 over values, independent of file encoding, compression and chunking: a column enters as
+its name, its length, its validity bits and its non-null values; text enters as UTF-8 with the lengths before it, a
+list column as its lengths and its flat values, -0.0 as 0.0.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llmrec.errors import RunError
-from llmrec.evaluation.reporting.measurements import MEASUREMENTS, RowFigures
+from llmrec.evaluation.reporting.reported_run import MEASUREMENTS, RowFigures
 from llmrec.export import read_bundle, work_folder
 from llmrec.pipeline.opening import open_run
 from llmrec.pipeline.reporting.rows import measurements

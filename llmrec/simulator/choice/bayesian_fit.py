@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.progress import Bar
-from llmrec.simulator.choice.cascade import DynamicBayesianChoice
+from llmrec.simulator.choice.models import DynamicBayesianChoice
 from llmrec.simulator.choice.slates import SlateLog
 from llmrec.simulator.choice.tally import EDGE, Keyed, Prior, Stop, last_click
 from llmrec.types import BoolArray, FloatArray

@@ -20,10 +20,14 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.choice.base import Choice, require_ranks
 from llmrec.simulator.choice.bayesian_fit import fit_dynamic_bayesian
-from llmrec.simulator.choice.cascade import CascadeChoice, DynamicBayesianChoice
-from llmrec.simulator.choice.independent import IndependentChoice, PositionChoice
-from llmrec.simulator.choice.logit import LogitChoice
 from llmrec.simulator.choice.logit_fit import fit_logit
+from llmrec.simulator.choice.models import (
+    CascadeChoice,
+    DynamicBayesianChoice,
+    IndependentChoice,
+    LogitChoice,
+    PositionChoice,
+)
 from llmrec.simulator.choice.position_fit import fit_position
 from llmrec.simulator.choice.slates import SlateLog
 from llmrec.simulator.choice.tally import Prior, Stop

@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, logit
 
 from llmrec.progress import Bar
-from llmrec.simulator.choice.logit import LogitChoice
+from llmrec.simulator.choice.models import LogitChoice
 from llmrec.simulator.choice.slates import SlateLog
 from llmrec.simulator.choice.tally import EDGE, Keyed, Prior, Stop
 from llmrec.types import FloatArray

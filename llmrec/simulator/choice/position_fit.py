@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.progress import Bar
-from llmrec.simulator.choice.independent import PositionChoice
+from llmrec.simulator.choice.models import PositionChoice
 from llmrec.simulator.choice.slates import SlateLog
 from llmrec.simulator.choice.tally import EDGE, Keyed, Prior, Stop
 from llmrec.types import FloatArray

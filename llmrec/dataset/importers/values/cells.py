@@ -1,4 +1,4 @@
-"""What every reader of cells shares (its result, words for what is missing, cells of any type as text), and numbers."""
+"""What every reader of cells shares: its result, words for what is missing, cells as text; and numbers."""
 
 from __future__ import annotations
 
