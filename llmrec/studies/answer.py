@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -17,23 +17,6 @@ from llmrec.evaluation.table import Cell, Comparison, code, markdown
 from llmrec.files import write_json, write_text
 from llmrec.printing import command, one_line
 from llmrec.screen import results
-
-
-class Shown(Protocol):
-    """A table for the terminal and for Markdown."""
-
-    @property
-    def title(self) -> str:
-        """One line."""
-        ...
-
-    def to_rich(self) -> Table:
-        """For the terminal."""
-        ...
-
-    def to_markdown(self) -> str:
-        """Without the title."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ class Answer:
 
     title: str
     figures: Mapping[str, Any]
-    tables: Sequence[Shown] = ()
+    tables: Sequence[Sheet | Comparison] = ()
     sentences: Sequence[str] = ()
     plots: Mapping[str, Comparison | str] = field(default_factory=dict)
 

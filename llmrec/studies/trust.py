@@ -20,6 +20,7 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.simulated import Simulated, simulate
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena
+from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
@@ -31,35 +32,6 @@ from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
 
 PLANTED = 5
 BELIEF = 0.95
-SETTINGS = (
-    "world.users=300",
-    "world.items=60",
-    "model.nano_hidden=64",
-    "model.nano_layers=2",
-    "model.nano_vocabulary=1200",
-    "model.nano_pretrain_sequences=1500",
-    "text.max_tokens=96",
-    "sft.examples=2000",
-    "sft.epochs=2",
-    "simulator.members=3",
-    "simulator.epochs=20",
-    "simulator.batch_size=128",  # few users: with fewer steps the judge knows too little to be one
-    "simulator.judge_user_share=0.3",
-    "ppo.steps=30",
-    "ppo.prompts=24",
-    "ppo.draws=8",
-    "ppo.learning_rate=3.0e-3",
-    "ppo.kl_coefficient=0.005",
-    "ppo.entropy_coefficient=0.0125",
-    "ppo.save_every=10",
-    "ppo.lora.rank=8",
-    "gate.slate=5",
-    "gate.events=300",
-    "gate.ndcg_test=mean",
-    "gate.ndcg_tolerance=1.0",  # the reward counts conversions three times: NDCG is shown, the judge decides
-    "evaluation.users=300",
-    "evaluation.k=[1,5]",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +127,7 @@ def run_trust(
     """Runs all variants on every seed (resuming what is there), prints the table and returns its figures."""
 
     def measure(seed: int) -> SeedRows:
-        config = RunConfig.read(None, [f"seed={seed}", *SETTINGS, *overrides])
+        config = RunConfig.read(recipes_root() / "trust.yaml", [f"seed={seed}", *overrides])
         ready = Prepared.of(config, out / f"seed-{seed}")
         arena, found = ready.arena(), {}
         for variant in variants:

@@ -10,12 +10,30 @@ import numpy as np
 from scipy import stats
 from scipy.special import ndtri
 
+from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_terms, snips
 from llmrec.evaluation.off_policy.intervals import Method, Ratio, ratio_interval
+from llmrec.evaluation.off_policy.log import BanditLog
+from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
 from llmrec.evaluation.off_policy.weights import OverlapLimits, diagnose, overlap_refusal
 from llmrec.types import FloatArray
 
 BOUNDS = (0.925, 0.975)
 """Where the measured coverage of a 95% interval must lie."""
+
+
+def outcome_model(log: BanditLog, seed: int) -> CrossFitted:
+    """DR's outcome model of one log alone: a ridge without an intercept for each item, in two folds."""
+    return CrossFitted.of(RidgeOutcome(alpha=100.0, intercepts=False), log, folds=2, seed=seed)
+
+
+def estimates(log: BanditLog, pi_MN: FloatArray, fitted: CrossFitted) -> tuple[FloatArray, dict[str, Ratio]]:
+    """The weights of a log under a target policy, and IPS, SNIPS and DR by them."""
+    weight_M = pi_MN[np.arange(len(log)), log.item_M] / log.propensity_M
+    return weight_M, {
+        "IPS": ips(weight_M, log.reward_M),
+        "SNIPS": snips(weight_M, log.reward_M),
+        "DR": doubly_robust(weight_M, log.reward_M, model_terms(log, pi_MN, fitted)),
+    }
 
 
 @dataclass

@@ -22,19 +22,15 @@ import polars as pl
 from llmrec.dataset.importers.hillstrom import ARMS, PUBLISHED_AS
 from llmrec.dataset.importers.reading import need_file, number, read_csv_rows
 from llmrec.errors import DataError
-from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_terms, snips
 from llmrec.evaluation.off_policy.log import BanditLog
-from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.studies.off_policy.coverage import Tally
+from llmrec.studies.off_policy.coverage import Tally, estimates, outcome_model
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 MENS, WOMENS, NONE = range(3)
 REWARDS = ("visit", "conversion", "spend")
 POLICIES = ("men's e-mail to all", "e-mail by goods")
-FOLDS = 2
-PENALTY = 100.0
 
 
 @dataclass(frozen=True)
@@ -115,13 +111,14 @@ def run_hillstrom(
             rows = np.flatnonzero(~half_B & staying_B)
             for reward in rewards:
                 log = _log(world, rows, mu_B3, reward)
-                model = RidgeOutcome(alpha=PENALTY, intercepts=False)
-                fitted = CrossFitted.of(model, log, folds=FOLDS, seed=trial)
+                fitted = outcome_model(log, trial)
                 for policy in policies:
                     choice_B = world.choice(policy)
                     value, error = _truth(world, half_B, choice_B, reward)
                     truths[policy, reward].append(value)
-                    _count(tallies[policy, reward], log, np.eye(3)[choice_B[rows]], fitted, value, error)
+                    pi_M3 = np.eye(3)[choice_B[rows]]
+                    counted = estimates(log, pi_M3, fitted)
+                    tallies[policy, reward].add(*counted, truth=value, truth_error=error)
             bar.advance()
     return [
         tally.summary() | {"truth": float(np.mean(truths[key])), "policy": key[0], "reward": key[1]}
@@ -145,13 +142,3 @@ def _truth(world: HillstromWorld, half_B: BoolArray, choice_B: IntArray, reward:
     """Mean reward of half A's customers who got what the policy chooses, and its standard error."""
     met_R = world.reward[reward][half_B & (world.arm_B == choice_B)]
     return float(met_R.mean()), float(met_R.std(ddof=1) / np.sqrt(len(met_R)))
-
-
-def _count(tally: Tally, log: BanditLog, pi_M3: FloatArray, fitted: CrossFitted, value: float, error: float) -> None:
-    weight_M = pi_M3[np.arange(len(log)), log.item_M] / log.propensity_M
-    ratios = {
-        "IPS": ips(weight_M, log.reward_M),
-        "SNIPS": snips(weight_M, log.reward_M),
-        "DR": doubly_robust(weight_M, log.reward_M, model_terms(log, pi_M3, fitted)),
-    }
-    tally.add(weight_M, ratios, truth=value, truth_error=error)

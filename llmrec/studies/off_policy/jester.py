@@ -19,21 +19,17 @@ import numpy as np
 from llmrec.dataset.importers.jester import rating_table
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
-from llmrec.evaluation.off_policy.estimators import doubly_robust, ips, model_terms, snips
 from llmrec.evaluation.off_policy.intervals import Method
 from llmrec.evaluation.off_policy.log import BanditLog
-from llmrec.evaluation.off_policy.outcome import CrossFitted, RidgeOutcome
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.studies.off_policy.coverage import Tally
+from llmrec.studies.off_policy.coverage import Tally, estimates, outcome_model
 from llmrec.types import FloatArray, IntArray
 
 GAUGE = (4, 6, 7, 12, 14, 15, 16, 17, 18, 19)
 """Jester's gauge set, counted from 0 (jokes 5, 7, 8, 13 and 15 to 20)."""
 FACTORS = 3
 PENALTY = 50.0
-FOLDS = 2
-MODEL_PENALTY = 100.0
 PAIRS: tuple[tuple[str, str], ...] = (
     ("uniform", "soft 4"),
     ("uniform", "soft 2"),
@@ -157,22 +153,13 @@ class _Pair:
 
     def count(self, world: JesterWorld, user_M: IntArray, item_M: IntArray, trial: int, resampled: bool) -> None:
         """One log, with both rewards."""
-        propensity_M, pi_MN, state_MF = self.mu_UN[user_M, item_M], self.pi_UN[user_M], world.state_UF[user_M]
-        weight_M = self.pi_UN[user_M, item_M] / propensity_M
         methods: tuple[Method, ...] = ("student", "bootstrap-t") if resampled else ("student",)
+        pi_MN, mu_M, state_MF = self.pi_UN[user_M], self.mu_UN[user_M, item_M], world.state_UF[user_M]
         for name, tally in self.tallies.items():
             reward_M = self.earned[name][user_M, item_M]
-            log = BanditLog(
-                item_M, propensity_M, reward_M, pi_MN.shape[1], states_MF=state_MF, items_ND=world.items_ND
-            )
-            model = RidgeOutcome(alpha=MODEL_PENALTY, intercepts=False)
-            terms = model_terms(log, pi_MN, CrossFitted.of(model, log, folds=FOLDS, seed=trial))
-            ratios = {
-                "IPS": ips(weight_M, reward_M),
-                "SNIPS": snips(weight_M, reward_M),
-                "DR": doubly_robust(weight_M, reward_M, terms),
-            }
-            tally.add(weight_M, ratios, methods=methods, seed=trial)
+            n_items = pi_MN.shape[1]
+            log = BanditLog(item_M, mu_M, reward_M, n_items, states_MF=state_MF, items_ND=world.items_ND)
+            tally.add(*estimates(log, pi_MN, outcome_model(log, trial)), methods=methods, seed=trial)
 
 
 class Drawer:
