@@ -218,7 +218,7 @@ def main() -> None:
     torch.set_num_threads(1)
     facts = {"cores": os.cpu_count(), "threads": options.threads, "block": options.block, "items": options.items}
     results().print(facts | {"load": os.getloadavg()[0], "slate": PLACES})
-    results: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     kept: dict[str, Any] = {}
     run_loop = loop_turns(users=20, turns=20)
     for users in sorted(options.users):
@@ -233,13 +233,13 @@ def main() -> None:
             for _ in range(options.rounds):
                 rows.append(measure(run, users * turns))
                 loop.append(measure(run_loop, 400))
-            results.setdefault(name, []).append(report(name, users, rows, loop))
+            found.setdefault(name, []).append(report(name, users, rows, loop))
             del run
-    for name, rows in results.items():
+    for name, rows in found.items():
         costs = [row["cpu_us"] for row in rows]
         results().print(f"{name}: CPU time of a user-turn from {min(costs):.2f} to {max(costs):.2f} us")
     if options.json:
-        write_json(options.json, {"facts": facts, "loop_us": loop[-1]["cpu_us"], "results": results})
+        write_json(options.json, {"facts": facts, "loop_us": loop[-1]["cpu_us"], "results": found})
 
 
 if __name__ == "__main__":
