@@ -45,20 +45,6 @@ class User:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """One logged event. `time` is in seconds since the epoch; `propensity` is P(item at position | state)."""
-
-    user_id: str
-    item_id: str
-    kind: EventKind
-    time: int
-    value: float | None = None
-    position: int | None = None
-    propensity: float | None = None
-    session: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Interaction:
     """An item in a state together with the strongest feedback that it got there.
 
@@ -150,12 +136,3 @@ class Reward:
 
     total_BK: FloatArray
     terms: dict[str, FloatArray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One episode of T turns: the state before each turn, the slate shown and the feedback it got."""
-
-    states_T: tuple[State, ...]
-    slates_T: tuple[Slate, ...]
-    feedback_T: tuple[Feedback, ...]

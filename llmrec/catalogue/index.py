@@ -91,10 +91,6 @@ class PrefixIndex:
         """Sorted rows [low, high) below each node, int64."""
         return take(self.low_M, node).long(), take(self.high_M, node).long()
 
-    def is_leaf(self, node: Tensor) -> Tensor:
-        """Whether a node is a whole item."""
-        return self.degree_M[node] == 0
-
     def is_decided(self, node: Tensor) -> Tensor:
         """Whether one item only lies below the node, so that all further tokens are forced."""
         low, high = self.range_of(node)

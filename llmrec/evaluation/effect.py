@@ -151,25 +151,6 @@ def users_for_means(
     return users_for_pairs(effect, math.hypot(deviation_a, deviation_b), alpha=alpha, power=power)
 
 
-def users_for_proportions(share_a: float, share_b: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
-    """Users of each of two groups for the test of two shares with pooled variance under no difference.
-
-        n = ((z_(1 - alpha/2) sqrt(2 p q) + z_power sqrt(p_a q_a + p_b q_b)) / (p_a - p_b)) ** 2,
-        p = (p_a + p_b) / 2, q = 1 - p   (Fleiss, Levin & Paik 2003, section 4.2, without continuity correction)
-
-    Raises:
-        RequestError: shares outside 0..1 or equal, or a probability outside 0..1.
-    """
-    if not (0 <= share_a <= 1 and 0 <= share_b <= 1):
-        raise RequestError(f"Shares lie in 0..1, but these are {share_a:g} and {share_b:g}.")
-    _reach(share_a - share_b, 0.0, alpha, power)
-    pooled = (share_a + share_b) / 2
-    under_none = math.sqrt(2 * pooled * (1 - pooled))
-    under_effect = math.sqrt(share_a * (1 - share_a) + share_b * (1 - share_b))
-    reach = _z(1 - alpha / 2) * under_none + _z(power) * under_effect
-    return _whole((reach / (share_a - share_b)) ** 2)
-
-
 def detectable(users: int, deviation: float, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest mean difference that `users` who meet both systems show with probability `power`.
 
@@ -179,15 +160,6 @@ def detectable(users: int, deviation: float, *, alpha: float = 0.05, power: floa
     if users < 1:
         raise RequestError(f"{users} users are none; meet one or more.")
     return _reach(1.0, deviation, alpha, power) * deviation / math.sqrt(users)
-
-
-def power_of_pairs(effect: float, deviation: float, users: int, *, alpha: float = 0.05) -> float:
-    """Probability that `users` who meet both systems show a mean difference of `effect` on either side of 0."""
-    if users < 1 or deviation <= 0:
-        raise RequestError(f"Power needs users and a deviation above 0, but these are {users} and {deviation:g}.")
-    _reach(1.0, deviation, alpha, 0.5)
-    shift, limit = effect * math.sqrt(users) / deviation, _z(1 - alpha / 2)
-    return float(stats.norm.cdf(shift - limit) + stats.norm.cdf(-shift - limit))
 
 
 def _reach(effect: float, deviation: float, alpha: float, power: float) -> float:

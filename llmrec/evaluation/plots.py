@@ -10,10 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from llmrec.errors import RequestError
 from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, columns_for, panels, style, to_svg
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.simulator.binning import bins_of
 from llmrec.types import FloatArray
 
 Curve = Sequence[Mapping[str, float]]
@@ -60,19 +58,6 @@ class Reliability:
         if self.low_J is None or self.high_J is None:
             return _wilson(self.observed_J, self.count_J)
         return self.low_J, self.high_J
-
-
-def reliability_bins(probability_M: FloatArray, label_M: FloatArray, bins: int = 10) -> Reliability:
-    """Sorts events by probability into `bins` of nearly equal count and averages both in each; ties stay together.
-
-    Raises:
-        RequestError: no events, or labels that do not fit.
-    """
-    if not len(probability_M) or len(probability_M) != len(label_M):
-        raise RequestError(
-            f"{len(probability_M)} probabilities (at least 1) need as many labels, not {len(label_M)}."
-        )
-    return Reliability.of(bins_of(probability_M, label_M, bins))
 
 
 def loss_figure(curve: Curve, key: str = "loss", title: str = "SFT loss (nats per answer token)") -> str:

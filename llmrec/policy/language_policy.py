@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,10 +16,8 @@ from llmrec.errors import RequestError
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
 from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, one_each, padded
-from llmrec.policy.gumbel import stream_keys
 from llmrec.policy.modes import device_of
 from llmrec.policy.scoring import score_items
-from llmrec.policy.without_replacement import Ordered, sample_without_replacement
 from llmrec.progress import track
 from llmrec.seeding import torch_stream
 from llmrec.types import IntArray, Slate, State
@@ -220,50 +217,6 @@ class LanguagePolicy:
             )
             items[part], token_log_prob[part] = drawn.items_BG, drawn.token_log_prob_BGL
         return Samples(items, token_log_prob.sum(-1), token_log_prob)
-
-    @torch.no_grad()
-    def sample_slates(
-        self,
-        states: Sequence[State],
-        k: int,
-        *,
-        seed: int,
-        name: tuple[object, ...] = (),
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
-        filters: Filters | Sequence[Filters] | None = None,
-        temperature: float = 1.0,
-        batch_size: int = 64,
-    ) -> Ordered:
-        """k different items in order for each state, drawn from pi_F without replacement (Plackett-Luce).
-
-        A slate depends on its state, its place and the stream (`seed`, `name`), not on `batch_size`.
-
-        Raises:
-            RequestError: as `sample` does, or k below 1 or above the catalogue's size.
-        """
-        asked = self._asked(states, seen, exclude_seen, filters)
-        asked.require_no_maximum()
-        keys_B = stream_keys(len(states), seed, "policy", "slates", *name)
-        parts: list[Ordered] = []
-        order: list[int] = []
-        for part, ids, mask in self._batches(states, batch_size, asked.groups_B):
-            order += part
-            parts.append(
-                sample_without_replacement(
-                    self.model,
-                    ids,
-                    mask,
-                    k,
-                    self.index,
-                    keys_B=keys_B[part],
-                    exclude=asked.allowed(part),
-                    temperature=temperature,
-                )
-            )
-        back = torch.argsort(torch.tensor(order))
-        joined = {f.name: torch.cat([getattr(part, f.name) for part in parts])[back] for f in fields(Ordered)}
-        return Ordered(**joined)
 
     def log_prob(
         self,

@@ -56,23 +56,6 @@ class TokenScores:
         """log pi(item | state): (B, G)."""
         return self.log_prob_BGL.sum(-1)
 
-    @property
-    def child_log_prob_BGLC(self) -> Tensor:
-        """Log-probabilities of all legal tokens of each step; 0 at illegal places (see `child_legal_BGLC`)."""
-        table = self.edge_log_prob_E.new_zeros((len(self.edges.count_U) + 1, self._widest()))
-        place = torch.arange(len(self.edges.state_E), device=table.device) - self.edges.start_U[self.edges.state_E]
-        return table.index_put((self.edges.state_E, place), self.edge_log_prob_E)[self.state_BGL]
-
-    @property
-    def child_legal_BGLC(self) -> Tensor:
-        """Which places of `child_log_prob_BGLC` hold a legal token; none at forced tokens."""
-        place = torch.arange(self._widest(), device=self.state_BGL.device)
-        count = torch.nn.functional.pad(self.edges.count_U, (0, 1))
-        return place < count[self.state_BGL].unsqueeze(-1)
-
-    def _widest(self) -> int:
-        return int(self.edges.count_U.max()) if len(self.edges.count_U) else 0
-
     def spread(self, value_U: Tensor) -> Tensor:
         """Values of prefixes laid out by token: (B, G, L), 0 at forced tokens and after the end."""
         return torch.nn.functional.pad(value_U, (0, 1))[self.state_BGL]

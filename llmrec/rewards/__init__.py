@@ -32,7 +32,7 @@ from llmrec.rewards.past import Categories
 from llmrec.rewards.registry import RewardContext, make_terms, reward_function
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_causal, is_list_level, needs_target
-from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm, as_trl_reward
+from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm
 
 __all__ = [
     "Behaviour",
@@ -62,7 +62,6 @@ __all__ = [
     "Valued",
     "VectorLikeness",
     "WatchTimeReward",
-    "as_trl_reward",
     "combine",
     "custom_digest",
     "custom_term",

@@ -74,18 +74,6 @@ class TRLReward:
         return [float(value) for value in reward.total_BK[:, 0]]
 
 
-def as_trl_reward(
-    model: RewardFunction,
-    states: Sequence[State],
-    item_of: Callable[[Sequence[int]], int],
-    *,
-    field: str = "state",
-    name: str = "reward",
-) -> TRLReward:
-    """Wraps `model` for a TRL trainer's `reward_funcs`; see `TRLReward`."""
-    return TRLReward(model, states, item_of, field=field, name=name)
-
-
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 

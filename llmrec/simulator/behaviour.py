@@ -28,7 +28,6 @@ from llmrec.simulator.learning import Learner, ValueScale, calibrators
 from llmrec.simulator.log import ImpressionLog, Log, require_learnable, two_parts
 from llmrec.simulator.networks import (
     ARCHITECTURES,
-    JUDGE_ARCHITECTURE,
     REWARD_ARCHITECTURE,
     VALUED,
     Architecture,
@@ -42,7 +41,6 @@ from llmrec.types import BoolArray, FloatArray, IntArray, Item, Prediction, Stat
 
 __all__ = [
     "ARCHITECTURES",
-    "JUDGE_ARCHITECTURE",
     "REWARD_ARCHITECTURE",
     "Architecture",
     "BehaviourModel",

@@ -41,17 +41,6 @@ class FitCurve:
     kept: int
 
 
-def funnel_loss(logits_M2: Tensor, click_M: Tensor, conversion_M: Tensor) -> Tensor:
-    """Mean of -log P(outcome): 1 - pCTR for nothing, pCTR (1 - pCVR) for a click, pCTR pCVR for a conversion.
-
-    Args:
-        logits_M2: Logits of pCTR and pCVR, (M, 2).
-        click_M: 0 or 1.
-        conversion_M: 0 or 1; 1 only where the click is 1.
-    """
-    return Objective()(logits_M2, Labels(click_M, conversion_M))
-
-
 @dataclass(frozen=True)
 class Imputation:
     """A first model whose expectations stand for the outcomes of items that nobody picked (doubly robust).
@@ -115,7 +104,7 @@ def fit_net(
         valid: Later impressions, for early stopping.
         settings: Epochs, batch size (impressions) and learning rate (decays linearly to a tenth).
         seed: Seed of the order of the batches.
-        objective: The loss; by default `funnel_loss`.
+        objective: The loss; by default the funnel's likelihood.
         labels: Labels of both logs with weights, values and places; by default clicks and conversions alone.
         imputation: Makes the loss doubly robust.
     """

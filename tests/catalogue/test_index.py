@@ -60,7 +60,6 @@ def test_paths_and_settling(items):
         assert before[i, : len(row)].tolist() == [0, *nodes[:-1].tolist()]
         assert (after[i, len(row) :] == -1).all()
         assert (before[i, len(row) :] == -1).all()
-        assert index.is_leaf(nodes).tolist() == [False] * (len(row) - 1) + [True]
         assert index.item_of(nodes[-1]) == i
     for node in range(index.n_nodes):
         walk = node

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmrec.evaluation.plots import reliability_bins
+from llmrec.evaluation.plots import Reliability
 from llmrec.evaluation.reporting.contents import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.verdict import verdict, what_got_worse
+from llmrec.simulator.binning import bins_of
 
 HOSTILE = '</bdi><script>alert("1")</script> | [x](http://evil.example) `a` <img src=http://evil.example/p.png>'
 
@@ -119,8 +120,10 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
         promotion="Checkpoint 100 was promoted: of 1 admissible among 2 the judge values it most.",
         decisions=["Checkpoint 50 was refused: NDCG@10 changed by −9%.", "Checkpoint 100 was promoted: judged best."],
         reliability={
-            "click": reliability_bins(p, (rng.random(4000) < p).astype(float)),
-            "conversion given click": reliability_bins(p[:600], (rng.random(600) < 0.8 * p[:600]).astype(float)),
+            "click": Reliability.of(bins_of(p, (rng.random(4000) < p).astype(float), 10)),
+            "conversion given click": Reliability.of(
+                bins_of(p[:600], (rng.random(600) < 0.8 * p[:600]).astype(float), 10)
+            ),
         },
         simulator={
             "click": {"events": 4000, "auc": 0.71, "log_loss": 0.41, "calibration_error": 0.012},

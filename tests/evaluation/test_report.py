@@ -13,16 +13,17 @@ import pytest
 
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions
 from llmrec.evaluation.plots import (
+    Reliability,
     comparison_figure,
     gate_figure,
     improvement_figure,
     loss_figure,
-    reliability_bins,
     reliability_figure,
 )
 from llmrec.evaluation.reporting.contents import DataFacts, RunReport
 from llmrec.evaluation.reporting.write import write_report
 from llmrec.evaluation.verdict import Verdict
+from llmrec.simulator.binning import bins_of
 from tests.evaluation.sample import HOSTILE, sample_report, sample_tables
 
 
@@ -214,7 +215,7 @@ def test_text_in_a_figure_is_escaped() -> None:
 
 
 def test_reliability_bins_by_hand() -> None:
-    found = reliability_bins(np.array([0.9, 0.1, 0.2, 0.8]), np.array([1.0, 0.0, 1.0, 1.0]), bins=2)
+    found = Reliability.of(bins_of(np.array([0.9, 0.1, 0.2, 0.8]), np.array([1.0, 0.0, 1.0, 1.0]), 2))
     assert found.predicted_J == pytest.approx([0.15, 0.85])
     assert found.observed_J == pytest.approx([0.5, 1.0])
     assert found.count_J.tolist() == [2, 2]

@@ -139,19 +139,3 @@ def test_draws_and_scores_under_filters_agree(filtering):
     assert [[i for i in range(N) if torch.isfinite(row[i])] for row in log_prob] == kept
     torch.testing.assert_close(log_prob.gather(1, drawn.items_BG), drawn.log_prob_BG, atol=1e-5, rtol=0)
     assert log_prob.requires_grad
-
-
-def test_slates_without_replacement_do_not_depend_on_batches(filtering):
-    filters = [Filters(brands=("A",)), Filters(), Filters(), Filters(price=(None, 6.0)), Filters()]
-    one = filtering.sample_slates(STATES, 3, seed=5, filters=filters, batch_size=1)
-    all_at_once = filtering.sample_slates(STATES, 3, seed=5, filters=filters, batch_size=8)
-    assert torch.equal(one.items_BK, all_at_once.items_BK)
-    for b, row in enumerate(one.items_BK.tolist()):
-        there = [i for i in row if i >= 0]
-        assert len(set(there)) == len(there)
-        assert all(passes(i, filters[b], STATES[b].seen()) for i in there)
-    other = filtering.sample_slates(STATES, 3, seed=6, filters=filters)
-    assert not torch.equal(one.items_BK, other.items_BK)
-    for verb in (filtering.sample, filtering.sample_slates):
-        with pytest.raises(RequestError, match="bounds a recommended slate"):
-            verb(STATES, 2, seed=1, filters=Filters(max_per_category=1))

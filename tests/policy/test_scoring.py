@@ -142,9 +142,11 @@ def test_token_by_token_fields_against_brute_force():
                 assert float(scores.log_prob_BGL[1, item, level]) == pytest.approx(float(step[token]), abs=1e-9)
                 assert float(scores.entropy_BGL[1, item, level]) == pytest.approx(float(entropy), abs=1e-9)
                 assert bool(scores.choice_BGL[1, item, level]) == (len(legal) > 1)
-                there = scores.child_log_prob_BGLC[1, item, level][scores.child_legal_BGLC[1, item, level]]
                 if len(legal) > 1:
-                    assert there.tolist() == pytest.approx([float(step[t]) for t in legal], abs=1e-9)
+                    of_step = scores.edges.state_E == scores.state_BGL[1, item, level]
+                    assert scores.edge_log_prob_E[of_step].tolist() == pytest.approx(
+                        [float(step[t]) for t in legal], abs=1e-9
+                    )
             assert not scores.choice_BGL[1, item, len(row) :].any()
             assert (scores.log_prob_BGL[1, item, len(row) :] == 0).all()
     assert torch.allclose(scores.hidden_BGLH[1, 3, 0], hidden[len(prompt) - 1])

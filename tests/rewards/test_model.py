@@ -8,7 +8,7 @@ import pytest
 
 from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards import ClickReward, ConversionReward, CustomReward, RewardFunction, as_trl_reward, combine
+from llmrec.rewards import ClickReward, ConversionReward, CustomReward, RewardFunction, TRLReward, combine
 from llmrec.simulator.ensemble import Disagreement
 from llmrec.types import Feedback, Prediction, State
 
@@ -129,7 +129,7 @@ def test_terms_are_small_and_picklable() -> None:
 
 
 def test_trl_signature() -> None:
-    reward = as_trl_reward(RewardFunction(Fixed(), RewardSettings()), STATES, lambda ids: ids[0], name="behaviour")
+    reward = TRLReward(RewardFunction(Fixed(), RewardSettings()), STATES, lambda ids: ids[0], name="behaviour")
     assert reward.__name__ == "behaviour"
     found = reward(
         prompts=["p"] * 3,

@@ -12,7 +12,7 @@ from llmrec.config import RewardSettings, RunConfig
 from llmrec.config.reward import LIST_LEVEL_TERMS, REWARD_TERMS, check_reward
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards import RewardContext, RewardFunction, as_trl_reward, is_list_level, make_terms, reward_function
+from llmrec.rewards import RewardContext, RewardFunction, TRLReward, is_list_level, make_terms, reward_function
 from llmrec.rewards.registry import BUILDERS
 from llmrec.types import Item
 
@@ -140,7 +140,7 @@ def test_slates_and_draws_are_told_apart():
     with pytest.raises(ConfigError, match="'diversity' is defined on a slate, but here the items of a row"):
         RewardFunction(Half(), settings, terms=make_terms(settings, CONTEXT))
     with pytest.raises(ConfigError, match="TRL's trainers write one item a completion"):
-        as_trl_reward(model, STATES, lambda ids: ids[0])
+        TRLReward(model, STATES, lambda ids: ids[0])
     alone = model.for_ranking()
     assert not alone.slate
     assert not reward_function(RewardSettings(), Half(), context(slate_size=1)).slate

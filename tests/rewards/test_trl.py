@@ -15,8 +15,8 @@ from llmrec.rewards import (
     CheckedReward,
     CustomReward,
     RewardFunction,
+    TRLReward,
     TRLTerm,
-    as_trl_reward,
     custom_digest,
     custom_term,
     load_custom,
@@ -60,7 +60,7 @@ def test_term_and_trainer_get_the_same_from_one_function():
     """The same function as a term inside a reward model in TRL's signature, and given to the trainer itself."""
     model = RewardFunction(Half(), RewardSettings(click=0, conversion=0), terms=[term_of(length_reward)])
     ids = [[10, 99], [12, 99], [13, 99]]
-    inside = as_trl_reward(model, STATES, lambda tokens: tokens[0] - 10)
+    inside = TRLReward(model, STATES, lambda tokens: tokens[0] - 10)
     rows = {"prompts": ["p"] * 3, "completions": ["Alpha", "Gamma", "Delta"], "completion_ids": ids}
     direct = CheckedReward(length_reward)(**rows, item=[0, 2, 3])
     assert direct == [5, 5, 5]

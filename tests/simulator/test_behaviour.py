@@ -10,8 +10,8 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.simulator.behaviour import fit_behaviour, load_behaviour
 from llmrec.simulator.ensemble import Ensemble, fit_ensemble, fit_reward_and_judge, load_ensemble
-from llmrec.simulator.fitting import funnel_loss
 from llmrec.simulator.log import latest, of_users, read_log
+from llmrec.simulator.objectives import Labels, Objective
 from llmrec.types import Interaction, Item, State
 from tests.simulator.conftest import Fitted
 from tests.simulator.planted import Impressions
@@ -28,14 +28,14 @@ def test_loss_is_the_likelihood_of_the_three_outcomes() -> None:
     logits = torch.tensor([[0.0, -np.log(3.0)]] * 3, dtype=torch.float64)
     click, conversion = torch.tensor([0.0, 1.0, 1.0]).double(), torch.tensor([0.0, 0.0, 1.0]).double()
     by_hand = -(np.log(1 / 2) + np.log(1 / 2 * 3 / 4) + np.log(1 / 2 * 1 / 4)) / 3
-    assert float(funnel_loss(logits, click, conversion)) == pytest.approx(by_hand, rel=1e-9)
+    assert float(Objective()(logits, Labels(click, conversion))) == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_outcomes_of_an_impression_sum_to_1() -> None:
     logits = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     zero, one = torch.zeros(1).double(), torch.ones(1).double()
     for row in logits[:, None]:
-        outcomes = [torch.exp(-funnel_loss(row, c, v)) for c, v in ((zero, zero), (one, zero), (one, one))]
+        outcomes = [torch.exp(-Objective()(row, Labels(c, v))) for c, v in ((zero, zero), (one, zero), (one, one))]
         assert float(sum(outcomes)) == pytest.approx(1.0)
         assert float(outcomes[2]) == pytest.approx(float(torch.sigmoid(row).prod()))
 

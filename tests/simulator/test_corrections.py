@@ -18,10 +18,8 @@ from llmrec.dataset.world.world import generate_world
 from llmrec.errors import ConfigError, DataError
 from llmrec.simulator.behaviour import fit_behaviour
 from llmrec.simulator.corrections import (
-    bayes_propensities,
     effective_size,
     inverse_weights,
-    logistic_propensities,
 )
 from llmrec.simulator.log import Subset
 from llmrec.simulator.values import fit_values, with_values
@@ -40,24 +38,6 @@ def test_weights_are_inverse_clipped_and_of_mean_one() -> None:
     for bad in (0.0, 1.5, np.nan, -0.1):
         with pytest.raises(DataError, match="Impression 1 has the propensity"):
             inverse_weights(np.array([0.5, bad]), clip=3.0)
-
-
-def test_logistic_propensities_find_planted_ones() -> None:
-    random = np.random.default_rng(0)
-    users, items = random.integers(0, 2, (300, 3)).astype(float), random.integers(0, 2, (80, 2)).astype(float)
-    logit = -2.0 + 1.5 * users[:, [0]] * items[None, :, 0] - 0.8 * users[:, [1]] + 0.5 * items[None, :, 1]
-    truth = 1 / (1 + np.exp(-logit))
-    found = logistic_propensities(users, items, random.random((300, 80)) < truth, strength=10.0)
-    assert np.abs(found - truth).max() < 0.05
-    with pytest.raises(DataError, match="or none is"):
-        logistic_propensities(users, items, np.zeros((300, 80)))
-
-
-def test_bayes_propensities_by_hand() -> None:
-    chosen, random = np.array([2] * 8), np.array([1] * 3 + [2] * 3)
-    # counts + 1: picked (1, 9), random (4, 4); P(picked) = 8 / 40; P(r) = 1/2
-    found = bayes_propensities(chosen, random, 40, classes=(1, 2))
-    np.testing.assert_allclose(found, [0.1 * 0.2 / 0.5, 0.9 * 0.2 / 0.5])
 
 
 def _picked_world(seed: int) -> tuple[list[Item], Subset, list[State], np.ndarray]:

@@ -49,7 +49,6 @@ ARCHITECTURES: dict[str, _Builder] = {
 VALUED = frozenset(ARCHITECTURES) - {"factorised", "crossed"}
 """Architectures with a head for expected values (and one for ESCM²'s imputation)."""
 REWARD_ARCHITECTURE: Architecture = "factorised"
-JUDGE_ARCHITECTURE: Architecture = "crossed"
 
 
 def require_architecture(name: str) -> None:
