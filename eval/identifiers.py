@@ -8,52 +8,14 @@ Every side has the recipe of the data set and the overrides of --set, then its o
 FOLDER is taken from LLMREC_DATA/amazon-industrial where --source is left out. Times are CPU seconds.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
-from pathlib import Path
-
-from llmrec.cli.guard import guarded
-
-SIDES = (
-    ("title",),
-    ("semantic", "identifiers.scheme=semantic", "text.history=id"),
-    ("atomic", "identifiers.scheme=atomic", "text.history=id"),
-)
-
-
-@guarded
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="amazon-minionerec", help="an importer's name, folder, or world")
-    parser.add_argument("--source", help="folder or file of the data set")
-    parser.add_argument("--out", type=Path, default=Path("runs/identifiers"))
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument(
-        "--side", dest="sides", action="append", nargs="+", metavar=("NAME", "KEY=VALUE"), help="may be repeated"
-    )
-    parser.add_argument("--test", action="store_true", help="train until the test period and rank its rows")
-    parser.add_argument("--limit", type=int, help="rank a uniform sample of this many rows")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    options = parser.parse_args()
-    from llmrec.pipeline.recipes import overrides_of, with_defaults
-    from llmrec.studies.identifiers import run_trial
-
-    source = options.source
-    if source is None and options.dataset == "amazon-minionerec":
-        source = Path(os.environ["LLMREC_DATA"]) / "amazon-industrial" if os.environ.get("LLMREC_DATA") else None
-    common = overrides_of({"data.dataset": options.dataset, "data.source": source}, options.overrides)
-    sides = {name: with_defaults(None, [*common, *own]) for name, *own in options.sides or SIDES}
-    run_trial(
-        sides,
-        options.out,
-        part="test" if options.test else "valid",
-        until_part=options.test,
-        limit=options.limit,
-        json_file=options.json,
-    )
-
+from llmrec.cli.script import StudyScript
 
 if __name__ == "__main__":
-    main()
+    script = StudyScript(__doc__, out="runs/identifiers")
+    script.add_argument("--dataset", default="amazon-minionerec", help="an importer's name, folder, or world")
+    script.add_argument("--source", help="folder or file of the data set")
+    side = {"action": "append", "nargs": "+", "metavar": ("NAME", "KEY=VALUE"), "help": "may be repeated"}
+    script.add_argument("--side", dest="sides", **side)
+    script.add_argument("--test", action="store_true", help="train until the test period and rank its rows")
+    script.add_argument("--limit", type=int, help="rank a uniform sample of this many rows")
+    script.run("llmrec.studies.identifiers:compare_identifiers")

@@ -66,7 +66,7 @@ class Ranking(Comparison):
 
 
 def rank_systems(
-    systems: Mapping[str, Ranker],
+    systems: Mapping[str, Ranker | IntArray],
     examples: Examples,
     dataset: Dataset,
     *,
@@ -81,7 +81,7 @@ def rank_systems(
     """HR, NDCG and MRR at each k, coverage and illegal share of every system, with intervals clustered by user.
 
     Args:
-        systems: by the name in the table.
+        systems: by the name in the table; or the lists that they gave, items (B, K) as long as the longest cut-off.
         examples: held-out events and what their users had seen.
         dataset: for its size and its rule about repeats.
         k: cut-offs; by default those of 1, 5 and 10 that the catalogue can fill.
@@ -108,7 +108,9 @@ def rank_systems(
     test = _Test(examples, dataset, cutoffs, reference, samples, seed)
     states = [e.state for e in examples]
     lists = {
-        name: slates_to_items(system.recommend(states, test.top, seen=examples.seen), test.top)
+        name: system[:, : test.top]
+        if isinstance(system, np.ndarray)
+        else slates_to_items(system.recommend(states, test.top, seen=examples.seen), test.top)
         for name, system in systems.items()
     }
     rows = {name: test.figures(items_BK) for name, items_BK in lists.items()}

@@ -8,19 +8,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
 from llmrec.config import RunConfig
-from llmrec.config.ablations import AblationSettings, SideSettings
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
 from llmrec.files import read_json
-from llmrec.studies.ablation_result import SeedRows, ablation_figures, differences_table, facts_table
-from llmrec.studies.ablations import MEMBER, flat, read_ablation, run_ablation
+from llmrec.studies.ablations import Ablation, ablation_answer, read_ablation, run_ablation, seed_rows
+from llmrec.studies.study import Pooled
 from llmrec.studies.table.protocol import PROTOCOLS
+from llmrec.studies.warm_starts import MEMBER, AblationSettings, Facts, Shared, Side, SideSettings
 from llmrec.types import Example, State
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,24 +40,20 @@ def written(tmp_path, **keys):
     return path
 
 
-def test_trees_are_flattened_to_overrides_that_read_back_the_same():
-    tree = {
-        "sft": {"learning_rate": 1e-05, "mixture": {"next_item": 1}},
-        "data": {"source": "a: 'b' #c\n三"},
-        "k": [1],
-    }
-    texts = list(flat(tree))
-    assert texts[0] == ("sft.learning_rate", 1e-05)
-    config = RunConfig.read(None, texts[:3])
+def test_keys_of_a_file_are_taken_as_they_are(tmp_path):
+    odd = tmp_path / "a: 'b' #c\n三"
+    odd.mkdir()
+    own = {"sft": {"learning_rate": 1e-05, "mixture": {"next_item": 1}}}
+    sides = {"a": {"set": {**own, "data": {"dataset": "folder", "source": str(odd)}}}}
+    config = read_ablation(written(tmp_path, sides=sides)).sides["a"].config
     assert (config.sft.learning_rate, config.sft.mixture["next_item"]) == (1e-05, 1.0)
-    assert config.data.source == "a: 'b' #c\n三"
-    assert texts[3] == ("k", [1])
+    assert config.data.source == str(odd)
 
 
 def test_a_side_is_the_recipe_the_common_keys_the_command_line_and_its_own(tmp_path):
     sides = {"full": {}, "short": {"set": {"data": {"history_events": 3}, "sft": {"mixture": {"next_item": 0.5}}}}}
     path = written(tmp_path, recipe="study-world", sides=sides, seeds=[4, 5])
-    read = read_ablation(path, ["sft.examples=32", "data.history_events=9"])
+    read = read_ablation(path, {"sft.examples": 32, "data.history_events": 9})
     full, short = read.sides["full"].config, read.sides["short"].config
     assert read.base == "full"
     assert full.improvement.steps == 100  # of the recipe
@@ -108,7 +105,7 @@ def test_the_shipped_files_are_read():
     assert quick.base in quick.sides
     for name, folder in (("movielens", "movielens-100k"), ("amazon", "amazon-industrial")):
         source = Path(os.environ.get("LLMREC_DATA", "../shared/data")) / folder
-        overrides = [f"data.source='{source if source.exists() else ROOT}'"]
+        overrides = {"data.source": str(source if source.exists() else ROOT)}
         read = read_ablation(ROOT / "train" / "recipes" / f"ablations-{name}.yaml", overrides)
         assert len({json.dumps(s.config.tree()) + str(s.ensemble) for s in read.sides.values()}) == len(read.sides)
 
@@ -117,7 +114,7 @@ def test_the_shipped_files_are_read():
 def test_the_shipped_files_take_apart_the_warm_start_of_the_tables(name, dataset):
     """The base side is the table's policy on the table's data; the length of its training alone is another."""
     protocol = PROTOCOLS[dataset]
-    read = read_ablation(ROOT / "train" / "recipes" / f"ablations-{name}.yaml", [f"data.source='{ROOT}'"])
+    read = read_ablation(ROOT / "train" / "recipes" / f"ablations-{name}.yaml", {"data.source": str(ROOT)})
     own = read.sides[read.base].config
     table = RunConfig.read(ROOT / "train" / "recipes" / f"{protocol.recipe}.yaml")
     assert own.data.dataset == protocol.importer
@@ -129,60 +126,64 @@ def test_the_shipped_files_take_apart_the_warm_start_of_the_tables(name, dataset
     assert (read.settings.part, read.settings.limit, len(read.sides)) == ("valid", 2000, 11)
 
 
-def seed_rows(seed, hits, *, own_users=False):
+def rows_of(settings, seed, hits, *, own_users=False):
     """Four rows of two users; `hits[system][row]` tells whether the target stands first."""
     rows = [Example(State(f"u{n // 2}", time=n), n) for n in range(4)]
     lists = {name: np.array([[n, 9] if hit else [9, 8] for n, hit in enumerate(row)]) for name, row in hits.items()}
-    fact = {"tokens_per_item": 3.0, "prompt_tokens": 40.0, "parameters": 1e6, "sft_seconds": 1.0, "members": 1}
-    facts = {name: {**fact, "users_per_second": 2.0} for name in hits if name != "popularity"}
+    fact = Facts("title", 3.0, 0, 1_000_000, None, 0, (), 40.0, 1.0, 2.0)
+    facts = {name: dataclasses.asdict(fact) for name in hits if name != "popularity"}
+    dataset = SimpleNamespace(n_items=10, manifest=SimpleNamespace(content_hash=f"hash{seed}"))
     seen = [np.empty(0, dtype=np.int64)] * 4
-    return SeedRows(seed, Examples(rows, seen), lists, facts, 10, f"hash{seed}", own_users)
+    shared = Shared(settings, seed, SimpleNamespace(dataset=dataset), Examples(rows, seen), Path())
+    return seed_rows(shared, lists, facts, own_users=own_users)
+
+
+def answered(settings, *found):
+    sides = {name: Side(RunConfig()) for name in settings.sides}
+    return ablation_answer(Ablation(settings, sides, "a"), Pooled(found))
 
 
 def test_figures_pool_rows_and_compare_seed_by_seed():
     settings = AblationSettings(sides={"a": SideSettings(), "b": SideSettings()}, seeds=(0, 1), k=(1, 2))
-    found = [
-        seed_rows(0, {"popularity": [0, 0, 0, 0], "a": [1, 0, 0, 0], "b": [1, 1, 0, 0]}),
-        seed_rows(1, {"popularity": [0, 0, 0, 0], "a": [1, 1, 0, 0], "b": [1, 1, 1, 1]}),
-    ]
-    figures = ablation_figures(found, "a", settings, {"a": RunConfig(), "b": RunConfig()})
-    cells = figures.table.cells
-    assert cells["a"]["HR@1"].mean == pytest.approx(3 / 8)
-    assert cells["b"]["NDCG@2"].mean == pytest.approx(6 / 8)
-    assert cells["b"]["HR@1"].difference.mean == pytest.approx(3 / 8)
+    answer = answered(
+        settings,
+        rows_of(settings, 0, {"popularity": [0, 0, 0, 0], "a": [1, 0, 0, 0], "b": [1, 1, 0, 0]}),
+        rows_of(settings, 1, {"popularity": [0, 0, 0, 0], "a": [1, 1, 0, 0], "b": [1, 1, 1, 1]}),
+    )
+    costs, table, differences = answer.tables
+    assert table.cells["a"]["HR@1"].mean == pytest.approx(3 / 8)
+    assert table.cells["b"]["NDCG@2"].mean == pytest.approx(6 / 8)
+    assert table.cells["b"]["HR@1"].difference.mean == pytest.approx(3 / 8)
     # seed by seed 1/4 and 2/4: Student's t with one degree of freedom
-    over = figures.over_seeds["b"]["HR@1"]
-    assert over.mean == pytest.approx(0.375)
-    assert over.high - over.mean == pytest.approx(12.7062 * 0.125, rel=1e-4)
-    assert figures.by_seed[1]["b"]["HR@1"] == 1.0
-    assert "popularity" not in figures.over_seeds
+    written = json.loads(json.dumps(answer.figures))
+    over = written["over_seeds"]["b"]["HR@1"]
+    assert over["mean"] == pytest.approx(0.375)
+    assert over["high"] - over["mean"] == pytest.approx(12.7062 * 0.125, rel=1e-4)
+    assert written["by_seed"]["1"]["b"]["HR@1"] == 1.0
+    assert "popularity" not in written["over_seeds"]
     # both users gain, so no bootstrap mean is 0 or less: p is its least value, and one side needs no correction
-    assert set(figures.adjusted) == {"b"}
-    assert figures.adjusted["b"]["HR@1"] == pytest.approx(2 / 1001)
-    written = json.loads(json.dumps(figures.to_json()))
-    assert written["data_hashes"] == {"0": "hash0", "1": "hash1"}
-    assert differences_table(figures, "NDCG@2").row_count == 1
-    assert facts_table(figures.facts).row_count == 2
+    assert set(written["holm_adjusted_p"]) == {"b"}
+    assert written["holm_adjusted_p"]["b"]["HR@1"] == pytest.approx(2 / 1001)
+    assert (len(differences.rows), len(costs.rows)) == (1, 2)
 
 
 def test_p_values_are_corrected_for_the_number_of_sides():
     """One side gains in every row: p is at its least, 2 / (samples + 1), and times the number of sides after Holm."""
-    sides = {name: SideSettings() for name in "abc"}
+    settings = AblationSettings(sides={name: SideSettings() for name in "abc"}, k=(1,))
     hits = {"a": [0, 0, 0, 0], "b": [1, 1, 1, 1], "c": [0, 0, 0, 0]}
-    rows = [seed_rows(0, hits)]
-    figures = ablation_figures(
-        rows, "a", AblationSettings(sides=sides, k=(1,)), {name: RunConfig() for name in sides}
-    )
-    assert figures.adjusted["b"]["HR@1"] == pytest.approx(2 * 2 / 1001)
-    assert figures.adjusted["c"]["HR@1"] == 1.0
-    assert figures.to_json()["holm_adjusted_p"] == figures.adjusted
-    assert [str(cell) for cell in differences_table(figures, "HR@1").columns[2].cells] == ["0.004", "1.000"]
+    answer = answered(settings, rows_of(settings, 0, hits))
+    adjusted = answer.figures["holm_adjusted_p"]
+    assert adjusted["b"]["HR@1"] == pytest.approx(2 * 2 / 1001)
+    assert adjusted["c"]["HR@1"] == 1.0
+    assert [row[2] for row in answer.tables[2].rows] == ["0.004", "1.000"]
+    assert answer.figures["over_seeds"] is None
 
 
 def test_users_of_worlds_of_their_own_are_other_users():
+    settings = AblationSettings(k=(1,))
     hits = {"a": [1, 0, 0, 0]}
-    assert seed_rows(3, hits).users() == ["u0", "u0", "u1", "u1"]
-    assert seed_rows(3, hits, own_users=True).users()[0] == "3/u0"
+    assert rows_of(settings, 3, hits).users["HR@1"] == ["u0", "u0", "u1", "u1"]
+    assert rows_of(settings, 3, hits, own_users=True).users["HR@1"][0] == "3/u0"
 
 
 def test_stages_are_shared_and_kept_and_an_ensemble_of_one_is_the_side_itself(tmp_path, monkeypatch):
@@ -205,7 +206,7 @@ def test_stages_are_shared_and_kept_and_an_ensemble_of_one_is_the_side_itself(tm
     assert first["facts"]["two"]["members"] == 2
     assert read_json(tmp_path / "figures.json")["base"] == "full"
 
-    monkeypatch.setattr("llmrec.studies.ablations.trained", None)  # nothing is trained again
+    monkeypatch.setattr("llmrec.studies.warm_starts.sft_stage", None)  # nothing is trained again
     again = run_ablation(read_ablation(path), tmp_path / "out")
     assert again["table"] == first["table"]
     assert again["facts"] == first["facts"]

@@ -23,7 +23,6 @@ from llmrec.evaluation.trainings import compare_trainings, paired, relative_boun
 from llmrec.pipeline.work import Work
 from llmrec.printing import one_line
 from llmrec.progress import console
-from llmrec.studies.identifiers import Kept
 from llmrec.studies.table.entries import Answer, Entry, width
 from llmrec.studies.table.protocol import TableData
 from llmrec.types import FloatArray, IntArray, Slate
@@ -110,7 +109,7 @@ def measure(
         beside = compare_trainings(title, {n: {"judge": v} for n, v in judged.items()}, users=people, **options)
         cells = {name: row | beside.cells.get(name, {}) for name, row in main.cells.items()}
         main = dataclasses.replace(main, cells=cells)
-    lists = {name: Kept(_slates(given[0].items_BK)) for name, given in found.items()}
+    lists = {name: given[0].items_BK for name, given in found.items()}
     further = rank_systems(
         lists,
         bench.test,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from llmrec.config import RunConfig
+from llmrec.config import WorldConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import ConfigError
 from llmrec.files import read_json
 from llmrec.pipeline.data import RunData
-from llmrec.studies.identifiers import extended, run_trial
+from llmrec.studies.identifiers import compare_identifiers
+from llmrec.studies.warm_starts import extended
 
 TINY = [
     "world.users=60",
@@ -29,20 +30,20 @@ TINY = [
 ]
 
 
-def side(*own):
-    return RunConfig.read(None, [*TINY, *own])
+def compared(out, *sides, **options):
+    return compare_identifiers(dataset="world", out=out, sides=sides, overrides=TINY, **options)
 
 
 def test_sides_that_do_not_agree_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="no side"):
-        run_trial({}, tmp_path / "out")
-    with pytest.raises(ConfigError, match="Side 'b' has other data, seed"):
-        run_trial({"a": side(), "b": side("seed=3")}, tmp_path / "out")
+    with pytest.raises(ConfigError, match="Side 'b' in the command line has other data"):
+        compared(tmp_path / "out", ["a"], ["b", "data.split=leave-last-out"])
+    with pytest.raises(ConfigError, match="cannot be set"):
+        compared(tmp_path / "out", ["a"], ["b", "seed=3"])
     assert not (tmp_path / "out").exists()
 
 
 def test_extending_the_training_period_leaves_the_rows_out_of_it():
-    world = generate_world(side().world, 0)
+    world = generate_world(WorldConfig(users=60, items=30, slates_per_user=3), 0)
     data = RunData(world.dataset, make_split(world.dataset, "time"), world)
     longer = extended(data)
     assert longer.split.train.height == data.split.train.height + data.split.valid.height
@@ -52,12 +53,12 @@ def test_extending_the_training_period_leaves_the_rows_out_of_it():
 
 def test_every_side_is_trained_once_and_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
-    sides = {
-        "title": side(),
-        "semantic": side("identifiers.scheme=semantic", "text.history=id"),
-        "atomic": side("identifiers.scheme=atomic", "text.history=both"),
-    }
-    figures = run_trial(sides, tmp_path / "out", limit=40, json_file=tmp_path / "figures.json")
+    sides = (
+        ["title"],
+        ["semantic", "identifiers.scheme=semantic", "text.history=id"],
+        ["atomic", "identifiers.scheme=atomic", "text.history=both"],
+    )
+    figures = compared(tmp_path / "out", *sides, limit=40, json_file=tmp_path / "figures.json")
     facts, (to_title, to_covisitation) = figures["facts"], figures["tables"]
     assert (facts["title"]["words_added"], facts["atomic"]["words_added"]) == (0, 30)
     assert facts["atomic"]["tokens_per_item"] == 1
@@ -67,7 +68,7 @@ def test_every_side_is_trained_once_and_measured(tmp_path, monkeypatch):
     assert to_title["systems"].keys() == {"popularity", "covisitation", "title", "semantic", "atomic"}
     assert "difference" in to_title["systems"]["semantic"]["NDCG@10"]
     saved = read_json(tmp_path / "figures.json")
-    again = run_trial(dict(list(sides.items())[:2]), tmp_path / "out", limit=40)
+    again = compared(tmp_path / "out", *sides[:2], limit=40)
     for name in ("title", "semantic"):
         assert again["facts"][name]["sft_seconds"] == saved["facts"][name]["sft_seconds"]
         rank, before = (table["tables"][1]["systems"][name] for table in (again, saved))
