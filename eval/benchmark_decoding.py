@@ -173,8 +173,6 @@ def main() -> None:
     if options.only_memory_of:
         print(json.dumps({"bytes": speed.extra_memory(bench.side(options.only_memory_of, False))}))
         return
-    from llmrec.evaluation.facts import machine_facts, package_versions
-    from llmrec.files import write_json
     from llmrec.screen import results
 
     ours = bench.llmrec()
@@ -182,9 +180,8 @@ def main() -> None:
     sides = {name: bench.side(name, renormalise=False) for name in options.sides}
     # each side has run once for the comparison, which warms it up
     seconds = speed.in_turn(sides, options.repeats, device=options.device, warm_up=0)
-    memory = {name: memory_of(name) for name in options.sides} if options.memory else {}
-    settings = {key: value for key, value in vars(options).items() if key not in ("json", "only_memory_of", "memory")}
-    figures = {"settings": settings, "machine": machine_facts(), "packages": package_versions(), "sides": {}}
+    memory = {name: speed.memory_of(name) for name in options.sides} if options.memory else {}
+    figures = {}
     results().print(
         f"{options.shape}, {options.items} items, K = {options.k}, prompt {options.prompt}, {options.dtype}"
     )
@@ -196,24 +193,14 @@ def main() -> None:
             "extra bytes": memory.get(name),
             **agree.get(name, {}),
         }
-        figures["sides"][name] = row
+        figures[name] = row
         shown = {key: value for key, value in row.items() if key != "seconds" and value is not None}
         results().print(f"  {name:11s}" + "  ".join(f"{key} {_short(value)}" for key, value in shown.items()))
-    if options.json:
-        write_json(options.json, figures)
+    speed.keep(options, figures)
 
 
 def _short(value: float) -> str:
     return f"{value / 2**20:.0f} MiB" if value > 1e5 else f"{value:.4g}"
-
-
-def memory_of(name: str) -> int:
-    import sys
-
-    import speed
-
-    kept = [a for a in sys.argv[1:] if a != "--memory"]
-    return int(speed.in_fresh_process([sys.argv[0], *kept, "--only-memory-of", name])["bytes"])
 
 
 if __name__ == "__main__":

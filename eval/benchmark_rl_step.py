@@ -131,8 +131,8 @@ def main() -> None:
     options = parse()
     if options.keep_memory:
         keep_memory()
-    from llmrec.evaluation.facts import machine_facts, package_versions
-    from llmrec.files import write_json
+    import speed
+
     from llmrec.screen import results
 
     with tempfile.TemporaryDirectory() as folder:
@@ -144,11 +144,7 @@ def main() -> None:
     )
     results().print(show(figures))
     results().print(f"The sides read the same prompts: {all(row['same prompts'] for row in figures.values())}.")
-    facts = {"machine": machine_facts(), "packages": package_versions()}
-    results().print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
-    if options.json:
-        settings = {k: v for k, v in vars(options).items() if k != "json"}
-        write_json(options.json, {"settings": settings, **facts, "sides": figures})
+    speed.keep(options, figures)
 
 
 if __name__ == "__main__":

@@ -169,15 +169,6 @@ def agreement(bench: Bench, side: str, twin: str) -> dict[str, float]:
     }
 
 
-def memory_of(side: str, device: str) -> int:
-    import sys
-
-    import speed
-
-    kept = [argument for argument in sys.argv[1:] if argument != "--memory"]
-    return int(speed.in_fresh_process([sys.argv[0], *kept, "--only-memory-of", side])["bytes"])
-
-
 def peak(bench: Bench, side: str, device: str) -> int:
     """Bytes above the loaded model at the highest point of a first update."""
     import speed
@@ -204,7 +195,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> dict[str, dict[str, An
         if "llmrec" in seconds:
             figures[name]["times as long as llmrec"] = speed.ratio(seconds[name], seconds["llmrec"])
         if options.memory:
-            figures[name]["extra bytes"] = memory_of(name, options.device)
+            figures[name]["extra bytes"] = speed.memory_of(name)
     if {"trl", "unmasked", "llmrec"} <= seconds.keys():
         figures["trl"]["of this its head"] = speed.ratio(seconds["trl"], seconds["unmasked"])
         figures["trl"]["and the rest"] = speed.ratio(seconds["unmasked"], seconds["llmrec"])
@@ -242,8 +233,8 @@ def main() -> None:
     if options.only_memory_of:
         print(json.dumps({"bytes": peak(bench, options.only_memory_of, options.device)}))
         return
-    from llmrec.evaluation.facts import machine_facts, package_versions
-    from llmrec.files import write_json
+    import speed
+
     from llmrec.screen import results
 
     figures = measure(bench, options)
@@ -256,11 +247,7 @@ def main() -> None:
         else f"{options.shape} on {options.device}"
     )
     results().print(show(figures))
-    facts = {"machine": machine_facts(), "packages": package_versions()}
-    results().print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
-    if options.json:
-        settings = {k: v for k, v in vars(options).items() if k not in ("json", "only_memory_of", "memory")}
-        write_json(options.json, {"settings": settings, **facts, "sides": figures})
+    speed.keep(options, figures)
 
 
 if __name__ == "__main__":

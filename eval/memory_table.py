@@ -193,20 +193,11 @@ def two_steps(shape: Shape, work: Work) -> None:
     """Trains a random model of this shape by PPO."""
     import speed
     from rl_step_sides import Bench
-    from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from llmrec.training.arguments import quiet
 
-    sizes = {
-        "vocab_size": shape.vocabulary,
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.inner,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.key_values,
-        "head_dim": shape.head,
-    }
-    speed.SHAPES[shape.name] = (Qwen3Config, Qwen3ForCausalLM, sizes)
+    sizes = (shape.vocabulary, shape.hidden, shape.inner, shape.layers, shape.heads, shape.key_values)
+    speed.SHAPES[shape.name] = speed.qwen3(*sizes, head=shape.head)
     options = argparse.Namespace(
         shape=shape.name,
         items=10_000,

@@ -6,6 +6,7 @@ the clock is the process's CPU time (one thread unless told otherwise), on a GPU
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import statistics
@@ -21,61 +22,39 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from llmrec.catalogue import PrefixIndex
+from llmrec.evaluation.facts import machine_facts, package_versions
+from llmrec.files import write_json
+from llmrec.screen import results
 from llmrec.seeding import numpy_stream, stream_seed
 
 CODES = 256
-SHAPES: dict[str, tuple[type, type, dict[str, Any]]] = {
-    "small": (
-        Qwen3Config,
-        Qwen3ForCausalLM,
-        {
-            "vocab_size": 32_000,
-            "hidden_size": 256,
-            "intermediate_size": 1024,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 64,
-        },
-    ),
-    "qwen2.5-0.5b": (
-        Qwen2Config,
-        Qwen2ForCausalLM,
-        {
-            "vocab_size": 151_936,
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "num_hidden_layers": 24,
-            "num_attention_heads": 14,
-            "num_key_value_heads": 2,
-        },
-    ),
-    "qwen3-0.6b": (
-        Qwen3Config,
-        Qwen3ForCausalLM,
-        {
-            "vocab_size": 151_936,
-            "hidden_size": 1024,
-            "intermediate_size": 3072,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-        },
-    ),
-    "qwen3-1.7b": (
-        Qwen3Config,
-        Qwen3ForCausalLM,
-        {
-            "vocab_size": 151_936,
-            "hidden_size": 2048,
-            "intermediate_size": 6144,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-        },
-    ),
+Shape = tuple[type, type, dict[str, Any]]
+"""Classes of configuration and model, and the sizes."""
+
+
+def qwen2(vocabulary: int, hidden: int, inner: int, layers: int, heads: int, key_values: int, **more: int) -> Shape:
+    """A shape of Qwen2's kind."""
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_values,
+    }
+    return Qwen2Config, Qwen2ForCausalLM, sizes | more
+
+
+def qwen3(*sizes: int, head: int) -> Shape:
+    """The same of Qwen3's, whose heads have a size of their own."""
+    return Qwen3Config, Qwen3ForCausalLM, qwen2(*sizes, head_dim=head)[2]
+
+
+SHAPES = {
+    "small": qwen3(32_000, 256, 1024, 6, 4, 2, head=64),
+    "qwen2.5-0.5b": qwen2(151_936, 896, 4864, 24, 14, 2),
+    "qwen3-0.6b": qwen3(151_936, 1024, 3072, 28, 16, 8, head=128),
+    "qwen3-1.7b": qwen3(151_936, 2048, 6144, 28, 16, 8, head=128),
 }
 
 
@@ -178,3 +157,18 @@ def in_fresh_process(arguments: Sequence[str]) -> Any:
     """The JSON that this script prints last when it is called anew with `arguments`."""
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory_of(side: str) -> int:
+    """Bytes of one side in a fresh process: this script with --only-memory-of in place of --memory."""
+    kept = [argument for argument in sys.argv[1:] if argument != "--memory"]
+    return int(in_fresh_process([sys.argv[0], *kept, "--only-memory-of", side])["bytes"])
+
+
+def keep(options: argparse.Namespace, sides: Any) -> None:
+    """Prints machine and packages, and writes the figures with them and the settings to --json."""
+    facts = {"machine": machine_facts(), "packages": package_versions()}
+    results().print("; ".join(f"{name} {value}" for part in facts.values() for name, value in part.items()))
+    if options.json:
+        settings = {k: v for k, v in vars(options).items() if k not in ("json", "only_memory_of", "memory")}
+        write_json(options.json, {"settings": settings, **facts, "sides": sides})
