@@ -103,6 +103,7 @@ class FeatureSpace:
             "price_std": float(logs.std()) or 1.0,
             "value_mean": float(np.mean(values)) if values else 0.0,
         }
+        # The most frequent categories, ties by name: the columns must not depend on the order of the catalogue.
         counts = Counter(category for item in items for category in set(item.categories))
         categories = [name for name, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:CATEGORIES]]
         item_text = TextSpace.fit([item_words(item) for item in items], WORDS, seed)
@@ -190,12 +191,15 @@ class FeatureSpace:
         mean = self.numbers["value_mean"]
         decay_H = DECAY ** np.arange(HISTORY)
         for s, state in enumerate(states):
+            # The latest event first, so that place h is h events ago, which is what the decay counts by.
             recent = (*state.history, *state.session)[: -HISTORY - 1 : -1]
             for h, interaction in enumerate(recent):
                 item_SH[s, h] = interaction.item
                 weight_SHC[s, h] = _feedback_weights(interaction, mean)
         weight_SHC *= decay_H[None, :, None].astype(np.float32)
-        outside = (item_SH < 0) | (item_SH > self.n_items) | ~np.isfinite(weight_SHC).all(axis=2)
+        # Index N is padding, whose weights are all 0; an event of the user's has a weight in some channel.
+        real_SH = (weight_SHC != 0).any(axis=2)
+        outside = (item_SH < 0) | (real_SH & (item_SH >= self.n_items)) | ~np.isfinite(weight_SHC).all(axis=2)
         if outside.any():
             s, h = (int(k) for k in np.argwhere(outside)[0])
             raise DataError(
@@ -253,6 +257,8 @@ def _feedback_weights(interaction: Interaction, value_mean: float) -> tuple[floa
 
 def _spline(values_K: FloatArray) -> FloatArray:
     """Standardised values and their excess over each quartile, each column of mean 0: shape (K, 4)."""
+    # A linear spline with knots at the quartiles: popularity may count differently among the rare and the popular.
+    # Columns of mean 0 make zeros, the row of an item that came after fitting, the average item.
     z_K = (values_K - values_K.mean()) / (values_K.std() or 1.0)
     columns = [z_K, *(np.maximum(z_K - knot, 0.0) for knot in np.quantile(z_K, [0.25, 0.5, 0.75]))]
     return np.stack([column - column.mean() for column in columns], axis=1)
@@ -265,6 +271,7 @@ def unit(rows: FloatArray) -> FloatArray:
 
 
 def _require_finite(rows_NF: FloatArray, items: Sequence[Item]) -> None:
+    # One price that is no number would make every loss nan, without saying where.
     bad = ~np.isfinite(rows_NF).all(axis=1)
     if bad.any():
         item = items[int(np.argmax(bad))]

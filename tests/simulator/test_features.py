@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 
+from llmrec.errors import DataError
 from llmrec.simulator.features import DECAY, HISTORY, FeatureSpace
 from llmrec.simulator.text_space import TextSpace
 from llmrec.types import Interaction, Item, State
@@ -126,3 +127,11 @@ def test_encodes_thousands_of_states_a_second() -> None:
     start = time.process_time()
     space.encode(states)
     assert len(states) / (time.process_time() - start) > 4000  # some 20,000 on an idle core
+
+
+@pytest.mark.parametrize("item", [-1, 4, 5])
+def test_an_item_outside_the_catalogue_is_named_with_its_user(item: int) -> None:
+    space = _space()
+    assert space.n_items == 4
+    with pytest.raises(DataError, match=f"user 'u' holds item index {item}"):
+        space.encode([State(user_id="u", history=(Interaction(item, "click", 1),))])

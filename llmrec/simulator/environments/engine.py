@@ -8,6 +8,8 @@ and users may be split over processes without any change of the result.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ from llmrec.simulator.environments.record import DAY_S, TURN_S, LazyStates, Reco
 from llmrec.simulator.feedback import keyed_uniforms, split_mix
 from llmrec.types import BoolArray, Feedback, FloatArray, IntArray, State
 
-_STRIDE = (1 << 33) + 9  # between the places of one environment's episodes in the sequence of all visits
+_STRIDE = (1 << 33) + 9  # between the episodes of one place in the sequence of all visits; more than any N
+# Leading bits of the square roots of 2 and 3: constants that nobody chose, which split one user's key into streams
+# for clicks, conversions and what follows the turn.
 _TURN_SALT = np.uint64(0x6A09E667F3BCC909)
 _CONVERSION_SALT = np.uint64(0xBB67AE8584CAA73B)
 
@@ -92,6 +96,8 @@ class Engine:
         self.population, self.count, self.settings, self.choice = population, count, settings, choice
         self.dynamics, self.offset, self.users_total = Dynamics(dynamics, population.items), offset, users
         self._places = np.arange(offset, offset + count, dtype=np.int64)
+        # A stride that shares a divisor with the number of users would lead a place to a part of them only.
+        self._stride = next(s for s in itertools.count(_STRIDE, 2) if math.gcd(s, users) == 1)
         self.user_N, self.episode_N = np.zeros(count, dtype=np.int64), np.full(count, -1, dtype=np.int64)
         self.key_N = np.zeros(count, dtype=np.uint64)
         self.record = Record(count, population, settings)
@@ -115,13 +121,18 @@ class Engine:
         """
         self.moment += 1
         self.episode_N[rows] += 1
-        visit_B = self._places[rows] + self.episode_N[rows] * _STRIDE
+        # Places are numbered over all processes (`offset`), so a place's visits do not depend on how users are split.
+        visit_B = self._places[rows] + self.episode_N[rows] * self._stride
         if user_B is None:
             user_B = self._order_U[visit_B % self.users_total]
         else:
+            # A user met by name has the luck of the episode's number, whatever place meets them: systems are compared
+            # user by user.
             visit_B = self.episode_N[rows] * self.users_total
         self.user_N[rows] = user_B
         with np.errstate(over="ignore"):
+            # Wrapping around 2^64 is meant. The luck of a visit is that of the user and of how often the sequence has
+            # gone round.
             own_B = split_mix(self._luck + user_B.astype(np.uint64))
             self.key_N[rows] = split_mix(own_B + (visit_B // self.users_total).astype(np.uint64))
         hidden = self.population.begin(user_B)
@@ -175,6 +186,8 @@ class Engine:
                 return
             playing = rows.start + np.flatnonzero(play_N[rows])
             idle = rows.start + np.flatnonzero(~play_N[rows])
+            # Rows picked by index are copied twice; where most play it is cheaper to play all and to undo the few,
+            # which begin anew right after.
             if others_restart and len(playing) > len(idle):
                 self._turn_of_most(rows, idle, items_NK, turned)
             else:
@@ -207,6 +220,7 @@ class Engine:
             people, user_B, time_B = self.people.take(rows), self.user_N[rows], self.time_N(rows)
             hidden = None if self.hidden is None else self.hidden.take(rows)
             looked_BK, buys_BK = self._probabilities(people, hidden, user_B, items_BK, time_B)
+            # Conversions are independent given a click, so the expectation of both is the product.
             click_NK[rows] = self.choice.expected(looked_BK, self._satisfaction(items_BK))
             buy_NK[rows] = click_NK[rows] * buys_BK
             np.divide(click_NK[rows], looked_BK, out=look_NK[rows], where=looked_BK > 0)
@@ -244,7 +258,10 @@ class Engine:
         key_B, turn_B, places = self.key_N[rows], self.record.turn_B[rows], items_BK.shape[1]
         luck_BKn = keyed_uniforms(key_B, turn_B, places, self.choice.draws)
         clicked_BK = self.choice.sample(click_BK, self._satisfaction(items_BK), luck_BKn)
+        # Uniforms of their own for conversions: their number must not depend on how many draws the choice model
+        # takes.
         buys_BK = keyed_uniforms(key_B ^ _CONVERSION_SALT, turn_B, places, 1)[..., 0] < buy_BK
+        # Wished first and then cut by the budget, place by place: what is bought above leaves less for below.
         bought_BK = self.dynamics.afford(people, items_BK, clicked_BK & buys_BK)
         fate_B2 = keyed_uniforms(key_B ^ _TURN_SALT, turn_B, 1, DRAWS)[:, 0]
         outcome = self.dynamics.step(people, items_BK, clicked_BK, bought_BK, fate_B2)
@@ -311,6 +328,7 @@ class Engine:
 
 def without_repeats(items_BK: IntArray) -> IntArray:
     """The slates with every further place of an item set to -1."""
+    # One comparison of whole columns for each pair of places: K^2 / 2 passes without a loop over users.
     items_KB = np.ascontiguousarray(items_BK.T.astype(np.int32))  # comparing whole places is fast, rows are not
     again_KB = np.zeros(items_KB.shape, dtype=np.bool_)
     for place in range(1, len(items_KB)):
@@ -348,6 +366,7 @@ def total_reward(
     feedback = Feedback(turned.click_NK.astype(np.float64), turned.conversion_NK.astype(np.float64))
     total_N, named = np.zeros(len(turned.gone_N)), dict[str, FloatArray]()
     for term in terms:
+        # Terms may give anything at an empty place; nobody was shown anything there.
         value_NK = np.where(turned.items_NK >= 0, term(states, turned.items_NK, feedback), 0.0)
         if not np.isfinite(value_NK).all():
             raise DataError(f"Reward {term.name!r} is not finite; check the function that computes it.")

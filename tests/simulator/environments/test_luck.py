@@ -46,6 +46,14 @@ def test_users_may_be_split() -> None:
     assert trace(120, turns=20) + trace(180, offset=120, turns=20) == whole
 
 
+@pytest.mark.parametrize("users", [60, 73, 146])  # 73 divides 2^33 + 9
+def test_one_place_meets_everybody_in_turn(users: int) -> None:
+    population = WorldUsers(draw_truth(users, ITEMS, WorldParameters(), 0))
+    env = VectorRecEnv(population, 1, EnvironmentSettings(slate_size=2))
+    met = [int(env.reset(seed=5 if not n else None)[1]["user"][0]) for n in range(users)]
+    assert sorted(met) == list(range(users))
+
+
 @pytest.mark.slow
 def test_users_may_be_split_over_processes() -> None:
     root = Path(__file__).resolve().parents[3]
