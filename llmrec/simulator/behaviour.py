@@ -122,6 +122,7 @@ class BehaviourModel:
     def _logits(self, states: Sequence[State], items_BK: IntArray) -> tuple[FloatArray, BoolArray]:
         items_BK = check_items(states, items_BK, self.space.n_items)
         users = encoded(self.net, self.space, states)
+        # An empty place is computed as item 0 and set to 0 afterwards.
         row_M = np.repeat(np.arange(items_BK.shape[0]), items_BK.shape[1])
         logits_MH = pair_logits(self.net, users, row_M, items_BK.clip(min=0).ravel())
         return logits_MH.reshape(*items_BK.shape, logits_MH.shape[1]), items_BK >= 0
@@ -232,6 +233,8 @@ def fit_behaviour(
     """
     require_architecture(architecture)
     items = items_of(dataset)
+    # Text encoders and counts see the fitted states and impressions alone; what is held out stands behind them in
+    # `states`.
     log, held_out, states = two_parts(impressions, valid, len(items))
     require_learnable(log, states, len(items))
     space = FeatureSpace.fit(

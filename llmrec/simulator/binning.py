@@ -23,9 +23,12 @@ def mass_bins(probability_M: FloatArray, bins: int) -> IntArray:
     Sorted, the predictions are cut into equal parts; all of one value go where the middle one of them falls.
     """
     _, value_M, count_V = np.unique(probability_M, return_inverse=True, return_counts=True)
+    # A run of equal predictions must not be cut by the order of its rows: as a whole it goes to the part that its
+    # middle row falls into, which keeps the masses as equal as ties allow.
     middle_V = np.cumsum(count_V) - count_V + (count_V - 1) // 2
     parts = np.array_split(np.arange(len(probability_M)), max(1, min(bins, len(probability_M))))
     part_M = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    # Parts that lost every row to a neighbour's run vanish from the numbering, so that no bin is empty.
     found_M: IntArray = np.unique(part_M[middle_V][value_M], return_inverse=True)[1].astype(np.int64)
     return found_M
 
@@ -35,6 +38,8 @@ def calibration_error(label_M: FloatArray, probability_M: FloatArray, bins: int 
 
     Chance alone keeps it above 0 for a model that is right; see `calibration_interval`.
     """
+    # The sum of label - probability over bin j is n_j (mean label - mean probability), so sum |gap| / M is the error
+    # weighted by mass, sum of n_j / M |difference of means| (Naeini et al. 2015).
     gap_J = np.bincount(mass_bins(probability_M, bins), label_M - probability_M)
     return float(np.abs(gap_J).sum()) / max(1, len(label_M))
 
@@ -56,11 +61,14 @@ def calibration_interval(
     model that may be right. Both ends err on the wide side.
     """
     bin_M = mass_bins(probability_M, bins)
+    # A row's residual stands in the column of its bin: the sums of users then resample all bins at once, each user's
+    # rows together.
     columns_MJ = np.zeros((len(label_M), int(bin_M.max(initial=0)) + 1))
     columns_MJ[np.arange(len(label_M)), bin_M] = label_M - probability_M
     sums_RJ, count_R = resampled_sums(columns_MJ, group_M, draws, seed)
     gaps_RJ, gap_J = sums_RJ / count_R[:, None], columns_MJ.sum(axis=0) / max(1, len(label_M))
     error = calibration_error(label_M, probability_M, bins)
+    # |error - true error| <= sum |g - true g| by the triangle inequality, and g* - g stands for g - true g.
     chance = float(np.quantile(np.abs(gaps_RJ - gap_J).sum(axis=1), 0.975))
     most = float(np.quantile(np.abs(gaps_RJ).sum(axis=1), 0.975))
     return max(0.0, error - chance), max(error, most)
@@ -87,6 +95,7 @@ def bins_of(
         member_MJ = np.eye(len(count_J))[bin_M]
         sums_RC, _ = resampled_sums(np.hstack([member_MJ * observed_M[:, None], member_MJ]), group_M, draws, seed)
         over_RJ, under_RJ = np.hsplit(sums_RC, 2)
+        # A resample may hold no row of a bin; it says nothing of that bin's rate and is left out of its quantiles.
         rate_RJ = np.divide(over_RJ, under_RJ, out=np.full(over_RJ.shape, np.nan), where=under_RJ > 0)
         rows += list(np.nanquantile(rate_RJ, [0.025, 0.975], axis=0))
         names += ["low", "high"]
@@ -98,6 +107,8 @@ def resampled_sums(columns_MC: FloatArray, group_M: IntArray, draws: int, seed: 
     _, place_M = np.unique(group_M, return_inverse=True)
     count_U = np.bincount(place_M).astype(float)
     sum_UC = np.stack([np.bincount(place_M, column_M) for column_M in columns_MC.T], axis=1)
+    # Drawing U users with replacement and counting them is one multinomial draw, and all columns' sums over all draws
+    # are one matrix product.
     stream, share_U = numpy_stream(seed, "simulator", "bootstrap"), np.full(len(count_U), 1 / len(count_U))
     sums, counts = [], []
     for start in range(0, draws, chunk := max(1, CELLS // len(count_U))):

@@ -72,6 +72,8 @@ def fit_platt(
     """
     positives = float(label_M.sum())
     negatives = len(label_M) - positives
+    # The posterior means of the labels under a uniform prior (Platt 1999): with targets of 0 and 1 the slope would
+    # run off to infinity wherever the classes separate.
     target_M = np.where(label_M > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
@@ -80,6 +82,7 @@ def fit_platt(
             value_M, error = _looked(z, label_M, look_M)
         else:
             value_M = -(target_M * log_expit(z) + (1 - target_M) * log_expit(-z))
+            # d/dz of -(t log s(z) + (1 - t) log s(-z)) is s(z) - t.
             error = expit(z) - target_M
         if weight_M is not None:
             value_M, error = value_M * weight_M, error * weight_M
@@ -94,6 +97,7 @@ def _looked(z: FloatArray, label_M: FloatArray, look_M: FloatArray) -> tuple[Flo
     """Minus the log-likelihood of clicks with P(click) = look * sigmoid(z), and its derivative in z."""
     p = expit(z)
     missed = np.maximum(1 - look_M * p, 1e-12)
+    # d/dz log s = 1 - s and d/dz log(1 - l s) = -l s (1 - s) / (1 - l s).
     value = -(label_M * (np.log(look_M) + log_expit(z)) + (1 - label_M) * np.log(missed))
     return value, -label_M * (1 - p) + (1 - label_M) * look_M * p * (1 - p) / missed
 
@@ -102,6 +106,8 @@ def fit_isotonic(logit_M: FloatArray, label_M: FloatArray) -> Isotonic:
     """Isotonic regression (pool adjacent violators); each block is kept as its mean logit and mean label."""
     order = np.argsort(logit_M, kind="stable")
     value_M = IsotonicRegression().fit_transform(logit_M[order], label_M[order])
+    # Pool adjacent violators answers with steps. A step ties all items within it, so only the blocks' centres are
+    # kept and `Isotonic` joins them by straight lines.
     block_M = np.concatenate([[0], np.cumsum(np.diff(value_M) > 0)])
     count_J = np.bincount(block_M)
     return Isotonic(np.bincount(block_M, logit_M[order]) / count_J, np.bincount(block_M, label_M[order]) / count_J)
@@ -109,6 +115,8 @@ def fit_isotonic(logit_M: FloatArray, label_M: FloatArray) -> Isotonic:
 
 def fit_calibrator(logit_M: FloatArray, label_M: FloatArray, weight_M: FloatArray | None = None) -> Calibrator:
     """Isotonic where both labels are many, Platt otherwise (and with weights), the identity with no label at all."""
+    # Isotonic regression has as many parameters as there are blocks and overfits few events; Platt has two, keeps the
+    # order of items and is never flat (Niculescu-Mizil and Caruana 2005 compare them by sample size).
     positives = int(label_M.sum())
     if len(label_M) == 0:
         return Platt()

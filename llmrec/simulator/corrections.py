@@ -30,7 +30,11 @@ def inverse_weights(propensity_M: FloatArray, *, clip: float, what: str = "Impre
             "most 1 for each; log propensities, or set simulator.correction to none."
         )
     weight_M = 1.0 / propensity_M
+    # Bounded by the median and not by a number: 1 / p grows with the catalogue. The bias is towards what was logged
+    # often.
     weight_M = np.minimum(weight_M, clip * np.median(weight_M))
+    # Dividing by the sum (Hajek) costs a bias of order 1 / M and takes the noise of the sum away; a mean of 1 leaves
+    # learning rate and priors what they are without weights.
     return np.asarray(weight_M * (len(weight_M) / weight_M.sum()))
 
 

@@ -60,6 +60,7 @@ def bucket_of(count_M: IntArray) -> IntArray:
     found = np.zeros(len(count_M), dtype=np.int64)
     some = count_M > 0
     if some.any():
+        # "lower" gives counts that occur, and equal counts then fall on one side of the border together.
         low, high = np.quantile(count_M[some], [1 / 3, 2 / 3], method="lower")
         found[some] = 1 + (count_M[some] > low) + (count_M[some] > max(high, low))
     return found
@@ -152,9 +153,12 @@ def arm_test(model: Predictor, other_half: ImpressionLog, fitted_A: IntArray) ->
     joint_M = found.click_BK * found.conversion_BK
     simulated_A3 = _rates(log.item_M, count_A, found.click_BK, joint_M)
     observed_A3 = _rates(log.item_M, count_A, log.click_M, log.conversion_M)
+    # Arms are independent groups of customers, so their chi-square statistics, and degrees of freedom, add up.
     statistic, degrees = 0.0, 0
     for simulated, observed, before, after in zip(simulated_A3, observed_A3, fitted_A, count_A, strict=True):
         table = np.stack([simulated * before, observed * after])
+        # An outcome that neither half has, such as no conversion at all, has no expectation to compare with and no
+        # degree of freedom. Yates's correction would break the sum over arms.
         table = table[:, table.sum(axis=0) > 0]
         test = chi2_contingency(table, correction=False)
         statistic, degrees = statistic + float(test.statistic), degrees + int(test.dof)

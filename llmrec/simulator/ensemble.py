@@ -123,6 +123,8 @@ def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
     """Mean P(click), and the conversion by which the product is the mean of the products."""
     click_BK = np.mean([p.click_BK for p in predictions], axis=0)
     joint_BK = np.mean([p.click_BK * p.conversion_BK for p in predictions], axis=0)
+    # E[pq] / E[p]: a mean of the q alone would multiply to something else than the mean joint probability, since
+    # members that expect more clicks may expect fewer conversions of them.
     conversion_BK = np.divide(joint_BK, click_BK, out=np.zeros_like(joint_BK), where=click_BK > 0)
     return Prediction(click_BK, np.clip(conversion_BK, 0.0, 1.0))
 
@@ -151,6 +153,8 @@ def fit_ensemble(
     """
     members = []
     for k in range(settings.members):
+        # Members differ by initial weights and order of batches; with the bootstrap also by users, which adds the
+        # spread of sampling to that of optimisation (Lakshminarayanan et al. 2017 found the former enough).
         own = stream_seed(seed, "simulator", "member", k)
         mine = resampled_users(impressions, seed, k) if settings.bootstrap else impressions
         members.append(
@@ -193,6 +197,8 @@ def shared_out(
     impressions: ImpressionLog, valid: ImpressionLog | None, settings: SimulatorSettings, seed: int
 ) -> tuple[tuple[Subset, Subset | None], tuple[Subset, Subset | None]]:
     """The two logs of the reward's users and those of the judge's; raises `DataError` for fewer than two users."""
+    # Whole users are shared out, not rows: a judge that had met the same users would have learnt the reward's own
+    # errors, and a policy that exploits these would be praised for it.
     users = {state.user_id for part in (impressions, valid) if part for state in part.states if state.user_id}
     judges = user_share(users, settings.judge_user_share, seed, "judge")
 

@@ -19,6 +19,7 @@ from llmrec.simulator.metrics import check_probabilities
 from llmrec.types import Feedback, FloatArray, Prediction, State
 
 DRAWS = 2  # a uniform for the click and one for the conversion
+# 2^64 over the golden ratio and the two factors of SplitMix64's finaliser (Steele, Lea and Flood 2014).
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = (
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
@@ -41,6 +42,8 @@ def common_uniforms(seed: int, user_ids: Sequence[Luck], turn: int | Sequence[in
 
 def user_keys(seed: int, user_ids: Sequence[Luck]) -> npt.NDArray[np.uint64]:
     """A 63-bit key for each user, shape (B,): the SHA-256 of seed and id. Each None is somebody else, by number."""
+    # Two strangers must not share their luck, so each is somebody else; the number makes it the same luck in the next
+    # run.
     names = [("unknown", n) if user is None else user for user, n in zip(user_ids, _numbers(user_ids), strict=True)]
     key_of = {name: _key(seed, name) for name in set(names)}
     return np.array([key_of[name] for name in names], dtype=np.uint64)
@@ -76,9 +79,13 @@ def keyed_uniforms(key_B: npt.NDArray[np.uint64], turn: npt.ArrayLike, places: i
     """Uniforms in [0, 1) that depend on (key, turn, place, draw) alone: shape (B, K, draws)."""
     turn_B = np.broadcast_to(np.asarray(turn, dtype=np.uint64), key_B.shape)
     with np.errstate(over="ignore"):
+        # The turn is mixed before it is added: key + turn alone would give user k at turn 1 the numbers of user k + 1
+        # at turn 0. A counter through a bijection (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")
+        # has no state, so any number can be had without those before it.
         start_B = split_mix(key_B + split_mix(turn_B))
         counter_KD = np.arange(1, places * draws + 1, dtype=np.uint64).reshape(places, draws)
         bits = split_mix(start_B[:, None, None] + counter_KD * _GOLDEN)
+    # The upper 53 bits fill a double's mantissa: multiples of 2^-53 in [0, 1), never 1.
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

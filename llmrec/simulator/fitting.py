@@ -63,6 +63,8 @@ class Imputation:
     ) -> Tensor:
         """The doubly robust risk of `net` on a batch of `pairs` (state row, item)."""
         row_M, item_M = pairs
+        # Uniform items stand for the target, a choice that nobody made; the imputed outcomes there need no
+        # propensity.
         drawn_M = torch.from_numpy(stream.integers(0, self.n_items, len(row_M)))
         with torch.no_grad():
             guess_SX = self.net.users(rows)
@@ -70,6 +72,9 @@ class Imputation:
             logged = self._labels(self.net.pairs(guess_SX, row_M, item_M), labels.value_M)
         user_SX = net.users(rows)
         logits_MH = net.pairs(user_SX, row_M, item_M)
+        # E over uniform items of the imputed loss + E over the log of w (loss - imputed loss): the second term takes
+        # the imputation's error off, so either right weights or a right imputation suffices. No gradient reaches
+        # `self.net`.
         everywhere_M = objective.losses(net.pairs(user_SX, row_M, drawn_M), drawn)
         residual_M = objective.losses(logits_MH, labels) - objective.losses(logits_MH, logged)
         weight_M = 1.0 if labels.weight_M is None else labels.weight_M
@@ -102,7 +107,7 @@ def fit_net(
         users: The encoded states that the row numbers of both logs point to.
         train: Impressions to fit.
         valid: Later impressions, for early stopping.
-        settings: Epochs, batch size (impressions) and learning rate (decays linearly to a tenth).
+        settings: Epochs, batch size (impressions) and learning rate (decays linearly to a fiftieth).
         seed: Seed of the order of the batches.
         objective: The loss; by default the funnel's likelihood.
         labels: Labels of both logs with weights, values and places; by default clicks and conversions alone.
@@ -110,6 +115,7 @@ def fit_net(
     """
     objective = objective or Objective()
     known, held_out = labels or (plain_labels(train), plain_labels(valid))
+    # Examination by place, where it is fitted, learns with the network through the same likelihood.
     own = [] if objective.examination is None else [p for p in objective.examination.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW([*net.parameters(), *own], lr=settings.learning_rate, weight_decay=1e-3)
     batches = _Batches(train, known, settings.batch_size)
@@ -130,6 +136,8 @@ def fit_net(
                     data_loss = objective(net.pairs(net.users(rows), row_M, item_M), seen)
                 else:
                     data_loss = imputation.risk(net, rows, (row_M, item_M), seen, objective, draws)
+                # MAP: (sum of losses - log prior) / M is the mean loss plus penalty / M, so the prior weighs less the
+                # more was logged.
                 (data_loss + net.penalty() / len(train)).backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
                 schedule.step()
@@ -137,12 +145,15 @@ def fit_net(
                 losses.append(data_loss.item())
                 bar.advance(note=f"loss {losses[-1]:.4f}")
             train_curve.append(float(np.mean(losses)))
+            # The moving average is what is judged and kept: the last iterate of a stochastic method is noisier than
+            # the mean of its last hundred (Polyak and Juditsky 1992).
             valid_curve.append(held_out_loss(mean_net, users, valid, objective, held_out))
             if not np.isfinite(valid_curve[-1]):
                 raise DataError("The behaviour model's loss is not finite; lower simulator.learning_rate.")
             if valid_curve[-1] < best:
                 best, kept = valid_curve[-1], epoch
                 state = {name: value.clone() for name, value in mean_net.state_dict().items()}
+            # Later impressions decide, not a random part: a model is used on what comes after its log.
             elif epoch - kept >= PATIENCE:
                 break
     net.load_state_dict(state)
@@ -179,6 +190,7 @@ class _Batches:
         self.rows_S, self.start_S, self.count_S = np.unique(log.row_M[order], return_index=True, return_counts=True)
         self.item_M = torch.from_numpy(log.item_M[order])
         self.labels = labels.at(torch.from_numpy(order)).single()
+        # `size` counts impressions, batches are of states: about as many states as hold so many impressions.
         self.states = max(1, round(size / float(self.count_S.mean())))
         self.count = -(-len(self.rows_S) // self.states)
 
@@ -189,6 +201,8 @@ class _Batches:
             part = order[low : low + self.states]
             count_S = self.count_S[part]
             row_M = np.repeat(np.arange(len(part)), count_S)
+            # 0, 1, ..., n - 1 for each state in turn, without a loop: running number less the number at which the
+            # state began.
             within_M = np.arange(count_S.sum()) - np.repeat(np.cumsum(count_S) - count_S, count_S)
             at_M = self.start_S[part][row_M] + within_M
             yield torch.from_numpy(self.rows_S[part]), torch.from_numpy(row_M), torch.from_numpy(at_M)

@@ -176,12 +176,16 @@ class Learner:
         """A fitted network, what it was taught, and its losses; see `lesson` for the arguments."""
         settings = self.settings
         if settings.correction == "inverse-position" and curve_K is None:
+            # Inverse weighing needs P(look) as given numbers. This loss is linear in 1 / P(look), so a joint fit
+            # would run to one of its ends.
             _, first, _ = self._first("position").learn(users, log, held_out)
             assert first.objective.examination is not None
             curve_K = first.objective.examination.curve().detach().double().numpy()
         imputation = None
         taught = lesson(log, held_out, settings, curve_K=curve_K, value_only=value_only)
         if settings.correction == "dr":
+            # The imputation is of another seed and not corrected itself: its error is what the weighted residual
+            # takes off.
             guess, _, _ = self._first("none").learn(users, log, held_out, value_only=value_only)
             imputation = Imputation(guess, self.space.n_items)
         net = fresh_net(self.architecture, self.space, self.seed)
@@ -216,6 +220,8 @@ def calibrators(
         log, labels = logs[0].joined(logs[1]), taught.labels[0].joined(taught.labels[1])
     logits_MH, clicked_M = pair_logits(net, users, log.row_M, log.item_M), log.click_M > 0
     weight_M = None if labels.weight_M is None else labels.weight_M.numpy()
+    # Raw click rates fall with the place, so a calibrator fitted on them would take the correction for places back;
+    # its likelihood is that of look * p.
     if taught.objective.examination is not None and labels.place_M is not None:
         look_M = taught.objective.examination.curve().detach().numpy()[labels.place_M.numpy()]
         click: Calibrator = fit_platt(logits_MH[:, 0], log.click_M, look_M=look_M.astype(np.float64))

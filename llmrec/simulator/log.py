@@ -146,6 +146,8 @@ def latest(log: Log, states: Sequence[State], share: float) -> BoolArray:
     """
     time_S = np.array([-1 if state.time is None else state.time for state in states], dtype=np.int64)
     time_M = time_S[log.row_M]
+    # By time, as the model is used on later events. States of one moment stay together, so the cut is a value and not
+    # a row.
     cut = np.sort(time_M)[int((1 - share) * (len(time_M) - 1))]
     late_M = time_M > cut
     if not late_M.any():
@@ -179,6 +181,7 @@ def user_share(user_ids: Collection[str], share: float, seed: int, *name: object
     if len(ordered) < 2:
         raise DataError("Users cannot be shared out between two models: there are fewer than two.")
     count = min(len(ordered) - 1, max(1, round(share * len(ordered))))
+    # Drawn from sorted ids: sets of Python have no order that a second run would repeat.
     chosen = numpy_stream(seed, "simulator", "users", *name).choice(len(ordered), size=count, replace=False)
     return {ordered[k] for k in chosen}
 
@@ -208,6 +211,8 @@ def resampled_users(impressions: ImpressionLog, seed: int, *name: object) -> Sub
     if (times_U > 0).sum() < min(2, len(users)):
         times_U = np.ones_like(times_U)
     row_M = np.asarray(impressions.state_row_M)
+    # Impressions are repeated, states are not: a user drawn twice counts twice in every loss without being encoded
+    # twice.
     at_M = np.repeat(np.arange(len(row_M)), times_U[place_S[row_M]])
     return Subset(list(impressions.states), row_M[at_M], *_columns(impressions, at_M))
 

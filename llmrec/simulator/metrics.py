@@ -21,6 +21,8 @@ _PAIRS = 262_144  # (state, item) pairs predicted at a time
 def auc(label_M: FloatArray, score_M: FloatArray) -> float | None:
     """Area under the ROC curve: P(a positive scores above a negative), ties half; None with one class only."""
     _, inverse_M, count_J = np.unique(score_M, return_inverse=True, return_counts=True)
+    # Mann-Whitney: the positives' ranks add up to n(n + 1)/2 among themselves plus one for each negative below;
+    # mid-ranks make a tie worth one half.
     rank_M = (np.cumsum(count_J) - (count_J - 1) / 2)[inverse_M]  # mid-ranks from 1
     positives = float(label_M.sum())
     negatives = len(label_M) - positives
@@ -31,6 +33,7 @@ def auc(label_M: FloatArray, score_M: FloatArray) -> float | None:
 
 def log_losses(label_M: FloatArray, probability_M: FloatArray) -> FloatArray:
     """Minus the log-likelihood of each label, in nats, probabilities kept 1e-7 away from 0 and 1."""
+    # One certain and wrong prediction would make the mean infinite; log1p keeps the digits of probabilities near 0.
     p_M = np.clip(probability_M, _TINY, 1 - _TINY)
     return np.asarray(-np.where(label_M > 0, np.log(p_M), np.log1p(-p_M)))
 
@@ -51,6 +54,8 @@ def predict_log(model: Predictor, states: list[State], log: Log) -> Prediction:
     width = int(count_S.max(initial=1))
     column_M = np.arange(len(order)) - np.repeat(np.cumsum(count_S) - count_S, count_S)
     place_M = np.repeat(np.arange(len(rows_S)), count_S)
+    # Impressions of one state become one ragged slate, padded by -1, so that each state is encoded once and not once
+    # an impression.
     items_SK = np.full((len(rows_S), width), -1, dtype=np.int64)
     items_SK[place_M, column_M] = log.item_M[order]
     click_M, conversion_M = np.empty(len(order)), np.empty(len(order))
@@ -93,6 +98,7 @@ def fit_report(
         and `log_loss_gain` (baseline minus model, mean and 95% interval over users). Also "impressions" and "proxy".
     """
     states = list(impressions.states)
+    # Items that only the fitted log knows need a place among the item means too.
     n_items = int(max(np.max(impressions.item_M, initial=0), 0 if train is None else np.max(train.item_M))) + 1
     log = read_log(impressions, n_items)
     if len(log) == 0:
@@ -134,6 +140,7 @@ def value_agreement(
     """
     found = model.predict_all(states)
     predicted_BN = found.click_BK * (click + conversion * found.conversion_BK)
+    # Stable, so that items predicted alike are chosen in the order of the catalogue and not by their known value.
     order_BN, best_BN = np.argsort(-predicted_BN, axis=1, kind="stable"), -np.sort(-value_BN, axis=1)
     chosen_BN = np.take_along_axis(value_BN, order_BN, axis=1)
     figures = {
@@ -157,6 +164,8 @@ def item_means(log: Log, item_M: IntArray, n_items: int, strength: float = 10.0)
     click_N = np.bincount(log.item_M, log.click_M, minlength=n_items)
     convert_N = np.bincount(log.item_M, log.conversion_M, minlength=n_items)
     rate, conversion = click_N.sum() / max(1, shown_N.sum()), convert_N.sum() / max(1, click_N.sum())
+    # Empirical Bayes: the posterior mean under a Beta prior at the overall rate, worth `strength` events. Without it
+    # an item shown once would be predicted 0 or 1.
     click_rate_N = (click_N + strength * rate) / (shown_N + strength)
     conversion_rate_N = (convert_N + strength * conversion) / (click_N + strength)
     return Prediction(click_rate_N[item_M], conversion_rate_N[item_M])
@@ -176,6 +185,7 @@ def section(
         figures[name] = calibration_error(label_M, probability_M)
         bounds = calibration_interval(label_M, probability_M, group_M, seed=seed)
         figures |= dict(zip((f"{name}_low", f"{name}_high"), bounds, strict=True))
+    # Paired row by row: what is hard to foresee for any model cancels, and the interval is of the difference alone.
     gain_M = log_losses(label_M, mean_M) - log_losses(label_M, model_M)
     mean, low, high = paired_interval(gain_M, group_M, seed=seed)
     figures["log_loss_gain"] = {"mean": mean, "low": low, "high": high}

@@ -71,10 +71,13 @@ class Examination(nn.Module):
     def __init__(self, places: int, given_K: Tensor | None = None) -> None:
         super().__init__()
         start_K = torch.full((places,), 0.7) if given_K is None else given_K.float().clamp(1e-4, 1 - 1e-4)
+        # Five numbers or so among thousands of weights share one learning rate; a fifth of the logit lets them travel
+        # five times as far.
         self.logit_K = nn.Parameter(torch.logit(start_K) / 5.0, requires_grad=given_K is None)
 
     def curve(self) -> Tensor:
         """P(look) of each place, (K,)."""
+        # look and attraction are seen as a product alone, so the first place is 1 by convention.
         return torch.cat([torch.ones(1), torch.sigmoid(5.0 * self.logit_K[1:])])
 
 
@@ -127,14 +130,20 @@ class Objective:
     def _funnel(self, logits_MH: Tensor, labels: Labels) -> Tensor:
         click_M = labels.click_M
         found_M = self._click(logits_MH, labels)
+        # The chain rule of the funnel: -log P(outcome) = -log P(click or not) - [clicked] log P(converted or not |
+        # clicked).
         wrong_M = binary_cross_entropy_with_logits(logits_MH[:, CONVERSION], labels.conversion_M, reduction="none")
         if self.name == "funnel":
             return found_M + click_M * wrong_M
         if self.name == "clicks-only":
+            # The caller takes the mean over all M impressions; M / clicks makes it the mean over the clicked ones, as
+            # a conversion model trained on clicks by itself has it.
             return found_M + click_M * wrong_M * (len(click_M) / click_M.sum().clamp(min=1.0))
         found_M = found_M + self._joint(logits_MH, labels)
         if self.name == "esmm":
             return found_M
+        # 1 / P(click) makes clicked impressions stand for all (Wang et al. 2022); bounded by `clip`, as a click that
+        # was next to impossible would else outweigh the batch.
         inverse_M = click_M / self._seen_click(logits_MH, labels).clamp(min=1.0 / self.clip)
         if self.name == "escm2-ips":
             return found_M + self.counterfactual * inverse_M * wrong_M
@@ -194,6 +203,8 @@ class Objective:
         entropy = binary_cross_entropy_with_logits
         guess_M = entropy(logit_M, imputed_M.detach(), reduction="none")
         risk_M = guess_M + inverse_M * (wrong_M - guess_M)
+        # The imputation head is fitted to the error as it is, the conversion head to the imputed risk: each takes the
+        # other's output as a number.
         free_M = entropy(logit_M.detach(), imputed_M, reduction="none")
         return risk_M + inverse_M * (wrong_M.detach() - free_M).square()
 
@@ -202,4 +213,5 @@ class Objective:
             return torch.zeros_like(labels.click_M)
         known_M = torch.isfinite(labels.value_M)
         error_M = logits_MH[:, VALUE] - torch.where(known_M, labels.value_M, torch.zeros_like(labels.value_M))
+        # -log N(value; mean, 1) of the standardised value, without its constant; rows without a value count 0.
         return 0.5 * error_M.square() * known_M

@@ -51,6 +51,8 @@ class Histories:
 
     def last(self, window: int) -> Histories:
         """The latest `window` events of each history, padded to exactly that many."""
+        # Place of the w-th kept event in the full history: the window's start plus w; beyond the history it points
+        # nowhere.
         column_SW = self.length_S[:, None] - np.minimum(self.length_S, window)[:, None] + np.arange(window)
         inside_SW = column_SW < self.length_S[:, None]
         at_SW = np.where(inside_SW, column_SW, 0)

@@ -23,7 +23,13 @@ _TOKEN = r"(?u)[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+"
 
 def _counts(texts: Sequence[str]) -> Any:
     hashing = HashingVectorizer(
-        n_features=BUCKETS, ngram_range=(1, 2), token_pattern=_TOKEN, alternate_sign=False, norm=None
+        # No signs: sublinear term frequency takes logarithms, which need counts of 0 and up. Collisions of 2^14
+        # buckets only blur.
+        n_features=BUCKETS,
+        ngram_range=(1, 2),
+        token_pattern=_TOKEN,
+        alternate_sign=False,
+        norm=None,
     )
     return hashing.transform(texts)
 
@@ -50,8 +56,11 @@ class TextSpace:
         counts = _counts(distinct)
         frequency_V = np.bincount(counts.indices, minlength=BUCKETS)
         idf_V = (np.log((1 + len(distinct)) / (1 + frequency_V)) + 1).astype(np.float32)
+        # The decomposition needs more texts than dimensions.
         rank = min(dimension, len(distinct) - 1)
         if rank >= 1:
+            # Latent semantic analysis (Deerwester et al. 1990): words that share texts fall together, so an item is
+            # near others without sharing a word.
             svd = TruncatedSVD(rank, algorithm="randomized", n_iter=4, random_state=seed % 2**32)
             svd.fit(_weighted(counts, idf_V))
             components_DV[:rank] = svd.components_
@@ -68,6 +77,7 @@ class TextSpace:
         if fresh:
             if len(self._cache) > 200_000:
                 self._cache.clear()
+                # Nothing that was cached counts any more, so all texts of this call are encoded anew.
                 fresh = list(dict.fromkeys(texts))
             vectors = _weighted(_counts(fresh), self.idf_V) @ self.components_DV.T
             self._cache.update(zip(fresh, np.asarray(vectors, dtype=np.float32), strict=True))

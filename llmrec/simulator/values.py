@@ -40,6 +40,8 @@ def with_values(dataset: Any, impressions: ImpressionLog, *, within: int = 0) ->
     """
     rows = np.asarray(impressions.state_row_M)
     ids = dataset.items["item_id"]
+    # A value belongs to the first event of the pair at or after the impression, not to an earlier one: what was rated
+    # before cannot be the outcome of being shown.
     shown = pl.DataFrame(
         {
             "user_id": pl.Series([impressions.states[r].user_id for r in rows], dtype=pl.String),
@@ -123,6 +125,7 @@ def fit_values(
     shown_N = np.bincount(log.item_M, minlength=len(items)).astype(np.float64)
     text_seed = stream_seed(seed, "simulator", "text")
     space = FeatureSpace.fit(items, states[: len(impressions.states)], shown_N, seed=text_seed)
+    # The objective is switched off by `value_only`; "funnel" is the one that the doubly robust correction goes with.
     learner = Learner(architecture, space, dataclasses.replace(settings, objective="funnel"), seed)
     net, taught, curve = learner.learn(learner.encoded(states), log, held_out, value_only=True)
     assert taught.scale is not None

@@ -38,16 +38,20 @@ def fit_dynamic_bayesian(
     clicks_P = keyed.total(log.click_SK.astype(np.float64))
     attraction_P = prior.rate(clicks_P, keyed.total(keyed.shown_SK.astype(np.float64)))
     satisfaction_P = 0.5 + 0.1 * (random.random(len(clicks_P)) - 0.5)
+    # A start off the bounds: EM never leaves 0 or 1.
     keep_on = 0.8
     curve: list[float] = []
     with Bar("EM of the dynamic Bayesian model", stop.max_steps) as bar:
         for _ in range(stop.max_steps):
             attraction_SK = keyed.spread(attraction_P) if given is None else np.where(keyed.shown_SK, given, 0.0)
+            # E step, exact: the hidden chain has one unknown stretch, that below the last click.
             found = posterior(log.click_SK, keyed.shown_SK, attraction_SK, keyed.spread(satisfaction_P), keep_on)
             density = prior.log_density(attraction_P) if given is None else 0.0
             curve.append(float(found.log_likelihood_S.sum()) + density + calm.log_density(satisfaction_P))
             if stop.done(curve):
                 break
+            # M step: each parameter is its expected successes over its expected trials, plus the prior's
+            # pseudo-counts.
             attraction_P = prior.rate(clicks_P, keyed.total(found.examined_SK))
             satisfaction_P = calm.rate(keyed.total(found.satisfied_SK), clicks_P)
             if found.could_go_on > 0:
@@ -90,6 +94,7 @@ def posterior(
     """
     slates, places = click_SK.shape
     quiet = np.ones((slates, places + 1))
+    # t_k = (1 - a_k)(1 - g + g t_k+1), from the bottom up; t below the last place is 1.
     for k in reversed(range(places)):
         quiet[:, k] = (1 - attraction_SK[:, k]) * (1 - keep_on + keep_on * quiet[:, k + 1])
     onward = 1 - keep_on + keep_on * quiet[:, 1:]
@@ -101,8 +106,11 @@ def posterior(
     pass_on = keep_on * quiet[:, 1:] / np.maximum(onward, EDGE)
     pass_on = np.where(before, 1.0, np.where(at_last, (1 - satisfied) * pass_on, pass_on))
     examined = np.ones((slates, places))
+    # P(k looked at | clicks) is a product along the chain, 1 down to the last click.
     np.cumprod(pass_on[:, :-1], axis=1, out=examined[:, 1:])
     examined *= shown_SK
+    # The likelihood's factor of each place, in three parts: above the last click all is seen (g for going on, 1 - s
+    # for a click that did not satisfy), at it the unknown rest is summed out, below it nothing is left.
     chance = np.where(click_SK, attraction_SK, 1 - attraction_SK)
     chance = np.where(before, chance * keep_on * np.where(click_SK, 1 - satisfaction_SK, 1.0), chance)
     chance = np.where(at_last, attraction_SK * unsure, np.where(rank > last, 1.0, chance))

@@ -37,13 +37,17 @@ class LogitObjective:
         if self.offsets:
             utility[:, 1:] += offset
         utility = np.where(self.keyed.shown_SK, utility, -np.inf)
+        # log(1 + sum exp u) by the largest term, of which "no click" with utility 0 is one: no exponential overflows.
         top = np.maximum(utility.max(axis=1), 0.0)[:, None]
         weight = np.exp(utility - top)
         norm = weight.sum(axis=1, keepdims=True) + np.exp(-top)
         value = float((self.click_SK * np.where(self.keyed.shown_SK, utility, 0.0)).sum())
         value -= float((np.log(norm) + top).sum())
+        # The gradient of a softmax's log-likelihood: what was clicked less what was expected.
         excess = self.click_SK - weight / norm
         gradient = np.concatenate([self.keyed.total(excess)[: self.items], excess.sum(axis=0)[1 : 1 + self.offsets]])
+        # Beta(yes + 1, no + 1) on a = s(u): log density yes log s(u) + no log s(-u), whose derivative is yes - (yes +
+        # no) s(u).
         yes, no = self.prior.yes, self.prior.no
         value += float((yes * log_expit(utility_P) + no * log_expit(-utility_P)).sum())
         gradient[: self.items] += yes - (yes + no) * expit(utility_P)

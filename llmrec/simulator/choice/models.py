@@ -65,6 +65,7 @@ class CascadeChoice(Choice):
 
     def _expected(self, attraction: FloatArray, satisfaction: FloatArray) -> FloatArray:
         passed = np.ones_like(attraction)
+        # P(no place above was clicked): the first place has 1, so the product is shifted by one.
         np.cumprod(1 - attraction[:, :-1], axis=1, out=passed[:, 1:])
         return np.asarray(passed * attraction)
 
@@ -109,6 +110,8 @@ class DynamicBayesianChoice(Choice):
 
     def _expected(self, attraction: FloatArray, satisfaction: FloatArray) -> FloatArray:
         examined = np.ones_like(attraction)
+        # P(k + 1 looked at | k looked at) = perseverance (1 - P(clicked and satisfied)); clicks at different places
+        # are independent given the looks.
         onward = self.perseverance * (1 - attraction[:, :-1] * satisfaction[:, :-1])
         np.cumprod(onward, axis=1, out=examined[:, 1:])
         return np.asarray(examined * attraction)
@@ -117,6 +120,7 @@ class DynamicBayesianChoice(Choice):
         click = uniforms[..., 0] < attraction
         onward = np.where(click, self.perseverance * (1 - satisfaction), self.perseverance)
         goes_on = uniforms[..., 1] < onward
+        # Whoever stops anywhere above does not look here.
         np.logical_and.accumulate(goes_on[:, :-1], axis=1, out=goes_on[:, :-1])
         click[:, 1:] &= goes_on[:, :-1]
         return np.asarray(click)
@@ -128,6 +132,9 @@ class DynamicBayesianChoice(Choice):
         seen = np.full(len(attraction), 0.0)  # log P(clicks from k on | k is looked at), from the end
         quiet = np.ones(len(attraction))  # P(no click from k on | k is looked at)
         any_later = np.zeros(len(attraction), dtype=np.bool_)
+        # From the last place up: what a click at k says of satisfaction depends on whether any click follows, and the
+        # sum over all places where the user may have stopped is folded into `quiet` on the way. P(no click below |
+        # not satisfied) = 1 - g + g * quiet, with g the perseverance.
         for k in reversed(range(places)):
             stop_or_quiet = np.where(any_later, 0.0, 1 - keep_on + keep_on * quiet)
             later = np.where(any_later, np.log(keep_on) + seen, np.log(stop_or_quiet))
@@ -166,6 +173,7 @@ class LogitChoice(Choice):
             raise DataError(f"The rank offsets {self.offset_K.tolist()} must be finite numbers.")
 
     def _weights(self, attraction: FloatArray) -> FloatArray:
+        # An attraction of 1 has infinite odds; the bound is one that float32 still tells from 1.
         attraction = np.minimum(attraction, attraction.dtype.type(_ALMOST_ONE))
         weight = attraction / (1 - attraction)
         if self.offset_K is None:
@@ -186,6 +194,8 @@ class LogitChoice(Choice):
         """Inverts the distribution function (rank 0 first, no click last) at the slate's first uniform."""
         weight = self._weights(attraction)
         reach = np.cumsum(weight, axis=1)
+        # Dividing by the norm is left out: u * (1 + sum w) lies below the sum of the first k weights with probability
+        # P(click at a rank up to k).
         mark = uniforms[:, 0, :1] * (1 + reach[:, -1:])
         first = np.argmax(mark < reach, axis=1)
         click = np.zeros(weight.shape, dtype=np.bool_)
@@ -198,5 +208,6 @@ class LogitChoice(Choice):
     ) -> npt.NDArray[np.float64]:
         weight = self._weights(attraction)
         clicks = click.sum(axis=1)
+        # More than one click is impossible here and gets log 0.
         chosen = np.where(clicks == 0, 1.0, (weight * click).sum(axis=1))
         return np.asarray(np.log(np.where(clicks > 1, 0.0, chosen)) - np.log1p(weight.sum(axis=1)))

@@ -25,6 +25,7 @@ def fit_position(log: SlateLog, prior: Prior, stop: Stop, random: np.random.Gene
     examined = _first_guess(rank_J, shown, clicks, places)
     if given is not None:
         examined[0] = 0.9  # EM never leaves a probability of 1
+    # A little noise: EM stays on a symmetric start for ever.
     attraction = np.full(count, 0.5) * (1 + 0.1 * (random.random(count) - 0.5))
     curve: list[float] = []
     with Bar("EM of the position model", stop.max_steps) as bar:
@@ -34,6 +35,9 @@ def fit_position(log: SlateLog, prior: Prior, stop: Stop, random: np.random.Gene
             curve.append(_objective(shown, clicks, a_J, e_J, None if given is not None else (prior, attraction)))
             if stop.done(curve):
                 break
+            # E step. A click tells all: looked at and attractive. Of those not clicked, with e the examination and a
+            # the attraction, P(looked at | no click) = e (1 - a) / (1 - e a) and P(attractive | no click) = (1 - e) a
+            # / (1 - e a).
             missed = (shown - clicks) / np.maximum(1 - e_J * a_J, 1e-300)
             looked, liked = clicks + missed * e_J * (1 - a_J), clicks + missed * (1 - e_J) * a_J
             if given is None:
@@ -56,6 +60,8 @@ def _cells(
         given = np.clip(log.attraction_SK[row, rank].astype(np.float64), EDGE, 1 - EDGE)
         return np.stack([index, rank]), np.ones(len(row)), click, given
     places = log.item_SK.shape[1]
+    # The likelihood depends on counts by (item, rank) alone, so a step costs as much as there are such cells, however
+    # long the log.
     cell_J, place = np.unique(index * places + rank, return_inverse=True)
     shown, clicks = np.bincount(place).astype(np.float64), np.bincount(place, click).astype(np.float64)
     return np.stack([cell_J // places, cell_J % places]), shown, clicks, None

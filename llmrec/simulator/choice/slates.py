@@ -115,6 +115,7 @@ def _ranks(position_M: npt.ArrayLike, slate_M: IntArray) -> IntArray:
         row = int(np.argmax(bad))
         raise DataError(f"Impression {row} has position = {given[row]}; ranks are whole numbers from 0.")
     position = given.astype(np.int64)
+    # Two items at one rank would overwrite one another in the matrix without a word.
     pairs, count = np.unique(np.stack([slate_M, position]), axis=1, return_counts=True)
     if (count > 1).any():
         _, rank = pairs[:, int(np.argmax(count > 1))]

@@ -126,6 +126,8 @@ class Dynamics:
         total = len(users)
         left_B, gone_B = np.zeros(total, dtype=np.bool_), np.zeros(total, dtype=np.bool_)
         days_B = np.zeros(total, dtype=np.float32)
+        # Transitions write their arrays several times; blocks that fit the cache make a turn of a million users bound
+        # by arithmetic.
         for low in range(0, total, _BLOCK):
             rows: Any = slice(low, min(low + _BLOCK, total))
             active_B = users.active_B[rows]
@@ -146,6 +148,7 @@ class Dynamics:
     ) -> tuple[BoolArray, BoolArray, Float32Array]:
         """A block of users who are all active."""
         if item_BK.size and item_BK.min() < 0:
+            # An empty place would otherwise index the last item.
             click_BK = (click_BK > 0) & (item_BK >= 0)
         turn = Turn.of(self.items, item_BK, click_BK, conversion_BK, uniforms_B2)
         users.turn_B += 1
@@ -156,6 +159,7 @@ class Dynamics:
         if self.patience is None:
             return np.zeros(len(users), dtype=np.bool_), np.zeros(len(users), dtype=np.bool_), days_B
         left_B = self.patience.leaves(users, turn)
+        # Without the return switched on, whoever leaves is gone.
         gone_B = left_B.copy()
         if self.comeback is not None and left_B.any():
             self._come_back(users, turn, gone_B, days_B)
@@ -175,6 +179,7 @@ class Dynamics:
         days_B[rows] = gap
         away.days_B += gap
         away.visit_B += 1
+        # Days away in units of turns, as rates are by turn.
         turns = (gap * self.settings.comeback.turns_per_day).astype(np.float32)
         for transition in self.transitions:
             transition.rest(away, turns)

@@ -72,6 +72,7 @@ class Budget:
     def rest(self, users: UserState, turns_B: Float32Array) -> None:
         """Time away brings income, by the day."""
         assert users.budget_B is not None
+        # Income fills a budget up to where it began and no further, but takes nothing from one that was larger.
         filled_B = users.budget_B + np.float32(self.settings.income / self.turns_per_day) * turns_B
         users.budget_B[:] = np.minimum(filled_B, np.maximum(users.budget_B, np.float32(self.settings.initial)))
 
@@ -91,6 +92,7 @@ def afford(
     if users.budget_B is None:
         return wished_BK
     left_B = users.budget_B.copy()
+    # Rank by rank, as each purchase leaves less for those below; a loop over places and not over users.
     for place in np.flatnonzero(wished_BK.any(axis=0)):
         price_B = items.price_N[item_BK[:, place]]
         wished_BK[:, place] &= price_B <= left_B
@@ -166,6 +168,7 @@ class ComingBack:
         """Whole days until each user would return, inf for never."""
         low, high = self.settings.hazard_unsatisfied, self.settings.hazard_satisfied
         hazard_B = between(low, high, satisfaction_B).astype(np.float64)
+        # Inversion: P(days > d) = (1 - h)^d, so days = 1 + floor(log(1 - u) / log(1 - h)) for a uniform u.
         days_B = 1.0 + np.floor(np.log1p(-uniforms_B.astype(np.float64)) / np.log1p(-hazard_B))
         return np.where(days_B > self.settings.max_days, np.inf, days_B)
 

@@ -58,6 +58,7 @@ def modulate(
         clicks_BK[part] = _shifted(click_BK[part], click_shift(block, settings, items, block_BK)) * shown_BK
         if block.budget_B is not None:
             price_BK = items.price_N.take(block_BK)
+            # The budget bounds conversions alone: looking costs nothing.
             shown_BK &= price_BK <= block.budget_B[:, None]
             share_BK = np.minimum(price_BK / np.maximum(block.budget_B, np.float32(1e-6))[:, None], 1)
             shift = np.float32(-settings.budget.pressure) * share_BK
@@ -83,10 +84,12 @@ def click_shift(
         parts.append(np.einsum("bkd,bd->bk", vectors_BKD, moved_BD))
     if users.satiation_BC is not None or users.familiarity_BC is not None:
         cell_BK = items.category_N.take(item_BK)
+        # Flat index of (user, category).
         cell_BK += np.arange(len(users))[:, None] * items.categories
         if users.satiation_BC is not None:
             parts.append(users.satiation_BC.reshape(-1).take(cell_BK) * np.float32(-settings.satiation.weight))
         if users.familiarity_BC is not None and users.appetite_B is not None:
+            # From +weight * appetite for an unknown category (f = 0) to minus that for one known by heart (f = 1).
             drive_B1 = np.float32(settings.novelty.weight) * users.appetite_B[:, None]
             parts.append(drive_B1 * (1 - 2 * users.familiarity_BC.reshape(-1).take(cell_BK)))
     return sum(parts[1:], parts[0]) if parts else None
@@ -96,6 +99,7 @@ def _shifted(base_BK: npt.NDArray[np.floating], delta_BK: Float32Array | None) -
     base_BK = np.asarray(base_BK, dtype=np.float32)
     if delta_BK is None:
         return base_BK
+    # p' = p e^d / (1 - p + p e^d): a shift of log-odds that needs no logarithm and keeps 0 and 1 exact.
     odds_BK = np.exp(delta_BK) * base_BK
     return np.asarray(odds_BK / (1 - base_BK + odds_BK))
 

@@ -44,9 +44,11 @@ class InterestDrift:
             return
         weight_P = 1.0 + self.settings.conversion * turn.converted_P.astype(np.float32)
         total_B = np.bincount(turn.row_P, weight_P, minlength=len(users))
+        # rate * weight / sum of weights: the sparse product below is then rate * m at once.
         share_P = (self.settings.rate * weight_P / total_B[turn.row_P]).astype(np.float32)
         shape = (len(users), len(turn.items))
         pull_BD = sparse.csr_array((share_P, turn.item_P, turn.start_B1), shape=shape) @ turn.items.vector_ND
+        # x'' = (1 - rate) x' + rate m where something was clicked.
         interest_BD *= np.where(turn.clicked_B > 0, 1.0 - self.settings.rate, 1.0).astype(np.float32)[:, None]
         interest_BD += pull_BD
 
@@ -54,6 +56,7 @@ class InterestDrift:
         """Time away: x' = home + (1 - decay) ** turns (x - home)."""
         assert users.interest_BD is not None
         assert users.home_BD is not None
+        # The closed form of `turns` steps of decay without a click.
         kept_B1 = np.power(np.float32(1.0 - self.settings.decay), turns_B)[:, None]
         users.interest_BD += (1 - kept_B1) * (users.home_BD - users.interest_BD)
 
@@ -79,6 +82,7 @@ class Satiation:
         flat = satiation_BC.reshape(-1)
         categories = satiation_BC.shape[1]
         at_P = turn.row_P * categories + turn.category_P
+        # A user may click two items of one category: `add.at` counts both.
         np.add.at(flat, at_P, np.float32(self.settings.clicked))
         if self.settings.shown:
             row_Q, place_Q = np.nonzero(turn.item_BK >= 0)
@@ -118,6 +122,7 @@ class NoveltySeeking:
         known_B = turn.mean_of(flat.take(at_P))
         rate_B = np.where(turn.clicked_B > 0, np.float32(self.settings.rate), np.float32(0))
         appetite_B += rate_B * (known_B - appetite_B)
+        # In place: -(1 - forgetting) f + 1 is the unfamiliarity 1 - (1 - forgetting) f.
         familiarity_BC *= np.float32(self.settings.forgetting - 1.0)
         familiarity_BC += 1  # unfamiliarity, which every click multiplies
         np.multiply.at(flat, at_P, np.float32(1.0 - self.settings.learning))

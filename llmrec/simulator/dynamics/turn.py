@@ -52,6 +52,8 @@ class Turn:
     ) -> Turn:
         """Reads a block of slates; clicks and conversions are 0 or 1 (any dtype)."""
         users, places = item_BK.shape
+        # In row-major order clicks stand user by user and rank by rank, so start_B1 is the row pointer of a CSR
+        # matrix.
         flat_P = np.flatnonzero(click_BK)
         row_P = flat_P // places
         item_P = item_BK.reshape(-1).take(flat_P)

@@ -77,6 +77,7 @@ def domain_users(
         users=users,
         items=items,
         slates_per_user=slates_per_user,
+        # A world's logged slates cannot be longer than its catalogue.
         slate_size=min(10, items),
         scenario=kind,
     )

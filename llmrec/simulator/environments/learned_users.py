@@ -96,6 +96,7 @@ class LearnedUsers:
         self.feature_NF: Float32Array = space.item_NF.astype(np.float32)
         dense_SF = space.encode(states).dense_SF
         self.profile_UP: Float32Array = np.ascontiguousarray(dense_SF[:, : space.profile_text.dimension + TEXT])
+        # Items without a category share one of their own.
         kinds = {name: k for k, name in enumerate(dict.fromkeys(i.categories[0] for i in items if i.categories))}
         self.items = ItemTable.of(
             [kinds[i.categories[0]] if i.categories else len(kinds) for i in items],
@@ -139,6 +140,8 @@ class LearnedUsers:
                 hidden.state_B[row] = _after(hidden.state_B[row], item, bought)
             return
         code_P = np.where(bought_P, CODES["conversion"], CODES["click"])
+        # Recurrent cells take one event at a time; the first click of all users is one step of the network, then the
+        # second.
         nth_P = np.arange(len(row_P)) - np.searchsorted(row_P, row_P)  # the user's first click, second, ...
         for nth in range(int(nth_P.max(initial=-1)) + 1):
             now = np.flatnonzero(nth_P == nth)
@@ -169,8 +172,10 @@ class LearnedUsers:
         return Carried(parts)
 
     def _ranked_quality(self) -> FloatArray:
+        # An even sample of the users is enough for an order of items.
         some = self._states[:: max(1, len(self._states) // _SAMPLE)][:_SAMPLE].tolist()
         mean_N = np.mean([m.predict_all(some).conversion_BK.mean(axis=0) for m in self.members], axis=0)
+        # Ranks and not probabilities: the dynamics read quality on 0..1, and conversion rates may all lie near 0.
         rank_N: FloatArray = np.argsort(np.argsort(mean_N, kind="stable"), kind="stable") / max(1, len(mean_N) - 1)
         return rank_N
 
@@ -180,6 +185,7 @@ class LearnedUsers:
         flat_P = np.array([item for items in chosen for item in items], dtype=np.int64)
         start_U1 = np.concatenate([[0], np.cumsum(count_U)])
         ones_P, shape = np.ones(len(flat_P), dtype=np.float32), (len(chosen), len(self.feature_NF))
+        # One CSR row a user, a one for each chosen item: the product sums features without a loop.
         sum_UF = sparse.csr_array((ones_P, flat_P, start_U1), shape=shape) @ self.feature_NF
         return np.asarray(sum_UF, dtype=np.float32), count_U.astype(np.float32)
 

@@ -108,8 +108,10 @@ class Play:
 
     def turn(self, items_AK: IntArray) -> PlayedTurn:
         """Shows each of them a slate (-1: an empty place)."""
+        # Those who have left keep their row and get empty slates, so that everybody's luck stays what it is.
         actions_NK = np.full((self.env.num_envs, self.settings.slate_size), -1, dtype=np.int64)
         actions_NK[self.row_A] = items_AK
+        # Before the step, in the state in which the slate was chosen.
         expected, look_NK = self.env.engine.outlook(actions_NK)
         seen, _, gone_N, cut_N, info = self.env.step(actions_NK)
         rows, self._states = self.row_A, info["states"]

@@ -61,6 +61,7 @@ class Record:
     ) -> npt.NDArray[np.int32]:
         """One turn of the users at `rows`, all of whom play; returns their clicks and conversions, (B, 2)."""
         decay, users, places = np.float32(self.settings.decay), len(items_BK), items_BK.shape[1]
+        # Flat positions over K give the row: counts come from one pass instead of sums along rows.
         flat_P = np.flatnonzero(click_BK)
         count_B2 = np.empty((users, 2), dtype=np.int32)
         count_B2[:, 0] = np.bincount(flat_P // places, minlength=users)
@@ -68,6 +69,8 @@ class Record:
         empty_Q = np.flatnonzero(items_BK < 0)
         shown_B = places - np.bincount(empty_Q // places, minlength=users)
         shown_Q = np.delete(items_BK, empty_Q) if len(empty_Q) else items_BK.reshape(-1)
+        # Both sums (of what was clicked, and of all that was shown) in one product; their difference is what was
+        # passed over.
         parts = ((items_BK.reshape(-1)[flat_P], count_B2[:, 0]), (shown_Q, shown_B))
         clicked_BF, shown_BF = self._sums(parts).reshape(2, users, -1)
         shown_BF -= clicked_BF
@@ -85,6 +88,7 @@ class Record:
         """Copies the last slates into the ring."""
         size = self.time_BR.shape[1]
         row_B = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        # The last R turns in a ring, the oldest overwritten: memory does not grow with the episode.
         cell_B = row_B * size + self.turn_B[rows] % size
         self.ring_BRK.reshape(-1, self.ring_BRK.shape[2])[cell_B] = self.last_BK[rows]
         kind_BK = self.click_BK[rows].view(np.int8) + self.conversion_BK[rows].view(np.int8)
@@ -97,11 +101,13 @@ class Record:
         start_R1 = np.zeros(len(count_R) + 1, dtype=np.int64)
         np.cumsum(count_R, out=start_R1[1:])
         ones_P, feature_NF = np.ones(len(item_P), dtype=np.float32), self.population.feature_NF
+        # A CSR matrix with a one for each item: row r of the product is the sum of the features of its items.
         return np.asarray(sparse.csr_array((ones_P, item_P, start_R1), (len(count_R), len(feature_NF))) @ feature_NF)
 
     def observe(self, rows: slice, out: dict[str, npt.NDArray[Any]], user_B: IntArray) -> None:
         """Writes the numeric observations of the users at `rows` into the arrays of `out`."""
         out["profile"][rows] = self.population.profile_UP[user_B]
+        # 1 draws means of little towards 0, as in `FeatureSpace.encode`.
         weight_B2 = 1 + self.weight_B2[rows]
         np.divide(self.clicked_BF[rows], weight_B2[:, :1], out=out["interest"][rows])
         np.divide(self.passed_BF[rows], weight_B2[:, 1:], out=out["passed"][rows])
@@ -118,6 +124,8 @@ class Record:
         """
         known = self.population.state(user)
         turns, size = int(self.turn_B[row]), self.ring_BRK.shape[1]
+        # Before the turn is taken off: with it off, the place of the oldest turn in the ring is that of the turn just
+        # played.
         first = max(0, turns - size)
         if before_turn and turns:
             turns -= 1
@@ -158,6 +166,8 @@ class LazyStates(Sequence[State]):
             return [self[i] for i in range(*index.indices(self._count))]
         if not -self._count <= index < self._count:
             raise IndexError(f"user {index} of {self._count}")
+        # The arrays that the states would be made of are those of another turn by now; a state of the wrong turn
+        # would be a silent error.
         if self._now() != self._moment:
             raise RequestError("The environment has moved on since these states; read them before the next step.")
         self.made += 1

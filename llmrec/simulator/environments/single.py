@@ -127,6 +127,8 @@ class ItemFeatureActions(gymnasium.ActionWrapper):  # type: ignore[misc]
         if not np.isfinite(wish_E).all():
             raise DataError("The action holds a number that is not finite; check the agent.")
         score_N = self._unit_NE @ wish_E
+        # The K-th best score by selection, then only those that reach it are sorted: ties at the border go to the
+        # smaller index.
         least = np.partition(score_N, -self._places)[-self._places]
         near = np.flatnonzero(score_N >= least)
         best: IntArray = near[np.argsort(-score_N[near], kind="stable")][: self._places]

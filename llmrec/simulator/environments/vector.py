@@ -41,6 +41,8 @@ def observation_space(population: Population, settings: EnvironmentSettings) -> 
     turn (1,)         share of the turn limit that is used up
     """
     places, items = settings.slate_size, len(population.items)
+    # Means of features, drawn to 0, lie between the smallest and the largest feature and 0; rounding may lead a
+    # little beyond.
     low_F, high_F = (bound(population.feature_NF, axis=0) for bound in (np.min, np.max))
     low_P, high_P = (bound(population.profile_UP, axis=0) for bound in (np.min, np.max))
     mean = _box(np.minimum(low_F, 0) - _ROUNDING, np.maximum(high_F, 0) + _ROUNDING)
@@ -156,12 +158,17 @@ class VectorRecEnv(VectorEnv):  # type: ignore[misc]
         if self.engine.people is None:
             raise RequestError("The environment has no users yet; call reset before step.")
         over_N = self._over_N
+        # In NEXT_STEP a place whose episode has ended does not play: this call returns its next episode's first
+        # observation.
         renew = self.autoreset_mode is AutoresetMode.NEXT_STEP
         turned = self.engine.turn(actions, ~over_N if over_N.any() else None, others_restart=renew)
         began_N = over_N if renew else np.zeros_like(over_N)
+        # Rewards are of the state in which the slate was chosen, not of what it led to.
         states = self.engine.lazy_states(before_turn=True)
         reward_N, terms = total_reward(self.settings, self.terms, states, turned)
         terminated_N = turned.gone_N
+        # Leaving is an end of the process, running out of turns is not: value estimates may go on beyond the latter
+        # only.
         truncated_N = (self.engine.record.turn_B >= self.settings.turns) & ~terminated_N & ~over_N
         if began_N.any():
             self.engine.restart(np.flatnonzero(began_N))

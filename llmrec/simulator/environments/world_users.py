@@ -85,6 +85,8 @@ class WorldUsers:
         self.feature_NF = np.zeros((items, TOPICS + STYLES), dtype=np.float32)
         self.feature_NF[np.arange(items), truth.topic_N] = 1
         self.feature_NF[np.arange(items), TOPICS + truth.style_N] = 1
+        # An inner product of interest and item is then topic + STYLE_WEIGHT * style, the click's affinity, so a drift
+        # of interests moves the logit in the units of the truth.
         vector_ND = self.feature_NF * np.repeat([1.0, STYLE_WEIGHT], [TOPICS, STYLES]).astype(np.float32)
         quality_N = sigmoid(truth.quality_N)
         self.items = ItemTable.of(
@@ -125,6 +127,8 @@ class WorldUsers:
     ) -> tuple[Float32Array, Float32Array]:
         """P(click | looked at) and P(conversion | click), shapes (B, K)."""
         parameters, width = self.parameters, hidden.taste_BX.shape[1]
+        # Flat places of (user, topic), (user, style) and (user, style when buying), for one `take` on a flat array.
+        # An empty place (-1) reads the last item and is masked by the engine.
         cell_BK3 = self._column_N3.take(items_BK, axis=0)
         cell_BK3 += (np.arange(len(items_BK), dtype=np.int32) * width)[:, None, None]
         taste_BK3 = hidden.taste_BX.reshape(-1).take(cell_BK3)
@@ -168,12 +172,14 @@ class WorldUsers:
         user_M = clicks["user_id"].replace_strict(dataset.user_index, return_dtype=pl.Int64).to_numpy()
         item_M = clicks["item_id"].replace_strict(dataset.item_index, return_dtype=pl.Int64).to_numpy()
         sum_UF = np.zeros((dataset.users.height, self.feature_NF.shape[1]), dtype=np.float32)
+        # A user may have clicked an item several times; fancy assignment would count it once.
         np.add.at(sum_UF, user_M, self.feature_NF[item_M])
         return sum_UF, np.bincount(user_M, minlength=len(sum_UF)).astype(np.float32)
 
 
 def _probability(logit_BK: Any) -> Float32Array:
     """The logistic function."""
+    # 1 / (1 + exp(-x)) in the one array that was just made: memory, not arithmetic, bounds the speed here.
     logit_BK = np.negative(logit_BK, dtype=np.float32)
     np.exp(logit_BK, out=logit_BK)
     logit_BK += np.float32(1)

@@ -36,6 +36,8 @@ class CrossedNet(nn.Module):
         self.out = nn.Linear(second, HEADS)
         self.direct = nn.Linear(len(self.crossings), HEADS, bias=False)
         nn.init.normal_(self.item_free.weight, std=0.03)
+        # What the log is silent about must not be random: free parts begin at or near zero and are moved by data
+        # alone.
         nn.init.zeros_(self.item_bias.weight)
         nn.init.zeros_(self.words.weight)
         self.item_free.weight.data[known] = 0
@@ -64,10 +66,15 @@ class CrossedNet(nn.Module):
         rows = [self._logits(user.expand(len(share), -1), share, crossed, bias) for user in user_SX]
         return torch.stack(rows) if rows else torch.zeros(0, len(share), HEADS)
 
+    # The first layer is linear in (state, item, state * item), so its pre-activation is the sum of a share of the
+    # state, a share of the item and a share of the products: the first two are computed once a state and once an
+    # item, and only the products once a pair.
     def _logits(self, user_MX: Tensor, share_MH: Tensor, crossed_MX: Tensor, bias_M2: Tensor) -> Tensor:
         hidden = share_MH.shape[1]
         product = user_MX[:, hidden:] * crossed_MX
         widths = [block.stop - block.start for block, _ in self.crossings]
+        # The inner product of each block says how alike both are in that space; a network would have to learn this
+        # sum from elementwise products. `direct` leads it past the hidden layers.
         like = torch.stack([part.sum(1) for part in torch.split(product, widths, dim=1)], dim=1)
         first = user_MX[:, :hidden] + share_MH + self.product(torch.cat([product, like], dim=1))
         deep = self.out(nn.functional.gelu(self.second(nn.functional.gelu(first))))

@@ -95,6 +95,8 @@ class FactorisedNet(nn.Module):
     def users(self, users: UserTensors) -> Tensor:
         """Vector of each state, one a head, in the space of `items`: (S, heads, X)."""
         dense_SF = users.dense_SF
+        # x' (L + M) f, the state's side: M mixes all columns, and L adds a block's own columns, times one scalar, at
+        # the places where the item has the same space.
         features = torch.einsum("sf,hfx->shx", dense_SF, self.bilinear)
         for k, (mine, theirs) in enumerate(self.crossings):
             like = LIKENESS_SCALE * self.likeness[:, k, None] * dense_SF[:, None, mine]
@@ -111,6 +113,8 @@ class FactorisedNet(nn.Module):
         free = self.item_free(self.known_N).reshape(-1, HEADS, self.width)
         words_NW: Tensor = self.words_NW  # type: ignore[assignment]
         bias = BIAS_SCALE * (self.item(torch.cat([item_NF, words_NW], dim=1)) + self.item_bias(self.known_N))
+        # User (features, free, b(state), 1) times item (features, free, 1, b(item)): one inner product is the whole
+        # equation, so all pairs of a catalogue are one matrix product.
         return torch.cat([features, free, torch.ones_like(bias)[:, :, None], bias[:, :, None]], dim=2)
 
     def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor:
@@ -123,6 +127,8 @@ class FactorisedNet(nn.Module):
 
     def penalty(self) -> Tensor:
         """Minus the log prior of the weights: Gaussians around zero."""
+        # Weights of a Gaussian prior are 1 / (2 variance). The free bilinear map has a number for each pair of
+        # columns, so it bears the heaviest prior: a direction has to be earned by many events.
         bias_2 = self.item_bias.weight.square().sum(dim=0) + self.item.weight[:, self.features :].square().sum(dim=1)
         linear = self.item.weight[:, : self.features].square().sum() + self.state.weight.square().sum()
         free = self.item_free.weight.square().sum() + self.bag.vectors.weight.square().sum()

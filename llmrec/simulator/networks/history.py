@@ -38,6 +38,8 @@ class Events(nn.Module):
         item_NF: Tensor = side.item_NF  # type: ignore[assignment]
         known_N: Tensor = side.known_N  # type: ignore[assignment]
         vector = self.features(item_NF[item]) + self.free(known_N[item])
+        # A feedback turns the item's vector (scale) and moves it (shift), so that a click and a skip of one item may
+        # say opposite things without a vector for every pair.
         return vector * self.scale(code) + self.shift(code)  # type: ignore[no-any-return]
 
 

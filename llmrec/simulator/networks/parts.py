@@ -37,6 +37,8 @@ class ItemSide(nn.Module):
         self.free = nn.Embedding(known + 1, width, padding_idx=known)
         self.linear = nn.Linear(space.item_NF.shape[1] + space.words_NW.shape[1], HEADS, bias=False)
         self.bias = nn.Embedding(known + 1, HEADS, padding_idx=known)
+        # Products of two vectors of zeros have no gradient at all; so vectors begin small, and biases, which have
+        # one, at zero.
         nn.init.normal_(self.features.weight, std=TEXT_STD / space.item_NF.shape[1] ** 0.5)
         nn.init.normal_(self.free.weight, std=FREE_STD)
         nn.init.zeros_(self.linear.weight)
@@ -102,6 +104,7 @@ class TwoSided(nn.Module):
 
     def pairs(self, user_SX: Tensor, row_M: Tensor, item_M: Tensor) -> Tensor:
         """Logits of M pairs (state row, item): (M, heads)."""
+        # A batch holds an item many times; its features are mapped once.
         distinct, place_M = torch.unique(item_M, return_inverse=True)
         table = self.item_table(distinct)
         return (self.user_rows(user_SX)[row_M] * table[place_M]).sum(-1)

@@ -51,6 +51,8 @@ class RecurrentNet(HistoryNet):
         found = torch.zeros(len(length_S), self.carried)
         if not bool(some.any()):
             return found
+        # Packed rows end at their own last event, so the final state is not one of padding; a state without events
+        # keeps the zeros that a recurrent network starts from.
         packed = nn.utils.rnn.pack_padded_sequence(
             vectors_SLE[some], length_S[some], batch_first=True, enforce_sorted=False
         )
@@ -72,6 +74,8 @@ class RecurrentNet(HistoryNet):
     def advance(self, carried_SC: Tensor, item_S: Tensor, code_S: Tensor) -> Tensor:
         """Carried state after one more event of each user; code 0 is no event and changes nothing."""
         vector_SE = self.events(self.items_side, item_S, code_S)
+        # The cell of the fitted layer itself: a step is what `carry` does at its last event, so carried and read
+        # histories agree.
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         weights: Any = tuple(getattr(self.cell, name) for name in names)
         if isinstance(self.cell, nn.LSTM):
@@ -126,6 +130,8 @@ class LiveState:
 @torch.no_grad()
 def started(net: RecurrentNet, users: UserTensors) -> LiveState:
     """The state of users after their histories."""
+    # All parts of the user's vectors that no event changes; they are added to what the carried state gives at each
+    # turn.
     still = net.still(users)[:, : SHOWN_HEADS * (net.width + 1)]  # the heads of click and conversion stand first
     return LiveState(net.carry(users), still.contiguous(), net.words(users).contiguous())
 
@@ -151,6 +157,7 @@ def _events(net: RecurrentNet, state: LiveState, items: IntArray, feedback: IntA
         raise DataError(f"Item index {items[(items < -1) | (items >= count)][0]} is outside the {count} items.")
     if feedback.size and (feedback.min() < 0 or feedback.max() >= len(CODES)):
         raise DataError(f"Feedback code {feedback.max()} is unknown; use {CODES}.")
+    # An empty place is no event, whatever feedback its row holds.
     codes = np.where(items < 0, 0, feedback)
     pair = (torch.from_numpy(np.maximum(items, 0).astype(np.int64)), torch.from_numpy(codes.astype(np.int64)))
     return (pair[0][:, None], pair[1][:, None]) if items.ndim == 1 else pair
@@ -167,6 +174,7 @@ def live_logits(net: RecurrentNet, state: LiveState, items_BK: IntArray) -> Floa
         raise DataError(
             f"Item index {items_BK[(items_BK < -1) | (items_BK >= count)][0]} is outside the {count} items."
         )
+    # Places of -1 are computed as item 0 and thrown away by the caller: rows of one length are faster than a mask.
     item_BK = torch.from_numpy(np.maximum(items_BK, 0).astype(np.int64))
     read_B2X = _read(net, state)
     rows_BX = torch.cat([read_B2X[..., : net.width].flatten(1), LIKENESS_SCALE * state.words_BT], dim=1)
@@ -177,6 +185,8 @@ def live_logits(net: RecurrentNet, state: LiveState, items_BK: IntArray) -> Floa
         found_BKX = _item_rows(net, distinct)[place]
     width = net.width * SHOWN_HEADS
     bias_BK2, scale_2 = found_BKX[..., -SHOWN_HEADS:], net.likeness[:SHOWN_HEADS]
+    # logit_h = (read_h + still_h) . v_h(item) + offset_h + b_h(item) + likeness_h * LIKENESS_SCALE * profile .
+    # text(item), from one product a pair: the first `width` columns are both heads' vectors, the rest is the text.
     product_BKX = found_BKX[..., :-SHOWN_HEADS] * rows_BX[:, None]
     own_BK2 = product_BKX[..., :width].reshape(*item_BK.shape, SHOWN_HEADS, net.width).sum(-1)
     like_BK2 = product_BKX[..., width:].sum(-1, keepdim=True) * scale_2
