@@ -73,6 +73,7 @@ def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
     assert f"is read as {title}" in " ".join(shown.split())
 
     from llmrec import Recommender
+    from llmrec.catalogue.filters import Filters
 
     recommender = Recommender.load(out)
     again = recommender.recommend(user="u00003", k=5)
@@ -83,6 +84,9 @@ def test_recommend_for_a_user_a_prompt_and_from_python(finished, cache):
     recommender.fuse(0.0)
     other = recommender.recommend(user="u00003", k=5)
     assert [i.item_id for i in other.items] != [i.item_id for i in again.items]
+    without = Filters(exclude=(other.items[1].item_id,))
+    less = recommender.recommend(user="u00003", k=4, filters=without, exact=True)
+    assert less.items == other.items[:1] + other.items[2:]  # filters change no score of a mixture
 
 
 def test_recommend_under_filters(finished, cache, tmp_path):
