@@ -130,7 +130,7 @@ names_strategy = st.lists(some(["one", "two", "both", "inner", "second", "tied",
 units = st.lists(st.integers(0, 4), min_size=3, max_size=3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     names=names_strategy,
     units_P=units,

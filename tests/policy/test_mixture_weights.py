@@ -23,7 +23,7 @@ def test_every_figure_of_the_grid_is_that_of_the_lists(kinds, names):  # noqa: F
     targets = [int(np.setdiff1d(np.arange(N), seen)[b % 2]) for b, seen in enumerate(SEEN)]
     mixture = Mixture([kinds[name] for name in names], items=WHOLE, depth=N)
     fitted = fit(mixture, STATES, targets, k=3, batch_size=2)
-    for weights_P, figure in zip(fitted.grid_WP[::4], fitted.ndcg_W[::4], strict=True):
+    for weights_P, figure in zip(fitted.grid_WP[::8], fitted.ndcg_W[::8], strict=True):
         slates = mixture.changed(weights=weights_P).recommend(STATES, 3)
         assert figure == pytest.approx(np.mean([ndcg(s, t) for s, t in zip(slates, targets, strict=True)]))
     first = int(np.flatnonzero(fitted.ndcg_W >= fitted.ndcg_W.max())[0])

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -95,6 +95,19 @@ class Entry(Protocol):
         ...
 
 
+class BySeed:
+    """An answer a seed, and nothing chosen but what its own stages keep."""
+
+    def stage(self, seed: int) -> str:
+        """Where a seed's answer is kept."""
+        return f"seed-{seed}"
+
+    def settled(self, facts: Mapping[str, Any]) -> Self:
+        """The entry as it is."""
+        del facts
+        return self
+
+
 def bench_key(bench: TableData) -> dict[str, Any]:
     """What decides every answer beside the system itself."""
     protocol = dataclasses.asdict(bench.protocol)
@@ -121,7 +134,7 @@ def kept(folder: Path) -> Answer:
 
 
 @dataclass(frozen=True)
-class BaselineEntry:
+class BaselineEntry(BySeed):
     """A baseline of the registry: settings chosen once on the validation rows, then fitted for every seed.
 
     Attributes:
@@ -152,10 +165,6 @@ class BaselineEntry:
         """Whether it learns from item texts."""
         return self.name in READ_TEXT
 
-    def stage(self, seed: int) -> str:
-        """Where a seed's answer is kept."""
-        return f"seed-{seed}"
-
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Fits the chosen settings on everything before the test period and ranks its rows."""
         chosen = self.chosen(bench, work)
@@ -179,7 +188,7 @@ class BaselineEntry:
         model = self.fitted(bench, "after", seed, settings)
         return Refitted(self.refitting(bench, "after", model, settings), bench.dataset) if self.reads_text else model
 
-    def settled(self, facts: Mapping[str, Any]) -> BaselineEntry:
+    def settled(self, facts: Mapping[str, Any]) -> Self:
         """The entry with the settings of a kept answer and no choice left, whatever budget they were chosen in."""
         spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
         return dataclasses.replace(self, spec=spec)

@@ -8,10 +8,9 @@ before the test period.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.files import read_json, write_json
@@ -25,7 +24,7 @@ from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import custom_digest
-from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
+from llmrec.studies.table.entries import Answer, BySeed, bench_key, keep, kept, width
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import Ranker, Slate
 
@@ -96,22 +95,13 @@ class Trainings:
 
 
 @dataclass(frozen=True)
-class PolicyEntry:
+class PolicyEntry(BySeed):
     """The warm-started policy alone."""
 
     name: str
     description: str
     trainings: Trainings
     random: bool = True
-
-    def stage(self, seed: int) -> str:
-        """Where a seed's answer is kept."""
-        return f"seed-{seed}"
-
-    def settled(self, facts: Mapping[str, Any]) -> Self:
-        """The entry: it chooses nothing."""
-        del facts
-        return self
 
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Beam search over the catalogue."""
@@ -139,22 +129,13 @@ class PolicyEntry:
 
 
 @dataclass(frozen=True)
-class ImprovedEntry:
+class ImprovedEntry(BySeed):
     """RL on top of the warm start, as long as the gate found best on the validation rows."""
 
     name: str
     description: str
     trainings: Trainings
     random: bool = True
-
-    def stage(self, seed: int) -> str:
-        """Where a seed's answer is kept."""
-        return f"seed-{seed}"
-
-    def settled(self, facts: Mapping[str, Any]) -> Self:
-        """The entry: what it chose is kept in its own stage."""
-        del facts
-        return self
 
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """The improved policy's lists; the warm-started policy's where the gate promoted nothing."""
