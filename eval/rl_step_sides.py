@@ -103,7 +103,7 @@ class Bench:
 
     def source(self) -> Any:
         """The states of llmrec's sides."""
-        from llmrec.training.rollout import StateSource
+        from llmrec.training.state_source import StateSource
 
         return StateSource(self.states, None, Words(self.tokenizer), self.catalogue, self.tokenizer, seed=0)
 

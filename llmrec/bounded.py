@@ -176,6 +176,7 @@ def parse_json(text: str) -> Any:
         raise ValueError(f"it is nested deeper than {DEPTH} levels") from None
     except ValueError:
         raise ValueError("a number has too many digits") from None
+    # a text with fewer brackets cannot nest deeper, and most have few
     if text.count("[") + text.count("{") > DEPTH:
         check_depth(value)
     if HALF.search(text) and not _is_text(value):
@@ -194,6 +195,7 @@ def _is_text(value: Any) -> bool:
 
 def check_depth(value: Any) -> None:
     """Refuses a JSON value nested deeper than `DEPTH`, by a `ValueError`."""
+    # level by level and not by recursion, whose own limit is what is to be kept
     level, depth = [value], 0
     while level:
         level = [
@@ -224,6 +226,8 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self._depth -= 1
         if node is not None and not alias:
+            # Sizes count an alias as what it stands for: a few hundred bytes of nested aliases can mean billions of
+            # values.
             self._sizes[id(node)] = self._size(node)
         elif node is not None and id(node) not in self._sizes:
             raise ValueError("an alias stands inside of what it names")
@@ -281,6 +285,7 @@ def check_parquet(path: Path, *, rows: int | None = None) -> None:
             if width > MOST_COLUMNS:
                 raise ValueError(f"it has {width:,} columns, which no table has; write fewer")
             parts = (facts.row_group(g).column(c) for g in range(groups) for c in range(width))
+            # a run of equal values takes next to nothing in the file and a cell each in memory
             size = sum(max(part.total_uncompressed_size, part.num_values * _CELL) for part in parts)
     except (ValueError, MemoryError, FileNotFoundError, IsADirectoryError, PermissionError):
         raise

@@ -85,6 +85,7 @@ def write_bundle(
     if weights.adapter is None:
         save_causal_lm(weights.model, policy.tokenizer, folder)
     else:
+        # PEFT put in the path that the model was loaded from here, which is of no use to anybody else
         weights.adapter.config.base_model_name_or_path = weights.base
         weights.adapter.config.revision = weights.revision
         weights.adapter.save(folder)
@@ -143,6 +144,7 @@ def read_bundle(folder: Path) -> Bundle:
         ConfigError: a template that cannot be used.
     """
     facts = read_facts(folder)
+    # before anything is parsed: what was changed since it was written is not even opened
     if not check_written(folder):
         console.print(
             f"{shown(folder)} has no {LIST}: whether its files are as they were is not known.",
@@ -202,6 +204,7 @@ def _read_items(path: Path, catalogue: Catalogue) -> list[Item]:
         raise RunError(f"{path} does not exist; fetch the run folder again.") from None
     except (ValueError, OSError, DataError) as error:
         raise RunError(f"{path} cannot be used: {one_line(error, 200)}; fetch the run folder again.") from None
+    # Rows are item indices: one row in another place would show every later answer under a wrong title.
     if list(catalogue.item_ids) != frame["item_id"].to_list() or frame["title"].null_count():
         raise RunError(f"{path} does not hold the items of the catalogue beside it; fetch the run folder again.")
     validate_items(frame)

@@ -29,12 +29,15 @@ def write_text(path: Path, text: str) -> None:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        # in the same folder, since a rename is atomic within a file system alone
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
+                # before the rename: after a loss of power the new name must not lead to an empty file
                 os.fsync(file.fileno())
+            # `mkstemp` makes files that nobody else may read
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:
@@ -72,6 +75,7 @@ def entries(folder: Path) -> list[str]:
     found = []
     for place, folders, files in os.walk(folder):
         here = Path(place)
+        # `os.walk` lists links to folders among the folders and does not enter them; here they count as files
         links = [name for name in folders if (here / name).is_symlink()]
         if here != folder and not folders and not files:
             found.append(here)
@@ -197,6 +201,8 @@ def _put(work: Path, path: Path, ours: Ours | None) -> None:
         return
     if ours is not None:
         _keep_foreign(path, work, ours)  # before anything moves: after a kill they are in the old folder and the new
+    # Two renames cannot be one. After a kill between them the old folder lies aside under a name that `_recover`
+    # knows.
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=_prefix(path, "old")))
     try:
         path.rename(aside / path.name)

@@ -56,6 +56,7 @@ def locked(file: Path, meant: Path, *, wait: bool = False) -> Iterator[bool]:
         Busy: another process, or thread, holds it.
         OSError: the file cannot be made.
     """
+    # `flock` belongs to the open file: a second one in the same process would wait for the first for ever
     if _held.get(file) == threading.get_ident():
         yield False
         return
@@ -78,6 +79,8 @@ def _acquire(file: Path, meant: Path, wait: bool) -> int | None:
     if fcntl is None:
         return None
     while True:
+        # O_CLOEXEC: a child process would inherit the open file, and the lock with it. O_NOFOLLOW: a link of that
+        # name must not make us write somewhere else.
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,6 +97,8 @@ def _acquire(file: Path, meant: Path, wait: bool) -> int | None:
                 raise
             file.unlink(missing_ok=True)
             return None
+        # The former holder removes its file before it lets the lock go: who opened that file in between holds a lock
+        # that nobody else will ever look for.
         if _is_named(handle, file):
             with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
                 os.ftruncate(handle, 0)

@@ -55,6 +55,7 @@ class Bar:
             self._rich.update(self._task, advance=steps, note=note)
             return
         now = time.monotonic()
+        # a log that nobody watches should not grow by a line a step
         if now - self.last >= self.every_s:
             self.last = now
             print(self._line(now - self.start, note), file=sys.stderr, flush=True)

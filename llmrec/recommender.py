@@ -104,6 +104,7 @@ class Recommender:
                 to a run whose items are written by atomic identifiers.
         """
         self.bundle = change_items(self.bundle, add=add, remove=remove)
+        # all three count items by their old indices
         self._fitting = self._history = self._fused = None
 
     def fuse(self, weight: float, scorer: Scorer | None = None) -> None:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def stream_seed(seed: int, *name: object) -> int:
     """A 63-bit seed for the stream called `name` of the run seeded by `seed`."""
+    # The separator keeps ("a", "bc") and ("ab", "c") apart. A hash, since seed + 1, + 2 ... would make the streams of
+    # neighbouring seeds overlap.
     key = "\x1f".join([str(seed), *map(str, name)]).encode()
+    # 63 bits: torch takes a signed 64-bit seed
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") >> 1
 
 

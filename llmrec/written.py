@@ -107,6 +107,7 @@ def handed_on(folder: Path) -> list[str]:
     """
     listed = _listed(folder) if (folder / LIST).is_file() else None
     names = [name for name in entries(folder) if _leaves(name, listed)]
+    # the Hub's cache keeps contents under blobs/ and lays links to them in snapshots/REVISION/
     store = resolve(folder).parent.parent / "blobs"
     for name in names:
         place = folder / name

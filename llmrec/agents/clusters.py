@@ -57,6 +57,7 @@ class Centres:
     def __call__(self, feature_BD: npt.ArrayLike) -> IntArray:
         """Which centre each row is nearest to, (B,)."""
         feature = np.asarray(feature_BD, dtype=np.float64)
+        # |x - c|^2 / 2 less |x|^2 / 2, which is the same for all centres
         nearest_B: IntArray = (self._half_C - feature @ self.centre_CD.T).argmin(axis=1)
         return nearest_B
 
@@ -114,6 +115,7 @@ class Actions:
 def draw_legal(legal_BA: BoolArray, random: np.random.Generator) -> IntArray:
     """One of each row's True columns, all equally likely; raises `RequestError` where a row has none."""
     require_legal(legal_BA)
+    # the greatest of equal uniforms falls on each with equal chance; every row uses up as many numbers as any other
     drawn_B: IntArray = np.where(legal_BA, random.random(legal_BA.shape), -1.0).argmax(axis=1)
     return drawn_B
 

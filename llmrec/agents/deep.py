@@ -127,6 +127,8 @@ class ItemDQN(DQN):  # type: ignore[misc]
             data = self.replay_buffer.sample(batch_size)
             with torch.no_grad():
                 ahead_BN = self.q_net_target(data.next_observations)
+                # Van Hasselt et al. 2016: a maximum over noisy values is too high, unless one network picks and
+                # another one values
                 chosen_BN = self.q_net(data.next_observations) if self.own.double else ahead_BN
                 target_B = td_target(data.rewards[:, 0], data.dones[:, 0], self.gamma, ahead_BN, chosen_BN)
             value_B = self.q_net(data.observations).gather(1, data.actions.long())[:, 0]
@@ -210,6 +212,7 @@ def _model(env: MeetingEnv, item_NE: Float32Array, settings: DeepSettings, seed:
             learning_starts=settings.learning_starts,
             train_freq=1,
             gradient_steps=settings.updates,
+            # stable-baselines3 counts steps of all users together, and divides by their number
             target_update_interval=max(settings.target_every, env.num_envs),
             **common,
         )

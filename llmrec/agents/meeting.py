@@ -100,6 +100,8 @@ class OneStep:
         self.states, self.reward, self.n_items, self.count = states, reward, n_items, users
         self.feature_SD = features.encode(states)
         self.seen_SW = padded(seen if seen is not None else [NOBODY] * len(states))
+        # An agent makes hundreds of thousands of single steps: asked one by one, the simulator would take most of the
+        # time.
         self.reward_SN = self._table() if len(states) * n_items <= _TABLE else None
         self._row_B = NOBODY
 
@@ -118,6 +120,7 @@ class OneStep:
         return self._draw()
 
     def _draw(self) -> Observed:
+        # a permutation after another, so that no state is met twice before all were met once
         while len(self._queue) < self.count:
             self._queue = np.concatenate([self._queue, self._random.permutation(len(self.states))])
         self._row_B, self._queue = self._queue[: self.count], self._queue[self.count :]
@@ -131,6 +134,7 @@ class OneStep:
         else:
             states = [self.states[row] for row in self._row_B.tolist()]
             reward_B = finite(self.reward(states, items_B[:, None]).total_BK[:, 0])
+        # one turn is the whole session, so nothing is bootstrapped from the next state, which is another user's
         return UserTurn(reward_B, np.ones(self.count, dtype=np.bool_), self._draw())
 
 
@@ -186,13 +190,16 @@ class Sessions:
         """One turn of all users; whoever is done is followed by the next of the sequence."""
         check_legal(items_B, self._seen_BS, self.n_items)
         slates_B1 = np.asarray(items_B, dtype=np.int64)[:, None]
+        # copied before the step, which moves it on
         turn_B = self.env.engine.record.turn_B.copy()
+        # before the step too: what was to be expected in the state in which the item was shown
         expected = self.env.engine.expected(slates_B1)
         _, reward_B, left_B, cut_B, info = self.env.step(slates_B1)
         if not self.sampled:
             weights = (self.settings.click, self.settings.conversion)
             reward_B = weights[0] * expected.click_BK[:, 0] + weights[1] * expected.conversion_BK[:, 0]
         self._shown_BT[np.arange(self.count), turn_B] = items_B
+        # The turn limit ends a session like leaving does: an agent is judged by the sum over these turns.
         over_B = left_B | cut_B
         if over_B.any():
             _, info = self.env.reset(options={"reset_mask": over_B})

@@ -55,6 +55,7 @@ def without_seen(value_BN: torch.Tensor, seen_BS: torch.Tensor) -> torch.Tensor:
     """`value_BN` with `NEVER` at each row's seen items."""
     index_BS = seen_BS.long()
     n_items = value_BN.shape[1]
+    # -1 goes to one column more, which is cut off again: `scatter_` takes no negative index
     index_BS = torch.where(index_BS < 0, torch.full_like(index_BS, n_items), index_BS)
     hidden_BN = torch.zeros(len(value_BN), n_items + 1, dtype=torch.bool, device=value_BN.device)
     hidden_BN.scatter_(1, index_BS, True)
@@ -80,6 +81,7 @@ class ItemHead(nn.Module):
         item = torch.as_tensor(np.array(item_NE, dtype=np.float32))
         self.item_NE = nn.Parameter(item) if tuned else nn.Buffer(item)
         self.project = nn.Linear(hidden, item.shape[1], bias=False)
+        # popularity of its own, which the inner product need not spend a dimension on
         self.bias_N = nn.Parameter(torch.zeros(len(item)))
 
     def forward(self, latent_BH: torch.Tensor) -> torch.Tensor:
@@ -104,6 +106,7 @@ class ItemValues(nn.Module):
         out_BN: torch.Tensor = self.head(latent_BH)
         if self.level is None:
             return out_BN
+        # Wang et al. 2016, equation 9: less the mean, since V + A alone leaves a constant undetermined between them
         joined_BN: torch.Tensor = self.level(latent_BH) + out_BN - out_BN.mean(dim=1, keepdim=True)
         return joined_BN
 
@@ -152,6 +155,7 @@ class ItemActorCritic(ActorCriticPolicy):  # type: ignore[misc]
         super()._build(lr_schedule)
         self.action_net = ItemHead(self.mlp_extractor.latent_dim_pi, *self.own)
         self.action_net.project.weight.data.mul_(0.1)  # near the uniform policy, as the head it takes the place of
+        # made anew, since the optimiser of `super` holds the head that was replaced
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _logits(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:

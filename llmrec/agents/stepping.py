@@ -46,6 +46,8 @@ class MeetingEnv(VecEnv):  # type: ignore[misc]
         turn = self.meeting.turn(self._items_B)
         self.observed = turn.next
         reward_B = turn.reward_B.astype(np.float32)
+        # stable-baselines3 expects the next episode's first observation behind an end. No `terminal_observation` is
+        # given: nothing is bootstrapped behind an end.
         return self._numbers(turn.next), reward_B, turn.over_B.copy(), [{} for _ in range(self.num_envs)]
 
     def _numbers(self, observed: Observed) -> dict[str, Any]:
@@ -92,6 +94,7 @@ class Watch(BaseCallback):  # type: ignore[misc]
 @contextlib.contextmanager
 def own_randomness(seed: int) -> Iterator[int]:
     """The global generators, on which stable-baselines3 draws, seeded inside the block and put back behind it."""
+    # the rest of the process draws from named streams, but a person's own code beside it may not
     kept = random.getstate(), np.random.get_state(), torch.get_rng_state()
     small = seed % 2**32
     random.seed(small)

@@ -69,6 +69,7 @@ class TabularAgent(Agent):
         group_N, count = self.actions.group_N, self.actions.count
         earned_A = np.bincount(group_N, self.earned_N, count)
         mean_N = (earned_A / np.maximum(np.bincount(group_N, self.shown_N, count), 1.0))[group_N]
+        # shrinkage as by a prior of _SHRINK showings at the group's mean
         above_N: FloatArray = (self.earned_N - mean_N * self.shown_N) / (self.shown_N + _SHRINK)
         return above_N
 
@@ -80,6 +81,8 @@ class TabularAgent(Agent):
         visit_F[cell_C] += times_C
         error_C = np.bincount(place_B, target_B - value_F[cell_B], len(cell_C))
         rate_C = self.settings.learning_rate / visit_F[cell_C] ** self.settings.decay
+        # The sum of errors times the rate, which for many users at one cell would overshoot: at most their mean is
+        # taken.
         value_F[cell_C] += np.minimum(rate_C, 1.0 / times_C) * error_C
 
     def _save(self, folder: Path) -> None:
@@ -173,7 +176,10 @@ class _Learning:
                 done += meeting.count
                 next_B = agent.discretise(turn.next.feature_BD)
                 share = done / settings.transitions
+                # SARSA's target is the action that will be taken, so it is chosen before the update; Q-learning
+                # chooses after it, by the table that it has just moved.
                 ahead_B = None if settings.algorithm == "q-learning" else self._choose(next_B, turn.next, share)
+                # `next` is another session's first state where this one is over
                 future_B = np.where(turn.over_B, 0.0, self._future(next_B, turn.next, ahead_B))
                 agent.update(row_B, action_B, turn.reward_B + settings.gamma * future_B)
                 action_B = self._choose(next_B, turn.next, share) if ahead_B is None else ahead_B

@@ -33,6 +33,7 @@ def load_adapter_onto(model: Any, folder: Path, tokenizer: Any) -> Any:
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     config = LoraConfig.from_pretrained(str(folder))
+    # PEFT would keep the rows apart and put them in at every forward; a plain embedding is faster and can be merged.
     indices, config.trainable_token_indices = dict(config.trainable_token_indices or {}), None
     config.inference_mode = True
     try:

@@ -16,8 +16,8 @@ from torch import Tensor
 from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.decoding import _walker, check_k
-from llmrec.policy.edges import Edges
+from llmrec.policy.decoding import check_k, walker_of
+from llmrec.policy.edges import Edges, table_places
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import device_of, evaluating
 
@@ -81,7 +81,7 @@ class BestFirst:
         self.most = self.index.n_items if most is None else most
         self.head, self.allowed = checked_head(model), self.index.exclusion(exclude)
         with torch.no_grad(), evaluating(model):
-            self.walker = _walker(model, prompt_ids_BP, prompt_mask_BP, self.index)
+            self.walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, self.index)
         # entries of each state, best first: open prefixes and finished items; -inf is an empty place
         self.node_BW = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=self.index.device)
         user_B1 = torch.arange(len(self.node_BW), device=self.index.device).unsqueeze(1)
@@ -107,6 +107,7 @@ class BestFirst:
         if count < 1:
             raise RequestError(f"{count} items are none; ask for at least 1.")
         wanted_B = torch.ones_like(self.given_B, dtype=torch.bool) if wanted_B is None else wanted_B
+        # a goal of 0 is proven without work
         goal_B = torch.where(wanted_B.to(self.given_B.device), self.given_B + count, 0)
         self.prove(goal_B)
         items, log_prob = self._listed(self.given_B, count, goal_B)
@@ -126,6 +127,7 @@ class BestFirst:
         nth_BW = finished.cumsum(1)
         first_B = torch.zeros_like(self.given_B)
         items, log_prob = self._listed(first_B, k, first_B + k)
+        # What is not in the list: open prefixes bound all items below them, finished ones themselves.
         beyond = self.score_BW.masked_fill(finished & (nth_BW <= k), -torch.inf)
         proven_B = ~(open_BW & (nth_BW < k)).any(1)
         return Found(items, log_prob, proven_B, beyond.amax(1), self.expansions_B.clone())
@@ -141,6 +143,8 @@ class BestFirst:
         most_B = torch.full_like(self.expansions_B, self.batch)
         if max_expansions is not None:
             most_B = torch.minimum(most_B, max_expansions - self.expansions_B)
+        # Entries are sorted, so the finished items to the left are those above: a prefix with `goal` of them above it
+        # can add nothing, and when none other is open the list is proven.
         needed = open_BW & (finished.cumsum(1) < goal_B.unsqueeze(1))
         return needed & (needed.cumsum(1) <= most_B.unsqueeze(1))
 
@@ -149,6 +153,7 @@ class BestFirst:
         user_U, _ = torch.nonzero(chosen_BW, as_tuple=True)
         edges = Edges.of(self.index, user_U, self.index.settle(self.node_BW[chosen_BW]), None)
         hidden = self.walker.hidden(edges.user_U, edges.node_U)
+        # float64: a proof compares sums along different paths, which float32 would call equal or reorder
         own_E = edges.log_probs(hidden, self.head, self.index, 1.0).double()
         value_E, user_E = self.score_BW[chosen_BW][edges.state_E] + own_E, user_U[edges.state_E]
         self.expansions_B = self.expansions_B + chosen_BW.sum(1)
@@ -159,11 +164,10 @@ class BestFirst:
 
     def _add(self, user_E: Tensor, node_E: Tensor, value_E: Tensor) -> None:
         """Adds entries (in order of user), sorts, and drops the columns that are empty or can never be asked for."""
-        count_B = torch.bincount(user_E, minlength=len(self.node_BW))
-        place_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
-        shape = (len(self.node_BW), int(count_B.max()))
-        score = self.score_BW.new_full(shape, -torch.inf).index_put((user_E, place_E), value_E)
-        node = self.node_BW.new_zeros(shape).index_put((user_E, place_E), node_E)
+        shape, at = table_places(user_E, len(self.node_BW))
+        score = self.score_BW.new_full(shape, -torch.inf).index_put(at, value_E)
+        node = self.node_BW.new_zeros(shape).index_put(at, node_E)
+        # stable: of equal scores the older entry stays ahead, so that the order does not depend on the batch
         self.score_BW, order = torch.cat([self.score_BW, score], 1).sort(dim=1, descending=True, stable=True)
         self.node_BW = torch.cat([self.node_BW, node], 1).gather(1, order)
         finished, _ = self._kinds()

@@ -15,7 +15,7 @@ from torch import Tensor
 from llmrec.catalogue.allowed import Allowed, take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.edges import Edges, require_allowed
+from llmrec.policy.edges import Edges, require_roots, table_places
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import device_of, evaluating
 from llmrec.policy.packing import align, require_room
@@ -35,7 +35,8 @@ class Samples:
     token_log_prob_BGL: Tensor
 
 
-def _walker(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
+def walker_of(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
+    """What walks down the tree from these prompts: in one row a prompt where the model allows it."""
     prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
     require_room(model, prompts, index)
     shared = supports_sharing(model, prompts.ids_BP.shape[1] + index.max_length)
@@ -79,10 +80,11 @@ def beam_search(
     index, head = index.to(device_of(model)), checked_head(model)
     exclusion = index.exclusion(exclude)
     with evaluating(model):
-        walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
+        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
         node = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=index.device)
         users = torch.arange(len(node), device=index.device).unsqueeze(1)
         score = torch.zeros(node.shape, device=index.device)
+        # a user who is left no item gets none, in a batch whose other users get theirs
         score = score.masked_fill(~index.is_allowed(node, users, exclusion), -torch.inf)
         score, live = _living(index, node, score, k)
         while bool(live.any()):
@@ -96,6 +98,7 @@ def _living(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tu
     decided = index.is_decided(node_BK)
     if k <= score_BK.shape[1]:
         finished = score_BK.masked_fill(~decided, -torch.inf)
+        # log pi only falls on the way down, so what lies below k finished items already will end below them
         score_BK = score_BK.masked_fill(score_BK < finished.topk(k, dim=1).values[:, -1:], -torch.inf)
     return score_BK, torch.isfinite(score_BK) & ~decided
 
@@ -112,6 +115,8 @@ def _extend(
 ) -> tuple[Tensor, Tensor]:
     """Replaces live beams by their children and keeps the best; finished beams compete with the score they have."""
     user_U, _ = torch.nonzero(live_BK, as_tuple=True)
+    # All edges, whatever is excluded: a softmax over what a filter has left would rank by pi_F, whose seen items hand
+    # their mass to their siblings. The filter takes children away afterwards.
     edges = Edges.of(index, user_U, index.settle(node_BK[live_BK]), None)
     hidden = walker.hidden(edges.user_U, edges.node_U)
     value_E = take(score_BK[live_BK], edges.state_E) + edges.log_probs(hidden, head, index, 1.0).to(score_BK.dtype)
@@ -119,13 +124,12 @@ def _extend(
     open_E = edges.is_open(index, exclusion)
     if open_E is not None:
         value_E = value_E.masked_fill(~open_E, -torch.inf)
-    count_B = torch.bincount(user_E, minlength=len(node_BK))
-    place_E = torch.arange(len(user_E), device=user_E.device) - take(count_B.cumsum(0) - count_B, user_E)
-    shape = (len(node_BK), int(count_B.max()))
-    value = score_BK.new_full(shape, -torch.inf).index_put((user_E, place_E), value_E)
-    child = node_BK.new_zeros(shape).index_put((user_E, place_E), edges.child_E)
+    shape, at = table_places(user_E, len(node_BK))
+    value = score_BK.new_full(shape, -torch.inf).index_put(at, value_E)
+    child = node_BK.new_zeros(shape).index_put(at, edges.child_E)
     value = torch.cat([score_BK.masked_fill(live_BK, -torch.inf), value], 1)
     child = torch.cat([node_BK, child], 1)
+    # finished beams stand in the same contest: each of them would else hold a place that a better prefix could use
     score, kept = value.topk(min(beams, value.shape[1]), dim=1)
     return child.gather(1, kept), score
 
@@ -133,6 +137,7 @@ def _extend(
 def _best(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
     score, kept = score_BK.topk(min(k, score_BK.shape[1]), dim=1)
     items = index.item_of(node_BK.gather(1, kept)).masked_fill(~torch.isfinite(score), -1)
+    # k may be more than there are beams where the catalogue is small or filtered
     missing = (0, k - score.shape[1])
     pad = torch.nn.functional.pad
     return pad(items, missing, value=-1), pad(score, missing, value=-torch.inf)
@@ -182,23 +187,22 @@ def sample_items(
         raise ValueError(f"uniform_BGL is {tuple(uniform_BGL.shape)}, not {(*shape, index.max_length)}.")
     uniform, exclusion = uniform_BGL.to(index.device), index.exclusion(exclude)
     node = torch.zeros(shape, dtype=torch.long, device=index.device)
-    require_allowed(_roots(index, len(node), exclusion))
+    require_roots(index, len(node), exclusion)
     log_prob = torch.zeros((*shape, index.max_length), device=index.device)
     with evaluating(model):
-        walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
+        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
         while bool((live := ~index.is_decided(node)).any()):
             user, draw = torch.nonzero(live, as_tuple=True)
             at = index.settle(node[live])
+            # The number of a draw belongs to the depth of the token and not to a count of choices: what a filter
+            # forces shifts none of the later ones, so that draws under two filters can be compared.
             level = index.depth_M[at].long()
             child, chosen = _choose(walker, head, index, exclusion, user, at, uniform[user, draw, level], temperature)
+            # a draw whose prefix leads to one item is decided: its remaining tokens are forced and have
+            # log-probability 0
             node[live] = child
             log_prob[user, draw, level] = chosen.to(log_prob.dtype)
     return Samples(index.item_of(node), log_prob.sum(-1), log_prob)
-
-
-def _roots(index: PrefixIndex, users: int, exclusion: Allowed | None) -> Edges:
-    user = torch.arange(users, device=index.device)
-    return Edges.of(index, user, torch.zeros_like(user), exclusion)
 
 
 def _choose(
@@ -212,17 +216,21 @@ def _choose(
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """One choice of each draw: the child taken and its log-probability. Draws at one prefix share its computation."""
+    # one key for (user, prefix): many of G draws stand at the same prefix, the root above all
     key_U, state_X = torch.unique(user_X * index.n_nodes + node_X, return_inverse=True)
     edges = Edges.of(index, key_U // index.n_nodes, key_U % index.n_nodes, exclusion)
-    child_X = edges.child_E[edges.start_U[state_X]]
-    log_prob_X = torch.zeros_like(uniform_X)
+    log_prob_E = edge_log_probs(walker, head, index, edges, temperature)
+    edge_X = edges.draw(log_prob_E, state_X, uniform_X)
+    return edges.child_E[edge_X], log_prob_E[edge_X]
+
+
+def edge_log_probs(walker: Prefill, head: Head, index: PrefixIndex, edges: Edges, temperature: float) -> Tensor:
+    """Log-probability of every edge, float64; 0 without any work where a filter has left a single one."""
     open_U = edges.count_U > 1
+    log_prob_E = torch.zeros(len(edges.state_E), dtype=torch.float64, device=open_U.device)
     if not bool(open_U.any()):
-        return child_X, log_prob_X
-    choices, open_X = edges.only(open_U), open_U[state_X]
+        return log_prob_E
+    choices = edges.only(open_U)
     hidden = walker.hidden(choices.user_U, choices.node_U)
-    log_prob_E = choices.log_probs(hidden, head, index, temperature)
-    edge = choices.draw(log_prob_E, (open_U.cumsum(0) - 1)[state_X[open_X]], uniform_X[open_X])
-    child_X[open_X] = choices.child_E[edge]
-    log_prob_X[open_X] = log_prob_E[edge].to(log_prob_X.dtype)
-    return child_X, log_prob_X
+    log_prob_E[open_U[edges.state_E]] = choices.log_probs(hidden, head, index, temperature)
+    return log_prob_E

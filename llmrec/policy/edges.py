@@ -37,6 +37,8 @@ class Edges:
         count = take(index.degree_M, node_U).long()
         start = count.cumsum(0) - count
         first = take(index.first_child_M, node_U).long()
+        # Children of a node are neighbours in the sorted catalogue, so a node's edges are one range, and no table as
+        # wide as the largest branching is ever made.
         child, state = ranges(first, count)
         if exclusion is not None:
             open_E = exclusion.open_children(user_U, first, count, child)
@@ -98,6 +100,8 @@ class Edges:
     def _level_logits(self, hidden_UH: Tensor, head: Head, index: PrefixIndex, depth: int) -> Tensor:
         """`_logits` of pairs of one depth."""
         token_R, place_T, first = index.level(depth + 1)
+        # A product with every token of the depth wastes most of its entries where few pairs share them, yet an entry
+        # of a large product takes a fraction of the time of a dot product by itself.
         if len(self.child_E) * _DOT_COST < len(hidden_UH) * len(token_R):
             return head.edge_logits(hidden_UH, self.state_E, self.token_E.long())
         table_UR = head.logits(hidden_UH, token_R)
@@ -111,6 +115,7 @@ class Edges:
         """
         value_E = value_E.double()
         top = torch.full((len(self.count_U),), -torch.inf, dtype=value_E.dtype, device=value_E.device)
+        # the shift changes no value, so it needs no gradient
         top = top.scatter_reduce(0, self.state_E, value_E.detach(), "amax")
         centred = value_E - take(top, self.state_E)
         return centred - take(self.sum(centred.exp()).log(), self.state_E)
@@ -122,16 +127,38 @@ class Edges:
 
     def find(self, state: Tensor, child: Tensor, index: PrefixIndex) -> Tensor:
         """Edge of pair `state` to node `child` (same shapes); any edge where there is none."""
+        # sorted already: pairs follow each other, and children of a pair are in the order of the tree
         keys = self.state_E * index.n_nodes + self.child_E
         return torch.searchsorted(keys, state * index.n_nodes + child).clamp(max=len(keys) - 1)
 
     def draw(self, log_prob_E: Tensor, state_X: Tensor, uniform_X: Tensor) -> Tensor:
         """Inverse distribution function: for each draw the edge of its pair at its number in [0, 1): (X,)."""
+        # One running sum over all pairs: a pair's edges are found within it by adding what stands before them, so
+        # that all draws are one binary search.
         mass = log_prob_E.double().exp().cumsum(0)
         first, last = self.start_U[state_X], (self.start_U + self.count_U - 1)[state_X]
         base = torch.where(first > 0, mass[(first - 1).clamp(min=0)], 0.0)
         edge = torch.searchsorted(mass, base + uniform_X.double() * (mass[last] - base), right=True)
+        # rounding of the running sum must not lead into a neighbouring pair
         return torch.minimum(torch.maximum(edge, first), last)
+
+
+def table_places(user_E: Tensor, users: int) -> tuple[tuple[int, int], tuple[Tensor, Tensor]]:
+    """Where values that are listed user by user stand in a table of one row a user.
+
+    Returns:
+        The table's shape (B, W), and row and column of each value.
+    """
+    count_B = torch.bincount(user_E, minlength=users)
+    place_E = torch.arange(len(user_E), device=user_E.device) - take(count_B.cumsum(0) - count_B, user_E)
+    return (users, int(count_B.max())), (user_E, place_E)
+
+
+def require_roots(index: PrefixIndex, users: int, exclusion: Allowed | None) -> None:
+    """Raises `RequestError` where a user is left no item."""
+    if exclusion is not None:
+        user = torch.arange(users, device=index.device)
+        require_allowed(Edges.of(index, user, torch.zeros_like(user), exclusion))
 
 
 def require_allowed(edges: Edges) -> None:

@@ -73,10 +73,12 @@ def with_scoring(model: Any, also: Also | None = None) -> Any:
     else:
         inner = MethodType(type(base).forward, base) if taught is not None else base.forward
 
+    # transformers and PEFT read the signature to tell which columns of a batch the model takes
     @functools.wraps(inner)
     def forward(*args: Any, scoring: ScoringRequest | None = None, **rest: Any) -> Any:
         return inner(*args, **rest) if scoring is None else _answer(base, scoring, also)
 
+    # with the identity of the model, since a deep copy brings the entry along and is not taught by it
     vars(base)[_TAUGHT] = (forward, id(base), inner)
     base.forward = forward
     return model
@@ -118,6 +120,8 @@ def answer_through_forward(model: Any, request: ScoringRequest) -> tuple[TokenSc
     base = _unwrapped(model)
     if not _is_taught(base):
         raise RunError("The model's forward cannot score items; call with_scoring(model) before it is wrapped.")
+    # The trials call the model several times, which a wrapper counts as forwards without a backward: they have a call
+    # of their own, without gradients, in which every process makes the same ones.
     if _TRIED not in flags(base):
         with torch.no_grad():
             model(scoring=request)
@@ -138,6 +142,8 @@ def _answer(base: Any, request: ScoringRequest, also: Also | None) -> dict[str, 
             return {}
         scores = request.score(base)
         more = {} if also is None else also(request, scores)
+    # FSDP2 hangs its backward hooks on the tensors that it finds in an answer by torch's pytree, which looks into
+    # dictionaries and tuples and into no dataclass of ours.
     parts = {field.name: getattr(scores, field.name) for field in fields(scores)}
     edges = parts.pop("edges")
     return {**parts, "also": more, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}

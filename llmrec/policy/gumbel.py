@@ -24,6 +24,7 @@ def split_mix(state: Tensor) -> Tensor:
 
 def _shifted(state: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; torch's own copies the sign."""
+    # masks the copies of the sign that an arithmetic shift leaves on the left
     return torch.bitwise_and(state >> bits, 2 ** (64 - bits) - 1)
 
 
@@ -35,6 +36,7 @@ def stream_keys(users: int, seed: int, *name: object, first: int = 0) -> Tensor:
 
 def gumbel_noise(key_E: Tensor, node_E: Tensor) -> Tensor:
     """Standard Gumbel noise of each (key, node) pair: float64, finite, of the shape of `node_E`."""
+    # Mixed first: of plain keys that lie GOLDEN apart, one would draw at a node what the other draws at the next.
     bits_E = split_mix(split_mix(key_E) + (node_E + 1) * GOLDEN)
     # 52 bits and a half: neither 0 nor, after rounding, 1
     uniform_E = (_shifted(bits_E, 12).double() + 0.5) * 2.0**-52
@@ -43,6 +45,7 @@ def gumbel_noise(key_E: Tensor, node_E: Tensor) -> Tensor:
 
 def log1mexp(value: Tensor) -> Tensor:
     """log(1 - exp(x)) for x <= 0 without cancellation (Maechler 2012); -inf at 0."""
+    # -log 2, where both forms lose equally little
     near = value > -0.6931471805599453
     # each branch sees only what it is exact for, so that neither sends NaN into a gradient
     close = torch.log(-torch.expm1(torch.where(near, value, -1.0)))
@@ -60,5 +63,7 @@ def children_of_maximum(parent_E: Tensor, own_E: Tensor, top_E: Tensor) -> Tenso
     Returns:
         Perturbed scores of the children, exact in distribution given the parent's: at most `parent_E`.
     """
+    # v of their appendix B.3: the shift written so that neither exponential overflows and the greatest child, whose
+    # log1mexp is -inf, gets the parent's score exactly.
     gap = parent_E - own_E + log1mexp(own_E - top_E)
     return parent_E - gap.clamp(min=0.0) - torch.log1p(torch.exp(-gap.abs()))

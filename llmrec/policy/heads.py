@@ -36,6 +36,8 @@ class HeadRows:
         """(R, H), differentiable in whatever is trained."""
         rows = take_rows(self.linear.weight, token_R)
         for tokens, values in self.trained:
+            # PEFT keeps trained rows apart from the frozen weight and puts them in at a forward of the module, which
+            # is never called here
             known, order = torch.tensor(tokens, device=token_R.device).sort()
             place = torch.searchsorted(known, token_R.long()).clamp_(max=len(known) - 1)
             there = known[place] == token_R
@@ -60,6 +62,8 @@ class Head:
     def is_plain(self) -> bool:
         """Whether rows of the weight can be taken (no LoRA, hook or shard on the head)."""
         module = self.rows.linear
+        # a hook (of LoRA, quantisation or offloading) may change what the forward gives; its rows alone would not
+        # tell
         hooked = module._forward_hooks or module._forward_pre_hooks if isinstance(module, nn.Module) else True
         return type(module) is nn.Linear and not hooked and module.weight.dim() == 2 and type(module.weight) in _PLAIN
 
@@ -69,6 +73,7 @@ class Head:
             weight = self.rows.weight(token_R)
             out = nn.functional.linear(hidden_UH.to(weight), weight, self.rows.bias(token_R))
         else:
+            # all of the vocabulary, since only the module knows what it computes
             out = self.module(hidden_UH)[:, token_R]
         return self._finish(out)
 
@@ -76,6 +81,8 @@ class Head:
         """Logit of token `token_E[e]` at hidden state `state_E[e]`: (E,), one dot product an edge."""
         if not self.is_plain:
             return self._finish(self.module(hidden_UH)[state_E, token_E])
+        # A matrix product in bfloat16 keeps its sums in float32. Written out as here, each term would be rounded to
+        # bfloat16 before it is added.
         wide = torch.promote_types(hidden_UH.dtype, torch.float32)
         out = (take_rows(hidden_UH, state_E).to(wide) * self.rows.weight(token_E).to(wide)).sum(-1)
         bias = self.rows.bias(token_E)
@@ -85,6 +92,7 @@ class Head:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
+        # Gemma's soft cap, after the scale, as in the models that have both
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
 
@@ -101,6 +109,7 @@ def checked_head(model: Any) -> Head:
     require_whole(model)
     head = Head(model)
     known = flags(head.model)
+    # what may change after a trial: an adapter put on or off, a changed configuration
     key = f"head {type(head.module).__name__} {head.scale} {head.cap} {len(head.rows.trained)}"
     if key not in known:
         known[key] = _agrees(head)
@@ -124,6 +133,7 @@ def _agrees(head: Head) -> bool:
         theirs, ours = out.logits[0, :, token_R].float(), head.logits(hidden[0], token_R).float()
     if not bool(torch.isfinite(theirs).all()):
         return True  # broken weights are told apart from an unknown head where the logits are used
+    # relative to the norm of all logits: a wrong scale or cap is off by far more, and rounding by far less
     tolerance = 1e-3 if out.logits.dtype in (torch.float32, torch.float64) else 0.05
     return float((theirs - ours).norm()) <= tolerance * float(theirs.norm()) + 1e-6
 

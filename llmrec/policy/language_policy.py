@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
 from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, one_each, padded
 from llmrec.policy.modes import device_of
+from llmrec.policy.packing import padded_prompts
 from llmrec.policy.scoring import score_items
 from llmrec.progress import track
 from llmrec.seeding import torch_stream
@@ -69,14 +69,7 @@ class LanguagePolicy:
         return self._pad([self.renderer.token_ids(state) for state in states])
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id
-        ids = np.full((len(rows), width), 0 if pad is None else pad, dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for b, row in enumerate(rows):
-            ids[b, width - len(row) :], mask[b, width - len(row) :] = row, 1
-        device = device_of(self.model)
-        return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+        return padded_prompts(rows, self.tokenizer, device_of(self.model))
 
     def exclude(self, states: Sequence[State], seen: Sequence[IntArray] | None = None) -> Tensor:
         """Items of each state, and of `seen` beside it, as (B, E) item indices padded with -1."""
@@ -107,6 +100,8 @@ class LanguagePolicy:
     ) -> list[tuple[list[int], Tensor, Tensor]]:
         """Batches of states of like length, and of one group where `groups` are given: which states, ids and mask."""
         rows = [self.renderer.token_ids(state) for state in states]
+        # The longest first: padding is rare within a batch, and if memory is short it is so at once and not after
+        # minutes.
         order = sorted(range(len(rows)), key=lambda b: -len(rows[b]))
         together: dict[object, list[int]] = {}
         for b in order:
@@ -200,6 +195,7 @@ class LanguagePolicy:
         asked = self._asked(states, seen, exclude_seen, filters)
         asked.require_no_maximum()
         shape = (len(states), draws, self.index.max_length)
+        # all at once and by state, so that batches may be of any size and in any order
         uniform = torch.rand(shape, generator=torch_stream(seed, "policy", "sample", *name), dtype=torch.float64)
         device = self.index.device
         items = torch.zeros(shape[:2], dtype=torch.long, device=device)

@@ -81,6 +81,7 @@ def load_causal_lm(
     chosen = pick_dtype(dtype, device)
     more = {} if quantization == "none" else {"quantization_config": _four_bits(chosen), "device_map": {"": device}}
     load_config(name, revision)
+    # GenerationConfig() replaces what lies beside the weights: left out, transformers reads it.
     model, found = _or_run_error(
         AutoModelForCausalLM.from_pretrained,
         name,
@@ -93,6 +94,7 @@ def load_causal_lm(
         ignore_mismatched_sizes=True,  # they are refused below, by name
         **more,
     )
+    # transformers fills weights that are missing with random numbers and only warns
     _check_weights(name, found, whole=whole)
     return (model if quantization == "4bit" else model.to(device)).eval()
 

@@ -39,6 +39,7 @@ class TextEncoder:
         out = np.zeros(
             (len(rows), int(base_model(self.model).config.get_text_config().hidden_size)), dtype=np.float32
         )
+        # taken from the end: the longest first, in batches of about one length and bounded tokens
         order = sorted((i for i, row in enumerate(rows) if row), key=lambda i: len(rows[i]))
         while order:
             width = len(rows[order[-1]])

@@ -63,6 +63,7 @@ def trial(model: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Evaluation mode (no dropout, no gradient checkpointing) inside, each module's own mode again after."""
+    # `model.eval()` and `model.train()` would set all modules alike, and forget which were frozen on purpose
     training = [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -95,8 +96,10 @@ def still(model: Any, noise: Noise = "none") -> None:
         return
     base = base_model(model)
     for name, module in base.named_modules():
+        # trainers read the outermost mode to tell a training from an evaluation
         if module is base or (noise == "adapters" and ".lora_dropout" in f".{name}"):
             continue
+        # transformers computes activations anew in training mode alone, so the mode must stay and the rates must go
         if getattr(module, "gradient_checkpointing", False):
             for holder in (module, getattr(module, "config", None)):
                 _set_rates_to_zero(holder)
@@ -126,6 +129,7 @@ def inside_forward() -> Iterator[None]:
 def require_whole(model: Any) -> None:
     """Raises `RunError` where the model's weights are sharded and nobody gathers them."""
     weight = embedding_of(model)
+    # FSDP2 keeps shards as DTensors, ZeRO-3 leaves an empty tensor behind
     if not _inside.get() and (isinstance(weight, DTensor) or not weight.numel()):
         raise RunError(
             "The model's weights are sharded; call llmrec.policy.forward.score_through_forward, which scores items "

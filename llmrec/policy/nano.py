@@ -54,6 +54,7 @@ def check_nano(settings: ModelConfig) -> None:
 def make_nano(tokenizer: PreTrainedTokenizerFast, settings: ModelConfig, seed: int) -> Qwen3ForCausalLM:
     """A randomly initialised Qwen3 model for `tokenizer` (1.3 M parameters with the default settings)."""
     check_nano(settings)
+    # half as many heads for keys and values, as in the Qwen3 models that it stands in for
     heads = max(1, settings.nano_hidden // 32)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -70,6 +71,7 @@ def make_nano(tokenizer: PreTrainedTokenizerFast, settings: ModelConfig, seed: i
         pad_token_id=tokenizer.pad_token_id,
         attention_dropout=0.0,
     )
+    # transformers initialises from torch's global generator: seeded here for this model alone, and put back after
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "nano", "weights"))
         model = Qwen3ForCausalLM(config)

@@ -89,6 +89,7 @@ def grow_embeddings(
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     new = torch.tensor(list(ids), dtype=torch.long)
+    # Rows beyond the tokenizer are spare ones, which were never trained and tell nothing of where rows lie.
     old = torch.ones(min(rows, len(tokenizer)), dtype=torch.bool)
     old[new[new < len(old)]] = False
     old_rows = old.nonzero().squeeze(1)
@@ -113,6 +114,7 @@ def directions(vectors_nD: Vectors, width: int, seed: int) -> Tensor:
     if kept.shape[1] > width:
         kept = np.asarray(reduced(kept, width, seed))
     given = torch.from_numpy(kept)
+    # Q of a Gaussian matrix: a random rotation, which keeps angles and lengths and so who is like whom.
     rotation = torch.linalg.qr(
         torch.randn(width, width, dtype=torch.float64, generator=torch_stream(seed, "new tokens", "rotation"))
     )[0]

@@ -5,10 +5,14 @@
 
 A pair's hidden state is the one that predicts the next token after the user's prompt and the node's tokens.
 Rows are padded on the right, so that in a causal model padding can never reach a token.
+
+Keys of a packed row are the prompt's tokens, then *slots*, each a node of the prefix tree. A slot sees its prompt,
+its ancestors and itself; ancestry is read off the nodes' row ranges, so no bookkeeping of beams is needed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +22,6 @@ from torch import Tensor
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import CatalogueError, RequestError
 from llmrec.policy.loading import positions
-from llmrec.policy.masks import ancestry, for_model
 from llmrec.policy.modes import base_model, decoder_of, dtype_of, embedding_of
 
 
@@ -39,6 +42,14 @@ class Prompts:
         return Prompts(self.ids_BP[row_U], self.length_B[row_U])
 
 
+def padded_prompts(rows: Sequence[Sequence[int]], tokenizer: Any, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and mask (B, P) int64 of prompts, padded on the left."""
+    width, pad = max(map(len, rows)), tokenizer.pad_token_id or 0
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    length = torch.tensor([len(row) for row in rows]).unsqueeze(1)
+    return ids.to(device), (torch.arange(width) >= width - length).long().to(device)
+
+
 def align(prompt_ids_BP: Tensor, prompt_mask_BP: Tensor) -> Prompts:
     """Moves the tokens of each prompt to the left of its row and cuts the padding that all rows share.
 
@@ -49,6 +60,7 @@ def align(prompt_ids_BP: Tensor, prompt_mask_BP: Tensor) -> Prompts:
     length = valid.sum(-1)
     if not bool((length > 0).all()):
         raise RequestError("A prompt is empty; every prompt needs at least one token.")
+    # stable: tokens keep their order, whatever side the padding was on
     order = torch.argsort((~valid).to(torch.int8), dim=-1, stable=True)[:, : int(length.max())]
     ids = prompt_ids_BP.gather(1, order)
     return Prompts(ids.masked_fill(~valid.gather(1, order), 0), length)
@@ -101,9 +113,11 @@ class Slots:
         cls, index: PrefixIndex, user_U: Tensor, node_U: Tensor, users: int, done_X: Tensor | None = None
     ) -> Slots:
         """Slots for the pairs' nodes and all their ancestors (the root has none), without those in `done_X`."""
+        # The first item below a node leads through all of its ancestors, so its row of the path table lists them.
         low, _ = index.range_of(node_U)
         path_UL = index.path_NL[low].long()
         on_way = torch.arange(path_UL.shape[1], device=node_U.device) < index.depth_M[node_U].unsqueeze(1)
+        # sorted by user, then node, which is what places are found by later
         keys = torch.unique((user_U.unsqueeze(1) * index.n_nodes + path_UL)[on_way])
         if done_X is not None:
             keys = keys[~torch.isin(keys, done_X)]
@@ -125,6 +139,8 @@ class Slots:
 
     def positions(self, index: PrefixIndex, prompts: Prompts) -> Tensor:
         """Positions of the slots: (B, S)."""
+        # A slot stands right behind the prompt at its depth, wherever it lies in the row: siblings have equal
+        # positions, as in the rows that they stand for. Positions of padding are anything valid.
         return prompts.length_B.unsqueeze(1) + index.depth_M[self.node_BS.clamp(min=0)].long().clamp(min=1) - 1
 
 
@@ -136,6 +152,8 @@ def packed_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tens
     ids = torch.cat([prompts.ids_BP, slots.tokens(index)], 1)
     prompt_positions = torch.arange(width, device=ids.device).expand(users, width)
     positions = torch.cat([prompt_positions, slots.positions(index, prompts)], 1)
+    # Three blocks: the prompt sees itself causally, slots see all of the prompt, and slots their ancestors. The
+    # prompt sees no slot, so its states are those of the prompt alone.
     seen = ids.new_zeros((users, ids.shape[1], ids.shape[1]), dtype=torch.bool)
     valid = prompts.valid_BP
     causal = torch.ones((width, width), dtype=torch.bool, device=ids.device).tril()
@@ -144,6 +162,7 @@ def packed_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tens
     seen[:, width:, width:] = ancestry(index, slots.node_BS, slots.node_BS)
     mask = for_model(inner, seen, positions, positions, dtype_of(inner))
     hidden = run_decoder(inner, input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    # the root's next token is predicted by the prompt's last token, which is no slot
     place = torch.where(node_U == 0, prompts.length_B[user_U] - 1, width)
     deeper = node_U > 0
     place = place.masked_scatter(deeper, width + slots.place(user_U[deeper], node_U[deeper]))
@@ -163,6 +182,8 @@ def plain_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tenso
     row, level = torch.nonzero(torch.arange(path.shape[1], device=ids.device) < depth.unsqueeze(1), as_tuple=True)
     ids[row, own.length_B[row] + level] = index.token_M[path[row, level]].long()
     ids = ids[:, : min(int((own.length_B + depth).max()), width + path.shape[1])]
+    # No mask: padding is on the right, where a causal model does not look. This is what makes the path right for any
+    # architecture, recurrent ones included.
     hidden = run_decoder(model, input_ids=ids, use_cache=False)
     return hidden[row_U, prompts.length_B[user_U] - 1 + index.depth_M[node_U].long()]
 
@@ -171,6 +192,8 @@ def _longest(index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> tuple[Tensor
     """Pairs that begin no other pair of their user, and for every pair the place there of one that it begins."""
     low, high = index.range_of(node_U)
     depth = index.depth_M[node_U].long()
+    # Each node before the nodes below it, and these before the next range: of a chain of prefixes the last one ends
+    # it.
     key = (user_U * (index.n_items + 1) + low) * (index.max_length + 1) + depth
     order = torch.argsort(key)  # by user, then first row, then depth: a walk through each user's tree
     user, low, high = user_U[order], low[order], high[order]
@@ -179,3 +202,58 @@ def _longest(index: PrefixIndex, user_U: Tensor, node_U: Tensor) -> tuple[Tensor
     row = torch.empty_like(user)
     row[order] = ends.cumsum(0) - ends.long()  # the next end in the walk lies below the pair
     return order[ends], row
+
+
+def ancestry(index: PrefixIndex, query_BQ: Tensor, key_BS: Tensor) -> Tensor:
+    """Whether node key (-1: padding) is an ancestor of node query or the same: (B, Q, S) bool."""
+    low_q, high_q = (x.unsqueeze(2) for x in index.range_of(query_BQ.clamp(min=0)))
+    low_k, high_k = (x.unsqueeze(1) for x in index.range_of(key_BS.clamp(min=0)))
+    depth_q = index.depth_M[query_BQ.clamp(min=0)].unsqueeze(2)
+    depth_k = index.depth_M[key_BS.clamp(min=0)].unsqueeze(1)
+    # A node is an ancestor where its range of rows holds the other's. Depth breaks the tie of nodes with equal
+    # ranges, one of which is a forced continuation of the other.
+    inside = (low_k <= low_q) & (high_q <= high_k) & (depth_k <= depth_q)
+    return inside & (key_BS >= 0).unsqueeze(1)
+
+
+def window_of(model: Any) -> int | None:
+    """Width of the sliding window of any layer, in tokens; None where every layer sees everything."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    width = getattr(config, "sliding_window", None)
+    if kinds is not None and "sliding_attention" not in kinds:
+        return None
+    if kinds is None and getattr(config, "use_sliding_window", True) is False:
+        return None
+    return width
+
+
+def for_model(model: Any, seen_BQS: Tensor, position_BQ: Tensor, position_BS: Tensor, dtype: torch.dtype) -> Any:
+    """The mask in the form that `model` takes: 4-D bool (sdpa) or additive (eager), by layer kind where windowed.
+
+    Args:
+        model: a Hugging Face causal language model.
+        seen_BQS: which keys a query sees, before any window.
+        position_BQ: positions of the queries.
+        position_BS: positions of the keys; a window counts positions, never slots.
+        dtype: floating type of an additive mask.
+    """
+    config = model.config.get_text_config()
+    full = _formed(config, seen_BQS, dtype)
+    window = window_of(model)
+    if window is None:
+        return full
+    near = position_BQ.unsqueeze(2) - position_BS.unsqueeze(1) < window
+    sliding = _formed(config, seen_BQS & near, dtype)
+    if getattr(config, "layer_types", None) is None:
+        return sliding
+    return {"full_attention": full, "sliding_attention": sliding}
+
+
+def _formed(config: Any, seen_BQS: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = seen_BQS.unsqueeze(1)
+    if config._attn_implementation == "sdpa":
+        return mask
+    # eager attention takes its softmax in float32, where the least float64 would be -inf
+    least = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, least)

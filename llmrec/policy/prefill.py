@@ -13,9 +13,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.policy.masks import ancestry, for_model
 from llmrec.policy.modes import base_model, dtype_of
-from llmrec.policy.packing import Prompts, Slots, plain_hidden, run_decoder
+from llmrec.policy.packing import Prompts, Slots, ancestry, for_model, plain_hidden, run_decoder
 
 
 class Prefill(Protocol):
@@ -65,8 +64,11 @@ class SharedPrefill:
         deeper = node_U > 0
         if not bool(deeper.any()):
             return out
+        # forced tokens between two choices were skipped and have no key yet: they are fed now, together with the node
         slots = Slots.of(self.index, user_U, node_U, len(self.root_BH), self.done_X)
         positions = slots.positions(self.index, self.prompts)
+        # The cache only grows. A slot of a beam that was dropped stays in it and is nobody's ancestor, which is
+        # cheaper than moving keys of every layer.
         self.node_BS = torch.cat([self.node_BS, slots.node_BS], 1)
         self.position_BS = torch.cat([self.position_BS, positions], 1)
         self.done_X = torch.cat([self.done_X, slots.key_X])

@@ -58,6 +58,7 @@ class TokenScores:
 
     def spread(self, value_U: Tensor) -> Tensor:
         """Values of prefixes laid out by token: (B, G, L), 0 at forced tokens and after the end."""
+        # one more entry of 0, which state -1 (a forced token) reads
         return torch.nn.functional.pad(value_U, (0, 1))[self.state_BGL]
 
 
@@ -104,6 +105,7 @@ def score_items(
     edges, state_BGL = _states(index, before_BGL, exclusion)
     hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
     exact_E = _log_probs(edges, hidden_UH, head, index, temperature)
+    # Losses read float32. Only 1 - pi needs more, which `exact_BG` keeps.
     edge_log_prob = exact_E.to(torch.promote_types(hidden_UH.dtype, torch.float32))
     at = state_BGL >= 0
     edge = edges.find(state_BGL.clamp(min=0), after_BGL.clamp(min=0), index)
@@ -111,6 +113,7 @@ def score_items(
     allowed = (after_BGL < 0) | index.is_allowed(after_BGL.clamp(min=0), user_BGL, exclusion)
     exact = torch.where(at, exact_E[edge], 0.0).masked_fill(~allowed, -torch.inf)
     entropy_U = -edges.sum(edge_log_prob.exp() * edge_log_prob)
+    # under pi_F a token may have siblings that are all excluded: it is forced then, with log-probability 0
     choice = at & (torch.nn.functional.pad(edges.count_U, (0, 1))[state_BGL] > 1)
     return TokenScores(
         exact.to(edge_log_prob.dtype),
@@ -138,14 +141,17 @@ def _require_items(items_BG: Tensor, users: int, index: PrefixIndex) -> None:
 def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Allowed | None) -> tuple[Edges, Tensor]:
     """Distinct (user, prefix) pairs at which something is chosen, all roots included, and each token's pair."""
     users = torch.arange(len(before_BGL), device=before_BGL.device).view(-1, 1, 1).expand_as(before_BGL)
+    # Equal prefixes of a user's items are one key: G draws of a state share most of their prefixes.
     key = torch.where(before_BGL >= 0, users * index.n_nodes + before_BGL, 0)
     branching = (before_BGL >= 0) & (index.degree_M[before_BGL.clamp(min=0)] > 1)
+    # the root of every user, also where it does not branch: its hidden state is what a critic reads
     branching[..., 0] = True
     key_U = torch.unique(key[branching])
     edges = Edges.of(index, key_U // index.n_nodes, key_U % index.n_nodes, exclusion)
     require_allowed(edges)
     # under pi_F a prefix may have one allowed continuation left, or none below an excluded item
     kept = (edges.count_U > 1) | (edges.node_U == 0)
+    # places of the pairs among those that are kept
     number = torch.where(kept, kept.cumsum(0) - 1, -1)
     state = number[torch.searchsorted(key_U, key).clamp(max=len(key_U) - 1)]
     return edges.only(kept), torch.where(branching, state, -1)
@@ -163,6 +169,7 @@ def _log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixIndex, 
     Every gather of rows of the head costs a gradient as large as the head (as much time as `_GATHER_COST` products
     with each of its rows), and `edges.log_probs` gathers once a depth.
     """
+    # the columns of the head that are needed at all, each once
     token_R, place_E = torch.unique(edges.token_E, return_inverse=True)
     if len(hidden_UH) * len(token_R) > _GATHER_COST * head.model.config.get_text_config().vocab_size:
         return edges.log_probs(hidden_UH, head, index, temperature)
@@ -178,5 +185,7 @@ def exact_kl_BGL(scores: TokenScores, reference: TokenScores) -> Tensor:
     Summed over the tokens of items drawn from pi, its expectation is KL(pi || reference) over items. Both scores
     must be of the same prompts, items and exclusions. Differentiable in both.
     """
+    # The edges are the same, since both scores walk the same items under the same exclusions. A sum over all legal
+    # tokens: no noise from the token that was drawn, and never negative, unlike log pi / pi_ref of the draw.
     difference = scores.edge_log_prob_E - reference.edge_log_prob_E
     return scores.spread(scores.edges.sum(scores.edge_log_prob_E.exp() * difference))

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.policy.masks import window_of
 from llmrec.policy.modes import base_model, device_of, dtype_of, embedding_of, flags, trial
-from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden
+from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden, window_of
 from llmrec.policy.prefill import SharedPrefill
 from llmrec.seeding import numpy_stream
 
@@ -37,9 +36,11 @@ def supports_sharing(model: Any, length: int | None = None) -> bool:
     """
     inner = base_model(model)
     window = window_of(inner)
+    # a window that no sequence reaches leaves full attention, so it needs no trial of its own
     beyond = window is not None and (length is None or length > window)
     weight = embedding_of(inner)
     config = inner.config.get_text_config()
+    # the outcome hangs on the kernel, and kernels on dtype, device and attention implementation
     key = f"sharing {weight.dtype} {config._attn_implementation} {weight.device.type} {'windowed' if beyond else ''}"
     known = flags(inner)
     if key not in known:
@@ -50,6 +51,7 @@ def supports_sharing(model: Any, length: int | None = None) -> bool:
 
 def _allowed(config: Any) -> bool:
     kinds = getattr(config, "layer_types", None) or ()
+    # flash attention takes no 4-D mask, without which siblings in a row see each other
     return config._attn_implementation in ("sdpa", "eager") and all(kind in _ATTENTION for kind in kinds)
 
 
@@ -72,10 +74,12 @@ def _material(model: Any, tokens: int) -> tuple[PrefixIndex, Prompts, Tensor, Te
     # under ZeRO-3 a weight is empty until its module runs
     vocabulary = int(embedding_of(model).shape[0] or model.config.get_text_config().vocab_size)
     names = random.choice(vocabulary, size=6, replace=False)
+    # shared prefixes of several lengths, one item per ending, a token that stands at different depths
     rows = np.array([[0, 1, 2, 3], [0, 1, 4, 3], [0, 5, 3, -1], [4, 1, 2, 3], [4, 3, -1, -1], [5, 0, 3, -1]])
     table = np.where(rows >= 0, names[rows], -1)
     index = PrefixIndex.from_tokens(table, (rows >= 0).sum(1)).to(device)
     ids = torch.from_numpy(random.integers(0, vocabulary, size=(2, tokens)))
+    # of unequal length, as padding is where position schemes go wrong
     length = torch.tensor([tokens, tokens - 5])
     ids = ids.masked_fill(torch.arange(tokens) >= length.unsqueeze(1), 0)
     node = torch.nonzero(index.degree_M > 0).squeeze(1)
@@ -95,5 +99,6 @@ def _tree(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node
 
 
 def _near(ours: Tensor, reference: Tensor, tolerance: float) -> bool:
+    # by row: one prefix that sees what it must not is not averaged away by the others
     error = (ours - reference).float().norm(dim=-1)
     return bool((error <= tolerance * reference.float().norm(dim=-1) + 1e-9).all())

@@ -17,8 +17,8 @@ from torch import Tensor
 from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.decoding import _walker, check_k
-from llmrec.policy.edges import Edges, require_allowed
+from llmrec.policy.decoding import check_k, edge_log_probs, walker_of
+from llmrec.policy.edges import Edges, require_roots, table_places
 from llmrec.policy.gumbel import children_of_maximum, gumbel_noise, log1mexp
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import device_of, evaluating
@@ -88,7 +88,7 @@ def sample_without_replacement(
         prompt_mask_BP: 1 at tokens, 0 at padding.
         k: items wanted.
         index: the catalogue's prefix index.
-        keys_B: one int64 key a prompt, see `perturb.stream_keys`; equal keys draw with equal noise.
+        keys_B: one int64 key a prompt, see `gumbel.stream_keys`; equal keys draw with equal noise.
         exclude: item indices (B, E) padded with -1, or a filter made beforehand.
         temperature: divides the logits.
 
@@ -105,11 +105,14 @@ def sample_without_replacement(
     index, head = index.to(device_of(model)), checked_head(model)
     keys_B, allowed = keys_B.to(index.device), index.exclusion(exclude)
     root_B1 = torch.zeros((len(keys_B), 1), dtype=torch.long, device=index.device)
-    require_allowed(Edges.of(index, torch.arange(len(keys_B), device=index.device), root_B1.squeeze(1), allowed))
+    require_roots(index, len(keys_B), allowed)
+    # The root's perturbed score is log pi = 0 plus its noise: the maximum over all items, drawn before any of them.
     beams = _Beams(root_B1, root_B1.double(), gumbel_noise(keys_B.unsqueeze(1), root_B1))
     with evaluating(model):
-        walker = _walker(model, prompt_ids_BP, prompt_mask_BP, index)
+        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
         while bool((live := torch.isfinite(beams.perturbed_BW) & ~index.is_decided(beams.node_BW)).any()):
+            # One more than is shown: the (k+1)-th score is the threshold of the importance weights. A prefix outside
+            # of the best k + 1 has k + 1 items above it for good, since a prefix's score is the maximum below it.
             beams = _extend(walker, head, index, allowed, keys_B, beams, live, temperature).best(k + 1)
     return _ordered(index, beams, k)
 
@@ -128,14 +131,16 @@ def _extend(
     user_U, _ = torch.nonzero(live_BW, as_tuple=True)
     edges = Edges.of(index, user_U, index.settle(beams.node_BW[live_BW]), allowed)
     user_E = user_U[edges.state_E]
-    log_prob_E = beams.log_prob_BW[live_BW][edges.state_E] + _own(walker, head, index, edges, temperature)
+    log_prob_E = beams.log_prob_BW[live_BW][edges.state_E] + edge_log_probs(walker, head, index, edges, temperature)
+    # Noise by (key, node) and not by the order of drawing: a wider beam, another batch or a longer slate meets the
+    # same.
     noisy_E = log_prob_E + gumbel_noise(key_B[user_E], edges.child_E)
+    # Children are drawn freely, then shifted so that their maximum is what the parent promised: the conditional
+    # distribution given the maximum, without rejecting anything.
     top_U = noisy_E.new_full((len(user_U),), -torch.inf).scatter_reduce(0, edges.state_E, noisy_E, "amax")
     parent_E = beams.perturbed_BW[live_BW][edges.state_E]
     perturbed_E = children_of_maximum(parent_E, noisy_E, top_U[edges.state_E])
-    count_B = torch.bincount(user_E, minlength=len(key_B))
-    place_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
-    shape, at = (len(key_B), int(count_B.max())), (user_E, place_E)
+    shape, at = table_places(user_E, len(key_B))
     empty = noisy_E.new_full(shape, -torch.inf)
     return _Beams(
         torch.cat([beams.node_BW, beams.node_BW.new_zeros(shape).index_put(at, edges.child_E)], 1),
@@ -144,21 +149,10 @@ def _extend(
     )
 
 
-def _own(walker: Prefill, head: Head, index: PrefixIndex, edges: Edges, temperature: float) -> Tensor:
-    """Log-probability of every edge; 0 without any work where a filter has left a single one."""
-    open_U = edges.count_U > 1
-    log_prob_E = torch.zeros(len(edges.state_E), dtype=torch.float64, device=open_U.device)
-    if not bool(open_U.any()):
-        return log_prob_E
-    choices = edges.only(open_U)
-    hidden = walker.hidden(choices.user_U, choices.node_U)
-    log_prob_E[open_U[edges.state_E]] = choices.log_probs(hidden, head, index, temperature).double()
-    return log_prob_E
-
-
 def _ordered(index: PrefixIndex, beams: _Beams, k: int) -> Ordered:
     missing = (0, k + 1 - beams.node_BW.shape[1])
     perturbed = torch.nn.functional.pad(beams.perturbed_BW, missing, value=-torch.inf)
+    # fewer items are allowed than wanted
     empty = torch.isneginf(perturbed)
     node = torch.nn.functional.pad(beams.node_BW, missing)
     items = index.item_of(node).masked_fill(empty, -1)[:, :k]
@@ -188,14 +182,18 @@ def slot_log_probs(log_prob_BK: Tensor, whole_B: Tensor | None = None) -> Tensor
 
 def _slots(log_prob_BK: Tensor, whole_B: Tensor | None) -> Tensor:
     there = ~torch.isneginf(log_prob_BK)
+    # -inf would send NaN through the backward pass of `logcumsumexp`, also where the place is masked afterwards
     value = log_prob_BK.double().masked_fill(~there, LEAST)
+    # log of what stands before each place: 1 - sum is taken in logarithms, where a peaked policy still has digits
     drawn = torch.logcumsumexp(value, 1)[:, :-1]
     # what is left holds at least the rest of the slate, which counts where rounding has used up the difference
     rest = torch.logcumsumexp(value.flip(1), 1).flip(1)[:, 1:]
+    # in float64 nothing of 1 - p is left there
     used_up = drawn > -1e-15
     if whole_B is not None:
         used_up = used_up | whole_B.unsqueeze(1)
     left = torch.maximum(log1mexp(torch.where(used_up, -1.0, drawn)), rest)
+    # before the first place everything is left: log 1 = 0
     left = torch.nn.functional.pad(torch.where(used_up, rest, left), (1, 0))
     return torch.where(there, value - left, 0.0)
 

@@ -24,10 +24,10 @@ from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
     LongTailReward,
+    NextItemReward,
     NoveltyReward,
     RepetitionReward,
 )
-from llmrec.rewards.logged import NextItemReward
 from llmrec.rewards.past import Categories
 from llmrec.rewards.registry import RewardContext, make_terms, reward_function
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness

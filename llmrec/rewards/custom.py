@@ -61,6 +61,7 @@ def _module(where: str, spec: str) -> ModuleType:
         found = importlib.util.spec_from_file_location(path.stem, path)
         assert found is not None
         assert found.loader is not None
+        # not put into `sys.modules`: a file called random.py must not take the place of Python's
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
         return module

@@ -83,6 +83,8 @@ class RewardFunction:
                 f"The behaviour model predicts shape {prediction.click_BK.shape} for items of shape {items_BK.shape}."
             )
         if self.settings.sampled:
+            # Common random numbers: two policies in the same state at the same step meet the same luck, so that their
+            # difference is of what they show.
             drawn = common_uniforms(self.seed, lucks(states), step, items_BK.shape[1])
             return simulate_feedback(prediction, drawn)
         feedback = expected_feedback(prediction)
@@ -91,6 +93,8 @@ class RewardFunction:
         spread: Disagreement = self.behaviour.disagreement(states, items_BK)  # type: ignore[attr-defined]
         kappa = self.settings.pessimism
         return Feedback(
+            # A lower confidence bound: where members disagree the policy has left what the log can tell, which is
+            # where reinforcement learning against a simulator finds its faults.
             np.maximum(feedback.click_BK - kappa * spread.click_BK, 0.0),
             np.maximum(feedback.conversion_BK - kappa * spread.joint_BK, 0.0),
         )

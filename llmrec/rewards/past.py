@@ -77,6 +77,7 @@ class Categories:
         """
         codes_MJ = self.codes_NJ[item_M]
         m_Q, _ = np.nonzero(codes_MJ >= 0)
+        # one number for (row, category), so that one count does for all rows
         key_Q = row_M[m_Q] * len(self.names) + codes_MJ[codes_MJ >= 0]
         sum_X = np.bincount(key_Q, 1.0 / self.count_N[item_M][m_Q])
         key_P = np.flatnonzero(sum_X)

@@ -30,10 +30,10 @@ from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
     LongTailReward,
+    NextItemReward,
     NoveltyReward,
     RepetitionReward,
 )
-from llmrec.rewards.logged import NextItemReward
 from llmrec.rewards.past import Categories
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, RewardTerm

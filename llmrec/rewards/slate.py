@@ -39,6 +39,7 @@ class CategoryLikeness:
         codes_BKJ = self.categories.codes_NJ[items_BK]
         other_BKJ = np.where(codes_BKJ < 0, -2, codes_BKJ)  # padding equals nothing
         shared_BKK = np.zeros((*items_BK.shape, items_BK.shape[1]), dtype=np.int64)
+        # over pairs of category places, of which there are few, so that no (B, K, K, J, J) array is made
         for i, j in np.ndindex(codes_BKJ.shape[2], codes_BKJ.shape[2]):
             shared_BKK += codes_BKJ[:, :, None, i] == other_BKJ[:, None, :, j]
         root_BK = np.sqrt(self.categories.count_N[items_BK])
@@ -80,6 +81,7 @@ class DiversityReward:
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Credits of the places, (B, K); a slate's sum lies in 0..1, in 0..2 where vectors point apart."""
         real_BK = items_BK >= 0
+        # each pair is credited to the later of its places, which is what makes the credit causal
         earlier_KK = np.tri(items_BK.shape[1], k=-1, dtype=bool)
         pair_BKK = real_BK[:, :, None] & real_BK[:, None, :] & earlier_KK
         distance_BKK = np.where(pair_BKK, 1.0 - self.likeness(items_BK), 0.0)
@@ -113,12 +115,14 @@ class CalibrationReward:
         """Credits of the places, (B, K)."""
         row_P, code_P, p_P = self.categories.distribution(*past_items(states, chosen=True))
         q_PK = self._prefix_shares(items_BK, row_P, code_P)
+        # p log(p / ((1 - alpha) q + alpha p)) with p drawn out of the logarithm: no q is ever divided by
         part_PK = p_P[:, None] * -np.log((1 - self.alpha) * q_PK / p_P[:, None] + self.alpha)
         kl_BK = np.full(items_BK.shape, math.log(1 / self.alpha))
         if len(row_P):
             row_R, first_R = np.unique(row_P, return_index=True)
             kl_BK[row_R] = np.add.reduceat(part_PK, first_R, axis=0)
         value_BK = 1.0 - kl_BK / math.log(1 / self.alpha)
+        # telescopes: the credits of a slate add up to its value
         return np.diff(value_BK, axis=1, prepend=0.0)
 
     def _prefix_shares(self, items_BK: IntArray, row_P: IntArray, code_P: IntArray) -> FloatArray:
@@ -129,5 +133,6 @@ class CalibrationReward:
         for codes_N in self.categories.codes_NJ.T:
             has_PK |= codes_N[items_PK] == code_P[:, None]
         has_PK &= items_PK >= 0
+        # an item of n categories gives 1/n to each, and place k sees the items up to k
         sum_PK = np.cumsum(has_PK / self.categories.count_N[items_PK], axis=1)
         return np.asarray(sum_PK / np.maximum(np.cumsum(real_BK, axis=1), 1)[row_P])

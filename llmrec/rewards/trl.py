@@ -1,4 +1,4 @@
-"""Both ways between terms and TRL's reward functions, and a check of what such a function returns.
+"""Both ways between our rewards and TRL's reward functions, and a check of what such a function returns.
 
 TRL's signature is `(prompts, completions, completion_ids, **fields) -> list[float | None]`, one value a completion;
 None says that the function has nothing to say of this one.
@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.function import RewardFunction
 from llmrec.rewards.term import is_list_level, plain_values
-from llmrec.types import Feedback, FloatArray, IntArray, State
+from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
 
 
 class Written(Protocol):
@@ -96,6 +97,7 @@ class CheckedReward:
             asked = {
                 name: None for name, p in signature.parameters.items() if p.default is p.empty and p.kind in _NAMED
             }
+            # only as a trial, before anything is drawn: a wrong signature would else end a run at its first reward
             signature.bind(**(asked | call))  # a row's fields may be asked for by name
         except TypeError:
             raise ConfigError(
@@ -115,6 +117,7 @@ class CheckedReward:
         """One value a completion, as the function gave it."""
         given = self.function(prompts=prompts, completions=completions, completion_ids=completion_ids, **fields)
         if inspect.isawaitable(given):
+            # `asyncio.run` takes coroutines alone, and a function may give any awaitable
             given = asyncio.run(_awaited(given))
         values = plain_values(given, self.__name__, len(completions), none=True)
         if values and all(value is None for value in values):
@@ -164,6 +167,7 @@ class TRLTerm:
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Values of shape (B, K); raises `DataError` for an answer that is no list of numbers."""
+        # empty places are not asked about: they have neither title nor tokens
         row_M, place_M = np.nonzero(items_BK >= 0)
         value_BK = np.zeros(items_BK.shape)
         if not len(row_M):
@@ -192,3 +196,53 @@ class TRLTerm:
 
 def _nothing(*_: Any) -> None:
     return
+
+
+TRLFunction = Callable[..., list[float | None]]
+
+
+class Rewarder(Protocol):
+    """What is asked of a reward; `RewardFunction` is one, and so is any callable of states and items."""
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, /) -> Reward: ...  # noqa: D102
+
+
+class GroupedReward:
+    """A reward model in TRL's signature that is asked once a rollout, with each state's G items as one row.
+
+    Its terms are logged apart, unweighted, as reward/<term>.
+    """
+
+    __name__ = "model"
+
+    def __init__(self, model: Rewarder, states: Sequence[State], draws: int) -> None:
+        self.model, self.states, self.draws = model, states, draws
+        self.takes_step = "step" in _parameters(model)
+
+    def __call__(
+        self, *, state: list[int], item: list[int], rollout: list[int], log_metric: Any, **_: Any
+    ) -> list[float | None]:
+        """One reward an item, in the order of the rows."""
+        # TRL hands rows over flat; a state's G draws stand in succession and are asked about as one row
+        items_BG = np.array(item, dtype=np.int64).reshape(-1, self.draws)
+        asked = [self.states[row] for row in state[:: self.draws]]
+        # the rollout names the luck of sampled rewards, the same after resuming
+        more: dict[str, Any] = {"step": rollout[0]} if self.takes_step else {}
+        reward = self.model(asked, items_BG, **more)
+        for name, values in reward.terms.items():
+            log_metric(f"reward/{name}", float(np.mean(values)))
+        return [float(value) for value in reward.total_BK.ravel()]
+
+
+def _parameters(function: Any) -> Sequence[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def checked(function: Any) -> Any:
+    """A function of TRL's signature whose answers are checked; a model (`torch.nn.Module`) is TRL's to call."""
+    if isinstance(function, torch.nn.Module | GroupedReward | CheckedReward):
+        return function
+    return CheckedReward(function)

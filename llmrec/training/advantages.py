@@ -35,12 +35,15 @@ def gae(
     advantage = torch.zeros_like(value_BGL)
     reward_left = reward_BG.to(value_BGL.dtype)
     next_value = next_advantage = torch.zeros_like(reward_left)
+    # From the last token to the first, since A_l needs A_(l + 1). What is carried passes through forced tokens
+    # untouched: the next step of a choice point is the next choice point, whatever stands between.
     for place in reversed(range(value_BGL.shape[-1])):
         step, value = choice_BGL[..., place], value_BGL[..., place]
         here = reward_left + gamma * next_value - value + gamma * lam * next_advantage
         advantage[..., place] = torch.where(step, here, 0.0)
         next_advantage = torch.where(step, here, next_advantage)
         next_value = torch.where(step, value, next_value)
+        # spent at the last choice point, which is the first that this loop meets
         reward_left = torch.where(step, 0.0, reward_left)
     return advantage, torch.where(choice_BGL, advantage + value_BGL, 0.0)
 
@@ -84,6 +87,8 @@ def gae_steps(
 
 def moments(value: Tensor, where: Tensor) -> Tensor:
     """Number, sum and sum of squares of `value` at `where`, float64; triples of several processes may be added."""
+    # Sums and not means, so that those of several processes add up. In float64, since the variance is then a
+    # difference of two large sums.
     chosen = value[where].double()
     count = torch.tensor(float(chosen.numel()), dtype=torch.float64, device=value.device)
     return torch.stack([count, chosen.sum(), chosen.square().sum()])
@@ -93,6 +98,7 @@ def mean_and_variance(moments_3: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of what `moments` summed up; zeros where there is nothing."""
     count, total, squares = moments_3.unbind()
     mean = total / count.clamp(min=1)
+    # rounding may leave a difference slightly below 0
     return mean, (squares / count.clamp(min=1) - mean.square()).clamp(min=0)
 
 
@@ -110,7 +116,11 @@ def whiten(
         The parts, and what they were divided by: 1 where there is no spread. Whatever a loss weighs against them is
         to be divided by it too.
     """
+    # All minibatches and processes at once: whitened apart, an advantage would count by what it happened to share a
+    # minibatch with, and more processes would be another algorithm.
     total = torch.stack([moments(p, w) for p, w in zip(parts, where, strict=True)]).sum(0)
     mean, variance = (float(value) for value in mean_and_variance(add_up(total)))
+    # Advantages that differ by rounding alone stay as they are: divided by their deviation they would be noise of
+    # size 1.
     scale = math.sqrt(variance) if variance > _SPREAD**2 * max(mean * mean, 1e-12) else 1.0
     return [torch.where(w, (p - mean) / scale, 0.0) for p, w in zip(parts, where, strict=True)], scale

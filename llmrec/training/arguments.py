@@ -41,6 +41,8 @@ def world_size() -> int:
     Raises:
         ConfigError: the launcher announced more processes than have joined (each would then train on its own).
     """
+    # Asked of accelerate and not of the environment: `accelerate launch --cpu` (1.15) announces processes that never
+    # join, and each would train a model of its own on all of the data.
     joined: int = processes().num_processes
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if joined != announced:
@@ -85,6 +87,7 @@ def common_arguments(
         "learning_rate": learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": max(0, round(warmup * steps)),
+        # of an adapter it would be a second, hidden pull towards the reference, of full weights one towards 0
         "weight_decay": 0.0,
         "gradient_accumulation_steps": 1,
         "use_cpu": not gpu,
@@ -93,7 +96,9 @@ def common_arguments(
         "gradient_checkpointing": recomputes(model),
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": gpu,
+        # all parameters that train have a gradient in every step, and looking for others costs a walk of the graph
         "ddp_find_unused_parameters": False,
+        # the order of the rows is ours, from named streams
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
         "logging_strategy": "steps",
@@ -103,6 +108,7 @@ def common_arguments(
         "save_total_limit": 2,
         "report_to": list(report_to) or "none",
         "disable_tqdm": True,
+        # transformers seeds torch, NumPy and random with it, and NumPy takes 32 bits
         "seed": stream_seed(seed, "trainer") % 2**31,
     }
 

@@ -18,8 +18,8 @@ from transformers import TrainingArguments
 from llmrec.config import BestOfNSettings, StabilitySettings
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
-from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import per_process, world_size
+from llmrec.rewards.trl import GroupedReward, Rewarder
+from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Checkpointing,
@@ -28,15 +28,13 @@ from llmrec.training.improvement import (
     WarmStart,
     as_json,
     batch_arguments,
-    check_update,
-    require_above_zero,
+    check_batches,
     run_trainer,
     trainable,
     usable_states,
 )
 from llmrec.training.off_policy import left_out
-from llmrec.training.reward_functions import GroupedReward, Rewarder
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource, in_rounds
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
 from llmrec.types import IntArray, State
 
@@ -115,37 +113,24 @@ def rows_of_round(settings: BestOfNSettings) -> int:
 def round_states(states: int, settings: BestOfNSettings, seed: int) -> IntArray:
     """Which state stands at each place of each round: (R, P); a new random order each time all have been used."""
     wanted = settings.rounds * settings.prompts
-    turns = [numpy_stream(seed, "best_of_n", "states", n).permutation(states) for n in range(-(-wanted // states))]
-    return np.concatenate(turns)[:wanted].reshape(settings.rounds, settings.prompts)
+    return in_rounds(states, wanted, seed, "best_of_n", "states").reshape(settings.rounds, settings.prompts)
 
 
 def plan_rows(states_RP: IntArray, settings: BestOfNSettings, seed: int) -> Any:
     """The trainer's data set: for each round whole batches of its places, each place once before any comes again."""
     rounds, prompts = states_RP.shape
     many = rows_of_round(settings)
-    place_RX = np.stack([_places(prompts, many, seed, number) for number in range(rounds)])
+    orders = [in_rounds(prompts, many, seed, "best_of_n", "order", number) for number in range(rounds)]
+    place_RX = np.stack(orders)
     state_RX = np.take_along_axis(states_RP, place_RX, axis=1)
     columns = {"state": state_RX, "rollout": np.repeat(np.arange(rounds), many), "place": place_RX}
     return HFDataset.from_dict({name: column.ravel() for name, column in columns.items()})
 
 
-def _places(prompts: int, many: int, seed: int, number: int) -> IntArray:
-    orders = [
-        numpy_stream(seed, "best_of_n", "order", number, again).permutation(prompts)
-        for again in range(-(-many // prompts))
-    ]
-    return np.concatenate(orders)[:many]
-
-
 def check_best_of_n(settings: BestOfNSettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
-    keys = ("prompts", "rounds", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
-    require_above_zero(settings, "best_of_n", keys)
-    check_update(settings, "best_of_n")
+    check_batches(settings, "best_of_n", ("prompts", "rounds", "max_grad_norm"), processes)
     if settings.draws < 2:
         raise ConfigError(
             f"Key 'best_of_n.draws' is {settings.draws}; the best of 1 draw is the policy itself, so give 2 or more."
         )
-    if settings.warmup < 0:
-        raise ConfigError(f"Key 'best_of_n.warmup' is {settings.warmup}; it must be 0 or more.")
-    per_process(settings.batch_size, processes, "best_of_n.batch_size")

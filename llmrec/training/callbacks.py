@@ -31,6 +31,7 @@ class BarCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Counts one more step on the main process; asks for a last entry of the log at the end."""
+        # the log's rhythm may miss the last step, which the curve should end with
         if state.global_step >= state.max_steps:
             control.should_log = True
         if state.is_world_process_zero and state.global_step % self.every == 0:
@@ -75,6 +76,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         early = stop and state.global_step < state.max_steps
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            # last of all: whatever a kill leaves without the mark was not finished
             mark: dict[str, Any] = {"step": state.global_step, "seconds": self.seconds}
             if args.world_size == 1:  # other processes may still write theirs
                 mark["sha256"] = hashes_of(folder)
@@ -132,6 +134,7 @@ def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | No
     if out.exists() and not out.is_dir():
         raise RunError(f"{out} is a file; give a folder for the trainer's checkpoints.")
     mark = out / ORIGIN
+    # What is in the way will be removed, and only what was made here may be.
     if not mark.is_file() and next(out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), None) is not None:
         raise RunError(f"{out} holds checkpoints of another program, which would be removed; give another folder.")
     same = resume and mark.is_file() and _origin(mark) == origin
@@ -155,5 +158,7 @@ def _origin(mark: Path) -> object:
 
 def origin_digest(model: torch.nn.Module, *parts: object) -> str:
     """A digest of `parts` (anything JSON can write) and of the weights' sums, for `open_checkpoints`."""
+    # Sums tell weights of another seed or model apart in a moment; hashing billions of numbers would take minutes. In
+    # float64, since float32 sums depend on their order.
     sums = [(name, float(p.detach().double().sum())) for name, p in sorted(model.state_dict().items())]
     return sha256_of(json.dumps([parts, sums], sort_keys=True, default=str))

@@ -39,6 +39,8 @@ class RunningMoments:
             return
         mean = total / count
         spread = max(squares - count * mean * mean, 0.0)
+        # Deviations of two parts joined without going through sums of squares, which would cancel over a long
+        # training (Chan, Golub and LeVeque 1979).
         whole, difference = self.count + count, mean - self.mean
         self.squares += spread + difference * difference * self.count * count / whole
         self.mean += difference * count / whole
@@ -75,9 +77,14 @@ class Controls:
         """Moves the coefficients by a rollout's KL to the reference and entropy, both in nats an item."""
         chosen = self.settings
         if chosen.kl_target is not None and math.isfinite(kl):
+            # A proportional controller in log beta. The bound keeps one wild rollout from moving beta by more than
+            # rate * 20%.
             error = min(max(kl / chosen.kl_target - 1, -_BOUND), _BOUND)
             self.kl_coefficient *= 1 + chosen.kl_rate * error
         if chosen.entropy_floor is not None and math.isfinite(entropy):
+            # The multiplier of the constraint H >= floor climbs its own gradient. Kept within bounds: below the
+            # configured bonus it would punish entropy, and without an upper bound a floor that cannot be met would
+            # drown the reward.
             moved = self.entropy_coefficient + chosen.entropy_rate * (chosen.entropy_floor - entropy)
             self.entropy_coefficient = min(max(moved, self.least_entropy), chosen.entropy_most)
 
@@ -87,6 +94,7 @@ class Controls:
         Raises:
             RunError: there were too many of them in succession.
         """
+        # in succession: a single flat rollout is luck, a row of them is a reward that does not tell items apart
         self.flat_rollouts = self.flat_rollouts + 1 if groups and flat == groups else 0
         if self.flat_rollouts >= self.settings.max_flat:
             raise RunError(
@@ -105,6 +113,7 @@ class Controls:
 
     def save(self, folder: Path) -> None:
         """Writes `controls.json` into `folder`."""
+        # Settings come from the configuration on resuming. Everything else decides what the next rollout does.
         kept = {k: v for k, v in asdict(self).items() if k not in ("settings", "least_entropy")}
         write_json(folder / FILE, kept)
 
@@ -138,6 +147,7 @@ class Guard:
         Raises:
             RunError: as many steps in succession as `most` were left out.
         """
+        # NaN compares false with every limit, so it is asked first
         if math.isfinite(norm) and (self.limit is None or norm <= self.limit):
             self.in_row = 0
             return None

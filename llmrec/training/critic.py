@@ -1,4 +1,4 @@
-"""The critic: the expected reward of an item under way, from the hidden state that predicts its next token.
+"""Critics: what is expected of an item under way, or of the places of a slate, from the policy's hidden states.
 
 A critic has units of its own, those of the first rollout's rewards or returns: V = mean + scale * net. The same
 learning rate, weight of the value loss and clipping then serve rewards of any size.
@@ -36,17 +36,23 @@ class ScaledCritic(nn.Module):
 
     def __init__(self, width: int, values: int, seed: int) -> None:
         super().__init__()
+        # torch's global generator is left as it was: whether there is a critic must not shift what others draw
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, values)
+        # V is then the mean of the first rollout everywhere, so that the first advantages are the rewards less their
+        # mean and not the noise of an untrained net
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
         self.register_buffer("mean_S", torch.zeros(values))
         self.register_buffer("scale", torch.ones(()))
+        # Buffers, since they are saved with the weights: units taken anew on resuming would change what every weight
+        # says.
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))
 
     def values(self, hidden: Tensor) -> Tensor:
         """Values (..., S) of hidden states (..., H)."""
+        # in float32 also beside a policy in bfloat16, whose eight bits would round away small advantages
         found: Tensor = self.outer(nn.functional.gelu(self.inner(hidden.float())))
         return self.mean_S + self.scale * found
 
@@ -55,6 +61,8 @@ class ScaledCritic(nn.Module):
         """Takes mean and deviation from number, sum and sum of squares of what each value is fitted to."""
         count_S, total_S, squares_S = sums_3S.double().unbind()
         mean_S = total_S / count_S.clamp(min=1)
+        # One scale for all S values, pooled around the mean of each: later places of a slate expect less, and the
+        # differences of the means are no spread that a value would have to learn.
         variance = (squares_S - count_S * mean_S.square()).clamp(min=0).sum() / count_S.sum().clamp(min=1)
         self.mean_S.copy_(mean_S)
         self.scale.copy_(torch.where(variance > 1e-12, variance.sqrt(), 1.0))
@@ -70,6 +78,26 @@ class Critic(ScaledCritic):
     def forward(self, hidden_BGLH: Tensor) -> Tensor:
         """Values (B, G, L)."""
         return self.values(hidden_BGLH).squeeze(-1)
+
+
+class SlateCritic(ScaledCritic):
+    """K + 1 values (S) from the hidden state after the prompt.
+
+    Value k is that of the rest of the slate and the turns after it, before place k is filled; the last one is that of
+    the turns after the slate.
+
+    Args:
+        width: size H of the hidden states.
+        slots: K.
+        seed: of the first layer's weights.
+    """
+
+    def __init__(self, width: int, slots: int, *, seed: int = 0) -> None:
+        super().__init__(width, slots + 1, stream_seed(seed, "slate critic"))
+
+    def forward(self, hidden_BH: Tensor) -> Tensor:
+        """Values (B, K + 1)."""
+        return self.values(hidden_BH)
 
 
 def save_critic(critic: nn.Module | Mapping[str, Tensor], folder: Path) -> None:

@@ -22,6 +22,7 @@ from llmrec.config import (
     UpdateSettings,
 )
 from llmrec.errors import ConfigError, DataError
+from llmrec.policy.forward import forget_scoring
 from llmrec.progress import Bar
 from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import (
@@ -33,7 +34,6 @@ from llmrec.training.callbacks import (
     was_stopped,
 )
 from llmrec.training.lora import make_lora
-from llmrec.training.trl_seam.quiet import forget_patches
 from llmrec.training.trl_seam.sharding import make_whole, whole_weights
 from llmrec.types import IntArray, State
 
@@ -140,13 +140,17 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
 
     Checkpoints lie at the ends of units alone: in the middle of a rollout a resumed update would be another one.
     """
+    # The others wait until the main process has removed what cannot be gone on from, and then find the same
+    # checkpoint.
     with processes().main_process_first():
+        # settings, data and the first weights: a checkpoint of any other training is never resumed from
         digest = origin_digest(model, *plan.decides)
         start, before = open_checkpoints(checkpointing.out, digest, resume=checkpointing.resume)
         stopped = was_stopped(checkpointing.out)
     done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
     with quiet(), Bar(plan.name, plan.units - done) as bar:
         trainer = make()
+        # prints every entry of the log as a dictionary, through the bar
         trainer.remove_callback(PrinterCallback)
         told = _told(trainer, checkpointing.on_checkpoint, plan.steps)
         checkpoints = CheckpointCallback(before, told, stopped=stopped)
@@ -154,8 +158,9 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         trainer.add_callback(checkpoints)
         with suppress(AlreadyStopped):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
+    # before the model leaves: what is saved, merged or judged next knows nothing of wrappers
     make_whole(trainer.model_wrapped, model)
-    forget_patches(model)
+    forget_scoring(model)
     model.eval()
     return TrainerRun(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
 
@@ -163,13 +168,16 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
 def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], bool]:
     def on_saved(step: int) -> bool:
         answer: list[object] = [None]
-        with whole_weights(trainer.model_wrapped):
-            if on_checkpoint is not None and trainer.accelerator.is_main_process:
-                model = trainer.accelerator.unwrap_model(trainer.model)
-                model.eval()
-                answer[0] = on_checkpoint(step // steps, model) == "stop"
-                model.train()
+        if on_checkpoint is not None:
+            with whole_weights(trainer.model_wrapped):
+                if trainer.accelerator.is_main_process:
+                    model = trainer.accelerator.unwrap_model(trainer.model)
+                    model.eval()
+                    answer[0] = on_checkpoint(step // steps, model) == "stop"
+                    model.train()
+        # None goes on, or marks the checkpoint as complete, while another process still writes its part or judges it.
         trainer.accelerator.wait_for_everyone()
+        # only the main process has judged, but to stop is a decision of all
         return bool(broadcast_object_list(answer)[0])
 
     return on_saved
@@ -205,6 +213,7 @@ def usable_states(
             np.union1d(np.asarray(s.seen(), dtype=np.int64), np.asarray(more, dtype=np.int64))
             for s, more in zip(states, seen, strict=True)
         ]
+        # a state at which everything is masked has no distribution to draw from
         kept = [row for row, taken in enumerate(both) if len(taken) < items]
         states, excluded = [states[row] for row in kept], [both[row] for row in kept]
     if not states:
@@ -243,6 +252,25 @@ def check_update(settings: UpdateSettings, section: str) -> None:
             f"Key '{section}.lora.dropout' is {settings.lora.dropout}, but an update must score items by the very "
             "policy that drew or logged them, without dropout; set it to 0 (sft.lora.dropout is for the warm start)."
         )
+
+
+def check_batches(settings: BatchSettings, section: str, keys: Sequence[str], number: int) -> None:
+    """Refuses what no improvement over batches can honour.
+
+    Args:
+        settings: the section.
+        section: its name in the configuration.
+        keys: what must be above 0 beside what all of them have.
+        number: of processes.
+
+    Raises:
+        ConfigError: the first setting that cannot work, or a batch that the processes cannot share.
+    """
+    require_above_zero(settings, section, (*keys, "epochs", "batch_size", "learning_rate", "save_every"))
+    check_update(settings, section)
+    if not 0 <= settings.warmup < 1:
+        raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
+    per_process(settings.batch_size, number, f"{section}.batch_size")
 
 
 def require_above_zero(settings: Any, section: str, keys: Sequence[str]) -> None:

@@ -48,6 +48,7 @@ def valuing_model(policy: Any, seed: int) -> Any:
     try:
         with torch.random.fork_rng(devices=[]):
             model = AutoModelForSequenceClassification.from_config(config, dtype=dtype_of(policy))
+        # strict: a backbone of another shape or with other parts is an error and not a half-random reward model
         model.base_model.load_state_dict(policy.base_model.state_dict())
         weight = getattr(model, HEAD).weight
     except (ValueError, RuntimeError, AttributeError) as error:
@@ -77,8 +78,10 @@ def value_items(model: Any, request: ScoringRequest) -> Tensor:
     require_room(base, prompts, index)
     _require_last(base, prompts.ids_BP.shape[1] + index.max_length)
     _, after_BGL = index.prefixes(items_BG)
+    # the node behind the last token: the whole item, as sequence classification pools the last position
     leaf_BG = after_BGL.gather(-1, (after_BGL >= 0).sum(-1, keepdim=True) - 1).squeeze(-1)
     users_BG = torch.arange(len(items_BG), device=device).unsqueeze(1).expand_as(leaf_BG)
+    # drawn items repeat, the more so the better the policy knows what it wants
     key_U, place = torch.unique(users_BG * index.n_nodes + leaf_BG, return_inverse=True)
     packed = supports_sharing(base) if request.path == "auto" else request.path == "packed"
     user_U, node_U = key_U // index.n_nodes, key_U % index.n_nodes

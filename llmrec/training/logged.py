@@ -67,6 +67,7 @@ class LoggedSlates:
             for state, more in zip(self.states, self.seen, strict=True)
         ]
         fresh = np.array([~np.isin(row, known) for row, known in zip(self.items_BK, every, strict=True)], dtype=bool)
+        # the shares of the other rows stay: rescaled they would estimate the value of another slate
         share = np.where(fresh.reshape(self.share_BK.shape), self.share_BK, 0.0)
         rows = np.flatnonzero((share > 0).any(axis=1))
         return replace(self, share_BK=share).take(rows), [every[r] for r in rows]
@@ -95,6 +96,7 @@ def logged_slates(
     """
     _check_rewards(log, reward_M)
     mu = propensities(log, settings.propensities, group_N, seed=seed)
+    # by slate, then place (the last key counts first); unknown places keep the log's order
     order = np.lexsort((np.nan_to_num(log.position_M), log.state_row_M))
     slate_M, count_B = log.state_row_M[order], np.bincount(log.state_row_M, minlength=len(log.states))
     place_M = np.arange(len(order)) - (np.cumsum(count_B) - count_B)[slate_M]

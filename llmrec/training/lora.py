@@ -86,6 +86,7 @@ def make_lora(
         task_type="CAUSAL_LM",
         trainable_token_indices={layer: [int(token) for token in new_tokens] for layer in layers} or None,
     )
+    # PEFT draws A from torch's global generator: seeded for this adapter alone, and put back
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, "lora", name))
         return get_peft_model(model, config, adapter_name=name)
@@ -104,6 +105,7 @@ def token_layers(model: Any) -> list[str]:
             "sft.weights: full, or identifiers.scheme: title."
         )
     wanted = [embedding] if head.weight is embedding.weight else [embedding, head]
+    # by identity: what the layers are called differs from architecture to architecture
     names = {id(module): name for name, module in model.named_modules()}
     return [names[id(module)] for module in wanted]
 
@@ -136,6 +138,7 @@ def combine_adapters(first: Adapter, second: Adapter) -> Adapter:
         raise RunError(f"The two adapters cannot be joined: only one of them adapts {odd!r}.")
     tensors = {name: _joined(name, first, second) for name in first.tensors if "lora_" in name}
     config = copy.deepcopy(first.config)
+    # scaling is alpha / r = 1, as both scalings stand in B already
     config.r = config.lora_alpha = first.config.r + second.config.r
     indices: dict[str, list[int]] = {}
     for layer in {**_indices(first), **_indices(second)}:
@@ -163,6 +166,7 @@ def _joined(name: str, first: Adapter, second: Adapter) -> torch.Tensor:
     a, b = first.tensors[name], second.tensors[name]
     if "lora_A" in name:
         return torch.cat([a, b], dim=0)
+    # [s1 B1, s2 B2] [A1; A2] = s1 B1 A1 + s2 B2 A2
     return torch.cat([a * _scaling(first), b * _scaling(second)], dim=1)
 
 

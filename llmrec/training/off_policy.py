@@ -9,7 +9,8 @@ from transformers import TrainingArguments
 
 from llmrec.config import OffPolicySettings, StabilitySettings
 from llmrec.errors import ConfigError, DataError
-from llmrec.training.arguments import per_process, world_size
+from llmrec.rewards.trl import Rewarder
+from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Checkpointing,
@@ -18,14 +19,12 @@ from llmrec.training.improvement import (
     WarmStart,
     as_json,
     batch_arguments,
-    check_update,
-    require_above_zero,
+    check_batches,
     run_trainer,
     trainable,
 )
 from llmrec.training.logged import LoggedSlates
-from llmrec.training.reward_functions import Rewarder
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 
 
@@ -61,6 +60,7 @@ def train_off_policy(
     if robust and value is None:
         raise ConfigError("Key 'off_policy.estimator' is doubly-robust, which needs a fitted reward; give value.")
     slates, excluded = slates.without_seen() if start.repeat == "exclude" else (slates, None)
+    # a log without any reward has the gradient 0, and a training on it would end well and mean nothing
     if not len(slates) or not slates.reward_BK[slates.share_BK > 0].any():
         raise DataError(
             "No logged row with a reward shows an item that its user had not seen; set the data set's repeat to "
@@ -117,13 +117,10 @@ def left_out(curve: list[dict[str, float]]) -> str | None:
 
 def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
-    keys = ("weight_cap", "examples", "epochs", "batch_size", "learning_rate", "max_grad_norm", "save_every")
-    require_above_zero(settings, "off_policy", keys)
-    check_update(settings, "off_policy")
+    check_batches(settings, "off_policy", ("weight_cap", "examples", "max_grad_norm"), processes)
     for key, why in (("slate", "K places"), ("draws", "draws of a state")):
         if getattr(settings, key) < 1:
             raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)} ({why}); it must be 1 or more.")
-    for key in ("kl_coefficient", "entropy_coefficient", "warmup"):
+    for key in ("kl_coefficient", "entropy_coefficient"):
         if getattr(settings, key) < 0:
             raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)}; it must be 0 or more.")
-    per_process(settings.batch_size, processes, "off_policy.batch_size")

@@ -16,6 +16,7 @@ import trl
 from llmrec.config import GRPOSettings, PPOSettings, ReinforceSettings, RLOOSettings, RolloutSettings
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
+from llmrec.rewards.trl import GroupedReward, Rewarder, TRLFunction, checked
 from llmrec.training.arguments import common_arguments, world_size
 from llmrec.training.controls import Controls, check_stability
 from llmrec.training.critic import Critic
@@ -31,8 +32,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
-from llmrec.training.reward_functions import GroupedReward, Rewarder, RewardFunction, checked
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam import (
     CriticInput,
     GRPOTrainer,
@@ -88,7 +88,7 @@ def train_on_policy(
     settings: RolloutSettings,
     checkpointing: Checkpointing,
     *,
-    reward_funcs: Sequence[RewardFunction] = (),
+    reward_funcs: Sequence[TRLFunction] = (),
     critic_input: CriticInput = "reference",
 ) -> Improved:
     """Improves a policy by the algorithm whose settings are given.
@@ -153,6 +153,8 @@ def make_trainer(
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if method.has_critic:
         weight = base.get_input_embeddings().weight
+        # On the base model: what wraps that (DDP, FSDP2) wraps the critic too and averages its gradients with the
+        # others.
         base.critic = Critic(base.config.get_text_config().hidden_size, seed=source.seed).to(weight.device)
     arguments = trainer_arguments(model, settings, source.seed, out, report_to)
     more = {"critic_input": critic_input} if method.has_critic else {}
@@ -190,6 +192,7 @@ def trainer_arguments(
         "num_iterations": settings.iterations,
         "steps_per_generation": settings.minibatches,
         "per_device_train_batch_size": settings.prompts * settings.draws // (settings.minibatches * world_size()),
+        # KL is ours: TRL's k3 in the loss has another gradient, and no part in what divides the advantages
         "beta": 0.0,
         "shuffle_dataset": False,
         "disable_dropout": True,
@@ -203,6 +206,7 @@ def _ppo(settings: PPOSettings) -> dict[str, Any]:
 
 def _reinforce(settings: ReinforceSettings) -> dict[str, Any]:
     value = settings.value_coefficient if settings.baseline == "critic" else 0.0
+    # no clip of values: there is one step a rollout, so none moves away from the rollout's
     return {"baseline": settings.baseline, "value_coefficient": value, "value_clip": 1e9, "whiten": settings.whiten}
 
 

@@ -9,7 +9,7 @@ import trl
 from llmrec.config import PreferenceSettings, RewardModelSettings
 from llmrec.dataset.preferences import Preferences
 from llmrec.errors import ConfigError
-from llmrec.training.arguments import per_process, world_size
+from llmrec.training.arguments import world_size
 from llmrec.training.improvement import (
     Checkpointing,
     Improved,
@@ -17,12 +17,11 @@ from llmrec.training.improvement import (
     WarmStart,
     as_json,
     batch_arguments,
-    check_update,
-    require_above_zero,
+    check_batches,
     run_trainer,
     trainable,
 )
-from llmrec.training.pairs import PairSource
+from llmrec.training.state_source import PairSource
 from llmrec.training.trl_seam import DPOTrainer, SoftmaxDPOTrainer
 
 SOFTMAX = "softmax"
@@ -117,20 +116,8 @@ def pair_arguments(
     """The arguments of a trainer that goes over preferences."""
     steps = source.steps(settings.epochs, settings.batch_size)
     common = batch_arguments(model, settings, steps, "batch_size", seed=source.seed, checkpointing=checkpointing)
+    # TRL would cut rows, which hold no tokens yet; prompts keep within text.max_tokens
     return common | {"max_length": None}
-
-
-def check_pairs(settings: PreferenceSettings | RewardModelSettings, number: int, section: str) -> None:
-    """Refuses settings of a training on preferences that cannot work.
-
-    Raises:
-        ConfigError: a key that is not above 0, or a batch that the processes cannot share.
-    """
-    require_above_zero(settings, section, ("pairs", "epochs", "batch_size", "learning_rate", "save_every"))
-    check_update(settings, section)
-    if not 0 <= settings.warmup < 1:
-        raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
-    per_process(settings.batch_size, number, f"{section}.batch_size")
 
 
 def check_preferences(settings: PreferenceSettings, number: int = 1, section: str = "dpo") -> None:
@@ -144,8 +131,7 @@ def check_preferences(settings: PreferenceSettings, number: int = 1, section: st
     Raises:
         ConfigError: the first setting that cannot work.
     """
-    check_pairs(settings, number, section)
-    require_above_zero(settings, section, ("beta", "negatives"))
+    check_batches(settings, section, ("pairs", "beta", "negatives"), number)
     if settings.loss == SOFTMAX:
         if settings.options:
             raise ConfigError(f"Key '{section}.options' is for losses of TRL; remove it, or take another loss.")

@@ -110,11 +110,13 @@ def fitted_propensities(log: Impressions, group_N: IntArray, *, seed: int) -> Fi
         raise DataError("The log holds no impression, so no logging policy can be fitted; import one that has some.")
     if int(log.item_M.max()) >= len(group_N):
         raise DataError(f"Item {log.item_M.max()} was shown but there are {len(group_N)} groups; give one an item.")
+    # one more each: an item that was never shown must not have mu = 0, by which pi would be divided
     count_N = np.bincount(log.item_M, minlength=len(group_N)) + 1.0
     group_N = _largest(group_N, count_N)
     popular_M = (count_N / count_N.sum())[log.item_M]
     within_M = (count_N / np.bincount(group_N, weights=count_N)[group_N])[log.item_M]
     shown_M = group_N[log.item_M]
+    # by state and not by impression: places of one slate tell of each other
     held_S = numpy_stream(seed, "off_policy", "propensities", "held out").random(len(log.states)) < 0.2
     held_M = held_S[log.state_row_M]
     chance_SG = _regression(log, group_N, shown_M, ~held_M, seed)

@@ -22,12 +22,11 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.policy.modes import device_of
 from llmrec.seeding import stream_seed
 from llmrec.training.arguments import quiet, world_size
-from llmrec.training.improvement import Checkpointing, Plan, WarmStart, as_json, run_trainer
+from llmrec.training.improvement import Checkpointing, Plan, WarmStart, as_json, check_batches, run_trainer
 from llmrec.training.item_values import HEAD, value_items, valuing_model
 from llmrec.training.lora import merge
-from llmrec.training.pairs import PairSource
-from llmrec.training.preferences import check_pairs, pair_arguments
-from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.preferences import pair_arguments
+from llmrec.training.state_source import PairSource, ScoreRequest, StateSource
 from llmrec.training.trl_seam import RewardTrainer
 from llmrec.types import FloatArray, IntArray, Reward, State
 
@@ -122,14 +121,14 @@ def check_reward_model(settings: RewardModelSettings, number: int = 1, section: 
     Raises:
         ConfigError: the first setting that cannot work.
     """
-    check_pairs(settings, number, section)
+    check_batches(settings, section, ("pairs",), number)
     for key in ("centre", "held_out"):
         if getattr(settings, key) < 0:
             raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be 0 or more.")
 
 
 class LearnedReward:
-    """A trained reward model as what PPO asks (`llmrec.training.reward_functions.Rewarder`).
+    """A trained reward model as what PPO asks (`llmrec.rewards.trl.Rewarder`).
 
     A prompt is read once for all items of its state, and an item that was drawn several times once.
 
@@ -165,5 +164,6 @@ def agreement(reward: LearnedReward, pairs: Preferences) -> FloatArray:
     """For each preference 1 where the preferred item earns more than the other, 1/2 where as much, else 0: (R,)."""
     states = [pairs.states[row] for row in pairs.state_row_R]
     total = reward(states, np.stack([pairs.chosen_R, pairs.rejected_RN[:, 0]], axis=1)).total_BK
+    # a tie counts half, as a coin would decide it
     agreed: FloatArray = (np.sign(total[:, 0] - total[:, 1]) + 1) / 2
     return agreed

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings, SessionSettings
+from llmrec.policy.filtered import padded
 from llmrec.rewards import RewardTerm, combine, is_causal
 from llmrec.seeding import stream_seed
 from llmrec.simulator.choice import make_choice
 from llmrec.simulator.ensemble import Disagreement
 from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.simulator.environments.population import Population
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.types import Feedback, IntArray, Reward, State
 
 
@@ -52,6 +53,8 @@ class SessionReward:
         feedback = played.drawn if self.sampled else played.expected
         if self.pessimism and self.ensemble is not None and not self.sampled:
             spread = self.ensemble.disagreement(states, items_AK)
+            # The ensemble doubts clicks on items that are looked at. At a place that nobody reaches there is nothing
+            # to doubt.
             doubt_AK = self.pessimism * (1.0 if played.look_AK is None else played.look_AK)
             feedback = Feedback(
                 np.maximum(feedback.click_BK - doubt_AK * spread.click_BK, 0.0),
@@ -124,6 +127,7 @@ class SessionSource(StateSource):
     def begin(self, rows: Sequence[dict[str, Any]]) -> Play:
         """The sessions of the rows, which are of one rollout, at their first turn."""
         count = len(rows)
+        # an environment of so many users is made once: its arrays are large, and `begin` starts them anew
         if count not in self._plays:
             sizes = EnvironmentSettings(
                 slate_size=self.slate, turns=self.turns, remembered_turns=self.session.remembered_turns
@@ -131,6 +135,7 @@ class SessionSource(StateSource):
             given = {"choice": self.meeting.choice, "dynamics": self.meeting.dynamics}
             self._plays[count] = Play(self.meeting.population, count, sizes, **given)  # type: ignore[arg-type]
         users = self.meeting.users[[row["state"] for row in rows]]
+        # luck by (rollout, user): two policies, or two numbers of processes, meet the same user on the same day
         self._plays[count].begin(stream_seed(self.seed, "session", "luck", rows[0]["rollout"]), users)
         return self._plays[count]
 
@@ -153,7 +158,4 @@ class SessionSource(StateSource):
             np.unique(np.concatenate([self.seen[row["state"]], items, state.seen()]).astype(np.int64))
             for row, items, state in zip(rows, shown, states, strict=True)
         ]
-        table = np.full((len(lists), max(1, *map(len, lists), 1)), -1, dtype=np.int64)
-        for line, items in zip(table, lists, strict=True):
-            line[: len(items)] = items
-        return torch.from_numpy(table).to(device)
+        return torch.from_numpy(padded(lists)).to(device)

@@ -16,10 +16,10 @@ from llmrec.rewards import is_causal
 from llmrec.simulator.choice import MODELS
 from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
+from llmrec.training.critic import SlateCritic
 from llmrec.training.improvement import Checkpointing, Improved, Plan, WarmStart, as_json, run_trainer, trainable
 from llmrec.training.on_policy import check_settings, method_of, stop_reason, trainer_arguments
 from llmrec.training.session_source import SessionReward, SessionSource, SessionUsers
-from llmrec.training.slate_critic import SlateCritic
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
 from llmrec.types import IntArray, State
 
@@ -227,6 +227,7 @@ def require_room(
     if repeat == "exclude":
         pairs = zip(states, before, strict=True)
         before = [np.union1d(np.asarray(state.seen(), dtype=np.int64), row) for state, row in pairs]
+        # who could run out of items in the middle of a session is not met
         rows = [row for row in rows if items - len(before[row]) >= session.turns * session.slate]
     if not rows:
         raise DataError(

@@ -16,24 +16,20 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset as HFDataset
-from peft import PeftModel
-from transformers import PrinterCallback
 from trl import SFTConfig
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import SFTSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
-from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
-from llmrec.training.callbacks import BarCallback, CheckpointCallback, open_checkpoints, origin_digest
+from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.imitation import StateLessons, train_imitation
+from llmrec.training.improvement import Checkpointing, Plan, run_trainer
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
 from llmrec.training.sft_data import SFTRow, build_rows, sample_examples, task_counts
 from llmrec.training.teacher import Teacher, check_teacher
-from llmrec.training.trl_seam import SFTTrainer, forget_patches
-from llmrec.training.trl_seam.sharding import make_whole
+from llmrec.training.trl_seam import SFTTrainer
 from llmrec.types import EventKind, Example, Item
 
 SMALL = 50_000_000
@@ -156,6 +152,7 @@ def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences:
     """`sequences` rows of exactly `max_tokens` tokens, cut from the stream of shuffled, ended texts."""
     wanted = max_tokens * sequences
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    # each text ended, so that the model learns where one stops although rows are cut anywhere
     documents = [np.array([*ids, tokenizer.eos_token_id], dtype=np.int64) for ids in encoded if ids]
     if not documents:
         raise DataError("There is no text to pretrain on: every item text and profile is empty.")
@@ -200,26 +197,22 @@ def fit_rows(
 ) -> tuple[list[dict[str, float]], float]:
     """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
     steps = -(-len(rows) // plan.batch_size)
-    with processes().main_process_first():
-        digest = origin_digest(model, dataclasses.asdict(plan), seed, _digest(rows))
-        start, before = open_checkpoints(out, digest, resume=resume)
-    done = int(start.name.rsplit("-", 1)[1]) if start else 0
-    checkpoints = CheckpointCallback(before)
-    with quiet(), Bar(plan.name, steps - done) as bar:
+    decides = (dataclasses.asdict(plan), seed, _digest(rows))
+
+    def make() -> SFTTrainer:
         trainer = SFTTrainer(
             model=model,
             args=_arguments(model, plan, steps, seed, out, report_to),
             train_dataset=_dataset(rows),
             processing_class=tokenizer,
-            callbacks=[BarCallback(bar), checkpoints],
         )
         trainer.noise = "all" if plan.dropout else "adapters"
-        trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(start) if start else None)
-    make_whole(trainer.model_wrapped, model)
-    forget_patches(model.get_base_model() if isinstance(model, PeftModel) else model)
-    model.eval()
-    return _curve(trainer.state.log_history), checkpoints.seconds
+        return trainer
+
+    checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
+    ran = run_trainer(model, Plan(plan.name, steps, 1, "loss", decides), checkpointing, make)
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
 
 
 def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, report_to: Sequence[str]) -> SFTConfig:
@@ -281,8 +274,3 @@ def _dataset(rows: Sequence[SFTRow]) -> Any:
     return HFDataset.from_dict(
         {"input_ids": [list(row.input_ids) for row in rows], "labels": [row.labels() for row in rows]}
     )
-
-
-def _curve(history: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    keys = ("step", "loss", "learning_rate", "grad_norm")
-    return [{key: float(entry[key]) for key in keys if key in entry} for entry in history if "loss" in entry]

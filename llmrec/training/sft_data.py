@@ -48,6 +48,7 @@ class SFTRow:
 
     def labels(self) -> list[int]:
         """The answer's tokens behind -100 for each token of the prompt."""
+        # -100 is what torch's cross-entropy leaves out
         cut = len(self.input_ids) - self.answer
         return [-100] * cut + list(self.input_ids[cut:])
 
@@ -133,6 +134,8 @@ def by_length(rows: Sequence[SFTRow], batch: int, rng: np.random.Generator) -> l
     """
     order = rng.permutation(len(rows))
     stretch = batch * MEGABATCH
+    # Sorted within stretches and shuffled across: sorting all of an epoch would feed short histories first, and
+    # shuffling all of it would pad every row to the longest of its batch.
     order = np.concatenate([_sorted(rows, order[i : i + stretch]) for i in range(0, len(rows), stretch)])
     full = len(order) // batch
     batches = order[: full * batch].reshape(full, batch)[rng.permutation(full)].ravel()
@@ -198,6 +201,7 @@ def _prefix(example: Example, target: EventKind, rng: np.random.Generator) -> Ex
     if not able:
         return example
     new = able[int(rng.integers(len(able)))]
+    # strictly earlier: events of one moment have no order, and one of them must not give away another
     before = tuple(h for h in history if h.time < new.time)
     if any(h.item == new.item for h in before):
         return example

@@ -52,6 +52,7 @@ class Teacher:
         score_BN = np.asarray(self.scorer(states), dtype=np.float64)
         if not np.isfinite(score_BN).all() or (score_BN < 0).any():
             raise DataError("The teacher's scores are negative or not finite; give scores of at least 0.")
+        # by the greatest first: a power of large counts would overflow, of small scores vanish
         sharp_BN = (score_BN / np.maximum(score_BN.max(axis=1, keepdims=True), 1e-300)) ** self.settings.sharpness
         share = self.settings.popularity
         if self.settings.kind == "interpolation":

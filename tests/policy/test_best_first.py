@@ -108,9 +108,9 @@ def test_what_a_proof_costs_against_a_beam_search_of_twice_the_width(count, shar
     model, index, k, asked = tiny_model("qwen3"), index_of(random_items(count)), 10, []
     with torch.no_grad():
         model.get_output_embeddings().weight.mul_(sharpness)
-    make = decoding._walker
+    make = decoding.walker_of
     for module in (decoding, best_first):
-        monkeypatch.setattr(module, "_walker", lambda *a: Counted(make(*a), asked))
+        monkeypatch.setattr(module, "walker_of", lambda *a: Counted(make(*a), asked))
     beam_search(model, IDS, MASK, k, index, beams=2 * k)
     by_beams = sum(asked)
     asked.clear()

@@ -18,7 +18,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.scoring import score_items
 from llmrec.training.best_of_n import check_best_of_n, plan_rows, round_states
 from llmrec.training.lora import adapter_of
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.best_of_n import FILE, kl_bound, winners
 from llmrec.types import Reward
 from tests.training.logged_world import BEST, STATES, deployed, distil

@@ -31,20 +31,19 @@ from llmrec.config import (
 )
 from llmrec.policy.loading import CHECKPOINTING
 from llmrec.policy.modes import evaluating, still
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.best_of_n import make_trainer as make_best_of_n
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.item_values import valuing_model
 from llmrec.training.lora import make_lora
 from llmrec.training.off_policy import make_trainer as make_off_policy
 from llmrec.training.on_policy import make_trainer
-from llmrec.training.pairs import PairSource
 from llmrec.training.preferences import make_preference_trainer
-from llmrec.training.reward_functions import GroupedReward
 from llmrec.training.reward_model import make_reward_trainer
-from llmrec.training.rollout import StateSource
 from llmrec.training.session_source import SessionSource
 from llmrec.training.sessions import make_session_trainer
 from llmrec.training.sft import train_sft
+from llmrec.training.state_source import PairSource, StateSource
 from tests.training import shop_users as world
 from tests.training.clicks import pairs_of
 from tests.training.logged_world import shown

@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import GRPOSettings, LoraSettings, RLOOSettings, StabilitySettings
 from llmrec.errors import ConfigError, DataError, RunError
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.lora import make_lora
 from llmrec.training.on_policy import GRPO_OPTIONS, check_settings, make_trainer
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.types import Reward, State
 from tests.training.test_ppo_gradient import oracle_log_probs
 from tests.training.worlds import lamps, run

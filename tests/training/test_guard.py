@@ -10,11 +10,11 @@ from transformers import TrainerCallback
 
 from llmrec.config import GRPOSettings, LoraSettings, StabilitySettings
 from llmrec.errors import RunError
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.controls import Guard
 from llmrec.training.lora import make_lora
 from llmrec.training.on_policy import make_trainer
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from tests.training.worlds import SMALL, lamps
 
 LORA = LoraSettings(rank=4, alpha=8)

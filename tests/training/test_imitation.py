@@ -19,7 +19,7 @@ from llmrec.training.callbacks import last_checkpoint
 from llmrec.training.imitation import StateLessons, plan_rows, train_imitation
 from llmrec.training.sft import train_sft
 from llmrec.training.teacher import LONGEST, Teacher, check_teacher, cut
-from llmrec.training.trl_seam.imitation import cross_entropy_BGL, masses, stratified
+from llmrec.training.trl_seam.sft import cross_entropy_BGL, masses, stratified
 from llmrec.types import Example, Interaction, State
 
 N = 12

@@ -14,7 +14,7 @@ import torch
 from llmrec.policy.forward import ScoringRequest
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.critic import Critic
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from tests.training.worlds import SMALL, lamps, run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "train" / "minimal_ppo.py"

@@ -15,9 +15,9 @@ from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.scoring import exact_kl_BGL, score_items
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of, make_lora
+from llmrec.training.losses import Fitted, SlateBatch, off_policy_loss
 from llmrec.training.off_policy import check_off_policy, make_trainer, train_off_policy
-from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 from llmrec.types import Reward
 from tests.training.logged_world import SMALL, WORLD, deployed, halved, learn, shown, start

@@ -14,7 +14,7 @@ import torch
 
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.scoring import score_items
-from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss, ratio, top_k_factor
+from llmrec.training.losses import Fitted, SlateBatch, off_policy_loss, ratio, top_k_factor
 
 NO_CAP = math.inf
 THETA = torch.tensor([[0.3, -0.7, 1.1, 0.0], [-0.2, 0.9, 0.4, -1.3]], dtype=torch.float64)

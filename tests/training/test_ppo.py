@@ -18,8 +18,8 @@ from llmrec.training.critic import Critic, load_critic, save_critic
 from llmrec.training.improvement import usable_states
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.on_policy import check_settings
-from llmrec.training.rollout import StateSource
 from llmrec.training.sft import train_sft
+from llmrec.training.state_source import StateSource
 from llmrec.types import Example, Reward, State
 from tests.training.conftest import COLOURS
 from tests.training.worlds import SMALL, best, lamps, run

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from llmrec.policy.forward import answer_through_forward
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.lora import make_lora
 from llmrec.training.on_policy import make_trainer
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from tests.training.worlds import SMALL, lamps
 
 PLAIN = dataclasses.replace(

@@ -25,8 +25,8 @@ from llmrec.dataset.preferences import Preferences
 from llmrec.errors import ConfigError
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.losses import softmax_preference_loss
-from llmrec.training.pairs import PairSource
 from llmrec.training.preferences import LOSSES, check_preferences, make_preference_trainer, train_preferences
+from llmrec.training.state_source import PairSource
 from llmrec.types import State
 from tests.training.clicks import begin, keep, pairs_of, share_of_optimum
 from tests.training.test_group import Letters, gradient, whole_vocabulary

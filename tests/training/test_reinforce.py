@@ -11,10 +11,10 @@ import torch
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import LoraSettings, PPOSettings, ReinforceSettings, StabilitySettings
 from llmrec.errors import ConfigError
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.lora import make_lora
 from llmrec.training.on_policy import check_settings, make_trainer
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.types import Reward, State
 from tests.training.test_group import Letters, whole_vocabulary
 from tests.training.test_ppo_gradient import lora_gradient, oracle_log_probs

@@ -19,7 +19,6 @@ from llmrec.errors import ConfigError, DataError, RequestError, RunError
 from llmrec.policy.forward import ScoringRequest
 from llmrec.training.item_values import value_items, valuing_model
 from llmrec.training.on_policy import train_on_policy
-from llmrec.training.pairs import PairSource
 from llmrec.training.reward_model import (
     LearnedReward,
     agreement,
@@ -27,7 +26,7 @@ from llmrec.training.reward_model import (
     make_reward_trainer,
     train_reward_model,
 )
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import PairSource, StateSource
 from tests.training.clicks import USERS, begin, keep, pairs_of, share_of_optimum
 from tests.training.test_group import gradient
 

@@ -24,13 +24,13 @@ from llmrec.config import (
     StabilitySettings,
 )
 from llmrec.policy.scoring import exact_kl_BGL, score_items
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import LoggedSlates
 from llmrec.training.losses import over_items
 from llmrec.training.off_policy import make_trainer as make_off_policy
 from llmrec.training.on_policy import make_trainer
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import StateSource
+from llmrec.training.state_source import StateSource
 from llmrec.types import Reward, State
 from tests.training.test_group import Letters, whole_vocabulary
 

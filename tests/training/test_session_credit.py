@@ -13,10 +13,9 @@ from llmrec.config import ChoiceSettings, SessionSettings
 from llmrec.errors import ConfigError
 from llmrec.rewards import ClickReward, CustomReward, DiversityReward, VectorLikeness
 from llmrec.simulator.choice import MODELS, make_choice
-from llmrec.training.session_credit import Steps, of_slots
 from llmrec.training.session_source import is_causal_in_place
 from llmrec.training.sessions import check_credit
-from llmrec.training.slates import TurnSlates, slots_of
+from llmrec.training.slates import Steps, TurnSlates, of_slots, slots_of
 from llmrec.types import State
 from tests.training import shop_users as world
 from tests.training.test_sessions import PLAIN, trainer_of

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llmrec.policy.without_replacement import plackett_luce
-from llmrec.training.slate_critic import SlateCritic
+from llmrec.training.critic import SlateCritic
 from llmrec.training.slates import TurnSlates, normalised, slots_of, together, whole
 
 

@@ -5,13 +5,11 @@
 
 from llmrec.training.trl_seam.group import GRPOTrainer, RLOOTrainer
 from llmrec.training.trl_seam.ppo import CriticInput, PPOConfig, PPOTrainer
-from llmrec.training.trl_seam.preference import DPOTrainer, SoftmaxDPOTrainer
-from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer, forget_patches
-from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer
-from llmrec.training.trl_seam.reward import RewardTrainer
+from llmrec.training.trl_seam.preference import DPOTrainer, RewardTrainer, SoftmaxDPOTrainer
+from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer
+from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer, SessionReinforceTrainer
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.session import SessionTrainer
-from llmrec.training.trl_seam.session_reinforce import SessionReinforceTrainer
 from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
 
 __all__ = [
@@ -32,5 +30,4 @@ __all__ = [
     "SessionReinforceTrainer",
     "SessionTrainer",
     "SoftmaxDPOTrainer",
-    "forget_patches",
 ]

@@ -19,11 +19,10 @@ from llmrec.config import BestOfNSettings
 from llmrec.errors import RunError
 from llmrec.files import read_json, write_json
 from llmrec.policy.modes import evaluating
+from llmrec.rewards.trl import GroupedReward
 from llmrec.training.controls import Controls
-from llmrec.training.reward_functions import GroupedReward
-from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer, chunks
-from llmrec.training.trl_seam.rollouts import Rows
 from llmrec.types import IntArray
 
 FILE = "winners.json"
@@ -47,6 +46,7 @@ def kl_bound(draws: int) -> float:
 
 def winners(reward_BG: Tensor) -> Tensor:
     """Which draw earned most, the first of several: (B,)."""
+    # by comparison, since `argmax` may return any of equal ones, on a GPU another one each time
     best_B1 = reward_BG.amax(dim=1, keepdim=True)
     return (reward_BG == best_B1).int().argmax(dim=1)
 
@@ -95,6 +95,7 @@ class BestOfNTrainer(PolicyTrainer):
         places = len(self.states_RP[number])
         won = torch.zeros(places, dtype=torch.long, device=self.index.device)
         sums: dict[str, float] = defaultdict(float)
+        # interleaved; places of the others stay 0, so that the sum over processes puts all winners together
         mine = range(trainer.accelerator.process_index, places, trainer.accelerator.num_processes)
         for part in chunks(mine, AT_ONCE):
             rows = [{"state": int(self.states_RP[number, p]), "rollout": number, "place": int(p)} for p in part]

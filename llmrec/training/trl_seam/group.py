@@ -22,8 +22,8 @@ import trl
 from torch import Tensor
 
 from llmrec.training.controls import Controls
-from llmrec.training.rollout import ScoreRequest, StateSource
-from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer, Rows
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer
 
 _EDGE = 1e-4
 """What TRL adds to a deviation before it divides by it."""
@@ -39,6 +39,7 @@ class GroupTrainer(RolloutTrainer):
 
     def _roll_out(self, inputs: Rows) -> Sequence[dict[str, Any]]:
         trainer: Any = self
+        # without a request `_get_per_token_logps_and_entropies` answers with the sampler's own log-probabilities
         self._drawn, self._request = self._draw(inputs), None
         self._reference_drawn = self._reference_scores(self._drawn.request)
         self._move_controls(self._drawn, [self._reference_drawn])
@@ -70,10 +71,13 @@ class GroupTrainer(RolloutTrainer):
     def _split(self, batch: dict[str, Any], number: int) -> list[dict[str, Any]]:
         """TRL's batch in minibatches of whole groups, each with its request and choice points for a mask."""
         assert self._drawn is not None
+        # TRL pads to the longest item that was drawn, our tensors to the longest of the catalogue
         width = batch["completion_ids"].shape[1]
         choice = self._reference_drawn.choice_BGL.flatten(0, 1)[:, :width]
         batch["completion_mask"] = choice.to(batch["completion_mask"].dtype)
         if "num_items_in_batch" in batch:
+            # what losses that average over tokens ("dapo") divide by: choice points, since forced tokens are no
+            # tokens here
             batch["num_items_in_batch"] = self._sum(choice.sum())
         chunks = {k: v.chunk(number) for k, v in batch.items() if isinstance(v, Tensor) and v.dim()}
         whole = {k: v for k, v in batch.items() if k not in chunks and v is not None}
@@ -104,6 +108,7 @@ class GroupTrainer(RolloutTrainer):
         """One number of each draw as the functions' values that add up to it, over all processes: (W, F)."""
         own = self._gathered(value_BG.flatten()).unsqueeze(1)
         weights: Tensor = self.reward_weights.to(own.device)  # type: ignore[attr-defined]
+        # TRL weighs the columns and adds them up, so each of them holds an equal part
         given: Tensor = own.expand(-1, len(weights)) / weights.sum()
         return given
 
@@ -143,6 +148,8 @@ class GRPOTrainer(GroupTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl i
     def _regularise(self, batch: dict[str, Any]) -> None:
         cost_BG = self._cost()
         if cost_BG is not None:
+            # Less the mean of its group, like TRL's advantages: a cost that all draws of a state share tells nothing
+            # apart.
             relative_BG = (cost_BG - cost_BG.mean(1, keepdim=True)) / self._scale_BG()
             batch["advantages"] = batch["advantages"] - relative_BG.flatten().to(batch["advantages"])
 
@@ -159,6 +166,8 @@ class GRPOTrainer(GroupTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl i
         scale_B1 = whole.expand(len(reward_BG), 1).clone()
         if how == "group":
             flat = self._flat(self._drawn)
+            # A flat group's deviation is 0: divided by TRL's edge of 1e-4 alone, its costs would be ten thousand
+            # times themselves.
             kept_B1 = scale_B1[flat]
             scale_B1 = reward_BG.std(1, keepdim=True) + _EDGE
             scale_B1[flat] = kept_B1

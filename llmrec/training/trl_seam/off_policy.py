@@ -17,13 +17,12 @@ from torch import Tensor
 from llmrec.config import OffPolicySettings
 from llmrec.errors import RunError
 from llmrec.policy.scoring import TokenScores
+from llmrec.rewards.trl import Rewarder
 from llmrec.training.controls import Controls
 from llmrec.training.logged import LoggedSlates
-from llmrec.training.off_policy_losses import Fitted, SlateBatch, off_policy_loss, weights
-from llmrec.training.reward_functions import Rewarder
-from llmrec.training.rollout import ScoreRequest, StateSource
+from llmrec.training.losses import Fitted, SlateBatch, off_policy_loss, weights
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
-from llmrec.training.trl_seam.rollouts import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ class OffPolicyTrainer(PolicyTrainer):
     def _prepared(self, rows: Rows) -> Batch:
         items_BK, shown = self._logged(rows)
         request, drawn_BG = self._sample(rows, self.settings.draws)
+        # one packed row: the prompt, its history and many prefixes are read once for what was shown and what is drawn
         request = replace(request, items_BG=torch.cat([items_BK, drawn_BG], dim=1))
         return Batch(request, shown, self._reference_scores(request), self._values(rows, request.items_BG))
 
@@ -74,6 +74,7 @@ class OffPolicyTrainer(PolicyTrainer):
         share = slates.share_BK[at]
         width = int(np.flatnonzero(share.any(axis=0)).max()) + 1
         items, there = slates.items_BK[at, :width], share[:, :width] > 0
+        # a place without a row needs some item to be scored; one of the slate's costs no further prefix
         filler = np.take_along_axis(items, there.argmax(axis=1)[:, None], axis=1)
         tables = (slates.reward_BK, slates.propensity_BK, slates.below_BK, slates.share_BK)
         tensors = [torch.from_numpy(table[at, :width]).to(device, self._dtype()) for table in tables]

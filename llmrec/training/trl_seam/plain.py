@@ -14,8 +14,8 @@ from llmrec.policy.decoding import sample_items
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.training.controls import Controls
 from llmrec.training.losses import over_items
-from llmrec.training.rollout import ScoreRequest, StateSource
-from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.sharding import whole_weights
 
 
@@ -40,10 +40,12 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
         self, model: Any, source: StateSource, args: TrainingArguments, controls: Controls, **rest: Any
     ) -> None:
         self._metrics: dict[str, dict[str, list[float]]] = {"train": defaultdict(list)}
+        # rows pass as they are: they are tokenised with their draws, when they are needed
         super().__init__(model, source, args, controls, data_collator=lambda rows: rows, **rest)
 
     def _prepare_inputs(self, generation_batch: Rows) -> Any:
         trainer: Any = self
+        # everything that walks past the wrapped forward is done here, in one go, before the step's only forward
         with torch.no_grad(), whole_weights(trainer.model_wrapped):
             return self._prepared(generation_batch)
 
@@ -101,6 +103,7 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
         """Keeps figures for the next entry of the log, as means over all processes."""
         trainer: Any = self
         stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
+        # one reduction for all figures: each is a round trip between processes
         means = self._sum(stacked) / trainer.accelerator.num_processes
         for name, mean in zip(values, means.tolist(), strict=True):
             self._metrics["train"][name].append(mean)

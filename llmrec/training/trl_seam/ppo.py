@@ -31,8 +31,8 @@ from llmrec.training.advantages import gae, mean_and_variance, moments, whiten
 from llmrec.training.controls import Controls
 from llmrec.training.critic import load_critic, save_critic
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
-from llmrec.training.rollout import Minibatch, ScoreRequest, StateSource
-from llmrec.training.trl_seam.rollouts import RolloutTrainer, Rows
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.sharding import load_whole
 
 CriticInput = Literal["reference", "policy", "shared"]
@@ -58,10 +58,28 @@ class PPOConfig(trl.GRPOConfig):  # type: ignore[misc]  # trl is untyped
 
     def __post_init__(self) -> None:
         draws: int = getattr(self, "num_generations")  # noqa: B009  # a field that trl declares
+        # TRL also asks that G divides the batch, so it is shown one that does, for as long as it checks.
         if draws == 1:  # group-relative advantages need two draws, a critic does not
             self.num_generations = self.per_device_train_batch_size * (self.steps_per_generation or 1)
         super().__post_init__()
         self.num_generations = draws
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """One optimiser step's share of a rollout: whole groups, B prompts with G items each.
+
+    `old_log_prob_BGL` is the sampler's own, `value_BGL` the critic's at the rollout, `reference` the scores of the
+    warm-started policy.
+    """
+
+    request: ScoreRequest
+    choice_BGL: Tensor
+    old_log_prob_BGL: Tensor
+    value_BGL: Tensor
+    advantage_BGL: Tensor
+    return_BGL: Tensor
+    reference: TokenScores
 
 
 class StopRollout(Exception):
@@ -84,6 +102,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
             return {}
         features = scores.hidden_BGLH if request.features_BGLH is None else request.features_BGLH
         if self.args.critic_input == "policy":
+            # "shared" lets the value loss into the policy's layers; "policy" only reads them
             features = features.detach()
         return {"value_BGL": self.base.critic(features)}
 
@@ -94,6 +113,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         """Draws, rewards, values and advantages of a new rollout, split into minibatches."""
         self._stopped = False
         drawn = self._draw(inputs)
+        # Once: units that moved with the rewards would move the values that older rollouts were fitted to.
         if not bool(self.base.critic.ready):
             self.base.critic.set_units(self._sums(drawn.reward_BG).unsqueeze(1))
         number = self.args.steps_per_generation
@@ -106,7 +126,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
                 strict=True,
             )
         ]
-        self._log_rollout(parts)
+        self._log_explained([(part.return_BGL, part.value_BGL, part.choice_BGL) for part in parts])
         self._move_controls(drawn, [part.reference for part in parts])
         advantages = self._whitened([p.advantage_BGL for p in parts], [p.choice_BGL for p in parts])
         return [replace(part, advantage_BGL=advantage) for part, advantage in zip(parts, advantages, strict=True)]
@@ -116,6 +136,8 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         scale = 1.0
         if self.args.whiten:
             parts, scale = whiten(parts, where, self._sum)
+        # J is divided as a whole. Were only the rewards divided, beta and c would count for more the flatter the
+        # rewards are.
         self._unit = self._reward_unit * scale
         self._metrics["train"]["advantage_unit"].append(self._unit)
         return parts
@@ -129,6 +151,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         reference = self._reference_scores(request)
         if self.args.critic_input == "reference":
             request = replace(request, features_BGLH=reference.hidden_BGLH)
+            # past the wrapped forward, which is safe without gradients and with whole weights
             value = self.base.critic(request.features_BGLH)
         else:
             with evaluating(self.base):
@@ -139,13 +162,10 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def _advantage(self, reward_BG: Tensor, value_BGL: Tensor, choice_BGL: Tensor) -> tuple[Tensor, Tensor]:
         return gae(reward_BG, value_BGL, choice_BGL, gamma=self.args.gamma, lam=self.args.gae_lambda)
 
-    def _log_rollout(self, parts: Sequence[Minibatch]) -> None:
-        """Explained variance 1 - Var(R - V) / Var(R) over the whole rollout, before the update."""
-        errors = [moments(part.return_BGL - part.value_BGL, part.choice_BGL) for part in parts]
-        returns = [moments(part.return_BGL, part.choice_BGL) for part in parts]
-        sums = self._sum(torch.stack([torch.stack(errors).sum(0), torch.stack(returns).sum(0)]))
-        _, left = mean_and_variance(sums[0])
-        _, whole = mean_and_variance(sums[1])
+    def _log_explained(self, parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Explained variance 1 - Var(R - V) / Var(R) of parts (R, V, where), before the update."""
+        sums = [torch.stack([moments(ret - value, where), moments(ret, where)]) for ret, value, where in parts]
+        left, whole = (mean_and_variance(pair)[1] for pair in self._sum(torch.stack(sums).sum(0)))
         explained = 1.0 - float(left / whole) if float(whole) > 0 else 0.0
         self._metrics["train"]["explained_variance"].append(explained)
 
@@ -155,11 +175,15 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         """One optimiser step's forward and backward; neither once the rollout is stopped by `target_kl`."""
         try:
             first = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+            # All processes stop together (`_log_update`), so none waits for another one's gradients.
             if self._stopped and not first:
                 raise StopRollout
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         except StopRollout:
             self._stopped = True
+            # TRL counts after its own step, which the exception has cut short. No gradient is left behind: the
+            # optimiser finds none and moves nothing, where a gradient of 0 would let Adam's momentum move the
+            # weights.
             self._step += 1
             return torch.zeros((), device=self.accelerator.device)
         return loss
@@ -175,15 +199,23 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         scores, more = self._answer(model, batch.request)
         choice = batch.choice_BGL
         policy, outside = self._policy_loss(scores, batch)
-        unit = self.base.critic.scale
-        values = (more["value_BGL"] / unit, batch.value_BGL / unit, batch.return_BGL / unit)
-        value = clipped_value_loss(*values, choice, self.args.value_clip)
+        value = self._value_loss(more["value_BGL"], batch.value_BGL, batch.return_BGL, choice)
         kl = over_items(exact_kl_BGL(scores, batch.reference), scores.log_prob_BGL).sum()
         entropy = over_items(scores.entropy_BGL, scores.log_prob_BGL).sum()
-        loss: Tensor = (policy + self.args.value_coefficient * value + self._penalty(kl, entropy)) / number
         sums = [policy, value, kl, entropy, moved_kl(scores.log_prob_BGL, batch.old_log_prob_BGL, choice)]
+        return self._in_all(sums, number, outside / choice.sum().clamp(min=1))
+
+    def _value_loss(self, value: Tensor, old_value: Tensor, returns: Tensor, where: Tensor) -> Tensor:
+        """The critic's loss in its own units, summed over `where`."""
+        unit = self.base.critic.scale
+        return clipped_value_loss(value / unit, old_value / unit, returns / unit, where, self.args.value_clip)
+
+    def _in_all(self, sums: Sequence[Tensor], number: int, outside: Tensor) -> Tensor:
+        """The loss, and the log, of `number` items or slots from sums: policy, critic, KL, entropy, moved KL."""
+        policy, value, kl, entropy, _ = sums
         named = dict(zip(("policy_loss", "value_loss", "kl", "entropy", "moved_kl"), sums, strict=True))
-        self._log_update(named, number, outside / choice.sum().clamp(min=1))
+        self._log_update(named, number, outside)
+        loss: Tensor = (policy + self.args.value_coefficient * value + self._penalty(kl, entropy)) / number
         return loss
 
     def _policy_loss(self, scores: TokenScores, batch: Minibatch) -> tuple[Tensor, Tensor]:
@@ -195,6 +227,7 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def _log_update(self, sums: dict[str, Tensor], number: int, outside: Tensor) -> None:
         """Logs means an item over all processes; stops the rollout where the bound on the moved KL is broken."""
         values = torch.stack([*(v.detach().float() / number for v in sums.values()), outside.float()])
+        # The mean over processes is the same number on all of them, and so is what follows from it.
         *means, clipped = self.accelerator.reduce(values, "mean").tolist()
         named = dict(zip(sums, means, strict=True))
         bound = self.args.target_kl

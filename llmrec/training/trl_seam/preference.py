@@ -1,8 +1,9 @@
-"""DPO by TRL's own trainer, and S-DPO beside it, on our distribution and with shared prompts.
+"""Learning from preferences by TRL's own trainers: DPO (and S-DPO beside it) and reward models, with shared prompts.
 
-The whole plug is what TRL's loss calls in place of a model: it is handed the scores of one packed forward (B prompts,
-each with its preferred and its other items) as rows [preferred ..., rejected ...] of TRL's fused head. Tokens that
-were forced are no completion: TRL's mask holds choice points alone. All losses, metrics and loops are TRL's.
+The whole plug of DPO is what TRL's loss calls in place of a model: it is handed the scores of one packed forward (B
+prompts, each with its preferred and its other items) as rows [preferred ..., rejected ...] of TRL's fused head.
+Tokens that were forced are no completion: TRL's mask holds choice points alone. All losses, metrics and loops are
+TRL's.
 
 Against TRL, whose log-probabilities are those of the full softmax: items are scored under pi, which sums to 1 over
 the catalogue. Legal tokens have no logits of their own, so `logits/chosen` and `logits/rejected` are means of
@@ -22,13 +23,13 @@ from peft import PeftModel
 from torch import Tensor
 
 from llmrec.policy.forward import answer_through_forward, with_scoring
-from llmrec.policy.modes import evaluating, still
+from llmrec.policy.modes import still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Guard
+from llmrec.training.item_values import with_valuing
 from llmrec.training.losses import softmax_preference_loss
-from llmrec.training.pairs import PairSource, Rows, choice_points
-from llmrec.training.rollout import ScoreRequest
-from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
+from llmrec.training.state_source import PairSource, Rows, ScoreRequest, choice_points
+from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy, without_adapter
 
 
 class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -44,11 +45,14 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
 
     def __init__(self, model: Any, source: PairSource, args: trl.DPOConfig, **rest: Any) -> None:
         self.base = model.get_base_model() if isinstance(model, PeftModel) else model
+        # given to TRL, which would else load the reference anew by its name
         frozen = None if isinstance(model, PeftModel) else with_scoring(frozen_copy(self.base))
         super().__init__(model=model, ref_model=frozen, args=args, data_collator=list, **rest)
         if frozen is None:
             model.delete_adapter("ref")  # TRL's copy of the adapter, which is the identity still
         trainer: Any = self
+        # TRL calls its reference as it calls the policy; ours answers with scores, by the frozen copy or without the
+        # adapter
         self._frozen, trainer.ref_model = trainer.ref_model, self._reference_answer
         self.aux_loss_enabled = False  # routers are not asked
         self.guard, self.source = Guard(), source
@@ -62,6 +66,7 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
     def _prepare_inputs(self, inputs: Rows) -> dict[str, Any]:
         """What TRL's loss reads: choice points as completions of L tokens behind a prompt of one."""
         request, _ = self.source.request(inputs)
+        # one column more in front: TRL shifts completions by one token against what predicts them
         mask = torch.nn.functional.pad(_as_rows(choice_points(request)), (1, 0)).long()
         return {
             "input_ids": torch.zeros_like(mask),
@@ -90,13 +95,8 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         request = replace(request, with_more=False)
         if self._frozen is not None:
             return answer_through_forward(self._frozen, request)[0]
-        adapters = self.accelerator.unwrap_model(self.model).base_model
-        adapters.disable_adapter_layers()  # TRL's `use_adapter` first takes stock of the whole model: 30 ms a call
-        try:
-            with evaluating(self.base):
-                return answer_through_forward(self.model, request)[0]
-        finally:
-            adapters.enable_adapter_layers()
+        with without_adapter(self):
+            return answer_through_forward(self.model, request)[0]
 
 
 class SoftmaxDPOTrainer(DPOTrainer):
@@ -113,6 +113,7 @@ class SoftmaxDPOTrainer(DPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Tensor:
         scores = self._scores(model, inputs["request"])
         reference = self._reference_scores(inputs["request"])
+        # sums over an item's tokens: an implicit reward beta Delta is of the item, however long its title
         log_ratio_BG = scores.item_log_prob_BG - reference.item_log_prob_BG
         self._log_preferences(scores, log_ratio_BG.detach(), inputs["there_BG"])
         return softmax_preference_loss(log_ratio_BG, inputs["there_BG"], self.beta).mean()
@@ -147,6 +148,7 @@ def _as_fused_output(scores: TokenScores) -> SimpleNamespace:
     known_E = log_prob_E.detach()
     top_U = known_E.new_full((len(edges.count_U),), -torch.inf).scatter_reduce(0, edges.state_E, known_E, "amax")
     mean_U = edges.sum(known_E) / edges.count_U
+    # log sum p^2, for TRL's weighting of pairs (WPO)
     squares_U = edges.sum((2 * known_E).exp()).log()
     best_BGL = scores.choice_BGL & (scores.log_prob_BGL.detach() >= scores.spread(top_U))
     return SimpleNamespace(
@@ -156,3 +158,46 @@ def _as_fused_output(scores: TokenScores) -> SimpleNamespace:
         is_top1=_as_rows(best_BGL),
         log_sum_sq_probs=_as_rows(scores.spread(squares_U)),
     )
+
+
+class RewardTrainer(GuardedTrainer, trl.RewardTrainer):  # type: ignore[misc]  # trl is untyped
+    """`trl.RewardTrainer` whose loss is handed the values of one packed forward as its rows [preferred, other].
+
+    Args:
+        model: a sequence classification model with one output, plain or under an adapter.
+        source: the preferences, one negative each; rows come from `source.plan`.
+        args: TRL's configuration.
+        rest: as for TRL's trainer.
+    """
+
+    def __init__(self, model: Any, source: PairSource, args: trl.RewardConfig, **rest: Any) -> None:
+        super().__init__(model=model, args=args, data_collator=list, **rest)
+        self.guard, self.source = Guard(), source
+        source.to(self.accelerator.device)
+        with_valuing(model)
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        """As it is: rows are tokenised when they are needed."""
+        return dataset
+
+    def _prepare_inputs(self, inputs: Rows) -> dict[str, Any]:
+        request, _ = self.source.request(inputs)
+        return {"request": request, "attention_mask": request.prompt_mask_BP}  # TRL counts tokens by the mask
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Saves on the first process alone: PEFT looks for the head in weights that only that one was given."""
+        if self.args.should_save:
+            super()._save(output_dir, state_dict)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's own: -log sigma of the difference, and the centring term."""
+        answer = functools.partial(self._answer, model)
+        return super().compute_loss(answer, inputs, return_outputs, num_items_in_batch)
+
+    def _answer(self, model: Any, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
+        """Values under the model, through whatever wraps it, without dropout."""
+        still(self.accelerator.unwrap_model(self.model))
+        value_BG = model(valuing=request)["value_BG"]
+        return SimpleNamespace(logits=value_BG.T.reshape(-1, 1))

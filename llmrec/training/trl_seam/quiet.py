@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft import PeftModel
 
 from llmrec.errors import RunError
-from llmrec.policy.forward import forget_scoring
+from llmrec.policy.modes import evaluating
 from llmrec.training.controls import Guard
 
 
@@ -44,6 +46,8 @@ class GuardedTrainer(QuietTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         trainer: Any = self
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
+        # The norm before clipping, of the whole model, as transformers logs it: after the gradients were averaged
+        # over processes and before the optimiser sees them.
         value = float(norm)
         if trainer._stepless(model):  # nothing was computed: `target_kl` ended the rollout
             return norm
@@ -53,6 +57,7 @@ class GuardedTrainer(QuietTrainer):
             return norm
         if trainer.is_deepspeed_enabled:
             raise RunError(f"{reason} Under DeepSpeed such a step cannot be left out; lower the learning rate.")
+        # None and not 0: Adam leaves a parameter without a gradient alone, momentum included
         model.zero_grad(set_to_none=True)
         return norm if math.isfinite(value) else 0.0  # JSON cannot hold a norm that is not finite
 
@@ -63,16 +68,25 @@ class GuardedTrainer(QuietTrainer):
         return bool(getattr(self, "is_deepspeed_enabled", False))
 
 
+@contextmanager
+def without_adapter(trainer: Any) -> Iterator[None]:
+    """The model that `trainer` trains as it was before its adapter, in evaluation mode: the reference."""
+    adapted = trainer.accelerator.unwrap_model(trainer.model)
+    # PEFT's `disable_adapter` and TRL's `use_adapter` first take stock of the whole model: 30 ms a call
+    adapted.base_model.disable_adapter_layers()
+    try:
+        with evaluating(adapted.get_base_model()):
+            yield
+    finally:
+        adapted.base_model.enable_adapter_layers()
+
+
 def frozen_copy(base: Any) -> Any:
     """A copy of `base` without its critic, in evaluation mode, that asks for no gradient."""
+    # taken off and put back, so that the copy neither holds nor trains a second critic
     critic = base.__dict__["_modules"].pop("critic", None)
     try:
         return copy.deepcopy(base).eval().requires_grad_(False)
     finally:
         if critic is not None:
             base.critic = critic
-
-
-def forget_patches(model: Any) -> None:
-    """Takes off the forwards that TRL and the trainers hang on the model's instance, so that it is plain again."""
-    forget_scoring(model)

@@ -24,15 +24,13 @@ from torch import Tensor
 from llmrec.errors import RunError
 from llmrec.policy.decoding import sample_items
 from llmrec.policy.forward import Also, answer_through_forward, with_scoring
-from llmrec.policy.modes import Noise, evaluating, still
+from llmrec.policy.modes import Noise, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.advantages import mean_and_variance, moments
 from llmrec.training.controls import Controls, Guard
-from llmrec.training.rollout import ScoreRequest, StateSource
-from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy
+from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy, without_adapter
 from llmrec.training.trl_seam.sharding import whole_weights
-
-Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,8 @@ class RolloutTrainer(GuardedTrainer):
 
     def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
+        # Copied before TRL's constructor hangs anything on the model. Under LoRA no copy is needed: the reference is
+        # the same weights with the adapter switched off.
         copied = self.keeps_reference and not isinstance(model, PeftModel)
         self._reference = frozen_copy(base) if copied else None
         trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
@@ -92,6 +92,7 @@ class RolloutTrainer(GuardedTrainer):
         self.guard = Guard(controls.settings.skip_grad_norm, controls.settings.max_skipped)
         self.index = source.index.to(trainer.accelerator.device)
         trainer._buffered_inputs = None
+        # on the base model, before `train` wraps it: what wraps it has to see one ordinary forward
         with_scoring(base, self.also)
 
     # Scores.
@@ -101,6 +102,7 @@ class RolloutTrainer(GuardedTrainer):
 
         The scorer is the policy that draws: without dropout, whatever the model was made with.
         """
+        # at every call, since transformers sets the training mode anew before every step
         still(self.base, self.noise)
         return answer_through_forward(model, request)
 
@@ -110,13 +112,8 @@ class RolloutTrainer(GuardedTrainer):
         trainer: Any = self
         if self._reference is not None:
             return request.score(self._reference.to(request.prompt_ids_BP.device))
-        adapters = trainer.accelerator.unwrap_model(trainer.model).base_model
-        adapters.disable_adapter_layers()  # `disable_adapter` first takes stock of the whole model: 30 ms a call
-        try:
-            with evaluating(self.base):
-                return answer_through_forward(trainer.model, replace(request, with_more=False))[0]
-        finally:
-            adapters.enable_adapter_layers()
+        with without_adapter(trainer):
+            return answer_through_forward(trainer.model, replace(request, with_more=False))[0]
 
     # The rollout.
 
@@ -124,7 +121,10 @@ class RolloutTrainer(GuardedTrainer):
         """The minibatch of this step, from the running rollout or, where that is used up, from a new one."""
         trainer: Any = self
         steps = trainer.args.steps_per_generation
+        # TRL's own schedule: it repeats the rows of a rollout for each of its optimiser steps, and only the first of
+        # them draws. The buffer is empty after resuming, at a rollout's boundary, too.
         if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
+            # drawing calls the decoder and the head apart, past the forward for which FSDP2 and ZeRO-3 gather weights
             with whole_weights(trainer.model_wrapped):
                 trainer._buffered_inputs = self._roll_out(generation_batch)
         return trainer._buffered_inputs[trainer._step % steps]
@@ -138,16 +138,20 @@ class RolloutTrainer(GuardedTrainer):
         """G items for each state of this process, with their rewards."""
         trainer: Any = self
         drawn = self._once(inputs)
+        # before groups are replaced: what the policy earns, not what was chosen to be learnt from
         self._log_rewards(drawn)
         most = self.controls.settings.resample
         for attempt in range(1, most + 1):
             flat = self._flat(drawn)
+            # A reward function may gather over processes, and so does TRL: all of them ask equally often, for equally
+            # many.
             again = int(self._most(len(flat)))
             if not again:
                 break
             drawn = self._replaced(drawn, flat, again, attempt)
         self._log_groups(drawn)
         self._normalise(drawn)
+        # what functions logged of draws that were replaced; TRL would report it with the next batch
         trainer._pending_metrics.clear()
         trainer._pending_extra_logs.clear()
         return drawn
@@ -155,6 +159,7 @@ class RolloutTrainer(GuardedTrainer):
     def _once(self, inputs: Rows, attempt: int = 0) -> Drawn:
         trainer: Any = self
         draws, device = trainer.num_generations, trainer.accelerator.device
+        # TRL's sampler hands each row over G times, as its own trainers want it; a prompt is read once here
         rows = inputs[::draws]
         request = self.source.request(rows, self.index, device)
         uniform = self.source.uniforms(rows, draws, attempt).to(device)
@@ -182,6 +187,7 @@ class RolloutTrainer(GuardedTrainer):
         catalogue = self.source.catalogue
         titles, tokens = [catalogue.titles[i] for i in items], [catalogue.token_ids(i) for i in items]
         given: Tensor = trainer._calculate_rewards_of_trl(rows, texts, titles, tokens)
+        # None (NaN) of one function is silence, and of all of them a draw of which nothing is known. TRL only warns.
         if not bool(torch.isfinite(given).any(dim=1).all()):
             raise RunError("No reward function gave a finite reward for some item; check the reward functions.")
         return given
@@ -194,6 +200,7 @@ class RolloutTrainer(GuardedTrainer):
         """This process's rewards, (B, G)."""
         trainer: Any = self
         total_W: Tensor = (given_WF * trainer.reward_weights.to(given_WF.device)).nansum(dim=1)
+        # TRL has gathered the rewards in the order of the processes, each with equally many
         first = trainer.accelerator.process_index * items_BG.numel()
         return total_W[first : first + items_BG.numel()].view(items_BG.shape)
 
@@ -204,6 +211,7 @@ class RolloutTrainer(GuardedTrainer):
         """Groups of this process whose draws all earned the same."""
         reward_BG = drawn.reward_BG
         spread_B = reward_BG.amax(1) - reward_BG.amin(1)
+        # relative: rewards are float32 sums, whose last digits differ between equal ones
         least = 1e-6 * reward_BG.abs().amax(1).clamp(min=1e-6)
         return [int(b) for b in torch.nonzero(spread_B <= least).flatten()]
 
@@ -214,6 +222,7 @@ class RolloutTrainer(GuardedTrainer):
         places = (flat + [0] * again)[:again]  # a process with fewer flat groups draws some that are thrown away
         rows = [self.source.another(drawn.rows[place * draws], attempt) for place in places]
         new = self._once([row for row in rows for _ in range(draws)], attempt)
+        # the new states' prompts may be longer, and their users may have seen more
         wider = _padded_together(drawn.request, new.request)
         at = torch.tensor(flat, dtype=torch.long, device=drawn.reward_BG.device)
         kept = slice(0, len(flat))
@@ -268,6 +277,8 @@ class RolloutTrainer(GuardedTrainer):
     def _normalise(self, drawn: Drawn) -> None:
         """Shifts and scales the rewards in place, by moments over all processes, and keeps the scale."""
         shift, self._reward_unit = self.controls.normalised(*self._sums(drawn.reward_BG).tolist())
+        # In place, as `Drawn` is frozen. A shift moves no advantage that is relative to others or to a critic; the
+        # scale does, so it is kept for KL and entropy.
         drawn.reward_BG.sub_(shift).div_(self._reward_unit)
 
     def _log_rewards(self, drawn: Drawn) -> None:
@@ -286,16 +297,19 @@ class RolloutTrainer(GuardedTrainer):
 
         Both are means over the draws: of log pi - log pi_ref, and of -log pi.
         """
-        trainer: Any = self
         log_prob_BG = drawn.log_prob_BGL.sum(-1)
         ratio = log_prob_BG - torch.cat([scores.item_log_prob_BG for scores in reference]).to(log_prob_BG)
-        kl, entropy = self._mean(float(ratio.mean())), self._mean(-float(log_prob_BG.mean()))
-        metrics = trainer._metrics["train"]
+        self._moved(self._mean(float(ratio.mean())), self._mean(-float(log_prob_BG.mean())))
+
+    def _moved(self, kl: float, entropy: float) -> None:
+        """Logs what a rollout's KL and entropy were, and under which coefficients; then moves these."""
+        trainer: Any = self
+        controls, metrics = self.controls, trainer._metrics["train"]
         metrics["rollout_kl"].append(kl)
         metrics["rollout_entropy"].append(entropy)
-        metrics["kl_coefficient"].append(self.controls.kl_coefficient)
-        metrics["entropy_coefficient"].append(self.controls.entropy_coefficient)
-        self.controls.after_rollout(kl, entropy)
+        metrics["kl_coefficient"].append(controls.kl_coefficient)
+        metrics["entropy_coefficient"].append(controls.entropy_coefficient)
+        controls.after_rollout(kl, entropy)
 
     # Over all processes.
 
@@ -331,6 +345,8 @@ class RolloutTrainer(GuardedTrainer):
         trainer: Any = self
         self._gathered_state = state_dict
         if not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+            # The critic hangs on the model while it trains, but is no part of it: a checkpoint must load into a plain
+            # one.
             given = self.base.state_dict() if state_dict is None else state_dict
             state_dict = {k: v for k, v in given.items() if not k.startswith("critic.")}
         super()._save(output_dir, state_dict)
@@ -347,6 +363,7 @@ class RolloutTrainer(GuardedTrainer):
             return dict(getattr(self.base, name).state_dict())
         found = {}
         for key, tensor in self._gathered_state.items():
+            # names carry the prefixes of whatever wraps the model, so only their ends are told apart
             _, mark, inner = f".{key}".partition(f".{name}.")
             if mark:
                 found[inner] = tensor

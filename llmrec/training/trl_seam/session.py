@@ -7,7 +7,7 @@ What it changes against `PPOTrainer`:
 - the action of a turn is a slate of K items in order without replacement, with one ratio a slot;
 - credit: the slots of a turn are steps with discount and lambda 1 between them, and so is the end of the slate, where
   nothing is chosen; the session's gamma and lambda stand between it and the next turn. A session that is cut off goes
-  on in the critic's value of the next state; one that the user left ends (`llmrec.training.session_credit`). Where a
+  on in the critic's value of the next state; one that the user left ends (`llmrec.training.slates`). Where a
   place's reward depends on the places below it, each slot is credited with the whole slate's;
 - the critic gives a value a slot, and one of the end of the slate, from the hidden state after the prompt;
 - the loss is divided by the slots of sessions that nobody leaves, a constant: a mean over the turns that took place
@@ -28,14 +28,11 @@ from llmrec.policy.modes import evaluating
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.policy.without_replacement import sample_without_replacement
 from llmrec.simulator.environments.play import Play, PlayedTurn
-from llmrec.training.advantages import mean_and_variance, moments
-from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
-from llmrec.training.rollout import ScoreRequest
-from llmrec.training.session_credit import Steps, of_slots
+from llmrec.training.losses import clipped_policy_loss, moved_kl, over_items
 from llmrec.training.session_source import SessionSource
-from llmrec.training.slates import SlotBatch, TurnSlates, normalised, slots_of, together, whole
+from llmrec.training.slates import SlotBatch, Steps, TurnSlates, normalised, of_slots, slots_of, together, whole
+from llmrec.training.state_source import Rows, ScoreRequest
 from llmrec.training.trl_seam.ppo import PPOTrainer
-from llmrec.training.trl_seam.rollouts import Rows
 from llmrec.types import Reward
 
 
@@ -79,6 +76,7 @@ class SessionTrainer(PPOTrainer):
         played = self._play(inputs)
         self._count_flat(torch.cat([t.reward_RK.flatten() for t in played.turns]))
         played = self._scaled(played)
+        # Whole sessions stay together, so that a minibatch's advantages never lean on turns of another one.
         size = played.sessions // self.args.steps_per_generation
         slates = [
             together([t.rows(t.session_R // size == part) for t in played.turns])
@@ -91,10 +89,11 @@ class SessionTrainer(PPOTrainer):
             self._batch(part, *pair, steps.at(part, advantage), steps.at(part, returns), steps, size)
             for part, pair in zip(slates, asked, strict=True)
         ]
-        self._log_values(batches)
+        # every slot is a choice; forced tokens are a matter within slots
+        everywhere = [torch.ones_like(b.return_RS, dtype=torch.bool) for b in batches]
+        self._log_explained([(b.return_RS, b.value_RS, where) for b, where in zip(batches, everywhere, strict=True)])
         self._move(slates, batches)
-        everywhere = [torch.ones_like(b.advantage_RK, dtype=torch.bool) for b in batches]
-        advantages = self._whitened([b.advantage_RK for b in batches], everywhere)
+        advantages = self._whitened([b.advantage_RK for b in batches], [where[:, :-1] for where in everywhere])
         return [replace(b, advantage_RK=a) for b, a in zip(batches, advantages, strict=True)]
 
     def _play(self, rows: Rows) -> SessionRollout:
@@ -111,6 +110,7 @@ class SessionTrainer(PPOTrainer):
             turns.append(turn)
             for name, values in reward.terms.items():
                 named[name] = named.get(name, 0.0) + float(values.sum())
+            # of those who are still there; what was said of the others before stays
             left_N[turn.session_R] = torch.from_numpy(done.left_A).to(device)
             cut_rows += done.row_A[done.cut_A].tolist()
             cut_states += done.after
@@ -124,6 +124,7 @@ class SessionTrainer(PPOTrainer):
         at = torch.from_numpy(play.row_A).to(device)
         ids, mask = self.source.encode(states, device)
         exclude = self.source.taken(here, play.shown(), states, device)
+        # named by rollout, place and turn, as all that is drawn: processes and resuming change nothing
         keys, slate = self.source.keys(here, number), self.source.slate
         drawn = sample_without_replacement(self.base, ids, mask, slate, self.index, keys_B=keys, exclude=exclude)
         items = drawn.items_BK.cpu().numpy()
@@ -151,6 +152,7 @@ class SessionTrainer(PPOTrainer):
         if self.controls.settings.reward_normalisation == "none":
             return played
         reward = torch.cat([t.reward_RK.flatten() for t in played.turns])
+        # without the shift: sessions differ in length, and a constant a slot would pay for staying, or for leaving
         _, self._reward_unit = self.controls.normalised(*self._sums(reward).tolist())
         return replace(played, turns=[replace(t, reward_RK=t.reward_RK / self._reward_unit) for t in played.turns])
 
@@ -186,8 +188,10 @@ class SessionTrainer(PPOTrainer):
             steps.value[part.session_R, part.turn_R] = self._values(request)
         if self.source.session.bootstrap:
             rows, ids, mask = played.cut
+            # any item: only the hidden state after the prompt is asked for
             some = torch.zeros((len(ids), 1), dtype=torch.long, device=ids.device)
             after = self._values(self._asked_state(ScoreRequest(ids, mask, some, self.index)))
+            # value 0 of a slate: before any of its places is filled, all of the rest of the session
             steps.last_N[rows] = after[: len(rows), 0]
         return steps
 
@@ -217,6 +221,7 @@ class SessionTrainer(PPOTrainer):
             request,
             whole_R,
             part.weight_RK,
+            # computed in float64 and only then rounded: 1 - sum pi of a peaked policy has no digits in float32
             slots_of(part.log_prob_RK, whole_R).float(),
             steps.at(part, steps.value),
             return_RS,
@@ -236,32 +241,17 @@ class SessionTrainer(PPOTrainer):
         metrics["turns"].append(self._mean(sum(len(t.session_R) for t in turns) / sessions))
         metrics["left"].append(self._mean(float(left_N.float().mean())))
 
-    def _log_values(self, batches: Sequence[SlotBatch]) -> None:
-        """Explained variance 1 - Var(R - V) / Var(R) over the whole rollout, before the update."""
-        sums = []
-        for batch in batches:
-            there = torch.ones_like(batch.return_RS, dtype=torch.bool)
-            pair = (moments(batch.return_RS - batch.value_RS, there), moments(batch.return_RS, there))
-            sums.append(torch.stack(pair))
-        left, whole_one = (mean_and_variance(s)[1] for s in self._sum(torch.stack(sums).sum(0)))
-        explained = 1.0 - float(left / whole_one) if float(whole_one) > 0 else 0.0
-        self._metrics["train"]["explained_variance"].append(explained)
-
     def _move(self, slates: Sequence[TurnSlates], batches: Sequence[SlotBatch]) -> None:
         """Logs KL to the reference and entropy of a single draw, means over turns, and moves the coefficients."""
         sums = torch.zeros(3, dtype=torch.float64, device=self.accelerator.device)
         for part, batch in zip(slates, batches, strict=True):
             ratio = part.log_prob_RK - batch.reference.item_log_prob_BG
             for place, value in enumerate((ratio, -part.log_prob_RK)):
+                # weights of draws without replacement, so that the mean is that of single draws
                 sums[place] += (part.weight_RK * value).sum()
             sums[2] += len(part.items_RK)
         kl, entropy, turns = self._sum(sums).tolist()
-        metrics = self._metrics["train"]
-        metrics["rollout_kl"].append(kl / turns)
-        metrics["rollout_entropy"].append(entropy / turns)
-        metrics["kl_coefficient"].append(self.controls.kl_coefficient)
-        metrics["entropy_coefficient"].append(self.controls.entropy_coefficient)
-        self.controls.after_rollout(kl / turns, entropy / turns)
+        self._moved(kl / turns, entropy / turns)
 
     # The update.
 
@@ -274,21 +264,20 @@ class SessionTrainer(PPOTrainer):
         """
         batch: SlotBatch = inputs
         scores, more = self._answer(model, batch.request)
+        # Places filled before condition over whole items, 1 - sum pi(i_j). Masking them once more, token by token,
+        # would be another distribution than the one that Gumbel noise has drawn.
         slot_RK = slots_of(scores.exact_BG, batch.whole_R).to(scores.log_prob_BGL.dtype)
         everywhere = torch.ones_like(slot_RK, dtype=torch.bool)
         policy, outside = self._slot_loss(slot_RK, batch, everywhere)
-        unit = self.base.critic.scale
-        values = (more["value_BS"] / unit, batch.value_RS / unit, batch.return_RS / unit)
-        value = clipped_value_loss(*values, torch.ones_like(values[0], dtype=torch.bool), self.args.value_clip)
+        every_step = torch.ones_like(batch.value_RS, dtype=torch.bool)
+        value = self._value_loss(more["value_BS"], batch.value_RS, batch.return_RS, every_step)
         weight_RK, places = batch.weight_RK, slot_RK.shape[1]
         kl_BGL, log_prob = exact_kl_BGL(scores, batch.reference), scores.log_prob_BGL
+        # not independent: the draws of a slate exclude each other, and the others' mean would be a biased baseline
         kl = places * (weight_RK * over_items(kl_BGL, log_prob, independent=False)).sum()
         entropy = places * (weight_RK * over_items(scores.entropy_BGL, log_prob, independent=False)).sum()
-        loss: Tensor = (policy + self.args.value_coefficient * value + self._penalty(kl, entropy)) / batch.slots
         sums = [policy, value, kl, entropy, moved_kl(slot_RK, batch.old_slot_RK, everywhere)]
-        named = dict(zip(("policy_loss", "value_loss", "kl", "entropy", "moved_kl"), sums, strict=True))
-        self._log_update(named, batch.slots, outside / slot_RK.numel())
-        return loss
+        return self._in_all(sums, batch.slots, outside / slot_RK.numel())
 
     def _slot_loss(self, slot_RK: Tensor, batch: SlotBatch, there_RK: Tensor) -> tuple[Tensor, Tensor]:
         """The policy's loss, summed over slots, and how many of them were clipped."""

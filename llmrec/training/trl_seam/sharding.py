@@ -41,10 +41,15 @@ def whole_weights(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _unsharded(model: Any, sharded: list[Any]) -> Iterator[None]:
+    # FSDP2 takes for its root whichever module is used first; when a training begins with a rollout, none has been
+    # used.
     _know_root(model)
     for module in sharded:
         module.unshard()
+    # The wrapper's hooks are off meanwhile: they would scatter a part's weights after its first use, and wait for
+    # other processes that may never call it.
     hooks = [(module, name, getattr(module, name)) for module in sharded for name in _AROUND]
+    # and those before saving, which would scatter what is gathered, if the model is saved meanwhile
     hooks += [(module, _SAVING, getattr(module, _SAVING)) for module in model.modules()]
     for module, name, _ in hooks:
         setattr(module, name, OrderedDict())

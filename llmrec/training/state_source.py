@@ -1,4 +1,4 @@
-"""What a rollout is made from and what it leaves behind for the updates.
+"""Where batches come from: states that items are drawn for, and logged preferences between items of a state.
 
 Which states a rollout visits and every uniform number of its draws come from streams named by the rollout and the
 state's place in it. How many processes share the work, and whether the run was resumed, changes neither.
@@ -17,8 +17,11 @@ from torch import Tensor
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.dataset.preferences import Preferences
+from llmrec.files import sha256_of
+from llmrec.policy.filtered import padded
 from llmrec.policy.forward import ScoringRequest
-from llmrec.policy.scoring import TokenScores
+from llmrec.policy.packing import padded_prompts
 from llmrec.seeding import numpy_stream
 from llmrec.types import IntArray, State
 
@@ -41,21 +44,10 @@ class ScoreRequest(ScoringRequest):
         return [replace(self, **{name: parts[n] for name, parts in chunks.items()}) for n in range(number)]
 
 
-@dataclass(frozen=True, slots=True)
-class Minibatch:
-    """One optimiser step's share of a rollout: whole groups, B prompts with G items each.
-
-    `old_log_prob_BGL` is the sampler's own, `value_BGL` the critic's at the rollout, `reference` the scores of the
-    warm-started policy.
-    """
-
-    request: ScoreRequest
-    choice_BGL: Tensor
-    old_log_prob_BGL: Tensor
-    value_BGL: Tensor
-    advantage_BGL: Tensor
-    return_BGL: Tensor
-    reference: TokenScores
+def in_rounds(count: int, wanted: int, seed: int, *name: object) -> IntArray:
+    """`wanted` of the indices below `count`: all in a random order before any comes again, in another order then."""
+    rounds = [numpy_stream(seed, *name, number).permutation(count) for number in range(-(-wanted // count))]
+    return np.concatenate(rounds)[:wanted]
 
 
 class StateSource:
@@ -88,12 +80,10 @@ class StateSource:
         States come in a new random order each time all have been used. Places are ordered so that a process that
         reads its contiguous share finds its part of minibatch 0, then of minibatch 1, and so on.
         """
-        wanted, have = steps * prompts, 0
-        turns: list[IntArray] = []
-        while have < wanted:
-            turns.append(numpy_stream(self.seed, "ppo", "states", len(turns)).permutation(len(self.states)))
-            have += len(self.states)
-        state = np.concatenate(turns)[:wanted].reshape(steps, prompts)
+        wanted = steps * prompts
+        state = in_rounds(len(self.states), wanted, self.seed, "ppo", "states").reshape(steps, prompts)
+        # Minibatch m of all processes together holds places m * P / M and on, however many processes share them: the
+        # same draws then meet in the same optimiser step.
         place = np.arange(prompts).reshape(minibatches, processes, -1).swapaxes(0, 1).ravel()
         rows = {
             "prompt": [""] * wanted,  # TRL looks for this column; prompts are rendered when they are needed
@@ -120,29 +110,79 @@ class StateSource:
 
     def encode(self, states: Sequence[State], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and mask (B, P) of states, padded on the left."""
-        encoded = self.renderer.token_ids_many(states)
-        width, pad = max(map(len, encoded)), self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(line)) + list(line) for line in encoded])
-        length = torch.tensor([len(line) for line in encoded]).unsqueeze(1)
-        mask = (torch.arange(width) >= width - length).long()
-        return ids.to(device), mask.to(device)
+        return padded_prompts(self.renderer.token_ids_many(states), self.tokenizer, device)
 
     def exclusions(self, rows: Sequence[dict[str, Any]], device: torch.device) -> Tensor | None:
         """Excluded item indices (B, E), padded with -1; None where repeats are allowed."""
         if self.seen is None:
             return None
-        lists = [np.asarray(self.seen[row["state"]], dtype=np.int64) for row in rows]
-        table = np.full((len(lists), max(1, *map(len, lists)) if lists else 1), -1, dtype=np.int64)
-        for line, items in zip(table, lists, strict=True):
-            line[: len(items)] = items
-        return torch.from_numpy(table).to(device)
+        return torch.from_numpy(padded([self.seen[row["state"]] for row in rows])).to(device)
 
     def uniforms(self, rows: Sequence[dict[str, Any]], draws: int, attempt: int = 0) -> Tensor:
         """Numbers in [0, 1) for the draws of each row: (B, G, L), float64; other ones for each attempt."""
         shape = (draws, self.index.max_length)
+        # the first attempt keeps the name it had before groups could be drawn anew
         more = ("attempt", attempt) if attempt else ()
         tables = [
             numpy_stream(self.seed, "ppo", "rollout", row["rollout"], row["place"], *more).random(shape)
             for row in rows
         ]
         return torch.from_numpy(np.stack(tables))
+
+
+Rows = Sequence[dict[str, Any]]
+
+
+class PairSource:
+    """Preferences and how their states become prompts.
+
+    Batches depend on the seed alone: each holds neighbouring rows of `plan`, and a process reads its share of them.
+
+    Args:
+        pairs: what to learn from.
+        renderer: state to prompt.
+        catalogue: the items.
+        tokenizer: gives the padding token.
+        seed: the run's seed, for the order.
+    """
+
+    def __init__(self, pairs: Preferences, renderer: Any, catalogue: Catalogue, tokenizer: Any, seed: int) -> None:
+        self.pairs, self.seed, self.index, self.tokenizer = pairs, seed, catalogue.index, tokenizer
+        self._states = StateSource(pairs.states, None, renderer, catalogue, tokenizer, seed)
+
+    def steps(self, epochs: float, batch_size: int) -> int:
+        """Optimiser steps; the last batch is filled up from the next round."""
+        return max(1, -(-round(epochs * len(self.pairs)) // batch_size))
+
+    def plan(self, epochs: float, batch_size: int) -> Any:
+        """The trainer's data set: one row a preference, in a new random order each time all have been used."""
+        wanted = self.steps(epochs, batch_size) * batch_size
+        return HFDataset.from_dict({"pair": in_rounds(len(self.pairs), wanted, self.seed, "preferences", "order")})
+
+    def to(self, device: torch.device) -> None:
+        """Moves the catalogue's tree to where the model is."""
+        self.index = self.index.to(device)
+
+    def request(self, rows: Rows) -> tuple[ScoreRequest, Tensor]:
+        """The rows' prompts with items (B, 1 + N), the preferred first, and which of them are there: bool.
+
+        Places without an item hold the preferred one, which costs no further forward.
+        """
+        device = self.index.device
+        at = np.array([row["pair"] for row in rows])
+        ids, mask = self._states.prompts([{"state": int(row)} for row in self.pairs.state_row_R[at]], device)
+        items = np.concatenate([self.pairs.chosen_R[at, None], self.pairs.rejected_RN[at]], axis=1)
+        there = torch.from_numpy(items >= 0).to(device)
+        items = np.where(items >= 0, items, items[:, :1])
+        return ScoreRequest(ids, mask, torch.from_numpy(items).to(device), self.index), there
+
+    def digest(self) -> str:
+        """Of all that decides the batches, for `Plan.decides`."""
+        states = [self.pairs.states[row] for row in self.pairs.state_row_R]
+        return sha256_of(repr(states), repr(self.pairs.chosen_R.tolist()), repr(self.pairs.rejected_RN.tolist()))
+
+
+def choice_points(request: ScoreRequest) -> Tensor:
+    """At which tokens of the items more than one is legal: bool (B, G, L), as in `TokenScores.choice_BGL`."""
+    before_BGL, _ = request.index.prefixes(request.items_BG)
+    return (before_BGL >= 0) & (request.index.degree_M[before_BGL.clamp(min=0)] > 1)
