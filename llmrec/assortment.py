@@ -158,6 +158,7 @@ def _checked(bundle: Bundle, add: Sequence[Item], remove: Collection[str]) -> _C
         raise CatalogueError(f"Item {twice!r} is to be added twice; give each new item an id of its own.")
     if add:
         validate_items(items_frame(add))
+    # rising, so that items which stay keep their order and with it every tie
     kept = np.delete(np.arange(len(place_of)), [place_of[item_id] for item_id in gone])
     return _Change(kept, gone, tuple(add))
 
@@ -212,6 +213,7 @@ def _facts(bundle: Bundle, change: _Change, catalogue: Catalogue, identifiers: I
     assortment = {
         "added": before.get("added", 0) + len(change.new),
         "removed": before.get("removed", 0) + len(change.gone),
+        # of the items before the first change of all: by it the data set of the run is known again
         "first_items": before.get("first_items") or hash_of_ids(bundle.policy.catalogue.item_ids),
     }
     named = {} if identifiers is None else {"identifiers": identifiers.content_hash}

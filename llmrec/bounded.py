@@ -87,6 +87,7 @@ class Unpacked:
     def __init__(self, raw: IO[bytes], *, held: bool = True) -> None:
         """Takes an open file at its start; `held` says whether the whole will be held in memory."""
         self._raw, self._held, self._done = raw, held, 0
+        # by its first bytes and not by its name, which may say anything
         self.packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         self._stream: IO[bytes] = gzip.GzipFile(fileobj=raw) if self.packed else raw  # type: ignore[assignment]
@@ -117,6 +118,7 @@ class Unpacked:
         except _BROKEN_GZIP as error:
             raise ValueError(f"it is a broken gzip file ({error}); fetch it again") from None
         self._done += len(found)
+        # while it unpacks, since what a gzip file says of its own size may be wrong
         if self.packed and self._done > FREE:
             check_growth(self._raw.tell(), self._done, held=self._held)
         elif self._held and self._done > FREE:

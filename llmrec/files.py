@@ -134,7 +134,9 @@ def reserved(path: Path, *, wait: bool = False) -> Iterator[None]:
         made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            # beside the folder and not in it: the folder itself is renamed while the lock is held
             with locked(path.with_name(f".{path.name}.lock"), path, wait=wait) as alone:
+                # not within another block of this thread for the same folder, whose temporary folders are in use
                 if alone:
                     _recover(path)
                 yield
@@ -179,6 +181,7 @@ def _prefix(path: Path, kind: str) -> str:
 
 def _beside(path: Path, kind: str) -> list[Path]:
     """Temporary folders for `path`, known by their names."""
+    # exactly what `mkdtemp` makes: a person's folder of a like name is left alone
     name = re.compile(re.escape(_prefix(path, kind)) + "[a-z0-9_]{8}")
     return sorted(p for p in path.parent.iterdir() if name.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
 
@@ -230,6 +233,8 @@ def _keep_foreign(path: Path, work: Path, ours: Ours) -> None:
             target.mkdir()
             continue
         try:
+            # a second name costs nothing, and the first one stays until the old folder goes: a kill in between loses
+            # no file
             os.link(source, target, follow_symlinks=False)
         except OSError:  # a file system without hard links
             shutil.copy2(source, target, follow_symlinks=False)

@@ -56,7 +56,7 @@ def locked(file: Path, meant: Path, *, wait: bool = False) -> Iterator[bool]:
         Busy: another process, or thread, holds it.
         OSError: the file cannot be made.
     """
-    # `flock` belongs to the open file: a second one in the same process would wait for the first for ever
+    # `flock` belongs to the open file, so a second one in this process would be refused by the first
     if _held.get(file) == threading.get_ident():
         yield False
         return

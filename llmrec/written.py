@@ -47,6 +47,7 @@ def written(otherwise: Ours) -> Ours:
             return list(otherwise(folder))
         hashes = _listed(folder)
         there = [name for name in entries(folder) if name in hashes and not (folder / name).is_symlink()]
+        # a file that a person has changed is theirs by now, and is kept
         return [LIST, *(name for name in there if file_hash(folder / name) == hashes[name])]
 
     return ours

@@ -81,6 +81,8 @@ class Agent(ABC):
             raise RequestError(f"k is {k}, but the catalogue has {self.n_items} items; ask for 1 to {self.n_items}.")
         if seen is not None and len(seen) != len(states):
             raise RequestError(f"{len(states)} states need {len(states)} lists of seen items, not {len(seen)}.")
+        # clusters give whole groups of items equal values, so ties are drawn and not left to the order of the
+        # catalogue
         random = numpy_stream(self.seed, "agents", "ties")
         slates = []
         for low in range(0, len(states), BATCH):

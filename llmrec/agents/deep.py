@@ -82,6 +82,7 @@ class DeepAgent(Agent):
         """The agent that `save` wrote; see `agents.load_agent`."""
         settings = KINDS[facts["kind"]](**facts["settings"])
         space = observation_space(features.width, facts["seen"], len(item_NE))
+        # weights are drawn and then replaced; the draw must not move anybody's generators
         with own_randomness(0):
             policy = _policy_class(settings)(
                 space,
@@ -132,6 +133,7 @@ class ItemDQN(DQN):  # type: ignore[misc]
                 chosen_BN = self.q_net(data.next_observations) if self.own.double else ahead_BN
                 target_B = td_target(data.rewards[:, 0], data.dones[:, 0], self.gamma, ahead_BN, chosen_BN)
             value_B = self.q_net(data.observations).gather(1, data.actions.long())[:, 0]
+            # Huber's, as in DQN (Mnih et al. 2015): one surprising session does not swamp a batch
             loss = functional.smooth_l1_loss(value_B, target_B)
             self.policy.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

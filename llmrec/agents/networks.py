@@ -134,6 +134,7 @@ class ItemDQNPolicy(DQNPolicy):  # type: ignore[misc]
 
     def make_q_net(self) -> ItemQNetwork:
         """One of the two networks."""
+        # each network its own extractor, as stable-baselines3 makes them
         arguments = self._update_features_extractor(self.net_args, features_extractor=None)
         network: ItemQNetwork = ItemQNetwork(**arguments, **self.own).to(self.device)
         return network

@@ -80,6 +80,7 @@ class BestFirst:
         self.model, self.index, self.batch = model, index.to(device_of(model)), batch
         self.most = self.index.n_items if most is None else most
         self.head, self.allowed = checked_head(model), self.index.exclusion(exclude)
+        # the prompts are read here and the cache kept: the search may be gone on with at any later time
         with torch.no_grad(), evaluating(model):
             self.walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, self.index)
         # entries of each state, best first: open prefixes and finished items; -inf is an empty place
@@ -159,6 +160,7 @@ class BestFirst:
         self.expansions_B = self.expansions_B + chosen_BW.sum(1)
         self.score_BW = self.score_BW.masked_fill(chosen_BW, -torch.inf)
         open_E = edges.is_open(self.index, self.allowed)
+        # pruned after the softmax over all children, so that scores are log pi and not log pi_F
         kept = slice(None) if open_E is None else open_E
         self._add(user_E[kept], edges.child_E[kept], value_E[kept])
 

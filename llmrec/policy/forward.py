@@ -71,6 +71,7 @@ def with_scoring(model: Any, also: Also | None = None) -> Any:
     if taught is not None and taught[1] == id(base):
         inner = taught[2]
     else:
+        # a copy's own entry leads to the original's forward, so its class is asked for the method
         inner = MethodType(type(base).forward, base) if taught is not None else base.forward
 
     # transformers and PEFT read the signature to tell which columns of a batch the model takes
@@ -136,6 +137,7 @@ def _answer(base: Any, request: ScoringRequest, also: Also | None) -> dict[str, 
     with inside_forward(), _without_hooks(base):
         if _TRIED not in known:
             checked_head(base)
+            # without and with the sliding window
             for length in (1, None):  # on every process, whatever lengths its prompts have
                 supports_sharing(base, length)
             known[_TRIED] = True

@@ -103,6 +103,7 @@ class LanguagePolicy:
         # The longest first: padding is rare within a batch, and if memory is short it is so at once and not after
         # minutes.
         order = sorted(range(len(rows)), key=lambda b: -len(rows[b]))
+        # requests of one group share a dense filter, which is counted once for all of the batch
         together: dict[object, list[int]] = {}
         for b in order:
             together.setdefault(groups[b] if groups else None, []).append(b)
@@ -158,6 +159,8 @@ class LanguagePolicy:
         exact: bool,
     ) -> list[Slate]:
         """Slates of one batch."""
+        # A bound on the slate is no filter: which item it takes away depends on the items above. Walking down the
+        # exact order and taking what still fits gives the greatest sum of log pi.
         if asked and asked[0].max_per_category is not None and self.filters is not None:
             search = BestFirst(self.model, ids, mask, self.index, exclude=allowed)
             most = [filters.max_per_category or k for filters in asked]
@@ -168,6 +171,7 @@ class LanguagePolicy:
             items_BK, log_prob_BK = found.items_BK, found.log_prob_BK
         else:
             items_BK, log_prob_BK = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=allowed)
+        # fewer where fewer are allowed; empty places are at the end
         kept_B = (items_BK >= 0).sum(1).tolist()
         pairs = zip(items_BK.tolist(), log_prob_BK.tolist(), kept_B, strict=True)
         return [Slate(tuple(items[:n]), tuple(log_probs[:n])) for items, log_probs, n in pairs]

@@ -43,10 +43,12 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
         RunError: there is none, it cannot be read, or it has no end token.
     """
     tokenizer = _or_run_error(AutoTokenizer.from_pretrained, name, revision, "tokenizer")
+    # prompts end where the answer begins, so all of a batch's answers begin in one column
     tokenizer.padding_side = "left"
     if tokenizer.eos_token_id is None:
         raise RunError(f"The tokenizer of {name!r} has no end token (eos_token); set one and save it again.")
     if tokenizer.pad_token_id is None:
+        # padding is masked wherever it stands, so any token will do
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -218,6 +220,7 @@ def _or_run_error(load: Any, name: str, revision: str | None, what: str, **optio
     try:
         with _quiet():
             return load(name, revision=revision, trust_remote_code=False, **options)
+    # no fault of the model's files, and handled where memory is spoken of
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever transformers, tokenizers and safetensors raise for what they cannot read

@@ -25,6 +25,7 @@ def decoder_of(model: Any) -> Any:
     """The part of the model that ends in the hidden states which the output head reads."""
     inner = base_model(model)
     decoder = inner.get_decoder()
+    # some architectures give themselves for their decoder
     return inner.model if decoder is inner and hasattr(inner, "model") else decoder
 
 

@@ -86,6 +86,7 @@ def grow_embeddings(
         raise ConfigError(f"{len(ids)} new words but {len(vectors)} vectors; give one for each word.")
     rows = model.get_input_embeddings().weight.shape[0]
     if rows < len(tokenizer):
+        # without transformers' own start, which draws from the global generator; the rows are written below
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     new = torch.tensor(list(ids), dtype=torch.long)
@@ -97,10 +98,12 @@ def grow_embeddings(
     _fill(embedding, new, old_rows, describe, placed, seed, "input")
     if head is None:
         return
+    # tied weights are written once: the second time would start from the rows of the first
     if head.weight is not embedding:
         _fill(head.weight, new, old_rows, describe, placed, seed, "output")
     bias = getattr(head, "bias", None)
     if bias is not None:
+        # 0 would make new tokens likelier or rarer than all others before anything is learnt
         bias[new.to(bias.device)] = bias[old_rows.to(bias.device)].mean()
 
 

@@ -52,6 +52,8 @@ def check_sizes(folder: Path) -> None:
 
 
 def _check_section(path: Path, section: dict[str, Any], parts: int, total: int, largest: int) -> None:
+    # A layer has at least one tensor, and no size of a layer is far above the largest axis that is there: 8 times
+    # leaves room for heads that are kept joined and for what is tied.
     limits = {**dict.fromkeys(_PARTS, parts), **dict.fromkeys((*_ROWS, *_WIDTHS), 8 * largest)}
     for key, limit in limits.items():
         value = section.get(key)
@@ -73,6 +75,7 @@ def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
         try:
             with safe_open(path, framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                    # the head of the file alone, whatever the weights take
                     yield name, tuple(file.get_slice(name).get_shape())
         except (SafetensorError, OSError, ValueError) as error:
             raise RunError(

@@ -107,6 +107,7 @@ def make_trainer(
 
 def rows_of_round(settings: BestOfNSettings) -> int:
     """Rows that a round trains on: whole batches, in which each place is used `epochs` times."""
+    # whole batches a round: a batch of two rounds would mix targets of two policies
     return settings.batch_size * max(1, math.ceil(settings.epochs * settings.prompts / settings.batch_size))
 
 

@@ -68,6 +68,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ends a training that was stopped before, when its weights and its log are loaded."""
         if self.stopped:
+            # here and not before `train`: weights, optimiser and log are loaded by now
             raise AlreadyStopped
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -149,6 +149,7 @@ def plan_rows(length_X: IntArray, epochs: float, batch: int, seed: int) -> Any:
 def _turn(length_X: IntArray, turn: int, batch: int, seed: int) -> IntArray:
     """All lessons once: random, sorted by length within stretches of some batches, the batches shuffled again."""
     rng = numpy_stream(seed, "imitation", "order", turn)
+    # a stream a turn, and all of a turn drawn from it at once: a resumed training plans the same
     order = rng.permutation(len(length_X))
     head = min(-turn * len(length_X) % batch, len(order))  # fills up the batch that the turn before began
     rest, stretch = order[head:], batch * MEGABATCH

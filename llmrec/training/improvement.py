@@ -147,6 +147,7 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         digest = origin_digest(model, *plan.decides)
         start, before = open_checkpoints(checkpointing.out, digest, resume=checkpointing.resume)
         stopped = was_stopped(checkpointing.out)
+    # checkpoints are numbered by optimiser steps and made at the ends of units
     done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
     with quiet(), Bar(plan.name, plan.units - done) as bar:
         trainer = make()
@@ -156,6 +157,8 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         checkpoints = CheckpointCallback(before, told, stopped=stopped)
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
+        # The trainer loads weights and log before it finds out that it was at its end: the result is whole either
+        # way.
         with suppress(AlreadyStopped):
             trainer.train(resume_from_checkpoint=str(start) if start else None)
     # before the model leaves: what is saved, merged or judged next knows nothing of wrappers
@@ -241,6 +244,7 @@ def batch_arguments(
         save_every=settings.save_every,
         report_to=checkpointing.report_to,
     )
+    # a batch is of all processes together, so that more of them make the same steps faster and not other ones
     size = per_process(settings.batch_size, world_size(), key)
     return common | {"max_grad_norm": settings.max_grad_norm, "per_device_train_batch_size": size}
 

@@ -59,6 +59,7 @@ def valuing_model(policy: Any, seed: int) -> Any:
     with torch.no_grad():
         drawn = torch.randn(weight.shape, generator=torch_stream(seed, "reward model", "head"))
         weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
+    # packing needs an attention that takes our masks, which `from_config` would choose anew
     model.config._attn_implementation = policy.config._attn_implementation
     return model.to(device_of(policy)).eval()
 

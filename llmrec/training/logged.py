@@ -99,6 +99,7 @@ def logged_slates(
     # by slate, then place (the last key counts first); unknown places keep the log's order
     order = np.lexsort((np.nan_to_num(log.position_M), log.state_row_M))
     slate_M, count_B = log.state_row_M[order], np.bincount(log.state_row_M, minlength=len(log.states))
+    # places counted within each slate: logged positions may have gaps or be missing
     place_M = np.arange(len(order)) - (np.cumsum(count_B) - count_B)[slate_M]
     shape = (len(log.states), int(count_B.max()))
 
@@ -107,6 +108,8 @@ def logged_slates(
         made[slate_M, place_M] = values
         return made
 
+    # One fitted or placeless row spoils a slate: Des Raj's weights need the propensity of every place given those
+    # above.
     in_order = _in_order(log, mu.given_M, settings.without_replacement)[slate_M]
     slates = LoggedSlates(
         log.states,

@@ -104,6 +104,7 @@ def token_layers(model: Any) -> list[str]:
             f"The output head of {type(model).__name__} has a bias, so new tokens cannot be trained with LoRA; set "
             "sft.weights: full, or identifiers.scheme: title."
         )
+    # tied weights are one layer: trained in both places, the two deltas would be added to the same rows
     wanted = [embedding] if head.weight is embedding.weight else [embedding, head]
     # by identity: what the layers are called differs from architecture to architecture
     names = {id(module): name for name, module in model.named_modules()}
@@ -157,6 +158,7 @@ def _joined_rows(layer: str, first: Adapter, second: Adapter) -> tuple[list[int]
     if len(have) == 1:
         return _indices(have[0])[layer], have[0].tensors[token_rows_key(layer)]
     old, new = (torch.tensor(_indices(adapter)[layer]) for adapter in have)
+    # rows are replaced and not added up, so the later adapter's hold
     kept = ~torch.isin(old, new)
     rows = [adapter.tensors[token_rows_key(layer)] for adapter in have]
     return torch.cat([old[kept], new]).tolist(), torch.cat([rows[0][kept.to(rows[0].device)], rows[1]])

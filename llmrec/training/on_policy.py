@@ -77,6 +77,7 @@ class Method:
 
 def method_of(settings: RolloutSettings) -> Method:
     """The algorithm of a settings section."""
+    # by `isinstance`, as `RLHFSettings` is a PPO section with more in it
     return next(method for kind, method in _METHODS.items() if isinstance(settings, kind))
 
 
@@ -118,6 +119,7 @@ def train_on_policy(
     model = trainable(start, settings)
     rewards = [GroupedReward(reward_model, states, settings.draws), *map(checked, reward_funcs)]
     method, digest = method_of(settings), sha256_of(repr(states), repr(excluded))
+    # all that decides the result: a checkpoint of another of them is not gone on from
     decides = (method.name, as_json(settings), start.seed, start.repeat, critic_input, digest)
     plan = Plan(method.name, settings.steps, settings.iterations * settings.minibatches, "reward", decides)
     ran = run_trainer(
@@ -174,6 +176,7 @@ def trainer_arguments(
     model: Any, settings: RolloutSettings, seed: int, out: Path, report_to: Sequence[str]
 ) -> dict[str, Any]:
     """Fields of `trl.GRPOConfig` that all of these algorithms set alike."""
+    # transformers counts optimiser steps, everything of ours counts rollouts; checkpoints then fall on their borders
     per_rollout = settings.iterations * settings.minibatches
     common = common_arguments(
         model,
@@ -311,6 +314,7 @@ def _check_own(settings: RolloutSettings, section: str) -> None:
 def _released(base: Any) -> Critic:
     """Takes the critic off the model."""
     critic: Critic = base.critic
+    # the model is handed on and must be the plain one again
     del base.critic
     return critic.eval()
 

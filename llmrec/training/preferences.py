@@ -100,6 +100,7 @@ def make_preference_trainer(
     """The trainer for `settings`."""
     common = pair_arguments(model, source, settings, checkpointing)
     kind = SoftmaxDPOTrainer if settings.loss == SOFTMAX else DPOTrainer
+    # S-DPO is no loss of TRL's: any known name will do, since our trainer computes its own
     names = ["sigmoid"] if settings.loss == SOFTMAX else settings.loss.split("+")
     return kind(
         model,

@@ -120,6 +120,7 @@ def fitted_propensities(log: Impressions, group_N: IntArray, *, seed: int) -> Fi
     held_S = numpy_stream(seed, "off_policy", "propensities", "held out").random(len(log.states)) < 0.2
     held_M = held_S[log.state_row_M]
     chance_SG = _regression(log, group_N, shown_M, ~held_M, seed)
+    # the two-stage form: P(group | state), then by counts within it; a softmax over all items has too few rows to fit
     context_M = chance_SG[log.state_row_M, shown_M] * within_M
     found = [
         float(np.log((1 - e) * context_M + e * popular_M)[held_M].mean()) if held_M.any() else 0.0 for e in WEIGHTS
@@ -146,6 +147,7 @@ def _regression(log: Impressions, group_N: IntArray, shown_M: IntArray, fit_M: B
     rows = np.flatnonzero(fit_M if fit_M.any() else np.ones(len(log), dtype=bool))
     if len(rows) > ROWS:
         rows = numpy_stream(seed, "off_policy", "propensities", "rows").choice(rows, ROWS, replace=False)
+    # groups that the fit has not met keep probability 0 here, and popularity's share of the mixture
     chance_SG = np.zeros((len(log.states), int(group_N.max()) + 1))
     classes = np.unique(shown_M[rows])
     if len(classes) == 1:

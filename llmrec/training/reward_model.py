@@ -107,6 +107,7 @@ def _adapted(model: Any, settings: LoraSettings, seed: int) -> PeftModel:
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules="all-linear",
+        # a head drawn at random has nothing to be adapted: it trains whole and is saved with the adapter
         modules_to_save=[HEAD],
         task_type="SEQ_CLS",
     )

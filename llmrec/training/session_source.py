@@ -116,6 +116,7 @@ class SessionSource(StateSource):
         tokenizer: Any,
         seed: int,
     ) -> None:
+        # where sessions start; what is shown later is in the environment's own states
         states = [meeting.population.state(int(user)) for user in meeting.users]
         seen = list(meeting.seen) if repeat == "exclude" else None
         super().__init__(states, seen, renderer, catalogue, tokenizer, seed)
@@ -155,6 +156,7 @@ class SessionSource(StateSource):
         if self.seen is None:
             return None
         lists = [
+            # what was shown and not clicked counts too, which the text state may have forgotten (`remembered_turns`)
             np.unique(np.concatenate([self.seen[row["state"]], items, state.seen()]).astype(np.int64))
             for row, items, state in zip(rows, shown, states, strict=True)
         ]

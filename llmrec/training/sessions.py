@@ -62,6 +62,7 @@ def train_sessions(
         RunError: gradients that are not finite, for too long.
     """
     check_sessions(session, settings, world_size(), len(start.catalogue))
+    # once more here, as functions of one's own are known by now and were only named before
     check_credit(session, meeting.choice, meeting.reward.terms)
     meeting = _with_room(meeting, session, start.repeat, len(start.catalogue))
     source = SessionSource(

@@ -103,6 +103,8 @@ def train_sft(
     if not lora:
         return SFTResult(trained, curve, seconds)
     adapter = adapter_of(trained)
+    # Merged, what comes next finds a plain model, and the reference of reinforcement learning is its adapter switched
+    # off. Into four bits merging would round: the adapter is put on the published weights later.
     return SFTResult(trained if is_quantised(model) else merge(trained), curve, seconds, adapter)
 
 
@@ -158,6 +160,7 @@ def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences:
         raise DataError("There is no text to pretrain on: every item text and profile is empty.")
     parts: list[np.ndarray[Any, Any]] = []
     have, turn = 0, 0
+    # texts are used evenly: all of them before any comes again
     while have < wanted:
         for index in numpy_stream(seed, "pretraining", "order", turn).permutation(len(documents)):
             parts.append(documents[index])

@@ -104,6 +104,7 @@ def build_rows(
     ] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
     with Bar("SFT rows", round(sum(counts.values()) * settings.epochs)) as bar:
         for epoch in range(math.ceil(settings.epochs)):
+            # the last epoch may be a part of one
             share = min(1.0, settings.epochs - epoch)
             made = left + _epoch(encoder, chosen, counts, settings, seed, epoch, share, bar)
             ordered = by_length(made, settings.batch_size, numpy_stream(seed, "sft", "order", epoch))
@@ -143,6 +144,7 @@ def by_length(rows: Sequence[SFTRow], batch: int, rng: np.random.Generator) -> l
 
 
 def _sorted(rows: Sequence[SFTRow], index: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    # by answer within a length: the head is asked for the columns that hold answers in any row of a batch
     return np.array(sorted(index, key=lambda i: (len(rows[i].input_ids), rows[i].answer)), dtype=np.int64)
 
 
@@ -168,6 +170,7 @@ def _epoch(
     rows: list[SFTRow] = []
     if counts[NEXT_ITEM]:
         chosen = rng.permutation(len(examples))[: round(share * counts[NEXT_ITEM])].tolist()
+        # anew in every epoch: other cuts and other gaps of the same histories
         augmented = [augment(examples[index], settings, rng) for index in chosen]
         for start in range(0, len(augmented), _CHUNK):
             chunk = augmented[start : start + _CHUNK]
@@ -190,6 +193,7 @@ def augment(example: Example, settings: SFTSettings, rng: np.random.Generator) -
     if rng.random() < PREFIX_SHARE:
         example = _prefix(example, settings.target, rng)
     state = example.state
+    # one number an interaction, kept or not, so that the stream does not depend on what is dropped
     keep = rng.random(len(state.history)) >= settings.history_dropout
     history = tuple(h for h, kept in zip(state.history, keep, strict=True) if kept)
     return dataclasses.replace(example, state=dataclasses.replace(state, history=history))
@@ -197,12 +201,14 @@ def augment(example: Example, settings: SFTSettings, rng: np.random.Generator) -
 
 def _prefix(example: Example, target: EventKind, rng: np.random.Generator) -> Example:
     history = example.state.history
+    # a policy that is to name conversions is not taught mere clicks
     able = [h for h in history if _STRENGTH[h.feedback] >= _STRENGTH[target]]
     if not able:
         return example
     new = able[int(rng.integers(len(able)))]
     # strictly earlier: events of one moment have no order, and one of them must not give away another
     before = tuple(h for h in history if h.time < new.time)
+    # it would teach to name what the history holds, which recommending excludes
     if any(h.item == new.item for h in before):
         return example
     state = State(example.state.user_id, example.state.profile, before, time=new.time)

@@ -72,6 +72,7 @@ def together(turns: Sequence[TurnSlates]) -> TurnSlates:
         for name in TurnSlates.__slots__:
             value = getattr(turn, name)
             if name.startswith("prompt"):
+                # on the left: prompts end where the answer begins
                 value = torch.nn.functional.pad(value, left)
             elif name == "exclude_RE" and value is not None:
                 value = torch.nn.functional.pad(value, (0, many - value.shape[1]), value=-1)
@@ -114,6 +115,7 @@ def whole(items: int, slate: int, exclude_RE: Tensor | None, rows: int, device: 
     """Which rows leave no allowed item out of a slate of so many places, in a catalogue of `items`."""
     if exclude_RE is None:
         return torch.full((rows,), slate == items, dtype=torch.bool, device=device)
+    # exclusions are distinct items, so their number tells what is left
     return (exclude_RE >= 0).sum(1) + slate == items
 
 

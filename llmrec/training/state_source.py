@@ -101,6 +101,7 @@ class StateSource:
 
     def another(self, row: dict[str, Any], attempt: int) -> dict[str, Any]:
         """The row with another state in place of its own, by the stream of its rollout, place and attempt."""
+        # by place and not by process, so that a group is replaced by the same state however many share the work
         random = numpy_stream(self.seed, "rl", "another", row["rollout"], row["place"], attempt)
         return {**row, "state": int(random.integers(len(self.states)))}
 
@@ -185,4 +186,5 @@ class PairSource:
 def choice_points(request: ScoreRequest) -> Tensor:
     """At which tokens of the items more than one is legal: bool (B, G, L), as in `TokenScores.choice_BGL`."""
     before_BGL, _ = request.index.prefixes(request.items_BG)
+    # from the tree alone: TRL asks for the mask before anything was scored
     return (before_BGL >= 0) & (request.index.degree_M[before_BGL.clamp(min=0)] > 1)

@@ -68,12 +68,15 @@ class Teacher:
         q_BN = self.probabilities([example.state for example in examples])
         for q_N, example in zip(q_BN, examples, strict=True):
             if example.target >= 0:
+                # the item chosen keeps its share also where the teacher has excluded it
                 q_N *= self.settings.weight
                 q_N[example.target] += 1.0 - self.settings.weight
         return q_BN
 
     def invented(self, rng: np.random.Generator, kind: EventKind) -> Example:
         """A history of one to three items, drawn evenly or by their counts (half and half), without a target."""
+        # by counts alone rare items would never stand in an invented history; evenly alone, histories would be
+        # unlikely ones
         even = rng.random() < 0.5
         items = rng.choice(len(self.popular_N), int(rng.integers(1, LONGEST + 1)), p=None if even else self.popular_N)
         history = tuple(Interaction(int(item), kind, number) for number, item in enumerate(items))
@@ -87,6 +90,7 @@ def cut(example: Example, share: float, dropout: float, rng: np.random.Generator
     keep = rng.random(len(history)) >= dropout
     history = tuple(h for h, kept in zip(history, keep, strict=True) if kept)
     if len(history) > 1 and rng.random() < share:
+        # the latest are kept: they tell most of what comes next
         history = history[-int(rng.integers(1, len(history))) :]
     return dataclasses.replace(example, state=dataclasses.replace(example.state, history=history))
 

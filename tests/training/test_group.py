@@ -294,6 +294,19 @@ def test_a_reward_of_one_s_own_is_added(shop, tmp_path, settings):
         assert row["reward/click"] >= 0
 
 
+def test_a_whole_reward_is_said_in_parts_whatever_the_functions_weigh(shop, tmp_path):
+    """Also under weights that add up to 0, where equal parts would be infinite."""
+    settings = GRPOSettings(steps=1, prompts=2, draws=2, stability=StabilitySettings(reward_normalisation="batch"))
+    result = run(
+        shop,
+        tmp_path,
+        dataclasses.replace(settings, minibatches=1, options={"reward_weights": [1.0, -1.0]}),
+        reward_funcs=[lambda prompts, completions, **_: [float(len(text)) for text in completions]],
+    )
+    assert np.isfinite(result.curve[0]["grad_norm"])
+    assert result.curve[0]["grad_norm"] > 0
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

@@ -108,7 +108,8 @@ class BestOfNTrainer(PolicyTrainer):
 
     def _winners(self, rows: Rows, sums: dict[str, float]) -> Tensor:
         """The best of each row's draws; adds the rows' figures to `sums`."""
-        request, items_BG = self._sample(rows, self.settings.draws)
+        request, drawn = self._sample(rows, self.settings.draws)
+        items_BG = drawn.items_BG
         reward_BG = self._rewards(rows, items_BG, sums)
         best = winners(reward_BG).unsqueeze(1)
         request = replace(request, items_BG=items_BG)

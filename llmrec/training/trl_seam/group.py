@@ -109,7 +109,12 @@ class GroupTrainer(RolloutTrainer):
         own = self._gathered(value_BG.flatten()).unsqueeze(1)
         weights: Tensor = self.reward_weights.to(own.device)  # type: ignore[attr-defined]
         # TRL weighs the columns and adds them up, so each of them holds an equal part
-        given: Tensor = own.expand(-1, len(weights)) / weights.sum()
+        if bool(weights.sum()):
+            return own.expand(-1, len(weights)) / weights.sum()
+        # equal parts would be infinite under weights such as 1 and -1, so one column says all of it
+        given = own.new_zeros((len(own), len(weights)))
+        at = int(weights.abs().argmax())
+        given[:, at : at + 1] = own / weights[at]
         return given
 
     def _get_per_token_logps_and_entropies(

@@ -62,9 +62,9 @@ class OffPolicyTrainer(PolicyTrainer):
 
     def _prepared(self, rows: Rows) -> Batch:
         items_BK, shown = self._logged(rows)
-        request, drawn_BG = self._sample(rows, self.settings.draws)
+        request, drawn = self._sample(rows, self.settings.draws)
         # one packed row: the prompt, its history and many prefixes are read once for what was shown and what is drawn
-        request = replace(request, items_BG=torch.cat([items_BK, drawn_BG], dim=1))
+        request = replace(request, items_BG=torch.cat([items_BK, drawn.items_BG], dim=1))
         return Batch(request, shown, self._reference_scores(request), self._values(rows, request.items_BG))
 
     def _logged(self, rows: Rows) -> tuple[Tensor, SlateBatch]:

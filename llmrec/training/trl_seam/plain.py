@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from llmrec.policy.decoding import sample_items
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.training.controls import Controls
 from llmrec.training.losses import over_items
-from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.state_source import Rows, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.sharding import whole_weights
 
@@ -66,24 +65,6 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
     def _loss(self, model: Any, prepared: Any) -> Tensor:
         """The loss of a batch."""
         raise NotImplementedError
-
-    # Draws.
-
-    def _sample(self, rows: Rows, draws: int) -> tuple[ScoreRequest, Tensor]:
-        """What is asked of the rows' states, and G items drawn for each: (B, G)."""
-        trainer: Any = self
-        device = trainer.accelerator.device
-        request = self.source.request(rows, self.index, device)
-        samples = sample_items(
-            self.base,
-            request.prompt_ids_BP,
-            request.prompt_mask_BP,
-            draws,
-            self.index,
-            uniform_BGL=self.source.uniforms(rows, draws).to(device),
-            exclude=request.exclude,
-        )
-        return request, samples.items_BG
 
     def _penalty(self, scores: TokenScores, reference: TokenScores, first: int) -> Tensor:
         """beta KL - entropy bonus, a mean over the items from column `first` on, which are draws from pi.

@@ -22,7 +22,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from llmrec.errors import RunError
-from llmrec.policy.decoding import sample_items
+from llmrec.policy.decoding import Samples, sample_items
 from llmrec.policy.forward import Also, answer_through_forward, with_scoring
 from llmrec.policy.modes import Noise, still
 from llmrec.policy.scoring import TokenScores
@@ -158,23 +158,26 @@ class RolloutTrainer(GuardedTrainer):
 
     def _once(self, inputs: Rows, attempt: int = 0) -> Drawn:
         trainer: Any = self
-        draws, device = trainer.num_generations, trainer.accelerator.device
         # TRL's sampler hands each row over G times, as its own trainers want it; a prompt is read once here
-        rows = inputs[::draws]
+        rows = inputs[:: trainer.num_generations]
+        request, samples = self._sample(rows, trainer.num_generations, attempt)
+        given_WF = self._given(inputs, request, samples.items_BG)
+        request = replace(request, items_BG=samples.items_BG)
+        return Drawn(inputs, request, samples.token_log_prob_BGL, given_WF, self._own(given_WF, samples.items_BG))
+
+    def _sample(self, rows: Rows, draws: int, attempt: int = 0) -> tuple[ScoreRequest, Samples]:
+        """What is asked of the rows' states, no items yet, and G independent draws for each from pi_F."""
+        device = self.index.device
         request = self.source.request(rows, self.index, device)
-        uniform = self.source.uniforms(rows, draws, attempt).to(device)
-        samples = sample_items(
+        return request, sample_items(
             self.base,
             request.prompt_ids_BP,
             request.prompt_mask_BP,
             draws,
             self.index,
-            uniform_BGL=uniform,
+            uniform_BGL=self.source.uniforms(rows, draws, attempt).to(device),
             exclude=request.exclude,
         )
-        given_WF = self._given(inputs, request, samples.items_BG)
-        request = replace(request, items_BG=samples.items_BG)
-        return Drawn(inputs, request, samples.token_log_prob_BGL, given_WF, self._own(given_WF, samples.items_BG))
 
     def _given(self, inputs: Rows, request: ScoreRequest, items_BG: Tensor) -> Tensor:
         """What the reward functions give, (W, F) over all processes, by TRL's own `_calculate_rewards`."""

@@ -76,7 +76,7 @@ class SessionTrainer(PPOTrainer):
         played = self._play(inputs)
         self._count_flat(torch.cat([t.reward_RK.flatten() for t in played.turns]))
         played = self._scaled(played)
-        # Whole sessions stay together, so that a minibatch's advantages never lean on turns of another one.
+        # by session and not by row: the loss of a part is divided by the slots of so many whole sessions
         size = played.sessions // self.args.steps_per_generation
         slates = [
             together([t.rows(t.session_R // size == part) for t in played.turns])
