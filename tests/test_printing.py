@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 from rich.text import Text
 
+from llmrec.cli.run import try_it
 from llmrec.evaluation.reporting.write import _environment
 from llmrec.evaluation.table import code
-from llmrec.pipeline.demo import try_it
 from llmrec.printing import command, echo, json_line, lines, one_line, shell_word, short_line
 from llmrec.progress import Bar
 from llmrec.screen import Screen

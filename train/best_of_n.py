@@ -1,6 +1,6 @@
-"""`accelerate launch train/best_of_n.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/best_of_n.py --out RUN ...` is `llmrec run --algorithm best_of_n --out RUN ...`."""
 
-from llmrec.train.best_of_n import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "best_of_n")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/dpo.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/dpo.py --out RUN ...` is `llmrec run --algorithm dpo --out RUN ...`."""
 
-from llmrec.train.dpo import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "dpo")

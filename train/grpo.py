@@ -1,6 +1,6 @@
-"""`accelerate launch train/grpo.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/grpo.py --out RUN ...` is `llmrec run --algorithm grpo --out RUN ...`."""
 
-from llmrec.train.grpo import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "grpo")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/off_policy.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/off_policy.py --out RUN ...` is `llmrec run --algorithm off_policy --out RUN ...`."""
 
-from llmrec.train.off_policy import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "off_policy")

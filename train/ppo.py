@@ -1,6 +1,6 @@
-"""`accelerate launch train/ppo.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/ppo.py --out RUN ...` is `llmrec run --algorithm ppo --out RUN ...`."""
 
-from llmrec.train.ppo import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "ppo")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/reinforce.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/reinforce.py --out RUN ...` is `llmrec run --algorithm reinforce --out RUN ...`."""
 
-from llmrec.train.reinforce import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "reinforce")

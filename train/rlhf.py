@@ -1,6 +1,6 @@
-"""`accelerate launch train/rlhf.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/rlhf.py --out RUN ...` is `llmrec run --algorithm rlhf --out RUN ...`."""
 
-from llmrec.train.rlhf import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "rlhf")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/rloo.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/rloo.py --out RUN ...` is `llmrec run --algorithm rloo --out RUN ...`."""
 
-from llmrec.train.rloo import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "rloo")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/sdpo.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/sdpo.py --out RUN ...` is `llmrec run --algorithm sdpo --out RUN ...`."""
 
-from llmrec.train.sdpo import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--algorithm", "sdpo")

@@ -1,6 +1,6 @@
-"""`accelerate launch train/sft.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/sft.py --out RUN ...` is `llmrec run --stage sft --out RUN ...`."""
 
-from llmrec.train.sft import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--stage", "sft")

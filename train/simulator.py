@@ -1,6 +1,6 @@
-"""`accelerate launch train/simulator.py --config train/recipes/FILE.yaml --out RUN`."""
+"""`accelerate launch train/simulator.py --out RUN ...` is `llmrec run --stage simulator --out RUN ...`."""
 
-from llmrec.train.simulator import main
+from llmrec.cli.main import main
 
 if __name__ == "__main__":
-    main()
+    main("run", "--stage", "simulator")

@@ -10,6 +10,7 @@ import typer
 
 from llmrec.cli.data import data_app
 from llmrec.cli.guard import boundary, set_environment
+from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
 from llmrec.version import __version__
 
@@ -46,9 +47,9 @@ def demo(
     from llmrec.pipeline.recipes import demo_config, overrides_of
 
     configuration = demo_config(seed, overrides_of({}, overrides))
-    from llmrec.pipeline.demo import run_demo
+    from llmrec.cli.run import run_and_print
 
-    run_demo(configuration, out, _command_line(), force=force)
+    run_and_print(configuration, out, _command_line(), force=force, timed=True)
 
 
 @app.command()
@@ -67,23 +68,30 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML configuration (see train/recipes).")] = None,
+    algorithm: Annotated[
+        str | None,
+        typer.Option(help="What improves the policy (docs/algorithms.md); a world takes its recipe."),
+    ] = None,
+    stage: Annotated[
+        LastStage | None, typer.Option(help="Make this stage and what it needs, and stop there; all by default.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let the configuration file name code to run (reward.custom).")
     ] = False,
     force: Force = False,
 ) -> None:
-    """The main job on your data: SFT, simulator, PPO, evaluation, report. The same command resumes it."""
+    """The main job on your data: SFT, simulator, RL, evaluation, report. The same command resumes it.
+
+    On several processes: accelerate launch -m llmrec run ..., or torchrun -m llmrec run ...
+    """
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
-    named = {"data.dataset": dataset, "data.source": source, "model.name": model}
-    configuration = with_defaults(config, overrides_of(named, overrides), trust_code=trust_code)
-    from llmrec.pipeline.demo import print_result
-    from llmrec.pipeline.run import run_job
+    named = {"data.dataset": dataset, "data.source": source, "model.name": model, "algorithm": algorithm}
+    configuration = with_defaults(config, overrides_of(named, overrides), algorithm=algorithm, trust_code=trust_code)
+    from llmrec.cli.run import run_and_print
 
-    finished = run_job(configuration, out, command=_command_line(), force=force)
-    if finished is not None:
-        print_result(finished)
+    run_and_print(configuration, out, _command_line(), force=force, stage=stage)
 
 
 @app.command()
@@ -198,11 +206,12 @@ def _root(
     del version
 
 
-def main() -> None:
-    """Entry point of the `llmrec` command."""
+def main(*before: str) -> None:
+    """Entry point of the `llmrec` command; `before` are arguments that stand before those given (train/*.py)."""
+    sys.argv[1:1] = before
     set_environment()
     with boundary("llmrec"):
-        app()
+        app(prog_name="llmrec")
 
 
 if __name__ == "__main__":

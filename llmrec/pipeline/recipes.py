@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmrec.config import RunConfig
+from llmrec.config import Algorithm, RunConfig
 from llmrec.config_tree import Overrides, override_mapping, override_tree, parse_overrides, read_yaml
 from llmrec.errors import ConfigError
 from llmrec.pipeline.work import say
@@ -21,16 +21,19 @@ def recipes_root() -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / "train" / "recipes"
 
 
-def recipe_for(dataset: str) -> Path | None:
-    """The recipe made for an importer's data sets, None where the defaults serve."""
-    place = recipes_root() / f"{dataset}.yaml"
+def recipe_for(name: str) -> Path | None:
+    """The recipe made for an importer's data sets, or for an algorithm; None where the defaults serve."""
+    place = recipes_root() / f"{name}.yaml"
     return place if place.is_file() else None
 
 
-def with_defaults(path: Path | None, overrides: Any, *, trust_code: bool = False) -> RunConfig:
+def with_defaults(
+    path: Path | None, overrides: Any, *, algorithm: Algorithm | None = None, trust_code: bool = False
+) -> RunConfig:
     """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top.
 
-    A source without the name of its data set is recognised, and said.
+    A source without the name of its data set is recognised, and said. A generated world takes the recipe of
+    `algorithm`, where one is named.
 
     Raises:
         ConfigError: a key or value that cannot be used, or a source for a generated world, which reads none.
@@ -39,7 +42,8 @@ def with_defaults(path: Path | None, overrides: Any, *, trust_code: bool = False
     overrides = override_mapping(overrides, RunConfig)
     overrides = {**overrides, **_recognised(path, overrides)}
     if path is None:
-        path = recipe_for(RunConfig.read(None, overrides).data.dataset)
+        dataset = RunConfig.read(None, overrides).data.dataset
+        path = recipe_for(algorithm if algorithm and dataset == "world" else dataset)
     return RunConfig.read(path, overrides, trust_code=trust_code)
 
 

@@ -42,7 +42,7 @@ from llmrec.pipeline.sft import improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.simulation import simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.pipeline.trust import check_trust
-from llmrec.pipeline.work import Work, is_first
+from llmrec.pipeline.work import LastStage, Work, is_first
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
 from llmrec.simulator.ensemble import check_simulator
@@ -75,6 +75,22 @@ def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force:
         check_same_data(place, data.dataset, force=force)
         stages = train_stages(config, work, data=data)
         return conclude(stages, work, place, command) if is_first() else None
+
+
+def make_stage(config: RunConfig, out: Path, stage: LastStage, *, force: bool = False) -> None:
+    """Makes one stage of the main job and those before it that it needs, in the working folder of `out`.
+
+    Raises:
+        LLMRecError: as `run_job` does.
+    """
+    check_config(config)
+    with run_place(out, config, force=force) as (_, work):
+        data = open_data(config, work)
+        check_run(config, data)
+        if stage is LastStage.SFT:
+            sft_stage(config, data, base_model(config, data, work), work)
+        else:
+            simulator_stage(config, data, work)
 
 
 def conclude(stages: Stages, work: Work, out: Path, command: str) -> RunResult:

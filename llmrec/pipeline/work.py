@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ from llmrec.written import first_changed, hashes_of, intact
 DONE = "stage.json"
 KEY = "key.json"
 LOCK = ".lock"
+
+
+class LastStage(StrEnum):
+    """Where a run can be ended before its end; the simulator needs no SFT."""
+
+    SFT = "sft"
+    SIMULATOR = "simulator"
 
 
 class Unfinished(RunError):

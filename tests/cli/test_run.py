@@ -3,15 +3,11 @@
 import json
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.cli import tiny
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_run_folder_holds_what_a_stranger_needs_and_no_user(finished):
@@ -139,17 +135,3 @@ def test_killed_in_a_stage_and_resumed_equals_uninterrupted(finished, tmp_path, 
     assert not again.exists()
     tiny.llmrec("demo", "--out", again, *tiny.arguments(), cache=cache)
     assert tiny.metrics(again) == tiny.metrics(out)
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_figures_of_one(finished, tmp_path):
-    out, _ = finished
-    script = ["-m", "llmrec.train.ppo", "--config", "train/recipes/demo.yaml", "--out", str(tmp_path / "two")]
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *script, *tiny.arguments()]
-    environment = tiny.environment(tmp_path / "cache")
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=1000, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    one, two = (tiny.metrics(run)["means"]["ranking"] for run in (out, tmp_path / "two"))
-    assert one.keys() == two.keys()
-    for system, row in one.items():
-        assert row == pytest.approx(two[system], abs=1e-6), system

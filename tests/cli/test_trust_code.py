@@ -1,7 +1,5 @@
 """Code that a configuration file names is not run unless a person says so: the file may be a stranger's."""
 
-import sys
-
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -12,7 +10,6 @@ from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.recipes import recipes_root
 from llmrec.rewards.custom import load_custom
-from llmrec.train.stages import run_algorithm
 
 
 @pytest.fixture
@@ -38,14 +35,6 @@ def test_a_file_alone_runs_nothing(stranger):
     assert "theirs.py:bonus" in str(done.exception)
     assert not (folder / "ran").exists()
     assert not (folder / "out").exists()
-
-
-def test_the_training_scripts_ask_too(stranger, monkeypatch):
-    folder, _ = stranger
-    monkeypatch.setattr(sys, "argv", ["ppo.py", "--config", "theirs.yaml", "--dataset", "world", "--out", "out"])
-    with pytest.raises(ConfigError, match="--trust-code"):
-        run_algorithm("ppo")
-    assert not (folder / "ran").exists()
 
 
 @pytest.mark.parametrize("how", ["flag", "variable", "override"])

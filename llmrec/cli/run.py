@@ -1,4 +1,4 @@
-"""`llmrec demo`: the main job on a generated world, small enough for two cores and a few minutes."""
+"""`llmrec run` and `llmrec demo`: the main job, and what is printed at its end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,27 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.pipeline.result import RunResult
-from llmrec.pipeline.run import run_job
+from llmrec.pipeline.run import make_stage, run_job
+from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, one_line, short_line
 from llmrec.screen import Screen
 
 
-def run_demo(config: RunConfig, out: Path, command: str, *, force: bool = False) -> None:
-    """Runs the demo and prints its table, honest if the gain is absent."""
+def run_and_print(
+    config: RunConfig, out: Path, line: str, *, force: bool, stage: LastStage | None = None, timed: bool = False
+) -> None:
+    """Runs the main job, or up to `stage`, and prints its table, honest if the gain is absent.
+
+    Under several processes the first one alone prints.
+    """
     start = time.monotonic()
-    finished = run_job(config, out, command=command, force=force)
+    if stage is not None:
+        return make_stage(config, out, stage, force=force)
+    finished = run_job(config, out, command=line, force=force)
     if finished is not None:
         print_result(finished)
-        Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
+        if timed:
+            Screen().print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
 
 
 def print_result(finished: RunResult) -> None:

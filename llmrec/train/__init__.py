@@ -1,1 +1,0 @@
-"""One module a training stage, for `accelerate launch -m llmrec.train.STAGE`."""
