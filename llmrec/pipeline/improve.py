@@ -49,17 +49,6 @@ def improve_stage(
     name: str | None = None,
 ) -> ImprovedStage:
     """Improves the warm-started policy by the configured algorithm, whose name is by default the stage's."""
-    tree = config.tree()
-    sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
-    key: dict[str, Any] = {
-        "sft": read_json(sft.folder / "stage.json")["key"],
-        "algorithm": config.algorithm,
-        "reward": reward_key(config),
-        "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
-    }
-    logged = config.section(OffPolicySettings)
-    if logged is not config.improvement and not logged.without_replacement:
-        key["without_replacement"] = False  # of the gate's off-policy value
 
     def build(out: Path, scratch: Path) -> None:
         gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate")
@@ -78,7 +67,7 @@ def improve_stage(
             shutil.copytree(place, out / label)
         write_json(out / "improved.json", record | {"stopped": " ".join(filter(None, said))})
 
-    folder = work.stage(name or config.algorithm, key, build, together=True)
+    folder = work.stage(name or config.algorithm, improvement_key(config, sft), build, together=True)
     record = read_json(folder / "improved.json")
     best, verdict = promote(record["checkpoints"])
     return ImprovedStage(
@@ -90,6 +79,22 @@ def improve_stage(
         verdict,
         record["stopped"],
     )
+
+
+def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
+    """Everything that decides an improvement and its gate's figures."""
+    tree = config.tree()
+    sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
+    key: dict[str, Any] = {
+        "sft": read_json(sft.folder / "stage.json")["key"],
+        "algorithm": config.algorithm,
+        "reward": reward_key(config),
+        "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
+    }
+    logged = config.section(OffPolicySettings)
+    if logged is not config.improvement and not logged.without_replacement:
+        key["without_replacement"] = False  # how the gate reads the log's propensities, whatever the algorithm
+    return key
 
 
 def _keep(gate: Path, out: Path) -> list[dict[str, Any]]:

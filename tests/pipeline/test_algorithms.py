@@ -10,8 +10,11 @@ import pytest
 from llmrec.config import SHIPPED, RunConfig
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import ALGORITHMS, register
+from llmrec.pipeline.base_model import Base
+from llmrec.pipeline.improve import improvement_key
 from llmrec.pipeline.recipes import recipe_for
 from llmrec.pipeline.result import label, last_label
+from llmrec.pipeline.sft import SFTStage
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,3 +42,16 @@ def test_the_table_of_the_docs_is_of_the_registry():
 def test_a_name_that_is_taken_or_cannot_be_written_is_refused(name):
     with pytest.raises(ConfigError, match=name):
         register(replace(ALGORITHMS["dpo"], name=name))
+
+
+def test_what_the_gate_reads_of_the_log_decides_every_algorithm_s_stage(tmp_path):
+    (tmp_path / "stage.json").write_text('{"key": "of the warm start"}')
+    sft = SFTStage(tmp_path, Base("nano", None, nano=True), [])
+
+    def key(*overrides):
+        return improvement_key(RunConfig.read(None, overrides), sft)
+
+    assert key("off_policy.without_replacement=false") != key()
+    assert key("off_policy.slate=3", "grpo.steps=3") == key()
+    assert key("ppo.steps=3") != key()
+    assert key("algorithm=grpo", "grpo.steps=3") != key("algorithm=grpo")

@@ -151,6 +151,15 @@ def test_a_row_that_fails_is_named_and_the_others_stand(bench, tmp_path):
     assert "give more events" in failed["broken"]
 
 
+def test_settings_of_the_chosen_algorithm_decide_its_rows(bench, tmp_path):
+    def key(*overrides):
+        return Trainings("rl", tmp_path, overrides).key(bench, 0)
+
+    assert key("algorithm=grpo", "grpo.steps=3") != key("algorithm=grpo", "grpo.steps=4")
+    assert key("grpo.steps=3") == key("grpo.steps=4")
+    assert key("ppo.steps=3") != key("ppo.steps=4")
+
+
 def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     policy = Trainings("policy", tmp_path, TINY)
