@@ -198,17 +198,17 @@ def bounded_slates(search: BestFirst, k: int, main_category_N: IntArray, most_B:
     Items are taken in their exact order while they fit, which gives the greatest sum of log pi that the bound allows
     (the slates with few enough items of each category are a matroid). Items without a category are not counted.
     """
+    found: list[list[tuple[int, float]]] = [[] for _ in most_B]
     slates: list[list[tuple[int, float]]] = [[] for _ in most_B]
-    counts: list[dict[int, int]] = [{} for _ in most_B]
     wanted_B = torch.ones(len(most_B), dtype=torch.bool)
     while bool(wanted_B.any()):
-        missing = max(k - len(slates[b]) for b in torch.nonzero(wanted_B).view(-1).tolist())
+        asked = torch.nonzero(wanted_B).view(-1).tolist()
+        missing = max(k - len(slates[b]) for b in asked)
         items_BC, log_prob_BC = search.next_items(min(_AHEAD * missing, search.index.n_items), wanted_B)
-        for b in torch.nonzero(wanted_B).view(-1).tolist():
-            for item, log_prob in zip(items_BC[b].tolist(), log_prob_BC[b].tolist(), strict=True):
-                category = int(main_category_N[item])
-                if item >= 0 and len(slates[b]) < k and (category < 0 or counts[b].get(category, 0) < most_B[b]):
-                    slates[b].append((item, log_prob))
-                    counts[b][category] = counts[b].get(category, 0) + 1
+        for b in asked:
+            pairs = zip(items_BC[b].tolist(), log_prob_BC[b].tolist(), strict=True)
+            found[b] += [(item, log_prob) for item, log_prob in pairs if item >= 0]
+            categories = main_category_N[np.array([item for item, _ in found[b]], dtype=np.int64)]
+            slates[b] = [found[b][place] for place in bounded(categories, most_B[b])[:k]]
             wanted_B[b] = len(slates[b]) < k and bool((items_BC[b] >= 0).all())
     return [([i for i, _ in slate], [p for _, p in slate]) for slate in slates]
