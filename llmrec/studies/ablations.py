@@ -32,7 +32,7 @@ from llmrec.pipeline.run import check_config
 from llmrec.studies.answer import Answer, Sheet, signed
 from llmrec.studies.study import Pooled, SeedRows, Study
 from llmrec.studies.warm_starts import AblationSettings, Shared, Side
-from llmrec.types import FloatArray, IntArray, Ranker
+from llmrec.types import IntArray, Ranker
 
 
 @dataclass(frozen=True)
@@ -157,17 +157,12 @@ def _table(ablation: Ablation, found: Pooled) -> Comparison:
     settings, metrics, top = ablation.settings, found.measures(ablation.base), max(ablation.settings.k)
     rows, seeds = len(found.rows(ablation.base, metrics[0])), len(found.seeds)
     n_items = found.seeds[0].facts["shared"].data.dataset.n_items
-    values: dict[str, dict[str, FloatArray | float]] = {}
-    for name in found.sides:
-        values[name] = {metric: found.rows(name, metric) for metric in metrics}
-        values[name][f"coverage@{top}"] = float(np.mean([one.facts["coverage"][name] for one in found.seeds]))
-    return Comparison.of(
-        f"{rows} rows of {settings.part}, {seeds} seed{'s' * (seeds > 1)}, all {n_items} items ranked",
-        values,
-        reference=ablation.base,
-        users=found.users(metrics[0]),
-        seed=settings.seeds[0],
-    )
+    coverage = {
+        name: {f"coverage@{top}": float(np.mean([one.facts["coverage"][name] for one in found.seeds]))}
+        for name in found.sides
+    }
+    title = f"{rows} rows of {settings.part}, {seeds} seed{'s' * (seeds > 1)}, all {n_items} items ranked"
+    return found.comparison(title, metrics, ablation.base, plain=coverage, seed=settings.seeds[0])
 
 
 def _adjusted(ablation: Ablation, found: Pooled, others: Sequence[str]) -> dict[str, dict[str, float]]:

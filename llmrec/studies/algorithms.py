@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,12 @@ from llmrec.config import Algorithm, RunConfig
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
-from llmrec.pipeline.result import OPTIMUM, RERANKED, SFT, label, last_label
+from llmrec.pipeline.result import OPTIMUM, SFT, label, last_label
 from llmrec.pipeline.run import check_config
-from llmrec.pipeline.sft import improved_policy, sft_policy
-from llmrec.pipeline.systems import OptimumRanker, Policy, Reranked
+from llmrec.pipeline.systems import OptimumRanker
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.types import FloatArray, Ranker
@@ -111,14 +109,10 @@ def _rows(
 
 def _starting(ready: Prepared) -> dict[str, Ranker]:
     """What every algorithm is held against."""
-    config, data = ready.config, ready.data
-    policy = sft_policy(config, data, ready.sft)
-    start = Policy(policy, config.evaluation.beams)
-    reward = run_reward(config, data, ready.simulators, policy).for_ranking()
-    systems: dict[str, Ranker] = {SFT: start, RERANKED: Reranked(start, reward, data.dataset.n_items)}
-    if data.world is not None:
-        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
-    return systems
+    reward, world = ready.config.reward, ready.data.world
+    return ready.starting() | (
+        {} if world is None else {OPTIMUM: OptimumRanker(world, reward.click, reward.conversion)}
+    )
 
 
 def _one_algorithm(
@@ -135,10 +129,8 @@ def _one_algorithm(
         write_json(spent, {"seconds": time.process_time() - before, "bytes": memory.bytes})
 
     def systems() -> dict[str, Ranker]:
-        return {
-            system: Policy(improved_policy(config, ready.data, ready.sft, folder), config.evaluation.beams)
-            for system, folder in _folders(stage, algorithm).items()
-        }
+        own = replace(ready, config=config)
+        return {system: own.ranker(folder) for system, folder in _folders(stage, algorithm).items()}
 
     rows = _rows(ready, arena, name, systems, [read_json(stage.folder / "stage.json")["key"]])
     kept = rows.get(label(algorithm), sft)  # refused: what is deployed is SFT itself

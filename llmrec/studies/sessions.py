@@ -18,17 +18,13 @@ import numpy as np
 from llmrec.config import RunConfig
 from llmrec.evaluation.sessions import SessionFigures
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms.reward import reward_key, run_reward
+from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.recipes import recipes_root
-from llmrec.pipeline.result import RERANKED, SFT
-from llmrec.pipeline.sft import improved_policy, sft_policy
-from llmrec.pipeline.systems import Policy, Reranked
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.lora import adapter_of
-from llmrec.types import Ranker
 
 SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
 WHO = ("truth", "judge")
@@ -63,11 +59,11 @@ def run_world(ready: Prepared, *, greedy: bool = False) -> dict[str, Any]:
     """One world: training, and the sessions of all systems with truth and judge."""
     config = ready.config
     trained = session_stage(ready)
-    systems = _systems(ready, trained)
+    systems = ready.starting() | {SESSIONS: ready.ranker(trained)}
     if greedy:
         blind = replace(config, session=replace(config.session, gamma=0.0))
         other = session_stage(replace(ready, config=blind), name="sessions-greedy")
-        systems[GREEDY] = Policy(improved_policy(config, ready.data, ready.sft, other), config.evaluation.beams)
+        systems[GREEDY] = ready.ranker(other)
     found: dict[str, Any] = {
         "seed": config.seed,
         "dataset_hash": ready.data_hash,
@@ -95,23 +91,13 @@ def session_stage(ready: Prepared, *, name: str = "sessions") -> Path:
     }
 
     def build(out: Path, scratch: Path) -> None:
-        policy = sft_policy(config, data, sft)
+        policy = ready.policy()
         result = improve_sessions(config, data, policy, ready.simulators, Checkpointing(scratch / "trainer"))
         adapter_of(result.model).save(out / "adapter")
         stopped = result.stopped_reason or ""
         write_json(out / "trained.json", {"curve": result.curve, "seconds": result.seconds, "stopped": stopped})
 
     return ready.work.stage(name, key, build, together=True)
-
-
-def _systems(ready: Prepared, trained: Path) -> dict[str, Ranker]:
-    config, data, sft = ready.config, ready.data, ready.sft
-    beams = config.evaluation.beams
-    policy = sft_policy(config, data, sft)
-    start = Policy(policy, beams)
-    reward = run_reward(config, data, ready.simulators, policy, slate_size=config.session.slate).for_ranking()
-    better = Policy(improved_policy(config, data, sft, trained), beams)
-    return {SFT: start, RERANKED: Reranked(start, reward, data.dataset.n_items), SESSIONS: better}
 
 
 def _difference(config: RunConfig, figures: Mapping[str, SessionFigures], other: str) -> dict[str, Any]:

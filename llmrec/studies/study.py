@@ -28,16 +28,20 @@ from llmrec.evaluation.significance import (
     t_interval,
 )
 from llmrec.evaluation.table import Comparison
+from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.measure import Arena, make_arena
+from llmrec.pipeline.result import RERANKED, SFT
 from llmrec.pipeline.run import check_config
-from llmrec.pipeline.sft import SFTStage, sft_stage
+from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
+from llmrec.pipeline.systems import Policy, Reranked
 from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
 from llmrec.studies.answer import Answer
-from llmrec.types import FloatArray
+from llmrec.types import FloatArray, Ranker
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,19 @@ class Pooled:
         value_S, base_S, best_S = (np.array(self.means(one, measure)) for one in (side, base, best))
         return [float(share) for share in (value_S - base_S) / (best_S - base_S)]
 
-    def comparison(self, title: str, measures: Sequence[str], reference: str, **options: Any) -> Comparison:
-        """Sides by measures of the same rows, compared with the reference; `options` as of `Comparison.of`."""
-        values = {side: {m: self.rows(side, m) for m in measures} for side in self.sides}
+    def comparison(
+        self,
+        title: str,
+        measures: Sequence[str],
+        reference: str,
+        *,
+        plain: Mapping[str, Mapping[str, float]] | None = None,
+        **options: Any,
+    ) -> Comparison:
+        """Sides by measures of the same rows, and plain figures by side; `options` as of `Comparison.of`."""
+        values: dict[str, dict[str, FloatArray | float]] = {
+            side: {**{m: self.rows(side, m) for m in measures}, **(plain or {}).get(side, {})} for side in self.sides
+        }
         return Comparison.of(title, values, reference=reference, users=self.users(measures[0]), **options)
 
 
@@ -177,3 +191,19 @@ class Prepared:
     def arena(self) -> Arena:
         """The users and events of the test period."""
         return make_arena(self.config, self.data, self.simulators.judge)
+
+    def policy(self, checkpoint: Path | None = None) -> LanguagePolicy:
+        """The warm start, or what an improvement has left in the folder `checkpoint`, freshly loaded."""
+        if checkpoint is None:
+            return sft_policy(self.config, self.data, self.sft)
+        return improved_policy(self.config, self.data, self.sft, checkpoint)
+
+    def ranker(self, checkpoint: Path | None = None) -> Policy:
+        """The same as a system of the tables."""
+        return Policy(self.policy(checkpoint), self.config.evaluation.beams)
+
+    def starting(self) -> dict[str, Ranker]:
+        """What an improvement is held against: the warm start, and its top 20 reranked by the reward."""
+        config, start = self.config, self.ranker()
+        reward = run_reward(config, self.data, self.simulators, start.policy, slate_size=config.session.slate)
+        return {SFT: start, RERANKED: Reranked(start, reward.for_ranking(), self.data.dataset.n_items)}

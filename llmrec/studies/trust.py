@@ -21,7 +21,6 @@ from llmrec.evaluation.simulated import Simulated, simulate
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena
 from llmrec.pipeline.recipes import recipes_root
-from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
@@ -149,11 +148,11 @@ def run_variant(ready: Prepared, arena: Arena, variant: Variant) -> dict[str, An
     simulators = exploitable(ready.simulators, planted, variant.exploited)
     name = variant.name.replace(", ", "-").replace(" ", "-")
     stage = improve_stage(config, ready.data, ready.sft, simulators, ready.work, name=name)
-    before = deployed(config, arena, sft_policy(config, ready.data, ready.sft))
-    last = deployed(config, arena, improved_policy(config, ready.data, ready.sft, stage.last))
+    before = deployed(config, arena, ready.policy())
+    last = deployed(config, arena, ready.policy(stage.last))
     kept = before  # SFT, where none was promoted
     if stage.promoted is not None:
-        kept = deployed(config, arena, improved_policy(config, ready.data, ready.sft, stage.promoted))
+        kept = deployed(config, arena, ready.policy(stage.promoted))
     shown = np.concatenate([slate.items_K for slate in last.slates])
     return {
         "planted_items": planted.tolist(),

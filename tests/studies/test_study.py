@@ -33,7 +33,9 @@ def test_pooled_rows_and_shares_of_the_headroom():
     difference = found.difference("PPO", "SFT", "value", samples=4000)
     assert difference == Interval(0.25, 0.0, 0.5)
     assert found.relative("PPO", "SFT", "value").relative == pytest.approx(7 / 6 - 1)
-    assert found.comparison("t", ["value"], "SFT", samples=4000).cells["PPO"]["value"].difference == difference
+    table = found.comparison("t", ["value"], "SFT", plain={"PPO": {"coverage": 0.5}}, samples=4000)
+    assert table.cells["PPO"]["value"].difference == difference
+    assert table.cells["PPO"]["coverage"] == Cell(0.5)
 
 
 def test_rows_without_users_are_independent():
