@@ -21,8 +21,9 @@ from llmrec.progress import console
 from llmrec.storage import resolve, shown, storage_errors
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes `text` (UTF-8) to `path` atomically: a reader sees the old file or the new one.
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its place at the end: a reader sees the old file or the new one.
 
     Raises:
         RunError: the place cannot be written.
@@ -31,11 +32,11 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # in the same folder, since a rename is atomic within a file system alone
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                # before the rename: after a loss of power the new name must not lead to an empty file
+            yield Path(name)
+            # before the rename: after a loss of power the new name must not lead to an empty file
+            with Path(name).open("rb+") as file:
                 os.fsync(file.fileno())
             # `mkstemp` makes files that nobody else may read
             Path(name).chmod(0o644)
@@ -43,6 +44,12 @@ def write_text(path: Path, text: str) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` (UTF-8) to `path` atomically; raises `RunError` where the place cannot be written."""
+    with new_file(path) as place:
+        place.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

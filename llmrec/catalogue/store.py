@@ -7,9 +7,7 @@ catalogues are noticed without reading them.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from torch import Tensor
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.catalogue.texts import Texts
 from llmrec.errors import RunError
-from llmrec.files import read_json, write_json
+from llmrec.files import new_file, read_json, write_json
 
 FACTS, TENSORS, TEXTS = "catalogue.json", "catalogue.safetensors", "catalogue.arrow"
 FORMAT = "llmrec catalogue 2"
@@ -48,18 +46,21 @@ class StoredParts:
 
 def write_parts(folder: Path, parts: StoredParts) -> None:
     """Writes the three files into `folder`, each atomically, the facts last."""
-    folder.mkdir(parents=True, exist_ok=True)
     marked = {HASH: str(parts.facts[HASH])}
     arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in parts.tensors.items()}
     columns = {name: texts.array for name, texts in parts.texts.items()}
     table = pa.RecordBatch.from_pydict(columns).replace_schema_metadata(marked)
 
-    def write_table(path: str) -> None:
-        with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_batch(table)
-
-    _atomically(folder / TENSORS, lambda path: save_file(arrays, path, marked))
-    _atomically(folder / TEXTS, write_table)
+    # The facts come last and carry the hash: until they are there the folder is no catalogue, and parts of two saves
+    # are told apart.
+    with new_file(folder / TENSORS) as place:
+        save_file(arrays, place, marked)
+    with (
+        new_file(folder / TEXTS) as place,
+        pa.OSFile(str(place), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_batch(table)
     write_json(folder / FACTS, {"format": FORMAT, **parts.facts})
 
 
@@ -140,17 +141,3 @@ def _large(column: Any) -> Any:
     if column.type != pa.large_string() or column.null_count:
         raise ValueError(f"a column is {column.type} with {column.null_count} empty places, not text")
     return column
-
-
-def _atomically(path: Path, write: Callable[[str], None]) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write(name)
-        with Path(name).open("rb+") as file:
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
