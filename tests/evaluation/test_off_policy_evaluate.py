@@ -59,6 +59,14 @@ def test_every_estimate_finds_the_value_and_the_report_says_what_it_rests_on():
     assert "| policy |" in table.to_markdown()
 
 
+def test_the_logging_policy_has_an_interval_of_the_level_that_was_asked_for():
+    log, state = world()
+    narrow = evaluate_policy(log, PI[state], dataclasses.replace(FAST, level=0.5))
+    wide = evaluate_policy(log, PI[state], FAST)
+    assert narrow.on_policy.level == narrow.estimates["IPS"].interval.level == 0.5
+    assert narrow.on_policy.high - narrow.on_policy.low < 0.5 * (wide.on_policy.high - wide.on_policy.low)
+
+
 def test_a_policy_may_be_a_table_a_function_or_the_logged_items_probabilities():
     log, state = world(400)
     chance = PI[state]

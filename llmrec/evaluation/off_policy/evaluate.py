@@ -124,8 +124,9 @@ def evaluate_policy(log: BanditLog, policy: Policy, settings: EvaluationSettings
     fitted = _fitted(log, policy, chosen)
     terms = None if fitted is None else model_terms(log, policy, fitted)
     ratios = _ratios(log, weight_M, terms, clip)
-    estimates = {name: Estimate(r.value, _interval(r, None, log, chosen, name)) for name, r in ratios.items()}
-    return OffPolicyReport(estimates, weights, refusal, ratio_interval(Ratio.mean(log.reward_M), users=log.users))
+    estimates = {name: _estimate(name, r, None, log, chosen) for name, r in ratios.items()}
+    on_policy = _interval(Ratio.mean(log.reward_M), None, log, chosen)
+    return OffPolicyReport(estimates, weights, refusal, on_policy)
 
 
 def compare_policies(
@@ -148,10 +149,7 @@ def compare_policies(
         terms = None if fitted is None else model_terms(log, side, fitted)
         sides.append(_ratios(log, weight_M, terms, clip))
     one, other = sides
-    return {
-        name: Estimate(one[name].value - other[name].value, _interval(one[name], other[name], log, chosen, name))
-        for name in one
-    }
+    return {name: _estimate(name, one[name], other[name], log, chosen) for name in one}
 
 
 def _weights(log: BanditLog, policy: Policy) -> tuple[FloatArray, float | None]:
@@ -170,6 +168,7 @@ def _weights(log: BanditLog, policy: Policy) -> tuple[FloatArray, float | None]:
         chance_RN = policy_rows(policy, log, rows)
         chance_M[rows] = chance_RN[np.arange(len(rows)), log.item_M[rows]]
         if log.logging_MN is not None:
+            # What the policy would show and the log never can: no weight makes up for it, so its share is reported.
             lacking += float(chance_RN[log.logging_MN[rows] == 0].sum())
     return chance_M / log.propensity_M, None if log.logging_MN is None else lacking / len(log)
 
@@ -179,6 +178,7 @@ def _clip(clip: Clip, weight_M: FloatArray, log: BanditLog) -> float | None:
         return None
     if clip in ("mse", "slope"):
         choose = mse_clip if clip == "mse" else slope_clip
+        # No clip is the infinite one; the largest weight is the same clip, and a number.
         return min(choose(weight_M, log.reward_M, log.users), float(weight_M.max()))
     if not isinstance(clip, str) and clip > 0:
         return float(clip)
@@ -216,11 +216,13 @@ def _ratios(log: BanditLog, weight_M: FloatArray, terms: ModelTerms | None, clip
     return found
 
 
-def _interval(
-    one: Ratio, other: Ratio | None, log: BanditLog, chosen: EvaluationSettings, name: str
-) -> Interval | None:
-    if name == "DM":
-        return None
+def _estimate(name: str, one: Ratio, other: Ratio | None, log: BanditLog, chosen: EvaluationSettings) -> Estimate:
+    value = one.value - (0.0 if other is None else other.value)
+    # The direct method's error is the model's bias, which its rows do not show; an interval would call it certain.
+    return Estimate(value, None if name == "DM" else _interval(one, other, log, chosen))
+
+
+def _interval(one: Ratio, other: Ratio | None, log: BanditLog, chosen: EvaluationSettings) -> Interval:
     return ratio_interval(
         one,
         other,
