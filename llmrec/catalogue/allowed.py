@@ -101,6 +101,7 @@ class Allowed:
         n_items, n_nodes = len(path_NL), len(size_M)
         without, only = (_passing(keys, dense, n_items) for keys in (without, only))
         if only is not None:
+            # Candidates less exclusions are few, so the nodes above them are listed and all others are closed.
             only = only if without is None else only[~torch.isin(only, without)]
             node_XL, there = _ways(only, path_NL, n_nodes)
             return cls(n_nodes, open=torch.unique(node_XL[there]))
@@ -108,6 +109,8 @@ class Allowed:
         if without is not None and len(without):
             key_XL, there = _ways(without, path_NL, n_nodes)
             left_XL = take(size_M if dense is None else dense.left_M, key_XL % n_nodes)
+            # A node is closed where the excluded rows below it are all that the dense filter lets through; its key
+            # then stands in as many neighbouring rows as it has items.
             closed = torch.unique(key_XL[there & _run_is_as_long(key_XL, left_XL)])
         return None if dense is None and closed is None else cls(n_nodes, dense, closed)
 
@@ -137,6 +140,7 @@ class Allowed:
 
     def _places(self, keys: Tensor, user_U: Tensor, first_U: Tensor, count_U: Tensor) -> Tensor:
         """Where among the laid out children those of `keys` are."""
+        # Children of a node are neighbours, so those that a user's keys name are one range of the sorted keys.
         base_U = user_U * self.n_nodes + first_U
         low_U = torch.searchsorted(keys, base_U)
         place_X, state_X = ranges(low_U, torch.searchsorted(keys, base_U + count_U) - low_U)
@@ -148,12 +152,14 @@ def _passing(keys: Tensor | None, dense: ItemFilter | None, n_items: int) -> Ten
     if keys is None:
         return None
     keys = cast(Tensor, torch.unique(keys))
+    # An exclusion of what the dense filter takes away anyway must not be counted twice.
     return keys if dense is None else keys[dense.passes_N[keys % (n_items + 1)]]
 
 
 def _ways(keys_X: Tensor, path_NL: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
     """For each user's row, the keys user * M + node of all nodes on its way, the root first, and which are there."""
     user_X, row_X = keys_X // (len(path_NL) + 1), keys_X % (len(path_NL) + 1)
+    # The root stands in front: it is on everybody's way, and may be closed too.
     node_XL = torch.nn.functional.pad(path_NL[row_X].long(), (1, 0))
     return user_X.unsqueeze(1) * n_nodes + node_XL.clamp(min=0), node_XL >= 0
 

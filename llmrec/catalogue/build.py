@@ -47,6 +47,8 @@ def tree_arrays(tokens_NL: Array, lengths_N: Array) -> dict[str, Array]:
     order = sorted_order(tokens)
     rows, length = tokens[order], lengths[order].astype(np.int32)
     branch = branches(rows)
+    # A row that ends where the next one still agrees with it is equal to it or begins it: its end would be a node
+    # with children, and a finished item could go on.
     clash = np.flatnonzero(length[:-1] <= branch[1:])
     if len(clash):
         raise SameTokens(int(order[clash[0]]), int(order[clash[0] + 1]))
@@ -71,11 +73,14 @@ def sorted_order(tokens_NL: Array) -> npt.NDArray[np.int64]:
     looked at for ties alone.
     """
     n_rows, width = tokens_NL.shape
+    # + 1: padding, -1, becomes 0 and sorts before every token, as the end of a string does.
     bits = (int(tokens_NL.max(initial=0)) + 1).bit_length()
     column = KEY_BITS // bits
     key = _packed(tokens_NL[:, :column], bits, np.zeros(n_rows, dtype=np.int64))
     order = np.argsort(key)
+    # Most rows differ within the first few tokens, so the later columns are looked at for few of them.
     tied = np.diff(key[order]) == 0  # each row with the row before it
+    # The rank so far needs bits of its own in front of the next columns.
     more = max((KEY_BITS - n_rows.bit_length()) // bits, 1)
     while column < width and tied.any():
         place = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
@@ -111,6 +116,7 @@ def branches(rows_NL: Array) -> npt.NDArray[np.int32]:
 def _grow(rows_NL: Array, length_N: npt.NDArray[np.int32], branch_N: npt.NDArray[np.int32]) -> dict[str, Array]:
     """The arrays by node, level by level from sorted rows, and the path of each row."""
     n_rows, levels = len(rows_NL), int(length_N.max())
+    # The tokens of each row from its branch on are new nodes; those before it are the row's above.
     n_nodes = 1 + int((length_N - branch_N).sum(dtype=np.int64))
     names = ("token_M", "first_child_M", "degree_M", "low_M", "high_M", "depth_M")
     token, first_child, degree, low, high, depth = (np.empty(n_nodes, dtype=np.int32) for _ in names)
@@ -121,11 +127,13 @@ def _grow(rows_NL: Array, length_N: npt.NDArray[np.int32], branch_N: npt.NDArray
         new = (branch_N <= level) & (length_N > level)
         made = np.zeros(n_rows + 1, dtype=np.int32)  # new nodes before each row
         np.cumsum(new, out=made[1:])
+        # Breadth first: the children of a level stand in one block, in the order of the rows that make them.
         first_child[above] = end + made[low[above]]
         degree[above] = made[high[above]] - made[low[above]]
         if level == levels:
             break
         here = slice(end, end + int(made[-1]))
+        # Within a level a node's rows run from the row that made it to the next row that parts from it.
         border = np.append(np.flatnonzero(branch_N <= level), n_rows).astype(np.int32)  # rows that part from the last
         starts = new[border[:-1]]
         low[here], high[here] = border[:-1][starts], border[1:][starts]
@@ -138,6 +146,7 @@ def _grow(rows_NL: Array, length_N: npt.NDArray[np.int32], branch_N: npt.NDArray
 
 def settled(degree_M: Array, first_child_M: Array, depth_M: Array) -> npt.NDArray[np.int32]:
     """The first node at or below each that branches or is a leaf, from the deepest level up."""
+    # Deepest first, so a chain of forced tokens is followed in one step: the child's goal is known already.
     goal = np.arange(len(degree_M), dtype=np.int32)
     starts = np.searchsorted(depth_M, np.arange(int(depth_M[-1]) + 1))
     for start, end in zip(starts[-2::-1], starts[:0:-1], strict=True):

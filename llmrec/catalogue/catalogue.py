@@ -180,6 +180,7 @@ class Catalogue:
 
     def _check_titles(self, tokenizer: Any, mend: str) -> None:
         encoder = TitleEncoder(tokenizer, self.answer_prefix, self.max_title_tokens)
+        # A cut title's tokens are not those of its text, so only whole ones can be compared.
         uncut = [i for i in range(min(len(self), CHECKED_TITLES)) if self.lengths_N[i] <= self.max_title_tokens]
         rows = encoder.encode([self.titles[i] for i in uncut]) if uncut else []
         for i, row in zip(uncut, rows, strict=True):

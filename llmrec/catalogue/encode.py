@@ -56,6 +56,7 @@ class TitleEncoder:
 
     def neutral(self, text: str) -> str:
         """`text` in which nothing spells a special token."""
+        # Chat markers of other models are no tokens here, but a reader of the prompt should not meet them either.
         text = text.replace("<|", "< |").replace("|>", "| >")
         for marker in self._markers if self._starts.intersection(text) else ():
             if marker in text:
@@ -77,6 +78,8 @@ class TitleEncoder:
     def _encode(self, titles: Sequence[str]) -> list[Tokens]:
         texts = [self.prefix + self.neutral(title) for title in titles]
         rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # Some tokenizers make a special id of text that is none of the listed markers; it would end the item or the
+        # turn.
         return [tuple(int(t) for t in row if t not in self._forbidden) for row in rows]
 
     def encode_distinct(
@@ -105,6 +108,7 @@ class TitleEncoder:
         first: dict[Tokens, int] = dict.fromkeys(held, -1)
         for i, row in enumerate(rows):
             first.setdefault(row, i)
+        # Numbered sequences must not meet anybody's own one: "Chess (2)" may be a title itself.
         used, count = set(rows), dict.fromkeys(first, 1)
         titles, out = list(shown), list(rows)
         for i, row in enumerate(rows):
@@ -130,6 +134,7 @@ class TitleEncoder:
             raise CatalogueError(
                 f"max_title_tokens = {self.max_tokens} leaves no room to tell apart items titled {title!r}; raise it."
             )
+        # The number must survive the cut, or the two would be equal again.
         return row[: self.max_tokens - len(tail)] + tail
 
 

@@ -135,6 +135,7 @@ class Attributes:
         self.check(filters)
         kept = filters.attributes or Filters()
         if kept not in self._passes:
+            # The oldest goes: requests repeat within minutes, and a predicate is N bytes.
             if len(self._passes) >= _KEPT:
                 self._passes.pop(next(iter(self._passes)))
             self._passes[kept] = self._computed(kept)

@@ -111,6 +111,7 @@ class PrefixIndex:
         """
         degree = self.degree_M[node].long()
         widest = int(degree.max()) if degree.numel() else 0
+        # Ragged ranges as one padded gather: as wide as the widest node at hand.
         place = torch.arange(widest, device=node.device)
         legal = place < degree.unsqueeze(-1)
         child = torch.where(legal, self.first_child_M[node].long().unsqueeze(-1) + place, 0)
@@ -182,6 +183,7 @@ class PrefixIndex:
                 f"{what} holds item index {int(items_BE.max())}; the catalogue's {self.n_items} items have "
                 f"indices 0 to {self.n_items - 1}."
             )
+        # Row N is nobody's: N + 1 places a user keep the keys of two users apart.
         user = torch.arange(len(items_BE), device=self.device).unsqueeze(1).expand_as(items_BE)
         there = items_BE >= 0
         return user[there] * (self.n_items + 1) + self.row_of_item_N[items_BE[there]]
@@ -195,5 +197,6 @@ class PrefixIndex:
         if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < self.n_items:
             raise RequestError(f"Item indices must lie in 0 .. {self.n_items - 1}; ask for items of the catalogue.")
         after = self.path_NL[self.row_of_item_N[items]].long()
+        # The root stands before the first token.
         before = torch.cat([torch.zeros_like(after[..., :1]), after[..., :-1]], -1)
         return before.masked_fill(after < 0, -1), after

@@ -163,6 +163,7 @@ def used_tokens(tokens_NL: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
 
 
 def _names(tokenizer: Any, ids_V: npt.NDArray[np.integer]) -> list[str | None]:
+    # Asking a tokenizer for ids beyond its vocabulary is an error in some and nonsense in others.
     known = int(np.searchsorted(ids_V, len(tokenizer)))
     names: list[str | None] = tokenizer.convert_ids_to_tokens(ids_V[:known].tolist())
     return [*names, *[None] * (len(ids_V) - known)]

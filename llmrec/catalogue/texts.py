@@ -89,6 +89,8 @@ class Texts(Sequence[str]):
 
     def places(self, wanted: Texts) -> npt.NDArray[np.int64]:
         """For each of `wanted` the place of its first occurrence here, -1 where there is none."""
+        # Only the texts of this column that are wanted are looked up, so a few ids in a million cost one pass and no
+        # table of all.
         there = np.flatnonzero(pc.is_in(self.array, value_set=wanted.array).to_numpy(zero_copy_only=False))
         local = pc.index_in(wanted.array, value_set=self.array.take(pa.array(there)))
         out: npt.NDArray[np.int64] = np.full(len(wanted), -1, dtype=np.int64)
@@ -123,6 +125,7 @@ class Texts(Sequence[str]):
         _, offsets, data = self.array.buffers()
         if not len(self):
             return np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+        # A slice of an Arrow array shares its parent's buffers; offsets from 0 make the hash one of the texts alone.
         at = np.frombuffer(offsets, dtype=np.int64)[self.array.offset : self.array.offset + len(self) + 1]
         held = np.zeros(0, dtype=np.uint8) if data is None else np.frombuffer(data, dtype=np.uint8)
         return at - at[0], held[at[0] : at[-1]]

@@ -25,6 +25,7 @@ def without_items(arrays: Arrays, items_n: Array) -> dict[str, Array]:
     np.cumsum(before, out=before)
     touched = arrays["path_NL"][gone]
     dead = np.unique(touched[touched >= 0])
+    # A node dies with its last row: all rows of its range are gone.
     dead = dead[(before[high[dead]] - before[low[dead]]) == high[dead] - low[dead]]
     degree = arrays["degree_M"].copy()
     parents = np.searchsorted(arrays["first_child_M"], dead, side="right") - 1  # breadth first: they ascend
@@ -37,6 +38,8 @@ def without_items(arrays: Arrays, items_n: Array) -> dict[str, Array]:
     number = np.cumsum(kept_items) - 1
     moved = _shifted(len(arrays["token_M"]), dead, -1)
     length = np.delete(arrays["length_N"], gone)
+    # The longest item may be among those gone; the table is as wide as the longest that stays, as a fresh build makes
+    # it.
     path = np.delete(arrays["path_NL"][:, : int(length.max())], gone, axis=0)
     return {
         **_nodes(token, degree, low - before[low], high - before[high], depth),
@@ -67,7 +70,10 @@ def with_rows(arrays: Arrays, tokens_nL: Array, lengths_n: Array) -> dict[str, A
     walked, rows = _walked(news)
     np.add.at(under, walked, 1)
     np.add.at(ahead, walked[news.place_n[rows] == arrays["low_M"][walked]], 1)
+    # New rows stand before an old row, so its number grows by all that are placed at or before it.
     shift = np.cumsum(np.bincount(news.place_n, minlength=n_rows + 1)).astype(np.int32)  # new rows up to each old one
+    # New rows that are placed right before a node's first row belong to it only if they walk through it: `ahead`
+    # takes those back into its range.
     low = arrays["low_M"] + shift[arrays["low_M"]] - ahead
     high = low + (arrays["high_M"] - arrays["low_M"]) + under
     own = news.place_n[row] + row
@@ -142,6 +148,8 @@ class _News:
         starts = np.searchsorted(arrays["depth_M"], np.arange(self.tokens_nL.shape[1] + 2))
         for depth in np.unique(level) + 1:
             here, (start, end) = level == depth - 1, starts[depth : depth + 2]
+            # Nodes of a depth are in the order of their rows, so a new one stands before the first that begins at or
+            # after its own.
             out[here] = start + np.searchsorted(arrays["low_M"][start:end], self.place_n[row[here]])
         return out
 
@@ -152,6 +160,7 @@ def _place(arrays: Arrays, tokens_nL: Array, lengths_n: Array) -> _News:
     walk, depth, place = find(arrays, tokens, lengths)
     n_rows = len(arrays["item_of_row_N"])
     last = np.where(depth > 0, walk[np.arange(len(walk)), np.maximum(depth - 1, 0)], 0)
+    # Wholly on old nodes: the new row equals or begins an old one. Past a leaf: an old one begins it.
     same = (depth == lengths) | (arrays["degree_M"][last] == 0)
     if same.any():
         at = int(same.argmax())
@@ -196,6 +205,7 @@ def _lower_bound(arrays: Arrays, parent_n: Array, token_n: Array) -> tuple[Array
     low = arrays["first_child_M"][parent_n].astype(np.int64)
     end = low + arrays["degree_M"][parent_n]
     high = end.copy()
+    # One binary search for all parents at once.
     while (low < high).any():
         middle = (low + high) // 2
         less = (low < high) & (arrays["token_M"][np.minimum(middle, len(arrays["token_M"]) - 1)] < token_n)

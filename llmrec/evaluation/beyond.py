@@ -33,6 +33,7 @@ from llmrec.baselines.base import history_weights, item_counts, positives
 from llmrec.baselines.likeness import DENSE_ITEMS, text_vectors
 from llmrec.dataset.store import Dataset
 from llmrec.evaluation.ranking import coverage
+from llmrec.evaluation.significance import unit_codes
 from llmrec.seeding import numpy_stream
 from llmrec.types import BoolArray, FloatArray, IntArray, State
 
@@ -88,11 +89,13 @@ class ItemFacts:
     @cached_property
     def percentile_N(self) -> FloatArray:
         """(items clicked less often + half of the equally often clicked ones) / N."""
+        # Average ranks: items clicked equally often are equally popular, in whatever order they stand.
         return np.asarray((stats.rankdata(self.count_N) - 0.5) / self.n_items)
 
     @cached_property
     def surprisal_N(self) -> FloatArray:
         """-log2 of the smoothed share of users, log2((users + 1) / (users of the item + 1)), in bits."""
+        # One more user on both sides: an item that nobody clicked would be infinitely surprising.
         return np.asarray(np.log2((self.users + 1.0) / (self.users_N + 1.0)))
 
     @cached_property
@@ -169,6 +172,7 @@ def gini(amount_N: FloatArray) -> float:
     """Gini coefficient of amounts from 0 up: 0 where all are equal (or 0), 1 - 1/N where one has all."""
     sorted_N, count = np.sort(np.asarray(amount_N, dtype=np.float64)), len(amount_N)
     total = sorted_N.sum()
+    # sum of |x_i - x_j| over all pairs, over 2 N sum x, from the sorted amounts.
     return float((2 * np.arange(1, count + 1) - count - 1) @ sorted_N / (count * total)) if total > 0 else 0.0
 
 
@@ -195,6 +199,8 @@ def serendipity(
     k = items_BK.shape[1]
     hit_B = (items_BK == targets_B[:, None]).any(axis=1)
     sorted_N = np.sort(count_N)
+    # Items clicked strictly more often than the target; those that tie with it are as likely to stand in the popular
+    # list.
     more_B = len(count_N) - np.searchsorted(sorted_N, count_N[targets_B], side="right")
     if seen is not None:
         more_B = more_B - np.array(
@@ -220,6 +226,7 @@ def intra_list_distance(items_BK: IntArray, facts: ItemFacts) -> FloatArray:
             shape=(len(items_BK), facts.n_items),
         )
         sum_BV, own_N = picked @ facts.text_NV, np.asarray(facts.text_NV.multiply(facts.text_NV).sum(axis=1)).ravel()
+        # |sum v|^2 = sum |v|^2 + 2 sum over pairs v_i . v_j: all pairs of a list without an item-by-item matrix.
         alike_B = (np.asarray(sum_BV.multiply(sum_BV).sum(axis=1)).ravel() - picked @ own_N) / 2
     else:
         alike_B = np.zeros(len(items_BK))
@@ -244,6 +251,7 @@ def miscalibration(items_BK: IntArray, past_BN: sp.csr_matrix, category_NC: sp.c
     q_BC, list_B = _shares(listed @ category_NC)
     p_BC = p_BC.tocoo()
     q_M = np.asarray(q_BC[p_BC.row, p_BC.col]).ravel() if p_BC.nnz else np.empty(0)
+    # Mixing p into q keeps the logarithm finite where the list lacks a category; a category outside p adds nothing.
     term_M = p_BC.data * np.log(p_BC.data / ((1 - ALPHA) * q_M + ALPHA * p_BC.data))
     divergence_B = np.bincount(p_BC.row, weights=term_M, minlength=len(items_BK))
     return np.where((past_B > 0) & (list_B > 0), np.maximum(divergence_B, 0.0), np.nan)
@@ -256,10 +264,10 @@ def personalisation(
 
     The pairs are drawn from the stream "personalisation"; two empty lists are the same.
     """
-    codes: dict[object, int] = {}
-    user_B = np.array([codes.setdefault(user, len(codes)) for user in users], dtype=np.int64)
-    if len(codes) < 2:
+    user_B = unit_codes(users)
+    if not user_B.any():  # one user, number 0, or none
         return None
+    # All pairs of users would be B^2 / 2; the mean of a sample has an error of half a hundredth at most.
     a_P, b_P = numpy_stream(seed, "personalisation").integers(len(user_B), size=(2, pairs))
     apart_P = user_B[a_P] != user_B[b_P]
     one_PK, two_PK = items_BK[a_P[apart_P]], items_BK[b_P[apart_P]]

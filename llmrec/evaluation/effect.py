@@ -78,6 +78,8 @@ class Effect:
             settled: effect (share of A's mean), alpha, power and lower_is_better.
         """
         apart = [user_deviation(values_B, users) for values_B in (a_B, b_B)]
+        # The spread of the difference within a user, which pairing leaves, decides how many users are needed; that of
+        # the two means (`apart`) is what an unpaired experiment would face.
         within = user_deviation(b_B - a_B, users)
         needs = {"alpha": settled["alpha"], "power": settled["power"]}
         wanted = settled["effect"] * abs(float(a_B.mean()))

@@ -108,6 +108,7 @@ def families(examples: Examples, facts: ItemFacts) -> dict[str, Groups]:
     """
     past_BN = facts.past([e.state for e in examples])
     events_B = np.asarray(past_BN.sum(axis=1)).ravel()
+    # A state may be cut to its latest events, what was seen is not.
     events_B = np.maximum(events_B, [len(items) for items in examples.seen])
     clicks_B = facts.count_N[np.array([e.target for e in examples], dtype=np.int64)]
     found = {
@@ -167,6 +168,7 @@ def _gaps(
     columns_BC = np.hstack([np.where(kept_BG, v[:, None], 0.0) for v in values.values()] + [kept_BG.astype(float)])
     sums_SC = resampler.sums(columns_BC, name)
     count, size = len(names), len(values) * len(names)
+    # Samples in which a group is empty have no mean for it.
     full_S = (sums_SC[:, size:] > 0).all(axis=1)
     found = {}
     pairs = list(itertools.combinations(range(count), 2))
@@ -175,8 +177,11 @@ def _gaps(
         means_SG = sums_SC[full_S, number * count : (number + 1) * count] / sums_SC[full_S, size:]
         mean_G = np.array([values_B[kept_B].mean() for kept_B in groups.values()])
         gap_P, draws_SP = mean_G[second] - mean_G[first], means_SG[:, second] - means_SG[:, first]
+        # Studentised, so that a pair of small groups with a wide spread does not set the width for all pairs.
         error_P = draws_SP.std(axis=0)
         off_SP = np.abs(draws_SP - gap_P) / np.where(error_P > 0, error_P, np.inf)
+        # The 95% quantile of the largest deviation of any pair: whichever pair is picked afterwards, its interval was
+        # wide enough to be picked from.
         width_P = np.quantile(off_SP.max(axis=1), LEVEL) * error_P
         pair = int(np.abs(gap_P).argmax())
         sign = -1 if gap_P[pair] < 0 else 1

@@ -48,6 +48,8 @@ def holm(p_values: Sequence[float] | FloatArray) -> FloatArray:
     if not good_M.all():
         raise RequestError(f"A p-value lies in 0..1, but that of test {int(np.argmin(good_M))} does not.")
     order_M = np.argsort(p_M, kind="stable")
+    # Step-down: a p-value may not be adjusted below that of a smaller one, or a test would be rejected after one
+    # before it was not.
     steps_M = np.minimum(1.0, np.maximum.accumulate(p_M[order_M] * np.arange(len(p_M), 0, -1)))
     adjusted_M = np.empty_like(p_M)
     adjusted_M[order_M] = steps_M
@@ -80,6 +82,7 @@ def paired_holm(
     """
     if not differences:
         raise RequestError("There is no difference to test; name one or more.")
+    # The tail at level alpha / m must hold several samples, or the corrected interval ends at the extreme of all.
     samples = max(samples, 200 * len(differences))
     values = {name: _checked(row_B, name) for name, row_B in differences.items()}
     means = {
@@ -92,6 +95,8 @@ def paired_holm(
     left, going_on = len(names), True
     for row in np.argsort(p_M, kind="stable").tolist():
         mean, means_S = float(values[names[row]].mean()), means[names[row]]
+        # In Holm's order: each rejection leaves one test fewer to share alpha with; from the first that is not
+        # rejected on, all keep that level.
         corrected = _percentiles(mean, means_S, 1 - (1 - level) / left)
         going_on = going_on and (corrected.above_zero or corrected.below_zero)
         left = max(1, left - 1) if going_on else left
@@ -142,6 +147,8 @@ def corrected_marks(
 
 
 def _two_sided(means_S: FloatArray) -> float:
+    # The test that inverts the percentile interval; one more on both sides keeps p above 0, which no finite number of
+    # samples shows.
     side = min(int((means_S <= 0).sum()), int((means_S >= 0).sum()))
     return min(1.0, 2.0 * (1 + side) / (1 + len(means_S)))
 

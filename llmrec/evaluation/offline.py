@@ -103,6 +103,7 @@ def rank_systems(
     check_cutoffs(cutoffs, dataset.n_items, f"the catalogue of {dataset.manifest.name!r} has only")
     if reference is not None and reference not in systems:
         raise RequestError(f"The reference {reference!r} is not among the systems {', '.join(systems)}.")
+    # A leak makes every figure below it worthless, so it is looked for before anything is computed.
     note = "" if train is None else check_leaks(dataset, train, examples, split)
     check_targets(dataset, examples)
     test = _Test(examples, dataset, cutoffs, reference, samples, seed)
@@ -178,6 +179,7 @@ class _Test:
         self.excluded = examples.seen if dataset.manifest.repeat == "exclude" else None
         self.targets_B = np.array([e.target for e in examples], dtype=np.int64)
         ids = [e.state.user_id for e in examples]
+        # A row without a user is a cluster of its own; a tuple equals no id.
         self.users: list[object] = [(row,) if user is None else user for row, user in enumerate(ids)]
         self.reference, self.samples, self.seed = reference, samples, seed
         self.resampler = Resampler(len(examples), self.users, samples=samples, seed=seed)
@@ -215,6 +217,7 @@ class _Test:
             for name, items_BK in lists.items()
         }
         users = [self.users[row] for row in found.first_P]
+        # Sets are other rows than events: the user weights of the main table do not fit them.
         resampler = Resampler(len(users), users, samples=self.samples, seed=self.seed)
         largest = max(len(items) for items in found.relevant)
         title = f"{len(users)} unordered sets of up to {largest} held-out items (one user, one moment)"

@@ -67,6 +67,7 @@ def ranking_metrics(
     length = items_BK.shape[1]
     check_cutoffs(k, length, "the recommended lists hold only")
     match_BK = items_BK == targets_B[:, None]
+    # A target that is not in the list stands behind its end, where no cut-off reaches.
     place_B = np.where(match_BK.any(axis=1), match_BK.argmax(axis=1), length)
     return _metrics(place_B, np.ones_like(place_B), k)
 
@@ -118,6 +119,7 @@ def illegal_share(
     given_BK = items_BK != -1
     illegal_BK = given_BK & ((items_BK < 0) | (items_BK >= n_items))
     same_BKK = items_BK[:, :, None] == items_BK[:, None, :]
+    # Below the diagonal: equal to an item further up.
     illegal_BK |= given_BK & np.tril(same_BKK, -1).any(axis=2)
     if excluded is not None and len(items_BK):
         illegal_BK |= given_BK & contains(excluded, items_BK)
@@ -131,6 +133,7 @@ def contains(sets: Sequence[Sequence[int] | IntArray], items_BK: IntArray) -> Bo
     row_M = np.repeat(np.arange(len(sets), dtype=np.int64), length_B)
     row_M, item_M = row_M[item_M >= 0], item_M[item_M >= 0]
     span = 1 + max(int(item_M.max(initial=0)), int(items_BK.max(initial=0)))
+    # Row and item in one number, so that one `isin` answers for all rows.
     key_BK = np.arange(len(items_BK), dtype=np.int64)[:, None] * span + items_BK
     found_BK: BoolArray = (items_BK >= 0) & np.isin(key_BK, row_M * span + item_M)
     return found_BK

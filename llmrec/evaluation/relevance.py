@@ -143,16 +143,21 @@ def _expectation(
     chance_BK = hits_BK / size_BK
     total_BK = np.cumsum(chance_BK, axis=1)
     before_BK = np.take_along_axis(total_BK - chance_BK, first_BK, axis=1)  # relevant items above the tie
+    # Given that this place holds a relevant item, each of the `offset` places of the tie before it does with (r - 1)
+    # / (g - 1).
     beside_BK = offset_BK * (hits_BK - 1.0) / np.maximum(size_BK - 1.0, 1.0)
     precise_BK = np.cumsum(chance_BK * (1.0 + before_BK + beside_BK) / (place_K + 1.0), axis=1)
     left_BK = size_BK - offset_BK
+    # Drawing without replacement from the tie: of the g - offset items left, r are relevant as long as none has come.
     none_BK = np.cumprod(np.maximum(left_BK - hits_BK, 0.0) / left_BK, axis=1)  # no hit up to this place
+    # P(first hit here) is what "no hit so far" loses at this place.
     hit_BK = np.diff(-none_BK, axis=1, prepend=-1.0)  # the first hit is here
     gain_K = ndcg_gain(len(place_K))
     gained_BK, best_K = np.cumsum(chance_BK * gain_K, axis=1), np.cumsum(gain_K)
     reciprocal_BK = np.cumsum(hit_BK / (place_K + 1.0), axis=1)
     found: dict[str, dict[int, FloatArray]] = {metric: {} for metric in METRICS}
     for n in k:
+        # The best list of n places holds min(n, R) relevant items, on top.
         few_B = np.minimum(n, count_B)
         found["HR"][n] = 1.0 - none_BK[:, n - 1]
         found["recall"][n] = total_BK[:, n - 1] / count_B

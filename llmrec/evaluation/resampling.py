@@ -52,6 +52,8 @@ class Resampler:
         """How often each unit was drawn in each sample, (S, U) in pieces; those of the last name are kept."""
         if self._kept is not None and self._kept[0] == name:
             return self._kept[1]
+        # The same draws in the same order as `resampled_means`: adding the samples' numbers times U lets one bincount
+        # count all of them.
         rng = numpy_stream(self.seed, "bootstrap", *name)
         chunk = max(1, CELLS // self.units)
         parts = []
@@ -98,12 +100,14 @@ class Resampler:
             raise RequestError(f"A row of {name!r} is not a finite number; it has no mean.")
         kept_BC = np.broadcast_to(kept_B[:, None], values_BC.shape)
         draws_SC = self.means(values_BC, kept_BC, name)
+        # A sample that holds none of the kept rows has no mean, for any system alike.
         draws_SC = draws_SC[~np.isnan(draws_SC[:, 0])]
         own = _intervals(values_BC[kept_B].mean(axis=0), draws_SC)
         if reference is None or reference not in values:
             return {system: Cell(found.mean, found) for system, found in zip(values, own, strict=True)}
         base = list(values).index(reference)
         apart_C = (values_BC[kept_B] - values_BC[kept_B, base][:, None]).mean(axis=0)
+        # Both systems in the same resample: the interval is of the paired difference.
         apart = _intervals(apart_C, draws_SC - draws_SC[:, base][:, None])
         return {
             system: Cell(found.mean, found, None if system == reference else difference)

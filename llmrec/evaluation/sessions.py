@@ -131,6 +131,7 @@ def simulate_sessions(
         for low in range(0, len(user_N), batch):
             rows = user_N[low : low + batch]
             play = Play(population, len(rows), sizes, choice=choice, dynamics=dynamics)
+            # One stream for all batches and systems: a user's luck depends on the user, not on the batch.
             play.begin(stream_seed(seed, "evaluation", "sessions"), rows)
             before = [np.zeros(0, dtype=np.int64)] * len(rows) if seen is None else list(seen[low : low + batch])
             lost_BT = np.zeros((len(rows), sizes.turns)) if regret else None
@@ -162,11 +163,15 @@ def _played(
     found: dict[str, FloatArray] = {name: np.zeros(len(play.row_A)) for name in _COLUMNS}
     turn = 0
     while play.goes_on:
+        # A text state tells the last turns only; what was shown before that is excluded by this list.
         known = [np.union1d(seen[row], shown) for row, shown in zip(play.row_A, play.shown(), strict=True)]
         slates = system.recommend(play.states(), sizes.slate_size, seen=known)
         items_AK = without_repeats(slates_to_items(slates, sizes.slate_size))
+        # Before the turn is played, in the state that the slate is chosen in.
         best_A = None if lost_BT is None else best_values(play)
         done = play.turn(items_AK)
+        # Expectations have the draws' noise taken out (Rao-Blackwell) for the turn at hand; which state follows is
+        # still drawn.
         rows, feedback = done.row_A, done.drawn if sampled else done.expected
         clicks, buys = feedback.click_BK.sum(1), feedback.conversion_BK.sum(1)
         value = sizes.click * clicks + sizes.conversion * buys
@@ -175,6 +180,7 @@ def _played(
         found["conversion_B"][rows] += buys
         found["turns_B"][rows] += 1.0
         found["left_B"][rows] += done.left_A
+        # What one-step training maximises, beside what it leads to.
         found["first_B"][rows] += value * (turn == 0)
         found["shown_B"][rows] += (items_AK >= 0).sum(axis=1)
         found["revenue_B"][rows] += (feedback.conversion_BK * price_N[items_AK] * (items_AK >= 0)).sum(axis=1)
@@ -213,6 +219,7 @@ def _best_slates(play: Play) -> IntArray:
     size, parts = max(1, _CELLS // items), []
     for low in range(0, len(play.row_A), size):
         rows = play.row_A[low : low + size]
+        # Every item of the catalogue is asked for as if it were shown, some users at a time.
         items_BN = np.tile(np.arange(items), (len(rows), 1))
         hidden = None if engine.hidden is None else engine.hidden.take(rows)
         click_BN, buy_BN = population.respond(hidden, engine.user_N[rows], items_BN, engine.time_N(rows))

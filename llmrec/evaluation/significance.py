@@ -44,6 +44,8 @@ class Interval:
         "▲" where it is significantly above the other system, "▼" for below, else nothing; an interval that excludes 0
         by no more than the rounding of the figure says nothing.
         """
+        # Two runs of one policy may order equal slates differently: sums of float32 then differ in the last digits,
+        # for every user alike, and an interval would exclude 0 by them.
         rounding = ROUNDING * abs(figure)
         return "▲" if self.low > rounding else "▼" if self.high < -rounding else ""
 
@@ -84,6 +86,8 @@ def bootstrap_interval(
         RequestError: no row, a value that is not finite, or users that do not fit.
     """
     values_B = _finite(values_B, "values")
+    # The percentile interval needs no assumption on the shape of heavy-tailed values; with few users it is a little
+    # too narrow, as the sample's spread is.
     means_S1 = resampled_means((values_B,), users, samples, numpy_stream(seed, "bootstrap", *name))
     low, high = np.quantile(means_S1[:, 0], [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values_B.mean()), float(low), float(high), level)
@@ -101,6 +105,7 @@ def paired_bootstrap(
 ) -> Interval:
     """Percentile bootstrap interval of mean(a - b), both measured on the same rows; arguments as above."""
     a_B, b_B = _pair(a_B, b_B)
+    # The difference of each row is resampled: what both systems find hard in a user cancels within the row.
     return bootstrap_interval(a_B - b_B, users=users, samples=samples, level=level, seed=seed, name=name)
 
 
@@ -123,6 +128,7 @@ def noninferiority_bound(
     if b_B.mean() <= 0:
         raise RequestError(f"A relative difference needs a reference above 0, but its mean is {b_B.mean():.4g}.")
     means_S2 = resampled_means((a_B, b_B), users, samples, numpy_stream(seed, "bootstrap", *name))
+    # A resample in which the reference earns nothing has no ratio; it says nothing of how the two compare.
     means_S2 = means_S2[means_S2[:, 1] > 0]
     low = float(np.quantile(means_S2[:, 0] / means_S2[:, 1] - 1.0, 1.0 - level))
     return RelativeBound(float(a_B.mean() / b_B.mean() - 1.0), low, level)
@@ -137,6 +143,8 @@ def t_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> 
     array = _finite(np.asarray(values, dtype=np.float64), "values")
     if len(array) < 2:
         raise RequestError("A t interval needs at least two values; run more seeds.")
+    # A handful of seeds: their bootstrap would have few distinct samples, Student's distribution knows how uncertain
+    # the spread itself is.
     mean, error = float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array)))
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1)) * error
     return Interval(mean, mean - half, mean + half, level)
@@ -156,6 +164,8 @@ def user_deviation(values_B: FloatArray, users: Sequence[object] | None = None) 
     if number < 2:
         raise RequestError("A standard deviation needs at least two users; meet more of them.")
     sum_U, count_U = table_U2.T
+    # Residuals of the users' sums, s_u - (mean) n_u: the variance of a ratio of sums to first order, which with one
+    # row a user is the sample variance.
     rest_U = sum_U - sum_U.sum() / count_U.sum() * count_U
     return float(np.sqrt((rest_U**2).sum() / (number - 1)) * number / count_U.sum())
 
@@ -173,6 +183,7 @@ def linearised(numerator_B: FloatArray, denominator_B: FloatArray) -> FloatArray
     if y_B.sum() == 0:
         return np.zeros_like(x_B)
     ratio = x_B.sum() / y_B.sum()
+    # The residuals x - R y add up to 0, so the mean of these rows is R itself.
     linear_B: FloatArray = ratio + (x_B - ratio * y_B) / y_B.mean()
     return linear_B
 
@@ -248,9 +259,12 @@ def resampled_means(
     chunk = max(1, CELLS // table_UC.size)
     sums = []
     for start in range(0, samples, chunk):
+        # Whole users are drawn, with all their rows: rows of one user are not independent, and the number of rows a
+        # user brings is part of the chance.
         drawn_SU = rng.integers(units, size=(min(chunk, samples - start), units))
         sums.append(table_UC[drawn_SU].sum(axis=1))
     sums_SC = np.concatenate(sums)
+    # The last column counts rows, so each sample's mean is over the rows that it happens to hold.
     means_SC: FloatArray = sums_SC[:, :-1] / sums_SC[:, -1:]
     return means_SC
 

@@ -76,11 +76,14 @@ def simulate(
         raise RequestError(f"{len(states)} states need {len(states)} slates (at least one), not {len(slates)}.")
     items_BK = slates_to_items(slates, k)
     shown_BK = items_BK >= 0
+    # Empty places are asked about as item 0, since a judge takes a whole array, and masked afterwards.
     click_BK, conversion_BK = _judged(states, np.where(shown_BK, items_BK, 0), judge)
     click_BK, conversion_BK = click_BK * shown_BK, conversion_BK * click_BK * shown_BK
     shown_B = shown_BK.sum(axis=1)
+    # Per impression and not per slate: a system that leaves places empty gains nothing and loses nothing by it.
     per_B = np.maximum(shown_B, 1)
     click_B, conversion_B = click_BK.sum(axis=1) / per_B, conversion_BK.sum(axis=1) / per_B
+    # "\0" stands in no id, so users without one stay apart from those with one, and from one another.
     users_B = tuple(s.user_id if s.user_id is not None else f"\0{row}" for row, s in enumerate(states))
     return Simulated(click_B, conversion_B, click * click_B + conversion * conversion_B, shown_B, users_B)
 

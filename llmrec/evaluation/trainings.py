@@ -85,8 +85,12 @@ def spread(values_SB: FloatArray, users: Sequence[object] | None = None) -> Trai
     if values_SB.ndim != 2 or not values_SB.size:
         raise RequestError(f"Trainings need figures of shape (trainings, rows), not {values_SB.shape}.")
     n_trainings, n_users = len(values_SB), values_SB.shape[1] if users is None else len(set(users))
+    # The spread over users of the mean training: one training's own luck with a user is averaged over S trainings
+    # first.
     of_users = user_deviation(values_SB.mean(axis=0), users) ** 2 / n_users
     of_trainings = float(values_SB.mean(axis=1).var(ddof=1)) / n_trainings if n_trainings > 1 else 0.0
+    # Satterthwaite: the sum of two independent variance estimates is treated as chi-square with the degrees of
+    # freedom that match its own variance.
     parts = of_users**2 / (n_users - 1) + (of_trainings**2 / (n_trainings - 1) if n_trainings > 1 else 0.0)
     degrees = (of_users + of_trainings) ** 2 / parts if parts > 0 else float(n_users - 1)
     return TrainingSpread(float(values_SB.mean()), of_users, of_trainings, degrees)
@@ -115,6 +119,7 @@ def relative_bound(
     if base <= 0:
         raise RequestError(f"A relative difference needs a reference above 0, but its mean is {base:.4g}.")
     ratio = float(a_SB.mean()) / base
+    # d(a / b) = (da - (a / b) db) / b: the ratio's deviation as a mean over rows.
     found = spread(paired(a_SB, ratio * b_SB) / base, users)
     return RelativeBound(ratio - 1.0, ratio - 1.0 + found.lower(level) - found.mean, level)
 

@@ -58,6 +58,8 @@ class Variety:
         """
         if self.users < 2 or self.n_items <= self.k:
             return False
+        # Two random lists of K of N items share K / N of theirs; only what goes beyond that says that lists are
+        # alike.
         chance = self.k / self.n_items
         return self.commonest >= ALL_ALIKE or (self.overlap - chance) / (1 - chance) >= ALL_ALIKE
 
@@ -74,6 +76,7 @@ def _overlap(items_BK: IntArray, seed: int) -> float:
         return 1.0
     stream = numpy_stream(seed, "variety")
     a_P = stream.integers(count, size=PAIRS)
+    # Anybody but the first: a user shares all with themselves.
     b_P = (a_P + stream.integers(1, count, size=PAIRS)) % count
     one_PK, two_PK = items_BK[a_P], items_BK[b_P]
     same_P = ((one_PK[:, :, None] == two_PK[:, None, :]) & (one_PK >= 0)[:, :, None]).any(axis=2).sum(axis=1)

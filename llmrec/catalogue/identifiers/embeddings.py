@@ -50,6 +50,7 @@ def text_embedding(items: Sequence[Item], dimensions: int, seed: int) -> Vectors
 
     texts = [" ".join((i.title, i.title, i.brand, *i.categories, i.description)) for i in items]
     analyzer = "char" if _unspaced("".join(texts[:200])) else "word"
+    # Terms of one item alone say nothing of likeness; only where no term is shared do they count.
     for min_df in (2, 1):
         vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=min_df, analyzer=analyzer)
         try:
@@ -158,6 +159,7 @@ def covisitation_embedding(item_lists: Sequence[Sequence[int]], n_items: int, di
 def joined(parts: Sequence[Vectors], shares: Sequence[float]) -> Vectors:
     """The parts side by side, each with its share of the total variance."""
     total = sum(shares)
+    # Each part has a mean squared length of 1, so its share of squared distances is its share of the sum.
     weighted = [math.sqrt(share / total) * part for part, share in zip(parts, shares, strict=True)]
     return np.concatenate(weighted, axis=1).astype(np.float32)
 
@@ -203,9 +205,13 @@ def _company(item_lists: Sequence[Sequence[int]], n_items: int) -> sp.csr_matrix
 def _information(counts_NN: sp.csr_matrix) -> sp.csr_matrix:
     """max(0, log(p(i, j) / (p(i) p'(j)))), where p' is proportional to count ^ 0.75."""
     marginal_N = np.asarray(counts_NN.sum(axis=1)).ravel()
+    # Raising contexts to 0.75 lessens the bias of mutual information towards rare ones (Levy, Goldberg and Dagan
+    # 2015).
     context_N = marginal_N**_SMOOTHING
     pairs = counts_NN.tocoo()
     share = pairs.data * context_N.sum() / (marginal_N[pairs.row] * context_N[pairs.col])
+    # Positive part: pairs that were never seen would be minus infinity, and no log is long enough to tell rare from
+    # never.
     value = np.maximum(np.log(share), 0.0)
     kept = value > 0
     return sp.csr_matrix((value[kept], (pairs.row[kept], pairs.col[kept])), shape=pairs.shape)
@@ -221,6 +227,7 @@ def _factor(weights_NN: sp.csr_matrix, dimensions: int, seed: int) -> npt.NDArra
 
         start = stream_seed(seed, "identifiers", "covisitation") % 2**32
         left, strength, right = randomized_svd(weights_NN, width, n_iter=_POWERS, random_state=start)
+    # The matrix is not symmetric (contexts are smoothed), so words and contexts have vectors of their own.
     return np.asarray((left[:, :width] + right[:width].T) * np.sqrt(strength[:width]))
 
 

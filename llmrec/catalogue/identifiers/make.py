@@ -129,6 +129,7 @@ def add_items(
     if identifiers.scheme == "atomic" or not new_items:
         return identifiers if not new_items else identifiers.added(np.zeros((len(new_items), 0), dtype=np.float32))
     content = content_vectors(settings, [*items, *new_items], seed=seed, encode=encode)
+    # Content alone is known of a new item; the codes of its likest neighbours carry what is known of company too.
     likest = likest_rows(content[: len(items)], content[len(items) :], min(NEIGHBOURS, len(items)))
     return identifiers.added(identifiers.vectors()[likest].mean(axis=1))
 
@@ -229,6 +230,7 @@ def usage(identifiers: Identifiers) -> Usage:
 
 def _level(code_N: npt.NDArray[np.integer], size: int) -> LevelUsage:
     _, count = np.unique(code_N, return_counts=True)
+    # exp(entropy): the number of words that, used evenly, would carry as much.
     share = count / count.sum()
     return LevelUsage(size, len(count), float(np.exp(-(share * np.log(share)).sum())))
 

@@ -72,6 +72,7 @@ def nearest_codes(vectors_MD: Vectors, codebooks_LKD: Vectors) -> Codes:
     left_MD = np.array(vectors_MD, dtype=np.float32)
     columns = []
     for centres_KD in codebooks_LKD:
+        # Without capacity: a new item goes where it is nearest, however full that is, as nothing may move for it.
         code_M = _cheapest(left_MD, centres_KD, np.zeros(len(centres_KD), dtype=np.float32))[0]
         left_MD -= centres_KD[code_M]
         columns.append(code_M)
@@ -103,6 +104,7 @@ def balanced_kmeans(
     size = SAMPLE * codes
     chosen = np.sort(rng.choice(len(vectors_ND), size, replace=False)) if len(vectors_ND) > size else slice(None)
     sample_SD = vectors_ND[chosen]
+    # k-means++ costs (vectors x codes) distances; a few vectors a code suffice for where to start.
     few_SD = sample_SD[:: max(1, len(sample_SD) // (_START * codes))]
     start = stream_seed(seed, *name, "start") % 2**32
     centres_KD = np.asarray(kmeans_plusplus(few_SD, codes, random_state=start)[0], dtype=np.float32)
@@ -112,6 +114,7 @@ def balanced_kmeans(
         cost_SK = _distances(sample_SD, centres_KD)
         price_K = fitted_prices(cost_SK, share, price_K)
         centres_KD = _means(sample_SD, (cost_SK + price_K).argmin(1), centres_KD)
+    # Prices that are nearly right leave little to the auction, whose rounds go over all vectors.
     price_K = fitted_prices(_distances(sample_SD, centres_KD), share, price_K, steps=8 * _PRICE_STEPS)
     code_N = balanced_assignment(vectors_ND, centres_KD, capacity_of(len(vectors_ND), codes), price_K)
     return _means(vectors_ND, code_N, centres_KD), code_N
@@ -149,9 +152,12 @@ def _auctioned(
     for _ in range(int(np.clip(_AUCTION // len(vectors_ND), *_ROUNDS))):
         best, regret = _cheapest(vectors_ND[left], centres_KD, price_K.astype(np.float32))
         raise_by = _RAISE * float(regret.mean()) if raise_by < 0 else raise_by
+        # The bid that leaves the bidder indifferent to the second choice, and a raise without which equal bidders
+        # would go on for ever.
         code_N[left], bid_N[left] = best, price_K[best] + regret + raise_by
         full_K = np.bincount(code_N, minlength=len(centres_KD)) >= capacity
         inside = np.flatnonzero(full_K[code_N])
+        # Highest bids first within a cluster, ties by number: the same seed gives the same codes.
         order = inside[np.lexsort((inside, -bid_N[inside], code_N[inside]))]
         place = np.arange(len(order)) - np.searchsorted(code_N[order], code_N[order], side="left")
         last, left = order[place == capacity - 1], np.sort(order[place >= capacity])
@@ -195,6 +201,7 @@ def fitted_prices(
     scale = float((two[:, 1] - two[:, 0]).mean())
     for step in range(steps):
         load_K = np.bincount((cost_SK + price_K).argmin(1), minlength=cost_SK.shape[1])
+        # Bounded: one cluster that everybody asks for would else get a price from which no later step brings it back.
         excess_K = np.clip(load_K / share - 1.0, -1.0, 2.0)
         price_K = np.maximum(price_K + scale / (2.0 + 0.5 * step) * excess_K, 0.0).astype(np.float32)
     return price_K
@@ -222,6 +229,7 @@ def _cheapest(
 
 def _distances(vectors_ND: Vectors, centres_KD: Vectors) -> Vectors:
     """|x - e|^2 - |x|^2, (N, K): what is left out is the same for all centres of a vector."""
+    # One matrix product in float32; |x|^2 would cost digits and change no argmin.
     product = vectors_ND @ centres_KD.T
     product *= -2.0
     product += np.einsum("kd,kd->k", centres_KD, centres_KD)

@@ -96,6 +96,8 @@ class Identifiers:
     def removed(self, kept_n: npt.NDArray[np.integer]) -> Identifiers:
         """The identifiers of the items `kept_n` (rising item indices), unchanged; all words stay."""
         codes_NL = self.codes_NL[kept_n]
+        # Without a tie word left the column is empty and goes, so that sequences are as short as those of a fresh
+        # build.
         tied = codes_NL.shape[1] > self.levels and bool((codes_NL[:, self.levels :] >= 0).any())
         return replace(self, codes_NL=codes_NL if tied else np.ascontiguousarray(codes_NL[:, : self.levels]))
 
@@ -124,6 +126,7 @@ class Identifiers:
         offset = self.codebooks_LKD.shape[1] * np.arange(self.levels)
         codes_NL = np.concatenate([self._level_codes(), new])
         spare = len(self.words) - self.levels * self.codebooks_LKD.shape[1]
+        # Ranks that were freed by removed items are used again: tie words are few.
         rank_N = np.append(self._ranks(), free_ranks(codes_NL, self._ranks()))
         if rank_N.max() > spare:
             item = int(np.flatnonzero(rank_N > spare)[0]) - len(self)

@@ -50,6 +50,8 @@ def model_terms(log: BanditLog, policy: Policy, fitted: CrossFitted) -> ModelTer
     """q and Q of each row by the model that did not see its user; some rows at a time."""
     shown_M, policy_M = np.empty(len(log)), np.empty(len(log))
     for fold, model in enumerate(fitted.models):
+        # Each fold by the model that did not see its users: with q fitted on the row itself, r - q(a) would be too
+        # small and DR biased towards the model.
         for rows in chunks(np.flatnonzero(fitted.fold_M == fold), log.n_items):
             q_RN = model.predict(log, rows)
             shown_M[rows] = q_RN[np.arange(len(rows)), log.item_M[rows]]
@@ -80,6 +82,7 @@ def direct(terms: ModelTerms) -> Ratio:
 
 def doubly_robust(weight_M: FloatArray, reward_M: FloatArray, terms: ModelTerms, switch: float = np.inf) -> Ratio:
     """DR, or switch-DR where only weights up to `switch` correct the model."""
+    # Where the weight is large the model alone speaks: its bias there is the price for bounded variance.
     kept_M = np.where(weight_M <= switch, weight_M, 0.0)
     return Ratio.mean(terms.policy_M + kept_M * (reward_M - terms.shown_M))
 
@@ -97,6 +100,8 @@ def slope_clip(weight_M: FloatArray, reward_M: FloatArray, users: Sequence[objec
     those of all larger clips.
     """
     clips, mean_C, error_C = _candidates(weight_M, reward_M, users)
+    # Less clipping has less bias, so all larger clips bound the truth; the smallest clip that agrees with them all
+    # has the least variance among the honest (Su, Srinath and Krishnamurthy 2020).
     half_C = 2 * float(stats.norm.ppf(0.975)) * np.minimum.accumulate(error_C)
     floor_C = np.maximum.accumulate(mean_C - half_C)
     ceiling_C = np.minimum.accumulate(mean_C + half_C)
@@ -107,6 +112,7 @@ def _candidates(
     weight_M: FloatArray, reward_M: FloatArray, users: Sequence[object] | None
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Clips from infinite down, and CIPS and its standard error at each."""
+    # Below the median weight clipping would turn the estimate into the plain mean of the log.
     middle = float(np.median(weight_M[weight_M > 0]))
     clips = np.concatenate([[np.inf], np.geomspace(float(weight_M.max()), middle, CLIPS)[1:]])
     found = [ratio_interval(ips(weight_M, reward_M, clip), users=users, level=_ONE_ERROR) for clip in clips]

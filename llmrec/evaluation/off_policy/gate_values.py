@@ -73,6 +73,7 @@ def off_policy_value(
     """
     cut_M, reward_M = _checked(weight_M, reward_M, cap)
     draws_S = _ratios((cut_M,), reward_M, users, samples, seed)[:, 0]
+    # Numerator and denominator of SNIPS vary together, so both come from the same resample.
     low, high = np.quantile(draws_S, [0.025, 0.975])
     mean = float(cut_M @ reward_M / cut_M.sum())
     return OffPolicyValue(
@@ -97,6 +98,7 @@ def off_policy_gain(
     """SNIPS of one policy minus that of another, with a paired interval; arguments as above."""
     cut_M, reward_M = _checked(weight_M, reward_M, cap)
     base_M, _ = _checked(base_weight_M, reward_M, cap)
+    # Common resamples: both policies are valued on the same impressions.
     draws_S2 = _ratios((cut_M, base_M), reward_M, users, samples, seed)
     low, high = np.quantile(draws_S2[:, 0] - draws_S2[:, 1], [0.025, 0.975])
     mean = cut_M @ reward_M / cut_M.sum() - base_M @ reward_M / base_M.sum()
@@ -123,6 +125,7 @@ def _ratios(
     columns = [column for weight_M in weights for column in (weight_M * reward_M, weight_M)]
     means = resampled_means(columns, users, samples, numpy_stream(seed, "bootstrap", "off-policy"))
     over_SC, under_SC = means[:, ::2], means[:, 1::2]
+    # A sample of users in which pi shows nothing has no self-normalised value.
     kept_S = (under_SC > 0).all(axis=1)
     found: FloatArray = over_SC[kept_S] / under_SC[kept_S]
     return found

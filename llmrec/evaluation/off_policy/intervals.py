@@ -77,6 +77,8 @@ def ratio_interval(
     ratio_R = table_UC[:, ::2].sum(axis=0) / table_UC[:, 1::2].sum(axis=0)
     value = float(ratio_R @ sign_R)
     table_UC[:, ::2] -= ratio_R * table_UC[:, 1::2]  # deviations: a large constant in the rewards costs no digits
+    # psi_u is linear in the users' sums, so its variance is a quadratic form of the columns' second moments, the same
+    # for one resample or a thousand.
     error = float(_deviations(table_UC, sign_R, np.ones((1, len(table_UC))))[1][0])
     if method == "student":
         half = float(stdtrit(len(table_UC) - 1, (1 + level) / 2)) * error
@@ -87,8 +89,11 @@ def ratio_interval(
         low, high = value + np.quantile(away_S, ends)
         return Interval(value, float(low), float(high), level)
     with np.errstate(divide="ignore", invalid="ignore"):
+        # Bootstrap-t: the studentised deviation is nearly pivotal, so its quantiles carry over from the sample to the
+        # truth to higher order (Hall 1988).
         t_S = away_S / errors_S
     # samples that did not move and have no spread are no deviation; the others' infinity stays
+    # The quantiles change places: V* above V in the bootstrap world means V above the truth, hence a lower end.
     t_low, t_high = np.quantile(np.where(np.isnan(t_S), 0.0, t_S), ends, method="nearest")
     return Interval(value, value - float(t_high) * error, value - float(t_low) * error, level)
 
@@ -132,6 +137,7 @@ def _deviations(table_UC: FloatArray, sign_R: FloatArray, count_SU: FloatArray) 
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio_SR = mean_SC[:, ::2] / mean_SC[:, 1::2]
         slope_SC = np.empty_like(mean_SC)
+        # The gradient of the ratio mean(A) / mean(B): 1 / mean(B) in A and -V / mean(B) in B.
         slope_SC[:, ::2] = sign_R / mean_SC[:, 1::2]
         slope_SC[:, 1::2] = -sign_R * ratio_SR / mean_SC[:, 1::2]
         spread_S = np.einsum("sc,scd,sd->s", slope_SC, gram_SCC, slope_SC)
@@ -152,5 +158,6 @@ def _counts(users: int, samples: int, seed: int) -> Iterator[FloatArray]:
     chunk = max(1, CELLS // users)
     for start in range(0, samples, chunk):
         size = min(chunk, samples - start)
+        # Counts per sample by one bincount: sample s has the codes s U .. (s + 1) U - 1.
         drawn_SU: IntArray = rng.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
         yield np.bincount(drawn_SU.ravel(), minlength=size * users).reshape(size, users).astype(np.float64)

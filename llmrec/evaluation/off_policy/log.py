@@ -56,6 +56,8 @@ class BanditLog:
         check_propensities(self.propensity_M)
         if self.logging_MN is not None:
             check_distribution(self.logging_MN, "The logging policy")
+            # The propensity must be the logging policy's own probability of what was shown, up to rounding in the
+            # log's file.
             off_M = np.abs(self.logging_MN[np.arange(len(self)), self.item_M] - self.propensity_M) > _ROUNDING
             _refuse(off_M, "a propensity that differs from logging_MN; mend the one or the other")
 

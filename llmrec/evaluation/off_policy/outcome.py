@@ -90,6 +90,7 @@ class _Design:
         """design @ slope for every item, (R, N), without making the design."""
         x_RF = self.states(log, rows)
         features, width = x_RF.shape[1], self.items_NZ.shape[1]
+        # x' C z for all items is (x' C) Z': rows by items without rows by items by columns.
         crossed_FD = slope_C[features + width :].reshape(features, self.described)
         own_N = self.items_NZ @ slope_C[features : features + width]
         found: FloatArray = x_RF @ (crossed_FD @ self.items_NZ[:, : self.described].T) + own_N
@@ -115,6 +116,7 @@ class RidgeOutcome:
         """The regression on these rows."""
         design = _Design.of(log, rows, self.intercepts)
         x_RC, y_R = design.logged(log, rows), log.reward_M[rows]
+        # Centring takes the intercept out of the penalty: a constant added to the rewards moves the constant alone.
         middle_C, level = x_RC.mean(axis=0), float(y_R.mean())
         x_RC = x_RC - middle_C
         slope_C = _ridge(x_RC, y_R - level, self.alpha)
@@ -188,6 +190,7 @@ class CrossFitted:
         units = int(unit_M.max()) + 1
         if not 2 <= folds <= units:
             raise RequestError(f"Cross-fitting needs 2 folds or more and a user in each, not {folds} of {units}.")
+        # Users and not rows: two rows of a user in different folds would let the model see the user.
         fold_U = numpy_stream(seed, "off-policy", "folds").permutation(units) % folds
         fold_M = fold_U[unit_M]
         models = tuple(model.fit(log, np.flatnonzero(fold_M != fold)) for fold in range(folds))
@@ -199,10 +202,13 @@ def _ridge(x_RC: FloatArray, y_R: FloatArray, alpha: float | None) -> FloatArray
     if alpha is not None:
         solved_C: FloatArray = np.linalg.solve(x_RC.T @ x_RC + alpha * np.eye(x_RC.shape[1]), x_RC.T @ y_R)
         return solved_C
+    # One eigendecomposition serves all penalties: in its axes a ridge fit divides by (eigenvalue + alpha).
     values_C, axes_CC = np.linalg.eigh(x_RC.T @ x_RC)
     values_C = np.maximum(values_C, 0.0)
     along_C = axes_CC.T @ (x_RC.T @ y_R)
     alphas_A = ALPHAS[:, None]
+    # Generalised cross-validation: residual sum of squares over (rows - degrees of freedom)^2, one degree for the
+    # mean.
     freedom_A = (values_C / (values_C + alphas_A)).sum(axis=1) + 1
     left_A = y_R @ y_R - (along_C**2 * (values_C + 2 * alphas_A) / (values_C + alphas_A) ** 2).sum(axis=1)
     best = ALPHAS[np.argmin(np.maximum(left_A, 0.0) / np.maximum(len(y_R) - freedom_A, 1e-9) ** 2)]

@@ -75,6 +75,7 @@ def evaluate_slates(
         RequestError: a policy that shows nothing of what was logged, or fewer than two slates or users.
     """
     weight_SK, reward_SK = np.asarray(weight_SK, dtype=np.float64), np.asarray(reward_SK, dtype=np.float64)
+    # Independent places multiply; a ranking without replacement does not fill them so, and then W has to be given.
     whole_S = weight_SK.prod(axis=1) if slate_weight_S is None else np.asarray(slate_weight_S, dtype=np.float64)
     _check(weight_SK, reward_SK, whole_S)
     earned_S = reward_SK.sum(axis=1)

@@ -109,6 +109,7 @@ def diagnose(
     """
     if not weight_M.any():
         raise RequestError("The policy shows nothing of what was logged, so the log cannot value it.")
+    # E_mu[pi / mu] = 1 where mu covers pi: a free check of propensities and support. At 99%, as it refuses.
     mean = ratio_interval(Ratio.mean(weight_M), users=users, level=0.99)
     return WeightDiagnostics(
         rows=len(weight_M),

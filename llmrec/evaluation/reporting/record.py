@@ -67,6 +67,7 @@ def _plain(value: Any) -> Any:
         return _plain(np.asarray(value, dtype=np.float64).tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
+    # JSON knows no NaN; Python would write one that other readers refuse.
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -78,6 +79,7 @@ def _build(hint: Any, value: Any, place: str) -> Any:
     if hint is Any:
         return value
     if origin in (typing.Union, types.UnionType):
+        # An optional value: the first member of the union that is not None.
         return None if value is None else _build(next(t for t in inner if t is not type(None)), value, place)
     if dataclasses.is_dataclass(hint):
         return _record(typing.cast(type, hint), value, place)
@@ -99,6 +101,7 @@ def _record(kind: Any, value: Any, place: str) -> Any:
     try:
         return kind(**made)
     except TypeError:
+        # Fields whose two defaults are both the same missing mark have none.
         needed = [n for n, f in fields.items() if n not in made and f.default is f.default_factory]
         raise _Unfit(f"{place} has no {needed[0] if needed else 'value'!r}") from None
 

@@ -57,6 +57,7 @@ class RowFigures:
         found = [
             (k, s, m, v.tolist()) for k, rows in self.values.items() for s, r in rows.items() for m, v in r.items()
         ]
+        # Users stand in the same table, under a system without a name that no real one has.
         found += [(kind, *_USERS, users.astype(np.float64).tolist()) for kind, users in self.users.items()]
         pl.DataFrame(found, schema=_SCHEMA, orient="row").write_parquet(path, compression="zstd")
 

@@ -146,6 +146,8 @@ def _united(group: Sequence[ReportSection]) -> Comparison:
 def _shared(group: Sequence[ReportSection]) -> frozenset[str]:
     """Systems with the same means and intervals in all tables whose rows the runs of the group share."""
     shared = set(group[0].table.cells)
+    # A system counts as shared only where it has the same figures in every table of equal rows: a baseline of equal
+    # settings does, a retrained policy does not.
     for parts in zip(*(parts_of(part.run) for part in group), strict=False):
         if len({part.rows for part in parts}) == 1:
             shared &= {system for system in shared if len({_figures(part.table, system) for part in parts}) == 1}

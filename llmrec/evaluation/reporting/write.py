@@ -66,6 +66,7 @@ def render_markdown(page: Page) -> str:
     note = PAIRED_NOTE.replace("Small:", "In brackets:")
     text = _environment(autoescape=False).get_template("page.md").render(page=page, paired_note=note)
     lines = [line.rstrip() for line in text.strip().splitlines()]
+    # Blocks of the template that are empty leave runs of blank lines.
     kept = [line for n, line in enumerate(lines) if line or (n and lines[n - 1])]
     return "\n".join(kept) + "\n"
 
