@@ -1,11 +1,12 @@
 """Every baseline and every form of the policy on one data set, in one table with intervals.
 
     python eval/table.py --dataset amazon-industrial --source FOLDER --out runs/table-amazon
+    python eval/table.py --dataset folder --source data/ml --only baselines --no-judge --out runs/baselines
 
 Settings are chosen on the validation rows (each baseline within its time budget), fitted anew on everything before
 the test period, and asked the test rows once; rows that depend on chance under three seeds. Finished rows are kept in
 OUT, so that the same command goes on where it was stopped. OUT/table.md and OUT/table.json hold the table. FOLDER is
-LLMREC_DATA/NAME where --source is left out.
+LLMREC_DATA/NAME where --source is left out. `--dataset folder` takes any folder written by `llmrec data import`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from llmrec.printing import command as shell_command
 @guarded
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="amazon-industrial", help="amazon-industrial, movielens-100k, ...")
-    parser.add_argument("--source", type=Path, help="folder of the original files")
+    parser.add_argument("--dataset", default="amazon-industrial", help="movielens-100k, ... or folder")
+    parser.add_argument("--source", type=Path, help="folder of the original files, or of a saved data set")
+    parser.add_argument("--split", choices=("time", "leave-last-out", "given"), help="of a saved data set (time)")
     parser.add_argument("--out", type=Path, required=True, help="finished rows and the table are kept here")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the rows that depend on chance")
-    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows alone")
+    parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows alone, or baselines")
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
     parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
     parser.add_argument("--json", type=Path, help="write the table here, too")
@@ -36,7 +38,7 @@ def main() -> None:
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
-    protocol = protocol_of(options.dataset)
+    protocol = protocol_of(options.dataset, options.split)
     from llmrec.files import read_json, write_json
     from llmrec.screen import results
     from llmrec.studies.table.board import answers, measure

@@ -27,7 +27,6 @@ NAMED = "named"
 of those that a tree could hold."""
 Overrides = Mapping[str, Any]
 """Values by dotted key, each taken as it is: `{"seed": 1, "data.source": Path("a #b")}`; a later one wins."""
-Override = str | tuple[str, Any]
 
 
 def parse_overrides(texts: Sequence[str], cls: type) -> dict[str, Any]:
@@ -50,16 +49,6 @@ def parse_overrides(texts: Sequence[str], cls: type) -> dict[str, Any]:
     return found
 
 
-def override_mapping(overrides: Any, cls: type) -> dict[str, Any]:
-    """Overrides as a mapping, where some are still given as texts and pairs."""
-    if isinstance(overrides, Mapping):
-        return dict(overrides)
-    found: dict[str, Any] = {}
-    for given in overrides:
-        found |= parse_overrides([given], cls) if isinstance(given, str) else dict([given])
-    return found
-
-
 def override_tree(overrides: Overrides) -> dict[str, Any]:
     """Overrides as nested dictionaries.
 
@@ -76,6 +65,14 @@ def override_tree(overrides: Overrides) -> dict[str, Any]:
                 raise ConfigError(f"Key {short_line(key)!r} goes below {part!r}, which is a value, not a section.")
         node[last] = copy.deepcopy(value) if isinstance(value, dict) else value
     return tree
+
+
+def flat(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """A tree of keys as values by dotted key; an empty mapping is a value."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) and value else {f"{above}{key}": value}
+    return found
 
 
 def _value_of(text: str, value: str, hint: Any) -> Any:

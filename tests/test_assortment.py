@@ -72,7 +72,7 @@ def write_run(place, dataset, scheme):
     own = "semantic" if scheme == "model" else scheme
     named = {"scheme": own, "levels": 2, "codes": 3, "dimensions": 4, "collaborative": 0.0}
     named["embedding"] = "model" if scheme == "model" else "text"
-    config = RunConfig.read(None, [f"identifiers.{key}={value}" for key, value in named.items()])
+    config = RunConfig.read(None, {f"identifiers.{key}": value for key, value in named.items()})
     tokenizer = train_tokenizer([*TITLES * 3, "Profile: History: (clicked) Next product:"], 330)
     model = make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=1), seed=0).eval()
     ids, items, identifiers = dataset.items["item_id"].to_list(), dataset.item_list, None

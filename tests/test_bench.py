@@ -17,6 +17,7 @@ import yaml
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
+from tests.overrides import given
 
 ROOT = Path(__file__).parents[1]
 SCRIPT, BOOK = ROOT / "eval" / "bench.py", ROOT / "eval" / "bench.yaml"
@@ -115,7 +116,7 @@ def test_configuration_keys_of_commands_are_known(book: list[Any]) -> None:
     for text in (text for entry in book for text in (entry.command, entry.quick) if text):
         words = shlex.split(text)
         keys = [word for word in words if re.match(r"[a-z_]+\.[a-z_.]+=", word)]
-        RunConfig.read(None, keys)
+        RunConfig.read(None, given(*keys))
         assert words.count("--set") <= len(keys) + text.count("seed=")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmrec.cli.guard import guarded
+from llmrec.config import RunConfig
+from llmrec.config_tree import parse_overrides
 
 
 class StudyScript(argparse.ArgumentParser):
@@ -35,6 +37,8 @@ class StudyScript(argparse.ArgumentParser):
 
         def main() -> None:
             options = vars(self.parse_args())
+            if "overrides" in options:
+                options["overrides"] = parse_overrides(options["overrides"], RunConfig)
             module, _, name = function.partition(":")
             getattr(importlib.import_module(module), name)(**options)
 

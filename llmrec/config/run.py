@@ -17,9 +17,9 @@ from llmrec.config.simulation import ChoiceSettings, DynamicsSettings, Simulator
 from llmrec.config.training import ModelConfig, SFTSettings
 from llmrec.config_tree import (
     NAMED,
+    Overrides,
     from_tree,
     merged,
-    override_mapping,
     override_tree,
     plain,
     read_yaml,
@@ -105,7 +105,7 @@ class RunConfig:
     report_to: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path | None = None, overrides: Any = None, *, trust_code: bool = False) -> Self:
+    def read(cls, path: Path | None = None, overrides: Overrides | None = None, *, trust_code: bool = False) -> Self:
         """Reads a YAML file (optional) and applies overrides.
 
         Args:
@@ -121,7 +121,7 @@ class RunConfig:
         from_tree(cls, tree, str(path))
         if not trust_code and os.environ.get(TRUST_CODE) != "1":
             tree = unvouched(tree)
-        given = override_tree(override_mapping(overrides or {}, cls))
+        given = override_tree(overrides or {})
         from_tree(cls, given, "the command line")
         return from_tree(cls, merged(with_defaults(tree, given, _flat(cls())), given), "the configuration")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.errors import RunError
 from llmrec.export import work_folder
 from llmrec.pipeline.result import Stages
@@ -57,7 +57,7 @@ class OpenRun(Stages):
         return improved_policy(self.config, self.data, self.sft, self.checkpoints[name])
 
 
-def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def read_config(folder: Path, overrides: Overrides | None = None) -> RunConfig:
     """The configuration of the run in `folder`, with overrides by dotted key.
 
     Raises:
@@ -66,7 +66,7 @@ def read_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> Run
     """
     if not (folder / "config.yaml").is_file():
         raise RunError(f"{folder / 'config.yaml'} does not exist; give the folder of a finished run.")
-    return RunConfig.read(folder / "config.yaml", overrides or {})
+    return RunConfig.read(folder / "config.yaml", overrides)
 
 
 def open_run(folder: Path) -> OpenRun:

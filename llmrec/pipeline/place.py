@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import flat
 from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError, RunError
 from llmrec.export import CARD, work_folder
@@ -94,7 +95,7 @@ def _differences(out: Path, config: RunConfig) -> list[str]:
         before = RunConfig.read(out / "config.yaml")
     except LLMRecError:
         return ["its config.yaml is missing or of another version"]
-    there, here = _flat(before.tree()), _flat(config.tree())
+    there, here = flat(before.tree()), flat(config.tree())
     return [
         f"{key} is {shown(str(there.get(key)))[:60]} there, {shown(str(here.get(key)))[:60]} here"
         for key in sorted(there.keys() | here.keys())
@@ -105,13 +106,3 @@ def _differences(out: Path, config: RunConfig) -> list[str]:
 def _meant(key: str, value: Any) -> Any:
     """A value as it is compared: paths by the place that they name."""
     return str(resolve(value)) if key == "data.source" and value is not None else value
-
-
-def _flat(tree: dict[str, Any], before: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{before}{key}.")
-        else:
-            flat[f"{before}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat

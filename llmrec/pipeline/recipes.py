@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config import Algorithm, RunConfig
-from llmrec.config_tree import Overrides, override_mapping, override_tree, parse_overrides, read_yaml
+from llmrec.config_tree import Overrides, override_tree, parse_overrides, read_yaml
 from llmrec.errors import ConfigError
 from llmrec.pipeline.work import say
 from llmrec.storage import shown
@@ -28,7 +28,7 @@ def recipe_for(name: str) -> Path | None:
 
 
 def with_defaults(
-    path: Path | None, overrides: Any, *, algorithm: Algorithm | None = None, trust_code: bool = False
+    path: Path | None, overrides: Overrides, *, algorithm: Algorithm | None = None, trust_code: bool = False
 ) -> RunConfig:
     """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top.
 
@@ -39,7 +39,6 @@ def with_defaults(
         ConfigError: a key or value that cannot be used, or a source for a generated world, which reads none.
         DataError: a source that is not recognised.
     """
-    overrides = override_mapping(overrides, RunConfig)
     overrides = {**overrides, **_recognised(path, overrides)}
     if path is None:
         dataset = RunConfig.read(None, overrides).data.dataset
@@ -70,11 +69,9 @@ def worldly(source: str) -> str:
     )
 
 
-def demo_config(seed: int = 0, overrides: Any = None) -> RunConfig:
+def demo_config(seed: int = 0, overrides: Overrides | None = None) -> RunConfig:
     """The demo's configuration: train/recipes/demo.yaml."""
-    return RunConfig.read(
-        recipes_root() / "demo.yaml", {"seed": seed, **override_mapping(overrides or {}, RunConfig)}
-    )
+    return RunConfig.read(recipes_root() / "demo.yaml", {"seed": seed, **(overrides or {})})
 
 
 def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> dict[str, Any]:

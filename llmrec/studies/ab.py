@@ -6,13 +6,13 @@ Users are those of the test period as the judge knows them or, in a generated wo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmrec.baselines.registry import BASELINES
 from llmrec.config import RunConfig
-from llmrec.config_tree import parse_overrides
+from llmrec.config_tree import Overrides
 from llmrec.errors import ConfigError, RunError
 from llmrec.evaluation.experiment import Design, Experiment, ab_test
 from llmrec.pipeline.algorithms.reward import run_reward
@@ -49,7 +49,7 @@ def ab(
     retention: bool = False,
     own_luck: bool = False,
     metrics: Sequence[str] | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     json_file: Path | None = None,
     **design: Any,
 ) -> dict[str, Any]:
@@ -66,14 +66,14 @@ def ab(
         retention: users lose patience, leave and may come back.
         own_luck: each system meets the users with luck of its own.
         metrics: what is tested; all that can differ by default.
-        overrides: KEY=VALUE for the keys of `CHANGEABLE`.
+        overrides: values for the keys of `CHANGEABLE`.
         json_file: the figures are also written here.
         design: the other attributes of `Design`.
     """
     met = sized(run, turns, slate) | ({} if number is None else {"evaluation.users": number})
     if retention:
         met |= {"dynamics.patience.enabled": True, "dynamics.comeback.enabled": True}
-    met |= parse_overrides(overrides, RunConfig)
+    met |= overrides or {}
     chosen = Design(regret=True, common=not own_luck, metrics=None if metrics is None else tuple(metrics), **design)
     found, facts = run_experiment(run, a, b, users=users, overrides=met, design=chosen)
     effects, needed = found.effect_rows(), found.size_rows()
@@ -88,7 +88,7 @@ def run_experiment(
     b: str,
     *,
     users: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Overrides | None = None,
     design: Design | None = None,
 ) -> tuple[Experiment, dict[str, Any]]:
     """Two systems of the run folder `out` under the users of its test period.
@@ -141,7 +141,7 @@ def sized(out: Path, turns: int | None, slate: int | None) -> dict[str, Any]:
     return {f"session.{key}": value for key, value in sizes.items() if value is not None}
 
 
-def _overridden(out: Path, overrides: Mapping[str, Any]) -> RunConfig:
+def _overridden(out: Path, overrides: Overrides) -> RunConfig:
     for key in overrides:
         if not any(key == known or key.startswith(f"{known}.") for known in CHANGEABLE):
             raise ConfigError(

@@ -20,14 +20,14 @@ import numpy as np
 from llmrec.baselines import Popularity
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.config import RunConfig, unvouched
-from llmrec.config_tree import from_tree, merged, override_tree, read_yaml
+from llmrec.config_tree import Overrides, from_tree, merged, override_tree, read_yaml
 from llmrec.errors import ConfigError
 from llmrec.evaluation.multiple import paired_holm
 from llmrec.evaluation.ranking import coverage, ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import t_interval
 from llmrec.evaluation.table import Comparison
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.recipes import overrides_of, recipe_for, recipes_root
+from llmrec.pipeline.recipes import recipe_for, recipes_root
 from llmrec.pipeline.run import check_config
 from llmrec.studies.answer import Answer, Sheet, signed
 from llmrec.studies.study import Pooled, SeedRows, Study
@@ -44,9 +44,7 @@ class Ablation:
     base: str
 
     @classmethod
-    def of(
-        cls, settings: AblationSettings, overrides: Mapping[str, Any], where: str, beside: Path = Path()
-    ) -> Ablation:
+    def of(cls, settings: AblationSettings, overrides: Overrides, where: str, beside: Path = Path()) -> Ablation:
         """Puts the sides together; `overrides` by dotted key lie between `set` and what is the sides' own.
 
         Args:
@@ -80,7 +78,7 @@ def ablate(
     out: Path,
     quick: bool = False,
     source: str | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
     """Reads the YAML `file` (or, if `quick`, the shipped one on a generated world) and runs it; see `run_ablation`.
@@ -91,11 +89,11 @@ def ablate(
     if quick == (file is not None):
         raise ConfigError("Give either the YAML file of an ablation or --quick.")
     file = file or recipes_root() / "ablations-quick.yaml"
-    ablation = read_ablation(file, overrides_of({"data.source": source}, overrides))
+    ablation = read_ablation(file, ({} if source is None else {"data.source": source}) | dict(overrides or {}))
     return run_ablation(ablation, out, json_file=json_file)
 
 
-def read_ablation(path: Path, overrides: Mapping[str, Any] | None = None) -> Ablation:
+def read_ablation(path: Path, overrides: Overrides | None = None) -> Ablation:
     """Reads a file; see `Ablation.of`."""
     settings = from_tree(AblationSettings, read_yaml(path), str(path))
     return Ablation.of(settings, overrides or {}, str(path), path.parent)

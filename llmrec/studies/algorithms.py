@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import Algorithm, RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
@@ -39,7 +40,7 @@ Rows = dict[str, dict[str, FloatArray]]
 def run_algorithms(
     seeds: Sequence[int],
     out: Path,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     *,
     algorithms: Sequence[Algorithm],
     dataset: str = "world",
@@ -52,7 +53,7 @@ def run_algorithms(
     Args:
         seeds: of data (where it is generated), models and training; of the improvement alone with `start_seed`.
         out: one working folder a seed lies below it.
-        overrides: KEY=VALUE for all algorithms.
+        overrides: values by key for all algorithms.
         algorithms: which ones.
         dataset: of a recipe train/recipes/study-DATASET.yaml.
         source: the data set's folder.
@@ -64,7 +65,7 @@ def run_algorithms(
     """
     if not algorithms:
         raise RequestError("A study needs at least one algorithm.")
-    config_of = study_config(dataset, source, overrides, start_seed)
+    config_of = study_config(dataset, source, overrides or {}, start_seed)
 
     def measure(seed: int) -> SeedRows:
         return _measured(config_of, algorithms, seed, out / f"seed-{seed if start_seed is None else start_seed}")
@@ -220,7 +221,7 @@ def _sheet(figures: Mapping[str, Any], judge: str, seeds: int) -> Sheet:
 
 
 def study_config(
-    dataset: str, source: str | None, overrides: Sequence[str], start_seed: int | None = None
+    dataset: str, source: str | Path | None, overrides: Overrides, start_seed: int | None = None
 ) -> Callable[[Algorithm, int], RunConfig]:
     """Configurations by algorithm and seed, from train/recipes/study-DATASET.yaml.
 
@@ -231,10 +232,10 @@ def study_config(
     if not place.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("study-") for p in recipes_root().glob("study-*.yaml")))
         raise RequestError(f"There is no study of {dataset!r}; known ones: {known}.")
-    given = [] if source is None else [("data.source", source)]
+    given = {} if source is None else {"data.source": source}
 
     def config_of(algorithm: Algorithm, seed: int) -> RunConfig:
-        seeded = [f"seed={seed}"] if start_seed is None else [f"seed={start_seed}", f"improvement_seed={seed}"]
-        return with_defaults(place, [f"algorithm={algorithm}", *seeded, *given, *overrides])
+        seeded = {"seed": seed} if start_seed is None else {"seed": start_seed, "improvement_seed": seed}
+        return with_defaults(place, {"algorithm": algorithm, **seeded, **given, **overrides})
 
     return config_of

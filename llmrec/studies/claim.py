@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import OPTIMUM, SFT, RunResult, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
@@ -23,15 +24,15 @@ from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
 MEASURES = {"value@1": "top item", "value": "top ten"}
 RATES = ("click_rate", "conversion_rate")
 NDCG = "NDCG@10"
-ROWS = ("evaluation.test_events=1200", "evaluation.users=1000")
-CLICK_ONLY = (  # imitation is near the best that clicks alone can ask for: stay close to it
-    "reward.conversion=0",
-    "ppo.kl_coefficient=0.03",
-    "ppo.entropy_coefficient=0",
-    "ppo.steps=60",
-    "ppo.save_every=20",
-    "gate.ndcg_tolerance=0",
-)
+ROWS = {"evaluation.test_events": 1200, "evaluation.users": 1000}
+CLICK_ONLY = {  # imitation is near the best that clicks alone can ask for: stay close to it
+    "reward.conversion": 0.0,
+    "ppo.kl_coefficient": 0.03,
+    "ppo.entropy_coefficient": 0.0,
+    "ppo.steps": 60,
+    "ppo.save_every": 20,
+    "gate.ndcg_tolerance": 0.0,
+}
 NEEDED = 0.15
 MARGIN = 0.03
 
@@ -39,7 +40,7 @@ MARGIN = 0.03
 def run_claim(
     seeds: Sequence[int],
     out: Path,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     *,
     click_only: bool = False,
     json_file: Path | None = None,
@@ -48,7 +49,7 @@ def run_claim(
 
     With `click_only` the reward is the click alone, and NDCG@10 on held-out clicks must not be inferior.
     """
-    own = [*ROWS, *(CLICK_ONLY if click_only else ()), *overrides]
+    own = {**ROWS, **(CLICK_ONLY if click_only else {}), **(overrides or {})}
 
     def measure(seed: int) -> SeedRows:
         return rows_of(_run(demo_config(seed, own), out / f"seed-{seed}", click_only))

@@ -13,21 +13,20 @@ from typing import Any
 
 from llmrec.baselines import Covisitation, Popularity
 from llmrec.config import RunConfig
-from llmrec.config_tree import override_tree, parse_overrides
+from llmrec.config_tree import Overrides, override_tree, parse_overrides
 from llmrec.evaluation.offline import rank_systems
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.recipes import overrides_of
 from llmrec.studies.ablations import Ablation, facts_sheet, record, run_ablation
 from llmrec.studies.answer import Answer
 from llmrec.studies.study import Pooled
 from llmrec.studies.warm_starts import AblationSettings, SideSettings
 from llmrec.types import Ranker
 
-SIDES = (
-    ("title",),
-    ("semantic", "identifiers.scheme=semantic", "text.history=id"),
-    ("atomic", "identifiers.scheme=atomic", "text.history=id"),
-)
+SIDES: dict[str, Overrides] = {
+    "title": {},
+    "semantic": {"identifiers.scheme": "semantic", "text.history": "id"},
+    "atomic": {"identifiers.scheme": "atomic", "text.history": "id"},
+}
 """Names, and what each changes, where none are given."""
 COVISITATION = "covisitation"
 METRICS = ("HR@5", "HR@10", "NDCG@5", "NDCG@10", "coverage@10")
@@ -41,7 +40,7 @@ def compare_identifiers(
     sides: Sequence[Sequence[str]] | None = None,
     test: bool = False,
     limit: int | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
     """Trains every side that is not trained yet, ranks all on the same rows and returns the figures.
@@ -53,7 +52,7 @@ def compare_identifiers(
         sides: a name and KEY=VALUE texts each; `SIDES` by default.
         test: train on everything before the test rows and rank those, instead of the validation rows.
         limit: rank a uniform sample of this many rows.
-        overrides: KEY=VALUE texts for all sides, `seed` among them.
+        overrides: values by key for all sides, `seed` among them.
         json_file: the figures are also written here.
 
     Raises:
@@ -61,13 +60,12 @@ def compare_identifiers(
     """
     if source is None and dataset == "amazon-minionerec" and os.environ.get("LLMREC_DATA"):
         source = Path(os.environ["LLMREC_DATA"]) / "amazon-industrial"
-    named = {"data.dataset": dataset, "data.source": None if source is None else str(source)}
-    common = overrides_of(named, overrides)
+    named = {"data.dataset": dataset} | ({} if source is None else {"data.source": source})
+    common: dict[str, Any] = {**named, **(overrides or {})}
+    chosen = {name: parse_overrides(own, RunConfig) for name, *own in sides} if sides else SIDES
     settings = AblationSettings(
         seeds=(int(common.pop("seed", 0)),),
-        sides={
-            name: SideSettings(set=override_tree(parse_overrides(own, RunConfig))) for name, *own in sides or SIDES
-        },
+        sides={name: SideSettings(set=override_tree(own)) for name, own in chosen.items()},
         part="test" if test else "valid",
         until_part=test,
         limit=limit,

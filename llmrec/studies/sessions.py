@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.evaluation.sessions import SessionFigures
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import reward_key
@@ -30,15 +31,15 @@ SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
 WHO = ("truth", "judge")
 
 
-def session_config(seed: int, overrides: Sequence[str] = ()) -> RunConfig:
+def session_config(seed: int, overrides: Overrides | None = None) -> RunConfig:
     """The configuration of train/recipes/session.yaml."""
-    return RunConfig.read(recipes_root() / "session.yaml", [f"seed={seed}", *overrides])
+    return RunConfig.read(recipes_root() / "session.yaml", {"seed": seed, **(overrides or {})})
 
 
 def run_sessions(
     seeds: Sequence[int],
     out: Path,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     *,
     greedy: bool = False,
     json_file: Path | None = None,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.dataset.world.world import World
 from llmrec.errors import RequestError
 from llmrec.evaluation.simulated import Simulated, simulate
@@ -118,7 +119,7 @@ def deployed(config: RunConfig, arena: Arena, policy: LanguagePolicy) -> Deploye
 def run_trust(
     seeds: Sequence[int],
     out: Path,
-    overrides: Sequence[str] = (),
+    overrides: Overrides | None = None,
     *,
     variants: Sequence[Variant] = VARIANTS,
     json_file: Path | None = None,
@@ -126,7 +127,7 @@ def run_trust(
     """Runs all variants on every seed (resuming what is there), prints the table and returns its figures."""
 
     def measure(seed: int) -> SeedRows:
-        config = RunConfig.read(recipes_root() / "trust.yaml", [f"seed={seed}", *overrides])
+        config = RunConfig.read(recipes_root() / "trust.yaml", {"seed": seed, **(overrides or {})})
         ready = Prepared.of(config, out / f"seed-{seed}")
         arena, found = ready.arena(), {}
         for variant in variants:

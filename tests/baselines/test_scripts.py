@@ -21,29 +21,27 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
 
 
-def test_table_of_baselines(tmp_path: Path) -> None:
+def test_table_of_the_baselines_of_a_saved_data_set(tmp_path: Path) -> None:
     clusters(users=60, clicks=5).save(tmp_path / "data")
-    names = ("popularity", "item-knn", "thompson")
-    done = run("baselines.py", tmp_path / "data", "--only", *names, "--seeds", 0, 1, "--json", tmp_path / "out.json")
+    names, place = ("popularity", "item-knn", "thompson"), ("--dataset", "folder", "--source", tmp_path / "data")
+    out = ("--out", tmp_path / "table", "--json", tmp_path / "out.json", "--no-judge", "--seeds", 2)
+    done = run("table.py", *place, *out, "--only", *names)
     assert done.returncode == 0, done.stderr
-    assert "held-out events" in done.stdout
-    assert "held-out events" not in done.stderr
-    found = json.loads((tmp_path / "out.json").read_text())
-    facts = found["baselines"]
+    assert "test rows of folder, all 18 items ranked" in " ".join(done.stdout.split())
+    assert "all 18 items ranked" not in done.stderr
+    facts = json.loads((tmp_path / "out.json").read_text())["systems"]
     assert list(facts) == list(names)
-    assert len(facts["thompson"]["by_seed"]["NDCG@10"]) == 2
-    assert len(facts["item-knn"]["by_seed"]["NDCG@10"]) == 1
-    trials = facts["item-knn"]["trials"]
-    assert facts["item-knn"]["valid_ndcg"] == max(figure for _, figure, _ in trials if figure is not None)
+    assert (len(facts["thompson"]["by_seed"]), len(facts["item-knn"]["by_seed"])) == (2, 1)
+    assert facts["item-knn"]["tried"] == facts["item-knn"]["grid"] == 30
+    main = json.loads((tmp_path / "out.json").read_text())["main"]["systems"]
     # Only the items of one's cluster are ever clicked: one of the first five unseen ones is the target.
-    assert facts["item-knn"]["by_seed"]["HR@5"] == [1.0]
-    assert facts["popularity"]["by_seed"]["HR@5"][0] < 0.7
-
-
-def test_an_unknown_baseline_is_one_sentence(tmp_path: Path) -> None:
-    done = run("baselines.py", tmp_path, "--only", "itemknn")
-    assert done.returncode == 2
-    assert "did you mean 'item-knn'" in done.stderr
+    assert main["item-knn"]["HR@5"]["mean"] == 1.0
+    assert main["popularity"]["HR@5"]["mean"] < 0.7
+    unknown = run("table.py", *place, *out, "--only", "itemknn")
+    assert unknown.returncode == 2
+    assert "There is no row 'itemknn'; choose among random, popularity," in " ".join(unknown.stderr.split())
+    split = run("table.py", "--dataset", "movielens-100k", "--split", "given", *out)
+    assert split.stderr.strip() == "error: The table of 'movielens-100k' has the split time; leave --split out."
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def start(out: Path, log: Path) -> int:
         from llmrec.pipeline.run import run_job
 
         try:
-            run_job(demo_config(0, [f"{key}={value}" for key, value in SETTINGS.items()]), out)
+            run_job(demo_config(0, SETTINGS), out)
             code = 0
         except LLMRecError as error:
             print(f"REFUSED {error}", flush=True)

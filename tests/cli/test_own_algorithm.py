@@ -12,6 +12,7 @@ import yaml
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from tests.cli import tiny
+from tests.overrides import given
 
 PACKAGE = Path(__file__).parent / "own"
 OURS = {"exact_ascent.steps": 4, "exact_ascent.learning_rate": 0.03, "gate.ndcg_tolerance": 1.0}
@@ -54,29 +55,29 @@ def test_an_algorithm_of_another_package_is_run_by_its_name(cache, tmp_path):
 
 
 def test_its_section_is_read_as_strictly_as_any(installed):
-    config = RunConfig.read(None, ["algorithm=exact_ascent", "exact_ascent.lora.rank=2"])
+    config = RunConfig.read(None, given("algorithm=exact_ascent", "exact_ascent.lora.rank=2"))
     assert (config.improvement.steps, config.improvement.lora.rank) == (4, 2)
     with pytest.raises(ConfigError, match=r"'exact_ascent\.stepz'.*'exact_ascent\.steps'"):
-        RunConfig.read(None, ["exact_ascent.stepz=1"])
+        RunConfig.read(None, given("exact_ascent.stepz=1"))
     with pytest.raises(ConfigError, match="whole number"):
-        RunConfig.read(None, ["exact_ascent.steps=many"])
+        RunConfig.read(None, given("exact_ascent.steps=many"))
     from llmrec.pipeline.algorithms import check_algorithm
 
     with pytest.raises(ConfigError, match=r"exact_ascent\.steps"):
-        check_algorithm(RunConfig.read(None, ["algorithm=exact_ascent", "exact_ascent.steps=0"]))
+        check_algorithm(RunConfig.read(None, given("algorithm=exact_ascent", "exact_ascent.steps=0")))
     with pytest.raises(ConfigError, match="exact_ascent does not learn from; set algorithm to ppo or reinforce"):
-        check_algorithm(RunConfig.read(None, ["algorithm=exact_ascent", "session.turns=2"]))
+        check_algorithm(RunConfig.read(None, given("algorithm=exact_ascent", "session.turns=2")))
 
 
 def test_runs_of_other_algorithms_do_not_name_it(installed):
-    before = RunConfig.read(None, ["seed=1"]).tree()
-    config = RunConfig.read(None, ["exact_ascent.steps=9"])
+    before = RunConfig.read(None, given("seed=1")).tree()
+    config = RunConfig.read(None, given("exact_ascent.steps=9"))
     assert config.sections["exact_ascent"].steps == 9
     assert config.tree() == before | {"seed": 0}
 
 
 def test_without_the_package_the_name_is_refused():
     with pytest.raises(ConfigError, match="'algorithm' is 'exact_ascent'; choose one of ppo"):
-        RunConfig.read(None, ["algorithm=exact_ascent"])
+        RunConfig.read(None, given("algorithm=exact_ascent"))
     with pytest.raises(ConfigError, match="Unknown key 'exact_ascent'"):
-        RunConfig.read(None, ["exact_ascent.steps=1"])
+        RunConfig.read(None, given("exact_ascent.steps=1"))

@@ -20,6 +20,7 @@ from llmrec.pipeline.place import check_same, check_same_data
 from llmrec.pipeline.recipes import demo_config
 from tests.cli import tiny
 from tests.dataset.tiny import tiny as tiny_data
+from tests.overrides import given
 
 EVENTS = [("a", "v", "click", 1), ("a", "w", "click", 2), ("b", "v", "click", 3)]
 
@@ -78,7 +79,7 @@ def test_a_run_of_another_configuration_is_not_replaced(tmp_path, change, named)
     assert f"is a run of another configuration ({named}" in said
     assert "--force" in said
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
-    check_same(place, demo_config(0, [change]), force=True)
+    check_same(place, demo_config(0, given(change)), force=True)
 
 
 def test_the_same_source_written_otherwise_is_the_same_and_other_data_are_not(tmp_path, monkeypatch):
@@ -86,7 +87,7 @@ def test_the_same_source_written_otherwise_is_the_same_and_other_data_are_not(tm
     data = tiny_data(EVENTS)
     data.save(tmp_path / "d")
     one, two = (
-        RunConfig.read(None, ["data.dataset=folder", ("data.source", s)])
+        RunConfig.read(None, {"data.dataset": "folder", "data.source": s})
         for s in ("d", str(tmp_path / "x" / ".." / "d"))
     )
     place = a_run(tmp_path / "run", one, data.manifest.content_hash)

@@ -97,7 +97,7 @@ def test_a_shop_whose_purchases_follow_clicks_shows_its_rate(tmp_path: Path, del
 
 def _config(folder: Path, **more: object) -> RunConfig:
     settings = {"data.dataset": "folder", "data.source": folder, **more}
-    return RunConfig.read(None, [f"{key}={value}" for key, value in settings.items()])
+    return RunConfig.read(None, settings)
 
 
 def test_conversions_that_no_click_leads_to_stop_a_run_before_its_first_stage(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from llmrec.dataset.importers.layouts import recognise
 from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.recipes import demo_config, with_defaults
 from llmrec.pipeline.run import check_config
+from tests.overrides import given
 
 REVIEW_2018 = {"reviewerID": "u", "asin": "i", "overall": 5.0, "unixReviewTime": 1}
 REVIEW_2023 = {"user_id": "u", "parent_asin": "i", "rating": 5.0, "timestamp": 1}
@@ -85,22 +86,22 @@ def test_what_is_not_recognised_is_refused_by_every_command(tmp_path, monkeypatc
 
 def test_a_recognised_source_brings_its_recipe_and_is_said(tmp_path, capsys):
     place = folder(tmp_path / "ml", "u.data", "u.item")
-    config = with_defaults(None, [("data.source", str(place))])
+    config = with_defaults(None, {"data.source": place})
     assert (config.data.dataset, config.data.source) == ("movielens", str(place))
-    assert config == with_defaults(None, [("data.dataset", "movielens"), ("data.source", str(place))])
+    assert config == with_defaults(None, {"data.dataset": "movielens", "data.source": place})
     assert "recognised as movielens (--dataset movielens)" in " ".join(capsys.readouterr().err.split())
     yaml = tmp_path / "mine.yaml"
     yaml.write_text(f"data:\n  source: {place}\nseed: 3\n")
-    assert with_defaults(yaml, []).data.dataset == "movielens"
+    assert with_defaults(yaml, {}).data.dataset == "movielens"
     assert recognise(folder(tmp_path, "mine.yaml") / "mine.yaml")[0] == "table"
 
 
 @pytest.mark.parametrize(
     ("yaml", "overrides"),
     [
-        ("data: {dataset: world, source: PLACE}", []),
-        ("data: {dataset: world}", ["data.source=PLACE"]),
-        ("seed: 1", [("data.dataset", "world"), ("data.source", "PLACE")]),
+        ("data: {dataset: world, source: PLACE}", {}),
+        ("data: {dataset: world}", {"data.source": "PLACE"}),
+        ("seed: 1", {"data.dataset": "world", "data.source": "PLACE"}),
     ],
 )
 def test_a_world_that_is_asked_for_reads_no_source(tmp_path, yaml, overrides):
@@ -110,6 +111,6 @@ def test_a_world_that_is_asked_for_reads_no_source(tmp_path, yaml, overrides):
 
 
 def test_python_and_the_demo_refuse_it_as_well(tmp_path):
-    for config in (demo_config(0, ["data.source=PLACE"]), RunConfig.read(None, ["data.source=PLACE"])):
+    for config in (demo_config(0, given("data.source=PLACE")), RunConfig.read(None, given("data.source=PLACE"))):
         with pytest.raises(ConfigError, match="world is generated and reads nothing"):
             check_config(config)

@@ -42,7 +42,7 @@ def test_a_person_may_vouch_for_it(stranger, monkeypatch, how):
     folder, named = stranger
     if how == "variable":
         monkeypatch.setenv("LLMREC_TRUST_CODE", "1")
-    overrides = [f"reward.custom=['{named}']"] if how == "override" else []
+    overrides = {"reward.custom": [named]} if how == "override" else {}
     config = RunConfig.read(folder / "theirs.yaml", overrides, trust_code=how == "flag")
     assert load_custom(config.reward.custom[0])(None, (1, 2)) == [0.0, 0.0]
     assert (folder / "ran").exists()

@@ -1,6 +1,5 @@
 """What decides whether a run can end is refused before anything is trained; small catalogues end well."""
 
-import json
 import random
 
 import polars as pl
@@ -63,8 +62,8 @@ def shop(items, users=24, each=6, *, repeat="allow", times=10**7, conversions=Tr
 
 
 def settings_of(folder, **changes):
-    tree = {**SETTINGS, "data.dataset": "folder", "data.source": str(folder), **changes}
-    return RunConfig.read(None, [f"{key}={json.dumps(value)}" for key, value in tree.items()])
+    tree = {**SETTINGS, "data.dataset": "folder", "data.source": folder, **changes}
+    return RunConfig.read(None, tree)
 
 
 def refusal(dataset, place, **changes):

@@ -16,7 +16,7 @@ def test_a_source_that_has_changed_since_its_import_is_said(tmp_path, capfd):
     source.mkdir()
     (source / "events.csv").write_text(EVENTS)
     (source / "items.csv").write_text("item_id,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(5)))
-    config = RunConfig.read(None, ["data.dataset=table", ("data.source", str(source))])
+    config = RunConfig.read(None, {"data.dataset": "table", "data.source": source})
     first = open_data(config, Work(tmp_path / "w")).dataset
     (source / "notes.txt").write_text("new beside it")
     assert open_data(config, Work(tmp_path / "w")).dataset.manifest == first.manifest

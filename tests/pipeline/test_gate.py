@@ -29,17 +29,17 @@ from llmrec.types import Prediction, Slate, State
 
 CONFIG = RunConfig.read(
     None,
-    [
-        "world.users=60",
-        "world.items=24",
-        "world.slates_per_user=5",
-        "model.nano_hidden=32",
-        "model.nano_layers=1",
-        "gate.users=20",
-        "gate.events=30",
-        "gate.slate=5",
-        "evaluation.bootstrap=200",
-    ],
+    {
+        "world.users": 60,
+        "world.items": 24,
+        "world.slates_per_user": 5,
+        "model.nano_hidden": 32,
+        "model.nano_layers": 1,
+        "gate.users": 20,
+        "gate.events": 30,
+        "gate.slate": 5,
+        "evaluation.bootstrap": 200,
+    },
 )
 
 

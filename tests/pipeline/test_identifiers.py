@@ -63,7 +63,7 @@ TINY = {
 
 def config(**changes):
     tree = {**TINY, **{key.replace("__", "."): value for key, value in changes.items()}}
-    return RunConfig.read(None, [f"{key}={json.dumps(value)}" for key, value in tree.items()])
+    return RunConfig.read(None, tree)
 
 
 @pytest.fixture(scope="module")

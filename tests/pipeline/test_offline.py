@@ -22,6 +22,7 @@ from llmrec.text.render import StateRenderer
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import logged_slates
 from llmrec.types import Item
+from tests.overrides import given
 
 TINY = ["world.users=30", "world.items=24", "world.slates_per_user=3", "data.history_events=4"]
 OWN = {
@@ -31,7 +32,7 @@ OWN = {
 
 
 def config_of(algorithm, *more):
-    return RunConfig.read(None, [*TINY, f"algorithm={algorithm}", *OWN[algorithm], *more])
+    return RunConfig.read(None, given(*TINY, f"algorithm={algorithm}", *OWN[algorithm], *more))
 
 
 @pytest.fixture(scope="module")

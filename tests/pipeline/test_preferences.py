@@ -13,6 +13,7 @@ from llmrec.pipeline.algorithms import check_algorithm, improve
 from llmrec.pipeline.algorithms.preferences import held_out, pairs_of
 from llmrec.training.improvement import Checkpointing
 from llmrec.types import Reward
+from tests.overrides import given
 from tests.pipeline.test_offline import TINY, small  # noqa: F401  # a fixture
 
 OWN = {
@@ -30,7 +31,7 @@ OWN = {
 
 
 def config_of(algorithm, *more):
-    return RunConfig.read(None, [*TINY, f"algorithm={algorithm}", *OWN[algorithm], *more])
+    return RunConfig.read(None, given(*TINY, f"algorithm={algorithm}", *OWN[algorithm], *more))
 
 
 @pytest.mark.parametrize("algorithm", ["dpo", "sdpo"])

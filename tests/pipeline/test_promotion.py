@@ -24,6 +24,7 @@ from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.trust import check_trust, who_judges
 from llmrec.simulator.ensemble import Ensemble
 from llmrec.types import Slate
+from tests.overrides import given
 
 GATE = GateSettings()
 KEPT = ranking_change(np.ones(50), np.ones(50), GATE, metric="NDCG@10", users=range(50), samples=50, seed=0)
@@ -274,11 +275,11 @@ def test_a_warm_start_with_one_list_is_named_where_it_is_handed_on(judged, kept,
 )
 def test_a_judge_that_is_none_is_refused_beforehand(override, words):
     with pytest.raises(ConfigError, match=words):
-        check_trust(RunConfig.read(None, [override]))
+        check_trust(RunConfig.read(None, given(override)))
 
 
 def test_pessimism_needs_members_that_can_disagree():
-    config = RunConfig.read(None, ["reward.pessimism=1.0", "simulator.members=1"])
+    config = RunConfig.read(None, given("reward.pessimism=1.0", "simulator.members=1"))
     with pytest.raises(ConfigError, match="one member never disagrees"):
         check_trust(config)
     check_trust(dataclasses.replace(config, simulator=SimulatorSettings(members=2)))
@@ -299,7 +300,7 @@ def test_every_run_says_who_rewards_and_who_judges(overrides, words):
             self.facts = {"users": users}
 
     simulators = Simulators(Ensemble([Model(70)]), Model(30), {})
-    said = who_judges(RunConfig.read(None, overrides), simulators)
+    said = who_judges(RunConfig.read(None, given(*overrides)), simulators)
     assert words in said
     assert said.endswith(
         "The judge is another model with another seed (crossed, fitted on 30 users of its own), and never a reward."

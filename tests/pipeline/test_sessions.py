@@ -19,6 +19,7 @@ from llmrec.pipeline.algorithms.sessions import session_choice, session_sizes
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import demo_config
 from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_sessions, session_config
+from tests.overrides import given
 
 TINY = [
     "world.users=120",
@@ -41,7 +42,7 @@ TINY = [
 
 
 def of(*overrides):
-    return RunConfig.read(None, ["session.turns=3", "session.slate=2", "ppo.draws=1", *overrides])
+    return RunConfig.read(None, given("session.turns=3", "session.slate=2", "ppo.draws=1", *overrides))
 
 
 def test_the_recipe_starts_from_what_the_demo_starts_from():
@@ -92,7 +93,7 @@ def test_the_examination_of_a_worlds_log_is_what_users_of_sessions_have(bias, al
 
 @pytest.mark.slow
 def test_a_study_from_end_to_end_and_again_from_its_stages(tmp_path):
-    found = run_sessions([0, 1], tmp_path / "a", TINY, json_file=tmp_path / "found.json")
+    found = run_sessions([0, 1], tmp_path / "a", given(*TINY), json_file=tmp_path / "found.json")
     assert json.loads((tmp_path / "found.json").read_text())["worlds"] == json.loads(json.dumps(found["worlds"]))
     for world in found["worlds"]:
         for arena in ("truth", "judge"):
@@ -100,5 +101,5 @@ def test_a_study_from_end_to_end_and_again_from_its_stages(tmp_path):
             assert all(np.isfinite(row["value"]) for row in world[arena]["means"].values())
             means, less = world[arena]["means"], world[arena]["differences"][RERANKED]["value"]
             assert less["mean"] == pytest.approx(means[SESSIONS]["value"] - means[RERANKED]["value"])
-    again = run_sessions([0, 1], tmp_path / "a", TINY)
+    again = run_sessions([0, 1], tmp_path / "a", given(*TINY))
     assert again["worlds"] == found["worlds"]

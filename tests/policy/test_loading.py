@@ -18,6 +18,7 @@ from llmrec.errors import ConfigError, LLMRecError, RunError
 from llmrec.pipeline.base_model import check_base
 from llmrec.policy.loading import check_positions, load_causal_lm, load_tokenizer, positions, save_causal_lm
 from llmrec.policy.nano import train_tokenizer
+from tests.overrides import given
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_settings_of_generation_inside_the_configuration_stop_nothing(saved, tok
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "fp8", "a method of tomorrow"])
 def test_quantised_weights_are_refused_by_their_settings_alone(saved, method):
     folder = saved(config={"quantization_config": {"quant_method": method, "load_in_4bit": True, "bits": 4}})
-    for load in (load_causal_lm, lambda name: check_base(RunConfig.read(None, [f"model.name={name}"]))):
+    for load in (load_causal_lm, lambda name: check_base(RunConfig.read(None, given(f"model.name={name}")))):
         with pytest.raises(RunError, match=rf"quantised \({method}\).*model\.quantization: 4bit"):
             load(folder)
 
@@ -147,9 +148,9 @@ def test_a_message_of_another_package_is_bounded(saved):
 def test_a_tokenizer_with_more_tokens_than_the_model_has_rows(saved, tokenizer):
     folder = saved(llama(len(tokenizer) - 1))
     with pytest.raises(RunError, match=r"tokens, but its model only \d+ rows.*resize_token_embeddings"):
-        check_base(RunConfig.read(None, [f"model.name={folder}"]))
+        check_base(RunConfig.read(None, given(f"model.name={folder}")))
     folder = saved(llama(len(tokenizer) + 7))
-    check_base(RunConfig.read(None, [f"model.name={folder}"]))
+    check_base(RunConfig.read(None, given(f"model.name={folder}")))
 
 
 def test_a_model_of_few_positions_is_refused_before_it_is_loaded(saved, tokenizer, tmp_path):
@@ -158,7 +159,7 @@ def test_a_model_of_few_positions_is_refused_before_it_is_loaded(saved, tokenize
     (tmp_path / "model.safetensors").unlink()
     for most, fits in ((64, False), (63, True)):
         only_items = "sft.mixture={next_item: 1.0, description_from_title: 0.0}"
-        settings = RunConfig.read(None, [f"model.name={learned}", f"text.max_tokens={most}", only_items])
+        settings = RunConfig.read(None, given(f"model.name={learned}", f"text.max_tokens={most}", only_items))
         if fits:
             check_base(settings)
         else:
@@ -168,12 +169,12 @@ def test_a_model_of_few_positions_is_refused_before_it_is_loaded(saved, tokenize
 
 def test_answers_that_are_texts_count(saved, tokenizer):
     named = f"model.name={saved(llama(len(tokenizer), max_position_embeddings=128))}"
-    check_base(RunConfig.read(None, [named, "text.max_tokens=64"]))
+    check_base(RunConfig.read(None, given(named, "text.max_tokens=64")))
     with pytest.raises(ConfigError, match=r"an answer 64; set text\.max_tokens to 64 or less"):
-        check_base(RunConfig.read(None, [named, "text.max_tokens=65"]))
+        check_base(RunConfig.read(None, given(named, "text.max_tokens=65")))
     named = f"model.name={saved(llama(len(tokenizer), max_position_embeddings=64))}"
     with pytest.raises(ConfigError, match=r"leave tasks with long answers .* out of sft\.mixture"):
-        check_base(RunConfig.read(None, [named, "text.max_tokens=32"]))
+        check_base(RunConfig.read(None, given(named, "text.max_tokens=32")))
 
 
 def test_positions_of_several_kinds_of_models(tokenizer):
@@ -191,7 +192,7 @@ def test_a_tokenizer_without_an_end_or_pad_token(saved, tokenizer):
     bare.eos_token = bare.pad_token = None
     folder = saved(llama(len(bare)), beside=bare)
     with pytest.raises(RunError, match="has no end token"):
-        check_base(RunConfig.read(None, [f"model.name={folder}"]))
+        check_base(RunConfig.read(None, given(f"model.name={folder}")))
     bare.eos_token = "<|endoftext|>"
     folder = saved(llama(len(bare)), beside=bare)
     assert load_tokenizer(folder).pad_token_id == load_tokenizer(folder).eos_token_id

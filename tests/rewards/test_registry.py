@@ -15,6 +15,7 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.rewards import RewardContext, RewardFunction, TRLReward, is_list_level, make_terms, reward_function
 from llmrec.rewards.registry import BUILDERS
 from llmrec.types import Item
+from tests.overrides import given
 
 from .sample import CONTEXT, SHOWN, STATES, Half, Stars, context
 
@@ -51,8 +52,8 @@ FULL_ALONE = context(
 
 
 def test_settings_are_read_from_the_command_line():
-    given = ["reward.terms.novelty=0.1", "reward.custom=[my.module:f]", "reward.group_by=brand"]
-    settings = RunConfig.read(overrides=given).reward
+    texts = ("reward.terms.novelty=0.1", "reward.custom=[my.module:f]", "reward.group_by=brand")
+    settings = RunConfig.read(overrides=given(*texts)).reward
     assert settings.terms == {"novelty": 0.1}
     assert settings.custom == ("my.module:f",)
     assert settings.custom_names() == ("f",)

@@ -8,6 +8,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import RunError
 from llmrec.files import write_json
 from llmrec.studies.classic.opening import language_costs, run_place
+from tests.overrides import given
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from llmrec.studies.classic.opening import language_costs, run_place
     ],
 )
 def test_costs_are_rows_and_draws_with_the_seconds_of_their_stages(tmp_path, overrides, name, drawn):
-    config = RunConfig.read(None, [*overrides, "sft.examples=11"])
+    config = RunConfig.read(None, given(*overrides, "sft.examples=11"))
     for stage, seconds in (("sft", 1.5), (config.algorithm, 2.5)):
         write_json(tmp_path / stage / "stage.json", {"key": "", "seconds": seconds})
     costs = language_costs(config, tmp_path)

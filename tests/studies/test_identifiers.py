@@ -12,6 +12,7 @@ from llmrec.files import read_json
 from llmrec.pipeline.data import RunData
 from llmrec.studies.identifiers import compare_identifiers
 from llmrec.studies.warm_starts import extended
+from tests.overrides import given
 
 TINY = [
     "world.users=60",
@@ -31,7 +32,7 @@ TINY = [
 
 
 def compared(out, *sides, **options):
-    return compare_identifiers(dataset="world", out=out, sides=sides, overrides=TINY, **options)
+    return compare_identifiers(dataset="world", out=out, sides=sides, overrides=given(*TINY), **options)
 
 
 def test_sides_that_do_not_agree_are_refused(tmp_path):

@@ -25,6 +25,7 @@ from llmrec.studies.table.protocol import PROTOCOLS, open_table, protocol_of
 from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
 from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.table.writing import write
+from tests.overrides import given
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
 TINY = (
@@ -162,8 +163,8 @@ def test_settings_of_the_chosen_algorithm_decide_its_rows(bench, tmp_path):
 
 def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
-    policy = Trainings("policy", tmp_path, TINY)
-    blind = Trainings("blind", tmp_path, (*TINY, "text.elapsed=false"))
+    policy = Trainings("policy", tmp_path, given(*TINY))
+    blind = Trainings("blind", tmp_path, given(*TINY, "text.elapsed=false"))
     near, teacher = ScorePart("covisitation-fixed", tmp_path), ScorePart("interpolation", tmp_path)
     sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
     rows = {
@@ -177,8 +178,8 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     found, failed = answers(bench, rows, tmp_path, range(2))
     assert not failed
     seen = [set(s.tolist()) for s in bench.test.seen]
-    for given in found.values():
-        for answer in given:
+    for told in found.values():
+        for answer in told:
             assert all(not seen[b] & set(items[items >= 0].tolist()) for b, items in enumerate(answer.items_BK))
     assert len(found[LM]) == 2
     assert len(found["ensemble"]) == 1

@@ -29,6 +29,7 @@ from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.views import under, with_texts
 from llmrec.text.perturb import OtherWording, Typos
 from tests.cli.tiny import environment
+from tests.overrides import given
 from tests.studies.test_leaderboard import TINY, films
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "robustness.py"
@@ -39,7 +40,7 @@ MISTYPED = Typos(rate=0.5)
 
 
 def entries(out: Path, *, budget=1.0, seeds=(0, 1)):
-    policy = Trainings("policy", out, TINY)
+    policy = Trainings("policy", out, given(*TINY))
     near, teacher = ScorePart("covisitation-fixed", out, budget), ScorePart("interpolation", out, budget)
     sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
     return {name: BaselineEntry(BASELINES[name], budget) for name in CLASSIC} | {

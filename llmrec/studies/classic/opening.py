@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from llmrec.baselines.base import positives
 from llmrec.baselines.popularity import Popularity
 from llmrec.baselines.registry import baseline
 from llmrec.config import PPOSettings, RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.files import read_json
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.algorithms.rollouts import rollout_states
@@ -41,7 +41,7 @@ def run_place(run: Path, out: Path) -> Place:
     return _place(config, data, simulators, reward, Work(out), make_systems(found), costs)
 
 
-def demo_place(out: Path, seed: int, overrides: Sequence[str] = ()) -> Place:
+def demo_place(out: Path, seed: int, overrides: Overrides | None = None) -> Place:
     """The place of `llmrec demo`'s world of this seed, without a language model; data are made in `out` too."""
     work, config = Work(out), demo_config(seed, overrides)
     data = open_data(config, work)

@@ -13,14 +13,14 @@ from llmrec.studies.classic.place import Place
 from llmrec.studies.classic.tables import one_step_table, session_tables
 
 PARTS = ("one-step", "sessions")
-QUICK = (
-    "world.users=80",
-    "world.items=60",
-    "ppo.steps=20",
-    "simulator.epochs=2",
-    "evaluation.users=60",
-    "evaluation.test_events=60",
-)
+QUICK = {
+    "world.users": 80,
+    "world.items": 60,
+    "ppo.steps": 20,
+    "simulator.epochs": 2,
+    "evaluation.users": 60,
+    "evaluation.test_events": 60,
+}
 FEW = 2_000
 """Transitions of a smoke run."""
 
@@ -48,7 +48,7 @@ def run_classic(
         quick: a smoke run in a small world.
         json_file: the figures are also written here.
     """
-    place = demo_place(out, seed, QUICK if quick else ()) if run is None else run_place(run, out)
+    place = demo_place(out, seed, QUICK if quick else None) if run is None else run_place(run, out)
     figures: dict[str, Any] = {}
     tables: dict[str, Comparison] = {}
     sentences: list[str] = []

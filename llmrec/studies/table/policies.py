@@ -8,11 +8,12 @@ before the test period.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
 from llmrec.pipeline.data import RunData
@@ -44,7 +45,7 @@ class Trainings:
 
     name: str
     out: Path
-    overrides: tuple[str, ...] = ()
+    overrides: Overrides = field(default_factory=dict)
 
     def config(self, bench: TableData, seed: int) -> RunConfig:
         """The run's configuration."""
@@ -68,8 +69,8 @@ class Trainings:
         """RL on top; with `steps` it is judged at its end alone."""
         config, data, stage = self.stage(bench, moment, seed)
         if steps is not None:
-            shorter = (f"{config.algorithm}.steps={steps}", f"{config.algorithm}.save_every={steps}")
-            config = bench.config((*self.overrides, *shorter), seed)
+            shorter = {f"{config.algorithm}.{key}": steps for key in ("steps", "save_every")}
+            config = bench.config({**self.overrides, **shorter}, seed)
         work = bench.work(self.out / self.name / f"{moment}-{seed}")
         return improve_stage(config, data, stage, self.simulators(bench), work)
 
@@ -111,7 +112,7 @@ class PolicyEntry(BySeed):
             stage, system = self._trained(bench, seed)
             trained = time.process_time()
             slates = recommended(system, bench)
-            facts = {"settings": list(self.trainings.overrides), "curve_end": stage.curve[-1]}
+            facts = {"settings": dict(self.trainings.overrides), "curve_end": stage.curve[-1]}
             facts |= {"parameters": sum(p.numel() for p in system.policy.model.parameters())}
             seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
             keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})

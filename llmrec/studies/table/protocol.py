@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from typing import Literal
 import polars as pl
 
 from llmrec.config import RunConfig
-from llmrec.config_tree import Override
+from llmrec.config_tree import Overrides
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.split import PARTS, Part, make_split
@@ -27,6 +26,8 @@ from llmrec.pipeline.recipes import recipes_root
 from llmrec.pipeline.work import Work
 from llmrec.text.wording import SECONDS_A_DAY
 
+FOLDER = "folder"
+SplitName = Literal["time", "leave-last-out", "given"]
 Moment = Literal["before", "after"]
 """The validation rows, or the test rows: what is fitted knows what comes before them."""
 
@@ -42,7 +43,7 @@ class Protocol:
         history_events: how many interactions a state keeps.
         valid_rows: a uniform sample of so many validation rows decides settings; None takes all.
         test_rows: the same for the rows that are reported.
-        recipe: of the language-model policy, in `train/recipes`.
+        recipe: of the language-model policy, in `train/recipes`; "" stands for the default settings.
         profiles: whether users have profiles, which the recipe then shows in the state.
         note: one sentence for below the table.
         folder: of the original files, where it is not called as the protocol.
@@ -53,7 +54,7 @@ class Protocol:
     name: str
     importer: str
     options: tuple[tuple[str, str], ...] = ()
-    split: Literal["time", "leave-last-out", "given"] = "time"
+    split: SplitName = "time"
     history_events: int = 20
     valid_rows: int | None = None
     test_rows: int | None = None
@@ -62,6 +63,11 @@ class Protocol:
     note: str = ""
     folder: str = ""
     span: int = 1
+
+    @property
+    def recipe_file(self) -> Path | None:
+        """The file of the recipe; None where there is none, so that defaults serve."""
+        return recipes_root() / f"{self.recipe}.yaml" if self.recipe else None
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -109,14 +115,19 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
-def protocol_of(name: str) -> Protocol:
-    """The protocol called `name`.
+def protocol_of(name: str, split: SplitName | None = None) -> Protocol:
+    """The protocol called `name`, or that of any saved data set (folder) under `split` (time by default).
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it has a split of its own.
     """
+    if name == FOLDER:
+        note = f"A saved data set, split by {split or 'time'}; the policy has the default settings."
+        return Protocol(name=name, importer=FOLDER, split=split or "time", note=note)
     if name not in PROTOCOLS:
-        raise ConfigError(f"There is no table of {name!r}; choose one of {', '.join(PROTOCOLS)}.")
+        raise ConfigError(f"There is no table of {name!r}; choose one of {', '.join(PROTOCOLS)} or {FOLDER}.")
+    if split is not None:
+        raise ConfigError(f"The table of {name!r} has the split {PROTOCOLS[name].split}; leave --split out.")
     return PROTOCOLS[name]
 
 
@@ -150,17 +161,17 @@ class TableData:
         """Stages of the table in `folder`."""
         return Work(folder, finished_only=self.finished_only)
 
-    def config(self, overrides: Sequence[str] = (), seed: int = 0) -> RunConfig:
+    def config(self, overrides: Overrides | None = None, seed: int = 0) -> RunConfig:
         """The run of the language-model policy on this data set: the protocol's recipe with overrides."""
         protocol = self.protocol
-        own: list[Override] = [
-            "data.dataset=folder",
-            ("data.source", str(self.folder)),
-            f"data.split={protocol.split}",
-            f"data.history_events={protocol.history_events}",
-            f"seed={seed}",
-        ]
-        return RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml", [*own, *overrides])
+        own = {
+            "data.dataset": "folder",
+            "data.source": self.folder,
+            "data.split": protocol.split,
+            "data.history_events": protocol.history_events,
+            "seed": seed,
+        }
+        return RunConfig.read(protocol.recipe_file, {**own, **(overrides or {})})
 
 
 def open_table(
@@ -170,7 +181,7 @@ def open_table(
 
     Args:
         protocol: what is measured.
-        source: folder of the original files; by default LLMREC_DATA/NAME.
+        source: folder of the original files (or of the saved data set); by default LLMREC_DATA/NAME.
         out: the imported data set is kept here.
         limit: at most so many validation and test rows, for a quick look.
         finished_only: make nothing, now and later: what is not finished in `out` is refused.
@@ -182,7 +193,12 @@ def open_table(
     key = {"importer": protocol.importer, "options": protocol.options, "source": str(place.resolve())}
 
     def build(folder: Path, _: Path) -> None:
-        import_dataset(protocol.importer, place, **dict(protocol.options)).save(folder / "dataset")
+        found = (
+            Dataset.load(place)
+            if protocol.importer == FOLDER
+            else import_dataset(protocol.importer, place, **dict(protocol.options))
+        )
+        found.save(folder / "dataset")
 
     folder = Work(out, finished_only=finished_only).stage("data", key, build) / "dataset"
     dataset = Dataset.load(folder)

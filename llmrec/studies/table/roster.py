@@ -8,7 +8,6 @@ from pathlib import Path
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
-from llmrec.pipeline.recipes import recipes_root
 from llmrec.studies.table.entries import Entry, baseline_entries
 from llmrec.studies.table.mixtures import MixtureEntry
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
@@ -16,6 +15,7 @@ from llmrec.studies.table.protocol import Protocol
 from llmrec.studies.table.scores import ScorePart
 from llmrec.training.sft_data import ITEM_TASKS
 
+BASELINES = "baselines"
 LM, RL, FUSED, ENSEMBLE, BOTH = "LM", "LM + RL", "LM, fused", "LM ensemble", "LM ensemble, fused"
 MIXED, MIXED_ENSEMBLE = "LM + TIGER-like, fused", "LM + TIGER-like ensembles, fused"
 TAUGHT, TAUGHT_ENSEMBLE = "all three, fused", "all three, ensembles fused"
@@ -53,13 +53,18 @@ POWERS = (1.0, 2.0, 3.0)
 """Of co-visitation's scores: as they are they spread their mass over thousands of items."""
 HALF_LIVES = (30.0, 120.0, 365.0)
 """In days, of counts that forget."""
-PLAIN = ("sft.teacher.kind=none", "sft.epochs=4", "sft.learning_rate=2e-3", "sft.history_dropout=0.2")
-SEMANTIC = (
-    *("identifiers.scheme=semantic", "identifiers.collaborative=0.0", "identifiers.start=words"),
-    *("text.profile=false", "text.feedback=false", "text.elapsed=false", "sft.epochs=16"),
-    "sft.learning_rate=6e-4",
-    *(f"sft.mixture.{task}=0.0" for task in ITEM_TASKS),
-)
+PLAIN = {"sft.teacher.kind": "none", "sft.epochs": 4.0, "sft.learning_rate": 2e-3, "sft.history_dropout": 0.2}
+SEMANTIC = {
+    "identifiers.scheme": "semantic",
+    "identifiers.collaborative": 0.0,
+    "identifiers.start": "words",
+    "text.profile": False,
+    "text.feedback": False,
+    "text.elapsed": False,
+    "sft.epochs": 16.0,
+    "sft.learning_rate": 6e-4,
+    **{f"sft.mixture.{task}": 0.0 for task in ITEM_TASKS},
+}
 """TIGER quantises item content (here TF-IDF) and reads nothing but identifiers (Rajput et al. 2023)."""
 
 
@@ -73,13 +78,13 @@ def roster(
         out: trained policies are kept here.
         seeds: members of the ensembles.
         budget: factor of the baselines' time budgets.
-        only: names to keep; empty keeps all.
+        only: names to keep, "baselines" for all of the registry; empty keeps all.
 
     Raises:
         ConfigError: a name that there is not.
     """
     policy = Trainings("policy", out)
-    tiger = Trainings("tiger", out, (*PLAIN, *SEMANTIC))
+    tiger = Trainings("tiger", out, {**PLAIN, **SEMANTIC})
     untaught = Trainings("untaught", out, PLAIN)
     both = (policy, tiger)
     near, teacher = ScorePart("covisitation-fixed", out, budget), ScorePart("interpolation", out, budget)
@@ -119,17 +124,18 @@ def roster(
     )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
     if protocol.profiles:
-        silent = Trainings("unprofiled", out, ("text.profile=false",))
+        silent = Trainings("unprofiled", out, {"text.profile": False})
         found[UNPROFILED] = PolicyEntry(UNPROFILED, "the policy of the recipe, its states without profiles", silent)
-    for name in only:
+    wanted = {row for name in only for row in (baseline_entries() if name == BASELINES else (name,))}
+    for name in wanted:
         if name not in found:
             raise ConfigError(f"There is no row {name!r}; choose among {', '.join(found)}.")
-    return {name: entry for name, entry in found.items() if not only or name in only}
+    return {name: entry for name, entry in found.items() if not wanted or name in wanted}
 
 
 def _rl_description(protocol: Protocol) -> str:
     """What the recipe's RL is rewarded with: simulated users, and the logged choices where it says so."""
-    terms = RunConfig.read(recipes_root() / f"{protocol.recipe}.yaml").reward.terms
+    terms = RunConfig.read(protocol.recipe_file).reward.terms
     also = ", and rewarded with the logged next item too" if terms.get("next_item") else ""
     return f"the same, improved by the recipe's RL against simulated users{also}"
 
