@@ -23,7 +23,6 @@ from llmrec.pipeline.work import DONE, Unfinished, Work
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line, shell_word
 from llmrec.progress import console
-from llmrec.studies.robust_run import report
 from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
 from llmrec.studies.table.entries import Answer, Entry, kept, width
 from llmrec.studies.table.policies import FIRST
@@ -92,7 +91,7 @@ def run_perturbed(
     for name in (name for name, agrees in same.items() if not agrees):
         console.print(f"{name}: the clean figures are not those of the table's lists.", style="yellow")
     facts = {"table": protocol.name, "events": len(test), "test rows": len(bench.test), "as in the table": same}
-    return report(found, bench.dataset, facts | {"seed": seed, "seed of the rows": FIRST}, json_file)
+    return found.answer(bench.dataset, **facts, **{"seed": seed, "seed of the rows": FIRST}).finish(None, json_file)
 
 
 def finished_rows(
