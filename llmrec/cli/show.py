@@ -182,7 +182,7 @@ def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -
     Raises:
         LLMRecError: whatever cannot be read, compared or written; then nothing is left behind.
     """
-    from llmrec.pipeline.reporting.folders import report_runs
+    from llmrec.pipeline.report_folders import report_runs
 
     page = report_runs(runs, out, command=command, users=users)
     many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"

@@ -13,8 +13,7 @@ from llmrec.export import Weights, write_bundle
 from llmrec.files import new_folder
 from llmrec.pipeline.card import model_card
 from llmrec.pipeline.place import OURS
-from llmrec.pipeline.reporting.contents import make_report
-from llmrec.pipeline.reporting.rows import measurements
+from llmrec.pipeline.report import make_report, measurements
 from llmrec.pipeline.result import RunResult, metrics_of
 from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.printing import one_line

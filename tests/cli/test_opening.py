@@ -12,7 +12,7 @@ from llmrec.errors import RunError
 from llmrec.evaluation.reporting.reported_run import MEASUREMENTS, RowFigures
 from llmrec.export import read_bundle, work_folder
 from llmrec.pipeline.opening import open_run
-from llmrec.pipeline.reporting.rows import measurements
+from llmrec.pipeline.report import measurements
 from llmrec.pipeline.result import SFT, metrics_of
 from llmrec.pipeline.run import evaluate
 from llmrec.pipeline.work import Unfinished

@@ -11,7 +11,7 @@ import pytest
 
 from llmrec.errors import RunError
 from llmrec.evaluation.reporting.reported_run import RowFigures
-from llmrec.pipeline.reporting.folders import read_runs, report_runs
+from llmrec.pipeline.report_folders import read_runs, report_runs
 from tests.cli import tiny
 from tests.evaluation.test_report import Page
 

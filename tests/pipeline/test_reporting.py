@@ -9,8 +9,8 @@ import pytest
 
 from llmrec.errors import RequestError, RunError
 from llmrec.evaluation.verdict import what_got_worse
-from llmrec.pipeline.reporting.folders import check_place, read_runs, short_names
-from llmrec.pipeline.reporting.groups import tables
+from llmrec.pipeline.report import family_tables
+from llmrec.pipeline.report_folders import check_place, read_runs, short_names
 
 
 def test_groups_show_who_lost_and_leave_few_rows_out():
@@ -21,7 +21,7 @@ def test_groups_show_who_lost_and_leave_few_rows_out():
     masks["someone's words"] = np.arange(140) >= 120
     values = {"SFT": before_B, "PPO": before_B + change_B}
     families = {"history": masks, "alone": {"one": np.ones(140, dtype=bool)}}
-    (table,) = tables("NDCG", "NDCG", values, families, None, {"samples": 100, "seed": 0})
+    (table,) = family_tables("NDCG", "NDCG", values, families, None, {"samples": 100, "seed": 0})
     assert table.title == "NDCG, by history"
     assert table.metrics == ("new", "old")
     gain, loss = (table.cells["PPO"][group].difference for group in ("new", "old"))

@@ -1,32 +1,38 @@
-"""What the report shows of a finished run, gathered from its stages."""
+"""The report of a finished run: what it shows, gathered from the stages, and what its tables were measured on."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.dataset.examples import Examples
 from llmrec.dataset.manifest import account_lines
+from llmrec.evaluation.beyond import ItemFacts
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions, peak_memory
+from llmrec.evaluation.groups import FEW, Groups, families, group_table
 from llmrec.evaluation.plots import Reliability
-from llmrec.evaluation.reporting.contents import DataFacts, RewardModelFacts, RunReport, SlateChange
+from llmrec.evaluation.reporting.contents import DataFacts, MeasuredRows, RewardModelFacts, RunReport, SlateChange
+from llmrec.evaluation.reporting.reported_run import RowFigures
+from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import coverage_losses, what_got_worse
-from llmrec.files import read_json
+from llmrec.files import read_json, sha256_of
 from llmrec.pipeline.algorithms.preferences import REWARD_MODEL
 from llmrec.pipeline.data_check import funnels
 from llmrec.pipeline.promotion import decisions, gate_table
-from llmrec.pipeline.reporting.groups import group_tables
-from llmrec.pipeline.reporting.rows import test_rows
 from llmrec.pipeline.result import SFT, RunResult, label
 from llmrec.pipeline.trust import who_judges
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line
+from llmrec.types import Example, FloatArray
 
 SHOWN_USERS, SHOWN_HISTORY = 4, 6
 SIGNALS = ("click", "conversion_given_click", "click_and_conversion")
@@ -34,6 +40,9 @@ FIGURES = (
     *("events", "rate", "auc", "log_loss", "calibration_error", "calibration_error_low", "calibration_error_high"),
     *("baseline_auc", "baseline_log_loss"),
 )
+OF_ITEMS = "item training clicks"
+"""The family of groups that a held-out target decides, which deployed slates do not have."""
+DIGITS = 16
 
 
 def make_report(run: RunResult, command: str, work: Path) -> RunReport:
@@ -54,7 +63,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         seconds=run.seconds,
         verdict=run.verdict,
         tables=tables,
-        rows=test_rows(run, work),
+        rows=measured_rows(run, work),
         samples=config.evaluation.bootstrap,
         plotted=_plotted(run.tables.ranking),
         groups=groups,
@@ -79,6 +88,84 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         ],
         reproduce=[command, _again(run.out, config)],
     )
+
+
+def group_tables(run: RunResult) -> list[Comparison]:
+    """NDCG on held-out events and the judge's value of deployed slates, by families of groups.
+
+    Groups below `FEW` rows are left out: they say little, and a run folder must not show what a few people wrote in
+    their profiles. So is a family of fewer than two groups, which would say what the whole says.
+    """
+    facts = ItemFacts.of(run.data.dataset, run.data.split.train)
+    metric = next(m for m in reversed(run.tables.ranking.metrics) if m.startswith("NDCG@"))
+    examples, users = run.arena.examples, [str(e.state.user_id) for e in run.arena.examples]
+    ranked = {name: np.asarray(run.measured.ranking[name][metric]) for name in (SFT, run.after)}
+    judged = {name: np.asarray(run.measured.deployed["judge"][name]["value"]) for name in (SFT, run.after)}
+    met = Examples([Example(state, 0) for state in run.arena.states], run.arena.seen)
+    draw: dict[str, Any] = {"samples": run.config.evaluation.bootstrap, "seed": run.config.seed}
+    of_users = {name: groups for name, groups in families(met, facts).items() if name != OF_ITEMS}
+    return [
+        *family_tables(f"{metric} on held-out events", metric, ranked, families(examples, facts), users, draw),
+        *family_tables("Value of deployed slates as the judge expects it", "value", judged, of_users, None, draw),
+    ]
+
+
+def family_tables(
+    title: str,
+    metric: str,
+    values: Mapping[str, FloatArray],
+    found: Mapping[str, Groups],
+    users: Sequence[str] | None,
+    draw: dict[str, Any],
+) -> Iterator[Comparison]:
+    """One table a family with two groups of `FEW` rows or more, and the groups as columns.
+
+    Args:
+        title: what is measured, to which the family is added.
+        metric: names the bootstrap samples.
+        values: the metric (B,), of SFT and of the improved policy.
+        found: rows (B,) of each group, by family.
+        users: the user of each row, where users are drawn whole.
+        draw: samples and seed.
+    """
+    rows = len(next(iter(values.values())))
+    resampler = Resampler(rows, users, **draw)
+    for family, groups in found.items():
+        large = {name: kept_B for name, kept_B in groups.items() if int(kept_B.sum()) >= FEW}
+        if len(large) > 1:
+            told = group_table(
+                f"{title}, by {family}", values, large, resampler, name=metric, reference=SFT, gap=False
+            )
+            yield dataclasses.replace(
+                told.table, note=f"Groups of fewer than {FEW} rows are left out." if len(large) < len(groups) else ""
+            )
+
+
+def measured_rows(run: RunResult, work: Path) -> tuple[MeasuredRows, ...]:
+    """One entry a table, in the order of the report: the ranking, then what each judge says of deployed slates.
+
+    Args:
+        run: the finished run.
+        work: its working folder, where the judge's weights lie.
+    """
+    data = run.data.dataset.manifest.content_hash
+    events = [[e.state.user_id, e.state.time, e.target] for e in run.arena.examples]
+    users = [[state.user_id, state.time] for state in run.arena.states]
+    weights = [run.config.reward.click, run.config.reward.conversion]
+    places = min(max(run.config.evaluation.k), run.data.dataset.n_items)
+    found = [MeasuredRows(kind="ranking", data=data, rows=_digest(events))]
+    for name in run.tables.deployed:
+        judge = _folder_digest(work / "simulator" / name) if name == "judge" else ""
+        found.append(
+            MeasuredRows(kind=name, data=data, rows=_digest(users), measure=_digest([name, judge, weights, places]))
+        )
+    return tuple(found)
+
+
+def measurements(run: RunResult) -> RowFigures:
+    """The figures of all systems row by row; users are numbered."""
+    users = {"ranking": [str(e.state.user_id) for e in run.arena.examples]}
+    return RowFigures.of({"ranking": run.measured.ranking, **run.measured.deployed}, users)
 
 
 def _again(out: Path, config: RunConfig) -> str:
@@ -165,3 +252,14 @@ def _slates(run: RunResult, after: str) -> list[SlateChange]:
         )
         for row, state in list(enumerate(run.arena.states))[::step][:SHOWN_USERS]
     ]
+
+
+def _digest(value: Any) -> str:
+    return sha256_of(json.dumps(value))[:DIGITS]
+
+
+def _folder_digest(folder: Path) -> str:
+    """Of all files below `folder`, by name and content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    parts = [part for path in files for part in (path.relative_to(folder).as_posix(), path.read_bytes())]
+    return sha256_of(*parts)

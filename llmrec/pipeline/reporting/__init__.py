@@ -1,1 +1,0 @@
-"""What a finished run reports, and reports of one or several run folders."""
