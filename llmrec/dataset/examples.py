@@ -87,6 +87,7 @@ def examples(
         targets = targets.filter(pl.col("click"))
     total = targets.height
     if dataset.manifest.repeat == "exclude" and part != "train":
+        # A repeat is judged by all that the user did before, not by what still stands in the state.
         first = strongest(events).group_by("user_id", "item").agg(pl.col("time").min().alias("first"))
         repeat = (pl.col("first") < pl.col("time")).fill_null(False)
         targets = targets.join(first, on=["user_id", "item"], how="left").filter(~repeat)
@@ -111,6 +112,7 @@ def sample(count: int, limit: int | None, seed: int, *name: object) -> IntArray:
     """Rows of a uniform sample of at most `limit` out of `count`, in order."""
     if limit is None or limit >= count:
         return np.arange(count, dtype=np.int64)
+    # In the order of time, as without a limit: what is fitted on them may depend on order.
     return np.sort(numpy_stream(seed, *name).choice(count, size=limit, replace=False)).astype(np.int64)
 
 
@@ -174,6 +176,7 @@ def _interactions(
     following, before = time - 1, dict.fromkeys(items, time)
     found: list[Interaction] = []
     for item in reversed(items):
+        # From the end backwards, so that the n-th last place of an item meets the n-th last event with it.
         event = history.last(user_id, item, before[item])
         found.append(event or Interaction(item, unknown, following))
         if event is not None:

@@ -89,6 +89,7 @@ def linked_rows(causes: pl.DataFrame, effects: pl.DataFrame, window: int | None)
     columns = (*_PAIR, "time", "session", "position")
     cause = causes.select(columns).with_row_index("cause").with_columns(pl.col("cause").cast(pl.Int64))
     effect = effects.select(columns).with_row_index("effect")
+    # From the surest to the vaguest: what is joined in one step is not joined anew in the next.
     _put(found, _at_once(cause, effect))
     cause = cause.sort("time", "cause")
     in_session = cause.filter(pl.col("session").is_not_null())
@@ -172,6 +173,7 @@ class Funnel:
         links = link_feedback(dataset, dataset.events if events is None else events, window)
         click, conversion = links.marks()
         alone = links.conversions.filter(pl.Series(links.click_of_conversion < 0))
+        # Without a window: a click is there, but too long ago to be called the cause.
         late = int((linked_rows(links.clicks, alone, None) >= 0).sum())
         return cls(
             impressions=links.shown.height if links.logged else 0,

@@ -71,9 +71,11 @@ def preferences(
     start_S = np.searchsorted(log.state_row_M, np.arange(len(log.states) + 1))
     assert (np.diff(log.state_row_M) >= 0).all()
     liked_M = (log.click_M if target == "click" else log.conversion_M) > 0
+    # An item clicked twice in one state is one preference.
     pair_M = np.unique(np.stack([log.state_row_M[liked_M], log.item_M[liked_M]]), axis=1)
     random = numpy_stream(seed, "preferences", target)
     states, chosen, rejected = [], [], []
+    # Drawn in random order until the limit is reached: a uniform sample without looking at all of them.
     for place in random.permutation(pair_M.shape[1]):
         row, item = (int(value) for value in pair_M[:, place])
         shown = slice(start_S[row], start_S[row + 1])

@@ -97,9 +97,12 @@ def robot_users(dataset: Dataset, now: int) -> pl.Series:
 
 def _too_busy(chosen: pl.DataFrame, window: int, floor: int) -> pl.Series:
     """User rows whose fullest window of so many seconds holds far more events than the median user's and `floor`."""
+    # User and window in one number, which sorts as one column of integers.
     windows = (pl.col("time") // window).clip(0, 2**36 - 1)
     runs = chosen.select((pl.col("user") * 2**36 + windows).sort().rle().alias("run")).unnest("run")
     per_user = runs.group_by(pl.col("value") // 2**36).agg(pl.col("len").max())
+    # In logarithms: activity is spread over orders of magnitude. The median and its absolute deviation are not moved by
+    # the few robots themselves.
     busiest = per_user.with_columns(pl.col("len").cast(pl.Float64).log().alias("log"))
     median = _number(busiest["log"].median())
     spread = _number((busiest["log"] - median).abs().median())
@@ -171,6 +174,7 @@ def equal_time(dataset: Dataset, now: int) -> pl.Series:
     if order.null_count() < len(order):
         placed = np.repeat(np.logical_and.reduceat(order.is_not_null().to_numpy(), starts), lengths)
         runs, within = _runs(rows.select(pl.struct("time", "user", order).rle_id().alias("run"))["run"])
+        # Known order settles events of one time, unless two of them share a place in it too.
         several &= ~placed | np.repeat(_several(rows["item"], runs), within)
     return _at(dataset.events, rows["row"].filter(pl.Series(several)))
 

@@ -111,6 +111,7 @@ def rating_scale(values: pl.Series) -> Scale | None:
     if values.is_empty():
         return None
     low, high = _ends(values)
+    # The narrowest scale that fits: values from 1 to 5 also lie in 0 to 100, which nobody meant.
     fitting = [u for u in _USUAL if _share(values.is_between(u.low, u.high)) >= FIT]
     usual = min(fitting, key=lambda u: u.high - u.low, default=None)
     if low >= 0 and high > 1 and (usual is None or _are_counts(values, usual)):
@@ -122,6 +123,7 @@ def rating_scale(values: pl.Series) -> Scale | None:
             return Scale("binary", usual.low, usual.high, usual.conversion)
         return Scale("share" if usual.low == 0 else "other", usual.low, usual.high, _upper(values))
     zeros, rated = _share(values == 0), values.filter(values > 0)
+    # People seldom give the lowest mark: zeros that outnumber all ratings of the lower half are not ratings.
     lower_half = _share((values > 0) & (values < (1 + usual.high) / 2))
     if usual.low < 0 or zeros <= max(lower_half, 1 - FIT) or rated.is_empty():
         return Scale("graded", usual.low, usual.high, usual.conversion)
@@ -138,6 +140,7 @@ def _are_counts(values: pl.Series, usual: _Usual) -> bool:
     beyond = positive.filter(positive > usual.high).n_unique()
     if (usual.high <= 5 and beyond < 3) or not (positive == positive.round()).all():
         return False
+    # Plays and purchases fall off from 1 on, stars do not.
     ones, twos, threes = (_share(positive == number) for number in (1, 2, 3))
     return ones >= _HEAVY and ones > twos >= threes
 

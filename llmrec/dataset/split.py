@@ -124,6 +124,8 @@ def _cut(times: IntArray, share: float) -> int:
     rank = min(round(share * len(times)), len(times) - 1)
     low = int(np.searchsorted(times, times[rank], side="left"))
     high = int(np.searchsorted(times, times[rank], side="right"))
+    # A cut falls between two moments, so events of one time stay on one side; the nearer border keeps the shares
+    # closest to what was asked.
     if low == 0 or (high < len(times) and high - rank < rank - low):
         return int(times[high])
     return int(times[low])
@@ -142,6 +144,7 @@ def _leave_last_out(dataset: Dataset) -> Split:
         pl.when(times.list.len() >= 3).then(times.list.get(1, null_on_oob=True)).alias("_valid"),
     )
     events = dataset.events.join(cuts, on="user_id", how="left", maintain_order="left")
+    # From that moment on all events go to test, impressions too: they happened after what training may know.
     in_test = (pl.col("time") >= pl.col("_test")).fill_null(False)
     in_valid = (pl.col("time") >= pl.col("_valid")).fill_null(False) & ~in_test
     rules = (~in_test & ~in_valid, in_valid, in_test)

@@ -311,6 +311,7 @@ def combine_hashes(hashes: Mapping[str, str]) -> str:
 
 
 def _add(digest: hashlib._Hash, column: pl.Series) -> None:
+    # Null and empty text are told apart by the validity bits, as the values of nulls are left out.
     digest.update(np.packbits(column.is_not_null().to_numpy()).tobytes())
     values = column.drop_nulls()
     if isinstance(values.dtype, pl.List):
@@ -322,6 +323,7 @@ def _add(digest: hashlib._Hash, column: pl.Series) -> None:
             _add_text(digest, values.slice(start, _CHUNK))
     else:
         array = values.to_numpy()
+        # -0.0 + 0.0 is 0.0, so that equal numbers have equal bytes.
         array = array + 0.0 if array.dtype.kind == "f" else array
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 

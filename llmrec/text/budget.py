@@ -56,6 +56,8 @@ class PromptEncoder:
         ids = self.encode_unchecked(texts)
         (before, after), marked = self._frame, self.identifiers.expected
         for row, prompt in enumerate(ids):
+            # Counted, not searched for: whatever a tokenizer makes of a text, a prompt with the frame's control
+            # tokens and no others cannot close a turn.
             if self._controls(prompt) != [*before, *marked(texts[row]), *after]:
                 ids[row] = self._encode_apart(texts[row])
         return ids
@@ -77,6 +79,7 @@ class PromptEncoder:
         return ids + after
 
     def _harmless(self, text: str) -> list[int]:
+        # Some tokenizers split special tokens on request, others still emit them; those are taken out.
         ids = self._tokenise([text], split_special_tokens=True)[0]
         return [i for i in ids if i not in self.control_ids]
 
@@ -98,6 +101,7 @@ class PromptEncoder:
         try:
             source, tokens = self.tokenizer.get_chat_template(), self.tokenizer.special_tokens_map
             try_chat_template(source, messages=turns, tools=None, documents=None, **{**tokens, **how})
+            # Only after a trial within bounds: a template comes with a stranger's model.
             prompt = self.tokenizer.apply_chat_template(turns, tokenize=False, **how)
         except (jinja2.TemplateError, TypeError, LookupError, ValueError, ArithmeticError, RecursionError) as error:
             raise ConfigError(
@@ -111,6 +115,7 @@ class PromptEncoder:
     def _lead_ids(self) -> list[int]:
         plain = self._tokenise([_PROBE])[0]
         marked = list(self.tokenizer(_PROBE, return_attention_mask=False)["input_ids"])
+        # What a tokenizer puts before a text of its own accord is found by where the plain text begins in it.
         for start in range(len(marked) - len(plain) + 1):
             if marked[start : start + len(plain)] == plain:
                 return marked[:start]
@@ -138,7 +143,10 @@ class Fit:
             self.best = self.guess
         else:
             self._fails = self.guess
+        # The measured length corrects the estimate, so the next guess is off only by what the entries in between are
+        # misjudged.
         free = self._total[self.guess] + self.room - tokens
+        # Between the best that fitted and the least that did not, so the search ends.
         self.guess = min(max(self._within(free), self.best), self._fails - 1)
         self.done = self.guess == self.best
 

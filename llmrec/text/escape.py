@@ -25,6 +25,7 @@ def clean_text(text: str, limit: int) -> str:
     `<|im_end|>` becomes `‹|im_end|›`, `[INST]` becomes `(INST)`. A text too long is cut at a word. Takes time
     proportional to `limit`, not to the length of `text`. `Cleaner` does the same for one tokenizer's own tokens too.
     """
+    # Cleaning shortens a text, so more than the limit is read; a book in a title must not cost a book's time.
     text = visible(text[: 4 * limit + 256])
     text = _SQUARE_MARKER.sub(r"(\1)", text.translate(_ANGLES))
     text = _HEADING.sub("#", text)
@@ -58,6 +59,8 @@ class Cleaner:
         self.control_ids = frozenset[int]() if tokenizer is None else control_token_ids(tokenizer)
         texts: Iterable[str] = []
         if tokenizer is not None and self.control_ids:
+            # Markers in angle brackets are broken by `clean_text` already; what is left are tokens such as "[MASK]"
+            # or an added word with a sign.
             texts = tokenizer.convert_ids_to_tokens(sorted(self.control_ids))
         self._control = _alternatives(texts)
 

@@ -57,6 +57,7 @@ def renamed(title: str, taken: Collection[str] = ()) -> str:
     bare = " ".join(_BRACKETED.sub("", title).split()) or title
     other: str = _WORD.sub(_synonym, bare)
     candidates: list[str] = [_turned(bare), f"{_turned(bare)}…"]
+    # A new name that is another item's own would change what the state says, not how it says it.
     for candidate in [other, *candidates] if other != bare else candidates:
         if candidate not in taken and candidate != title:
             return candidate

@@ -134,6 +134,7 @@ class StateRenderer:
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
         self._titles: tuple[str, ...] | None = None
+        # Profiles and contexts repeat over the states of a user.
         self._count = lru_cache(maxsize=65536)(self.encoder.count)
         self._costs: dict[str, int] = {}
         self._bare, self._labels = self._measure_template()
@@ -263,6 +264,7 @@ class StateRenderer:
         for chunk in chunks(list(zip(states, reserve, strict=True)), _BATCH):
             values = [self.wording.values(state) for state, _ in chunk]
             self._learn_costs(values)
+            # Even with much held free the bare template goes in: a prompt without it would be no prompt.
             rooms = [max(self.max_tokens - free, self._bare) for _, free in chunk]
             fitted += self._fit_batch(values, rooms)
         return fitted
@@ -273,6 +275,7 @@ class StateRenderer:
         best: dict[int, tuple[str, list[int]]] = {}
         open_rows = list(range(len(values)))
         while open_rows:
+            # All open searches are encoded together: a tokenizer's batch is many times faster than its single calls.
             texts = [self.wording.state_text(values[row].keep(fits[row].guess)) for row in open_rows]
             for row, text, ids in zip(open_rows, texts, self.encoder.encode(texts), strict=True):
                 if len(ids) <= rooms[row]:
@@ -300,6 +303,8 @@ class StateRenderer:
         """Counts, for each new entry, the tokens that one more of it adds to a list."""
         new = list({entry for value in values for entry in value.entries} - self._costs.keys())
         pairs = [(entry + self.wording.separator + entry) for entry in new]
+        # Tokens of a text depend on what stands before it; an entry behind itself and a separator costs what one more
+        # entry of a list does.
         twice, once = self.encoder.encode_unchecked(pairs), self.encoder.encode_unchecked(new)
         self._costs.update((e, len(t) - len(o)) for e, t, o in zip(new, twice, once, strict=True))
 

@@ -51,6 +51,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
     def __init__(self, **options: Any) -> None:
         self._left = threading.local()
         super().__init__(finalize=self._put_out, **options)
+        # Jinja's `lipsum` and whatever an application adds make text without bound.
         self.globals = {name: value for name, value in self.globals.items() if name in _GLOBALS}
         self.filters = {name: self._filter(given) for name, given in self.filters.items()}
         self.filters |= {"_counted": self._counted, "_bounded": self._bounded}
@@ -87,6 +88,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         """Calls a macro, a method or a function of the sandbox."""
         self.spend(_CALL + self._macro)
         if isinstance(called, LoopContext) and arguments:
+            # A recursive loop calls itself with new values, which no rewritten loop head counts.
             arguments = (self._counted(arguments[0]), *arguments[1:])
         owner = getattr(called, "__self__", None)
         if isinstance(owner, str | list | dict | tuple):
@@ -113,6 +115,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         if len(source) > LONGEST_SOURCE:
             raise jinja2.TemplateSyntaxError(f"it has more than {LONGEST_SOURCE:,} characters", 1, name, filename)
         tree = super()._parse(source, name, filename)
+        # Each turn costs the text within it as well: output is made between the calls that are counted.
         for loop in list(tree.find_all(nodes.For)):
             cost = nodes.Const(1 + _data(loop))
             loop.iter = nodes.Filter(loop.iter, "_counted", [cost], [], None, None, lineno=loop.lineno)
@@ -144,6 +147,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         """`value`, if it is not too large; takes its size from the budget."""
         if isinstance(value, str | list | tuple | dict | set):
             self.spend(self._weight(value))
+        # Numbers of a million digits take minutes to be written out.
         elif isinstance(value, int) and value.bit_length() > 64:
             raise TooMuch("it makes a number beyond 64 bits")
         return value
@@ -174,6 +178,7 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
         size = len(value) if isinstance(value, Sized) else 1
         for argument in more:
             by = argument if isinstance(argument, int) else len(argument) if isinstance(argument, Sized) else 1
+            # Checked before the work is done: afterwards the memory is gone already.
             if (size + 1) * (abs(by) + 1) > _WORK or abs(by) > LARGEST:
                 raise TooMuch("it widens or replaces text into something too large")
         if isinstance(value, str) and ("%" in value or "{" in value) and _WIDTH.search(value):

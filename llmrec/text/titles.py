@@ -72,8 +72,8 @@ def title_variants(title: str) -> list[str]:
     """How a title may be written, the full one first.
 
     "Seven (a.k.a. Se7en) (1995)" is also "Seven" and "Se7en"; "Usual Suspects, The (1995)" is also "The Usual
-    Suspects"; "Dune: Part Two" is also "Dune" where that leaves two words or more. Other bracketed text counts as a
-    name of its own only in titles with a year, the manner of film catalogues.
+    Suspects"; "Star Wars: Episode IV" is also "Star Wars", as that leaves two words or more. Other bracketed text
+    counts as a name of its own only in titles with a year, the manner of film catalogues.
     """
     bare = _YEAR.sub("", title)
     names = [title, bare, _BRACKETED.sub("", bare)]
@@ -81,6 +81,7 @@ def title_variants(title: str) -> list[str]:
         if _ALSO.match(inside) or bare != title:
             names.append(_ALSO.sub("", inside))
     short = re.split(r"\s*(?::\s|：)|\s+[-–—]\s+", names[2])[0]
+    # One word before a colon ("Dune", "It") stands in too many sentences that mean something else.
     names += [short] if len(words_of(short)) >= 2 else []
     names += [turned for name in names if (turned := _article_first(name)) != name]
     return [name for name in dict.fromkeys(map(str.strip, names)) if name]
@@ -121,6 +122,7 @@ class TitleIndex:
 
     def _add(self, words: tuple[str, ...], row: int) -> None:
         for form in (words, words[1:] if words and words[0] in _ARTICLES else ()):
+            # Without the spaces: "spider man", "spiderman" and "Spider-Man" are one key.
             key = "".join(form)
             if key and key not in self._keys:
                 self._keys[key] = row
@@ -144,6 +146,7 @@ class TitleIndex:
         """Titles in quotation marks, letter by letter, whatever they are made of; or the whole text."""
         if (row := self._raw.get(_verbatim(text))) is not None:
             yield Hit(row, 0, len(text), 100.0, 2e6)
+        # Bounded: a text of quotation marks alone would make pairs by the square.
         opens = [i for i, c in enumerate(text) if c in _OPEN][:_MAX_QUOTES]
         closes = [i for i, c in enumerate(text) if c in _CLOSE]
         for start in opens:
@@ -168,6 +171,7 @@ class TitleIndex:
             postings = self._postings[known]
             for key_row, offset in postings if len(postings) <= _MAX_POSTINGS else ():
                 length = len(self._key_words[key_row])
+                # A word more or less: people split words and join them.
                 for size in (length, length - 1, length + 1):
                     first, last = max(place - offset, 0), place - offset + size - 1
                     if size > 0 and first <= last < len(words) and (key_row, first, last) not in tried:
@@ -190,6 +194,7 @@ class TitleIndex:
 
     def _similar_words(self, word: str) -> list[str]:
         pool = [other for length in range(len(word) - 1, len(word) + 2) for other in self._vocabulary[length]]
+        # Words of nearly the same length only: a misspelling adds or drops a letter or two, and the pool stays small.
         near = process.extract(word, pool, scorer=fuzz.ratio, processor=None, score_cutoff=75, limit=3)
         return [str(match[0]) for match in near]
 
@@ -197,6 +202,7 @@ class TitleIndex:
         """Similarity of a stretch of text and a title, 0 where they must not be taken for each other."""
         texts = [word.text for word in words]
         found, wanted = "".join(texts), "".join(key)
+        # Among short words nearly everything is similar to something.
         if len(wanted) < 5 or abs(len(found) - len(wanted)) > 2:
             return 0.0
         if sorted(filter(str.isdigit, texts)) != sorted(filter(str.isdigit, key)):
@@ -210,6 +216,8 @@ def _hit(text: str, row: int, words: list[Word], first: int, last: int, score: f
     start, end = words[first].start, words[last].end
     opened = text.count("(", start, end) - text.count(")", start, end)
     end += opened == 1 and text[end : end + 1] == ")"  # "Fargo (1996)": its last word is the year
+    # Length counts most, so that "Toy Story 2" goes before "Toy Story"; a misspelt match has to be clearly longer to
+    # go before an exact one.
     return Hit(row, start, end, score, length * (score / 100) ** 4)
 
 
@@ -224,6 +232,7 @@ def _counts(text: str, words: list[Word]) -> bool:
     if len(content) > 1 or not text[:start].strip() + text[end:].strip():
         return True
     main = content[0] if content else words[-1]
+    # At the start of a sentence a capital says nothing.
     begins = not text[:start].strip() or text[:start].rstrip()[-1] in ".!?。！？"
     if not content and (begins or len(main.text) < 2):
         return False

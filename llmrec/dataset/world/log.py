@@ -64,6 +64,8 @@ def draw_slates(
     shown_N = np.zeros(truth.topic_N.size, dtype=np.int64)
     appeal_N = parameters.logging_appeal * truth.appeal_N
     with Bar("World: slates", user_M.size) as bar:
+        # What the logging policy shows may follow what it has shown (the popularity loop), so phases cannot be drawn
+        # at once.
         for phase in range(scenario.phases):
             sampler = SlateSampler(truth, parameters, scenario.tilt_N(phase, shown_N, appeal_N))
             for part_M in _parts(user_M, np.flatnonzero(phase_M == phase), max(1, _CELLS // sampler.width)):
@@ -90,6 +92,7 @@ def _times(stream: np.random.Generator, users: int, slates: int) -> IntArray:
     visit_US = stream.integers(0, max(1, (slates + 1) // 2), (users, slates))
     start_UV = stream.integers(0, DAYS * DAY - 2 * DAY, (users, slates))
     moment_US = np.take_along_axis(start_UV, visit_US, axis=1) + stream.integers(0, 1200, (users, slates))
+    # Plus 0, 1, 2, ...: sorted moments may tie, times of one user must not.
     return START + np.sort(moment_US, axis=1) + np.arange(slates)
 
 
@@ -108,6 +111,7 @@ def draw_feedback(
     if scenario is not None:
         logit = logit + scenario.offset(slates.time_M[:, None], truth.topic_N[slates.items_MK])
     click = sigmoid(logit)
+    # Seen and liked: P(click at k) = P(look at k) P(click | looked at), one uniform for both.
     click_MK = stream.random(shape) < click * examination_K(shape[1], position_bias)
     buy = sigmoid(conversion_logit(truth, parameters, user, slates.items_MK))
     return click_MK, click_MK & (stream.random(shape) < buy)

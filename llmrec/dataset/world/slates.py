@@ -103,6 +103,7 @@ def sequential_propensity(policy_BN: FloatArray, row_M: IntArray, items_MK: IntA
 
 
 def _in_order(mass_MK: FloatArray) -> FloatArray:
+    # Plackett-Luce: each place is drawn from what is left, so its chance is renormalised by what stands above.
     earlier_MK = np.cumsum(mass_MK, axis=1) - mass_MK
     return np.minimum(mass_MK / (1.0 - earlier_MK), 1.0)  # rounding, where the last item left is certain
 
@@ -167,6 +168,7 @@ class CellPolicy:
     def draw(self, stream: np.random.Generator, cell_BC: FloatArray, row: IntArray) -> IntArray:
         """One item for each of `row` (rows of `cell_BC`)."""
         kind, first, second = stream.random((3, row.size))
+        # Row b takes [b, b + 1), so one sorted search draws for all rows.
         ladder = (np.cumsum(cell_BC, axis=1) + np.arange(len(cell_BC))[:, None]).ravel()
         cell = np.minimum(np.searchsorted(ladder, row + first, side="right") - row * CELLS, CELLS - 1)
         rung = np.searchsorted(self.ladder_N, cell + second, side="right")
@@ -190,6 +192,8 @@ def contenders(truth: WorldTruth, k: int) -> IntArray:
     that k others of its cell beat in both is out.
     """
     cell_N = truth.topic_N * STYLES + truth.style_N
+    # By falling appeal within a cell: those before an item beat it in appeal, so only their qualities are left to
+    # compare, and the k best of those suffice.
     order_N = np.lexsort((-truth.quality_N, -truth.appeal_N, cell_N))
     kept, best, cell = [], list[float](), -1
     columns = (order_N.tolist(), cell_N[order_N].tolist(), truth.quality_N[order_N].tolist())

@@ -69,6 +69,7 @@ class WorldTruth:
 def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -> WorldTruth:
     """Draws the hidden variables of `users` users and `items` items from the streams "items" and "users"."""
     item_stream, user_stream = numpy_stream(seed, "world", "items"), numpy_stream(seed, "world", "users")
+    # As many items of each topic as of any other, so that no topic's size is part of what a seed draws.
     topic_N = item_stream.permutation(np.arange(items) % TOPICS)
     style_N = item_stream.permutation(np.arange(items) % STYLES)
     appeal_N, quality_N = _correlated(item_stream, items, parameters.appeal_quality_correlation)
@@ -83,6 +84,7 @@ def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -
         quality_N=parameters.quality_sd * quality_N,
         topic_interest_UT=topic_UT,
         style_interest_UY=style_UY,
+        # Correlation rho with the styles clicked, variance 1 still.
         buying_interest_UY=rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
         logged_topic_UT=topic_UT + noise * user_stream.standard_normal(topic_UT.shape),
         logged_style_UY=style_UY + noise * user_stream.standard_normal(style_UY.shape),
@@ -94,6 +96,7 @@ def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tupl
     one, other = stream.standard_normal((2, n))
     one = (one - one.mean()) / one.std()
     other = other - other.mean()
+    # Gram-Schmidt: exactly uncorrelated in the sample, so the mixture below has exactly the correlation asked for.
     other = other - one * (one * other).mean()
     other = other / other.std()
     return one, correlation * one + np.sqrt(1 - correlation**2) * other
@@ -103,6 +106,7 @@ def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: 
     """Interests (users, kinds) of mean 0 and variance 1: clear favourites, and a share noise**2 of Gaussian noise."""
     lift = stream.permuted(np.broadcast_to(np.arange(kinds) < favourites, (users, kinds)), axis=1)
     share = favourites / kinds
+    # A Bernoulli variable standardised: mean 0 and variance 1 whatever the number of favourites.
     clear = (lift - share) / float(np.sqrt(share * (1 - share)))
     interest: FloatArray = float(np.sqrt(1 - noise**2)) * clear + noise * stream.standard_normal((users, kinds))
     return interest
@@ -138,6 +142,7 @@ def logging_policy_BN(
     if tilt_N is not None:
         logit = logit + tilt_N
         offered = np.isfinite(tilt_N) / np.isfinite(tilt_N).sum()
+    # The largest logit is taken off before the exponential: it changes no ratio and cannot overflow.
     weight = np.exp(logit - logit.max(axis=1, keepdims=True))
     softmax: FloatArray = weight / weight.sum(axis=1, keepdims=True)
     return (1 - parameters.uniform_share) * softmax + parameters.uniform_share * offered

@@ -107,6 +107,7 @@ class Ledger:
                 llmrec, not of the data).
         """
         added = sum(count for (name, _), count in self._added.items() if name == table)
+        # Every row is somewhere: an importer that loses one without a word is at fault, and must not hide it.
         if rows_in + added != rows_out + self.removed(table):
             raise DataError(
                 f"The account of the {table} does not come out: {rows_in:,} rows read and {added:,} added, but "

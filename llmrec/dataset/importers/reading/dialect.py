@@ -78,6 +78,8 @@ class Splitter:
             q, e = re.escape(dialect.quote), re.escape(dialect.escape or "")
             e = "" if e == q else e
             plain = rf"[^{q}{e}]*+" if spans else rf"[^{q}{e}\n]*+"
+            # Possessive quantifiers: an unclosed quote sign at the start of a large file must not try all ways of
+            # going back.
             inner = rf"{plain}(?:(?:{q}{q}{f'|{e}.' if e else ''}){plain})*+"
             self._quoted = re.compile(rf"{q}({inner}){q}{blanks}(?={separator}|\n|\Z)", re.DOTALL)
 
@@ -118,6 +120,8 @@ class Splitter:
             if self.dialect.padded:
                 place = self._blank(text, place)
             match = self._quoted.match(text, place) if text.startswith(quote, place) else None
+            # A field over several lines is either meant so or an unclosed sign that swallows rows; what the lines
+            # look like by themselves tells.
             if match is not None and "\n" in match[1] and not self._may_span(text, start, match):
                 match = None
             if match is not None:
@@ -248,6 +252,7 @@ def _separator(text: str, base: Dialect, ending: str, name: str) -> str:
     if not fitting:
         return "\t" if ending == ".tsv" else ","
     best = max(share for share, _ in fitting.values())
+    # A separator that cuts nearly as evenly as the best is still in the race: decimal commas cut evenly too.
     fitting = {sign: found for sign, found in fitting.items() if found[0] >= best - 0.05}
     if len(fitting) > 1 and "," in fitting and re.search(r"(?<!\d),|,(?!\d)", text) is None:
         del fitting[","]  # every comma stands between digits: decimal commas
@@ -315,6 +320,7 @@ def first_line(rows: list[DelimitedRow]) -> Literal["names", "guessed names", "d
         return "names"
     for n, field in enumerate(first):
         shape = _shape(field)
+        # Codes of one pattern above codes of that pattern: the first line is a row like the others.
         alike = sum(_shape(fields[n]) == shape for fields in rest)
         if len(rest) > 1 and re.search(r"[^a _]", shape) and alike >= 0.8 * len(rest):
             return "data"

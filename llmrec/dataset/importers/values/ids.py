@@ -36,6 +36,7 @@ def read_ids(column: pl.Series, words: Sequence[str] = MISSING) -> Reading:
     text, missing = without_missing(as_text(column), words)
     bad = none_bad(len(text))
     if column.dtype.is_float():
+        # From 2^53 on neighbouring whole numbers share one double: two ids may have become one.
         bad = (column.abs() >= WHOLE_FLOATS).fill_null(False) | column.is_infinite().fill_null(False)
     elif column.dtype == pl.String and text.str.contains("+", literal=True).any():
         text, bad = _written_out(text)
@@ -49,6 +50,7 @@ def _written_out(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     mantissa = pl.col(name).str.extract(r"^(-?\d(?:[.,]\d+)?)[eE]").str.replace(r"[.,]", "")
     power = pl.col(name).str.extract(r"\+(\d+)$").cast(pl.Int64, strict=False)
     digits = mantissa.str.replace("-", "").str.len_chars()
+    # A lower-case e and few digits: a program's shortest way of writing a round number, no digit of which is lost.
     short = pl.col(name).str.contains("e", literal=True) & (power < _DIGITS) & (digits <= power)
     mantissa = (
         pl.when(short).then(mantissa + pl.lit("0" * _DIGITS).str.slice(0, power + 1 - digits)).otherwise(mantissa)

@@ -46,6 +46,7 @@ def read_categories(column: pl.Series, words: Sequence[str] = MISSING, *, separa
         raise DataError(f"the cells are {dtype}, but they must be {_WANTED}")
     missing = {"", *words}
     _, said = without_missing(column.str.strip_chars(), words)
+    # Parsing is slow and categories repeat: each distinct cell is read once.
     distinct = [t for t in column.unique().drop_nulls().to_list() if t.strip() not in missing]
     texts = [t for t in distinct if not _printed(t)]
     mark, notes = (separator, ()) if separator is not None else _separator(texts)
@@ -155,6 +156,7 @@ def _separator(texts: list[str]) -> tuple[str, tuple[str, ...]]:
     """The mark that divides the categories of most cells, or none."""
     plain = [_ENTITY.sub("", text) for text in texts]
     counts = {mark: sum(mark in text for text in plain) for mark in ("|", ";", ">")}
+    # The mark that divides most cells is the one that was meant; others may be part of a name.
     mark = max(counts, key=lambda m: counts[m])
     if counts[mark]:
         others = ", ".join(f"{m!r} too in {n:,}" for m, n in counts.items() if m != mark and n)
@@ -168,6 +170,7 @@ def _separator(texts: list[str]) -> tuple[str, tuple[str, ...]]:
         cells = Counter(part.strip() for text in plain for part in set(text.split(mark)))
         shared = [cells[part.strip()] > 1 for parts in cut for part in parts]
         first = show(next(text for text in texts if mark in text), 40)
+        # Parts that stand in other cells too are categories; parts that stand once are halves of names.
         if sum(shared) * 2 >= len(shared):
             return mark, (f"categories such as {first} are divided by {mark!r} (--option category_separator)",)
         notes = (*notes, f"categories such as {first} are one each (--option category_separator={mark} divides them)")

@@ -53,9 +53,11 @@ def read_prices(
     if column.dtype != pl.String:
         return read_numbers(column, words, decimal=decimal)
     text, notes = without_missing(column.str.strip_chars(), words)
+    # Cells as programs write them need no guess, unless a point might stand between thousands.
     plain = text.cast(pl.Float64, strict=False) if decimal != "," else None
     if plain is not None and plain.null_count() == text.null_count() and _certain(text) and plain.is_finite().all():
         return Reading(plain, none_bad(len(text)), _WANTED, notes, currency=currency)
+    # Twice: in "1 234 567" the first pass takes the middle group's neighbour with it.
     spaced = text.str.replace_all(_BETWEEN, "$1$2").str.replace_all(_BETWEEN, "$1$2")
     single = spaced.str.replace(_RANGE, "$1").str.replace(_FROM, "")
     ranges = int((single != spaced).sum())
@@ -95,6 +97,7 @@ def _currency(unit: pl.Series, given: str) -> tuple[str, pl.Series, tuple[str, .
         return given, none, ()
     names = ", ".join(f"{name} ({n:,})" for name, n in counts.head(4).iter_rows())
     main = str(counts[0, 0])
+    # A tenth in another currency may be errors; more is a table of several, in which no number can be compared.
     if counts.height > 1 and counts[0, 1] < 0.9 * len(unit.drop_nulls()) and given not in counts[:, 0]:
         raise DataError(f"prices are in several currencies: {names}; convert them to one")
     main = given if given in counts[:, 0] else main
