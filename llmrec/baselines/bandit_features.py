@@ -47,6 +47,7 @@ class LatentFeatures:
 
     def __init__(self, dataset: Dataset, events: pl.DataFrame, dims: int, seed: int) -> None:
         self.memory = Memory(events, dataset.n_items, dataset.manifest.click)
+        # Half from texts, so that an item nobody clicked has a place among the others.
         halves = (text_vectors(dataset), sp.csr_matrix(self.memory.matrix_UN.T))
         self.latent_ND = np.hstack([latent(half, dims // 2, seed) for half in halves])
         popular_N = np.log1p(item_counts(events, dataset.n_items))
@@ -70,4 +71,5 @@ def latent(matrix: sp.csr_matrix, dims: int, seed: int) -> FloatArray:
         left, values, _ = randomized_svd(matrix, n_components=rank, random_state=seed % 2**32)
         found[:, :rank] = left * values
     length = np.sqrt((found**2).sum(axis=1).mean())
+    # One prior precision is then as strict to both halves.
     return found / length if length > 0 else found

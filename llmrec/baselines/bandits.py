@@ -116,6 +116,8 @@ class LinearBandit(ScoreRecommender):
         if events.is_empty():
             return self
         empty = events.clear()
+        # A log with impressions says what was not clicked; without them items are drawn, and the reward means another
+        # thing (see the class).
         logged = impressions(
             dataset,
             Split(events, empty, empty, "train"),

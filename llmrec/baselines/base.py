@@ -122,12 +122,15 @@ class ScoreRecommender(ABC):
         score_BN = np.asarray(self.score(states), dtype=np.float64)
         if self.meaning == "weights":
             top_B1 = score_BN.max(axis=1, keepdims=True)
+            # By the largest first: powers of very small weights would all become 0.
             sharp_BN = np.divide(score_BN, top_B1, out=np.zeros_like(score_BN), where=top_B1 > 0) ** power
             total_B1 = sharp_BN.sum(axis=1, keepdims=True)
             found_BN: FloatArray = np.divide(sharp_BN, total_B1, out=np.zeros_like(sharp_BN), where=total_B1 > 0)
             return found_BN
         if self.meaning == "numbers":
             spread_B1 = score_BN.std(axis=1, keepdims=True)
+            # Scores of different models have no common unit; in their own standard deviations one temperature means
+            # the same to all.
             score_BN = (score_BN - score_BN.mean(axis=1, keepdims=True)) / np.where(spread_B1 > 0, spread_B1, 1.0)
         softened_BN: FloatArray = softmax(power * score_BN, axis=1)
         return softened_BN
@@ -165,6 +168,7 @@ class ScoreRecommender(ABC):
             scores_BN = self.score(batch)
             if hide:
                 given = seen[start : start + BATCH] if seen is not None else [s.seen() for s in batch]
+                # Before the selection, so that a slate is full as long as anything is left.
                 scores_BN = exclude(scores_BN, given)
             slates += _slates(scores_BN, fair_top(scores_BN, k, rng))
         return slates

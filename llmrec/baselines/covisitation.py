@@ -142,6 +142,8 @@ class Covisitation(ScoreRecommender):
             self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
         each, clicks = list(dict.fromkeys(options)), positives(dataset, events)
         own = (each[0].popularity, each[0].half_life)
+        # Coordinate search: popularity and the rest hardly interact, and the product of both grids is twenty times as
+        # long.
         first = [option for option in each if (option.popularity, option.half_life) == own]
         found = _grid_ndcg(dataset, clicks, self.text, valid, excluded, first, k)
         best = _first_best(first, found).without_popularity
@@ -170,6 +172,8 @@ def popular(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) 
 def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
     """C of the formula, sparse (N, N), from `positives` rows (user, item, time)."""
     n_items = len(count_N)
+    # The log's order of events of one time is an accident; its reverse is as likely, and the mean of both counts
+    # neither.
     turned = events.with_row_index("row").sort("user", "time", "row", descending=[False, False, True])
     forward = 0.5 * (_following(events, n_items, settings) + _following(turned, n_items, settings))
     both = forward + settings.back * forward.T
@@ -181,6 +185,7 @@ def _following(events: pl.DataFrame, n_items: int, settings: CovisitationSetting
     user, item = events["user"].to_numpy(), events["item"].to_numpy()
     total = sp.csr_matrix((n_items, n_items), dtype=np.float64)
     for distance in range(1, min(settings.window, len(item) - 1) + 1):
+        # Rows stand user by user, so the item d places on is a shift of the column by d, where the user is the same.
         same = user[:-distance] == user[distance:]
         pair = (item[:-distance][same], item[distance:][same])
         weight = np.full(int(same.sum()), settings.decay ** (distance - 1))
@@ -199,6 +204,7 @@ def _grid_ndcg(
 ) -> dict[CovisitationSettings, float]:
     """NDCG@k of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
     count_N = item_counts(events, dataset.n_items)
+    # Settings that share their transition matrix: one matrix for each, however many weights are tried on it.
     keys = {option: replace(option.without_popularity, text=0.0, history_decay=0.0) for option in options}
     counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
     total = dict.fromkeys(options, 0.0)
@@ -206,6 +212,7 @@ def _grid_ndcg(
     for start in track(range(0, len(valid), BATCH), "Selecting co-visitation settings"):
         batch = valid[start : start + BATCH]
         states, targets_B = [e.state for e in batch], np.array([e.target for e in batch], dtype=np.int64)
+        # -inf once a batch; every option's scores are added to it.
         base_BN = exclude(np.zeros((len(states), dataset.n_items)), excluded[start : start + BATCH])
         for decay in dict.fromkeys(o.history_decay for o in options):
             weights_BN = history_weights(states, dataset.n_items, decay)

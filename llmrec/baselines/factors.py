@@ -136,6 +136,8 @@ class ALS(_Factorisation):
             items = list(dict.fromkeys(self.memory.items(state)))
             if items and len(self.user_UF):
                 liked_LF = self.item_NF[items]
+                # (C - I) is alpha - 1 at the state's items and 0 elsewhere, so Y'CY is the Gram matrix of all items
+                # plus a few rows.
                 left_FF = self._gram_FF + (alpha - 1.0) * liked_LF.T @ liked_LF
                 factor_BF[row] = np.linalg.solve(left_FF, alpha * liked_LF.sum(axis=0))
         return factor_BF
@@ -201,6 +203,7 @@ class BPR(_Factorisation):
                 if self._is_as_trained(state, items_I):
                     factor_BF[row] = self.user_UF[self.memory.row(state)]
                 else:
+                    # Rows of like length together, so that padding is at most half of a batch.
                     open_rows.setdefault(len(items_I).bit_length(), []).append(row)
         for length, rows in open_rows.items():
             width = max(1, PAIRS // (self.drawn << length))
@@ -232,9 +235,11 @@ class BPR(_Factorisation):
         for step in range(self.settings.steps):
             own = np.einsum("bif,bf->bi", own_BIF, point_BF) + self.bias_N[own_BI]
             other = point_BF @ other_JF.T + self.bias_N[self._drawn_J]
+            # 1 - sigma(s_i - s_j): how wrong each pair is ordered, which weighs its part of the gradient.
             missed_BIJ = expit(other[:, None, :] - own[:, :, None]) * (share_BI / self.drawn)[:, :, None]
             slope_BF = np.einsum("bi,bif->bf", missed_BIJ.sum(axis=2), own_BIF) - missed_BIJ.sum(axis=1) @ other_JF
             new_BF = point_BF + rate_B1 * (slope_BF - self.settings.regularization * point_BF)
+            # Nesterov's momentum, step / (step + 3): an error of order 1 / step^2 on a smooth concave criterion.
             point_BF, last_BF = new_BF + step / (step + 3.0) * (new_BF - last_BF), new_BF
         return last_BF
 

@@ -56,6 +56,8 @@ class Interpolation(ScoreRecommender):
 
     def fit(self, dataset: Dataset, events: pl.DataFrame) -> Self:
         """Learns weights with what is known before the last tenth of `events`, then the parts from all of them."""
+        # Weights are learnt on a tenth that the parts have not seen: on their own events counts would look better
+        # than they are (deleted interpolation).
         inner, late = _cut(events)
         rows = _examples(positives(dataset, events), late, dataset.manifest.repeat, self.seed) if inner.height else []
         chosen = self.settings or CovisitationSettings()
@@ -97,6 +99,7 @@ class Interpolation(ScoreRecommender):
             for row, state in enumerate(states):
                 allowed_BN[row, list(state.seen())] = 0.0
         score_BN = self.covisitation.score(states) * allowed_BN
+        # Powers of small numbers would be lost; a factor in front is normalised away.
         score_BN /= np.maximum(score_BN.max(axis=1, keepdims=True), 1e-300)
         own_BN = history_weights(states, self.n_items, 0.9).toarray()
         raw = [score_BN**power for power in POWERS]
@@ -107,6 +110,7 @@ class Interpolation(ScoreRecommender):
         p_EK = np.concatenate([self._at(rows[i : i + BATCH]) for i in range(0, len(rows), BATCH)])
         band_E = np.array([elapsed_band(e.state) for e in rows])
         pooled_K = _maximised(p_EK, np.full(p_EK.shape[1], 1.0 / p_EK.shape[1]), 0.0)
+        # A band of few rows stays near the pooled weights, from which it starts too.
         bands = [_maximised(p_EK[band_E == band], pooled_K, PRIOR) for band in range(BANDS)]
         return np.stack([*bands, pooled_K])
 
@@ -120,6 +124,8 @@ def _maximised(p_EK: FloatArray, prior_K: FloatArray, strength: float) -> FloatA
     """Weights of the parts by expectation maximisation, with a Dirichlet prior around `prior_K`."""
     weight_K = prior_K.copy()
     for _ in range(STEPS if len(p_EK) else 0):
+        # E step: which part gave the target, by the weights so far. M step: the mean of that, with `strength` rows of
+        # the prior beside the real ones.
         share_EK = p_EK * weight_K
         share_EK /= np.maximum(share_EK.sum(axis=1, keepdims=True), 1e-300)
         weight_K = (share_EK.sum(axis=0) + strength * prior_K) / (len(p_EK) + strength)

@@ -104,5 +104,6 @@ class ContentProfile(ScoreRecommender):
         """Scores by the formula, shape (B, N)."""
         weights_BN = self.memory.weights(states, self.settings.history_decay)
         total_B = np.asarray(weights_BN.sum(axis=1)).ravel()
+        # A mean and not a sum: a long history is no stronger taste.
         mean_BN = sp.diags(1.0 / np.where(total_B > 0, total_B, 1.0)) @ weights_BN
         return self.text.sum(sp.csr_matrix(mean_BN)) + POPULARITY * np.log1p(self.count_N)

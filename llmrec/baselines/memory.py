@@ -49,6 +49,7 @@ class Memory:
         if state.user_id is None or state.time is None:
             return own
         low, high = self._timeline.rows(state.user_id, state.time)
+        # An item in both counts once, and at its later place.
         held = set(own)
         return [i for i in self._timeline.items[low:high].tolist() if i not in held] + own
 

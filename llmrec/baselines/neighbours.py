@@ -148,6 +148,7 @@ class UserKNN(ScoreRecommender):
         similar_BU = _cosine(product_BU, _norms(sp.csr_matrix(profile_BN)), self.norm_U, self.settings.shrink)
         for row, state in enumerate(states):
             low, high = similar_BU.indptr[row : row + 2]
+            # A training user's own row is the nearest of all and would only repeat what they chose.
             similar_BU.data[low:high][similar_BU.indices[low:high] == self.memory.row(state)] = 0.0
         return strongest_columns(similar_BU, self.settings.k)
 
@@ -157,6 +158,7 @@ def item_likeness(matrix_UN: sp.csr_matrix, settings: ItemKNNSettings) -> sp.csr
     weighted_NU = weighted_items(sp.csr_matrix(matrix_UN.T), settings.weighting)
     norm_N, turned_UN = _norms(weighted_NU), sp.csr_matrix(weighted_NU.T)
     blocks = []
+    # The product of all items with all would be dense in popular ones; k neighbours of a block at a time are kept.
     for start in range(0, weighted_NU.shape[0], BLOCK):
         block_CN = sp.csr_matrix(weighted_NU[start : start + BLOCK] @ turned_UN)
         if settings.weighting != "bm25":
@@ -176,6 +178,7 @@ def weighted_items(matrix_NU: sp.csr_matrix, weighting: Weighting) -> sp.csr_mat
     if weighting == "tfidf":
         return weighted_NU
     clicks_N = np.asarray(matrix_NU.sum(axis=1)).ravel()
+    # An item that everybody clicked is a long document: a click on it says less.
     length_N = 1.0 - B + B * clicks_N / max(float(clicks_N.mean()), 1e-12)
     return sp.csr_matrix(sp.diags((K1 + 1.0) / (K1 * length_N + 1.0)) @ weighted_NU)
 

@@ -87,6 +87,7 @@ class RecentPopularity(ScoreRecommender):
     def _counts(self, end: int) -> FloatArray:
         if not end:
             return np.zeros(self.n_items)
+        # Relative to the last click before the state: decaying further would scale all counts alike.
         age = (self._times[end - 1] - self._times[:end]) / (DAY * self.settings.half_life)
         counts: FloatArray = np.bincount(self._items[:end], np.exp2(-age), self.n_items).astype(np.float64)
         return counts

@@ -30,6 +30,7 @@ class JointPosterior:
         phi_MD = (x_MP[:, :, None] * self.item_NQ[items_M][:, None, :]).reshape(len(x_MP), -1)
         self.a_DD += phi_MD.T @ phi_MD
         self.b_D += phi_MD.T @ np.asarray(rewards_M, dtype=np.float64)
+        # Factorised when they are asked for next: learning from many small batches costs sums only.
         for name in ("_cholesky", "theta_D", "inverse_DD"):
             self.__dict__.pop(name, None)
 
@@ -59,6 +60,7 @@ class JointPosterior:
         """phi' A^-1 phi for every state and item, (B, N)."""
         size, width = self.state_size, self.item_NQ.shape[1]
         inverse = self.inverse_DD.reshape(size, width, size, width)
+        # (x (x) z)' A^-1 (x (x) z) = z' [x' A^-1 x] z: the state's part is contracted once for all items.
         middle_BQQ = np.einsum("bp,pqrs,br->bqs", x_BP, inverse, x_BP, optimize=True)
         variance_BN: FloatArray = np.empty((len(x_BP), len(self.item_NQ)))
         for row, middle_QQ in enumerate(middle_BQQ):
@@ -67,6 +69,7 @@ class JointPosterior:
 
     def sample(self, x_BP: FloatArray, scale: float, rng: np.random.Generator) -> FloatArray:
         """theta' phi for every state and item, theta drawn from N(theta_hat, scale^2 A^-1) for each state, (B, N)."""
+        # L'^-1 of standard normal numbers has the covariance (L L')^-1 = A^-1.
         noise_DB = solve_triangular(
             self._cholesky, rng.standard_normal((len(x_BP), len(self.b_D))).T, lower=True, trans="T"
         )
@@ -98,6 +101,7 @@ class DisjointPosterior:
         """Adds M rewards."""
         np.add.at(self.a_NPP, items_M, x_MP[:, :, None] * x_MP[:, None, :])
         np.add.at(self.b_NP, items_M, np.asarray(rewards_M, dtype=np.float64)[:, None] * x_MP)
+        # Only the items that were shown change; each has a small matrix of its own.
         for item in np.unique(items_M):
             factor = cho_factor(self.a_NPP[item], lower=True)
             self.inverse_NPP[item] = cho_solve(factor, np.eye(self.a_NPP.shape[1]))

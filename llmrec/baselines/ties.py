@@ -37,6 +37,8 @@ def target_places(scores_BN: FloatArray, targets_B: IntArray) -> tuple[IntArray,
     own_B1 = scores_BN[np.arange(rows), targets_B][:, None]
     above_B = (scores_BN > own_B1).sum(axis=1).astype(np.int64)
     tied_B = (scores_BN == own_B1).sum(axis=1).astype(np.int64)
+    # A target that may not be recommended ties with every other excluded item; its place is behind all of them, for
+    # certain.
     legal_B = own_B1[:, 0] > -np.inf
     return np.where(legal_B, above_B, n_items), np.where(legal_B, tied_B, 1)
 
@@ -46,6 +48,7 @@ def expected_gain(above_B: IntArray, tied_B: IntArray, gain_K: FloatArray) -> Fl
     total = np.concatenate(([0.0], np.cumsum(gain_K)))
     k = len(gain_K)
     first_B, last_B = np.minimum(above_B, k), np.minimum(above_B + tied_B, k)
+    # Running sums of the gain: the sum over the places of a tie is one difference.
     gained: FloatArray = (total[last_B] - total[first_B]) / tied_B
     return gained
 
@@ -66,6 +69,8 @@ def fair_top(scores_BN: FloatArray, k: int, rng: np.random.Generator) -> IntArra
     # Shuffled columns make whatever order the selection gives to equal scores a fair one.
     shuffle_BN = rng.permuted(np.broadcast_to(np.arange(n_items), (rows, n_items)), axis=1)
     negated_BN = -np.take_along_axis(scores_BN, shuffle_BN, axis=1)
+    # The selection alone, not a sort of the catalogue; sorting the chosen columns keeps the shuffled order among
+    # equals.
     if k < n_items:
         best_BK = np.argpartition(negated_BN, k - 1, axis=1)[:, :k]
         best_BK.sort(axis=1)

@@ -101,8 +101,8 @@ def _too_busy(chosen: pl.DataFrame, window: int, floor: int) -> pl.Series:
     windows = (pl.col("time") // window).clip(0, 2**36 - 1)
     runs = chosen.select((pl.col("user") * 2**36 + windows).sort().rle().alias("run")).unnest("run")
     per_user = runs.group_by(pl.col("value") // 2**36).agg(pl.col("len").max())
-    # In logarithms: activity is spread over orders of magnitude. The median and its absolute deviation are not moved by
-    # the few robots themselves.
+    # In logarithms: activity is spread over orders of magnitude. The median and its absolute deviation are not moved
+    # by the few robots themselves.
     busiest = per_user.with_columns(pl.col("len").cast(pl.Float64).log().alias("log"))
     median = _number(busiest["log"].median())
     spread = _number((busiest["log"] - median).abs().median())

@@ -90,6 +90,7 @@ class Sequences:
         Returns:
             First token (in `tokens`) and number of tokens of each window.
         """
+        # Cuts at fixed places would give each event the same number of events before it in every epoch.
         first_U = np.where(self.count_U > length, stream.integers(1, length + 1, len(self.count_U)), length)
         windows_U = 1 + np.maximum(0, -((first_U - self.count_U) // length))
         user_W = np.repeat(np.arange(len(windows_U)), windows_U)
@@ -107,6 +108,8 @@ class Sequences:
         shuffled = self.shuffled_ties(stream)
         first_W, count_W = shuffled.windows(length, stream)
         order_W = stream.permutation(len(first_W))
+        # Batches of as many targets, not of as many windows: the size of a step does not depend on how long histories
+        # are.
         group_W = (np.cumsum(count_W[order_W]) - 1) // size
         tokens = shuffled.tokens()
         for part in np.split(order_W, np.flatnonzero(np.diff(group_W)) + 1):
@@ -125,6 +128,7 @@ class Sequences:
         """
         at = np.flatnonzero(self.time_M >= cut)
         group_M = np.concatenate(([0], np.cumsum((np.diff(self.user_M) != 0) | (np.diff(self.time_M) != 0))))
+        # Events of one moment are a set; none of them is known when another is predicted.
         first_M = np.searchsorted(group_M, group_M)  # the first event of the same user and time
         user_M = np.repeat(np.arange(len(self.count_U)), self.count_U)
         if not repeats:

@@ -57,6 +57,7 @@ def drawn_others(target_M: Tensor, n_items: int, count: int) -> Tensor:
     """Items other than the target, uniform, (M, count); none where there is no other."""
     if n_items < 2:
         return target_M.new_zeros((len(target_M), 0))
+    # One of the N - 1 others, and past the target by one more: uniform without rejection.
     drawn_MS = torch.randint(n_items - 1, (len(target_M), count), device=target_M.device)
     return drawn_MS + (drawn_MS >= target_M[:, None])
 
@@ -125,6 +126,7 @@ class Trainer:
         # A second training takes less time than the first, so half of the budget is its share.
         share = end if not settings.refit else start + (end - start) / 2
         net, found = self._run(sequences.before(cut), held_out, settings.epochs, share)
+        # The epochs are chosen by later events, and these are then learnt from as well.
         if settings.refit and found.stopped != "budget":
             again, second = self._run(sequences, None, found.kept, end)
             if second.stopped == "epochs":
