@@ -88,14 +88,12 @@ def main() -> None:
 def _specs(names):
     """What the registry says of the systems; "all" is every one whose packages are installed."""
     from llmrec.baselines.registry import BASELINES, baseline
-    from llmrec.errors import RequestError
 
     if list(names) == ["all"]:
         return [spec for spec in BASELINES.values() if spec.available]
     specs = [baseline(name) for name in dict.fromkeys(names)]
     for spec in specs:
-        if not spec.available:
-            raise RequestError(f"Baseline {spec.name!r} needs a package more: pip install 'llmrec[{spec.extra}]'.")
+        spec.require()
     return specs
 
 
@@ -126,24 +124,14 @@ def _policy(name, data):
 
 def _fitted(spec, options, dataset, train, valid):
     """A baseline with the settings that rank the validation events best."""
-    from llmrec.baselines.selection import select
     from llmrec.progress import console
 
-    settings = spec.settings
-    if spec.grid and len(valid) and not options.defaults:
-        chosen = select(
-            lambda option: spec.make(option, options.seed),
-            spec.grid,
-            dataset,
-            train,
-            valid.rows,
-            seen=valid.seen,
-            budget_seconds=spec.budget_seconds,
-        )
-        settings = chosen.settings
-        left = f", {len(chosen.untried)} of {len(spec.grid)} settings left out for time" if chosen.untried else ""
-        console.print(f"{spec.name}: {settings} (validation NDCG@{chosen.k} {chosen.ndcg:.4f}{left})", style="dim")
-    return spec.make(settings, options.seed).fit(dataset, train)
+    chosen = None if options.defaults else spec.chosen(dataset, train, valid, seed=options.seed)
+    if chosen is None:
+        return spec.fitted(dataset, train, seed=options.seed)
+    left = f", {len(chosen.untried)} of {len(spec.grid)} settings left out for time" if chosen.untried else ""
+    console.print(f"{spec.name}: {chosen.settings} (validation NDCG@{chosen.k} {chosen.ndcg:.4f}{left})", style="dim")
+    return spec.make(chosen.settings, options.seed).fit(dataset, train)
 
 
 def _print(table):

@@ -67,6 +67,11 @@ class BaselineSpec:
         """Whether what it needs is installed."""
         return self.module is None or importlib.util.find_spec(self.module) is not None
 
+    def require(self) -> None:
+        """Raises `RequestError` where its packages are not installed."""
+        if not self.available:
+            raise RequestError(f"Baseline {self.name!r} needs a package more: pip install 'llmrec[{self.extra}]'.")
+
     def chosen(
         self,
         dataset: Dataset,
@@ -100,8 +105,7 @@ class BaselineSpec:
         Raises:
             RequestError: its packages are not installed.
         """
-        if not self.available:
-            raise RequestError(f"Baseline {self.name!r} needs a package more: pip install 'llmrec[{self.extra}]'.")
+        self.require()
         found = None if valid is None else self.chosen(dataset, events, valid, seed=seed)
         return self.make(self.settings if found is None else found.settings, seed).fit(dataset, events)
 
