@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -136,7 +137,7 @@ def _said(fact: Any) -> str:
 
 
 def _plot_file(name: str) -> str:
-    return f"study-{name.replace(' ', '-')}.svg"
+    return f"study-{re.sub(r'[^a-z0-9]+', '-', name.lower())}.svg"
 
 
 def _draw(plot: Comparison | str, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from llmrec.config import SimulatorSettings, WorldConfig
 from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import make_split
-from llmrec.dataset.world.world import generate_world
+from llmrec.dataset.world.world import World, generate_world
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
@@ -48,12 +48,15 @@ def run_simulator_fit(
         json_file: the figures are also written here.
     """
     if data == "world":
-        answer = world_answer(WorldConfig(users=users, items=items), seed, states)
+        world = generate_world(WorldConfig(users=users, items=items), seed=seed)
+        answer, hashes = world_answer(world, seed, states), {data: world.dataset.manifest.content_hash}
     else:
         names = list(SOURCES) if data is None else data.split(",")
         chosen = list(MODELS) if models is None else models.split(",")
-        answer = cells_answer(_cells(names, chosen, out, minutes, seed), chosen)
-    return answer.finish(out, json_file, seed=seed)
+        cells = _cells(names, chosen, out, minutes, seed)
+        answer = cells_answer(cells, chosen)
+        hashes = {name: row[0]["content_hash"] for name, row in cells.items() if row}
+    return answer.finish(out, json_file, seed=seed, dataset_hashes=hashes)
 
 
 def _cells(
@@ -128,9 +131,8 @@ def reliability_plot(cell: Mapping[str, Any]) -> str:
     return reliability_figure(panels)
 
 
-def world_answer(config: WorldConfig, seed: int, states: int) -> Answer:
+def world_answer(world: World, seed: int, states: int) -> Answer:
     """Reward ensemble and judge beside the truth of a generated world."""
-    world = generate_world(config, seed=seed)
     split = make_split(world.dataset, "time")
     train, valid, test = (impressions(world.dataset, split, part) for part in ("train", "valid", "test"))
     start = time.perf_counter()

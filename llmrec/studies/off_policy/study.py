@@ -64,13 +64,11 @@ def run_off_policy(
             chosen = _pairs(pairs)
             results = run_jester(JesterWorld.of(data), logs=logs, seed=seed, pairs=chosen, resampled=bootstrap)
     figures = {
-        "seed": seed,
-        "content_hash": content_hash,
         "seconds": round(time.monotonic() - began, 1),
         "cpu_seconds": round(time.process_time() - busy, 1),
         "results": results,
     }
-    return answer_of(dataset, results, figures).finish(out, json_file)
+    return answer_of(dataset, results, figures).finish(out, json_file, seed=seed, content_hash=content_hash)
 
 
 def _pairs(numbers: Sequence[int] | None) -> Sequence[tuple[str, str]]:
