@@ -34,11 +34,11 @@ def test_the_command_line_is_read_and_the_function_called(tmp_path, monkeypatch)
     found = []
     script = StudyScript("A study.", out="runs/x", seeds=(0, 1))
     script.add_argument("--found", default=found)
-    monkeypatch.setattr(sys, "argv", ["x", "--seeds", "5", "--set", "a=1", "--json", "f.json"])
+    monkeypatch.setattr(sys, "argv", ["x", "--seeds", "5", "--set", "seed=1", "--json", "f.json"])
     script.run("some_study:run")
     (options,) = found
     assert options.pop("found") is found
-    assert options == {"out": Path("runs/x"), "json_file": Path("f.json"), "seeds": [5], "overrides": ["a=1"]}
+    assert options == {"out": Path("runs/x"), "json_file": Path("f.json"), "seeds": [5], "overrides": {"seed": 1}}
 
 
 def test_options_that_are_not_asked_for_are_not_there():
