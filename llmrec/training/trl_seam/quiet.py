@@ -1,4 +1,7 @@
-"""What every trainer here changes of TRL's: no telemetry, no card, adapters saved as they are, a guard on steps."""
+"""What every trainer here changes of TRL's: no telemetry, no card, adapters saved as they are, a guard on steps.
+
+Weights in 16 bits that are trained are stepped on copies in 32.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from peft import PeftModel
 
 from llmrec.errors import RunError
 from llmrec.policy.modes import evaluating
 from llmrec.training.controls import Guard
+from llmrec.training.trl_seam.whole import WholeAdamW, is_short
 
 
 class QuietTrainer:
     """Mixin for TRL's trainers: no telemetry, no model card and no tokenizer in every checkpoint."""
+
+    def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:
+        """AdamW keeps whole copies of trained weights that have less than 32 bits; DeepSpeed has its own."""
+        chosen, options = super().get_optimizer_cls_and_kwargs(args, model)  # type: ignore[misc]
+        trained = () if model is None else (weight for weight in model.parameters() if weight.requires_grad)
+        plain = chosen is torch.optim.AdamW and not getattr(self, "is_deepspeed_enabled", False)
+        return (WholeAdamW if plain and any(map(is_short, trained)) else chosen), options
 
     def _send_telemetry(self) -> None:
         return
