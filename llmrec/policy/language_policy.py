@@ -12,6 +12,7 @@ from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
+from llmrec.policy.at_once import states_at_once
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
 from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, one_each, padded
@@ -66,7 +67,12 @@ class LanguagePolicy:
 
     def encode(self, states: Sequence[State]) -> tuple[Tensor, Tensor]:
         """Prompt token ids and mask, (B, P) int64, padded on the left, on the model's device."""
-        return self._pad([self.renderer.token_ids(state) for state in states])
+        return self._pad(self._rows(states))
+
+    def _rows(self, states: Sequence[State]) -> list[list[int]]:
+        """Prompt token ids of each state."""
+        many: Any = getattr(self.renderer, "token_ids_many", None)  # several times faster than one by one
+        return many(states) if many is not None else [self.renderer.token_ids(state) for state in states]
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         return padded_prompts(rows, self.tokenizer, device_of(self.model))
@@ -96,10 +102,12 @@ class LanguagePolicy:
         return FilteredCatalogue.of(book, wishes, self._excluded(states, seen, exclude_seen))
 
     def _batches(
-        self, states: Sequence[State], size: int, groups: Sequence[object] = ()
+        self, states: Sequence[State], size: int | None, groups: Sequence[object] = ()
     ) -> list[tuple[list[int], Tensor, Tensor]]:
         """Batches of states of like length, and of one group where `groups` are given: which states, ids and mask."""
-        rows = [self.renderer.token_ids(state) for state in states]
+        rows = self._rows(states)
+        if size is None:
+            size = states_at_once(self.model, max(map(len, rows), default=1), self.index.max_length)
         # The longest first: padding is rare within a batch, and if memory is short it is so at once and not after
         # minutes.
         order = sorted(range(len(rows)), key=lambda b: -len(rows[b]))
@@ -121,7 +129,7 @@ class LanguagePolicy:
         seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         exact: bool = False,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> list[Slate]:
         """The k best items of each state by log pi over the whole catalogue; filters take items away before.
 
@@ -133,7 +141,7 @@ class LanguagePolicy:
             seen: all items each user has seen, beside those in the state.
             filters: one for all states, or one for each. Under a maximum per category the slate is always exact.
             exact: best-first search, which proves its list, in place of beam search.
-            batch_size: states decoded at once.
+            batch_size: states decoded at once; by default what suits the device.
 
         Raises:
             RequestError: k below 1 or above the catalogue's size, or a filter that leaves nothing or is unknown.
@@ -187,7 +195,7 @@ class LanguagePolicy:
         seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         temperature: float = 1.0,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> Samples:
         """Independent draws from pi_F, F leaving out what `recommend` would leave out.
 
