@@ -16,6 +16,7 @@ from llmrec.training import sft
 from llmrec.training.callbacks import BarCallback
 from llmrec.training.lora import make_lora
 from llmrec.training.sft import train_lm, train_sft
+from tests.policy.tiny import SHARING, tiny_model
 
 SETTINGS = SFTSettings(
     epochs=6.0, batch_size=16, save_every=5, learning_rate=3e-3, lora=LoraSettings(rank=4, alpha=8)
@@ -162,3 +163,15 @@ def test_bad_settings_are_named_before_anything_is_written(shop, tmp_path):
     with pytest.raises(ConfigError, match=r"sft\.history_dropout"):
         train(shop, tmp_path / "x", settings=dataclasses.replace(SETTINGS, history_dropout=1.5))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("name", [*SHARING, "mamba", "bloom"])
+def test_padding_on_the_right_needs_no_mask(name):
+    model = tiny_model(name)
+    ids = torch.randint(5, 50, (3, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 9:], mask[2, 6:] = 0, 0
+    with torch.no_grad():
+        masked = model(input_ids=ids * mask, attention_mask=mask, use_cache=False).logits
+        plain = model(input_ids=ids * mask, use_cache=False).logits
+    assert torch.equal(masked[mask.bool()], plain[mask.bool()])
