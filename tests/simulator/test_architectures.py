@@ -127,11 +127,12 @@ def test_event_by_event_equals_reading_the_whole_history(world, models, name) ->
 def test_rows_of_live_users(world, models) -> None:
     model = models["gru"]
     live = model.initial_state(world.states[:6])
-    part, asked = live.rows(np.array([4, 1])), np.zeros((2, 3), dtype=np.int64)
+    part, asked = live.take(np.array([4, 1])), np.zeros((2, 3), dtype=np.int64)
     expected = model.predict([world.states[4], world.states[1]], asked).click_BK
     np.testing.assert_allclose(model.predict_from(part, asked).click_BK, expected, atol=1e-6)
-    back = live.replaced(np.array([0, 2]), part)
-    np.testing.assert_array_equal(back.carried_BC[[0, 2, 3]], live.carried_BC[[4, 1, 3]])
+    before = live.carried_BC.clone()
+    live.put(np.array([0, 2]), part)
+    np.testing.assert_array_equal(live.carried_BC[[0, 2, 3]], before[[4, 1, 3]])
 
 
 def test_live_requests_are_refused_in_one_sentence(world, models) -> None:

@@ -35,15 +35,12 @@ class Carried:
 
     def take(self, rows: Any) -> Carried:
         """The users at `rows`: views for a slice."""
-        at = rows if isinstance(rows, slice) else torch.from_numpy(np.asarray(rows))
-        return Carried([LiveState(s.carried_BC[at], s.still_BX[at], s.words_BT[at]) for s in self.parts])
+        return Carried([part.take(rows) for part in self.parts])
 
     def put(self, rows: Any, other: Carried) -> None:
         """Overwrites the users at `rows`."""
-        at = rows if isinstance(rows, slice) else torch.from_numpy(np.asarray(rows))
         for mine, theirs in zip(self.parts, other.parts, strict=True):
-            mine.carried_BC[at], mine.still_BX[at] = theirs.carried_BC, theirs.still_BX
-            mine.words_BT[at] = theirs.words_BT
+            mine.put(rows, theirs)
 
 
 @dataclass(slots=True)
@@ -145,10 +142,8 @@ class LearnedUsers:
         nth_P = np.arange(len(row_P)) - np.searchsorted(row_P, row_P)  # the user's first click, second, ...
         for nth in range(int(nth_P.max(initial=-1)) + 1):
             now = np.flatnonzero(nth_P == nth)
-            at = torch.from_numpy(row_P[now])
             for member, part in zip(self.members, hidden.parts, strict=True):
-                there = LiveState(part.carried_BC[at], part.still_BX[at], part.words_BT[at])
-                part.carried_BC[at] = member.step(there, item_P[now], code_P[now]).carried_BC
+                part.put(row_P[now], member.step(part.take(row_P[now]), item_P[now], code_P[now]))
 
     def past(self, user_B: IntArray) -> tuple[Float32Array, Float32Array]:
         """Features of what stands in the users' histories as chosen, and how much that is."""

@@ -111,20 +111,19 @@ class LiveState:
     def __len__(self) -> int:
         return len(self.carried_BC)
 
-    def rows(self, index: IntArray) -> LiveState:
-        """The users at `index`."""
-        at = torch.from_numpy(np.asarray(index))
+    def take(self, rows: slice | IntArray) -> LiveState:
+        """The users at `rows`: views for a slice."""
+        at = _place(rows)
         return LiveState(self.carried_BC[at], self.still_BX[at], self.words_BT[at])
 
-    def replaced(self, index: IntArray, other: LiveState) -> LiveState:
-        """These users with those at `index` taken from `other`, for sessions that end and begin anew."""
-        at = torch.from_numpy(np.asarray(index))
-        pairs = (
-            (self.carried_BC, other.carried_BC),
-            (self.still_BX, other.still_BX),
-            (self.words_BT, other.words_BT),
-        )
-        return LiveState(*(mine.index_copy(0, at, theirs) for mine, theirs in pairs))
+    def put(self, rows: slice | IntArray, other: LiveState) -> None:
+        """Overwrites the users at `rows`, for sessions that end and begin anew."""
+        at = _place(rows)
+        self.carried_BC[at], self.still_BX[at], self.words_BT[at] = other.carried_BC, other.still_BX, other.words_BT
+
+
+def _place(rows: slice | IntArray) -> slice | Tensor:
+    return rows if isinstance(rows, slice) else torch.from_numpy(np.asarray(rows))
 
 
 @torch.no_grad()
