@@ -95,10 +95,7 @@ def _names(table: str) -> list[str]:
 
 def _table(path: Path, columns: Iterable[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows with `columns`; R's NA is empty text."""
-    for line, row in read_csv_rows(path, description=f"Reading {path.name}"):
-        missing = [column for column in columns if column not in row]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]!r} (it has: {', '.join(row)}); is it this data?")
+    for line, row in read_csv_rows(path, columns, description=f"Reading {path.name}"):
         yield line, {name: "" if value == "NA" else value for name, value in row.items()}
 
 

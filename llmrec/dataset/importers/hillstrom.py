@@ -87,10 +87,7 @@ def import_hillstrom(source: Path, *, name: str = "hillstrom", seed: int = 0) ->
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, row in read_csv_rows(path, description=f"Reading {path.name}"):
-        missing = [column for column in _COLUMNS if column not in row]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]!r} (it has: {', '.join(row)}); is it this data?")
+    for line, row in read_csv_rows(path, _COLUMNS, description=f"Reading {path.name}"):
         if row["segment"] not in ARMS:
             raise DataError(f"{path}, line {line}: segment is {row['segment'][:60]!r}, not one of {', '.join(ARMS)}.")
         for flag in _FLAGS:

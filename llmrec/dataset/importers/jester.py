@@ -103,10 +103,7 @@ def _item(n: int, text: str) -> dict[str, object]:
 
 def _ratings(path: Path, jokes: int) -> tuple[list[int], list[int], list[float]]:
     seen: dict[tuple[int, int], float] = {}
-    for line, row in read_csv_rows(path, description=f"Reading {path.name}"):
-        missing = [column for column in _COLUMNS if column not in row]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]!r} (it has: {', '.join(row)}); is it this data?")
+    for line, row in read_csv_rows(path, _COLUMNS, description=f"Reading {path.name}"):
         user, joke = (_whole(row[key], path, line, key) for key in ("user", "joke"))
         rating = number(row["rating"], path, line, "rating")
         if joke >= jokes:

@@ -143,10 +143,7 @@ def _read_rows(source: Path, part: str, known: set[str]) -> list[tuple[str, Row]
     """The published rows of a part, each with its published user."""
     path = need_file(source, f"{part}.csv.gz", f"{part}.csv")
     rows: list[tuple[str, Row]] = []
-    for line, row in read_csv_rows(path):
-        for column in ("user_id", "history_item_id", "item_id"):
-            if column not in row:
-                raise DataError(f"{path} lacks the column {column!r} (it has: {', '.join(row)}).")
+    for line, row in read_csv_rows(path, ("user_id", "history_item_id", "item_id")):
         history, target = _history(row["history_item_id"], path, line), row["item_id"]
         for item_id in (*history, target):
             if item_id not in known:

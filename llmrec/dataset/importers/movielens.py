@@ -170,11 +170,7 @@ def _layout_csv(folder: Path, tags: bool) -> tuple[list[Item], list[dict[str, st
     movies = need_file(folder, "movies.csv")
     extra = _tags(need_file(folder, "tags.csv")) if tags else {}
     items = []
-    for line, row in read_csv_rows(movies):
-        if not {"movieId", "title", "genres"} <= set(row):
-            raise DataError(
-                f"{movies}, line {line}: columns movieId, title, genres expected, found {', '.join(row)}."
-            )
+    for _, row in read_csv_rows(movies, ("movieId", "title", "genres")):
         item_id = row["movieId"]
         items.append(_item(item_id, row["title"], row["genres"].split("|"), extra.get(item_id, "")))
     path = need_file(folder, "ratings.csv")
@@ -192,9 +188,7 @@ def _tags(path: Path) -> dict[str, str]:
 
 
 def _tag_rows(path: Path) -> Iterator[tuple[str, str]]:
-    for line, row in read_csv_rows(path):
-        if not {"movieId", "tag"} <= set(row):
-            raise DataError(f"{path}, line {line}: columns movieId and tag expected, found {', '.join(row)}.")
+    for _, row in read_csv_rows(path, ("movieId", "tag")):
         if row["tag"].strip():
             yield row["movieId"], " ".join(row["tag"].lower().split())
 

@@ -90,10 +90,7 @@ def import_open_bandit(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, row in read_csv_rows(path, description=f"Reading {path.name}"):
-        missing = [column for column in (*_COLUMNS, *_USER_FEATURES) if column not in row]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]!r}; is it Open Bandit's log?")
+    for line, row in read_csv_rows(path, (*_COLUMNS, *_USER_FEATURES), description=f"Reading {path.name}"):
         if row["click"] not in ("0", "1"):
             raise DataError(f"{path}, line {line}: click is {row['click'][:60]!r}, but it must be 0 or 1.")
         if row["position"] not in map(str, range(1, PLACES + 1)):
@@ -112,10 +109,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 def _items(path: Path) -> list[dict[str, object]]:
     levels: dict[tuple[str, str], int] = {}
     items: list[dict[str, object]] = []
-    for line, row in read_csv_rows(path):
-        missing = [column for column in ("item_id", *_ITEM_FEATURES) if column not in row]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]!r} (it has: {', '.join(row)}); is it this data?")
+    for line, row in read_csv_rows(path, ("item_id", *_ITEM_FEATURES)):
         number(row[_ITEM_FEATURES[0]], path, line, _ITEM_FEATURES[0])
         kinds = [f"feature {k}: {_level(levels, column, row)}" for k, column in enumerate(_ITEM_FEATURES) if k]
         items.append({"item_id": f"i{row['item_id']}", "title": f"Garment {row['item_id']}", "categories": kinds})

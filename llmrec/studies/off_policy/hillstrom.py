@@ -60,10 +60,10 @@ class HillstromWorld:
         """
         path = source if source.is_file() else need_file(source, "hillstrom.csv.gz", "hillstrom.csv", PUBLISHED_AS)
         rows = []
-        for line, row in read_csv_rows(path, description=f"Reading {path.name}"):
-            missing = [c for c in ("segment", "channel", "zip_code", "mens", *REWARDS) if c not in row]
-            if missing or row["segment"] not in ARMS:
-                raise DataError(f"{path}, line {line} lacks {(missing or ['a known segment'])[0]}; is it this data?")
+        columns = ("segment", "channel", "zip_code", "mens", *REWARDS)
+        for line, row in read_csv_rows(path, columns, description=f"Reading {path.name}"):
+            if row["segment"] not in ARMS:
+                raise DataError(f"{path}, line {line} lacks a known segment; is it this data?")
             kept = ("recency", "history", "mens", "womens", "newbie", *REWARDS)
             rows.append({**row, **{key: number(row[key], path, line, key) for key in kept}})
         table = pl.DataFrame(rows)

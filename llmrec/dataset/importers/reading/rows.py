@@ -5,12 +5,19 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from llmrec.bounded import Unpacked
 from llmrec.dataset.importers.reading.delimited import FIELD_LIMIT
-from llmrec.dataset.importers.reading.dialect import AmbiguousQuote, DelimitedRow, Splitter, detect, numeric_columns
+from llmrec.dataset.importers.reading.dialect import (
+    AmbiguousQuote,
+    DelimitedRow,
+    Splitter,
+    detect,
+    numeric_columns,
+    shown_names,
+)
 from llmrec.dataset.importers.reading.encoding import BROKEN, encoding_of
 from llmrec.dataset.importers.reading.options import ReadOptions
 from llmrec.errors import DataError
@@ -20,14 +27,16 @@ _HEAD = 256 << 10  # characters from which the dialect is found
 _AHEAD = 2 * FIELD_LIMIT  # what a row that begins before it may reach beyond the part that is cut
 
 
-def read_csv_rows(path: Path, *, description: str | None = None) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv_rows(
+    path: Path, columns: Iterable[str] = (), *, description: str | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Streams (line number, row) of a text table with a line of names; every row must have as many fields.
 
     With a `description` a progress bar counts the bytes read.
 
     Raises:
-        DataError: The file is empty or a name stands twice; or a row has another number of fields, NUL bytes, or
-            bytes of another encoding, named with its line.
+        DataError: The file is empty, a name stands twice, or one of `columns` is missing; or a row has another number
+            of fields, NUL bytes, or bytes of another encoding, named with its line.
     """
     parts = _parts(path, description)
     text, last = next(parts)
@@ -35,6 +44,9 @@ def read_csv_rows(path: Path, *, description: str | None = None) -> Iterator[tup
         part, last = next(parts)
         text += part
     splitter, names = _opened(text, path, whole=last)
+    missing = next((column for column in columns if column not in names), None)
+    if missing is not None:
+        raise DataError(f"{path} lacks the column {missing!r} (it has: {shown_names(names)}); is it this data?")
     line, header = 1, True
     while True:
         end = 0
