@@ -1,4 +1,7 @@
-"""The data stage: a generated world, an imported data set or a saved one, and its split."""
+"""The data stage: a generated world, an imported data set or a saved one, its split, and what its check knows.
+
+Remarks of the check are said as lines before the first stage; what stops a run is an error.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrec.config import RunConfig
+from llmrec.dataset.check import Finding, check, check_links, check_signals
 from llmrec.dataset.importers import import_dataset
-from llmrec.dataset.split import Split, make_split
+from llmrec.dataset.linking import Funnel
+from llmrec.dataset.split import PARTS, Part, Split, make_split
 from llmrec.dataset.store import Dataset
+from llmrec.errors import ConfigError, DataError
 from llmrec.files import entries, read_json, write_json
-from llmrec.pipeline.data_check import check_data
-from llmrec.pipeline.work import Work, say
+from llmrec.pipeline.recipes import worldly
+from llmrec.pipeline.work import Work, is_first, say
+from llmrec.printing import one_line
 from llmrec.storage import resolve, shown
 
 if TYPE_CHECKING:
@@ -21,6 +28,8 @@ if TYPE_CHECKING:
 
 FILES = "source.json"
 """In the stage of an imported data set: the files that it was read from."""
+
+_LONGEST = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,27 @@ class RunData:
     dataset: Dataset
     split: Split
     world: World | None = None
+
+
+def check_source(config: RunConfig) -> None:
+    """Refuses, before anything is made, a source that is missing or not read, and numbers that cannot be.
+
+    Raises:
+        ConfigError: a key below `data` or `text`.
+    """
+    data = config.data
+    if data.dataset == "world" and data.source is not None:
+        raise ConfigError(worldly(data.source))
+    if data.dataset != "world":
+        if data.source is None:
+            raise ConfigError(f"Data set {data.dataset!r} needs a source; give --source with its folder or file.")
+        if not Path(data.source).exists():
+            raise ConfigError(f"The source {data.source} does not exist; give a folder or file that does.")
+    if data.link_window < 0:
+        raise ConfigError(f"Key 'data.link_window' is {data.link_window}, but it must be 0 or more seconds.")
+    for key, value in (("data.history_events", data.history_events), ("text.max_tokens", config.text.max_tokens)):
+        if value < 1:
+            raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
 
 
 def open_data(config: RunConfig, work: Work) -> RunData:
@@ -92,3 +122,39 @@ def _checked(config: RunConfig, dataset: Dataset, world: World | None = None) ->
     split = make_split(dataset, data.split, data.valid_fraction, data.test_fraction)
     check_data(config, dataset, split)
     return RunData(dataset, split, world)
+
+
+def check_data(config: RunConfig, dataset: Dataset, split: Split) -> None:
+    """Prints a line for each warning of `check` and for how feedback hangs together.
+
+    Conversions that no click leads to are an error only where the reward counts conversions.
+
+    Raises:
+        DataError: the data set, or its training part, cannot be trained on.
+    """
+    window = config.data.link_window
+    training = Funnel.of(dataset, split.train, window)
+    look = check if is_first() else check_signals  # errors, which all processes must see, are of the signals alone
+    findings = look(dataset, link_window=window)
+    findings += [f for f in check_links(training, "of the training part ") if f.severity == "error"]
+    errors = [f for f in findings if f.severity == "error" and _stops(config, f)]
+    for finding in findings:
+        if finding.severity != "info" and finding not in errors:
+            say(
+                one_line(
+                    f"warning: {finding.rule}, {finding.count:,} in {finding.table}: {finding.meaning}.", _LONGEST
+                )
+            )
+    if errors:
+        mend = " (or give --set reward.conversion=0)" if errors[0].rule == "unlinked-conversions" else ""
+        raise DataError(f"{dataset.manifest.name!r} cannot be trained on: {errors[0].meaning}{mend}.")
+    say(f"feedback of the training part: {training}.", style="dim")
+
+
+def _stops(config: RunConfig, finding: Finding) -> bool:
+    return finding.rule != "unlinked-conversions" or config.reward.conversion != 0
+
+
+def funnels(config: RunConfig, dataset: Dataset, split: Split) -> dict[Part, Funnel]:
+    """How far the feedback of each part of the split hangs together."""
+    return {part: Funnel.of(dataset, split.part(part), config.data.link_window) for part in PARTS}

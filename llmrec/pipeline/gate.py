@@ -17,17 +17,18 @@ from peft import PeftModel
 from llmrec.config import OffPolicySettings, RewardSettings, RunConfig
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.world.truth import examination_K
+from llmrec.errors import ConfigError
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import paired_bootstrap
 from llmrec.evaluation.simulated import BATCH, Simulated, simulate
 from llmrec.files import new_folder, read_json, write_json
+from llmrec.pipeline.algorithms import learning_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
-from llmrec.pipeline.trust import who_judges
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
@@ -194,3 +195,56 @@ def slate_values(reward: RewardFunction, states: Sequence[State], slates: Sequen
     shown_BK = items_BK >= 0
     value_B: FloatArray = (total_BK * shown_BK).sum(axis=1) / np.maximum(shown_BK.sum(axis=1), 1)
     return value_B
+
+
+def check_trust(config: RunConfig) -> None:
+    """Refuses, before anything is made, a judge that is none, and settings of the gate that cannot work.
+
+    Raises:
+        ConfigError: reward and judge would share architecture or users, or a setting is out of range.
+    """
+    simulator, gate = config.simulator, config.gate
+    if simulator.reward_architecture == simulator.judge_architecture:
+        raise ConfigError(
+            "Keys 'simulator.reward_architecture' and 'simulator.judge_architecture' are both "
+            f"{simulator.judge_architecture!r}; a judge must be of another architecture than the reward."
+        )
+    if not 0 < simulator.judge_user_share < 1:
+        raise ConfigError(
+            f"Key 'simulator.judge_user_share' is {simulator.judge_user_share}; it must lie between 0 and 1, so that "
+            "reward and judge are fitted on different users."
+        )
+    if config.reward.pessimism and simulator.members < 2:
+        raise ConfigError(
+            f"Key 'reward.pessimism' is {config.reward.pessimism}, but one member never disagrees; set "
+            "'simulator.members' to 2 or more."
+        )
+    _check_gate(config)
+    if gate.patience is not None and gate.patience < 1:
+        raise ConfigError(f"Key 'gate.patience' is {gate.patience}; it must be 1 or more, or null for no early end.")
+
+
+def _check_gate(config: RunConfig) -> None:
+    for key in ("users", "events", "slate"):
+        if getattr(config.gate, key) < 1:
+            raise ConfigError(f"Key 'gate.{key}' is {getattr(config.gate, key)}, but it must be at least 1.")
+    for key in ("ndcg_tolerance", "pessimism", "effective_samples"):
+        if not getattr(config.gate, key) >= 0:
+            raise ConfigError(f"Key 'gate.{key}' is {getattr(config.gate, key)}, but it must be 0 or more.")
+    if not config.gate.weight_cap > 0:
+        raise ConfigError(f"Key 'gate.weight_cap' is {config.gate.weight_cap}, but it must be above 0.")
+
+
+def who_judges(config: RunConfig, simulators: Simulators) -> str:
+    """A sentence on where the reward came from and what judges: other users, another architecture and seed."""
+    members = simulators.reward.members
+    reward = f"{len(members)} × {config.simulator.reward_architecture}, fitted on {_users(members[0])}"
+    judge = f"{config.simulator.judge_architecture}, fitted on {_users(simulators.judge)}"
+    source = learning_of(config).simulator(config.improvement).format(simulator=reward)
+    return f"{source} The judge is another model with another seed ({judge}), and never a reward."
+
+
+def _users(model: object) -> str:
+    """How many users a behaviour model was fitted on, none of which the other was."""
+    users = getattr(model, "facts", {}).get("users")
+    return "users of its own" if users is None else f"{users:,} users of its own"

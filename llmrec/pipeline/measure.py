@@ -11,6 +11,7 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
+from llmrec.errors import ConfigError
 from llmrec.evaluation.leaks import check_leaks
 from llmrec.evaluation.offline import Figures, list_figures
 from llmrec.evaluation.ranking import slates_to_items
@@ -40,6 +41,20 @@ class Arena:
     """What the check for leaks says of the split."""
     rates: str = ""
     """What rates of clicks and conversions are worth, where negatives were sampled or nothing was converted."""
+
+
+def check_evaluation(config: RunConfig) -> None:
+    """Refuses, before anything is made, settings of the evaluation that cannot work.
+
+    Raises:
+        ConfigError: a key below `evaluation`.
+    """
+    settings = config.evaluation
+    if not settings.k or min(settings.k) < 1:
+        raise ConfigError("Key 'evaluation.k' must hold at least one whole number, each 1 or more.")
+    for key in ("users", "test_events", "beams", "bootstrap"):
+        if getattr(settings, key) < 1:
+            raise ConfigError(f"Key 'evaluation.{key}' is {getattr(settings, key)}, but it must be at least 1.")
 
 
 def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:

@@ -26,10 +26,10 @@ from llmrec.evaluation.table import Comparison
 from llmrec.evaluation.verdict import coverage_losses, what_got_worse
 from llmrec.files import read_json, sha256_of
 from llmrec.pipeline.algorithms.preferences import REWARD_MODEL
-from llmrec.pipeline.data_check import funnels
+from llmrec.pipeline.data import funnels
+from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import SFT, RunResult, label
-from llmrec.pipeline.trust import who_judges
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line
 from llmrec.types import Example, FloatArray

@@ -11,13 +11,12 @@ from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.base_model import Base
-from llmrec.pipeline.data import RunData
-from llmrec.pipeline.data_check import funnels
+from llmrec.pipeline.data import RunData, funnels
+from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, varieties
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.trust import who_judges
 
 SFT = "SFT"
 RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"

@@ -1,10 +1,13 @@
 """The main job: data, base model, SFT, simulator, improvement with its gate, evaluation, report, run folder.
 
-Every stage is finished or not there, so the same command after a kill goes on and ends with the same figures.
+Every stage is finished or not there, so the same command after a kill goes on and ends with the same figures. What
+would fail an hour later is refused before: settings by `check_config`, before anything is made, and data by
+`check_run`, before anything is trained. Each check lies beside its stage and calls what the stage itself will call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +15,28 @@ import numpy as np
 from llmrec.baselines.popularity import Popularity
 from llmrec.baselines.registry import baseline
 from llmrec.config import RunConfig
-from llmrec.errors import ConfigError
+from llmrec.errors import DataError
 from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
-from llmrec.pipeline.algorithms import check_algorithm
-from llmrec.pipeline.algorithms.reward import run_reward
+from llmrec.pipeline.algorithms import check_algorithm, check_algorithm_on
+from llmrec.pipeline.algorithms.reward import check_terms, run_reward
 from llmrec.pipeline.base_model import base_model, check_base
-from llmrec.pipeline.check_run import check_run
-from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.data import RunData, check_source, open_data
 from llmrec.pipeline.finish import finish
+from llmrec.pipeline.gate import check_trust
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.item_tokens import check_naming
-from llmrec.pipeline.measure import Arena, SystemFigures, Tables, make_arena, make_tables, measure_run, varieties
+from llmrec.pipeline.measure import (
+    Arena,
+    SystemFigures,
+    Tables,
+    check_evaluation,
+    make_arena,
+    make_tables,
+    measure_run,
+    varieties,
+)
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.promotion import ranking_change
-from llmrec.pipeline.recipes import worldly
 from llmrec.pipeline.result import (
     COVISITATION,
     GREEDY,
@@ -38,18 +49,25 @@ from llmrec.pipeline.result import (
     label,
     last_label,
 )
-from llmrec.pipeline.sft import improved_policy, sft_policy, sft_stage, targets
-from llmrec.pipeline.simulation import simulator_stage
+from llmrec.pipeline.sft import check_targets, check_warm_start, improved_policy, sft_policy, sft_stage, targets
+from llmrec.pipeline.simulation import check_simulation, simulator_stage
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
-from llmrec.pipeline.trust import check_trust
-from llmrec.pipeline.work import LastStage, Work, is_first
+from llmrec.pipeline.wording import check_wording
+from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
 from llmrec.training.lora import check_lora
-from llmrec.training.sft import check_sft
 from llmrec.types import Ranker
+
+SAMPLE = 4000
+"""States of a part that are looked at where there are many: what is not refused for these is not for all."""
+CHECKS: tuple[Callable[[RunConfig, RunData, int | None], None], ...] = (
+    check_simulation,
+    check_terms,
+    check_algorithm_on,
+)
 
 
 def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force: bool = False) -> RunResult | None:
@@ -122,34 +140,11 @@ def check_config(config: RunConfig) -> None:
     check_launch(config.report_to)
     check_quantization(config.model)
     check_base(config)
-    if config.model.quantization != "none" and config.sft.weights == "full":
-        raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
     check_trust(config)
-    check_sft(config.sft, taught=config.sft.teacher.kind != "none", identified=config.identifiers.scheme != "title")
+    check_warm_start(config)
     check_lora(config.improvement.lora, f"{config.algorithm}.lora")
-    if config.data.dataset == "world" and config.data.source is not None:
-        raise ConfigError(worldly(config.data.source))
-    if config.data.dataset != "world":
-        if config.data.source is None:
-            raise ConfigError(
-                f"Data set {config.data.dataset!r} needs a source; give --source with its folder or file."
-            )
-        if not Path(config.data.source).exists():
-            raise ConfigError(f"The source {config.data.source} does not exist; give a folder or file that does.")
-    if not config.evaluation.k or min(config.evaluation.k) < 1:
-        raise ConfigError("Key 'evaluation.k' must hold at least one whole number, each 1 or more.")
-    if config.data.link_window < 0:
-        raise ConfigError(f"Key 'data.link_window' is {config.data.link_window}, but it must be 0 or more seconds.")
-    for key, value in (
-        ("data.history_events", config.data.history_events),
-        ("evaluation.users", config.evaluation.users),
-        ("evaluation.test_events", config.evaluation.test_events),
-        ("evaluation.beams", config.evaluation.beams),
-        ("evaluation.bootstrap", config.evaluation.bootstrap),
-        ("text.max_tokens", config.text.max_tokens),
-    ):
-        if value < 1:
-            raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
+    check_source(config)
+    check_evaluation(config)
 
 
 def make_systems(stages: Stages) -> dict[str, Ranker]:
@@ -224,3 +219,34 @@ def _verdict(
         variety=(lists[SFT], lists[after]),
         after=after,
     )
+
+
+def check_run(config: RunConfig, data: RunData) -> None:
+    """Refuses, before anything is trained, data that a run of this configuration could not be finished on.
+
+    Raises:
+        LLMRecError: what is missing, and how to mend it.
+    """
+    items = data.dataset.n_items
+    if items < 2:
+        raise DataError("The catalogue has one item, so there is nothing to choose between; add items.")
+    check_wording(config, data)
+    check_targets(config, data)
+    for check in CHECKS:
+        _tried(check, config, data)
+    wanted = max(*config.evaluation.k, config.gate.slate)
+    if wanted > items:
+        say(
+            f"  The catalogue has {items} items: lists are of {items}, not of {wanted} (evaluation.k, gate.slate).",
+            style="dim",
+        )
+
+
+def _tried(check: Callable[[RunConfig, RunData, int | None], None], config: RunConfig, data: RunData) -> None:
+    """A check on a sample of a large log, and on all of it only where the sample does not suffice."""
+    if data.dataset.events.height > 10 * SAMPLE and config.simulator.correction == "none":
+        try:
+            return check(config, data, SAMPLE)
+        except DataError:
+            pass
+    return check(config, data, None)

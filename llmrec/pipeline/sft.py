@@ -1,30 +1,43 @@
-"""The SFT stage, and policies put together again from what stages saved."""
+"""The SFT stage with its teacher, and policies put together again from what stages saved."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import polars as pl
+
+from llmrec.baselines import Covisitation
+from llmrec.baselines.base import item_counts, positives
+from llmrec.baselines.interpolation import Interpolation
+from llmrec.baselines.registry import baseline
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
-from llmrec.dataset.split import Part
-from llmrec.errors import DataError
+from llmrec.dataset.split import Part, Split
+from llmrec.errors import ConfigError, DataError
 from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import widening
-from llmrec.pipeline.teaching import make_teacher
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
+from llmrec.progress import console
 from llmrec.training.improvement import WarmStart
-from llmrec.training.sft import train_sft
+from llmrec.training.sft import check_sft, train_sft
+from llmrec.training.teacher import Teacher, check_teacher
+
+HELD_OUT = 0.1
+"""Share of the training events, the last ones, on which the teacher's settings are chosen."""
+ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,17 @@ def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> 
         limit=limit,
         seed=config.seed,
     )
+
+
+def check_warm_start(config: RunConfig) -> None:
+    """Refuses, before anything is made, settings of SFT that cannot work.
+
+    Raises:
+        ConfigError: a key below `sft`, by itself or with the model's.
+    """
+    if config.model.quantization != "none" and config.sft.weights == "full":
+        raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
+    check_sft(config.sft, taught=config.sft.teacher.kind != "none", identified=config.identifiers.scheme != "title")
 
 
 def check_targets(config: RunConfig, data: RunData) -> None:
@@ -153,3 +177,38 @@ def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoin
         adapted = load_adapter_onto(policy.model, checkpoint / "adapter", policy.tokenizer)
         model = adapted.merge_and_unload().eval()
     return LanguagePolicy(model, policy.tokenizer, policy.catalogue, policy.renderer, policy.repeat)
+
+
+def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
+    """What `sft.teacher` asks for; None where it asks for nothing.
+
+    Co-visitation's settings are chosen on the last tenth of the training events, with the counts of those before
+    them; then all of them are counted.
+
+    Raises:
+        ConfigError: settings that cannot be used.
+    """
+    settings = config.sft.teacher
+    if settings.kind == "none":
+        return None
+    check_teacher(settings)
+    dataset, train = data.dataset, data.split.train
+    counts = item_counts(positives(dataset, train), dataset.n_items)
+    if settings.kind == "interpolation":
+        mixture = Interpolation(seed=config.seed).fit(dataset, train)
+        return Teacher(mixture.score, counts, settings, dataset.manifest.repeat)
+    spec, inner = baseline("covisitation-fixed"), inner_split(train)
+    rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
+    found = spec.chosen(dataset, inner.train, rows)
+    if found is not None:
+        console.print(f"  teacher: {dataclasses.asdict(found.settings)}", style="dim")
+    teacher = Covisitation(None if found is None else found.settings, seed=config.seed).fit(dataset, train)
+    return Teacher(teacher.score, counts, settings, dataset.manifest.repeat)
+
+
+def inner_split(train: pl.DataFrame) -> Split:
+    """The training events with their last tenth as validation part; events of equal time stay together."""
+    times = np.sort(train["time"].to_numpy())
+    cut = int(times[min(len(times) - 1, round((1 - HELD_OUT) * len(times)))]) if len(times) else 0
+    time = pl.col("time")
+    return Split(train.filter(time < cut), train.filter(time >= cut), train.clear(), "time", cut, None)

@@ -11,6 +11,7 @@ from llmrec.config import GateSettings, RunConfig, SimulatorSettings
 from llmrec.errors import ConfigError
 from llmrec.evaluation.variety import Variety
 from llmrec.evaluation.verdict import Verdict, run_verdict
+from llmrec.pipeline.gate import check_trust, who_judges
 from llmrec.pipeline.promotion import (
     decisions,
     gate_table,
@@ -21,7 +22,6 @@ from llmrec.pipeline.promotion import (
     refusals,
 )
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.trust import check_trust, who_judges
 from llmrec.simulator.ensemble import Ensemble
 from llmrec.types import Slate
 from tests.overrides import given
