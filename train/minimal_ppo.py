@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ from llmrec.simulator.behaviour import fit_behaviour
 from llmrec.text.render import StateRenderer
 from llmrec.training.critic import Critic
 from llmrec.training.losses import over_items
-from llmrec.types import IntArray, Reward
+from llmrec.types import IntArray, Reward, State
 
 SEED = 0
 SETTINGS = PPOSettings(steps=40, prompts=32, draws=8, iterations=2, learning_rate=6e-3, kl_coefficient=0.01)
@@ -64,28 +63,22 @@ class Rollout:
 
 @torch.no_grad()
 def roll_out(
-    policy: Any,
+    policy: LanguagePolicy,
     reference: Any,
     critic: Critic,
-    asked: ScoringRequest,
-    reward_of: Callable[[IntArray], Reward],
+    states: list[State],
+    seen: list[IntArray],
+    reward: Callable[[list[State], IntArray], Reward],
     uniform_BGL: Tensor,
     settings: PPOSettings,
 ) -> Rollout:
-    """Draws G items of each state, has them rewarded and works out who deserves the credit."""
-    # pi_F: seen items are masked *before* a token is drawn. The update must score under the same F, or the ratio of
-    # new to old probability would not start at 1.
-    draws = sample_items(
-        policy,
-        asked.prompt_ids_BP,
-        asked.prompt_mask_BP,
-        settings.draws,
-        asked.index,
-        uniform_BGL=uniform_BGL,
-        exclude=asked.exclude,
-    )
-    asked = replace(asked, items_BG=draws.items_BG)
-    reward_BG = torch.from_numpy(reward_of(draws.items_BG.numpy()).total_BK)
+    """Draws G items for each state, has them rewarded and works out which choice deserves the credit."""
+    # pi_F: seen items are masked *before* a token is drawn. The update scores under the same F, or the ratio of new
+    # to old probability would not start at 1. A draw is a function of its prompt and of its numbers in [0, 1).
+    (ids, mask), hidden, index = policy.encode(states), policy.exclude(states, seen), policy.index
+    draws = sample_items(policy.model, ids, mask, settings.draws, index, uniform_BGL=uniform_BGL, exclude=hidden)
+    reward_BG = torch.from_numpy(reward(states, draws.items_BG.numpy()).total_BK)
+    asked = ScoringRequest(ids, mask, draws.items_BG, index, hidden)
     known = asked.score(reference)
     choice = known.choice_BGL
 
@@ -191,11 +184,8 @@ def main() -> None:
             stream = numpy_stream(SEED, "minimal ppo", "rollout", step)
             rows = stream.integers(len(log.states), size=SETTINGS.prompts)
             states, seen = [log.states[row] for row in rows], [log.seen[row] for row in rows]
-            prompt_ids, mask = policy.encode(states)
-            nothing = prompt_ids.new_zeros((len(rows), 0))
-            asked = ScoringRequest(prompt_ids, mask, nothing, policy.index, policy.exclude(states, seen))
             uniform = torch.from_numpy(stream.random((len(rows), SETTINGS.draws, policy.index.max_length)))
-            rollout = roll_out(model, reference, critic, asked, partial(reward, states), uniform, SETTINGS)
+            rollout = roll_out(policy, reference, critic, states, seen, reward, uniform, SETTINGS)
             for _ in range(SETTINGS.iterations):
                 update(model, critic, rollout, optimiser, SETTINGS)
             bar.advance(note=f"reward {rollout.reward:.3f}, true value {true_value(some[:50]):.3f}")

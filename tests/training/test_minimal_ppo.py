@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.policy.forward import ScoringRequest
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.training.critic import Critic
 from llmrec.training.state_source import StateSource
@@ -51,24 +50,21 @@ def updated(minimal, shop, settings, states, seed=5):
     asked = [states[row["state"]] for row in rows]
     model, reference, critic = shop.model(), shop.model(), Critic(32, seed=seed)
     policy = LanguagePolicy(model, shop.tokenizer, shop.catalogue, shop.renderer)
-    ids, mask = policy.encode(asked)
-    request = ScoringRequest(ids, mask, ids.new_zeros((len(ids), 0)), policy.index, policy.exclude(asked))
+    seen = [np.array(state.seen()) for state in asked]
     uniform = source.uniforms(rows, settings.draws)
     optimiser = torch.optim.AdamW(
         [*model.parameters(), *critic.parameters()], settings.learning_rate, weight_decay=0.0
     )
     total = settings.iterations
     falling = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / total)  # as the trainer's does
-    rollout = minimal.roll_out(
-        model, reference, critic, request, lambda items: lamps(asked, items), uniform, settings
-    )
+    rollout = minimal.roll_out(policy, reference, critic, asked, seen, lamps, uniform, settings)
     for _ in range(total):
         minimal.update(model, critic, rollout, optimiser, settings)
         falling.step()
     return model, critic, rollout
 
 
-@pytest.mark.parametrize("change", [{}, {"whiten": False}, {"iterations": 3, "clip": 0.01, "value_clip": 0.01}])
+@pytest.mark.parametrize("change", [{}, {"whiten": False, "iterations": 3, "clip": 0.01, "value_clip": 0.01}])
 def test_the_first_updates_are_the_trainer_s(minimal, shop, tmp_path, change):
     settings, states = dataclasses.replace(ONCE, **change), shop.states(6)
     model, critic, rollout = updated(minimal, shop, settings, states)
