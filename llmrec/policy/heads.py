@@ -92,7 +92,7 @@ class Head:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
-        # Gemma's soft cap, after the scale, as in the models that have both
+        # the soft cap of Gemma, after the scale
         return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
 
 

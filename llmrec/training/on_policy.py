@@ -16,10 +16,11 @@ import trl
 from llmrec.config import GRPOSettings, PPOSettings, ReinforceSettings, RLOOSettings, RolloutSettings
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
+from llmrec.policy.modes import base_model, device_of
 from llmrec.rewards.trl import GroupedReward, Rewarder, TRLFunction, checked
 from llmrec.training.arguments import common_arguments, world_size
 from llmrec.training.controls import Controls, check_stability
-from llmrec.training.critic import Critic
+from llmrec.training.critic import Critic, ScaledCritic
 from llmrec.training.improvement import (
     Checkpointing,
     Improved,
@@ -136,7 +137,7 @@ def train_on_policy(
             critic_input=critic_input,
         ),
     )
-    more = {"critic": _released(ran.trainer.base)} if method.has_critic else {}
+    more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
     return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more)
 
 
@@ -152,12 +153,8 @@ def make_trainer(
 ) -> Any:
     """The trainer for `settings`; one with a critic hangs a fresh one on the base model of `model`."""
     method = method_of(settings)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if method.has_critic:
-        weight = base.get_input_embeddings().weight
-        # On the base model: what wraps that (DDP, FSDP2) wraps the critic too and averages its gradients with the
-        # others.
-        base.critic = Critic(base.config.get_text_config().hidden_size, seed=source.seed).to(weight.device)
+        hang_critic(model, Critic(base_model(model).config.get_text_config().hidden_size, seed=source.seed))
     arguments = trainer_arguments(model, settings, source.seed, out, report_to)
     more = {"critic_input": critic_input} if method.has_critic else {}
     controls = Controls(settings.stability, settings.kl_coefficient, settings.entropy_coefficient)
@@ -311,9 +308,14 @@ def _check_own(settings: RolloutSettings, section: str) -> None:
                 )
 
 
-def _released(base: Any) -> Critic:
+def hang_critic(model: Any, critic: ScaledCritic) -> None:
+    """Puts a critic onto the base model: what wraps that (DDP, FSDP2) then averages its gradients with the others."""
+    base_model(model).critic = critic.to(device_of(model))
+
+
+def released_critic(base: Any) -> ScaledCritic:
     """Takes the critic off the model."""
-    critic: Critic = base.critic
+    critic: ScaledCritic = base.critic
     # the model is handed on and must be the plain one again
     del base.critic
     return critic.eval()

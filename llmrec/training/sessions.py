@@ -12,13 +12,21 @@ import numpy as np
 from llmrec.config import ChoiceSettings, PPOSettings, ReinforceSettings, SessionSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
+from llmrec.policy.modes import base_model
 from llmrec.rewards import is_causal
 from llmrec.simulator.choice import MODELS
 from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.critic import SlateCritic
 from llmrec.training.improvement import Checkpointing, Improved, Plan, WarmStart, as_json, run_trainer, trainable
-from llmrec.training.on_policy import check_settings, method_of, stop_reason, trainer_arguments
+from llmrec.training.on_policy import (
+    check_settings,
+    hang_critic,
+    method_of,
+    released_critic,
+    stop_reason,
+    trainer_arguments,
+)
 from llmrec.training.session_source import SessionReward, SessionSource, SessionUsers
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
 from llmrec.types import IntArray, State
@@ -90,9 +98,8 @@ def train_sessions(
             critic_input=critic_input,
         ),
     )
-    critic = ran.trainer.base.critic.eval()
-    del ran.trainer.base.critic
-    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), {"critic": critic})
+    more = {"critic": released_critic(ran.trainer.base)}
+    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more)
 
 
 def make_session_trainer(
@@ -106,9 +113,8 @@ def make_session_trainer(
 ) -> Any:
     """The trainer for `settings`, which hangs a fresh critic on the base model of `model`."""
     method = method_of(settings)
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    width = base.config.get_text_config().hidden_size
-    base.critic = SlateCritic(width, source.slate, seed=source.seed).to(base.get_input_embeddings().weight.device)
+    width = base_model(model).config.get_text_config().hidden_size
+    hang_critic(model, SlateCritic(width, source.slate, seed=source.seed))
     arguments = trainer_arguments(model, settings, source.seed, out, report_to) | method.own(settings)
     trainer = SessionReinforceTrainer if isinstance(settings, ReinforceSettings) else SessionTrainer
     return trainer(

@@ -122,7 +122,7 @@ class StateSource:
     def uniforms(self, rows: Sequence[dict[str, Any]], draws: int, attempt: int = 0) -> Tensor:
         """Numbers in [0, 1) for the draws of each row: (B, G, L), float64; other ones for each attempt."""
         shape = (draws, self.index.max_length)
-        # the first attempt keeps the name it had before groups could be drawn anew
+        # the first attempt has the plain name: whether groups may be drawn anew changes none of the first draws
         more = ("attempt", attempt) if attempt else ()
         tables = [
             numpy_stream(self.seed, "ppo", "rollout", row["rollout"], row["place"], *more).random(shape)

@@ -91,12 +91,11 @@ class BestOfNTrainer(PolicyTrainer):
 
     def _play(self, number: int) -> Round:
         """Draws n items for every state of the round, each process for its share, and keeps the best ones."""
-        trainer: Any = self
         places = len(self.states_RP[number])
         won = torch.zeros(places, dtype=torch.long, device=self.index.device)
         sums: dict[str, float] = defaultdict(float)
         # interleaved; places of the others stay 0, so that the sum over processes puts all winners together
-        mine = range(trainer.accelerator.process_index, places, trainer.accelerator.num_processes)
+        mine = range(self.accelerator.process_index, places, self.accelerator.num_processes)
         for part in chunks(mine, AT_ONCE):
             rows = [{"state": int(self.states_RP[number, p]), "rollout": number, "place": int(p)} for p in part]
             won[list(part)] = self._winners(rows, sums)

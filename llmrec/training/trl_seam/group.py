@@ -38,16 +38,15 @@ class GroupTrainer(RolloutTrainer):
         self._request: ScoreRequest | None = None
 
     def _roll_out(self, inputs: Rows) -> Sequence[dict[str, Any]]:
-        trainer: Any = self
         # without a request `_get_per_token_logps_and_entropies` answers with the sampler's own log-probabilities
         self._drawn, self._request = self._draw(inputs), None
         self._reference_drawn = self._reference_scores(self._drawn.request)
         self._move_controls(self._drawn, [self._reference_drawn])
-        batch = trainer._generate_and_score_completions(self._drawn.rows)
-        for name in ("reward", *(f"rewards/{function}/mean" for function in trainer.reward_func_names)):
-            trainer._metrics["train"][name].pop()  # TRL's entry, of rewards after replacing and normalising
+        batch = self._generate_and_score_completions(self._drawn.rows)
+        for name in ("reward", *(f"rewards/{function}/mean" for function in self.reward_func_names)):
+            self._metrics["train"][name].pop()  # TRL's entry, of rewards after replacing and normalising
         self._regularise(batch)
-        parts = self._split(batch, trainer.args.steps_per_generation)
+        parts = self._split(batch, self.args.steps_per_generation)
         self._drawn = None
         return parts
 
@@ -107,7 +106,7 @@ class GroupTrainer(RolloutTrainer):
     def _shared_out(self, value_BG: Tensor) -> Tensor:
         """One number of each draw as the functions' values that add up to it, over all processes: (W, F)."""
         own = self._gathered(value_BG.flatten()).unsqueeze(1)
-        weights: Tensor = self.reward_weights.to(own.device)  # type: ignore[attr-defined]
+        weights: Tensor = self.reward_weights.to(own.device)
         # TRL weighs the columns and adds them up, so each of them holds an equal part
         if bool(weights.sum()):
             return own.expand(-1, len(weights)) / weights.sum()

@@ -43,9 +43,8 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
         super().__init__(model, source, args, controls, data_collator=lambda rows: rows, **rest)
 
     def _prepare_inputs(self, generation_batch: Rows) -> Any:
-        trainer: Any = self
         # everything that walks past the wrapped forward is done here, in one go, before the step's only forward
-        with torch.no_grad(), whole_weights(trainer.model_wrapped):
+        with torch.no_grad(), whole_weights(self.model_wrapped):
             return self._prepared(generation_batch)
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -82,10 +81,9 @@ class PolicyTrainer(RolloutTrainer, Trainer):  # type: ignore[misc]  # transform
 
     def _note(self, values: dict[str, Tensor]) -> None:
         """Keeps figures for the next entry of the log, as means over all processes."""
-        trainer: Any = self
         stacked = torch.stack([value.detach().double().reshape(()) for value in values.values()])
         # one reduction for all figures: each is a round trip between processes
-        means = self._sum(stacked) / trainer.accelerator.num_processes
+        means = self._sum(stacked) / self.accelerator.num_processes
         for name, mean in zip(values, means.tolist(), strict=True):
             self._metrics["train"][name].append(mean)
 

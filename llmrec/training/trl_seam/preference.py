@@ -43,6 +43,8 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         rest: as for TRL's trainer.
     """
 
+    ref_model: Any
+
     def __init__(self, model: Any, source: PairSource, args: trl.DPOConfig, **rest: Any) -> None:
         self.base = model.get_base_model() if isinstance(model, PeftModel) else model
         # given to TRL, which would else load the reference anew by its name
@@ -50,10 +52,9 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         super().__init__(model=model, ref_model=frozen, args=args, data_collator=list, **rest)
         if frozen is None:
             model.delete_adapter("ref")  # TRL's copy of the adapter, which is the identity still
-        trainer: Any = self
         # TRL calls its reference as it calls the policy; ours answers with scores, by the frozen copy or without the
         # adapter
-        self._frozen, trainer.ref_model = trainer.ref_model, self._reference_answer
+        self._frozen, self.ref_model = self.ref_model, self._reference_answer
         self.aux_loss_enabled = False  # routers are not asked
         self.guard, self.source = Guard(), source
         source.to(self.accelerator.device)

@@ -23,6 +23,24 @@ from llmrec.training.trl_seam.whole import WholeAdamW, is_short
 class QuietTrainer:
     """Mixin for TRL's trainers: no telemetry, no model card and no tokenizer in every checkpoint."""
 
+    # what the mixins here use of the trainer that comes after them, which has no types
+    accelerator: Any
+    args: Any
+    model: Any
+    model_wrapped: Any
+    is_deepspeed_enabled: Any
+    num_generations: Any
+    num_iterations: Any
+    reward_weights: Any
+    reward_func_names: Any
+    _step: Any
+    _tokenizer: Any
+    _metrics: Any
+    _buffered_inputs: Any
+    _pending_metrics: Any
+    _pending_extra_logs: Any
+    _generate_and_score_completions: Any
+
     def get_optimizer_cls_and_kwargs(self, args: Any, model: Any = None) -> tuple[Any, Any]:
         """AdamW keeps whole copies of trained weights that have less than 32 bits; DeepSpeed has its own."""
         chosen, options = super().get_optimizer_cls_and_kwargs(args, model)  # type: ignore[misc]
@@ -37,11 +55,10 @@ class QuietTrainer:
         """Writes nothing: the run's own card is made from its metrics."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        trainer: Any = self
-        unwrapped = trainer.accelerator.unwrap_model(trainer.model)
+        unwrapped = self.accelerator.unwrap_model(self.model)
         # PEFT would look the base model up on the Hub, and keep all of an embedding that was widened
         more = {"save_embedding_layers": False} if isinstance(unwrapped, PeftModel) else {}
-        folder, first = output_dir or trainer.args.output_dir, trainer.args.should_save
+        folder, first = output_dir or self.args.output_dir, self.args.should_save
         unwrapped.save_pretrained(folder, state_dict=state_dict, is_main_process=first, **more)
 
 
@@ -56,18 +73,17 @@ class GuardedTrainer(QuietTrainer):
     guard: Guard
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        trainer: Any = self
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         # The norm before clipping, of the whole model, as transformers logs it: after the gradients were averaged
         # over processes and before the optimiser sees them.
         value = float(norm)
-        if trainer._stepless(model):  # nothing was computed: `target_kl` ended the rollout
+        if self._stepless(model):  # nothing was computed: `target_kl` ended the rollout
             return norm
         reason = self.guard.judge(value)
-        trainer._metrics["train"]["skipped"].append(float(reason is not None))
+        self._metrics["train"]["skipped"].append(float(reason is not None))
         if reason is None:
             return norm
-        if trainer.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             raise RunError(f"{reason} Under DeepSpeed such a step cannot be left out; lower the learning rate.")
         # None and not 0: Adam leaves a parameter without a gradient alone, momentum included
         model.zero_grad(set_to_none=True)

@@ -87,11 +87,10 @@ class RolloutTrainer(GuardedTrainer):
                 parameter.data = whole.to(parameter.device)
         if "ref" in getattr(model, "peft_config", {}):  # TRL's copy of a fresh adapter, which is nothing but the base
             model.delete_adapter("ref")
-        trainer: Any = self
         self.base, self.source, self.controls = base, source, controls
         self.guard = Guard(controls.settings.skip_grad_norm, controls.settings.max_skipped)
-        self.index = source.index.to(trainer.accelerator.device)
-        trainer._buffered_inputs = None
+        self.index = source.index.to(self.accelerator.device)
+        self._buffered_inputs = None
         # on the base model, before `train` wraps it: what wraps it has to see one ordinary forward
         with_scoring(base, self.also)
 
@@ -109,25 +108,23 @@ class RolloutTrainer(GuardedTrainer):
     @torch.no_grad()
     def _reference_scores(self, request: ScoreRequest) -> TokenScores:
         """Scores under the policy as it was before reinforcement learning."""
-        trainer: Any = self
         if self._reference is not None:
             return request.score(self._reference.to(request.prompt_ids_BP.device))
-        with without_adapter(trainer):
-            return answer_through_forward(trainer.model, replace(request, with_more=False))[0]
+        with without_adapter(self):
+            return answer_through_forward(self.model, replace(request, with_more=False))[0]
 
     # The rollout.
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The minibatch of this step, from the running rollout or, where that is used up, from a new one."""
-        trainer: Any = self
-        steps = trainer.args.steps_per_generation
+        steps = self.args.steps_per_generation
         # TRL's own schedule: it repeats the rows of a rollout for each of its optimiser steps, and only the first of
         # them draws. The buffer is empty after resuming, at a rollout's boundary, too.
-        if trainer._step % (steps * trainer.num_iterations) == 0 or trainer._buffered_inputs is None:
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
             # drawing calls the decoder and the head apart, past the forward for which FSDP2 and ZeRO-3 gather weights
-            with whole_weights(trainer.model_wrapped):
-                trainer._buffered_inputs = self._roll_out(generation_batch)
-        return trainer._buffered_inputs[trainer._step % steps]
+            with whole_weights(self.model_wrapped):
+                self._buffered_inputs = self._roll_out(generation_batch)
+        return self._buffered_inputs[self._step % steps]
 
     def _roll_out(self, inputs: Rows) -> Sequence[Any]:
         """The minibatches of a new rollout."""
@@ -136,7 +133,6 @@ class RolloutTrainer(GuardedTrainer):
     @torch.no_grad()
     def _draw(self, inputs: Rows) -> Drawn:
         """G items for each state of this process, with their rewards."""
-        trainer: Any = self
         drawn = self._once(inputs)
         # before groups are replaced: what the policy earns, not what was chosen to be learnt from
         self._log_rewards(drawn)
@@ -152,15 +148,14 @@ class RolloutTrainer(GuardedTrainer):
         self._log_groups(drawn)
         self._normalise(drawn)
         # what functions logged of draws that were replaced; TRL would report it with the next batch
-        trainer._pending_metrics.clear()
-        trainer._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        self._pending_extra_logs.clear()
         return drawn
 
     def _once(self, inputs: Rows, attempt: int = 0) -> Drawn:
-        trainer: Any = self
         # TRL's sampler hands each row over G times, as its own trainers want it; a prompt is read once here
-        rows = inputs[:: trainer.num_generations]
-        request, samples = self._sample(rows, trainer.num_generations, attempt)
+        rows = inputs[:: self.num_generations]
+        request, samples = self._sample(rows, self.num_generations, attempt)
         given_WF = self._given(inputs, request, samples.items_BG)
         request = replace(request, items_BG=samples.items_BG)
         return Drawn(inputs, request, samples.token_log_prob_BGL, given_WF, self._own(given_WF, samples.items_BG))
@@ -181,15 +176,14 @@ class RolloutTrainer(GuardedTrainer):
 
     def _given(self, inputs: Rows, request: ScoreRequest, items_BG: Tensor) -> Tensor:
         """What the reward functions give, (W, F) over all processes, by TRL's own `_calculate_rewards`."""
-        trainer: Any = self
         items = items_BG.flatten().tolist()
         pairs = zip(request.prompt_ids_BP, request.prompt_mask_BP, strict=True)
-        prompts = trainer._tokenizer.batch_decode([line[keep.bool()] for line, keep in pairs])
-        texts = [text for text in prompts for _ in range(trainer.num_generations)]
+        prompts = self._tokenizer.batch_decode([line[keep.bool()] for line, keep in pairs])
+        texts = [text for text in prompts for _ in range(self.num_generations)]
         rows = [{**row, "item": item} for row, item in zip(inputs, items, strict=True)]
         catalogue = self.source.catalogue
         titles, tokens = [catalogue.titles[i] for i in items], [catalogue.token_ids(i) for i in items]
-        given: Tensor = trainer._calculate_rewards_of_trl(rows, texts, titles, tokens)
+        given: Tensor = self._calculate_rewards_of_trl(rows, texts, titles, tokens)
         # None (NaN) of one function is silence, and of all of them a draw of which nothing is known. TRL only warns.
         if not bool(torch.isfinite(given).any(dim=1).all()):
             raise RunError("No reward function gave a finite reward for some item; check the reward functions.")
@@ -201,10 +195,9 @@ class RolloutTrainer(GuardedTrainer):
 
     def _own(self, given_WF: Tensor, items_BG: Tensor) -> Tensor:
         """This process's rewards, (B, G)."""
-        trainer: Any = self
-        total_W: Tensor = (given_WF * trainer.reward_weights.to(given_WF.device)).nansum(dim=1)
+        total_W: Tensor = (given_WF * self.reward_weights.to(given_WF.device)).nansum(dim=1)
         # TRL has gathered the rewards in the order of the processes, each with equally many
-        first = trainer.accelerator.process_index * items_BG.numel()
+        first = self.accelerator.process_index * items_BG.numel()
         return total_W[first : first + items_BG.numel()].view(items_BG.shape)
 
     # Groups without spread.
@@ -220,8 +213,7 @@ class RolloutTrainer(GuardedTrainer):
 
     def _replaced(self, drawn: Drawn, flat: list[int], again: int, attempt: int) -> Drawn:
         """`drawn` with its flat groups drawn anew for other states; all processes draw `again` groups together."""
-        trainer: Any = self
-        draws = trainer.num_generations
+        draws = self.num_generations
         places = (flat + [0] * again)[:again]  # a process with fewer flat groups draws some that are thrown away
         rows = [self.source.another(drawn.rows[place * draws], attempt) for place in places]
         new = self._once([row for row in rows for _ in range(draws)], attempt)
@@ -252,9 +244,8 @@ class RolloutTrainer(GuardedTrainer):
 
     def _merged(self, drawn: Drawn, new: Drawn, flat: list[int]) -> Tensor:
         """The reward functions' values of all processes after the replacement."""
-        trainer: Any = self
         items, again = drawn.request.items_BG.numel(), new.request.items_BG.numel()
-        me, draws = trainer.accelerator.process_index, trainer.num_generations
+        me, draws = self.accelerator.process_index, self.num_generations
         own = drawn.given_WF[me * items : (me + 1) * items].clone().view(-1, draws, drawn.given_WF.shape[1])
         fresh = new.given_WF[me * again : (me + 1) * again].view(-1, draws, drawn.given_WF.shape[1])
         own[flat] = fresh[: len(flat)]
@@ -263,10 +254,9 @@ class RolloutTrainer(GuardedTrainer):
     # What is logged, and what moves the coefficients.
 
     def _log_groups(self, drawn: Drawn) -> None:
-        trainer: Any = self
         flat, groups = self._total(float(len(self._flat(drawn)))), self._total(float(len(drawn.reward_BG)))
-        trainer._metrics["train"]["flat_groups"].append(flat / groups)
-        if trainer.num_generations > 1:
+        self._metrics["train"]["flat_groups"].append(flat / groups)
+        if self.num_generations > 1:
             self.controls.after_groups(int(flat), int(groups))
         else:
             self._count_flat(drawn.reward_BG)
@@ -286,14 +276,13 @@ class RolloutTrainer(GuardedTrainer):
 
     def _log_rewards(self, drawn: Drawn) -> None:
         """Logs what the policy's draws earned, before any group of them is replaced or normalised."""
-        trainer: Any = self
-        metrics, given_WF = trainer._metrics["train"], drawn.given_WF
-        metrics["reward"].append(float((given_WF * trainer.reward_weights.to(given_WF.device)).nansum(1).mean()))
-        for name, column in zip(trainer.reward_func_names, given_WF.T, strict=True):
+        metrics, given_WF = self._metrics["train"], drawn.given_WF
+        metrics["reward"].append(float((given_WF * self.reward_weights.to(given_WF.device)).nansum(1).mean()))
+        for name, column in zip(self.reward_func_names, given_WF.T, strict=True):
             metrics[f"rewards/{name}/mean"].append(float(column.nanmean()))
-        for name, values in sorted(trainer._pending_metrics.items()):
+        for name, values in sorted(self._pending_metrics.items()):
             metrics[name].append(self._mean(sum(values) / len(values)))
-        trainer._pending_metrics.clear()
+        self._pending_metrics.clear()
 
     def _move_controls(self, drawn: Drawn, reference: Sequence[TokenScores]) -> None:
         """Logs KL to the reference and entropy of the rollout, nats an item, and moves the coefficients by them.
@@ -306,8 +295,7 @@ class RolloutTrainer(GuardedTrainer):
 
     def _moved(self, kl: float, entropy: float) -> None:
         """Logs what a rollout's KL and entropy were, and under which coefficients; then moves these."""
-        trainer: Any = self
-        controls, metrics = self.controls, trainer._metrics["train"]
+        controls, metrics = self.controls, self._metrics["train"]
         metrics["rollout_kl"].append(kl)
         metrics["rollout_entropy"].append(entropy)
         metrics["kl_coefficient"].append(controls.kl_coefficient)
@@ -321,21 +309,17 @@ class RolloutTrainer(GuardedTrainer):
         return self._sum(moments(value, torch.ones_like(value, dtype=torch.bool)))
 
     def _sum(self, value: Tensor) -> Tensor:
-        trainer: Any = self
-        total: Tensor = trainer.accelerator.reduce(value, "sum")
+        total: Tensor = self.accelerator.reduce(value, "sum")
         return total
 
     def _total(self, value: float) -> float:
-        trainer: Any = self
-        return float(self._sum(torch.tensor([value], dtype=torch.float64, device=trainer.accelerator.device)))
+        return float(self._sum(torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)))
 
     def _mean(self, value: float) -> float:
-        trainer: Any = self
-        return self._total(value) / float(trainer.accelerator.num_processes)
+        return self._total(value) / float(self.accelerator.num_processes)
 
     def _most(self, value: int) -> int:
-        trainer: Any = self
-        return int(self._gathered(torch.tensor([value], device=trainer.accelerator.device)).max())
+        return int(self._gathered(torch.tensor([value], device=self.accelerator.device)).max())
 
     @staticmethod
     def _gathered(value: Tensor) -> Tensor:
@@ -345,16 +329,15 @@ class RolloutTrainer(GuardedTrainer):
     # Checkpoints: the adapter (or all weights) and, apart from it, what else a training carries.
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        trainer: Any = self
         self._gathered_state = state_dict
-        if not isinstance(trainer.accelerator.unwrap_model(trainer.model), PeftModel):
+        if not isinstance(self.accelerator.unwrap_model(self.model), PeftModel):
             # The critic hangs on the model while it trains, but is no part of it: a checkpoint must load into a plain
             # one.
             given = self.base.state_dict() if state_dict is None else state_dict
             state_dict = {k: v for k, v in given.items() if not k.startswith("critic.")}
         super()._save(output_dir, state_dict)
-        if trainer.args.should_save:
-            self._save_more(Path(output_dir or trainer.args.output_dir))
+        if self.args.should_save:
+            self._save_more(Path(output_dir or self.args.output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
