@@ -44,6 +44,8 @@ def strongest(events: pl.DataFrame) -> pl.DataFrame:
     ranked = chosen.select(user, "user_id", "item", "time", "value", "order", rank)
     ordered = ranked.sort("user", "time", "item", "rank", "value", "order", nulls_last=False)
     group = [pl.col(name) for name in ("user", "time", "item")]
+    # The table is sorted with the strongest last, so a group's last row is its maximum: no group-by over millions of
+    # groups.
     is_last = pl.any_horizontal(column != column.shift(-1) for column in group).fill_null(True)
     last = ordered.filter(is_last)
     if last["order"].null_count() < last.height:
@@ -159,6 +161,7 @@ class History:
     def _state(self, user_id: str | None, before: int | None, count: int) -> State:
         if user_id is None:
             return State(time=before)
+        # A state is a slice of one tuple a user, so a thousand states of a user hold their interactions once.
         history = self._all(user_id)[max(0, count - self.max_events) : count] if count and self.max_events else ()
         return State(user_id, self._profiles.get(user_id, ""), history, time=before)
 

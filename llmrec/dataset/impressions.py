@@ -83,11 +83,15 @@ def impressions(
             replacement from the items that the user touched neither in this part nor before it.
         link_window: Seconds within which feedback of another time and session still belongs to what was shown.
     """
+    # Feedback is looked for in the part alone: a conversion after its end is the future of a model that is fitted on
+    # it.
     past = split.until(part)
     links = link_feedback(dataset, split.part(part), link_window)
     click, conversion = links.marks()
     shown = links.shown.with_columns(pl.Series("click", click), pl.Series("conversion", conversion))
     shown = shown.sort("time", "user_id", "position", "item", nulls_last=True)
+    # Sampled by state and not by row, so that a slate is whole or not there: what was left unclicked beside a click
+    # is what a click says.
     states = shown.select("time", "user_id").unique(maintain_order=True)
     kept = states[sample(states.height, limit, seed, "impressions", part)].with_row_index("state_row")
     shown = shown.join(kept, on=["time", "user_id"], how="inner", maintain_order="left")
@@ -108,6 +112,8 @@ def _negatives(
     items: list[IntArray] = [np.empty(0, dtype=np.int64)]
     for (user_id,), group in shown.group_by(["user_id"], maintain_order=True):
         known = items_of[str(user_id)].to_numpy()
+        # Drawn among the items left by rank, without a rejection: whoever touched nearly all costs no more than
+        # anybody.
         free = dataset.n_items - len(known)
         if free:
             draws = random.integers(free, size=group.height * negatives)

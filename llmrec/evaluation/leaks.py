@@ -48,6 +48,7 @@ def check_leaks(dataset: Dataset, train: pl.DataFrame, examples: Sequence[Exampl
     _refuse_told_feedback(dataset, examples)
     rows = _rows(dataset, examples)
     timed = rows.drop_nulls(["user_id", "time"])
+    # Rows without user or time cannot be placed against training; their states were checked above.
     if train.is_empty() or timed.is_empty():
         return _unchecked(rows, timed)
     _refuse_same_event(train, timed)
@@ -93,6 +94,8 @@ def _refuse_told_feedback(dataset: Dataset, examples: Sequence[Example]) -> None
     A state may name an earlier time than that of the event which it was filled from, so times alone do not show it.
     """
     told = _told(dataset, examples)
+    # The earliest time at which the user gave this value on this item: if even that is not before the moment, the
+    # state knows the future.
     given = dataset.events.drop_nulls("value").group_by("user_id", "item_id", "value").agg(pl.col("time").min())
     late = told.join(given, on=["user_id", "item_id", "value"], how="inner", maintain_order="left")
     late = late.filter(pl.col("time") >= pl.col("moment"))
@@ -144,6 +147,7 @@ def _refuse_same_event(train: pl.DataFrame, timed: pl.DataFrame) -> None:
 
 
 def _refuse_late_training(train: pl.DataFrame, timed: pl.DataFrame) -> None:
+    # Under the global cut anybody's later event is a leak: what others chose tomorrow tells what is in fashion.
     first = int(timed["time"].to_numpy().min())
     late = train.filter(pl.col("time") >= first)
     if late.height:
@@ -155,6 +159,7 @@ def _refuse_late_training(train: pl.DataFrame, timed: pl.DataFrame) -> None:
 
 def _own_future(train: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
     """The held-out rows at or before whose user's last training event, with that event's time as `last`."""
+    # Weights that saw a user's later events know where the user went; that is worse than seeing others' later events.
     last = train.group_by("user_id").agg(pl.col("time").max().alias("last"))
     return timed.join(last, on="user_id", how="inner", maintain_order="left").filter(pl.col("last") >= pl.col("time"))
 

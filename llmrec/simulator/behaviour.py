@@ -169,6 +169,7 @@ class BehaviourModel:
     def save(self, folder: Path) -> None:
         """Writes `behaviour.safetensors` and `behaviour.json` into a new `folder`, whole or not at all."""
         arrays, values = self.space.state()
+        # Arrays and JSON alone: loading a model of a stranger runs no code.
         tensors = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()} | arrays
         for head, calibrator in zip(("click", "conversion"), self.calibrators, strict=True):
             tensors[f"calibration.{head}"] = calibrator.array()
@@ -261,6 +262,7 @@ def _facts(
 ) -> dict[str, Any]:
     proxy = getattr(getattr(dataset, "manifest", None), "proxy", "")
     if not getattr(dataset, "has_impressions", True):
+        # Drawn negatives change the base rate: only ratios between items mean anything then.
         proxy = f"{proxy} Items without a click were sampled, so probabilities are relative.".strip()
     return {
         "seed": seed,

@@ -254,5 +254,7 @@ def check_fit(
     """
     check_simulator(settings)
     for log, later in shared_out(impressions, valid, settings, seed):
+        # Both logs are prepared as a fit would prepare them, so everything that a fit refuses is refused before the
+        # first epoch.
         fitted, held_out, _ = two_parts(log, later, items)
         lesson(fitted, held_out, settings)

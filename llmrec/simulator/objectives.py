@@ -175,8 +175,11 @@ class Objective:
         if look_M is None:
             return -(outcome_M * log_yes_M + (1 - outcome_M) * log_no_M)
         if self.inverse_places:
+            # Unbiased: E[outcome / look] = p. A count above 1 makes the loss of a single row negative in part; the
+            # clip bounds how far.
             counted_M = outcome_M * (1.0 / look_M).clamp(max=self.clip)
             return -(counted_M * log_yes_M + (1 - counted_M) * log_no_M)
+        # In logarithms: 1 - look p is computed without taking two nearly equal numbers from each other.
         log_look_M, log_away_M = torch.log(look_M), torch.log1p(-look_M.clamp(max=1 - 1e-7))
         return -(
             outcome_M * (log_look_M + log_yes_M)

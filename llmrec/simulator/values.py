@@ -117,6 +117,7 @@ def fit_values(
     items = items_of(dataset)
     log, states = require_values(impressions, len(items)), list(impressions.states)
     if valid is None:
+        # The latest values are held out, as later ones are what a model is asked for.
         late_M = latest(log, states, VALID_SHARE)
         log, held_out = log.part(~late_M), log.part(late_M)
     else:

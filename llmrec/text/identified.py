@@ -61,6 +61,7 @@ class IdentifierTokens:
     def pieces(self, text: str) -> list[str | list[int]]:
         """`text` cut at its marks: strings of untrusted text, and the token ids of identifiers between them."""
         parts: list[str | list[int]] = []
+        # `re.split` with a group alternates: text at even places, what the mark held at odd ones.
         for place, part in enumerate(_MARK.split(text)):
             if place % 2:
                 parts.append(self.ids(int(part)))

@@ -89,6 +89,8 @@ class Block(nn.Module):
         rate = self.dropout if self.training else 0.0
         parts = self.query_key_value(self.norm_attention(x_BLD)).chunk(3, dim=-1)
         query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        # Causal: a place sees itself and what was before it, so every place of a row is a training example of its
+        # own.
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=rate)
         x_BLD = x_BLD + F.dropout(self.out(seen.transpose(1, 2).flatten(-2)), rate)
         inner = F.dropout(F.gelu(self.inner(self.norm_forward(x_BLD))), rate)

@@ -189,6 +189,7 @@ def text_parts(dataset: Dataset, dims: int, seed: int) -> Tensor:
     Where texts have fewer dimensions than that, the rest are zeros.
     """
     text_NV = text_vectors(dataset)
+    # The decomposition has fewer dimensions than rows and columns.
     kept = min(dims, min(text_NV.shape) - 1)
     part_NT = np.zeros((dataset.n_items, dims), dtype=np.float32)
     if kept >= 1 and text_NV.nnz:

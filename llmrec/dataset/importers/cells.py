@@ -59,6 +59,7 @@ def understood(
     typed = _typed(raw, found)
     for name, reading in found.items():
         if reading.bad.any():
+            # All columns are read before any row is dropped, so rows and cells stay aligned while they are judged.
             typed = _judged(typed, name, reading.wanted, ledger)
     typed = _complete(typed, ledger)
     frame = typed.frame.drop(name for name in typed.frame.columns if name.startswith("\0"))
@@ -70,6 +71,7 @@ def _column(
 ) -> Reading | None:
     """A column by its reader; None for one that is called like llmrec's and holds something else."""
     name = column.name
+    # "position" and "split" are common names for other things; only who maps them means ours.
     optional = name in _OURS and not asked
     try:
         found = _read(column, mapping, decimal)
@@ -162,6 +164,7 @@ def _value(column: pl.Series, words: tuple[str, ...], decimal: str | None) -> Re
         return found
     with contextlib.suppress(DataError):
         amounts = read_prices(column, words, decimal=decimal)
+        # Values are ratings or amounts, which the name does not tell: the reader that understands more cells has it.
         return amounts if amounts.bad.sum() < found.bad.sum() else found
     return found
 

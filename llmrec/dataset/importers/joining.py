@@ -39,6 +39,7 @@ def explained(raw: RawTable, spec: TableFile, folder: Path, reading: ReadOptions
             pl.col(_column(other, lookup.value)).alias("value"),
         )
         cells = pl.DataFrame({"key": as_text(raw.frame[column])})
+        # A key that stands twice would multiply rows.
         known = frame.unique("key", keep="first")
         values = cells.join(known, on="key", how="left", maintain_order="left")["value"].alias(column)
         lost = values.null_count() - cells["key"].null_count()
@@ -64,6 +65,7 @@ def same_ids(
 ) -> tuple[list[RawTable], list[RawTable]]:
     """12.0 is 12 where all ids of both tables are whole numbers."""
     columns = [raw.frame[key] for raw in (*tables, *events)]
+    # Only if all ids of both sides are whole numbers: "12.0" may be a name elsewhere.
     if not columns or not all(look_like_floats(column) for column in columns if len(column)):
         return tables, events
 
@@ -121,6 +123,7 @@ def _once(raw: RawTable, key: str, distinct: bool, ledger: Ledger) -> pl.DataFra
     equal = raw.frame.select(pl.struct(pl.all()).is_first_distinct().not_().alias("equal"))["equal"]
     raw = raw.leave_out(equal, f"the same row of {'an' if thing == 'item' else 'a'} {thing} again", ledger)
     again = ~raw.frame[key].is_first_distinct()
+    # Reversed, so that the first row of each id wins.
     first = {value: row for row, value in reversed(list(enumerate(raw.frame[key])))} if again.any() else {}
 
     def why(row: int) -> str:
@@ -216,4 +219,5 @@ def swapped(user_ids: pl.Series, item_ids: pl.Series, items: pl.Series) -> bool:
     """Whether users and items have changed places: the users are items of the table, and the items are not."""
     known = items.implode()
     users = float(user_ids.is_in(known).mean() or 0)  # type: ignore[arg-type]
+    # Both must hold: numbers from 1 up as ids of users and of items overlap by chance.
     return users > 0.5 and float(item_ids.is_in(known).mean() or 0) < 0.5  # type: ignore[arg-type]

@@ -116,6 +116,7 @@ def _combinations(
     for topic, (_, nouns) in enumerate(topics):
         for style, (_, adjectives) in enumerate(styles):
             members = np.flatnonzero((truth.topic_N == topic) & (truth.style_N == style))
+            # All pairs of noun and adjective once before any is used again, so titles repeat as late as they can.
             order = stream.permutation(len(nouns) * len(adjectives))
             edition_N[members], pair = np.divmod(np.arange(members.size), order.size)
             noun_N[members], style_N[members] = np.divmod(order[pair], len(adjectives))
@@ -131,6 +132,8 @@ def _clues(quality_N: FloatArray, wording: DomainWords, stream: np.random.Genera
     told_N, pick_N = stream.random(quality_N.size) < _CLUE_SHARE, stream.integers(0, 1 << 30, quality_N.size)
     clues = []
     for level, told, pick in zip(level_N.tolist(), told_N.tolist(), pick_N.tolist(), strict=True):
+        # A clue in most clear cases only: text tells of quality, but not all, so that clicks and conversions still
+        # have something to teach.
         clear = told and abs(level) > _CLUE_LEVEL
         pool = (wording.good if level > 0 else wording.bad) if clear else wording.plain
         clues.append(pool[pick % len(pool)])
@@ -174,6 +177,7 @@ def _hints(truth: WorldTruth, stream: np.random.Generator) -> list[list[int]]:
     interest_UT = truth.topic_interest_UT
     users, most = len(interest_UT), len(_HINT_CHANCES)
     best_UH = np.argsort(-interest_UT, axis=1, kind="stable")[:, :most]
+    # People say what they like to be seen with; a profile that is always right would make history needless.
     wrong_UH = stream.random((users, most)) < _WRONG_HINT
     named_UH = np.where(wrong_UH, stream.integers(0, interest_UT.shape[1], (users, most)), best_UH)
     count_U = (stream.random((users, 1)) < np.array(_HINT_CHANCES)).sum(axis=1)

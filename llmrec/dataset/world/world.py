@@ -106,6 +106,7 @@ class World:
         n = self.dataset.n_items
         if not 1 <= k <= n:
             raise RequestError(f"k is {k}, but the catalogue has {n} items; choose k between 1 and {n}.")
+        # Only where no weight is negative: then more appeal or quality is never worth less.
         few_C = contenders(self.truth, k) if n > DENSE_ITEMS and min(click, conversion) >= 0 else self._items()
         chunk = max(1, _CELLS // few_C.size)
         parts = []
@@ -203,6 +204,7 @@ def generate_world(config: WorldConfig, seed: int, parameters: WorldParameters |
     scenario = Scenario.draw(config.scenario, config.users, config.items, seed)
     _check_offer(config, scenario)
     truth = scenario.applied(draw_truth(config.users, config.items, parameters, seed))
+    # Every part has a stream of its own, so another number of slates changes no item and no user.
     items = items_table(truth, wording, people, numpy_stream(seed, "world", "item wording"))
     items = scenario.reworded(items, [name for name, _ in entries(wording.topics)])
     users = scenario.profiles(users_table(truth, wording, people, numpy_stream(seed, "world", "user wording")))

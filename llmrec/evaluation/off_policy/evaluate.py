@@ -117,6 +117,7 @@ def evaluate_policy(log: BanditLog, policy: Policy, settings: EvaluationSettings
     chosen = settings or EvaluationSettings()
     weight_M, unsupported = _weights(log, policy)
     clip = _clip(chosen.clip, weight_M, log)
+    # Before anything is fitted: without overlap no estimate below means anything.
     weights = diagnose(weight_M, users=log.users, clip=clip, unsupported=unsupported)
     refusal = overlap_refusal(weights, chosen.limits)
     if refusal and chosen.refuse:

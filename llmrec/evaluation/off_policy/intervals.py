@@ -119,6 +119,7 @@ def _grouped(table_MC: FloatArray, users: Sequence[object]) -> FloatArray:
     if len(users) != len(table_MC):
         raise RequestError(f"{len(table_MC)} rows need {len(table_MC)} users, but {len(users)} were given.")
     unit_M = unit_codes(users)
+    # Rows of one user add up to one unit: only users are independent, and a user with many rows is one draw.
     return np.column_stack([np.bincount(unit_M, table_MC[:, c]) for c in range(table_MC.shape[1])])
 
 

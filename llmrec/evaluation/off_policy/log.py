@@ -109,6 +109,7 @@ def check_distribution(chance_RN: FloatArray, what: str, first: int = 0) -> None
     Raises:
         DataError: see above.
     """
+    # nan compares as false and is refused below with its row.
     with np.errstate(invalid="ignore"):
         bad_R = ~((chance_RN >= 0).all(axis=1) & (np.abs(chance_RN.sum(axis=1) - 1) <= _ROUNDING))
     if bad_R.any():

@@ -82,6 +82,7 @@ def importance_weights(log_prob_M: FloatArray, propensity_M: FloatArray) -> Floa
     if bad_M.any():
         row = int(bad_M.argmax())
         raise DataError(f"Impression {row} has the log-probability {log_prob_M[row]}; give log pi, at most 0.")
+    # Rounding above 0 would make a certain item count more than once.
     weight_M: FloatArray = np.exp(np.minimum(log_prob_M, 0.0)) / propensity_M
     return weight_M
 
@@ -128,6 +129,8 @@ def diagnose(
 def overlap_refusal(found: WeightDiagnostics, limits: OverlapLimits) -> str | None:
     """One sentence that says why the log cannot value the policy, or None where it can."""
     mend = "choose a policy nearer to the logging policy, or log more"
+    # From what no estimate survives to what makes it vague: support, then effective samples, then one row that bears
+    # all, then weights that do not average to 1.
     if found.unsupported is not None and found.unsupported > limits.unsupported:
         return (
             f"The policy gives {found.unsupported:.1%} of its probability to items that the log never shows "

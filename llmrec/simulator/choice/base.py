@@ -57,6 +57,7 @@ class Choice(ABC):
             DataError: A probability outside [0, 1], or shapes that do not fit.
         """
         self._check(attraction_BK, satisfaction_BK)
+        # Always three axes within: models that read several uniforms a place take them along the last.
         uniforms_BKn = uniforms_BK[..., None] if uniforms_BK.ndim == 2 else uniforms_BK
         if uniforms_BKn.shape[:2] != attraction_BK.shape or uniforms_BKn.shape[2] < self.draws:
             raise DataError(
@@ -76,6 +77,7 @@ class Choice(ABC):
         """log P(this pattern of clicks) of each slate, in nats: shape (S,); -inf where it is impossible."""
         self._check(attraction_SK, satisfaction_SK)
         with np.errstate(divide="ignore"):
+            # In double precision: a long slate's probability is a product of many small ones.
             return self._log_prob(attraction_SK.astype(np.float64), satisfaction_SK.astype(np.float64), click_SK)
 
     def log_likelihood(self, log: SlateLog) -> float:
@@ -123,6 +125,8 @@ class Choice(ABC):
         self, attraction: FloatArray, satisfaction: FloatArray, click: BoolArray
     ) -> npt.NDArray[np.float64]:
         expected = self._expected(attraction, satisfaction)
+        # Independent places: the log-probability of a pattern is the sum over places. Models in which places depend
+        # on one another have their own.
         return np.asarray(np.log(np.where(click, expected, 1 - expected)).sum(axis=1))
 
 

@@ -114,6 +114,8 @@ def fit_choice(
     kind = MODELS[name]
     require_ranks(kind, log)
     require_fittable(kind, log)
+    # Items begin at the log's click rate and are moved from there by what they got; without a prior an item clicked
+    # once of once would be certain.
     rate = float(log.click_SK.sum() / log.shown_SK.sum())
     prior, random = Prior.at(rate, prior_strength), numpy_stream(seed, "simulator", "choice", name)
     stop = Stop(tolerance, max_steps, int(log.shown_SK.sum()))

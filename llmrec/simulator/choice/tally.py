@@ -33,6 +33,7 @@ class Prior:
 
     def rate(self, yes_P: npt.ArrayLike, all_P: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """The most probable rate after `yes_P` positives of `all_P` observations."""
+        # The mode of Beta(yes + 1 + successes, no + 1 + failures).
         total_P = np.asarray(all_P, dtype=np.float64) + self.yes + self.no
         rate_P = (np.asarray(yes_P, dtype=np.float64) + self.yes) / np.where(total_P > 0, total_P, 1.0)
         return np.clip(np.where(total_P > 0, rate_P, self.mean), EDGE, 1 - EDGE)

@@ -113,6 +113,7 @@ def fresh_users(
     )
     if settings.drift.enabled:
         users.home_BD = _interests(interest_BD, count)
+        # Two arrays: home stays where interests go back to.
         users.interest_BD = users.home_BD.copy()
     if settings.satiation.enabled:
         users.satiation_BC = np.zeros((count, categories), dtype=np.float32)

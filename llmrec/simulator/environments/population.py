@@ -58,6 +58,7 @@ def check_features(rows: npt.ArrayLike, count: int, name: str) -> Float32Array:
     array = np.ascontiguousarray(rows, dtype=np.float32)
     if array.ndim != 2 or len(array) != count or array.shape[1] == 0:
         raise DataError(f"{name} has shape {array.shape}; give {count} rows of one number or more.")
+    # Checked once at the start: a nan in one item's features would spread through means to every user.
     good = np.isfinite(array).all(axis=1)
     if not good.all():
         raise DataError(f"Row {int(np.argmin(good))} of {name} holds a number that is not finite; mend or drop it.")

@@ -59,6 +59,8 @@ def require_architecture(name: str) -> None:
 
 def fresh_net(architecture: str, space: FeatureSpace, seed: int) -> Net:
     """A network with initial weights of the stream "weights"; torch's global state is left alone."""
+    # Initial weights have a stream of their own; drawing them must not move the stream of a training that goes on
+    # beside.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "simulator", "weights"))
         return ARCHITECTURES[architecture](space)

@@ -42,6 +42,7 @@ class _Crossed(nn.Module):
     def grid(self, user_SX: Tensor) -> Tensor:
         """Logits of every item: (S, N, heads)."""
         item_N = torch.arange(self.items_side.count)
+        # State by state: all pairs at once would be (S N, hidden), gigabytes for a catalogue.
         rows = [self.pairs(user_SX[s : s + 1], torch.zeros_like(item_N), item_N) for s in range(len(user_SX))]
         return torch.stack(rows) if rows else torch.zeros(0, len(item_N), HEADS)
 
@@ -60,6 +61,8 @@ class LogisticNet(_Crossed):
         super().__init__(space, 1)
         self.state = nn.Linear(space.user_width, HEADS)
         self.like = nn.Linear(len(self.crossings), HEADS, bias=False)
+        # A convex problem has one optimum; from zero the path to it, and an early stop on the way, is the same for
+        # every seed.
         for weight in (self.state.weight, self.state.bias, self.like.weight):
             nn.init.zeros_(weight)
 
@@ -93,6 +96,8 @@ class MLPNet(_Crossed):
         """Logits of M pairs: (M, heads)."""
         user_MX = user_SX[row_M]
         like = likeness(user_MX[:, self.hidden :], self.item_columns(item_M), self.widths)
+        # As in `crossed`: the first layer's sum is split into shares, so states and items are mapped once and not
+        # once a pair.
         first = user_MX[:, : self.hidden] + self.items_side.vectors(item_M) + self.like(LIKENESS_SCALE * like)
         deep = self.out(nn.functional.gelu(self.second(nn.functional.gelu(first))))
         return deep + self.items_side.biases(item_M)  # type: ignore[no-any-return]

@@ -95,6 +95,8 @@ class HistoryNet(TwoSided):
 
     def user_rows(self, user_SX: Tensor) -> Tensor:
         """Users in the space of `item_table`."""
+        # The likeness of profile and item text as further columns of the inner product, with one learnt weight a
+        # head.
         words = LIKENESS_SCALE * self.likeness[:, None] * user_SX[..., None, -TEXT:]
         return torch.cat([super().user_rows(user_SX[..., :-TEXT]), words], dim=-1)
 
