@@ -102,11 +102,12 @@ def weights(shape: Shape, work: Work) -> float:
 
 
 def trained(shape: Shape, work: Work) -> float:
-    """Adapters (float32) with gradients and two moments; or gradients and moments of the weights; and the critic."""
+    """Adapters (float32) with gradients and two moments, or weights with theirs and copies in 32 bits; the critic."""
     critic = 16 * shape.hidden * (shape.hidden + 3)
     if work.lora:
         return critic + 16 * shape.adapter_parameters
-    return critic + 3 * work.bytes * (shape.linear_parameters + shape.embedding_parameters)
+    moments, copy = 8, 4 if work.bytes < 4 else 0
+    return critic + (work.bytes + moments + copy) * (shape.linear_parameters + shape.embedding_parameters)
 
 
 def layer_activations(shape: Shape, work: Work) -> float:
