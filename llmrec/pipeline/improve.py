@@ -16,7 +16,7 @@ from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.promotion import promote
 from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, stage_key
 from llmrec.training.callbacks import was_stopped
 from llmrec.training.improvement import Checkpointing
 
@@ -86,7 +86,7 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     tree = config.tree()
     sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
     key: dict[str, Any] = {
-        "sft": read_json(sft.folder / "stage.json")["key"],
+        "sft": stage_key(sft.folder),
         "algorithm": config.algorithm,
         "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],

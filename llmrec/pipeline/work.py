@@ -98,16 +98,14 @@ class Work:
         digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
         done = self._done(place)
         wait_for_all()  # nobody looks while the first process writes
-        if self.finished_only:
-            if done is None or done["key"] != digest:
-                raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
-            self._check(place, done)
-            return place
         if done is not None and done["key"] == digest:
             self._check(place, done)
             self.seconds[name] = float(done["seconds"])
-            say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
+            if not self.finished_only:
+                say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
             return place
+        if self.finished_only:
+            raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
         start = time.monotonic()
         if is_first():
             self._build(name, digest, place, scratch, build, wait=together)
@@ -208,6 +206,11 @@ class Work:
         scratch.mkdir(parents=True)
         write_json(mark, {"key": digest})
         return False
+
+
+def stage_key(folder: Path) -> str:
+    """The digest of everything that decided the finished stage in `folder`; what builds on the stage keys by it."""
+    return str(read_json(folder / DONE)["key"])
 
 
 def is_first() -> bool:

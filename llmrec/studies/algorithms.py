@@ -26,6 +26,7 @@ from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import OPTIMUM, SFT, label, last_label
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.systems import OptimumRanker
+from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.types import FloatArray, Ranker
@@ -99,7 +100,7 @@ def _rows(
 ) -> Rows:
     """The rows of some systems, from the finished stage if there is one."""
     config = ready.config
-    key = [read_json(ready.sft.folder / "stage.json")["key"], config.tree()["evaluation"], *more]
+    key = [stage_key(ready.sft.folder), config.tree()["evaluation"], *more]
 
     def build(out: Path, _: Path) -> None:
         write_json(out / "rows.json", _plain(measure_run(config, arena, systems())))
@@ -133,7 +134,7 @@ def _one_algorithm(
         own = replace(ready, config=config)
         return {system: own.ranker(folder) for system, folder in _folders(stage, algorithm).items()}
 
-    rows = _rows(ready, arena, name, systems, [read_json(stage.folder / "stage.json")["key"]])
+    rows = _rows(ready, arena, name, systems, [stage_key(stage.folder)])
     kept = rows.get(label(algorithm), sft)  # refused: what is deployed is SFT itself
     cost = read_json(spent) | {"promoted": stage.promoted is not None}
     return {label(algorithm): kept, last_label(algorithm): rows.get(last_label(algorithm), kept)}, cost

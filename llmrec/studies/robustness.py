@@ -26,7 +26,7 @@ from llmrec.evaluation.significance import Interval, resampled_means
 from llmrec.evaluation.table import Comparison
 from llmrec.export import read_bundle, work_folder
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.opening import open_run
+from llmrec.pipeline.opening import open_run, read_config
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.work import Unfinished
@@ -174,7 +174,7 @@ def _answer_of_runs(
     place = data or default_data(folders[0])
     if place is None:
         raise DataError(f"{folders[0]}.work holds no data set; give its folder with --data.")
-    dataset, config = Dataset.load(place), RunConfig.read(folders[0] / "config.yaml")
+    dataset, config = Dataset.load(place), read_config(folders[0])
     for name, bundle in bundles.items():
         if list(dataset.items["item_id"]) != list(bundle.policy.catalogue.item_ids):
             raise RequestError(f"The items of {place} are not those of {name}; give the run's data set with --data.")

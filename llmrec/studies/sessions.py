@@ -22,6 +22,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.recipes import recipes_root
+from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.training.improvement import Checkpointing
@@ -86,7 +87,7 @@ def session_stage(ready: Prepared, *, name: str = "sessions") -> Path:
     config, data, sft = ready.config, ready.data, ready.sft
     tree = config.tree()
     key = {
-        "sft": read_json(sft.folder / "stage.json")["key"],
+        "sft": stage_key(sft.folder),
         "reward": reward_key(config),
         "config": [tree[k] for k in ("simulator", config.algorithm, "session", "choice", "dynamics")] + [config.seed],
     }

@@ -6,7 +6,6 @@ import pytest
 
 from llmrec.config import RunConfig
 from llmrec.errors import RunError
-from llmrec.files import write_json
 from llmrec.studies.classic.opening import language_costs, run_place
 from tests.overrides import given
 
@@ -23,11 +22,9 @@ from tests.overrides import given
         (["algorithm=dpo"], "DPO", 0.0),  # it learns from logged pairs
     ],
 )
-def test_costs_are_rows_and_draws_with_the_seconds_of_their_stages(tmp_path, overrides, name, drawn):
+def test_costs_are_rows_and_draws_with_the_seconds_of_their_stages(overrides, name, drawn):
     config = RunConfig.read(None, given(*overrides, "sft.examples=11"))
-    for stage, seconds in (("sft", 1.5), (config.algorithm, 2.5)):
-        write_json(tmp_path / stage / "stage.json", {"key": "", "seconds": seconds})
-    costs = language_costs(config, tmp_path)
+    costs = language_costs(config, {"sft": 1.5, config.algorithm: 2.5})
     assert costs == {"SFT": (11.0, 1.5), name: (drawn, 2.5), f"{name} (last)": (drawn, 2.5)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ from llmrec.baselines.popularity import Popularity
 from llmrec.baselines.registry import baseline
 from llmrec.config import PPOSettings, RunConfig
 from llmrec.config_tree import Overrides
-from llmrec.files import read_json
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData, open_data
@@ -37,7 +37,7 @@ def run_place(run: Path, out: Path) -> Place:
     """
     found = open_run(run)
     config, data, simulators = found.config, found.data, found.simulators
-    reward, costs = _reward(config, data, simulators), language_costs(config, found.work.folder)
+    reward, costs = _reward(config, data, simulators), language_costs(config, found.work.seconds)
     return _place(config, data, simulators, reward, Work(out), make_systems(found), costs)
 
 
@@ -64,16 +64,12 @@ def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> d
     return systems
 
 
-def language_costs(config: RunConfig, work: Path) -> dict[str, Cost]:
-    """Rows that SFT imitated and items that RL drew, with the wall seconds of their stages in the folder `work`."""
-
-    def seconds(stage: str) -> float:
-        return float(read_json(work / stage / "stage.json")["seconds"])
-
+def language_costs(config: RunConfig, seconds: Mapping[str, float]) -> dict[str, Cost]:
+    """Rows that SFT imitated and items that RL drew, with the wall seconds of their stages."""
     drawn = float(ALGORITHMS[config.algorithm].learning.draws(config.improvement))
-    both = (drawn, seconds(config.algorithm))
+    both = (drawn, seconds[config.algorithm])
     return {
-        SFT: (float(config.sft.examples), seconds("sft")),
+        SFT: (float(config.sft.examples), seconds["sft"]),
         label(config.algorithm): both,
         last_label(config.algorithm): both,
     }
