@@ -15,6 +15,7 @@ from llmrec.pipeline.improve import improvement_key
 from llmrec.pipeline.recipes import recipe_for
 from llmrec.pipeline.result import label, last_label
 from llmrec.pipeline.sft import SFTStage
+from tests.overrides import given
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,7 +50,7 @@ def test_what_the_gate_reads_of_the_log_decides_every_algorithm_s_stage(tmp_path
     sft = SFTStage(tmp_path, Base("nano", None, nano=True), [])
 
     def key(*overrides):
-        return improvement_key(RunConfig.read(None, overrides), sft)
+        return improvement_key(RunConfig.read(None, given(*overrides)), sft)
 
     assert key("off_policy.without_replacement=false") != key()
     assert key("off_policy.slate=3", "grpo.steps=3") == key()
