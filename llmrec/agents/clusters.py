@@ -44,6 +44,7 @@ class Centres:
         rows = np.asarray(rows_SD, dtype=np.float64)
         if rows.ndim != 2 or not len(rows):
             raise DataError(f"Clusters need rows of numbers, at least one, not an array of shape {rows.shape}.")
+        # scikit-learn warns, and leaves centres empty, where there are more clusters than distinct rows
         distinct = len(np.unique(rows.astype(np.float32), axis=0))
         state = stream_seed(seed, "agents", "clusters", *name) % 2**32
         found = KMeans(min(clusters, distinct), n_init=_TRIES, random_state=state).fit(rows)

@@ -70,6 +70,7 @@ class StateFeatures:
         if not len(states):
             return np.zeros((0, self.width), dtype=np.float32)
         rows_BD = (self._rows(states) - self.mean_D) / self.scale_D
+        # a state far from all that was fitted must not blow up a network's values
         clipped_BD: Float32Array = np.clip(rows_BD, -_LIMIT, _LIMIT).astype(np.float32)
         return clipped_BD
 

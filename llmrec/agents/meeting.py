@@ -8,7 +8,7 @@ value is the sum over its turns, and nothing is bootstrapped beyond them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -18,13 +18,11 @@ from llmrec.agents.features import Float32Array, StateFeatures
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings
 from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.progress import track
+from llmrec.rewards.trl import Rewarder
 from llmrec.seeding import numpy_stream, stream_seed
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.vector import VectorRecEnv
-from llmrec.types import BoolArray, FloatArray, IntArray, Reward, State
-
-RewardFunction = Callable[[Sequence[State], IntArray], Reward]
-"""Rewards of the items (B, K) at states (B,), such as `rewards.RewardModel`."""
+from llmrec.types import BoolArray, FloatArray, IntArray, State
 
 NOBODY = np.zeros(0, dtype=np.int64)
 _TABLE = 8_000_000  # rewards known beforehand, at most: 64 MB
@@ -90,7 +88,7 @@ class OneStep:
         self,
         states: Sequence[State],
         seen: Sequence[IntArray] | None,
-        reward: RewardFunction,
+        reward: Rewarder,
         features: StateFeatures,
         n_items: int,
         users: int = 32,
@@ -175,6 +173,8 @@ class Sessions:
             raise DataError(f"{len(population.profile_UP)} users need as many lists of seen items, not {len(seen)}.")
         self.features, self.settings, self.count, self.sampled = features, settings, users, sampled
         self.n_items = len(population.items)
+        # ended sessions are begun anew here, in the turn that ended them: stable-baselines3 has no turn to waste on a
+        # reset
         mode = {"choice": choice, "dynamics": dynamics, "autoreset_mode": "Disabled"}
         self.env = VectorRecEnv(population, users, replace(settings), **mode)  # type: ignore[arg-type]
         self.seen_UW = None if seen is None else padded(seen)

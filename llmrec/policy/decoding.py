@@ -232,5 +232,6 @@ def edge_log_probs(walker: Prefill, head: Head, index: PrefixIndex, edges: Edges
         return log_prob_E
     choices = edges.only(open_U)
     hidden = walker.hidden(choices.user_U, choices.node_U)
+    # a single edge keeps log 1 = 0 and costs no hidden state
     log_prob_E[open_U[edges.state_E]] = choices.log_probs(hidden, head, index, temperature)
     return log_prob_E

@@ -127,6 +127,7 @@ class WatchTimeReward:
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Seconds per impression of shape (B, K), never below 0."""
+        # a regression may expect less than nothing where little was watched, or less a pessimism
         seconds_BK = np.maximum(self.seconds.expected_value(states, items_BK), 0.0)
         return np.asarray(feedback.click_BK * seconds_BK)
 

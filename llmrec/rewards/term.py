@@ -120,6 +120,7 @@ def combine(terms: Sequence[RewardTerm], states: Sequence[State], items_BK: IntA
     total_BK = np.zeros(items_BK.shape)
     named: dict[str, FloatArray] = {}
     for term in terms:
+        # an empty place is worth 0 in every term, whatever a term's table holds at -1
         value_BK = np.where(real_BK, term(states, items_BK, feedback), 0.0)
         if not np.isfinite(value_BK).all():
             raise DataError(f"Reward {term.name!r} is not finite; check the function that computes it.")

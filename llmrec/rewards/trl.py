@@ -243,6 +243,7 @@ def _parameters(function: Any) -> Sequence[str]:
 
 def checked(function: Any) -> Any:
     """A function of TRL's signature whose answers are checked; a model (`torch.nn.Module`) is TRL's to call."""
+    # TRL runs a reward model on token ids itself
     if isinstance(function, torch.nn.Module | GroupedReward | CheckedReward):
         return function
     return CheckedReward(function)

@@ -73,6 +73,7 @@ class StateLessons:
 
     def uniforms(self, rows: Sequence[dict[str, Any]], draws: int) -> FloatArray:
         """Numbers in [0, 1): (B, G)."""
+        # by epoch and lesson, so that a lesson's paths do not depend on its batch
         streams = (numpy_stream(self.seed, "imitation", "paths", r["rollout"], r["state"]) for r in rows)
         return np.stack([stream.random(draws) for stream in streams])
 
@@ -107,6 +108,7 @@ def train_imitation(
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     rows = plan_rows(lessons.length_X, teacher.epochs, teacher.batch_size, seed)
     steps = len(rows) // teacher.batch_size
+    # for its renderer alone: the states are those of the lessons, made when they are asked for
     source = StateSource([], None, renderer, catalogue, tokenizer, seed)
     digest = sha256_of(repr(list(lessons.examples)), lessons.teacher.popular_N.tobytes().hex())
     plan = Plan("Imitation", steps, 1, "loss", ("imitation", as_json(settings), seed, digest))

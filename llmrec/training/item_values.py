@@ -57,6 +57,7 @@ def valuing_model(policy: Any, seed: int) -> Any:
             "model that transformers has for sequence classification, such as Qwen3."
         ) from None
     with torch.no_grad():
+        # on the CPU: a GPU's generator would give other numbers
         drawn = torch.randn(weight.shape, generator=torch_stream(seed, "reward model", "head"))
         weight.copy_(drawn / (weight.shape[1] + 1) ** 0.5)
     # packing needs an attention that takes our masks, which `from_config` would choose anew
@@ -107,6 +108,7 @@ def with_valuing(model: Any) -> Any:
     Whether prompts can be shared is tried here, before the model is wrapped. `forget_scoring` takes the keyword off.
     """
     base = base_model(model)
+    # tried now: inside the wrapped forward a trial's own calls would meet the wrapper's hooks
     inner, shared = base.forward, supports_sharing(base)
 
     @functools.wraps(inner)

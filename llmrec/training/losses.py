@@ -103,6 +103,7 @@ def softmax_preference_loss(log_ratio_BG: Tensor, there_BG: Tensor, beta: float)
         there_BG: which places hold an item; the others have no weight.
         beta: how closely the reference is kept to.
     """
+    # places without an item get -inf, which is no share of the softmax
     return -torch.log_softmax((beta * log_ratio_BG).masked_fill(~there_BG, -torch.inf), dim=1)[:, 0]
 
 
@@ -166,6 +167,7 @@ def off_policy_loss(
         cap: the largest pi / mu; infinity for none.
         fitted: the fitted reward (doubly robust), None for REINFORCE.
     """
+    # doubly robust: the log corrects what the model gets wrong of the rows that it holds
     left = shown.reward_BK if fitted is None else shown.reward_BK - fitted.shown_BK
     coefficient = shown.share_BK * weights(log_prob_BK, shown, cap) * top_k_factor(log_prob_BK, k) * left
     loss = -torch.where(shown.share_BK > 0, coefficient * log_prob_BK, 0.0).sum() / len(log_prob_BK)

@@ -72,6 +72,7 @@ def train_reward_model(
         number = pairs.rejected_RN.shape[1] + 1
         raise DataError(f"A reward model compares two items, not {number}; make preferences with one negative.")
     source = PairSource(pairs, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    # on a copy of the warm-started backbone: it reads states and titles already
     model = valuing_model(start.model, start.seed)
     if settings.weights == "lora":
         model = _adapted(model, settings.lora, start.seed)

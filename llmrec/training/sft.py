@@ -93,10 +93,12 @@ def train_sft(
         rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
         curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, **common)
     if teacher is not None:
+        # the same examples as in the mixture, by the same stream
         chosen = sample_examples(examples, settings.examples, seed)
         lessons = StateLessons(chosen, teacher, settings, _feedback(chosen), seed)
         place = out.with_name(f"{out.name}-imitation")
         taught = train_imitation(trained, tokenizer, catalogue, renderer, lessons, settings, out=place, **common)
+        # one curve over both halves
         first = curve[-1]["step"] if curve else 0.0
         curve += [{**row, "step": first + row["step"], "imitation": 1.0} for row in taught[0]]
         seconds += taught[1]
@@ -200,6 +202,7 @@ def fit_rows(
 ) -> tuple[list[dict[str, float]], float]:
     """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
     steps = -(-len(rows) // plan.batch_size)
+    # the rows themselves, and not what they were made from: wording, tokenizer and catalogue all show in them
     decides = (dataclasses.asdict(plan), seed, _digest(rows))
 
     def make() -> SFTTrainer:
@@ -232,6 +235,7 @@ def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, repo
     return SFTConfig(
         **common,
         per_device_train_batch_size=per_process(plan.batch_size, world_size(), "sft.batch_size"),
+        # rows are as long as they should be; TRL would cut them, answers first
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
@@ -269,6 +273,7 @@ def _feedback(examples: Sequence[Example]) -> EventKind:
 
 
 def _digest(rows: Sequence[SFTRow]) -> str:
+    # a row's answer length, negated, tells where the row begins: borders count
     flat = np.fromiter((t for row in rows for t in (-row.answer, *row.input_ids)), dtype=np.int64)
     return sha256_of(flat.tobytes())
 

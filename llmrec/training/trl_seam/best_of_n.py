@@ -73,6 +73,7 @@ class BestOfNTrainer(PolicyTrainer):
     def _prepared(self, rows: Rows) -> ScoreRequest:
         """What is asked of the rows' winners; the first rows of a round start it."""
         number = int(rows[0]["rollout"])
+        # rows of a round stand together, so a new number is a new round
         if self._round is None or self._round.number != number:
             self._round = self._play(number)
         items = [[self._round.winners[row["place"]]] for row in rows]

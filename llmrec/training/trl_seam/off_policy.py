@@ -125,6 +125,8 @@ class OffPolicyTrainer(PolicyTrainer):
         parts = (share * weight, share * weight * shown.reward_BK, share * weight.square(), share * above, share)
         total, earned, squares, over, rows = self._sum(torch.stack([part.sum() for part in parts])).tolist()
         kept = self._metrics["train"]
+        # divided by the sum of the weights and not by the rows: slightly biased, far less noisy, and never outside of
+        # what was earned
         kept["value"].append(earned / total if total > 0 else 0.0)
         kept["weight"].append(total / rows)
         kept["capped"].append(over / rows)

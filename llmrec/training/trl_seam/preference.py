@@ -201,4 +201,5 @@ class RewardTrainer(GuardedTrainer, trl.RewardTrainer):  # type: ignore[misc]  #
         """Values under the model, through whatever wraps it, without dropout."""
         still(self.accelerator.unwrap_model(self.model))
         value_BG = model(valuing=request)["value_BG"]
+        # TRL cuts the batch in halves: all preferred items first, then all others
         return SimpleNamespace(logits=value_BG.T.reshape(-1, 1))
