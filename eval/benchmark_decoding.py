@@ -19,7 +19,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -28,41 +27,26 @@ SIDES = ("dictionary", "prefix_fn", "prefilled", "llmrec")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
-    parser.add_argument("--items", type=int, default=100_000)
+    import speed
+
+    parser = speed.parser(__doc__)
     parser.add_argument("--k", type=int, default=50, help="items wanted, and beams of every side")
-    parser.add_argument("--users", type=int, default=8)
-    parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
-    parser.add_argument("--memory", action="store_true", help="also measure each side's memory in a fresh process")
-    parser.add_argument("--only-memory-of", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    speed.add_sides(parser, SIDES, ("float32", "bfloat16"))
     return parser.parse_args()
 
 
-class Bench:
-    """One model, one catalogue, some prompts, and every side as a function of no argument."""
+class Decoders:
+    """Every side as a function of no argument, on one model, one catalogue and some prompts."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         import speed
-        import torch
 
-        torch.set_num_threads(options.threads)
-        self.k, self.device = options.k, options.device
-        self.model = speed.make_model(options.shape, dtype=getattr(torch, options.dtype), device=options.device)
-        vocabulary = self.model.config.vocab_size
-        self.tokens = speed.four_codes(options.items, vocabulary)
-        self.ids, self.mask = speed.make_prompts(options.users, options.prompt, vocabulary, device=options.device)
-        self.prompt = options.prompt
-        self.index = speed.index_of(self.tokens, options.device)
+        made = speed.Material(options, options.users)
+        self.model, self.tokens, self.index = made.model, made.tokens_NL, made.index
+        self.ids, self.mask, self.k, self.prompt = made.ids, made.mask, options.k, options.prompt
         self.children: dict[tuple[int, ...], list[int]] = {}
         if options.only_memory_of != "llmrec":
-            self.children = legal_tokens(self.tokens)
+            self.children = speed.legal_tokens(self.tokens)
 
     def side(self, name: str, renormalise: bool = True) -> Callable[[], Any]:
         """A function that gives items (B, K) and scores (B, K)."""
@@ -124,15 +108,6 @@ class Bench:
         return torch.tensor([keys.get(int(key), -1) for key in flat]).view(tokens_BKL.shape[:2])
 
 
-def legal_tokens(tokens: Any) -> dict[tuple[int, ...], list[int]]:
-    """The legal next tokens of every prefix."""
-    children: dict[tuple[int, ...], set[int]] = {}
-    for row in tokens.tolist():
-        for length in range(len(row)):
-            children.setdefault(tuple(row[:length]), set()).add(row[length])
-    return {prefix: sorted(legal) for prefix, legal in children.items()}
-
-
 class Dictionary:
     """A logits processor as it is commonly written: one look-up a row, a mask over the whole vocabulary."""
 
@@ -169,15 +144,15 @@ def main() -> None:
     options = parse()
     import speed
 
-    bench = Bench(options)
+    decoders = Decoders(options)
     if options.only_memory_of:
-        print(json.dumps({"bytes": speed.extra_memory(bench.side(options.only_memory_of, False))}))
+        print(json.dumps({"bytes": speed.extra_memory(decoders.side(options.only_memory_of, False))}))
         return
     from llmrec.screen import results
 
-    ours = bench.llmrec()
-    agree = {name: agreement(ours, bench.side(name)()) for name in options.sides if name != "llmrec"}
-    sides = {name: bench.side(name, renormalise=False) for name in options.sides}
+    ours = decoders.llmrec()
+    agree = {name: agreement(ours, decoders.side(name)()) for name in options.sides if name != "llmrec"}
+    sides = {name: decoders.side(name, renormalise=False) for name in options.sides}
     # each side has run once for the comparison, which warms it up
     seconds = speed.in_turn(sides, options.repeats, device=options.device, warm_up=0)
     memory = {name: speed.memory_of(name) for name in options.sides} if options.memory else {}

@@ -37,7 +37,6 @@ def steps(options: argparse.Namespace, items: int) -> tuple[dict[str, Any], list
     """What the index of one catalogue costs, and a row for each depth and filter."""
     import speed
     import torch
-    from benchmark_decoding import legal_tokens
 
     from llmrec.seeding import torch_stream
 
@@ -60,7 +59,7 @@ def steps(options: argparse.Namespace, items: int) -> tuple[dict[str, Any], list
     filters = {"none": None, "dense": index.allowed(dense=dense), "seen": index.allowed(seen)}
     built["seen keys ms"] = 1e3 * (time.process_time() - start)
     filters["dense and seen"] = index.allowed(seen, dense=dense)
-    children = legal_tokens(tokens) if options.plain else None
+    children = speed.legal_tokens(tokens) if options.plain else None
     out = []
     for depth in range(4):
         before, _ = index.prefixes(rows.to(index.device))

@@ -30,34 +30,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_step_sides import OURS, PARTS, SIDES, STOCK, Bench
+from rl_step_sides import OURS, PARTS, SIDES, STOCK, Trainers
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--prompts", type=int, default=4, help="B")
-    parser.add_argument("--draws", type=int, default=8, help="G, items of each prompt")
-    parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
-    parser.add_argument(
-        "--lora", action="store_true", help="adapters of rank 16 on all linear layers; else all weights"
-    )
+    import speed
+
+    parser = speed.parser(__doc__, updates=True)
     parser.add_argument("--rows", type=int, default=8, help="rows of an opponent's micro-batch (8: TRL's default)")
     parser.add_argument("--keep-memory", action="store_true", help="the allocator keeps freed memory; see above")
     parser.add_argument("--rounds", type=int, default=3, help="each runs all sides, in turning order")
     parser.add_argument("--steps", type=int, default=1, help="measured steps of an opponent in each round")
     parser.add_argument("--our-steps", type=int, default=5, help="measured steps of llmrec in each round")
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
-    parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args(arguments)
 
 
-def measure(bench: Bench) -> dict[str, dict[str, Any]]:
+def measure(bench: Trainers) -> dict[str, dict[str, Any]]:
     """Figures of every side: seconds a step and by part (medians), and what is checked."""
     options = bench.options
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
@@ -136,7 +128,7 @@ def main() -> None:
     from llmrec.screen import results
 
     with tempfile.TemporaryDirectory() as folder:
-        figures = measure(Bench(options, Path(folder)))
+        figures = measure(Trainers(options, Path(folder)))
     how = "LoRA" if options.lora else "all weights"
     results().print(
         f"{options.shape}, {options.items} items, B = {options.prompts}, G = {options.draws}, prompt of "

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -34,28 +33,15 @@ LENGTH = 4
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--prompts", type=int, default=4, help="B")
-    parser.add_argument("--draws", type=int, default=8, help="G, items of each prompt")
-    parser.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
-    parser.add_argument(
-        "--lora", action="store_true", help="adapters of rank 16 on all linear layers; else all weights"
-    )
+    import speed
+
+    parser = speed.parser(__doc__, updates=True)
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, all sides")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
-    parser.add_argument("--memory", action="store_true", help="also measure each side's memory in a fresh process")
-    parser.add_argument("--only-memory-of", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    speed.add_sides(parser, SIDES, ("float32", "bfloat16", "float64"))
     return parser.parse_args(arguments)
 
 
-class Bench:
+class Updates:
     """One model, one catalogue, prompts with their items, and the log-probabilities of every side: (B, G, L)."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -63,23 +49,19 @@ class Bench:
         import torch
         from trl.trainer.utils import add_fused_lm_head
 
-        torch.set_num_threads(options.threads)
-        base = speed.make_model(options.shape, dtype=getattr(torch, options.dtype), device=options.device)
-        vocabulary = base.config.vocab_size
+        made = speed.Material(options, options.prompts)
+        base, self.index, self.ids, self.mask = made.model, made.index, made.ids, made.mask
         add_fused_lm_head(base, outputs=("log_probs",))  # idle unless asked for
         self.model = with_adapters(base) if options.lora else base
         if options.checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.train()
-        tokens_NL = speed.four_codes(options.items, vocabulary)
-        self.index = speed.index_of(tokens_NL, options.device)
-        self.ids, self.mask = speed.make_prompts(options.prompts, options.prompt, vocabulary, device=options.device)
         random = torch.Generator().manual_seed(3)
         shape = (options.prompts, options.draws)
         self.items_BG = torch.randint(options.items, shape, generator=random).to(options.device)
         self.advantage_BG = torch.randn((*shape, 1), generator=random).to(options.device)
-        self.tokens_RL = torch.from_numpy(tokens_NL).to(options.device)[self.items_BG.flatten()]
-        self.illegal_RLV = None if options.only_memory_of not in (None, "rows") else self.illegal(vocabulary)
+        self.tokens_RL = torch.from_numpy(made.tokens_NL).to(options.device)[self.items_BG.flatten()]
+        self.illegal_RLV = None if options.only_memory_of not in (None, "rows") else self.illegal(made.vocabulary)
 
     def illegal(self, vocabulary: int) -> Tensor:
         """Tokens that no item of the catalogue has behind the tokens so far."""
@@ -160,7 +142,7 @@ def with_adapters(base: Any) -> Any:
     return model.eval()
 
 
-def agreement(bench: Bench, side: str, twin: str) -> dict[str, float]:
+def agreement(bench: Updates, side: str, twin: str) -> dict[str, float]:
     """Largest difference of log-probabilities, and |g - g'| / |g'| over all gradients."""
     (log_prob, gradient), (other, others) = bench.gradient(side), bench.gradient(twin)
     return {
@@ -169,7 +151,7 @@ def agreement(bench: Bench, side: str, twin: str) -> dict[str, float]:
     }
 
 
-def peak(bench: Bench, side: str, device: str) -> int:
+def peak(bench: Updates, side: str, device: str) -> int:
     """Bytes above the loaded model at the highest point of a first update."""
     import speed
     import torch
@@ -182,7 +164,7 @@ def peak(bench: Bench, side: str, device: str) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def measure(bench: Bench, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def measure(bench: Updates, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Seconds, ratios, memory and agreement of every side."""
     import speed
 
@@ -229,7 +211,7 @@ def show(figures: dict[str, dict[str, Any]]) -> Any:
 
 def main() -> None:
     options = parse()
-    bench = Bench(options)
+    bench = Updates(options)
     if options.only_memory_of:
         print(json.dumps({"bytes": peak(bench, options.only_memory_of, options.device)}))
         return

@@ -193,7 +193,7 @@ def measured(shape: Shape, work: Work) -> int:
 def two_steps(shape: Shape, work: Work) -> None:
     """Trains a random model of this shape by PPO."""
     import speed
-    from rl_step_sides import Bench
+    from rl_step_sides import Trainers
 
     from llmrec.training.arguments import quiet
 
@@ -209,7 +209,7 @@ def two_steps(shape: Shape, work: Work) -> None:
         threads=1,
     )
     with tempfile.TemporaryDirectory() as folder, quiet():
-        Bench(options, Path(folder)).trainer("ppo", 2).train()
+        Trainers(options, Path(folder)).trainer("ppo", 2).train()
 
 
 def check() -> None:

@@ -62,7 +62,7 @@ class Clock:
         return wrapper
 
 
-class Bench:
+class Trainers:
     """What all sides share: weights in a folder, tokenizer, states, catalogue, reward."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -168,9 +168,9 @@ class Bench:
     @functools.cached_property
     def children(self) -> dict[tuple[int, ...], list[int]]:
         """The legal next tokens of every prefix."""
-        from benchmark_decoding import legal_tokens
+        import speed
 
-        return legal_tokens(self.tokens_NL)
+        return speed.legal_tokens(self.tokens_NL)
 
     def follow(self, _: int, ids: Any) -> list[int]:
         """What may follow a row, as `prefix_allowed_tokens_fn` is asked."""

@@ -58,6 +58,46 @@ SHAPES = {
 }
 
 
+def parser(text: str | None, *, updates: bool = False) -> argparse.ArgumentParser:
+    """The options of a benchmark of random models: of users to rank for, or of prompts to learn from."""
+    found = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--shape", default="small", help="small, qwen2.5-0.5b, qwen3-0.6b or qwen3-1.7b")
+    found.add_argument("--items", type=int, default=100_000)
+    found.add_argument("--prompt", type=int, default=200, help="tokens of a prompt")
+    found.add_argument("--threads", type=int, default=1)
+    found.add_argument("--json", type=Path, help="write the figures here")
+    if updates:
+        found.add_argument("--prompts", type=int, default=4, help="B")
+        found.add_argument("--draws", type=int, default=8, help="G, items of each prompt")
+        found.add_argument("--lora", action="store_true", help="adapters of rank 16 on all linear layers; else all")
+    else:
+        found.add_argument("--users", type=int, default=8)
+    return found
+
+
+def add_sides(found: argparse.ArgumentParser, sides: Sequence[str], dtypes: Sequence[str]) -> None:
+    """Options of a benchmark that runs its sides in turn and may measure each side's memory by itself."""
+    found.add_argument("--repeats", type=int, default=5)
+    found.add_argument("--dtype", choices=dtypes, default="float32")
+    found.add_argument("--device", default="cpu")
+    found.add_argument("--sides", nargs="+", choices=sides, default=sides)
+    found.add_argument("--memory", action="store_true", help="also measure each side's memory in a fresh process")
+    found.add_argument("--only-memory-of", choices=sides, help=argparse.SUPPRESS)
+
+
+class Material:
+    """What sides share: a random model, the items' tokens, their index, and prompts."""
+
+    def __init__(self, options: argparse.Namespace, prompts: int) -> None:
+        torch.set_num_threads(options.threads)
+        self.options, self.device = options, options.device
+        self.model = make_model(options.shape, dtype=getattr(torch, options.dtype), device=options.device)
+        self.vocabulary = self.model.config.vocab_size
+        self.tokens_NL = four_codes(options.items, self.vocabulary)
+        self.index = index_of(self.tokens_NL, options.device)
+        self.ids, self.mask = make_prompts(prompts, options.prompt, self.vocabulary, device=options.device)
+
+
 def make_model(shape: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu", seed: int = 0) -> Any:
     """A random model of a real model's shape, in evaluation mode.
 
@@ -98,6 +138,15 @@ def four_codes(items: int, vocabulary: int, *, seed: int = 0) -> np.ndarray:
 def index_of(tokens_NL: np.ndarray, device: str = "cpu") -> PrefixIndex:
     """The prefix index of items of one length."""
     return PrefixIndex.from_tokens(tokens_NL, np.full(len(tokens_NL), tokens_NL.shape[1])).to(device)
+
+
+def legal_tokens(tokens_NL: np.ndarray) -> dict[tuple[int, ...], list[int]]:
+    """The legal next tokens of every prefix."""
+    children: dict[tuple[int, ...], set[int]] = {}
+    for row in tokens_NL.tolist():
+        for length in range(len(row)):
+            children.setdefault(tuple(row[:length]), set()).add(row[length])
+    return {prefix: sorted(legal) for prefix, legal in children.items()}
 
 
 def make_prompts(

@@ -21,6 +21,8 @@ from tests.overrides import given
 
 ROOT = Path(__file__).parents[1]
 SCRIPT, BOOK = ROOT / "eval" / "bench.py", ROOT / "eval" / "bench.yaml"
+SHARED = {"StudyScript": ROOT / "llmrec" / "cli" / "script.py", "import speed": ROOT / "eval" / "speed.py"}
+"""Options that several scripts have stand in one place."""
 PAGES = ("docs/benchmarks.md", "docs/benchmarks-rl.md", "docs/benchmarks-table.md")
 
 
@@ -104,6 +106,7 @@ def test_scripts_exist_and_know_their_flags(book: list[Any]) -> None:
             compile(rest[0], "bench.yaml", "exec")
             continue
         source = known[head] if head == "llmrec" else (ROOT / first).read_text(encoding="utf-8")
+        source += "".join(shared.read_text(encoding="utf-8") for name, shared in SHARED.items() if name in source)
         for flag in (word for word in rest if word.startswith("--")):
             option = flag.removeprefix("--").replace("-", "_")
             assert f'"{flag}"' in source or (head == "llmrec" and f"{option}:" in source), f"{first} {flag}"

@@ -22,7 +22,7 @@ def sides(monkeypatch):
     tiny = {**sizes, "vocab_size": 2_048, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
     monkeypatch.setitem(speed.SHAPES, "tiny", (config, model, tiny))
     yield benchmark_rl_step, rl_step_sides
-    for name in ("benchmark_rl_step", "rl_step_sides", "benchmark_decoding", "speed"):
+    for name in ("benchmark_rl_step", "rl_step_sides", "speed"):
         sys.modules.pop(name, None)
 
 
@@ -50,7 +50,7 @@ def test_what_runs_inside_a_part_is_taken_out_of_it(sides, monkeypatch):
 
 def test_all_sides_train_on_the_same_prompts(sides, tmp_path):
     script, module = sides
-    bench = module.Bench(script.parse(SHORT), tmp_path)
+    bench = module.Trainers(script.parse(SHORT), tmp_path)
     figures = script.measure(bench)
     assert set(figures) == {"ppo", "grpo", "trl", "constrained"}
     assert all(row["same prompts"] for row in figures.values())
@@ -66,7 +66,7 @@ def test_all_sides_train_on_the_same_prompts(sides, tmp_path):
 def test_all_weights_are_trained_without_lora(sides, tmp_path):
     script, module = sides
     options = script.parse([*SMALL, "--rounds", "1", "--our-steps", "1", "--sides", "ppo", "grpo", "trl"])
-    bench = module.Bench(options, tmp_path)
+    bench = module.Trainers(options, tmp_path)
     for side in options.sides:
         trainer = bench.trainer(side, 1)
         assert all(p.requires_grad for name, p in trainer.model.named_parameters()), side
@@ -75,7 +75,7 @@ def test_all_weights_are_trained_without_lora(sides, tmp_path):
 
 def test_rewards_are_a_number_by_item(sides, tmp_path):
     script, module = sides
-    bench = module.Bench(script.parse(SMALL), tmp_path)
+    bench = module.Trainers(script.parse(SMALL), tmp_path)
     item = bench.tokens_NL[3].tolist()
     with_end = bench.reward(prompts=["a"], completion_ids=[[*item, 0]])
     assert with_end == bench.reward(prompts=["a"], completion_ids=[item])
