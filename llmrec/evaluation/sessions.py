@@ -54,7 +54,7 @@ class SessionFigures(UserFigures):
         revenue_B: prices of what was bought, in the data set's currency; None where no item has a price.
         visits_B: visits begun, 1 where the user did not leave and come back.
         regret_BT: expected value of the best slate in the user's state less that of the slate shown, turn by turn, 0
-            after the user left (`llmrec.evaluation.sessions`); None where it was not asked for.
+            after the user left (`best_values`); None where it was not asked for.
     """
 
     value_B: FloatArray

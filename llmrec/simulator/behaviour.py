@@ -25,7 +25,7 @@ from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.fitting import FitCurve, pair_logits
 from llmrec.simulator.learning import Learner, ValueScale, calibrators
-from llmrec.simulator.log import ImpressionLog, Log, require_learnable, two_parts
+from llmrec.simulator.log import ImpressionLog, Log, require_indices, require_learnable, two_parts
 from llmrec.simulator.networks import (
     ARCHITECTURES,
     REWARD_ARCHITECTURE,
@@ -292,7 +292,5 @@ def check_items(states: Sequence[State], items_BK: IntArray, n_items: int) -> In
         raise DataError(f"Items of shape {items_BK.shape} do not fit {len(states)} states; give one row a state.")
     if items_BK.dtype.kind not in "iu":
         raise DataError(f"Items must be whole numbers (item indices), not {items_BK.dtype}.")
-    if items_BK.size and (items_BK.min() < -1 or items_BK.max() >= n_items):
-        bad = items_BK[(items_BK < -1) | (items_BK >= n_items)][0]
-        raise DataError(f"Item index {bad} is outside the catalogue of {n_items} items.")
+    require_indices(items_BK, n_items)
     return items_BK.astype(np.int64)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from llmrec.config import SimulatorSettings
-from llmrec.errors import ConfigError, DataError, RunError
+from llmrec.errors import ConfigError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
 from llmrec.simulator.behaviour import (
@@ -21,7 +21,15 @@ from llmrec.simulator.behaviour import (
     load_behaviour,
 )
 from llmrec.simulator.learning import check_objective, lesson
-from llmrec.simulator.log import ImpressionLog, Subset, of_users, resampled_users, two_parts, user_share
+from llmrec.simulator.log import (
+    ImpressionLog,
+    Subset,
+    check_probabilities,
+    of_users,
+    resampled_users,
+    two_parts,
+    user_share,
+)
 from llmrec.simulator.networks import ARCHITECTURES
 from llmrec.types import FloatArray, IntArray, Item, Prediction, State
 
@@ -96,7 +104,8 @@ class Ensemble:
         """
         predictions = [member.predict(states, items_BK) for member in self.members]
         for prediction in predictions:
-            _check(prediction)
+            check_probabilities(prediction.click_BK, "click")
+            check_probabilities(prediction.conversion_BK, "conversion")
         click_EBK = np.stack([p.click_BK for p in predictions])
         joint_EBK = np.stack([p.click_BK * p.conversion_BK for p in predictions])
         deviation = Disagreement(click_EBK.std(axis=0), joint_EBK.std(axis=0))
@@ -110,13 +119,6 @@ class Ensemble:
                     raise RunError(f"Member {k} is a {type(member).__name__}, which cannot be saved; fit its own.")
                 member.save(work / f"member-{k}")
             write_json(work / "ensemble.json", {"kind": "ensemble", "members": len(self.members)})
-
-
-def _check(prediction: Prediction) -> None:
-    for name, values in (("click", prediction.click_BK), ("conversion", prediction.conversion_BK)):
-        bad = ~((values >= 0) & (values <= 1))
-        if bad.any():
-            raise DataError(f"A member predicts {name} = {values[bad].flat[0]}; a probability lies in 0..1.")
 
 
 def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:

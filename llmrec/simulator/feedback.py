@@ -15,7 +15,7 @@ import numpy.typing as npt
 from llmrec.errors import DataError
 from llmrec.files import sha256_of
 from llmrec.seeding import stream_seed
-from llmrec.simulator.metrics import check_probabilities
+from llmrec.simulator.log import check_probabilities
 from llmrec.types import Feedback, FloatArray, Prediction, State
 
 DRAWS = 2  # a uniform for the click and one for the conversion

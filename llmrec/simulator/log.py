@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
@@ -119,6 +120,23 @@ def _optional(impressions: ImpressionLog, name: str, length: int) -> FloatArray 
         row = int(np.argmax(bad))
         raise DataError(f"Impression {row} has {name} = {values[row]}; it must be {OPTIONAL[name][1]}.")
     return values
+
+
+def require_indices(items: npt.NDArray[Any], count: int) -> None:
+    """Raises `DataError` where an item index is outside the catalogue of `count` items; -1 is no item."""
+    if items.size and (items.min() < -1 or items.max() >= count):
+        bad = items[(items < -1) | (items >= count)][0]
+        raise DataError(f"Item index {bad} is outside the catalogue of {count} items.")
+
+
+def check_probabilities(values: FloatArray, name: str) -> None:
+    """Raises `DataError` where a probability is not a finite number in [0, 1]."""
+    bad = ~np.isfinite(values) | (values < 0) | (values > 1)
+    if bad.any():
+        at = tuple(int(k) for k in np.argwhere(bad)[0])
+        raise DataError(
+            f"The behaviour model predicts {name} = {values[at]} at {list(at)}; a probability lies in 0..1."
+        )
 
 
 def require_learnable(log: Log, states: Sequence[State], n_items: int) -> None:

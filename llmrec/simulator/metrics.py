@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 from llmrec.errors import DataError
 from llmrec.simulator.binning import calibration_error, calibration_interval, resampled_sums
 from llmrec.simulator.ensemble import Predictor
-from llmrec.simulator.log import ImpressionLog, Log, read_log
+from llmrec.simulator.log import ImpressionLog, Log, check_probabilities, read_log
 from llmrec.types import FloatArray, IntArray, Prediction, State
 
 _TINY = 1e-7
@@ -68,16 +68,6 @@ def predict_log(model: Predictor, states: list[State], log: Log) -> Prediction:
     check_probabilities(click_M, "click")
     check_probabilities(conversion_M, "conversion")
     return Prediction(click_M, conversion_M)
-
-
-def check_probabilities(values: FloatArray, name: str) -> None:
-    """Raises `DataError` where a probability is not a finite number in [0, 1]."""
-    bad = ~np.isfinite(values) | (values < 0) | (values > 1)
-    if bad.any():
-        at = tuple(int(k) for k in np.argwhere(bad)[0])
-        raise DataError(
-            f"The behaviour model predicts {name} = {values[at]} at {list(at)}; a probability lies in 0..1."
-        )
 
 
 def fit_report(

@@ -2,7 +2,7 @@
 
 The text stands in the titles and descriptions of other items. It reaches a prompt when such an item is in the
 history; the items that may be recommended, and the tokens they are answered with, stay what they are. Patterns with
-control tokens are those of the adversarial world (`dataset.world.attacks`).
+control tokens are those of the adversarial world (`dataset.world.scenario`).
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class OtherWording(Perturbation):
 
 @dataclass(frozen=True, kw_only=True)
 class Renamed(Perturbation):
-    """Titles in words that training has not seen: synonyms and turned halves (`rename.renamed`)."""
+    """Titles in words that training has not seen: synonyms and turned halves (`renamed`)."""
 
     @property
     def name(self) -> str:

@@ -37,7 +37,7 @@ class EvaluationSettings:
 
     Attributes:
         outcome: model of DM and DR; None leaves them out.
-        clip: largest weight of CIPS and switch-DR, "mse" or "slope" for a choice by the data (see `clipping`), None
+        clip: largest weight of CIPS and switch-DR, "mse" or "slope" for a choice by the data (see `estimators`), None
             for neither of the two estimates.
         folds: of cross-fitting.
         method: of the intervals, see `intervals`.

@@ -20,10 +20,11 @@ import numpy.typing as npt
 from llmrec.config import DynamicsSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.simulator.dynamics.loyalty import Budget, ComingBack, Patience, Trust, afford
-from llmrec.simulator.dynamics.modulate import check_items, modulate
+from llmrec.simulator.dynamics.modulate import modulate
 from llmrec.simulator.dynamics.state import Float32Array, ItemTable, UserState, fresh_users
 from llmrec.simulator.dynamics.tastes import InterestDrift, NoveltySeeking, Satiation
 from llmrec.simulator.dynamics.turn import Turn
+from llmrec.simulator.log import require_indices
 from llmrec.types import BoolArray
 
 DRAWS = 2
@@ -122,7 +123,7 @@ class Dynamics:
             DataError: Shapes that do not fit the users or one another.
         """
         self._check_shapes(users, item_BK, click_BK, conversion_BK, uniforms_B2)
-        check_items(item_BK, self.items)
+        require_indices(item_BK, len(self.items))
         total = len(users)
         left_B, gone_B = np.zeros(total, dtype=np.bool_), np.zeros(total, dtype=np.bool_)
         days_B = np.zeros(total, dtype=np.float32)

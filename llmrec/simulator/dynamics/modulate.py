@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llmrec.config import DynamicsSettings
-from llmrec.errors import DataError
 from llmrec.simulator.dynamics.state import Float32Array, ItemTable, UserState
+from llmrec.simulator.log import require_indices
 
 _BLOCK = 1024  # users at a time, so that a block's arrays stay in the cache
 
@@ -48,7 +48,7 @@ def modulate(
     Raises:
         DataError: An item index outside the catalogue.
     """
-    check_items(item_BK, items)
+    require_indices(item_BK, len(items))
     clicks_BK = np.empty(item_BK.shape, dtype=np.float32)
     conversions_BK = np.empty(item_BK.shape, dtype=np.float32)
     for low in range(0, len(users), _BLOCK):
@@ -102,10 +102,3 @@ def _shifted(base_BK: npt.NDArray[np.floating], delta_BK: Float32Array | None) -
     # p' = p e^d / (1 - p + p e^d): a shift of log-odds that needs no logarithm and keeps 0 and 1 exact.
     odds_BK = np.exp(delta_BK) * base_BK
     return np.asarray(odds_BK / (1 - base_BK + odds_BK))
-
-
-def check_items(item_BK: npt.NDArray[np.integer], items: ItemTable) -> None:
-    """Raises `DataError` where an item index is outside the catalogue; -1 is an empty place."""
-    if item_BK.size and (item_BK.max() >= len(items) or item_BK.min() < -1):
-        bad = item_BK[(item_BK >= len(items)) | (item_BK < -1)][0]
-        raise DataError(f"Item index {bad} is outside the simulated catalogue of {len(items)} items.")

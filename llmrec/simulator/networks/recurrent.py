@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llmrec.errors import DataError
 from llmrec.simulator.features import TEXT, FeatureSpace
+from llmrec.simulator.log import require_indices
 from llmrec.simulator.networks.factorised import LIKENESS_SCALE, UserTensors
 from llmrec.simulator.networks.history import HistoryNet
 from llmrec.simulator.sequence import CODES
@@ -151,9 +152,7 @@ def _events(net: RecurrentNet, state: LiveState, items: IntArray, feedback: IntA
         raise DataError(
             f"Items of shape {items.shape} and feedback of shape {feedback.shape} do not fit {len(state)} users."
         )
-    count = net.items_side.count
-    if items.size and (items.min() < -1 or items.max() >= count):
-        raise DataError(f"Item index {items[(items < -1) | (items >= count)][0]} is outside the {count} items.")
+    require_indices(items, net.items_side.count)
     if feedback.size and (feedback.min() < 0 or feedback.max() >= len(CODES)):
         raise DataError(f"Feedback code {feedback.max()} is unknown; use {CODES}.")
     # An empty place is no event, whatever feedback its row holds.
@@ -168,16 +167,12 @@ def live_logits(net: RecurrentNet, state: LiveState, items_BK: IntArray) -> Floa
     items_BK = np.asarray(items_BK)
     if items_BK.ndim != 2 or len(items_BK) != len(state):
         raise DataError(f"Items of shape {items_BK.shape} do not fit {len(state)} users; give one row a user.")
-    count = net.items_side.count
-    if items_BK.size and (items_BK.min() < -1 or items_BK.max() >= count):
-        raise DataError(
-            f"Item index {items_BK[(items_BK < -1) | (items_BK >= count)][0]} is outside the {count} items."
-        )
+    require_indices(items_BK, net.items_side.count)
     # Places of -1 are computed as item 0 and thrown away by the caller: rows of one length are faster than a mask.
     item_BK = torch.from_numpy(np.maximum(items_BK, 0).astype(np.int64))
     read_B2X = _read(net, state)
     rows_BX = torch.cat([read_B2X[..., : net.width].flatten(1), LIKENESS_SCALE * state.words_BT], dim=1)
-    if count <= _TABLE_ITEMS:
+    if net.items_side.count <= _TABLE_ITEMS:
         found_BKX = net.live_table(_item_rows)[item_BK.ravel()].reshape(*item_BK.shape, -1)
     else:
         distinct, place = torch.unique(item_BK, return_inverse=True)
