@@ -38,8 +38,8 @@ _READING = {
     errno.ENOENT: "there is no such file or folder; check the name",
 }
 _MEMORY = (
-    "The memory does not suffice ({reason}); lower the batch (sft.batch_size, ppo.prompts, ppo.draws), "
-    "text.max_tokens or the size of the model."
+    "The memory does not suffice ({reason}); lower the batch (sft.batch_size, or the "
+    "algorithm's batch_size, prompts or draws), text.max_tokens or the size of the model."
 )
 _MEMORY_WORDS = ("can't allocate memory", "out of memory", "cannot allocate memory", "bad alloc")
 _LAUNCH_WORDS = ("init_process_group", "TCPStore", "NCCL", "gloo", "rendezvous", "process group")

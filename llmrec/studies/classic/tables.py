@@ -16,12 +16,11 @@ from llmrec.simulator.environments import LearnedUsers
 from llmrec.studies.classic.place import Place, Settings
 from llmrec.types import Ranker
 
-PPO, PPO_LAST = label("ppo"), last_label("ppo")
 JUDGED = {"true@1": ("truth", "value@1"), "true": ("truth", "value"), "judge": ("judge", "value")}
 LABELS = {"true@1": "true value, top item", "true": "true value, slate", "judge": "judge's value"}
 SESSION_COLUMNS = ("value", "first_turn", "clicks", "conversions")
-LEFT_OUT = (OPTIMUM, PPO_LAST, RERANKED)
-"""Of sessions: the first knows no sessions, the others are slow and say no more."""
+LEFT_OUT = (OPTIMUM, RERANKED)
+"""Of sessions: the first knows none, the second is slow and says no more, as does the last checkpoint."""
 
 
 def one_step_table(place: Place, transitions: int) -> Comparison:
@@ -45,7 +44,8 @@ def one_step_table(place: Place, transitions: int) -> Comparison:
     last = {name: system for name, system in place.systems.items() if name in (GREEDY, OPTIMUM)}
     systems |= {name: system for name, system in place.systems.items() if name not in last} | own | last
     arena = make_arena(config, data, place.simulators.judge)
-    reference = next(name for name in (PPO, PPO_LAST, SFT, COVISITATION) if name in systems)
+    improved = (label(config.algorithm), last_label(config.algorithm))
+    reference = next(name for name in (*improved, SFT, COVISITATION) if name in systems)
     tables = make_tables(config, arena, measure_run(config, arena, systems), reference)
     cells: dict[str, dict[str, Cell]] = {}
     for name in systems:
@@ -89,8 +89,9 @@ def session_tables(place: Place, transitions: int, *, turns: int = 10, users: in
     agents = _session_agents(transitions, turns)
     own = {name: place.agent(name, settings, meeting) for name, settings in agents.items()}
     systems: dict[str, Ranker] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train), **own}
-    systems |= {name: system for name, system in place.systems.items() if name not in LEFT_OUT}
-    reference = next(name for name in (PPO, SFT, GREEDY) if name in systems)
+    slow = (*LEFT_OUT, last_label(config.algorithm))
+    systems |= {name: system for name, system in place.systems.items() if name not in slow}
+    reference = next(name for name in (label(config.algorithm), SFT, GREEDY) if name in systems)
     tables = {}
     for who, arena in session_arenas(config, data, place.simulators.judge).items():
         played = {name: arena.play(system, config).per_user for name, system in systems.items()}
