@@ -32,6 +32,7 @@ from llmrec.types import BoolArray, IntArray, Prediction, Slate, State
 
 PLANTED = 5
 BELIEF = 0.95
+MEASURES = {"top_item": "top item", "slate": "slate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def deployed(config: RunConfig, arena: Arena, policy: LanguagePolicy) -> Deploye
         name: simulate(
             slates, arena.states, arena.judges["truth"], k=n, click=reward.click, conversion=reward.conversion
         )
-        for name, n in (("top_item", 1), ("slate", k))
+        for name, n in zip(MEASURES, (1, k), strict=True)
     }
     return Deployed(slates, found)
 
@@ -183,12 +184,11 @@ def answer_of(found: Pooled) -> Answer:
     """Means over seeds, and t-intervals of the differences to SFT."""
     names, number = list(found.seeds[0].facts), len(found.seeds)
     variants = {name: _over([one.facts[name] for one in found.seeds]) for name in names}
-    measures = {"top_item": "top item", "slate": "slate"}
-    sheets = [_sheet(variants, measure, words, number) for measure, words in measures.items()]
+    sheets = [_sheet(variants, measure, words, number) for measure, words in MEASURES.items()]
     whose = {"last_gain": "last checkpoint", "deployed_gain": "deployed"}
     gains = {
         name: {
-            f"{words}, {who}": row[key][measure] for measure, words in measures.items() for key, who in whose.items()
+            f"{words}, {who}": row[key][measure] for measure, words in MEASURES.items() for key, who in whose.items()
         }
         for name, row in variants.items()
     }
@@ -198,12 +198,10 @@ def answer_of(found: Pooled) -> Answer:
 
 def _over(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     gains = {
-        f"{who}_gain": {
-            name: over_seeds([row[who][name]["gain"]["mean"] for row in rows]) for name in ("top_item", "slate")
-        }
+        f"{who}_gain": {name: over_seeds([row[who][name]["gain"]["mean"] for row in rows]) for name in MEASURES}
         for who in ("last", "deployed")
     }
-    sft = {name: float(np.mean([row["sft"][name] for row in rows])) for name in ("top_item", "slate")}
+    sft = {name: float(np.mean([row["sft"][name] for row in rows])) for name in MEASURES}
     share = float(np.mean([row["planted_share"] for row in rows]))
     return {"by_seed": list(rows), "sft": sft, **gains, "planted_share": share}
 
@@ -212,8 +210,8 @@ def _sheet(variants: Mapping[str, Any], measure: str, words: str, number: int) -
     heads = ("reward", "SFT", "last checkpoint (no gate)", "planted items shown", "what the gate deploys", "promoted")
     rows = []
     for name, found in variants.items():
-        last, deployed = (signed(found[f"{who}_gain"][measure]) for who in ("last", "deployed"))
+        last, kept = (signed(found[f"{who}_gain"][measure]) for who in ("last", "deployed"))
         promoted = sum(row["gate"]["promoted"] is not None for row in found["by_seed"])
         share = f"{100 * found['planted_share']:.0f}%"
-        rows.append((name, f"{found['sft'][measure]:.4f}", last, share, deployed, f"{promoted} of {number}"))
+        rows.append((name, f"{found['sft'][measure]:.4f}", last, share, kept, f"{promoted} of {number}"))
     return Sheet(f"True value of the {words} over SFT, mean of {number} worlds (95% t-interval)", heads, rows)

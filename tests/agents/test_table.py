@@ -41,5 +41,7 @@ def test_both_tables_are_made_and_taken_up_again(tmp_path):
 def test_a_folder_that_is_no_run_is_refused_in_a_sentence(tmp_path):
     done = _table("--run", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {tmp_path} is no finished run")
+    assert done.stderr.startswith(
+        f"error: {tmp_path / 'config.yaml'} does not exist; give the folder of a finished run"
+    )
     assert "Traceback" not in done.stderr
