@@ -292,6 +292,7 @@ class Catalogue:
             arrays = with_rows(arrays_of(self.index), tokens, lengths)
         except SameTokens as clash:
             raise clash.naming(item_ids) from None
+        # Old rows stay as they are and where they are: item indices in stored data go on meaning the same.
         both = stacked(self.tokens_NL, tokens)
         names = self.token_names if tokenizer is None else TokenNames.of(tokenizer, both)
         lengths_N = np.append(self.lengths_N, lengths)

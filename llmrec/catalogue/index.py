@@ -132,6 +132,7 @@ class PrefixIndex:
         Nodes of a depth are neighbours, so node n has place `places[n - first]`. Made at the first call and kept.
         """
         if depth not in self._levels:
+            # Breadth-first numbers rise with depth, so a level is a slice.
             first, end = (int(torch.searchsorted(self.depth_M, d)) for d in (depth, depth + 1))
             tokens, places = torch.unique(self.token_M[first:end].long(), return_inverse=True)
             self._levels[depth] = (tokens, places, first)

@@ -108,6 +108,7 @@ class Texts(Sequence[str]):
 
     def first_repeated(self) -> str | None:
         """A text that occurs twice, or None."""
+        # The common case in one pass; only where ids do repeat is it found out which.
         if len(pc.unique(self.array)) == len(self):
             return None
         counts = pc.value_counts(self.array)

@@ -102,6 +102,8 @@ def linked_rows(causes: pl.DataFrame, effects: pl.DataFrame, window: int | None)
 def _at_once(cause: pl.DataFrame, effect: pl.DataFrame) -> pl.DataFrame:
     """Pairs of the same user, item and time, one for each effect that has any."""
     met = effect.join(cause, on=[*_PAIR, "time"], how="inner", suffix="_of_cause")
+    # An item may stand in a slate, or in two slates of one second, more than once: position and session tell which
+    # was meant.
     same = [(pl.col(name) == pl.col(f"{name}_of_cause")).fill_null(False) for name in ("position", "session")]
     nearest = met.sort(*same, "cause", descending=[True, True, False])
     return nearest.unique("effect", keep="first", maintain_order=True)

@@ -135,6 +135,7 @@ def _are_counts(values: pl.Series, usual: _Usual) -> bool:
     positive = values.filter(values > 0)
     if len(positive) < _FEW:
         return False
+    # Marks out of 100 centre in the upper half; counts that stay below 100 centre near their lower end.
     if usual.high == 100 and float(positive.median()) < _LOW_MARKS:  # type: ignore[arg-type]
         return True
     beyond = positive.filter(positive > usual.high).n_unique()

@@ -179,6 +179,7 @@ def gini(amount_N: FloatArray) -> float:
 def list_mean(value_N: FloatArray, items_BK: IntArray) -> FloatArray:
     """Mean of a value of items over each list, (B,); NaN for an empty one."""
     shown_BK = items_BK >= 0
+    # Empty places index item 0 and count nothing.
     total_B = np.where(shown_BK, value_N[np.maximum(items_BK, 0)], 0.0).sum(axis=1)
     return _ratio(total_B, shown_BK.sum(axis=1))
 
@@ -250,6 +251,7 @@ def miscalibration(items_BK: IntArray, past_BN: sp.csr_matrix, category_NC: sp.c
     p_BC, past_B = _shares(past_BN @ category_NC)
     q_BC, list_B = _shares(listed @ category_NC)
     p_BC = p_BC.tocoo()
+    # Only categories of the history: elsewhere p is 0 and the term p log(p / q) with it.
     q_M = np.asarray(q_BC[p_BC.row, p_BC.col]).ravel() if p_BC.nnz else np.empty(0)
     # Mixing p into q keeps the logarithm finite where the list lacks a category; a category outside p adds nothing.
     term_M = p_BC.data * np.log(p_BC.data / ((1 - ALPHA) * q_M + ALPHA * p_BC.data))

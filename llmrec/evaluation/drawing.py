@@ -46,7 +46,9 @@ DARK = {
 }
 _STYLE = {
     "svg.fonttype": "none",
+    # Ids in the SVG are hashes; with a fixed salt the same figure is the same file.
     "svg.hashsalt": "llmrec",
+    # Names of systems are untrusted: a dollar sign in one must not start a formula.
     "text.parse_math": False,
     "font.size": 9.5,
     "figure.facecolor": "none",
@@ -114,6 +116,7 @@ def to_svg(figure: Figure, label: str) -> str:
     )
     text = text.replace("xlink:href=", "href=")
     text = re.sub(r"font: ([\d.]*px|[\w ]*[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
+    # Colours become CSS variables, so that one figure follows the reader's light or dark setting.
     for placeholder, name in _VARIABLES.items():
         text = text.replace(placeholder, f"var(--{name}, {LIGHT[name]})")
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).strip()

@@ -78,6 +78,7 @@ def profile_groups(profiles: Sequence[str]) -> dict[str, dict[str, BoolArray]]:
         counts = Counter(value for value in value_B if value is not None)
         if len(counts) == sum(counts.values()) and len(counts) > LARGEST:
             continue  # everybody another value: a name, not a group
+        # Free text has many values: the common ones stand for themselves, the rest together.
         kept = [value for value, _ in counts.most_common(LARGEST)]
         names = [v if v is None or v in kept else OTHER for v in value_B]
         named_B = np.array(names, dtype=object)
@@ -176,6 +177,7 @@ def _gaps(
     for number, (system, values_B) in enumerate(values.items()):
         means_SG = sums_SC[full_S, number * count : (number + 1) * count] / sums_SC[full_S, size:]
         mean_G = np.array([values_B[kept_B].mean() for kept_B in groups.values()])
+        # Groups overlap in users, so a pair's difference is taken within each resample and not from two intervals.
         gap_P, draws_SP = mean_G[second] - mean_G[first], means_SG[:, second] - means_SG[:, first]
         # Studentised, so that a pair of small groups with a wide spread does not set the width for all pairs.
         error_P = draws_SP.std(axis=0)
@@ -184,6 +186,7 @@ def _gaps(
         # wide enough to be picked from.
         width_P = np.quantile(off_SP.max(axis=1), LEVEL) * error_P
         pair = int(np.abs(gap_P).argmax())
+        # The gap is told as the larger mean less the smaller, whichever way round the pair was drawn.
         sign = -1 if gap_P[pair] < 0 else 1
         low, high = sorted((sign * gap_P[pair] - width_P[pair], sign * gap_P[pair] + width_P[pair]))
         order = (first[pair], second[pair]) if sign > 0 else (second[pair], first[pair])

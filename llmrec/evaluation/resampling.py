@@ -68,6 +68,7 @@ class Resampler:
 
     def means(self, values_BC: FloatArray, kept_BC: BoolArray, *name: object) -> FloatArray:
         """Means of each column over its kept rows in each sample, (S, C); NaN where a sample holds none of them."""
+        # Sums and counts of the kept rows in one product; their ratio is each sample's mean over the rows it holds.
         held_BC = np.where(kept_BC, values_BC, 0.0)
         sums_SC = self.sums(np.hstack([held_BC, kept_BC.astype(np.float64)]), *name)
         over_SC, under_SC = np.hsplit(sums_SC, 2)

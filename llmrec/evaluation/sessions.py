@@ -206,6 +206,7 @@ def best_values(play: Play) -> FloatArray:
     actions_NK = np.full((play.env.num_envs, sizes.slate_size), -1, dtype=np.int64)
     actions_NK[play.row_A] = _best_slates(play)
     expected = engine.expected(actions_NK)
+    # The slate's value as users look at it, place by place: the same measure that `_played` takes of the slate shown.
     value_NK = sizes.click * expected.click_BK + sizes.conversion * expected.conversion_BK
     values_A: FloatArray = value_NK[play.row_A].sum(axis=1)
     return values_A
@@ -225,5 +226,7 @@ def _best_slates(play: Play) -> IntArray:
         click_BN, buy_BN = population.respond(hidden, engine.user_N[rows], items_BN, engine.time_N(rows))
         click_BN, buy_BN = engine.dynamics.modulate(engine.people.take(rows), items_BN, click_BN, buy_BN)
         value_BN = sizes.click * click_BN + sizes.conversion * click_BN * buy_BN
+        # Ranked as if each were looked at for certain; how places are looked at does not depend on the item under the
+        # models for which this is the optimum.
         parts.append(np.argsort(-value_BN, axis=1, kind="stable")[:, : sizes.slate_size])
     return np.concatenate(parts).astype(np.int64)

@@ -92,6 +92,7 @@ def spread(values_SB: FloatArray, users: Sequence[object] | None = None) -> Trai
     # Satterthwaite: the sum of two independent variance estimates is treated as chi-square with the degrees of
     # freedom that match its own variance.
     parts = of_users**2 / (n_users - 1) + (of_trainings**2 / (n_trainings - 1) if n_trainings > 1 else 0.0)
+    # Where nothing varies at all any number of degrees gives the same interval of length 0.
     degrees = (of_users + of_trainings) ** 2 / parts if parts > 0 else float(n_users - 1)
     return TrainingSpread(float(values_SB.mean()), of_users, of_trainings, degrees)
 
@@ -104,6 +105,7 @@ def paired(a_SB: FloatArray, b_SB: FloatArray) -> FloatArray:
     """
     if a_SB.shape[1] != b_SB.shape[1] or (len(a_SB) != len(b_SB) and 1 not in (len(a_SB), len(b_SB))):
         raise RequestError(f"Figures of shape {a_SB.shape} and {b_SB.shape} cannot be paired; measure the same rows.")
+    # Broadcasting pairs a system that was made once with every training of the other.
     return a_SB - b_SB
 
 

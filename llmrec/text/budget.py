@@ -130,6 +130,7 @@ class Fit:
     """
 
     def __init__(self, costs: Sequence[int], base: int, room: int) -> None:
+        # Running costs from the newest entry back, so that "how many fit" is a binary search.
         self._total = [0]
         for cost in reversed(costs):
             self._total.append(self._total[-1] + cost)

@@ -63,6 +63,7 @@ def words_of(text: str) -> list[Word]:
 def _plain(word: str) -> str:
     if word.isascii():
         return word.lower().replace("'", "")
+    # Compatibility forms and accents go: full-width letters and "é" are typed as plain ones.
     split = unicodedata.normalize("NFKD", word.casefold())
     kept = "".join(c for c in split if not unicodedata.combining(c) and c not in "'’")
     return unicodedata.normalize("NFC", kept)

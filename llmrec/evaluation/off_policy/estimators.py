@@ -53,6 +53,7 @@ def model_terms(log: BanditLog, policy: Policy, fitted: CrossFitted) -> ModelTer
         # Each fold by the model that did not see its users: with q fitted on the row itself, r - q(a) would be too
         # small and DR biased towards the model.
         for rows in chunks(np.flatnonzero(fitted.fold_M == fold), log.n_items):
+            # All items of the row, for the expectation over what pi would have shown.
             q_RN = model.predict(log, rows)
             shown_M[rows] = q_RN[np.arange(len(rows)), log.item_M[rows]]
             policy_M[rows] = (policy_rows(policy, log, rows) * q_RN).sum(axis=1)

@@ -157,6 +157,7 @@ def _weights(log: BanditLog, policy: Policy) -> tuple[FloatArray, float | None]:
     """pi / mu of each row, and the share of pi that the log cannot show, where that is known."""
     if not callable(policy) and np.ndim(policy) == 1:
         chance_M = np.asarray(policy, dtype=np.float64)
+        # Negated, so that nan, which fails every comparison, is bad too.
         bad_M = ~((chance_M >= 0) & (chance_M <= 1)) if chance_M.shape == (len(log),) else np.ones(1, dtype=bool)
         if bad_M.any():
             raise DataError(

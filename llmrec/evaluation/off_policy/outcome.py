@@ -71,6 +71,7 @@ class _Design:
                 f"The outcome model would have {width} columns, more than {WIDEST}; describe the items by fewer "
                 "numbers (items_ND) and give intercepts=False."
             )
+        # An intercept an item, shrunk like every slope: an item seldom shown stays near what its description says.
         own_NN = np.eye(log.n_items) if intercepts else np.empty((log.n_items, 0))
         return cls(states_RF.mean(axis=0), _scale(states_RF), np.column_stack([described_ND, own_NN]), described)
 
@@ -163,6 +164,7 @@ class LogisticOutcome:
         if isinstance(self._fitted, float):
             return np.full((len(rows), log.n_items), self._fitted)
         logit = self._design.all_items(log, rows, self._fitted.coef_[0]) + self._fitted.intercept_[0]
+        # Clipped where the exponential would overflow; the probability is 0 or 1 there anyway.
         found: FloatArray = 1.0 / (1.0 + np.exp(-np.clip(logit, -500, 500)))
         return found
 
@@ -210,6 +212,8 @@ def _ridge(x_RC: FloatArray, y_R: FloatArray, alpha: float | None) -> FloatArray
     # Generalised cross-validation: residual sum of squares over (rows - degrees of freedom)^2, one degree for the
     # mean.
     freedom_A = (values_C / (values_C + alphas_A)).sum(axis=1) + 1
+    # |y - X b|^2 in the eigenvectors' axes: y'y - sum of a^2 (v + 2 alpha) / (v + alpha)^2 with a the projections of
+    # X'y.
     left_A = y_R @ y_R - (along_C**2 * (values_C + 2 * alphas_A) / (values_C + alphas_A) ** 2).sum(axis=1)
     best = ALPHAS[np.argmin(np.maximum(left_A, 0.0) / np.maximum(len(y_R) - freedom_A, 1e-9) ** 2)]
     slope_C: FloatArray = axes_CC @ (along_C / (values_C + best))

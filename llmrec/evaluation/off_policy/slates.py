@@ -86,6 +86,7 @@ def evaluate_slates(
     return SlateValue(
         interval(Ratio.mean(whole_S * earned_S)),
         interval(Ratio(whole_S * earned_S, whole_S)),
+        # Each place by its own weight: variances add up over places where those of the slate's weight multiply.
         interval(Ratio.mean((weight_SK * reward_SK).sum(axis=1))),
         effective_samples(whole_S),
         min(effective_samples(weight_S) for weight_S in weight_SK.T),

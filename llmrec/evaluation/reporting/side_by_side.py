@@ -100,6 +100,7 @@ def config_differences(runs: Sequence[ReportedRun]) -> dict[str, list[Any]]:
 def _grouped(parts: Sequence[ReportSection]) -> list[list[ReportSection]]:
     groups: list[list[ReportSection]] = []
     for part in parts:
+        # Not recorded is not equal: tables without what they were measured on stand alone.
         same = [group for group in groups if part.rows is not None and group[0].rows == part.rows]
         if same:
             same[0].append(part)

@@ -171,6 +171,8 @@ class Dynamics:
         """Who of the leaving returns lives through the days away at once and begins a visit; the others are gone."""
         assert self.comeback is not None
         assert users.satisfaction_B is not None
+        # Who leaves is decided, when and whether they return is drawn from the second uniform of the turn,
+        # satisfaction ruling both.
         leaving = np.flatnonzero(gone_B)
         days = self.comeback.days_away(users.satisfaction_B.take(leaving), turn.uniforms_B2[leaving, 1])
         back = np.flatnonzero(np.isfinite(days))
@@ -202,6 +204,7 @@ def _check(settings: DynamicsSettings) -> None:
         part = getattr(settings, section.name)
         for key in fields(part):
             value, name = getattr(part, key.name), f"dynamics.{section.name}.{key.name}"
+            # One rule by the key's name for all sections: "initial" is a share everywhere but in money.
             unit = key.name in _PROBABILITIES or (key.name == "initial" and section.name != "budget")
             if unit and not 0 <= value <= 1:
                 raise ConfigError(f"Key {name!r} is {value}, but it must lie in 0..1.")

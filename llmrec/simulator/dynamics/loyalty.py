@@ -41,6 +41,7 @@ class Trust:
         over_P = turn.item_quality_P - threshold
         good_B = turn.mean_of(np.maximum(over_P, 0) / max(1.0 - threshold, 1e-9))
         bad_B = turn.mean_of(np.maximum(-over_P, 0) / max(threshold, 1e-9))
+        # Proportional to what is left to win and to lose, so trust stays between 0 and 1.
         trust_B += self.settings.gain * good_B * (1 - trust_B) - self.settings.loss * bad_B * trust_B
         np.clip(trust_B, 0.0, 1.0, out=trust_B)  # rounding only
 
@@ -102,6 +103,7 @@ def afford(
 
 def between(low: float, high: float, share_B: Float32Array) -> Float32Array:
     """A probability from `low` (share 0) to `high` (share 1), straight on the scale of log-odds."""
+    # A straight line in log-odds stays within (0, 1) and moves fast in the middle, where people are undecided.
     start, end = math.log(low / (1 - low)), math.log(high / (1 - high))
     return np.asarray(1 / (1 + np.exp(-(np.float32(start) + np.float32(end - start) * share_B))))
 
@@ -138,6 +140,7 @@ class Patience:
     def rest(self, users: UserState, turns_B: Float32Array) -> None:
         """Time away refills patience up to its start."""
         assert users.patience_B is not None
+        # Refilled at once: a user who comes back begins a visit as fresh as the first.
         users.patience_B[turns_B > 0] = np.float32(self.settings.initial)
 
 
@@ -160,6 +163,7 @@ class ComingBack:
     def apply(self, users: UserState, turn: Turn) -> None:
         """One turn of all `users`: their satisfaction."""
         assert users.satisfaction_B is not None
+        # An exponential mean: the last slates count most, and no history needs to be kept.
         users.satisfaction_B += np.float32(self.settings.rate) * (turn.quality_B - users.satisfaction_B)
 
     def days_away(

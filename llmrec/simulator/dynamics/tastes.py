@@ -88,6 +88,8 @@ class Satiation:
             row_Q, place_Q = np.nonzero(turn.item_BK >= 0)
             category_Q = turn.items.category_N[turn.item_BK[row_Q, place_Q]]
             np.add.at(flat, row_Q * categories + category_Q, np.float32(self.settings.shown))
+        # Recovery last, so that what this turn added has rested for one turn already, as the closed form of `rest`
+        # assumes.
         satiation_BC *= np.float32(1.0 - self.settings.recovery)
 
     def rest(self, users: UserState, turns_B: Float32Array) -> None:
@@ -119,6 +121,7 @@ class NoveltySeeking:
         assert appetite_B is not None
         flat = familiarity_BC.reshape(-1)
         at_P = turn.row_P * familiarity_BC.shape[1] + turn.category_P
+        # Before this turn's clicks are learnt: appetite feeds on how familiar the chosen was when it was chosen.
         known_B = turn.mean_of(flat.take(at_P))
         rate_B = np.where(turn.clicked_B > 0, np.float32(self.settings.rate), np.float32(0))
         appetite_B += rate_B * (known_B - appetite_B)

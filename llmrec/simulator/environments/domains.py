@@ -90,6 +90,7 @@ def _parts(domain: str, options: dict[str, Any]) -> tuple[Population, dict[str, 
     population = options.pop("population", None) or domain_users(domain, **world)
     sizes = {key: options.pop(key) for key in ("slate_size", "turns") if key in options}
     settings = dataclasses.replace(options.pop("settings", None) or EnvironmentSettings(), **sizes)
+    # The domain's own dynamics stand first, so that the caller's replace them.
     return population, {"dynamics": DOMAINS[domain], **options, "settings": settings}
 
 

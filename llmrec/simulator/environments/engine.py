@@ -109,6 +109,7 @@ class Engine:
 
     def seed(self, seed: int) -> None:
         """Begins the sequence of visits of run `seed` anew: order of users, and everybody's luck."""
+        # One permutation for the whole sequence: visit p meets user order[p mod U], at whatever place.
         self._order_U = numpy_stream(seed, "environment", "order").permutation(self.users_total)
         self._luck = np.uint64(stream_seed(seed, "environment", "luck"))
         self.episode_N[:] = -1
@@ -291,6 +292,7 @@ class Engine:
     def time_N(self, rows: slice | IntArray) -> IntArray:
         """The present moment of the users at `rows`, in seconds."""
         assert self.people is not None
+        # Time runs by turns within a visit and by days between visits; demand that moves with the calendar sees both.
         away_B = (self.people.days_B[rows] * DAY_S).astype(np.int64)
         time_B: IntArray = self.population.start + away_B + self.record.turn_B[rows].astype(np.int64) * TURN_S
         return time_B

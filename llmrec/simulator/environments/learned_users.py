@@ -86,6 +86,7 @@ class LearnedUsers:
         self.members = _behaviour_models(model)
         if not len(states):
             raise DataError("There is no user to meet; give one state or more.")
+        # Episodes begin where the log ends: the models know nothing of later.
         self.start = max((s.time for s in states if s.time is not None), default=END)
         self._states = np.empty(len(states), dtype=object)
         self._states[:] = list(states)

@@ -172,6 +172,7 @@ class VectorRecEnv(VectorEnv):  # type: ignore[misc]
         truncated_N = (self.engine.record.turn_B >= self.settings.turns) & ~terminated_N & ~over_N
         if began_N.any():
             self.engine.restart(np.flatnonzero(began_N))
+            # Places that just began anew neither ended nor were cut in this call.
             self._over_N = terminated_N | truncated_N
         else:
             self._over_N = over_N | terminated_N | truncated_N

@@ -168,6 +168,8 @@ class Splitter:
         pieces = [row.fields for piece in lines for row, _ in alone.rows(piece)]
         if len(pieces) < len(lines) or any(len(fields) != self.width for fields in pieces):
             return True
+        # Numbers where the table has numbers, in every line by itself: then each line is a row, and the sign was
+        # text.
         if self.numeric:
             return not all(NUMBER.fullmatch(fields[n]) or not fields[n] for fields in pieces for n in self.numeric)
         if self.width == 1:
@@ -213,6 +215,8 @@ def detect(
 
 def _sample_rows(text: str, dialect: Dialect) -> list[DelimitedRow]:
     """Rows with quoted fields over several lines or without, whichever agree better in their number of fields."""
+    # Both readings of quote signs are tried on the sample; a sign that is text (5'9") makes rows swallow one another
+    # and their widths disagree.
     spanning = [row for row, _ in Splitter(dialect).rows(text)]
     if dialect.quote is None or dialect.quote not in text:
         return spanning
@@ -257,6 +261,7 @@ def _separator(text: str, base: Dialect, ending: str, name: str) -> str:
     if len(fitting) > 1 and "," in fitting and re.search(r"(?<!\d),|,(?!\d)", text) is None:
         del fitting[","]  # every comma stands between digits: decimal commas
     own = {".tsv": "\t", ".csv": ","}.get(ending, "")
+    # The ending of the file breaks a tie, if the first line then reads as names.
     if len(fitting) > 1 and own in fitting and _named(text, base, own):
         return own
     named_signs = [sign for sign in fitting if _named(text, base, sign)]

@@ -132,6 +132,7 @@ def _texts(tree: Any) -> list[str] | None:
     if isinstance(tree, bool | int | float):
         return [str(tree)]
     if isinstance(tree, dict):
+        # The first key that usually names a thing; other keys of a record are ids and links.
         name = next((key for key in _NAMES if isinstance(tree.get(key), str)), None)
         if name is not None:
             return [tree[name]]
