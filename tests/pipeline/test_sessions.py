@@ -18,7 +18,8 @@ from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.algorithms.sessions import session_choice, session_sizes
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import demo_config
-from llmrec.studies.sessions import RERANKED, SESSIONS, SFT, run_sessions, session_config
+from llmrec.pipeline.result import RERANKED, SFT
+from llmrec.studies.sessions import SESSIONS, run_sessions, session_config
 from tests.overrides import given
 
 TINY = [
