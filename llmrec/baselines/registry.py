@@ -6,10 +6,9 @@ the same rule (`llmrec.baselines.selection.select`) within a budget that stands 
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -111,22 +110,6 @@ class BaselineSpec:
 
     def _seeded(self, seed: int, settings: Any) -> FittableRanker:
         return self.make(settings, seed)
-
-    def settings_from(self, values: Mapping[str, Any]) -> Any:
-        """The default settings with some values replaced.
-
-        Raises:
-            ConfigError: a key that the settings do not have.
-        """
-        if self.settings is None and not values:
-            return None
-        known = [] if self.settings is None else [f.name for f in dataclasses.fields(self.settings)]
-        for key in values:
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                mend = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known) or 'no settings'}."
-                raise ConfigError(f"Baseline {self.name!r} has no setting {key!r}; {mend}")
-        return dataclasses.replace(self.settings, **values)
 
 
 def _neural(kind: str) -> Callable[[Any, int], FittableRanker]:

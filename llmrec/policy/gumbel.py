@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from llmrec.seeding import stream_seed
-
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
 
@@ -26,12 +24,6 @@ def _shifted(state: Tensor, bits: int) -> Tensor:
     """Logical shift to the right; torch's own copies the sign."""
     # masks the copies of the sign that an arithmetic shift leaves on the left
     return torch.bitwise_and(state >> bits, 2 ** (64 - bits) - 1)
-
-
-def stream_keys(users: int, seed: int, *name: object, first: int = 0) -> Tensor:
-    """Keys of rows first .. first + users - 1 of the stream `name` of run seed `seed`: (B,) int64."""
-    row_B = torch.arange(first + 1, first + users + 1)
-    return split_mix(row_B * GOLDEN + stream_seed(seed, *name))
 
 
 def gumbel_noise(key_E: Tensor, node_E: Tensor) -> Tensor:

@@ -185,14 +185,6 @@ class TestRegistry:
                 if spec.name in CLASSIC:
                     assert spec.make(setting, 0).settings == setting  # type: ignore[attr-defined]
 
-    def test_settings_by_name(self) -> None:
-        assert baseline("item-knn").settings_from({"k": 7}) == ItemKNNSettings(k=7)
-        assert baseline("random").settings_from({}) is None
-        with pytest.raises(ConfigError, match="'item-knn' has no setting 'shrnk'; did you mean 'shrink'"):
-            baseline("item-knn").settings_from({"shrnk": 1})
-        with pytest.raises(ConfigError, match="it has no settings"):
-            baseline("popularity").settings_from({"k": 1})
-
     def test_unknown_names(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'item-knn'"):
             baseline("itemknn")
