@@ -82,6 +82,7 @@ def open_run(folder: Path) -> OpenRun:
     config, place = read_config(folder), work_folder(folder)
     if not place.is_dir():
         raise RunError(f"{folder} has no working folder {place}, which holds its users; take a run made here.")
+    # Stages are asked for as the run itself asks: all that decides one is in its key, so what is found is the run's.
     work = Work(place, finished_only=True)
     mend = "give the command of the run again, which keeps what is finished"
     try:

@@ -118,7 +118,7 @@ def ablation_answer(ablation: Ablation, found: Pooled) -> Answer:
     by_seed = {
         name: {m: list(np.subtract(found.means(name, m), found.means(base, m))) for m in metrics} for name in others
     }
-    over_seeds = None
+    over_seeds = None  # rows of one training say nothing of the next; with seeds, each is one observation
     if len(found.seeds) > 1:
         over_seeds = {name: {m: asdict(t_interval(by_seed[name][m])) for m in metrics} for name in others}
     figures = {
@@ -168,6 +168,7 @@ def _adjusted(ablation: Ablation, found: Pooled, others: Sequence[str]) -> dict[
     adjusted: dict[str, dict[str, float]] = {name: {} for name in others}
     for metric in found.measures(ablation.base) if others else ():
         base_B = found.rows(ablation.base, metric)
+        # All sides are asked the same question of the same rows: a family, in which no false alarm is wanted.
         differences = {name: found.rows(name, metric) - base_B for name in others}
         tests = paired_holm(differences, users=found.users(metric), seed=ablation.settings.seeds[0])
         for name, tested in tests.items():

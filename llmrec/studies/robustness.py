@@ -340,7 +340,7 @@ def _relative(
             now_B = np.asarray(rows[name][metric])
             rng = numpy_stream(draw["seed"], "bootstrap", "relative", name)
             means_S2 = resampled_means((now_B, clean_B), draw["users"], draw["samples"], rng)
-            means_S2 = means_S2[means_S2[:, 1] > 0]
+            means_S2 = means_S2[means_S2[:, 1] > 0]  # a draw without a clean hit has no share to lose
             low, high = np.quantile(means_S2[:, 0] / means_S2[:, 1] - 1.0, [0.025, 0.975])
             found[name] = Interval(float(now_B.mean() / clean_B.mean() - 1.0), float(low), float(high))
     return found

@@ -196,6 +196,7 @@ class Shared:
             config, work = side.member(self.seed, number), Work(self.folder / "stages" / name)
             place, start = work.folder / "cpu_seconds.json", time.process_time()
             stages.append(sft_stage(config, self.period, base, work))
+            # A finished stage takes no CPU time to find, so its seconds are those of the call that made it.
             made = (stages[-1].folder / DONE).stat().st_mtime_ns
             if not (place.is_file() and read_json(place)["made"] == made):  # kept beside the stage for a later call
                 write_json(place, {"made": made, "seconds": time.process_time() - start})
