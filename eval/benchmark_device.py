@@ -30,7 +30,7 @@ PARTS = ("rows", "sft", "decode", "ppo")
 
 
 @dataclass
-class Bench:
+class DeviceRun:
     """The data of a run, its prompts and its model, loaded anew for each measurement."""
 
     options: argparse.Namespace
@@ -111,7 +111,7 @@ def timed(work: Callable[[int], object], short: int, long: int) -> tuple[float, 
     return (taken[1] - taken[0]) / (long - short), peak
 
 
-def measure_rows(bench: Bench) -> list[dict[str, Any]]:
+def measure_rows(bench: DeviceRun) -> list[dict[str, Any]]:
     from llmrec.pipeline.sft import targets
     from llmrec.training.sft_data import build_rows
 
@@ -129,7 +129,7 @@ def measure_rows(bench: Bench) -> list[dict[str, Any]]:
     return [{"rows": len(rows), "tokens a row": tokens, "of the answer": answer, "rows/s": len(rows) / seconds}]
 
 
-def measure_sft(bench: Bench) -> list[dict[str, Any]]:
+def measure_sft(bench: DeviceRun) -> list[dict[str, Any]]:
     from llmrec.pipeline.sft import targets
     from llmrec.seeding import numpy_stream
     from llmrec.training.lora import make_lora
@@ -163,7 +163,7 @@ def measure_sft(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def measure_decode(bench: Bench) -> list[dict[str, Any]]:
+def measure_decode(bench: DeviceRun) -> list[dict[str, Any]]:
     from llmrec.pipeline.sft import targets
 
     policy, found = bench.policy(), []
@@ -190,7 +190,7 @@ def measure_decode(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def measure_ppo(bench: Bench) -> list[dict[str, Any]]:
+def measure_ppo(bench: DeviceRun) -> list[dict[str, Any]]:
     import numpy as np
 
     from llmrec.pipeline.algorithms.rollouts import rollout_states
@@ -259,16 +259,16 @@ def main() -> None:
     from llmrec.evaluation.facts import machine_facts, package_versions
     from llmrec.files import write_json
     from llmrec.pipeline.data import open_data
+    from llmrec.pipeline.recipes import overrides_of
     from llmrec.pipeline.work import Work
 
-    given = {"data.dataset": options.dataset, "model.name": options.model}
-    given |= {"data.source": options.source} if options.source else {}
-    config = RunConfig.read(None, [*given.items(), *options.set])
+    given = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
+    config = RunConfig.read(None, overrides_of(given, options.set))
     measures = {"rows": measure_rows, "sft": measure_sft, "decode": measure_decode, "ppo": measure_ppo}
     figures: dict[str, Any] = {"machine": machine_facts(), "versions": package_versions()}
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(config, Work(Path(folder) / "work"))
-        bench = Bench(options, config, data, Path(folder), itertools.count())
+        bench = DeviceRun(options, config, data, Path(folder), itertools.count())
         for part in options.parts:
             print(part, flush=True)
             figures[part] = measures[part](bench)
