@@ -154,7 +154,7 @@ def test_a_row_that_fails_is_named_and_the_others_stand(bench, tmp_path):
 
 def test_settings_of_the_chosen_algorithm_decide_its_rows(bench, tmp_path):
     def key(*overrides):
-        return Trainings("rl", tmp_path, overrides).key(bench, 0)
+        return Trainings("rl", tmp_path, given(*overrides)).key(bench, 0)
 
     assert key("algorithm=grpo", "grpo.steps=3") != key("algorithm=grpo", "grpo.steps=4")
     assert key("grpo.steps=3") == key("grpo.steps=4")
