@@ -8,10 +8,11 @@
 `llmrec.agents.deep` has the networks (`train_deep`), for which stable-baselines3 must be installed.
 """
 
-from llmrec.agents.agent import Agent, Trained, load_agent
+from llmrec.agents.agent import Agent, Trained
 from llmrec.agents.features import StateFeatures, item_embeddings
 from llmrec.agents.meeting import Meeting, Observed, OneStep, Sessions, UserTurn
 from llmrec.agents.settings import DQNSettings, PolicyGradientSettings, RLSettings, TabularSettings
+from llmrec.agents.store import load_agent
 from llmrec.agents.tabular import TabularAgent, train_tabular
 
 __all__ = [

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from llmrec.agents.features import Float32Array, StateFeatures, load_arrays
+from llmrec.agents.features import Float32Array, StateFeatures
 from llmrec.baselines.base import BATCH, exclude
 from llmrec.baselines.ties import fair_top
-from llmrec.errors import RequestError, RunError
-from llmrec.files import new_folder, read_json
+from llmrec.errors import RequestError
+from llmrec.files import new_folder
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray, Item, Slate, State
+from llmrec.types import FloatArray, IntArray, Slate, State
 
 FEATURES, FACTS = "features", "agent.json"
 """Names in the folder of a saved agent."""
@@ -112,29 +112,3 @@ def _slates(value_BN: FloatArray, items_BK: IntArray) -> list[Slate]:
         kept_K = items_K[items_K >= 0]
         slates.append(Slate(tuple(kept_K.tolist()), tuple(value_N[kept_K].tolist())))
     return slates
-
-
-def load_agent(folder: Path, items: Sequence[Item]) -> Agent:
-    """The agent that `Agent.save` wrote to `folder`, for the same catalogue.
-
-    Nothing in the folder is executed: arrays, weights and JSON alone are read.
-
-    Raises:
-        RunError: the folder holds no agent, a part of it cannot be read, or it is one of another catalogue.
-    """
-    from llmrec.agents.tabular import TABULAR, TabularAgent  # here: kinds of agents build on this file
-
-    facts = read_json(folder / FACTS)
-    kind = facts.get("kind") if isinstance(facts, dict) else None
-    features = StateFeatures.load(folder / FEATURES, items)
-    try:
-        if kind == TABULAR:
-            return TabularAgent.restore(features, facts, load_arrays(folder / "table.npz"))
-        if kind in ("dqn", "a2c"):
-            from llmrec.agents.deep import DeepAgent  # here: it needs stable-baselines3
-
-            item_NE = load_arrays(folder / "items.npz")["item"].astype(np.float32)
-            return DeepAgent.restore(folder, features, facts, item_NE)
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder / FACTS} or an array beside it lacks {error}; save the agent anew.") from None
-    raise RunError(f"{folder / FACTS} tells of an agent of kind {kind!r}; this version knows tabular, dqn and a2c.")

@@ -18,7 +18,7 @@ from llmrec.errors import RunError
 from llmrec.evaluation.offline import list_figures
 from llmrec.files import read_json
 from llmrec.pipeline.work import Unfinished
-from llmrec.studies.robustness import robustness_table
+from llmrec.studies.robustness_table import robustness_table
 from llmrec.studies.table.board import answers
 from llmrec.studies.table.entries import READ_TEXT, BaselineEntry
 from llmrec.studies.table.mixtures import MixtureEntry

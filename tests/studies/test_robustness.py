@@ -26,7 +26,7 @@ from llmrec.evaluation.ranking import illegal_share
 from llmrec.pipeline.systems import Policy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture
-from llmrec.studies.robustness import robustness_table, standard_perturbations
+from llmrec.studies.robustness_table import robustness_table, standard_perturbations
 from llmrec.studies.views import Refitted, reworded, under, with_texts
 from llmrec.text.hostile import Hostile
 from llmrec.text.perturb import DroppedHistory, OtherWording, ShuffledHistory, Typos

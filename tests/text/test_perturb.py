@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.errors import ConfigError
-from llmrec.studies.robustness import standard_perturbations
+from llmrec.studies.robustness_table import standard_perturbations
 from llmrec.text.hostile import KINDS, Hostile, hostile_title
 from llmrec.text.perturb import (
     SYNONYMS,

@@ -23,7 +23,7 @@ from llmrec.pipeline.work import DONE, Unfinished, Work
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line, shell_word
 from llmrec.progress import console
-from llmrec.studies.robustness import CLEAN, Robustness, robustness_table, standard_perturbations
+from llmrec.studies.robustness_table import CLEAN, Robustness, robustness_table, standard_perturbations
 from llmrec.studies.table.entries import Answer, Entry, kept, width
 from llmrec.studies.table.policies import FIRST
 from llmrec.studies.table.protocol import Protocol, TableData, open_table
