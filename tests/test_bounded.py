@@ -13,7 +13,8 @@ import pytest
 
 from llmrec import bounded
 from llmrec.cli.show import read_ids
-from llmrec.config_tree import override_tree, read_yaml
+from llmrec.config import RunConfig
+from llmrec.config_tree import parse_overrides, read_yaml
 from llmrec.dataset.importers.reading import read_lines, read_table
 from llmrec.errors import ConfigError, DataError, RequestError, RunError
 from llmrec.files import read_json
@@ -83,7 +84,7 @@ def test_yaml_within_the_bounds(tmp_path):
     (tmp_path / "x.yaml").write_text("\ufeffa: &one {b: 1}\nc: *one\nd: [*one, *one]\n", encoding="utf-8")
     assert read_yaml(tmp_path / "x.yaml") == {"a": {"b": 1}, "c": {"b": 1}, "d": [{"b": 1}, {"b": 1}]}
     with pytest.raises(ConfigError, match="override"):
-        override_tree(["a=" + "[" * 500])
+        parse_overrides(["seed=" + "[" * 500], RunConfig)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.text.escape import Cleaner
 from tests.text.conftest import CHATML
 
-SCRIPT = Path(__file__).parents[2] / "eval" / "check_pretrained.py"
+SCRIPT = Path(__file__).parents[1] / "eval" / "check_pretrained.py"
 NAMES = [check.__name__.removeprefix("check_") for check in checks.CHECKS]
 # What a checkpoint may bring along; under it a plain `generate` would repeat nothing and take no second-best token.
 GENERATION = {
