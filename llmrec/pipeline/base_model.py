@@ -83,6 +83,8 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
         return Base(config.model.name, config.model.revision, nano=False)
     states = training_states(config, data)
     corpus = list(_nano_texts(config, data, states))
+    # The texts themselves are in the key, not the data set's hash: runs that differ in events after the training
+    # period, or in nothing that the model reads, share one pretraining.
     key = sha256_of(repr(_decides_nano(config)), *corpus)
     cached = cache_folder() / "nano" / key[:24]
     base = Base(str(cached), None, nano=True)
@@ -106,6 +108,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
         save_causal_lm(made.model, tokenizer, out)
 
     place = work.stage("nano", key, build, together=True)
+    # One process writes; the others may load only when the folder is whole, hence the barrier.
     if is_first():
         _keep(place, cached)
     wait_for_all()
@@ -182,6 +185,7 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
         feedback=config.text.feedback,
         elapsed=config.text.elapsed,
     )
+    # Byte-pair merges settle on far fewer texts than a large log has; every n-th state keeps all kinds of users in.
     per_state = max(1, len(states) // TOKENIZER_TEXTS)
     yield from documents(data.dataset.item_list, list(islice(states, 0, None, per_state)), wording)
 

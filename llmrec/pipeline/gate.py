@@ -57,9 +57,12 @@ class Gate:
     ) -> None:
         self.config, self.folder, self.sft, self.judge = config, folder, sft, simulators.judge
         self.slate = min(config.gate.slate, len(sft.catalogue.item_ids))
+        # Clicks and conversions alone: what further terms (novelty, margins) ask for is no opinion of users, and
+        # judge and logged feedback, which stand beside this figure, know nothing of it.
         plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
         self.reward = RewardFunction(simulators.reward, plain)
         self.pessimistic = RewardFunction(simulators.reward, replace(plain, pessimism=config.gate.pessimism))
+        # The validation period: the training has not seen it, and the test period stays untouched for the last word.
         log = log_of(config, data, "valid")
         rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
         self.states = [log.states[r] for r in rows]
@@ -74,6 +77,7 @@ class Gate:
         )
         self.examples: Examples = targets(config, data, "valid", config.gate.events)
         console.print(f"  {who_judges(config, simulators)}", style="dim")
+        # Once, before the training: every checkpoint is paired with the same figures of SFT, row by row.
         self.base = self._measure(sft)
 
     @property
@@ -103,6 +107,8 @@ class Gate:
             score = self._score(step, self._measure(policy))
             self._keep(place, model, score)
             console.print(f"  {in_a_line(score)}", style="dim")
+        # A resumed training passes checkpoints again that were scored before the kill; later ones must not end it
+        # earlier than they ended it then.
         scores = [s for s in read_scores(self.folder) if s["step"] <= step]
         return "stop" if out_of_patience(scores, self.config.gate.patience) else None
 
@@ -119,6 +125,7 @@ class Gate:
         base, users = self.base, [str(e.state.user_id) for e in self.examples]
         draw: dict[str, Any] = {"samples": self.config.evaluation.bootstrap, "seed": self.config.seed}
         ranking = ranking_change(found.ndcg_M, base.ndcg_M, self.config.gate, metric=self.metric, users=users, **draw)
+        # Users are the unit that is drawn anew: slates of one user, and events of one user, are not independent.
         people = base.judged.users_B
         score: Score = {
             "step": step,
@@ -144,6 +151,8 @@ class Gate:
         """SFT's own figures."""
         logged = None
         if self.logged is not None and found.weight_M is not None and found.weight_M.any():
+            # Truncated and normalised by the sum of weights (SNIPS, Swaminathan and Joachims 2015): biased a little,
+            # but one impression of tiny propensity cannot carry the figure.
             cut_M = np.minimum(found.weight_M, self.config.gate.weight_cap)
             logged = float(cut_M @ self.logged.reward_M / cut_M.sum())
         return {
@@ -192,6 +201,7 @@ def slate_values(reward: RewardFunction, states: Sequence[State], slates: Sequen
     items_BK = slates_to_items(slates)
     parts = [slice(start, start + BATCH) for start in range(0, len(states), BATCH)]
     total_BK = np.concatenate([reward(states[part], items_BK[part]).total_BK for part in parts])
+    # A mean over the places that are filled: a user to whom little is left to show is not worth less for it.
     shown_BK = items_BK >= 0
     value_B: FloatArray = (total_BK * shown_BK).sum(axis=1) / np.maximum(shown_BK.sum(axis=1), 1)
     return value_B

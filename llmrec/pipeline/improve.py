@@ -54,6 +54,8 @@ def improve_stage(
         gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate")
         checkpointing = Checkpointing(scratch / "trainer", gate, config.report_to)
         result = improve(config, data, sft_policy(config, data, sft), simulators, checkpointing)
+        # The last policy is scored even if the training ended between two checkpoints: what "last" stands for in
+        # tables is what was trained, whatever the rhythm of saving.
         last = int(max(row["step"] for row in result.curve)) if result.curve else 0
         gate(last, result.model)
         said = [result.stopped_reason or ""]
@@ -69,6 +71,7 @@ def improve_stage(
 
     folder = work.stage(name or config.algorithm, improvement_key(config, sft), build, together=True)
     record = read_json(folder / "improved.json")
+    # Decided when it is read and not when it was made: the figures are the stage, the decision follows from them.
     best, verdict = promote(record["checkpoints"])
     return ImprovedStage(
         folder,

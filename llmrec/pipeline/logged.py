@@ -63,11 +63,13 @@ class LoggedImpressions:
             examination_K: P(a place is looked at), from the first place on; None where it is not known.
         """
         look_M, note = _looks(log, examination_K)
+        # A propensity of 0 says that the log could not have happened so; dividing by it says nothing.
         known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0) & (look_M > 0)
         rows = np.unique(log.state_row_M[known_M])
         if not len(rows):
             return None
         stream = numpy_stream(seed, "gate", "logged")
+        # Whole states are drawn: the Des Raj terms need all places of a slate.
         rows = np.sort(stream.choice(rows, size=min(limit, len(rows)), replace=False))
         at_M = np.flatnonzero(known_M & np.isin(log.state_row_M, rows))
         clicks_M, conversions_M = log.click_M[at_M].astype(np.float64), log.conversion_M[at_M].astype(np.float64)
@@ -95,12 +97,14 @@ class LoggedImpressions:
         replacement this is unbiased for the expected reward of a single draw at a place that is looked at for certain
         (Des Raj 1956), if an item's `reward_M` depends on no place: clicks of the position-based model over P(look).
         """
+        # Impressions of one state are scored in one packed row, so that its prompt is read once.
         order = np.argsort(self.row_M, kind="stable")
         start = np.searchsorted(self.row_M[order], np.arange(len(self.states) + 1))
         log_prob_M = np.empty(len(self.row_M))
         for first in range(0, len(self.states), batch):
             part = range(first, min(first + batch, len(self.states)))
             places = [order[start[s] : start[s + 1]] for s in part]
+            # Slates are padded with an item that is there anyway; what it scores is thrown away.
             items_BG = np.full((len(part), max(map(len, places))), self.item_M[order[start[first]]], dtype=np.int64)
             for b, place in enumerate(places):
                 items_BG[b, : len(place)] = self.item_M[place]
@@ -134,6 +138,8 @@ def _looks(log: Impressions, examination_K: FloatArray | None) -> tuple[FloatArr
 
 def _below(log: Impressions, kept_M: BoolArray) -> IntArray:
     """How many kept places of its slate lie below each; 0 in slates with a place or propensity unknown."""
+    # A place whose propensity is not known makes the conditioning of all others unknown, so such a slate counts place
+    # by place, without the terms of the places below.
     lacking_M = kept_M & ~(np.isfinite(log.position_M) & np.isfinite(log.propensity_M))
     order = np.lexsort((np.nan_to_num(log.position_M), ~kept_M, log.state_row_M))
     size_S = np.bincount(log.state_row_M, minlength=len(log.states))

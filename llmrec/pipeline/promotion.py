@@ -59,11 +59,14 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
     """Why a checkpoint is not admissible: nothing if it is."""
     found = []
     gain = Interval(**score["judge_gain"])
+    # By the mark that tables show, which takes rounding noise for no gain: a policy that changed nothing has an
+    # interval of width 0 around 1e-17.
     if gain.mark(score["judge_value"]) != "▲":
         found.append(f"the judge sees no significant gain over SFT ({signed(gain)})")
     if not ranking.kept:
         found.append(ranking.sentence)
     logged = score["off_policy"]
+    # Few effective samples prove nothing in either direction (Kong 1992), so they do not refuse.
     if logged is not None and gate.off_policy == "refuse" and logged["effective_samples"] >= gate.effective_samples:
         change = Interval(**logged["gain"])
         if change.mark(logged["value"]) == "▼":
@@ -77,6 +80,8 @@ def promote(checkpoints: Sequence[Score]) -> tuple[Score | None, str]:
     if not admissible:
         many = f"none of {len(checkpoints)} is admissible" if checkpoints else "there is none"
         return None, f"No checkpoint was promoted, {many}: the SFT policy is kept."
+    # The largest of several noisy figures flatters its checkpoint (winner's curse); the verdict on the test period,
+    # which nothing was chosen on, tests it again.
     best = max(admissible, key=lambda c: c["judge_value"])
     return best, (
         f"Checkpoint {best['step']} was promoted: of {len(admissible)} admissible among {len(checkpoints)} the judge "

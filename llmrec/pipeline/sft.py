@@ -118,6 +118,8 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         model = load_configured(
             config.model, base.name, revision=base.revision, quantization=config.model.quantization
         )
+        # Before the rows are worded: identifiers add rows to the vocabulary, and every prompt is counted in the
+        # tokens that the trained model will read.
         naming = name_items(config, data, model, tokenizer)
         check_base(config, naming.catalogue)
         rows = targets(config, data, "train", config.sft.examples)
@@ -141,6 +143,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             save_causal_lm(result.model, tokenizer, out / "model")
         else:
             result.adapter.save(out / "adapter")
+            # An adapter holds no tokenizer of its own, and added tokens would be lost with the base model's.
             tokenizer.save_pretrained(out / "adapter")
         write_json(out / "curve.json", result.curve)
 
@@ -153,6 +156,8 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
     if stage.has_adapter:
         tokenizer = load_tokenizer(str(stage.folder / "adapter"))
         base = load_configured(config.model, stage.base.name, revision=stage.base.revision)
+        # Merged, so that the adapter of the improvement is the only one: switched off, it leaves SFT and not the base
+        # model as the reference.
         model = load_adapter_onto(base, stage.folder / "adapter", tokenizer).merge_and_unload().eval()
     else:
         tokenizer = load_tokenizer(str(stage.folder / "model"))
@@ -198,6 +203,7 @@ def make_teacher(config: RunConfig, data: RunData) -> Teacher | None:
         mixture = Interpolation(seed=config.seed).fit(dataset, train)
         return Teacher(mixture.score, counts, settings, dataset.manifest.repeat)
     spec, inner = baseline("covisitation-fixed"), inner_split(train)
+    # A split inside the training period: the teacher may not have chosen anything by the rows that judge the student.
     rows = examples(dataset, inner, "valid", history_events=config.data.history_events, limit=ROWS, seed=config.seed)
     found = spec.chosen(dataset, inner.train, rows)
     if found is not None:

@@ -43,6 +43,8 @@ def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
     }
 
     def build(out: Path, _: Path) -> None:
+        # Fitted on the earliest part, calibrated on the next, reported on the last: calibration on the rows of the
+        # fit would repeat its overconfidence, and a report on either would flatter both.
         train, valid, test = (log_of(config, data, part) for part in ("train", "valid", "test"))
         reward, judge = fit_reward_and_judge(
             data.dataset, train, seed=config.seed, settings=config.simulator, valid=valid
@@ -134,6 +136,7 @@ def rates_note(config: RunConfig, data: RunData) -> str:
 
 def one_state_per_user(log: Impressions, limit: int, random: np.random.Generator) -> list[int]:
     """Rows of `log.states`: each user's first state, at most `limit` users drawn at random."""
+    # A user with many slates would otherwise count many times, and in an interval as if they were many people.
     first: dict[str | None, int] = {}
     for row, user in enumerate(log.user_ids):
         first.setdefault(user, row)

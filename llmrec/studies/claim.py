@@ -68,6 +68,7 @@ def rows_of(run: RunResult) -> SeedRows:
     """One finished world. The deployed policy is the promoted one; SFT itself where none was promoted."""
     truth, ranking = dict(run.measured.deployed["truth"]), dict(run.measured.ranking)
     name, last = label(run.config.algorithm), last_label(run.config.algorithm)
+    # What is deployed is what counts: where the gate kept SFT, the algorithm's row is SFT's and closes nothing.
     for rows in (truth, ranking):
         rows.setdefault(name, rows[SFT])
         rows.setdefault(last, rows[name])  # the last checkpoint is the promoted one
@@ -75,6 +76,7 @@ def rows_of(run: RunResult) -> SeedRows:
         system: {m: np.asarray(row[m]) for m in (*MEASURES, *RATES)} | {NDCG: np.asarray(ranking[system][NDCG])}
         for system, row in truth.items()
     }
+    # Worlds call their users alike; without the seed two people would be one cluster.
     users = [f"{run.config.seed}/{e.state.user_id}" for e in run.arena.examples]
     facts = {"names": (name, last), "seconds": sum(run.seconds.values())}
     return SeedRows(run.config.seed, run.data.dataset.manifest.content_hash, measured, {NDCG: users}, facts)
@@ -89,6 +91,7 @@ def answer_of(found: Pooled, *, click_only: bool) -> Answer:
     ranking = {system: asdict(found.relative(system, SFT, NDCG)) for system in systems}
     if click_only:
         what = "NDCG@10 not inferior (bound above -3%)"
+        # On fewer events a bound of -3% is out of reach for an equal policy, and the sentence would say nothing.
         holds = events >= 5000 and ranking[name]["low"] > -MARGIN
     else:
         what = "at least 0.15 closed on both, interval above 0"

@@ -79,6 +79,7 @@ class Overrating:
 def worst_items(world: World, config: RunConfig, count: int = PLANTED) -> IntArray:
     """The items whose true value, averaged over all users, is least."""
     users = world.dataset.users["user_id"].to_list()
+    # The worst in truth: whatever of them is shown is the exploit's doing, and costs the most that it can.
     value_N = world.value_BN(users, config.reward.click, config.reward.conversion).mean(axis=0)
     return np.sort(np.argsort(value_N, kind="stable")[:count]).astype(np.int64)
 
@@ -149,6 +150,8 @@ def run_variant(ready: Prepared, arena: Arena, variant: Variant) -> dict[str, An
     planted = worst_items(world, config)
     simulators = exploitable(ready.simulators, planted, variant.exploited)
     name = variant.name.replace(", ", "-").replace(" ", "-")
+    # A stage of its own for each variant: the planted beliefs are no setting, so the key alone would not tell them
+    # apart.
     stage = improve_stage(config, ready.data, ready.sft, simulators, ready.work, name=name)
     before = deployed(config, arena, ready.policy())
     last = deployed(config, arena, ready.policy(stage.last))

@@ -65,6 +65,7 @@ def simulator_of_log(settings: Any) -> str:
 def rewards_of(log: Impressions, reward: RewardFunction) -> FloatArray:
     """What each impression earned: the terms of `reward`, with what happened in place of what is expected."""
     happened = LoggedFeedback(log.click_M.astype(np.float64), log.conversion_M.astype(np.float64))
+    # What happened is no opinion: nothing is drawn from it, and no ensemble disagrees about it.
     settings = dataclasses.replace(reward.settings, sampled=False, pessimism=0.0)
     known = RewardFunction(happened, settings, reward.seed, reward.own_terms)
     return known([log.states[row] for row in log.state_row_M], log.item_M[:, None]).total_BK[:, 0]

@@ -33,6 +33,7 @@ def run_reward(
     if hasattr(policy.renderer, "prompts"):
         more["prompts"] = policy.renderer.prompts
     if NEXT_ITEM in config.reward.terms:
+        # Of the training period alone: a reward that knows validation events would teach the policy what judges it.
         more["targets"] = targets(config, data, "train", None).rows
     if VALUED & set(config.reward.terms):
         more |= _values(config, data)
@@ -87,6 +88,7 @@ def _values(config: RunConfig, data: RunData) -> dict[str, Any]:
 
 def _plainly(config: RunConfig) -> Any:
     """The simulator's settings without corrections that are meant for clicks."""
+    # Ratings are given by who chose to give them; a correction for places of a slate has no meaning there.
     return dataclasses.replace(config.simulator, correction="none", objective="funnel")
 
 

@@ -48,6 +48,7 @@ def check_session_settings(config: RunConfig, processes: int = 1, items: int | N
     """
     settings = config.improvement
     assert isinstance(settings, PPOSettings | ReinforceSettings)
+    # Drift moves interests in a space of topics, which only a generated world knows; learned users have histories.
     if config.dynamics.drift.enabled:
         raise ConfigError(
             "Key 'dynamics.drift.enabled' is true, but the interests of learned users are not known; set it to false."
@@ -110,6 +111,7 @@ def last_states(
 ) -> tuple[list[State], list[IntArray]]:
     """The last state of each user in a part of the split (or in a sample), and what each has seen."""
     log = log_of(config, data, part, limit)
+    # Rows are in order of time, so the last one of each user wins.
     last = {user: row for row, user in enumerate(log.user_ids)}
     rows = sorted(last.values())
     return [log.states[row] for row in rows], [log.seen[row] for row in rows]
@@ -155,6 +157,8 @@ def session_arenas(config: RunConfig, data: RunData, judge: BehaviourModel | Ens
     states, seen = last_states(config, data, "test")
     chosen = _chosen(config, len(states))
     some, their = [states[row] for row in chosen], [seen[row] for row in chosen]
+    # The same users, the same luck and the same choice within a slate for both, so that judge and truth differ in
+    # what they think of items and in nothing else.
     choice, learned = session_choice(config, data), LearnedUsers(judge, some, data.dataset)
     arenas = {"judge": SessionArena(learned, np.arange(len(some)), their, choice)}
     if data.world is not None:

@@ -104,11 +104,14 @@ def measure(
     if once:
         note += f" Trained once, so that nothing is known of their next training: {', '.join(once)}."
     main = compare_trainings(title, rows, users=users, note=note, **options)
+    # The judge values what a user is shown, not a row: one list a user, or whoever has many test rows would count
+    # often.
     people = [users[row] for row in _first_rows(bench)]
     if judged:
         beside = compare_trainings(title, {n: {"judge": v} for n, v in judged.items()}, users=people, **options)
         cells = {name: row | beside.cells.get(name, {}) for name, row in main.cells.items()}
         main = dataclasses.replace(main, cells=cells)
+    # Coverage, novelty and groups are of one deployed system; their mean over trainings is no system.
     lists = {name: given[0].items_BK for name, given in found.items()}
     further = rank_systems(
         lists,
@@ -168,6 +171,7 @@ def _claim(
     other: str,
 ) -> dict[str, Any]:
     a_SB, b_SB = rows[one]["NDCG@10"], rows[other]["NDCG@10"]
+    # Both the draw of users and the next training are in the interval: seeds are paired where both sides have them.
     gain = spread(paired(a_SB, b_SB), users).interval()
     bound = relative_bound(a_SB, b_SB, users=users)
     hit = spread(paired(rows[one]["HR@10"], rows[other]["HR@10"]), users).interval()

@@ -142,6 +142,8 @@ class MixtureEntry:
 
     def _fitted(self, bench: TableData, every: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], FittedMixture]:
         """The fit of every form."""
+        # Weights are chosen with parts that were fitted before the validation rows; parts that know them would be
+        # trusted too much. They then weigh parts that were fitted on more.
         first = self._mixture(bench, "before", every[0], (FIRST,))
         policies = first.parts[: len(self.policies)]
         scores = [
@@ -170,6 +172,8 @@ def remembered(scorer: Scorer) -> Scorer:
     said: dict[tuple[int, ...], FloatArray] = {}
 
     def score(states: Sequence[State]) -> FloatArray:
+        # By identity: the fits go over the very same state objects, and comparing histories would cost as much as
+        # scoring.
         place = tuple(id(state) for state in states)
         if place not in said:
             said[place] = scorer(states)
