@@ -193,10 +193,13 @@ def written(names: list[str], rows: list[list[Any]], style: Style, rng: random.R
     elif style.quoting == "backslash":
         lines = [style.separator.join(_backslashed(cell) for cell in row) for row in table]
     else:
-        sink = io.StringIO()
         mode = csv.QUOTE_ALL if style.quoting == "all" else csv.QUOTE_MINIMAL
-        csv.writer(sink, delimiter=style.separator, quoting=mode, lineterminator=style.ends).writerows(table)
-        lines = [sink.getvalue().removesuffix(style.ends)]
+        lines = []
+        for row in table:
+            # Early releases of Python 3.11 quote a line break only where it is part of the terminator, so both are.
+            sink = io.StringIO()
+            csv.writer(sink, delimiter=style.separator, quoting=mode, lineterminator="\r\n").writerow(row)
+            lines.append(sink.getvalue().removesuffix("\r\n"))
     text = style.ends.join(lines) + (style.ends if style.final else "")
     return text.encode(style.encoding), names
 
