@@ -170,7 +170,7 @@ def measure_decode(bench: DeviceRun) -> list[dict[str, Any]]:
     most = max(bench.options.at_once)
     rows = targets(bench.config, bench.data, "test", most)
     states, seen = [e.state for e in rows], rows.seen
-    tokens = policy._rows(states)
+    tokens = policy.renderer.token_ids_many(states)
     for size in bench.options.at_once:
 
         def decode(number: int) -> None:

@@ -97,7 +97,9 @@ class Answer:
             parts += [f"## {markdown(table.title)}", table.to_markdown().strip()]
         if self.sentences:
             parts.append("\n".join(f"- {markdown(sentence)}" for sentence in self.sentences))
-        parts += [f"![{markdown(name)}]({_plot_file(name)})" for name in self.plots]
+        for name, plot in self.plots.items():
+            heading = [f"## {markdown(plot.title)}"] if isinstance(plot, Comparison) else []
+            parts += [*heading, f"![{markdown(name)}]({_plot_file(name)})"]
         return "\n\n".join(parts) + "\n"
 
 
