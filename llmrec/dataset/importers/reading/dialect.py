@@ -69,7 +69,9 @@ class Splitter:
         separator = r"[ \t]+" if dialect.separator == SPACES else re.escape(dialect.separator)
         blanks = r"[ \t]*" if dialect.padded else ""
         self._separator = re.compile(separator)
-        self._plain = re.compile(rf"(?:(?!{separator})[^\n])*+")
+        # Not possessive: before Python 3.11.5 a possessive group with a lookahead inside matched too little, and with
+        # nothing after it there is no way back to try.
+        self._plain = re.compile(rf"(?:(?!{separator})[^\n])*")
         if len(dialect.separator) == 1 and dialect.separator != SPACES:
             self._plain = re.compile(rf"[^{separator}\n]*+")
         self._blanks = re.compile(blanks)
