@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="finished rows and the table are kept here")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the rows that depend on chance")
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows alone, or baselines")
+    parser.add_argument(
+        "--model", help="folder or Hub id of a pretrained model, for rows of its own (hours on a CPU)"
+    )
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
     parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
     parser.add_argument("--json", type=Path, help="write the table here, too")
@@ -46,7 +49,7 @@ def main() -> None:
     from llmrec.studies.table.writing import SHORT, write
 
     seeds = range(options.seeds)
-    entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only)
+    entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only, model=options.model)
     bench = open_table(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge

@@ -22,7 +22,16 @@ from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
 from llmrec.studies.table.mixtures import MixtureEntry
 from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import PROTOCOLS, open_table, protocol_of
-from llmrec.studies.table.roster import LM, RL, UNPROFILED, roster
+from llmrec.studies.table.roster import (
+    LM,
+    PRETRAINED,
+    PRETRAINED_FUSED,
+    PRETRAINED_NETWORKS,
+    PRETRAINED_RL,
+    RL,
+    UNPROFILED,
+    roster,
+)
 from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.table.writing import write
 from tests.overrides import given
@@ -284,3 +293,14 @@ def test_the_command(tmp_path):
         refused = run(*arguments)
         assert refused.returncode == 2, refused.stdout + refused.stderr
         assert said in " ".join(refused.stderr.split())
+
+
+def test_a_pretrained_model_has_rows_of_its_own_by_its_own_recipe(bench, tmp_path):
+    plain, found = (roster(bench.protocol, tmp_path, (0, 1), model=model) for model in (None, "some/model"))
+    assert set(found) - set(plain) == {PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED, PRETRAINED_NETWORKS}
+    config = found[PRETRAINED].trainings.config(bench, 0)
+    assert (config.model.name, config.data.dataset, config.text.history) == ("some/model", "folder", "title")
+    assert plain[LM].trainings.config(bench, 0).text.history == "id"
+    assert not any(found[name].random for name in (PRETRAINED, PRETRAINED_RL, PRETRAINED_NETWORKS))
+    with pytest.raises(ConfigError, match="no recipe for a pretrained model"):
+        roster(protocol_of("complete-journey"), tmp_path, (0,), model="some/model")

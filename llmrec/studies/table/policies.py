@@ -40,16 +40,18 @@ class Trainings:
 
     Attributes:
         name: of the folder.
-        overrides: of the protocol's recipe.
+        overrides: of the recipe.
+        recipe: its file; the protocol's by default.
     """
 
     name: str
     out: Path
     overrides: Overrides = field(default_factory=dict)
+    recipe: Path | None = None
 
-    def config(self, bench: TableData, seed: int) -> RunConfig:
-        """The run's configuration."""
-        return bench.config(self.overrides, seed)
+    def config(self, bench: TableData, seed: int, more: Overrides | None = None) -> RunConfig:
+        """The run's configuration, with `more` overrides."""
+        return bench.config({**self.overrides, **(more or {})}, seed, self.recipe)
 
     def stage(self, bench: TableData, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
         """The warm start, trained if it is not there."""
@@ -70,7 +72,7 @@ class Trainings:
         config, data, stage = self.stage(bench, moment, seed)
         if steps is not None:
             shorter = {f"{config.algorithm}.{key}": steps for key in ("steps", "save_every")}
-            config = bench.config({**self.overrides, **shorter}, seed)
+            config = self.config(bench, seed, shorter)
         work = bench.work(self.out / self.name / f"{moment}-{seed}")
         return improve_stage(config, data, stage, self.simulators(bench), work)
 

@@ -44,6 +44,7 @@ class Protocol:
         valid_rows: a uniform sample of so many validation rows decides settings; None takes all.
         test_rows: the same for the rows that are reported.
         recipe: of the language-model policy, in `train/recipes`; "" stands for the default settings.
+        pretrained: the recipe of a pretrained model, where the table is asked for one; "" where there is none.
         profiles: whether users have profiles, which the recipe then shows in the state.
         note: one sentence for below the table.
         folder: of the original files, where it is not called as the protocol.
@@ -59,6 +60,7 @@ class Protocol:
     valid_rows: int | None = None
     test_rows: int | None = None
     recipe: str = ""
+    pretrained: str = ""
     profiles: bool = False
     note: str = ""
     folder: str = ""
@@ -67,7 +69,16 @@ class Protocol:
     @property
     def recipe_file(self) -> Path | None:
         """The file of the recipe; None where there is none, so that defaults serve."""
-        return recipes_root() / f"{self.recipe}.yaml" if self.recipe else None
+        return _file_of(self.recipe)
+
+    @property
+    def pretrained_file(self) -> Path | None:
+        """The file of a pretrained model's recipe; None where there is none."""
+        return _file_of(self.pretrained)
+
+
+def _file_of(recipe: str) -> Path | None:
+    return recipes_root() / f"{recipe}.yaml" if recipe else None
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -79,6 +90,7 @@ PROTOCOLS: dict[str, Protocol] = {
             split="given",
             history_events=10,
             recipe="table-amazon-industrial",
+            pretrained="smollm2-135m-amazon",
             note="The published rows, a day's events in the order of the file; repeats may be recommended.",
         ),
         Protocol(
@@ -98,6 +110,7 @@ PROTOCOLS: dict[str, Protocol] = {
             valid_rows=2000,
             test_rows=4000,
             recipe="table-movielens-100k",
+            pretrained="smollm2-135m-movielens",
             profiles=True,
             note="Global time cut 70/10/20; films that a user has rated are not recommended again.",
         ),
@@ -161,8 +174,8 @@ class TableData:
         """Stages of the table in `folder`."""
         return Work(folder, finished_only=self.finished_only)
 
-    def config(self, overrides: Overrides | None = None, seed: int = 0) -> RunConfig:
-        """The run of the language-model policy on this data set: the protocol's recipe with overrides."""
+    def config(self, overrides: Overrides | None = None, seed: int = 0, recipe: Path | None = None) -> RunConfig:
+        """The run of a language-model policy on this data set: a recipe (the protocol's) with overrides."""
         protocol = self.protocol
         own = {
             "data.dataset": "folder",
@@ -171,7 +184,7 @@ class TableData:
             "data.history_events": protocol.history_events,
             "seed": seed,
         }
-        return RunConfig.read(protocol.recipe_file, {**own, **(overrides or {})})
+        return RunConfig.read(recipe or protocol.recipe_file, {**own, **(overrides or {})})
 
 
 def open_table(

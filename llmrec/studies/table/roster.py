@@ -10,7 +10,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.studies.table.entries import Entry, baseline_entries
 from llmrec.studies.table.mixtures import MixtureEntry
-from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
+from llmrec.studies.table.policies import FIRST, ImprovedEntry, PolicyEntry, Trainings
 from llmrec.studies.table.protocol import Protocol
 from llmrec.studies.table.scores import ScorePart
 from llmrec.training.sft_data import ITEM_TASKS
@@ -23,17 +23,28 @@ TIGER_FUSED = "TIGER-like, fused"
 GRU_FUSED, GRU_ENSEMBLE = "GRU4Rec, fused", "GRU4Rec ensemble"
 CONTROL, CONTROL_ENSEMBLE = "GRU4Rec + recent counts, fused", "GRU4Rec ensemble + recent counts, fused"
 CONTROL_BANDED = "GRU4Rec + recent counts, fused by elapsed time"
+SAS_FUSED, SAS_ENSEMBLE = "SASRec, fused", "SASRec ensemble"
+NETWORKS = "GRU4Rec + SASRec + recent counts, fused"
+NETWORKS_ENSEMBLE = "GRU4Rec + SASRec ensembles + recent counts, fused"
+PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED = "pretrained LM", "pretrained LM + RL", "pretrained LM, fused"
+PRETRAINED_NETWORKS = "pretrained LM + GRU4Rec + SASRec + recent counts, fused"
 TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
 PAIRS = (
     ("co-visitation with tuned popularity against fixed", "covisitation", "covisitation-fixed"),
     ("interpolation against co-visitation", "interpolation", "covisitation"),
     ("no language model against co-visitation", CONTROL, "covisitation"),
     ("no language model, ensemble, against co-visitation", CONTROL_ENSEMBLE, "covisitation"),
+    ("both networks, no language model, against co-visitation", NETWORKS, "covisitation"),
     ("fused against its control", FUSED, GRU_FUSED),
     ("both policies fused against the control", MIXED, CONTROL_BANDED),
     ("both ensembles fused against the control", MIXED_ENSEMBLE, CONTROL_ENSEMBLE),
     ("all three fused against the control", TAUGHT, CONTROL_BANDED),
     ("all three, ensembles, fused against the control", TAUGHT_ENSEMBLE, CONTROL_ENSEMBLE),
+    ("all three, ensembles, fused against both networks", TAUGHT_ENSEMBLE, NETWORKS_ENSEMBLE),
+    ("pretrained against co-visitation", PRETRAINED, "covisitation"),
+    ("pretrained, RL against its warm start", PRETRAINED_RL, PRETRAINED),
+    ("pretrained, fused, against its control", PRETRAINED_FUSED, GRU_FUSED),
+    ("pretrained with both networks against both networks", PRETRAINED_NETWORKS, NETWORKS),
     ("fused against co-visitation", FUSED, "covisitation"),
     ("fused ensemble against co-visitation", BOTH, "covisitation"),
     ("both policies fused against co-visitation", MIXED, "covisitation"),
@@ -69,7 +80,13 @@ SEMANTIC = {
 
 
 def roster(
-    protocol: Protocol, out: Path, seeds: Sequence[int], *, budget: float = 1.0, only: Sequence[str] = ()
+    protocol: Protocol,
+    out: Path,
+    seeds: Sequence[int],
+    *,
+    budget: float = 1.0,
+    only: Sequence[str] = (),
+    model: str | None = None,
 ) -> dict[str, Entry]:
     """The rows by name, in the order of the table.
 
@@ -79,9 +96,11 @@ def roster(
         seeds: members of the ensembles.
         budget: factor of the baselines' time budgets.
         only: names to keep, "baselines" for all of the registry; empty keeps all.
+        model: folder or Hub id of a pretrained model, which then has rows of its own: one training each (seed 0) by
+            the protocol's recipe for pretrained models.
 
     Raises:
-        ConfigError: a name that there is not.
+        ConfigError: a name that there is not, or a model where the protocol has no recipe for one.
     """
     policy = Trainings("policy", out)
     tiger = Trainings("tiger", out, {**PLAIN, **SEMANTIC})
@@ -91,7 +110,9 @@ def roster(
     sharp = dataclasses.replace(near, powers=POWERS)
     network = ScorePart("gru4rec", out, budget)
     lately = ScorePart("recent-popularity", out, budget, options=tuple({"half_life": days} for days in HALF_LIVES))
+    attention = ScorePart("sasrec", out, budget)
     cheap, members = (network, sharp, lately), tuple(seeds)
+    networks = (network, attention, sharp, lately)
 
     def row(
         name: str,
@@ -121,7 +142,21 @@ def roster(
         row(CONTROL_BANDED, "the same, weights by elapsed time", (), cheap, banded=True),
         row(GRU_ENSEMBLE, "mean probability of GRU4Rec of all seeds", (), (network,), members),
         row(CONTROL_ENSEMBLE, "mixture of that, co-visitation and recent counts", (), cheap, members),
+        row(SAS_FUSED, "mixture of SASRec and co-visitation", (), (attention, sharp)),
+        row(SAS_ENSEMBLE, "mean probability of SASRec of all seeds", (), (attention,), members),
+        row(NETWORKS, "mixture of GRU4Rec, SASRec, co-visitation and recent counts", (), networks),
+        row(NETWORKS_ENSEMBLE, "the same with the networks' ensembles of all seeds", (), networks, members),
     )
+    if model is not None:
+        if protocol.pretrained_file is None:
+            raise ConfigError(f"--model: the table of {protocol.name!r} has no recipe for a pretrained model.")
+        read = Trainings("pretrained", out, {"model.name": model}, protocol.pretrained_file)
+        forms += (
+            PolicyEntry(PRETRAINED, "a pretrained model, warm-started on titles", read, random=False),
+            ImprovedEntry(PRETRAINED_RL, "the same, improved by the recipe's RL", read, random=False),
+            row(PRETRAINED_FUSED, "mixture of that model and co-visitation", (read,), (sharp,), (FIRST,)),
+            row(PRETRAINED_NETWORKS, "mixture of that model and all of the control's", (read,), networks, (FIRST,)),
+        )
     found = baseline_entries(budget) | {entry.name: entry for entry in forms}
     if protocol.profiles:
         silent = Trainings("unprofiled", out, {"text.profile": False})
