@@ -4,7 +4,14 @@ An unknown key is an error that names it and the nearest known one; nothing is i
 """
 
 from llmrec.config.algorithms import SHIPPED, Algorithm, register_section
-from llmrec.config.data import DataConfig, IdentifierSettings, ScenarioSettings, TextConfig, WorldConfig
+from llmrec.config.data import (
+    DataConfig,
+    IdentifierSettings,
+    ScenarioSettings,
+    TextConfig,
+    WithheldSettings,
+    WorldConfig,
+)
 from llmrec.config.improvement import (
     BestOfNSettings,
     GRPOSettings,
@@ -80,6 +87,7 @@ __all__ = [
     "TrustSettings",
     "Unvouched",
     "UpdateSettings",
+    "WithheldSettings",
     "WorldConfig",
     "register_section",
     "unvouched",

@@ -7,6 +7,20 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
+class WithheldSettings:
+    """New items: items whose events train nothing and stand in no state, while their texts stay in the catalogue.
+
+    Who chose them is kept apart and asked for (docs/cold-start.md).
+    """
+
+    test: float = 0.0
+    """Share of all items, drawn by the run's seed, that are asked for in the test period; 0 withholds nothing."""
+    valid: float | None = None
+    """Share of all items that are asked for in the validation period, where settings for new items are chosen: other
+    items than those of the test. null: half of `test`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which data set and how it is split.
 
@@ -25,6 +39,7 @@ class DataConfig:
     link_window: int = 86_400
     """Seconds within which a click belongs to the latest impression, and a conversion to the latest click, of the
     same user and item; what shares time or session belongs together in any case. 0 joins nothing else."""
+    withheld: WithheldSettings = field(default_factory=WithheldSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

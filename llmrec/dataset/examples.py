@@ -17,6 +17,7 @@ from llmrec.dataset.history import History, indexed, no_collection, strongest
 from llmrec.dataset.manifest import Signal
 from llmrec.dataset.split import Part, Split
 from llmrec.dataset.store import Dataset
+from llmrec.dataset.withheld import Withheld
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
 from llmrec.types import EventKind, Example, IntArray, Interaction, State
@@ -60,6 +61,8 @@ def examples(
     history_events: int = 20,
     limit: int | None = None,
     seed: int = 0,
+    withheld: Withheld | None = None,
+    new_items: bool = False,
 ) -> Examples:
     """One example for each (user, time, item) of `part` with a positive event, ordered by time, user and item.
 
@@ -75,12 +78,24 @@ def examples(
         history_events: How many interactions a state keeps.
         limit: Keep a uniform sample of this many.
         seed: The run's seed, for the sample.
+        withheld: What was taken out of `dataset` and `split`. No state holds it, but users had seen those items.
+        new_items: The targets are the withheld events of `part` with an item of its set, not those of `split`.
     """
+    if new_items and withheld is None:
+        raise DataError("New items were asked for, but no items are withheld; set 'data.withheld.test'.")
     if split.name == "given" and dataset.rows is not None and part != "train":
-        return _from_rows(dataset, split, part, history_events, limit, seed)
+        table = withheld.asked_rows(part) if withheld is not None and new_items else dataset.rows
+        return _from_rows(dataset, table.filter(pl.col("split") == part), part, history_events, limit, seed)
     events = indexed(dataset, split.until(part))
     history = History(dataset, history_events, events=events.drop("item"))
-    targets = target_events(dataset, indexed(dataset, split.part(part)))
+    sights = history
+    asked = split.part(part)
+    if withheld is not None:
+        # Whether an item may still be recommended is a rule about what its user has; a state is what a system reads.
+        events = pl.concat([events, indexed(dataset, withheld.events.until(part))])
+        sights = History(dataset, 0, events=events.drop("item"))
+        asked = withheld.asked(part) if new_items else asked
+    targets = target_events(dataset, indexed(dataset, asked))
     if signal == "conversion":
         targets = targets.filter(pl.col("conversion"))
     else:
@@ -94,7 +109,7 @@ def examples(
     dropped = total - targets.height
     targets = targets.sort("time", "user_id", "item")
     chosen = targets[sample(targets.height, limit, seed, "examples", part, signal)]
-    return _build(history, chosen, dropped)
+    return _build(history, sights, chosen, dropped)
 
 
 def target_events(dataset: Dataset, events: pl.DataFrame) -> pl.DataFrame:
@@ -123,9 +138,12 @@ def state_rows(rows: pl.DataFrame) -> tuple[list[str], IntArray, IntArray]:
     return keys["user_id"].to_list(), keys["time"].to_numpy(), found.cast(pl.Int64).to_numpy()
 
 
-def _build(history: History, targets: pl.DataFrame, dropped: int) -> Examples:
+def _build(history: History, sights: History, targets: pl.DataFrame, dropped: int) -> Examples:
+    """Examples whose states are cut from `history`, and what their users had seen from `sights`."""
     users, times, state_row = state_rows(targets)
     states, seen = history.states(users, times)
+    if sights is not history:
+        seen = sights.states(users, times)[1]
     columns = (state_row.tolist(), targets["item"].to_list(), targets["conversion"].to_list())
     with no_collection():
         rows = [
@@ -136,11 +154,9 @@ def _build(history: History, targets: pl.DataFrame, dropped: int) -> Examples:
 
 
 def _from_rows(
-    dataset: Dataset, split: Split, part: Part, history_events: int, limit: int | None, seed: int
+    dataset: Dataset, table: pl.DataFrame, part: Part, history_events: int, limit: int | None, seed: int
 ) -> Examples:
     """Rows as the data gives them; ratings and times of their history are looked up where the user is known."""
-    assert dataset.rows is not None
-    table = dataset.rows.filter(pl.col("split") == part)
     history = History(dataset, history_events)
     unknown = Signal.parse(dataset.manifest.click).kind
     exclude = dataset.manifest.repeat == "exclude"

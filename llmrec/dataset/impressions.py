@@ -66,6 +66,7 @@ def impressions(
     seed: int = 0,
     negatives: int = 4,
     link_window: int = LINK_WINDOW,
+    never_drawn: IntArray | None = None,
 ) -> Impressions:
     """The impressions of `part`, slate by slate.
 
@@ -82,6 +83,7 @@ def impressions(
         negatives: Unclicked items drawn for each click where no impressions are logged, uniformly and with
             replacement from the items that the user touched neither in this part nor before it.
         link_window: Seconds within which feedback of another time and session still belongs to what was shown.
+        never_drawn: Items (indices) that are no negatives: that nobody chose them may be because nobody could.
     """
     # Feedback is looked for in the part alone: a conversion after its end is the future of a model that is fitted on
     # it.
@@ -97,13 +99,19 @@ def impressions(
     shown = shown.join(kept, on=["time", "user_id"], how="inner", maintain_order="left")
     shown = shown.select("user_id", "state_row", "item", "click", "conversion", "position", "propensity")
     if not links.logged and negatives:
-        drawn = _negatives(dataset, past, shown, negatives, numpy_stream(seed, "impressions", part, "negatives"))
+        stream = numpy_stream(seed, "impressions", part, "negatives")
+        drawn = _negatives(dataset, past, shown, negatives, stream, never_drawn)
         shown = pl.concat([shown, drawn]).sort("state_row", maintain_order=True)
     return _build(History(dataset, history_events, events=past), kept, shown)
 
 
 def _negatives(
-    dataset: Dataset, past: pl.DataFrame, shown: pl.DataFrame, negatives: int, random: np.random.Generator
+    dataset: Dataset,
+    past: pl.DataFrame,
+    shown: pl.DataFrame,
+    negatives: int,
+    random: np.random.Generator,
+    never_drawn: IntArray | None,
 ) -> pl.DataFrame:
     """`negatives` unclicked rows for each row of `shown`, from the items its user never touched in `past`."""
     touched = strongest(indexed(dataset, past)).group_by("user_id").agg(pl.col("item").unique().sort())
@@ -112,6 +120,8 @@ def _negatives(
     items: list[IntArray] = [np.empty(0, dtype=np.int64)]
     for (user_id,), group in shown.group_by(["user_id"], maintain_order=True):
         known = items_of[str(user_id)].to_numpy()
+        if never_drawn is not None:
+            known = np.union1d(known, never_drawn)
         # Drawn among the items left by rank, without a rejection: whoever touched nearly all costs no more than
         # anybody.
         free = dataset.n_items - len(known)

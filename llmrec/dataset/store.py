@@ -129,19 +129,28 @@ class Dataset:
         )
         return cls(items, users, events, manifest, rows)
 
-    def with_events(self, events: pl.DataFrame) -> Dataset:
-        """The same items, users and rows with other events (checked and sorted), counts and hash anew."""
+    def with_events(self, events: pl.DataFrame, rows: pl.DataFrame | None = None) -> Dataset:
+        """The same items and users with other events (checked and sorted) and, where given, other evaluation rows.
+
+        Counts and hashes are made anew.
+        """
         events = cast_table(events, "events")
         validate_events(events)
         events, coded = _sorted_events(events, self.items, self.users)
         hashes = {**self.manifest.table_hashes, "events": _content_hash(coded, "events")}
+        if rows is None:
+            rows = self.rows
+        else:
+            rows = cast_table(rows, "rows")
+            validate_rows(rows, self.items["item_id"], self.users["user_id"])
+            hashes["rows"] = _content_hash(rows, "rows")
         manifest = dataclasses.replace(
             self.manifest,
-            counts=_counts(self.items, self.users, events, self.rows),
+            counts=_counts(self.items, self.users, events, rows),
             content_hash=combine_hashes(hashes),
             table_hashes=hashes,
         )
-        return Dataset(self.items, self.users, events, manifest, self.rows)
+        return Dataset(self.items, self.users, events, manifest, rows)
 
     @property
     def n_items(self) -> int:

@@ -16,6 +16,7 @@ from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.linking import Funnel
 from llmrec.dataset.split import PARTS, Part, Split, make_split
 from llmrec.dataset.store import Dataset
+from llmrec.dataset.withheld import Withheld, check_withheld, withhold
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import entries, read_json, write_json
 from llmrec.pipeline.recipes import worldly
@@ -34,11 +35,15 @@ _LONGEST = 400
 
 @dataclass(frozen=True, slots=True)
 class RunData:
-    """The data set of a run, its split and, for a generated world, its truth."""
+    """The data set of a run, its split and, for a generated world, its truth.
+
+    Where items are withheld, data set, split and world hold no event of theirs; `withheld` does.
+    """
 
     dataset: Dataset
     split: Split
     world: World | None = None
+    withheld: Withheld | None = None
 
 
 def check_source(config: RunConfig) -> None:
@@ -60,6 +65,7 @@ def check_source(config: RunConfig) -> None:
     for key, value in (("data.history_events", data.history_events), ("text.max_tokens", config.text.max_tokens)):
         if value < 1:
             raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
+    check_withheld(data.withheld)
 
 
 def open_data(config: RunConfig, work: Work) -> RunData:
@@ -120,8 +126,13 @@ def _changed(source: Path, kept: Path) -> str | None:
 def _checked(config: RunConfig, dataset: Dataset, world: World | None = None) -> RunData:
     data = config.data
     split = make_split(dataset, data.split, data.valid_fraction, data.test_fraction)
+    withheld = None
+    if data.withheld.test:
+        dataset, split, withheld = withhold(dataset, split, data.withheld, config.seed)
+        if world is not None:
+            world = world.with_dataset(dataset)
     check_data(config, dataset, split)
-    return RunData(dataset, split, world)
+    return RunData(dataset, split, world, withheld)
 
 
 def check_data(config: RunConfig, dataset: Dataset, split: Split) -> None:

@@ -59,7 +59,7 @@ On the command line: `llmrec recommend --model USER/NAME --prompt "I liked ..." 
 
 - Base model: {base}.
 - Data: {name}, {counts}; content hash `{hash}`. {proxy}
-- Feedback of the training part: {feedback}.
+- Feedback of the training part: {feedback}.{withheld}
 - Command: {command}, seed {seed}. The whole configuration is in `config.yaml`, every figure in `metrics.json`.
 - {judge}
 - {promotion}
@@ -147,6 +147,7 @@ def model_card(run: RunResult, command: str) -> str:
         hash=manifest.content_hash[:16],
         proxy=markdown(manifest.proxy),
         feedback=markdown(str(funnels(run.config, run.data.dataset, run.data.split)["train"])),
+        withheld="" if run.data.withheld is None else f"\n- New items: {markdown(run.data.withheld.sentence())}",
         command=code(command),
         seed=run.config.seed,
         judge=markdown(who_judges(run.config, run.simulators)),

@@ -83,6 +83,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         worse=[*what_got_worse([*tables, *groups], run.after), *coverage_losses(tables, run.after)],
         notes=[
             *([run.arena.rates] if run.arena.rates else []),
+            *([run.data.withheld.sentence()] if run.data.withheld else []),
             who_judges(config, run.simulators),
             *([run.improvement.stopped] if run.improvement.stopped else []),
         ],

@@ -84,6 +84,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
     manifest = run.data.dataset.manifest
     return {
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
+        **({} if run.data.withheld is None else {"withheld": run.data.withheld.facts()}),
         "funnel": {
             part: dataclasses.asdict(found) | {"conversion_rate": found.conversion_rate}
             for part, found in funnels(run.config, run.data.dataset, run.data.split).items()

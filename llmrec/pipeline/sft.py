@@ -59,8 +59,11 @@ class SFTStage:
         return load_identifiers(self.folder)
 
 
-def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> Examples:
-    """Examples of a part of the split whose targets are the feedback that SFT imitates."""
+def targets(config: RunConfig, data: RunData, part: Part, limit: int | None, *, new_items: bool = False) -> Examples:
+    """Examples of a part of the split whose targets are the feedback that SFT imitates.
+
+    With `new_items` the targets are withheld items: "valid" and "test" have a set each.
+    """
     return examples(
         data.dataset,
         data.split,
@@ -69,6 +72,8 @@ def targets(config: RunConfig, data: RunData, part: Part, limit: int | None) -> 
         history_events=config.data.history_events,
         limit=limit,
         seed=config.seed,
+        withheld=data.withheld,
+        new_items=new_items,
     )
 
 

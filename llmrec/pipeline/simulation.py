@@ -113,6 +113,7 @@ def log_of(config: RunConfig, data: RunData, part: Part, limit: int | None = Non
         negatives=config.simulator.negatives,
         link_window=config.data.link_window,
         seed=config.seed,
+        never_drawn=None if data.withheld is None else data.withheld.all_items,
     )
 
 

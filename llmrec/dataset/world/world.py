@@ -70,6 +70,10 @@ class World:
         self.scenario = Scenario.draw(config.scenario, dataset.users.height, dataset.n_items, seed)
         self._row = {user_id: row for row, user_id in enumerate(dataset.users["user_id"].to_list())}
 
+    def with_dataset(self, dataset: Dataset) -> World:
+        """The same truth beside another log of the same users and items."""
+        return World(dataset, self.truth, self.config, self.seed, self.parameters)
+
     def expected_click_BN(self, user_ids: Sequence[str], time: int = END) -> FloatArray:
         """True P(click | shown and looked at) of every item, shape (B, N).
 
