@@ -83,6 +83,10 @@ class TextConfig:
     """en or zh; null: the data set's, or Chinese where its titles are."""
     templates: str | None = None
     """A folder of own templates in place of shipped ones of equal name (docs/policy.md)."""
+    frame: Literal["ask", "list"] = "ask"
+    """How a state is put. ask: a question behind the history, in the chat template of a model that has one. list: the
+    user's items line by line as plain text, which the answer goes on with: in training on timelines each item of a
+    history is then an answer and the next one's prompt at once."""
     profile: bool = True
     feedback: bool = True
     elapsed: bool = False

@@ -157,6 +157,7 @@ def make_renderer(
         identifiers=identifiers,
         history=history or text.history,
         elapsed=text.elapsed,
+        frame=text.frame,
     )
 
 
@@ -184,6 +185,7 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
         profile=config.text.profile,
         feedback=config.text.feedback,
         elapsed=config.text.elapsed,
+        frame=config.text.frame,
     )
     # Byte-pair merges settle on far fewer texts than a large log has; every n-th state keeps all kinds of users in.
     per_state = max(1, len(states) // TOKENIZER_TEXTS)

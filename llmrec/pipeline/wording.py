@@ -42,11 +42,13 @@ def templates_of(config: RunConfig) -> Path | None:
 def text_key(config: RunConfig, dataset: Dataset | None = None) -> dict[str, Any]:
     """What decides the wording beside the data: part of stages' keys; templates count by their contents.
 
-    Keys of runs without templates, in the language that their data set names, are as they were before there was a
-    choice.
+    Keys of runs without templates, in the frame and language that there always were, are as they were before there
+    was a choice.
     """
     tree: dict[str, Any] = dict(config.tree()["text"])
     del tree["templates"]
+    if tree["frame"] == "ask":
+        del tree["frame"]
     folder = templates_of(config)
     if folder is not None:
         files = sorted(folder.rglob("*.jinja"))
@@ -90,6 +92,7 @@ def check_wording(config: RunConfig, data: RunData) -> None:
             feedback=config.text.feedback,
             chat=chat,
             elapsed=config.text.elapsed,
+            frame=config.text.frame,
             identifiers=["?"] * len(items) if named else None,
         )
         for state in states:

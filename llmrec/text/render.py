@@ -17,8 +17,8 @@ from llmrec.files import new_folder, read_json, write_json, write_text
 from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fits
 from llmrec.text.escape import Cleaner
 from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, TaskText, task_values
-from llmrec.text.templates import TemplateSet, own_sources, shipped_sources
-from llmrec.text.wording import HistoryStyle, StateText, Wording
+from llmrec.text.templates import FRAMES, TemplateSet, own_sources, shipped_sources
+from llmrec.text.wording import Frame, HistoryStyle, StateText, Wording
 from llmrec.types import Item, State
 
 _BATCH = 512
@@ -38,6 +38,7 @@ def make_wording(
     identifiers: Sequence[str] | None = None,
     history: HistoryStyle = "title",
     elapsed: bool = False,
+    frame: Frame = "ask",
 ) -> Wording:
     """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
 
@@ -68,6 +69,7 @@ def make_wording(
         identified=identifiers is not None,
         history=history,
         elapsed=elapsed,
+        frame=frame,
     )
 
 
@@ -93,6 +95,8 @@ class StateRenderer:
             are then answered by identifier, and `tasks.ID_TASKS` can be asked.
         history: whether history and session name items by title, by identifier or by both.
         elapsed: whether the latest entry of the history says how long ago it was.
+        frame: "ask", a question behind the history, or "list", a plain list that the answer goes on with; there is no
+            chat template around a list.
 
     Raises:
         ConfigError: unknown domain or language, a template that does not render, a bare template (a user about
@@ -114,9 +118,10 @@ class StateRenderer:
         identifiers: Sequence[str] | None = None,
         history: HistoryStyle = "title",
         elapsed: bool = False,
+        frame: Frame = "ask",
     ) -> None:
         self.domain, self.language, self.max_tokens = domain, language, max_tokens
-        self.encoder = PromptEncoder(tokenizer, chat, identifiers)
+        self.encoder = PromptEncoder(tokenizer, False if frame == "list" else chat, identifiers)
         self.wording = make_wording(
             items,
             domain=domain,
@@ -130,6 +135,7 @@ class StateRenderer:
             identifiers=identifiers,
             history=history,
             elapsed=elapsed,
+            frame=frame,
         )
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
@@ -212,6 +218,7 @@ class StateRenderer:
             "chat": self.encoder.chat,
             "history": wording.history,
             "elapsed": bool(wording.elapsed),
+            "frame": wording.frame,
         }
         with new_folder(folder, mark="renderer.json") as work:
             write_json(work / "renderer.json", settings)
@@ -231,7 +238,10 @@ class StateRenderer:
         history = settings.get("history", "title")  # older folders name items by title alone
         if history not in ("title", "id", "both"):
             raise RunError(f"Key 'history' in {folder / 'renderer.json'} is {history!r}; save anew.")
-        known = {key: settings[key] for key in kinds}
+        frame = settings.get("frame", "ask")  # older folders ask
+        if frame not in FRAMES:
+            raise RunError(f"Key 'frame' in {folder / 'renderer.json'} is {frame!r}; save anew.")
+        known = {key: settings[key] for key in kinds} | {"frame": frame}
         elapsed = settings.get("elapsed") is True  # older folders never say it
         return cls(
             items, tokenizer, templates=folder, identifiers=identifiers, history=history, elapsed=elapsed, **known

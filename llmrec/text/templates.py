@@ -21,6 +21,8 @@ TASKS = ("title_from_description", "description_from_title", "item_from_attribut
 ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
 """Tasks that tie an item's identifier to its words; only where items have identifiers."""
 REQUIRED = ("state.jinja", "entry.jinja", *(f"{task}.jinja" for task in (*TASKS, *ID_TASKS)))
+FRAMES = {"ask": "state", "list": "list"}
+"""The template of a state by `text.frame`."""
 SEPARATORS = {"en": "; ", "zh": "；"}
 COMMAS = {"en": ", ", "zh": "、"}
 ELAPSED = {

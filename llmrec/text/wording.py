@@ -12,7 +12,7 @@ from typing import Any, Literal
 from llmrec.errors import RequestError
 from llmrec.text.escape import Cleaner
 from llmrec.text.identified import mark
-from llmrec.text.templates import COMMAS, ELAPSED, ELAPSED_DAYS, IDENTIFIER, SEPARATORS, TemplateSet
+from llmrec.text.templates import COMMAS, ELAPSED, ELAPSED_DAYS, FRAMES, IDENTIFIER, SEPARATORS, TemplateSet
 from llmrec.types import Interaction, Item, State
 
 TITLE_CHARACTERS = 160
@@ -25,6 +25,7 @@ TEXT_CHARACTERS = 2000
 
 SECONDS_A_DAY = 86_400
 HistoryStyle = Literal["title", "id", "both"]
+Frame = Literal["ask", "list"]
 _LIST_MARKS = str.maketrans({";": ",", "；": "，"})
 JUDGED_TITLES = 5000
 """Titles that are looked at, at most."""
@@ -80,6 +81,7 @@ class Wording:
         identified: whether items have identifiers; they are then what the model answers with.
         history: whether history and session name items by title, by identifier (as `identified.mark`) or by both.
         elapsed: whether the latest entry of the history says how long ago it was, where there is no session yet.
+        frame: a question behind the history, or a list that the answer goes on with.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Wording:
         identified: bool = False,
         history: HistoryStyle = "title",
         elapsed: bool = False,
+        frame: Frame = "ask",
     ) -> None:
+        self.frame = frame
         self.items, self.templates, self.cleaner = items, templates, cleaner or Cleaner()
         self.profile, self.feedback, self.chat, self.max_events = profile, feedback, chat, max_events
         self.identified, self.history = identified, history
@@ -157,9 +161,9 @@ class Wording:
         return (*entries[:-1], entries[-1] + self.elapsed[elapsed_band(state)])
 
     def state_text(self, values: StateText) -> str:
-        """Renders state.jinja."""
+        """Renders state.jinja, or list.jinja in the list frame."""
         return self.render(
-            "state",
+            FRAMES[self.frame],
             profile=values.profile,
             context=values.context,
             history=values.history,

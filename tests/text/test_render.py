@@ -249,3 +249,21 @@ def test_saved_and_loaded_again(items: list[Item], base: Any, tmp_path: Path) ->
     (tmp_path / "prompts" / "renderer.json").write_text('{"domain": "shop"}')
     with pytest.raises(RunError, match="Key 'language'"):
         StateRenderer.load(tmp_path / "prompts", items, base)
+
+
+def test_a_list_goes_on_with_the_answer(items: list[Item], base: Any, chats: dict[str, Any], tmp_path: Path) -> None:
+    renderer = make(items, base, frame="list", feedback=False)
+    state = State("u", "woman, 34", clicks(0, 1), context="tea for two")
+    assert renderer.prompt(state) == (
+        "Profile: woman, 34\nRequest: tea for two\nProducts chosen, the latest last:\n- Red Kettle\n- Blue Mug\n-"
+    )
+    answer = base(f"{renderer.answer_prefix}{renderer.titles[2]}", add_special_tokens=False)["input_ids"]
+    longer = renderer.token_ids(replace(state, history=clicks(0, 1, 2)))
+    shorter = renderer.token_ids(state)
+    assert longer[: len(shorter) + len(answer)] == [*shorter, *answer]
+    # the tokenizer's chat template is no part of a list
+    assert make(items, next(iter(chats.values())), frame="list").encoder.chat is False
+    renderer.save(tmp_path / "r")
+    assert StateRenderer.load(tmp_path / "r", items, base).prompt(state) == renderer.prompt(state)
+    chinese = make([Item("a", "红水壶")], base, language="zh", domain="film", frame="list")
+    assert chinese.prompt(State(history=clicks(0))) == "看过的电影（最新的在最后）：\n-红水壶（点开）\n-"
