@@ -74,11 +74,11 @@ def open_data(config: RunConfig, work: Work) -> RunData:
     Raises:
         DataError: the source cannot be read, or cannot be trained on (see `check_data`).
     """
-    from llmrec.dataset.world.world import World, generate_world
+    from llmrec.dataset.world.world import WORLD_FORMAT, World, generate_world
 
     kind = config.data.dataset
     if kind == "world":
-        key = {"world": config.tree()["world"], "seed": config.seed}
+        key = {"world": config.tree()["world"], "seed": config.seed, "format": WORLD_FORMAT}
 
         def generate(out: Path, _: Path) -> None:
             generate_world(config.world, config.seed).save(out / "world")

@@ -139,7 +139,9 @@ class Identifiers:
     def save(self, folder: Path) -> None:
         """Writes `folder` (the old one goes): the words as JSON, codes and codebooks as safetensors."""
         with new_folder(folder, mark=TABLE) as place:
-            save_file({"codes_NL": self.codes_NL, "codebooks_LKD": self.codebooks_LKD}, place / TENSORS)
+            arrays = {"codes_NL": self.codes_NL, "codebooks_LKD": self.codebooks_LKD}
+            # safetensors writes memory as it lies, whatever its order
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, place / TENSORS)
             facts = {"scheme": self.scheme, "content_hash": self.content_hash, "words": list(self.words)}
             write_json(place / TABLE, facts)
 

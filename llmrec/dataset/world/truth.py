@@ -62,8 +62,10 @@ class WorldTruth:
     logged_style_UY: FloatArray
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All arrays by field name, as they are saved."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All arrays by field name, as they are saved: row by row in memory."""
+        # safetensors writes memory as it lies: numpy leaves the interests of a few thousand users column by column,
+        # and they would be read back as other people's.
+        return {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
 
 
 def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -> WorldTruth:

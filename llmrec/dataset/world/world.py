@@ -42,7 +42,8 @@ LANGUAGES: dict[str, tuple[People, dict[str, DomainWords]]] = {
 }
 _CELLS = 4_000_000  # (user, item) values held at a time while the optimum is sought
 WORLD = "world.json"
-_FORMAT = "llmrec-world-1"
+WORLD_FORMAT = "llmrec-world-2"
+"""Files of the first format may hold interests in a wrong order (from some 2,700 users on), so they are refused."""
 _OURS = matching(WORLD, "truth.safetensors", *(f"dataset/{name}" for name in FILES))
 _LEAST_ITEMS = 3  # two items have no correlation but 1 or -1
 
@@ -143,7 +144,7 @@ class World:
             self.dataset.save(work / "dataset")
             save_file(self.truth.arrays(), work / "truth.safetensors")
             facts = {
-                "format": _FORMAT,
+                "format": WORLD_FORMAT,
                 "seed": self.seed,
                 "content_hash": self.dataset.manifest.content_hash,
                 "config": dataclasses.asdict(self.config),
@@ -155,8 +156,8 @@ class World:
     def load(cls, folder: Path) -> World:
         """Reads a saved world; raises `RunError` where the folder is not one, `DataError` for a broken data set."""
         facts = read_json(folder / WORLD)
-        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
-            raise RunError(f"{folder / 'world.json'} is not of the format {_FORMAT}; generate the world anew.")
+        if not isinstance(facts, dict) or facts.get("format") != WORLD_FORMAT:
+            raise RunError(f"{folder / 'world.json'} is not of the format {WORLD_FORMAT}; generate the world anew.")
         dataset = Dataset.load(folder / "dataset")
         if facts.get("content_hash") != dataset.manifest.content_hash:
             raise RunError(f"{folder} holds the truth of another data set; generate the world anew.")
