@@ -5,7 +5,7 @@ from llmrec.baselines.base import FittableRanker, ScoreRecommender
 from llmrec.baselines.covisitation import Covisitation, CovisitationSettings
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
-from llmrec.baselines.likeness import ContentProfile, ContentSettings
+from llmrec.baselines.likeness import ContentProfile, ContentSettings, EmbeddingProfile, EmbeddingSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
 from llmrec.baselines.popularity import Popularity, Random, RecentPopularity, RecentPopularitySettings
 from llmrec.baselines.registry import BASELINES, BaselineSpec, baseline
@@ -24,6 +24,8 @@ __all__ = [
     "Covisitation",
     "CovisitationSettings",
     "EASESettings",
+    "EmbeddingProfile",
+    "EmbeddingSettings",
     "FittableRanker",
     "ItemKNN",
     "ItemKNNSettings",

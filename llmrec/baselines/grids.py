@@ -8,7 +8,7 @@ from llmrec.baselines.bandits import BanditModel, LinUCBSettings, ThompsonSettin
 from llmrec.baselines.covisitation import FIXED_GRID, CovisitationSettings
 from llmrec.baselines.ease import EASESettings
 from llmrec.baselines.factors import ALSSettings, BPRSettings
-from llmrec.baselines.likeness import ContentSettings
+from llmrec.baselines.likeness import ContentSettings, EmbeddingSettings
 from llmrec.baselines.neighbours import ItemKNNSettings, UserKNNSettings, UserWeighting, Weighting
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.popularity import RecentPopularitySettings
@@ -21,7 +21,15 @@ RECENT_POPULARITY = tuple(RecentPopularitySettings(half_life=days) for days in (
 
 COUNTS: tuple[CovisitationSettings, ...] = tuple(option for option in FIXED_GRID if not option.text)
 
-CONTENT = tuple(ContentSettings(history_decay=decay) for decay in (0.8, 0.5, 0.3, 1.0))
+CONTENT = tuple(
+    ContentSettings(history_decay=decay, profile=profile, categories=categories)
+    for categories, profile, decay in itertools.product((False, True), (0.0, 0.3), (0.8, 0.5, 0.3, 1.0))
+)
+
+EMBEDDINGS = tuple(
+    EmbeddingSettings(history_decay=decay, profile=profile)
+    for profile, decay in itertools.product((0.0, 0.3), (0.8, 0.5, 0.3, 1.0))
+)
 
 ITEM_KNN = tuple(
     ItemKNNSettings(k=k, shrink=shrink, weighting=weighting, history_decay=decay)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from llmrec.baselines.covisitation import COUNTS_ONLY, FIXED_GRID, GRID, Covisit
 from llmrec.baselines.ease import EASE, EASESettings
 from llmrec.baselines.factors import ALS, BPR, ALSSettings, BPRSettings
 from llmrec.baselines.interpolation import Interpolation
-from llmrec.baselines.likeness import ContentProfile, ContentSettings
+from llmrec.baselines.likeness import ContentProfile, ContentSettings, EmbeddingProfile, EmbeddingSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
 from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
 from llmrec.baselines.popularity import Popularity, Random, RecentPopularity, RecentPopularitySettings
@@ -30,6 +31,7 @@ from llmrec.baselines.selection import Selection, select
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RequestError
+from llmrec.vectors.sentences import EXTRA, MODULE, VARIABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class BaselineSpec:
         budget_seconds: CPU seconds that the choice among `grid` may take.
         extra: the optional dependency group that it needs, or None.
         module: the module of that group which must be importable.
+        variable: the environment variable that names a model which it needs, or None.
     """
 
     name: str
@@ -60,16 +63,23 @@ class BaselineSpec:
     budget_seconds: float = 60.0
     extra: str | None = None
     module: str | None = None
+    variable: str | None = None
 
     @property
     def available(self) -> bool:
-        """Whether what it needs is installed."""
+        """Whether what it needs is installed and named."""
+        return self._installed and (self.variable is None or bool(os.environ.get(self.variable)))
+
+    @property
+    def _installed(self) -> bool:
         return self.module is None or importlib.util.find_spec(self.module) is not None
 
     def require(self) -> None:
-        """Raises `RequestError` where its packages are not installed."""
-        if not self.available:
+        """Raises `RequestError` where its packages are not installed, or its model is not named."""
+        if not self._installed:
             raise RequestError(f"Baseline {self.name!r} needs a package more: pip install 'llmrec[{self.extra}]'.")
+        if not self.available:
+            raise RequestError(f"Baseline {self.name!r} needs a model: set {self.variable} to its folder or Hub id.")
 
     def chosen(
         self,
@@ -177,10 +187,21 @@ BASELINES: dict[str, BaselineSpec] = _specs(
     ),
     BaselineSpec(
         name="content",
-        description="likeness of texts to the decayed profile of the history",
+        description="likeness of words to the decayed history, the request and the profile",
         make=lambda settings, seed: ContentProfile(settings, seed=seed),
         settings=ContentSettings(),
         grid=grids.CONTENT,
+    ),
+    BaselineSpec(
+        name="embeddings",
+        description="the same likeness of sentence embeddings",
+        make=lambda settings, seed: EmbeddingProfile(settings, seed=seed),
+        settings=EmbeddingSettings(),
+        grid=grids.EMBEDDINGS,
+        budget_seconds=600.0,
+        extra=EXTRA,
+        module=MODULE,
+        variable=VARIABLE,
     ),
     BaselineSpec(
         name="item-knn",

@@ -17,8 +17,8 @@ from scipy.sparse import csr_matrix
 
 from llmrec.errors import DataError
 from llmrec.simulator.sequence import Histories
-from llmrec.simulator.text_space import TextSpace
 from llmrec.types import FloatArray, IntArray, Interaction, Item, State
+from llmrec.vectors.hashed import TextSpace
 
 CHANNELS = ("liked", "converted", "skipped")
 HISTORY = 30

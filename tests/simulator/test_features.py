@@ -7,8 +7,8 @@ import pytest
 
 from llmrec.errors import DataError
 from llmrec.simulator.features import DECAY, HISTORY, FeatureSpace
-from llmrec.simulator.text_space import TextSpace
 from llmrec.types import Interaction, Item, State
+from llmrec.vectors.hashed import TextSpace
 
 ITEMS = [
     Item("a", "red shoe", "a shoe", ("shoes",), "acme", 10.0),

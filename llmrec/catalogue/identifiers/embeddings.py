@@ -7,7 +7,7 @@ give each part its share. An item of which a part knows nothing stands at that p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,47 +17,29 @@ import polars as pl
 import scipy.sparse as sp
 
 from llmrec.bounded import read_parquet
-from llmrec.errors import ConfigError, DataError
+from llmrec.errors import DataError
 from llmrec.printing import one_line
-from llmrec.progress import Bar, track
+from llmrec.progress import Bar
 from llmrec.seeding import stream_seed
 from llmrec.types import Item
+from llmrec.vectors.sentences import sentence_encoder
+from llmrec.vectors.space import Encode, encoded, item_text
+from llmrec.vectors.words import WordSpace, unspaced
 
 Vectors = npt.NDArray[np.float32]
-Encode = Callable[[Sequence[str]], npt.NDArray[np.floating]]
-"""Texts to vectors, (n,) to (n, H)."""
 
 WINDOW, DECAY = 10, 0.8
 """Places between two items of a list that still count, and the weight that each further place costs."""
 _SMOOTHING = 0.75
-_CHARACTERS = 0.3  # share of letters of scripts without spaces above which terms are characters
-_TEXTS = 512
 _POWERS = 7  # power iterations: the spectrum of mutual information falls slowly
 
 
-def item_text(item: Item) -> str:
-    """What there is to read about an item, in one line."""
-    parts = (item.title, item.brand, ", ".join(item.categories), item.description)
-    return ". ".join(part.strip() for part in parts if part.strip())
-
-
 def text_embedding(items: Sequence[Item], dimensions: int, seed: int) -> Vectors:
-    """TF-IDF of "title title brand categories description" (sublinear, uni- and bigrams), by truncated SVD.
-
-    Chinese and Japanese are not written with spaces between words; there the terms are characters and their pairs.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
+    """TF-IDF of "title title brand categories description" (`vectors.words`), by truncated SVD."""
     texts = [" ".join((i.title, i.title, i.brand, *i.categories, i.description)) for i in items]
-    analyzer = "char" if _unspaced("".join(texts[:200])) else "word"
     # Terms of one item alone say nothing of likeness; only where no term is shared do they count.
-    for min_df in (2, 1):
-        vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=min_df, analyzer=analyzer)
-        try:
-            return scaled(reduced(vectorizer.fit_transform(texts), dimensions, seed))
-        except ValueError:  # a handful of items may share no term, or have none
-            continue
-    return np.zeros((len(items), 1), dtype=np.float32)
+    space = WordSpace.fit(texts, characters=unspaced(texts), least=(2, 1))
+    return scaled(reduced(space.rows_NV, dimensions, seed))
 
 
 def model_embedding(items: Sequence[Item], encode: Encode) -> Vectors:
@@ -66,20 +48,7 @@ def model_embedding(items: Sequence[Item], encode: Encode) -> Vectors:
     Raises:
         DataError: `encode` gives another number of vectors, or one that is not finite.
     """
-    parts = []
-    for start in track(range(0, len(items), _TEXTS), "Embedding items"):
-        texts = [item_text(item) for item in items[start : start + _TEXTS]]
-        part = np.asarray(encode(texts), dtype=np.float32)
-        if part.ndim != 2 or len(part) != len(texts):
-            raise DataError(f"The text encoder made an array of shape {part.shape} of {len(texts)} texts.")
-        bad = np.flatnonzero(~np.isfinite(part).all(1))
-        if len(bad):
-            item_id = items[start + int(bad[0])].item_id
-            raise DataError(
-                f"The text encoder's vector of item {item_id!r} is not finite; use another model or dtype."
-            )
-        parts.append(part)
-    return scaled(np.concatenate(parts))
+    return scaled(encoded([item_text(item) for item in items], encode, [item.item_id for item in items]))
 
 
 def sentence_embedding(items: Sequence[Item], model_name: str) -> Vectors:
@@ -87,23 +56,10 @@ def sentence_embedding(items: Sequence[Item], model_name: str) -> Vectors:
 
     Raises:
         ConfigError: the package is not installed, or the model cannot be loaded.
+        DataError: a vector that is not finite.
     """
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise ConfigError(
-            "identifiers.embedding is sentence-transformers, which is not installed: pip install llmrec[embeddings]."
-        ) from None
-    try:
-        model: Any = SentenceTransformer(model_name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"The sentence-transformers model {model_name!r} (identifiers.source) cannot be loaded ({reason})."
-        ) from error
-    return model_embedding(
-        items, lambda texts: model.encode(list(texts), show_progress_bar=False, convert_to_numpy=True)
-    )
+    encode = sentence_encoder(model_name, asked="identifiers.embedding: sentence-transformers (identifiers.source)")
+    return model_embedding(items, encode)
 
 
 def column_embedding(items: Sequence[Item], path: Path) -> Vectors:
@@ -229,11 +185,6 @@ def _factor(weights_NN: sp.csr_matrix, dimensions: int, seed: int) -> npt.NDArra
         left, strength, right = randomized_svd(weights_NN, width, n_iter=_POWERS, random_state=start)
     # The matrix is not symmetric (contexts are smoothed), so words and contexts have vectors of their own.
     return np.asarray((left[:, :width] + right[:width].T) * np.sqrt(strength[:width]))
-
-
-def _unspaced(text: str) -> bool:
-    letters = [c for c in text if c.isalpha()]
-    return sum("\u3040" <= c <= "\u9fff" for c in letters) > _CHARACTERS * len(letters)
 
 
 def _rows_by_id(item_ids: Sequence[str], path: Path) -> dict[str, int]:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.identifiers.embeddings import (
-    Encode,
     Vectors,
     column_embedding,
     covisitation_embedding,
@@ -28,6 +27,7 @@ from llmrec.catalogue.identifiers.scheme import Identifiers, atomic, semantic
 from llmrec.config import IdentifierSettings
 from llmrec.errors import CatalogueError, ConfigError
 from llmrec.types import Item
+from llmrec.vectors.space import Encode
 
 NEIGHBOURS = 5
 """Known items that a new item's vector is taken from."""

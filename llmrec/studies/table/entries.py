@@ -39,6 +39,7 @@ READ_TEXT = frozenset(
         "interpolation",
         "interpolation-untimed",
         "content",
+        "embeddings",
         "linucb",
         "thompson",
         "sasrec-text",
