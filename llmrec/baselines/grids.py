@@ -11,13 +11,20 @@ from llmrec.baselines.factors import ALSSettings, BPRSettings
 from llmrec.baselines.likeness import ContentSettings, EmbeddingSettings
 from llmrec.baselines.neighbours import ItemKNNSettings, UserKNNSettings, UserWeighting, Weighting
 from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, SASRecSettings
-from llmrec.baselines.popularity import RecentPopularitySettings
+from llmrec.baselines.popularity import GroupPopularitySettings, RecentPopularitySettings
 
 ITEM_WEIGHTINGS: tuple[Weighting, ...] = ("cosine", "tfidf", "bm25")
 USER_WEIGHTINGS: tuple[UserWeighting, ...] = ("cosine", "tfidf")
 BANDIT_MODELS: tuple[BanditModel, ...] = ("joint", "disjoint")
 
 RECENT_POPULARITY = tuple(RecentPopularitySettings(half_life=days) for days in (30, 1, 7, 90, 365))
+
+GROUP_POPULARITY = tuple(
+    GroupPopularitySettings(attributes=attributes, smoothing=smoothing)
+    for attributes, smoothing in itertools.product(
+        ((), ("age", "gender"), ("age",), ("gender",), ("occupation",)), (300.0, 3000.0, 30.0)
+    )
+)
 
 COUNTS: tuple[CovisitationSettings, ...] = tuple(option for option in FIXED_GRID if not option.text)
 

@@ -1,7 +1,8 @@
-"""The same ranking for everybody: random, or by the number of training clicks, all of them or the recent ones."""
+"""Rankings that read no history: random, by training clicks, by the recent ones, or by those of one's group."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import polars as pl
 from llmrec.baselines.base import ScoreRecommender, item_counts
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError
+from llmrec.text.profiles import profile_facts
 from llmrec.types import FloatArray, State
 
 DAY = 86400.0
@@ -91,3 +93,76 @@ class RecentPopularity(ScoreRecommender):
         age = (self._times[end - 1] - self._times[:end]) / (DAY * self.settings.half_life)
         counts: FloatArray = np.bincount(self._items[:end], np.exp2(-age), self.n_items).astype(np.float64)
         return counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupPopularitySettings:
+    """How groups speak.
+
+    Attributes:
+        attributes: of the profile, as `text.profiles.profile_facts` names them (age, gender, ...); none: all.
+        smoothing: clicks of everybody that are counted to each group's own.
+    """
+
+    attributes: tuple[str, ...] = ()
+    smoothing: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not self.smoothing > 0:
+            raise ConfigError(f"smoothing is {self.smoothing}; give a number of clicks above 0.")
+
+
+class GroupPopularity(ScoreRecommender):
+    """Popularity among people like the user: those of one age, gender, occupation, or what else profiles name.
+
+        score(i | profile) = p_i * product over attributes a of p(i | a = v) / p_i
+        p(i | a = v) = (clicks of i by users with a = v, + m p_i) / (all clicks of such users + m)
+
+    with p_i the share of all clicks and m the smoothing: naive Bayes, as if attributes said independent things. What
+    a profile does not name, or nobody in training had, says nothing.
+
+    Args:
+        settings: attributes and smoothing.
+        seed: run seed, for the order of items of equal score.
+    """
+
+    name = "group-popularity"
+
+    def __init__(self, settings: GroupPopularitySettings | None = None, *, seed: int = 0) -> None:
+        super().__init__(seed=seed)
+        self.settings = settings or GroupPopularitySettings()
+
+    def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
+        count_N = item_counts(events, dataset.n_items)
+        self.share_N = count_N / max(1.0, count_N.sum())
+        profiles = dict(zip(dataset.users["user_id"], dataset.users["profile"], strict=True))
+        clicks: dict[tuple[str, str], Counter[int]] = {}
+        for user, item in events.select("user_id", "item").iter_rows():
+            for fact in self._facts(profiles.get(user) or ""):
+                clicks.setdefault(fact, Counter())[item] += 1
+        self._lifts = {fact: self._lift(found) for fact, found in clicks.items()}
+
+    def _lift(self, clicks: Counter[int]) -> FloatArray:
+        """log p(i | a = v) - log p_i, (N,); 0 where nobody chose the item."""
+        own_N = np.zeros(self.n_items)
+        own_N[list(clicks)] = list(clicks.values())
+        smoothing = self.settings.smoothing
+        within_N = (own_N + smoothing * self.share_N) / (own_N.sum() + smoothing)
+        lift_N: FloatArray = np.zeros(self.n_items)
+        chosen_N = self.share_N > 0
+        lift_N[chosen_N] = np.log(within_N[chosen_N] / self.share_N[chosen_N])
+        return lift_N
+
+    def _facts(self, profile: str) -> list[tuple[str, str]]:
+        wanted = self.settings.attributes
+        return [fact for fact in profile_facts(profile).items() if not wanted or fact[0] in wanted]
+
+    def score(self, states: Sequence[State]) -> FloatArray:
+        """Scores by the formula, shape (B, N); the state's profile alone is read."""
+        rows = {state.profile: self._row(state.profile) for state in states}
+        return np.stack([rows[state.profile] for state in states]) if states else np.empty((0, self.n_items))
+
+    def _row(self, profile: str) -> FloatArray:
+        lifts = [self._lifts[fact] for fact in self._facts(profile) if fact in self._lifts]
+        row_N: FloatArray = self.share_N * np.exp(np.sum(lifts, axis=0) if lifts else 0.0)
+        return row_N

@@ -26,7 +26,14 @@ from llmrec.baselines.interpolation import Interpolation
 from llmrec.baselines.likeness import ContentProfile, ContentSettings, EmbeddingProfile, EmbeddingSettings
 from llmrec.baselines.neighbours import ItemKNN, ItemKNNSettings, UserKNN, UserKNNSettings
 from llmrec.baselines.neural import GRU4RecSettings, NCFSettings, SASRecSettings
-from llmrec.baselines.popularity import Popularity, Random, RecentPopularity, RecentPopularitySettings
+from llmrec.baselines.popularity import (
+    GroupPopularity,
+    GroupPopularitySettings,
+    Popularity,
+    Random,
+    RecentPopularity,
+    RecentPopularitySettings,
+)
 from llmrec.baselines.selection import Selection, select
 from llmrec.dataset.examples import Examples
 from llmrec.dataset.store import Dataset
@@ -153,6 +160,13 @@ BASELINES: dict[str, BaselineSpec] = _specs(
         make=lambda settings, seed: RecentPopularity(settings, seed=seed),
         settings=RecentPopularitySettings(),
         grid=grids.RECENT_POPULARITY,
+    ),
+    BaselineSpec(
+        name="group-popularity",
+        description="training clicks of people like the user, by what profiles say",
+        make=lambda settings, seed: GroupPopularity(settings, seed=seed),
+        settings=GroupPopularitySettings(),
+        grid=grids.GROUP_POPULARITY,
     ),
     BaselineSpec(
         name="covisitation-counts",

@@ -11,7 +11,6 @@ People are grouped by what their profiles say, which is free, untrusted text.
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,13 @@ from llmrec.evaluation.beyond import ItemFacts, past_mean
 from llmrec.evaluation.resampling import LEVEL, Resampler
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
+from llmrec.text.profiles import profile_facts
 from llmrec.types import BoolArray, FloatArray, IntArray
 
 LARGEST = 6
 """Values of an attribute that stand as groups of their own; the others are one group."""
 
 OTHER = "other"
-_AGES = ((25, "under 25"), (35, "25-34"), (50, "35-49"), (1000, "50+"))
-_AGE = re.compile(r"\b(\d{1,3})-year-old\b|\baged (?:under )?(\d{1,3})\b|\b(\d{1,3})(?:[-+]\d*)? years old\b")
-_GENDER = re.compile(r"\b(man|woman|male|female)\b", re.IGNORECASE)
-_PAIR = re.compile(r"\s*([^\W\d_][\w '-]{0,23})\s*[:：]\s*(\S.{0,39}?)\s*")
-_INCOME = re.compile(r"\s*income (\S.{0,19}?)\s*")
 FEW = 30
 """Rows below which a group is marked and takes part in no gap."""
 
@@ -41,31 +36,6 @@ GAP = "largest gap"
 
 Groups = dict[str, BoolArray]
 """Rows (B,) of each group, by its name."""
-
-
-def profile_facts(profile: str) -> dict[str, str]:
-    """What a profile says of gender, age (in bands), income and of "key: value" parts, as text by attribute.
-
-    Parts are what stands between full stops and semicolons. Gender is read from the first part and age (its lower
-    end, where it is a span) from the first two, so that what is said of interests further on is not taken for it.
-    """
-    found: dict[str, str] = {}
-    parts = re.split(r"[;。；\n]|\.(?:\s|$)", profile[:2000])
-    head = ";".join(parts[:2])
-    if gender := _GENDER.search(parts[0]):
-        found["gender"] = {"male": "man", "female": "woman"}.get(gender[1].lower(), gender[1].lower())
-    if age := _AGE.search(head):
-        years = int(next(group for group in age.groups() if group))
-        found["age"] = next(band for limit, band in _AGES if years < limit)
-    for part in parts:
-        if pair := _PAIR.fullmatch(part):
-            key, value = pair[1].strip().lower(), pair[2].lower()
-            if key == "gender":
-                value = {"m": "man", "male": "man", "f": "woman", "female": "woman"}.get(value, value)
-            found.setdefault(key, value)
-        elif income := _INCOME.fullmatch(part):
-            found["income"] = income[1]
-    return found
 
 
 def profile_groups(profiles: Sequence[str]) -> dict[str, dict[str, BoolArray]]:

@@ -197,6 +197,38 @@ def test_text_lets_an_item_without_events_be_found() -> None:
     assert scores[1, 5] > scores[1, 2]
 
 
+@pytest.mark.parametrize("name", ["sasrec", "gru4rec"])
+def test_items_that_are_their_texts_are_ranked_without_events_and_training_does_not_name_them(name: str) -> None:
+    titles = ["oak table", "oak chair", "oak shelf", "tin kettle", "tin spoon", "tin pot"]
+    data = make_dataset([[0, 1], [1, 0], [3, 4], [4, 3]] * 20, 6, titles=titles)
+    values = {"hidden": 16, "epochs": 40, "learning_rate": 0.01, "dropout": 0.0, "valid_fraction": 0.0}
+    model = make(name, text_dims=4, ids=False, **values).fit(data, data.events)
+    assert model.name == f"{name}-only-text"
+    scores = model.score([state(0), state(3)])
+    assert np.isfinite(scores).all()
+    assert np.exp(scores).sum(1) == pytest.approx(1.0)
+    # new ones stand with what they are like, before all that they are not like
+    assert scores[0, 2] > max(scores[0, [3, 4, 5]])
+    assert scores[1, 5] > max(scores[1, [0, 1, 2]])
+    net: Any = model.net
+    assert {n for n, _ in net.named_parameters()} & {"bias_N"} == set()
+    assert net.table.weight.shape[0] == 1
+    net.train()
+    logits = net.logits(torch.zeros(1, 16))
+    assert torch.isinf(logits[0]).tolist() == [False, False, True, False, False, True]
+    with pytest.raises(ConfigError, match=r"'ids' .* true where text_dims is 0"):
+        make(name, ids=False)
+    with pytest.raises(ConfigError, match=r"'ids' .* unless loss is softmax"):
+        make(name, ids=False, text_dims=4, loss="bce")
+
+
+def test_sentences_as_item_texts_need_a_model_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMREC_EMBEDDINGS", raising=False)
+    data = make_dataset([[0, 1]] * 4, 4)
+    with pytest.raises(ConfigError, match="LLMREC_EMBEDDINGS"):
+        make("sasrec", text_dims=4, vectors="sentences").fit(data, data.events)
+
+
 def test_text_parts_have_unit_length_and_fill_up_with_zeros() -> None:
     data = make_dataset([[0, 1]], 4, titles=["red red", "red blue", "blue", "moon"])
     parts = text_parts(data, 8, 0).numpy()

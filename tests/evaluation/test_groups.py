@@ -10,10 +10,11 @@ import scipy.sparse as sp
 from llmrec.dataset.examples import Examples
 from llmrec.errors import RequestError
 from llmrec.evaluation.beyond import ItemFacts
-from llmrec.evaluation.groups import FEW, GAP, families, group_table, profile_facts, profile_groups
+from llmrec.evaluation.groups import FEW, GAP, families, group_table, profile_groups
 from llmrec.evaluation.resampling import Resampler
 from llmrec.evaluation.significance import bootstrap_interval, paired_bootstrap
 from llmrec.evaluation.table import Comparison
+from llmrec.text.profiles import profile_facts
 from llmrec.types import Example, Interaction, State
 
 

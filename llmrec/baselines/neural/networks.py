@@ -7,6 +7,7 @@ earlier ones alone. M vectors, S items beside each, N items, D width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -36,37 +37,64 @@ class SequenceNet(nn.Module, ABC):
         """Scores of some items for each vector, (M, S)."""
 
 
+@dataclass(frozen=True)
+class ItemTexts:
+    """What a network knows of items beside their numbers.
+
+    Attributes:
+        vectors_NT: vectors of the items' texts.
+        known_N: items that training may name where they have no embeddings of their own; None: all.
+    """
+
+    vectors_NT: Tensor
+    known_N: Tensor | None = None
+
+
 class TiedNet(SequenceNet):
     """A network whose scores are inner products with the embeddings that it reads, plus a bias for each item.
 
     Args:
         n_items: N; the table holds one row more, for the start.
         width: D.
-        text_NT: vectors of the items' texts, which a learned map adds to the embeddings; None for none.
+        texts: of the items; a learned map adds their vectors to the embeddings. None for none.
+        ids: whether items have embeddings and biases of their own, or are their texts.
     """
 
-    def __init__(self, n_items: int, width: int, text_NT: Tensor | None = None) -> None:
+    def __init__(self, n_items: int, width: int, texts: ItemTexts | None = None, *, ids: bool = True) -> None:
         super().__init__()
-        self.n_items = n_items
-        self.table = nn.Embedding(n_items + 1, width)
-        self.bias_N = nn.Parameter(torch.zeros(n_items))
+        self.n_items, self.ids = n_items, ids
+        self.table = nn.Embedding(n_items + 1 if ids else 1, width)
         nn.init.normal_(self.table.weight, std=STD)
+        if ids:
+            self.bias_N = nn.Parameter(torch.zeros(n_items))
+        else:
+            self.register_buffer("bias_N", torch.zeros(n_items))
         self.text: nn.Linear | None = None
-        if text_NT is not None:
-            self.register_buffer("text_NT", text_NT)
-            self.text = nn.Linear(text_NT.shape[1], width, bias=False)
+        self.known_N: Tensor | None = None
+        if texts is not None:
+            self.register_buffer("text_NT", texts.vectors_NT)
+            self.text = nn.Linear(texts.vectors_NT.shape[1], width, bias=False)
             nn.init.normal_(self.text.weight, std=STD)
+            if not ids and texts.known_N is not None:
+                del self.known_N
+                self.register_buffer("known_N", texts.known_N)
 
     def embeddings(self) -> Tensor:
         """The rows of all items and of the start, (N + 1, D)."""
         if self.text is None:
             return self.table.weight
         text_NT: Tensor = self.text_NT  # type: ignore[assignment]
-        return self.table.weight + F.pad(self.text(text_NT), (0, 0, 0, 1))
+        text_ND = self.text(text_NT)
+        return (
+            self.table.weight + F.pad(text_ND, (0, 0, 0, 1)) if self.ids else torch.cat([text_ND, self.table.weight])
+        )
 
     def logits(self, state_MD: Tensor) -> Tensor:
-        """Inner products with all items, (M, N)."""
-        return torch.addmm(self.bias_N, state_MD, self.embeddings()[: self.n_items].T)
+        """Inner products with all items, (M, N); in training -inf at items that it may not name."""
+        score_MN = torch.addmm(self.bias_N, state_MD, self.embeddings()[: self.n_items].T)
+        if self.training and self.known_N is not None:
+            score_MN = score_MN.masked_fill(~self.known_N, -torch.inf)
+        return score_MN
 
     def pairs(self, state_MD: Tensor, item_MS: Tensor) -> Tensor:
         """Inner products with some items, (M, S)."""
@@ -104,8 +132,8 @@ class SASRecNet(TiedNet):
     what the blocks add to it.
     """
 
-    def __init__(self, n_items: int, settings: SASRecSettings, text_NT: Tensor | None = None) -> None:
-        super().__init__(n_items, settings.hidden, text_NT)
+    def __init__(self, n_items: int, settings: SASRecSettings, texts: ItemTexts | None = None) -> None:
+        super().__init__(n_items, settings.hidden, texts, ids=settings.ids)
         self.place = nn.Embedding(settings.history, settings.hidden)
         nn.init.normal_(self.place.weight, std=STD)
         self.drop = nn.Dropout(settings.dropout)
@@ -123,8 +151,8 @@ class SASRecNet(TiedNet):
 class GRU4RecNet(TiedNet):
     """A gated recurrent network over the items (Hidasi et al. 2016), its output mapped back onto the embeddings."""
 
-    def __init__(self, n_items: int, settings: GRU4RecSettings) -> None:
-        super().__init__(n_items, settings.hidden)
+    def __init__(self, n_items: int, settings: GRU4RecSettings, texts: ItemTexts | None = None) -> None:
+        super().__init__(n_items, settings.hidden, texts, ids=settings.ids)
         self.drop = nn.Dropout(settings.dropout)
         between = settings.dropout if settings.layers > 1 else 0.0
         self.gru = nn.GRU(settings.hidden, settings.hidden, settings.layers, batch_first=True, dropout=between)

@@ -21,14 +21,23 @@ from torch import Tensor
 from llmrec.baselines.base import Meaning, ScoreRecommender, positives
 from llmrec.baselines.likeness import text_vectors
 from llmrec.baselines.memory import Memory
-from llmrec.baselines.neural.networks import GRU4RecNet, NCFNet, SASRecNet, SequenceNet
+from llmrec.baselines.neural.networks import GRU4RecNet, ItemTexts, NCFNet, SASRecNet, SequenceNet
 from llmrec.baselines.neural.sequences import HeldOut, Sequences, TokenRows, latest
-from llmrec.baselines.neural.settings import GRU4RecSettings, NCFSettings, NeuralSettings, SASRecSettings
+from llmrec.baselines.neural.settings import (
+    GRU4RecSettings,
+    ItemSettings,
+    NCFSettings,
+    NeuralSettings,
+    SASRecSettings,
+    Vectors,
+)
 from llmrec.baselines.neural.training import FitRecord, Trainer, scores, threads
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
 from llmrec.seeding import stream_seed
 from llmrec.types import Example, FloatArray, IntArray, State
+from llmrec.vectors.sentences import sentence_encoder
+from llmrec.vectors.space import EncodedSpace, item_text
 
 S = TypeVar("S", bound=NeuralSettings)
 
@@ -56,8 +65,8 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         self.net: SequenceNet | None = None
 
     @abstractmethod
-    def _network(self, dataset: Dataset) -> SequenceNet:
-        """A fresh network for the data set's items."""
+    def _network(self, dataset: Dataset, events: pl.DataFrame) -> SequenceNet:
+        """A fresh network for the data set's items, of which `events` (rows of `positives`) train."""
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
         self._train(dataset, events, [], None)
@@ -107,7 +116,7 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
             held_out = HeldOut(self._rows([e.state for e in valid]), targets_V, past)
         repeats = dataset.manifest.repeat == "allow"
         with threads(self.settings):
-            trainer = Trainer(lambda: self._network(dataset), self.settings, self.seed, self.name, repeats)
+            trainer = Trainer(lambda: self._network(dataset, events), self.settings, self.seed, self.name, repeats)
             self.net, self.record = trainer.fit(Sequences(events, dataset.n_items), held_out)
 
     def _rows(self, states: Sequence[State]) -> TokenRows:
@@ -138,17 +147,17 @@ class SASRec(NeuralRecommender[SASRecSettings]):
     """Self-attention over the user's sequence (Kang and McAuley 2018), by default with the full softmax.
 
     With `text_dims` it is called "sasrec-text": what was learnt of an item then speaks for items of like text too.
+    Without `ids` beside it items are their texts ("sasrec-only-text"), and those without events are ranked as well.
     """
 
     name = "sasrec"
 
     def __init__(self, settings: SASRecSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(settings or SASRecSettings(), seed=seed)
-        self.name = "sasrec-text" if self.settings.text_dims else "sasrec"
+        self.name = named("sasrec", self.settings)
 
-    def _network(self, dataset: Dataset) -> SequenceNet:
-        text_NT = text_parts(dataset, self.settings.text_dims, self.seed) if self.settings.text_dims else None
-        return SASRecNet(dataset.n_items, self.settings, text_NT)
+    def _network(self, dataset: Dataset, events: pl.DataFrame) -> SequenceNet:
+        return SASRecNet(dataset.n_items, self.settings, item_texts(dataset, events, self.settings, self.seed))
 
 
 class GRU4Rec(NeuralRecommender[GRU4RecSettings]):
@@ -162,9 +171,10 @@ class GRU4Rec(NeuralRecommender[GRU4RecSettings]):
 
     def __init__(self, settings: GRU4RecSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(settings or GRU4RecSettings(), seed=seed)
+        self.name = named("gru4rec", self.settings)
 
-    def _network(self, dataset: Dataset) -> SequenceNet:
-        return GRU4RecNet(dataset.n_items, self.settings)
+    def _network(self, dataset: Dataset, events: pl.DataFrame) -> SequenceNet:
+        return GRU4RecNet(dataset.n_items, self.settings, item_texts(dataset, events, self.settings, self.seed))
 
 
 class NCF(NeuralRecommender[NCFSettings]):
@@ -179,21 +189,49 @@ class NCF(NeuralRecommender[NCFSettings]):
     def __init__(self, settings: NCFSettings | None = None, *, seed: int = 0) -> None:
         super().__init__(settings or NCFSettings(), seed=seed)
 
-    def _network(self, dataset: Dataset) -> SequenceNet:
+    def _network(self, dataset: Dataset, events: pl.DataFrame) -> SequenceNet:
+        del events
         return NCFNet(dataset.n_items, self.settings)
 
 
-def text_parts(dataset: Dataset, dims: int, seed: int) -> Tensor:
-    """The items' TF-IDF vectors in `dims` dimensions by SVD, rows of unit length (or of zeros), float32 (N, dims).
+def named(kind: str, settings: ItemSettings) -> str:
+    """What a network is called: random streams and records carry it."""
+    if not settings.text_dims:
+        return kind
+    return f"{kind}-text" if settings.ids else f"{kind}-only-text"
+
+
+def item_texts(dataset: Dataset, events: pl.DataFrame, settings: ItemSettings, seed: int) -> ItemTexts | None:
+    """What `settings` ask to know of the items; `events` are the training's, as rows of `positives`."""
+    if not settings.text_dims:
+        return None
+    vectors_NT = text_parts(dataset, settings.text_dims, seed, vectors=settings.vectors, encoder=settings.encoder)
+    known_N = np.bincount(events["item"].to_numpy(), minlength=dataset.n_items) > 0
+    return ItemTexts(vectors_NT, torch.from_numpy(known_N))
+
+
+def text_parts(
+    dataset: Dataset, dims: int, seed: int, *, vectors: Vectors = "words", encoder: str | None = None
+) -> Tensor:
+    """Vectors of the items' texts in `dims` dimensions by SVD, rows of unit length (or of zeros), float32 (N, dims).
 
     Where texts have fewer dimensions than that, the rest are zeros.
+
+    Raises:
+        ConfigError: the encoder of sentences is not named, not installed or cannot be loaded.
     """
-    text_NV = text_vectors(dataset)
+    text_NV = text_vectors(dataset) if vectors == "words" else sentence_vectors(dataset, encoder)
     # The decomposition has fewer dimensions than rows and columns.
     kept = min(dims, min(text_NV.shape) - 1)
     part_NT = np.zeros((dataset.n_items, dims), dtype=np.float32)
-    if kept >= 1 and text_NV.nnz:
+    if kept >= 1 and abs(text_NV).max() > 0:
         svd = TruncatedSVD(kept, random_state=stream_seed(seed, "baseline", "text") % 2**32)
         part_NT[:, :kept] = svd.fit_transform(text_NV)
     length_N = np.linalg.norm(part_NT, axis=1, keepdims=True)
     return torch.from_numpy(part_NT / np.where(length_N > 1e-6, length_N, 1.0))
+
+
+def sentence_vectors(dataset: Dataset, encoder: str | None) -> FloatArray:
+    """The items' texts as vectors of a sentence-transformers model around their mean, (N, H)."""
+    encode = sentence_encoder(encoder, asked="Setting vectors 'sentences' of a neural recommender")
+    return np.asarray(EncodedSpace([item_text(item) for item in dataset.item_list], encode, centred=True).rows_NV)

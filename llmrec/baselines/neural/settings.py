@@ -9,6 +9,7 @@ from typing import Literal
 from llmrec.errors import ConfigError
 
 Loss = Literal["softmax", "bce"]
+Vectors = Literal["words", "sentences"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,32 +77,56 @@ class NeuralSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SASRecSettings(NeuralSettings):
+class ItemSettings(NeuralSettings):
+    """What items are to a network that reads and names them by the same embeddings.
+
+    Attributes:
+        text_dims: dimensions (by SVD) of the vectors of the items' texts, which a learned map turns into embeddings;
+            0 uses no text.
+        vectors: what the vectors are: "words" (TF-IDF) or "sentences" (a sentence-transformers model).
+        encoder: Hub id or folder of that model; None takes that of LLMREC_EMBEDDINGS.
+        ids: whether an item has an embedding and a bias of its own beside that of its text. Without, items are their
+            texts: one without events is as good as any, and the softmax of the training holds only items that have
+            some, as those without were not yet there to be passed over.
+    """
+
+    text_dims: int = 0
+    vectors: Vectors = "words"
+    encoder: str | None = None
+    ids: bool = True
+
+    def check(self) -> None:
+        """Refuses what cannot be meant, see `NeuralSettings.check`."""
+        super().check()
+        self._need(
+            "text_dims", isinstance(self.text_dims, int) and self.text_dims >= 0, "0 or a number of dimensions"
+        )
+        self._need("vectors", self.vectors in ("words", "sentences"), "words or sentences")
+        self._need("ids", self.ids or self.text_dims > 0, "true where text_dims is 0")
+        self._need("ids", self.ids or self.loss == "softmax", "true unless loss is softmax")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SASRecSettings(ItemSettings):
     """SASRec's own settings.
 
     Attributes:
         layers: transformer blocks.
         heads: attention heads; they share `hidden`.
-        text_dims: dimensions (by SVD) of the items' TF-IDF vectors that are added to the embeddings through a learned
-            map; 0 uses no text.
     """
 
     layers: int = 2
     heads: int = 2
-    text_dims: int = 0
 
     def check(self) -> None:
         """Refuses what cannot be meant, see `NeuralSettings.check`."""
         super().check()
         self._need("layers", isinstance(self.layers, int) and self.layers >= 1, "a whole number from 1 on")
         self._need("heads", self.heads >= 1 and self.hidden % self.heads == 0, f"a divisor of hidden ({self.hidden})")
-        self._need(
-            "text_dims", isinstance(self.text_dims, int) and self.text_dims >= 0, "0 or a number of dimensions"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class GRU4RecSettings(NeuralSettings):
+class GRU4RecSettings(ItemSettings):
     """GRU4Rec's own settings.
 
     Attributes:
