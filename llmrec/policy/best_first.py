@@ -3,6 +3,9 @@
 A prefix's log-probability bounds all items below it from above, and one that leads to a single item has that item's
 own. So prefixes are expanded in the order of their log-probability, and an item is proven as soon as no prefix that
 is still open lies above it (A* with the bound 0 for all that is to come). Beam search has no such certificate.
+
+Items may be scored in another way than by log pi (`walks`): a prefix then stands at its sum plus the most that
+any item below it may still get.
 """
 
 from __future__ import annotations
@@ -13,13 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.allowed import Allowed
+from llmrec.catalogue.allowed import Allowed, take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.decoding import check_k, walker_of
 from llmrec.policy.edges import Edges, table_places
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import device_of, evaluating
+from llmrec.policy.walks import Walk, walk_of
 
 BATCH = 8
 """Prefixes of a user that are expanded together; more need fewer forwards and expand more in vain."""
@@ -59,6 +63,7 @@ class BestFirst:
         exclude: item indices (B, E) padded with -1, or a filter made beforehand. It prunes and changes no score.
         batch: prefixes of a state that are expanded at once.
         most: items of a state that will ever be asked for; what cannot be among them is then forgotten.
+        walk: how items are scored; by default by log pi.
 
     Raises:
         RequestError: batch below 1, or prompt and item are longer than the model can read.
@@ -74,12 +79,14 @@ class BestFirst:
         exclude: Tensor | Allowed | None = None,
         batch: int = BATCH,
         most: int | None = None,
+        walk: Walk | None = None,
     ) -> None:
         if batch < 1:
             raise RequestError(f"A batch of {batch} expands nothing; expand at least 1 prefix at a time.")
         self.model, self.index, self.batch = model, index.to(device_of(model)), batch
         self.most = self.index.n_items if most is None else most
-        self.head, self.allowed = checked_head(model), self.index.exclusion(exclude)
+        self.walk = walk_of(checked_head(model), self.index, walk)
+        self.allowed = self.index.exclusion(exclude)
         # the prompts are read here and the cache kept: the search may be gone on with at any later time
         with torch.no_grad(), evaluating(model):
             self.walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, self.index)
@@ -87,8 +94,8 @@ class BestFirst:
         self.node_BW = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=self.index.device)
         user_B1 = torch.arange(len(self.node_BW), device=self.index.device).unsqueeze(1)
         allowed_B1 = self.index.is_allowed(self.node_BW, user_B1, self.allowed)
-        zero_B1 = torch.zeros(self.node_BW.shape, dtype=torch.float64, device=self.index.device)
-        self.score_BW = zero_B1.masked_fill(~allowed_B1, -torch.inf)
+        start_B1 = self._more(self.node_BW)
+        self.score_BW = start_B1.masked_fill(~allowed_B1, -torch.inf)
         self.expansions_B = torch.zeros_like(self.node_BW[:, 0])
         self.given_B = torch.zeros_like(self.expansions_B)
 
@@ -135,8 +142,14 @@ class BestFirst:
 
     def _kinds(self) -> tuple[Tensor, Tensor]:
         """Which entries are finished items, and which are open prefixes."""
-        there, decided = torch.isfinite(self.score_BW), self.index.is_decided(self.node_BW)
-        return there & decided, there & ~decided
+        there, ended = torch.isfinite(self.score_BW), self.walk.ends(self.node_BW)
+        return there & ended, there & ~ended
+
+    def _more(self, node: Tensor) -> Tensor:
+        """The most that an item below each node gets beside its edges, float64."""
+        if self.walk.more_M is None:
+            return torch.zeros(node.shape, dtype=torch.float64, device=node.device)
+        return take(self.walk.more_M, node)
 
     def _chosen(self, goal_B: Tensor, max_expansions: int | None) -> Tensor:
         """The best open prefixes of each state that stand above its goal-th finished item."""
@@ -152,11 +165,15 @@ class BestFirst:
     def _expand(self, chosen_BW: Tensor) -> None:
         """Replaces the chosen entries by their children."""
         user_U, _ = torch.nonzero(chosen_BW, as_tuple=True)
-        edges = Edges.of(self.index, user_U, self.index.settle(self.node_BW[chosen_BW]), None)
+        node_U = self.node_BW[chosen_BW]
+        edges = Edges.of(self.index, user_U, self.walk.settle(node_U), None)
         hidden = self.walker.hidden(edges.user_U, edges.node_U)
         # float64: a proof compares sums along different paths, which float32 would call equal or reorder
-        own_E = edges.log_probs(hidden, self.head, self.index, 1.0).double()
-        value_E, user_E = self.score_BW[chosen_BW][edges.state_E] + own_E, user_U[edges.state_E]
+        own_E = self.walk.edge_values(edges, hidden).double()
+        # what may be added below a child replaces what may be below its parent, so that scores only fall
+        before_U = self.score_BW[chosen_BW] - self._more(node_U)
+        value_E = before_U[edges.state_E] + own_E + self._more(edges.child_E)
+        user_E = user_U[edges.state_E]
         self.expansions_B = self.expansions_B + chosen_BW.sum(1)
         self.score_BW = self.score_BW.masked_fill(chosen_BW, -torch.inf)
         open_E = edges.is_open(self.index, self.allowed)
@@ -204,6 +221,7 @@ def best_first_search(
     exclude: Tensor | Allowed | None = None,
     batch: int = BATCH,
     max_expansions: int | None = None,
+    walk: Walk | None = None,
 ) -> Found:
     """The k best items of each prompt by log pi(item | state), proven exact unless the budget runs out before.
 
@@ -219,6 +237,7 @@ def best_first_search(
         exclude: item indices (B, E) padded with -1, or a filter made beforehand.
         batch: prefixes of a state that are expanded at once.
         max_expansions: prefixes of a state that are expanded at most; a flat distribution may need very many.
+        walk: how items are scored; by default by log pi.
 
     Raises:
         RequestError: k below 1 or above the catalogue's size, batch or max_expansions below 1.
@@ -227,6 +246,6 @@ def best_first_search(
     check_k(k, index.n_items)
     if max_expansions is not None and max_expansions < 1:
         raise RequestError(f"A budget of {max_expansions} expansions finds nothing; allow at least 1.")
-    search = BestFirst(model, prompt_ids_BP, prompt_mask_BP, index, exclude=exclude, batch=batch, most=k)
+    search = BestFirst(model, prompt_ids_BP, prompt_mask_BP, index, exclude=exclude, batch=batch, most=k, walk=walk)
     search.prove(torch.full_like(search.given_B, k), max_expansions)
     return search.found(k)

@@ -77,6 +77,11 @@ class Head:
             out = self.module(hidden_UH)[:, token_R]
         return self._finish(out)
 
+    def all_logits(self, hidden_UH: Tensor) -> Tensor:
+        """Logits of all tokens of the model: (U, V), float32 (float64 for a float64 model)."""
+        weight = self.rows.linear.weight if self.is_plain else None
+        return self._finish(self.module(hidden_UH if weight is None else hidden_UH.to(weight)))
+
     def edge_logits(self, hidden_UH: Tensor, state_E: Tensor, token_E: Tensor) -> Tensor:
         """Logit of token `token_E[e]` at hidden state `state_E[e]`: (E,), one dot product an edge."""
         if not self.is_plain:

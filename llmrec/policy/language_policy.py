@@ -101,7 +101,7 @@ class LanguagePolicy:
         book = self.filters or FilterBook(self.index, Attributes.of([]))
         return FilteredCatalogue.of(book, wishes, self._excluded(states, seen, exclude_seen))
 
-    def _batches(
+    def batches(
         self, states: Sequence[State], size: int | None, groups: Sequence[object] = ()
     ) -> list[tuple[list[int], Tensor, Tensor]]:
         """Batches of states of like length, and of one group where `groups` are given: which states, ids and mask."""
@@ -149,7 +149,7 @@ class LanguagePolicy:
         check_k(k, len(self.catalogue))
         asked = self._asked(states, seen, exclude_seen, filters)
         slates: list[Slate] = [Slate((), ())] * len(states)
-        batches = self._batches(states, batch_size, asked.groups_B)
+        batches = self.batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
             found = self._decoded(ids, mask, k, beams, asked.allowed(part), asked.filters(part), exact)
             for b, slate in zip(part, found, strict=True):
@@ -212,7 +212,7 @@ class LanguagePolicy:
         device = self.index.device
         items = torch.zeros(shape[:2], dtype=torch.long, device=device)
         token_log_prob = torch.zeros(shape, device=device)
-        for part, ids, mask in self._batches(states, batch_size, asked.groups_B):
+        for part, ids, mask in self.batches(states, batch_size, asked.groups_B):
             drawn = sample_items(
                 self.model,
                 ids,
@@ -247,7 +247,7 @@ class LanguagePolicy:
         asked.require_no_maximum()
         order: list[int] = []
         parts: list[Tensor] = []
-        for part, ids, mask in self._batches(states, len(states), asked.groups_B):
+        for part, ids, mask in self.batches(states, len(states), asked.groups_B):
             order += part
             allowed = asked.allowed(part)
             scores = score_items(

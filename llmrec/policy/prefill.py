@@ -24,6 +24,10 @@ class Prefill(Protocol):
         """Hidden states (U, H) that predict the token after each pair; a pair is asked for once."""
         ...
 
+    def forget(self) -> None:
+        """Drops all prefixes and keeps the prompts: what comes next sees none of what was read."""
+        ...
+
 
 class PlainPrefill:
     """Runs whole sequences anew at each step: slow, and right for any causal architecture."""
@@ -34,6 +38,9 @@ class PlainPrefill:
     def hidden(self, user_U: Tensor, node_U: Tensor) -> Tensor:
         """See `Prefill`."""
         return plain_hidden(self.model, self.prompts, self.index, user_U, node_U)
+
+    def forget(self) -> None:
+        """See `Prefill`: nothing is kept anyway."""
 
 
 class SharedPrefill:
@@ -54,9 +61,20 @@ class SharedPrefill:
         )
         users = torch.arange(len(prompts.length_B), device=hidden.device)
         self.root_BH = hidden[users, prompts.length_B - 1]
-        self.node_BS = prompts.ids_BP.new_zeros((len(users), 0))
-        self.position_BS = positions
-        self.done_X = prompts.ids_BP.new_zeros(0)
+        self._start()
+
+    def _start(self) -> None:
+        """No slot yet."""
+        ids_BP = self.prompts.ids_BP
+        self.node_BS = ids_BP.new_zeros((len(ids_BP), 0))
+        self.position_BS = torch.arange(ids_BP.shape[1], device=ids_BP.device).expand_as(ids_BP)
+        self.done_X = ids_BP.new_zeros(0)
+
+    def forget(self) -> None:
+        """See `Prefill`."""
+        if self.node_BS.shape[1]:
+            self.cache.crop(-self.node_BS.shape[1])
+        self._start()
 
     def hidden(self, user_U: Tensor, node_U: Tensor) -> Tensor:
         """See `Prefill`."""
