@@ -71,6 +71,8 @@ class EvaluationSettings:
     users: int = 1000
     """Users met in the simulated comparison."""
     beams: int = 20
+    before_sft: int = 200
+    """Validation events on which the row "before SFT" of a pretrained model is calibrated; 0 leaves the row out."""
     bootstrap: int = 1000
 
 

@@ -55,6 +55,8 @@ def check_evaluation(config: RunConfig) -> None:
     for key in ("users", "test_events", "beams", "bootstrap"):
         if getattr(settings, key) < 1:
             raise ConfigError(f"Key 'evaluation.{key}' is {getattr(settings, key)}, but it must be at least 1.")
+    if settings.before_sft < 0:
+        raise ConfigError(f"Key 'evaluation.before_sft' is {settings.before_sft}, but it must be at least 0.")
 
 
 def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:

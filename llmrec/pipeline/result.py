@@ -21,6 +21,7 @@ from llmrec.pipeline.simulation import Simulators
 SFT = "SFT"
 RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
 POPULARITY, COVISITATION = "popularity", "covisitation"
+BEFORE_SFT = "before SFT"
 
 
 def label(algorithm: Algorithm) -> str:

@@ -20,6 +20,7 @@ from llmrec.evaluation.verdict import Verdict, run_verdict, verdict
 from llmrec.pipeline.algorithms import check_algorithm, check_algorithm_on
 from llmrec.pipeline.algorithms.reward import check_terms, run_reward
 from llmrec.pipeline.base_model import base_model, check_base
+from llmrec.pipeline.before import before_sft
 from llmrec.pipeline.data import RunData, check_source, open_data
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.gate import check_trust
@@ -38,6 +39,7 @@ from llmrec.pipeline.measure import (
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.result import (
+    BEFORE_SFT,
     COVISITATION,
     GREEDY,
     OPTIMUM,
@@ -159,8 +161,10 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
     systems: dict[str, Ranker] = {
         POPULARITY: Popularity(seed=config.seed).fit(data.dataset, train),
         COVISITATION: baseline("covisitation").fitted(data.dataset, train, valid, seed=config.seed),
-        SFT: start,
     }
+    if (untrained := before_sft(config, data, stages.base)) is not None:
+        systems[BEFORE_SFT] = untrained
+    systems[SFT] = start
     if improved.promoted is not None:
         systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
     if improved.promoted != improved.last:

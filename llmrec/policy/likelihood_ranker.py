@@ -58,7 +58,7 @@ class Shares:
 
 GRID = tuple(
     Shares(prior, popularity)
-    for prior, popularity in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 1.0, 2.0, 4.0))
+    for prior, popularity in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
 )
 """What `calibrated` chooses from."""
 
