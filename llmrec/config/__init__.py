@@ -43,7 +43,7 @@ from llmrec.config.simulation import (
     SimulatorSettings,
     TrustSettings,
 )
-from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings, TeacherSettings
+from llmrec.config.training import LoraSettings, ModelConfig, SFTSettings, TeacherSettings, WeightingSettings
 
 __all__ = [
     "SHIPPED",
@@ -87,6 +87,7 @@ __all__ = [
     "TrustSettings",
     "Unvouched",
     "UpdateSettings",
+    "WeightingSettings",
     "WithheldSettings",
     "WorldConfig",
     "register_section",

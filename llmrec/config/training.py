@@ -68,6 +68,23 @@ class TeacherSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightingSettings:
+    """What a logged choice counts in the warm start: examples are drawn in proportion to it.
+
+    Imitation learns what was shown as much as what was liked. With p the probability that the item was shown and r
+    what the choice earned (`reward.click`, and `reward.conversion` where it converted), `kind` counts a choice as 1
+    (none), 1 / p (propensity), r (value) or r / p (both), and pi learns items in proportion to p P(chosen),
+    P(chosen), p E[r] or E[r] of a state.
+    """
+
+    kind: Literal["none", "propensity", "value", "both"] = "none"
+    clip: float = 20.0
+    """Largest 1 / p, as a multiple of the median one."""
+    propensities: Literal["auto", "logged", "fitted"] = "auto"
+    """p of the log, or fitted to what was shown; auto takes the log's where it has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SFTSettings:
     """Supervised warm start. `weights`: full or lora; auto takes full for the nano model, else lora."""
 
@@ -98,6 +115,7 @@ class SFTSettings:
     history_dropout: float = 0.1
     """Share of history interactions dropped at random from a training state (augmentation)."""
     target: Literal["click", "conversion"] = "click"
+    weighting: WeightingSettings = field(default_factory=WeightingSettings)
     save_every: int = 50
     """Optimiser steps between checkpoints."""
     teacher: TeacherSettings = field(default_factory=TeacherSettings)

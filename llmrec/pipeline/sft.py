@@ -24,7 +24,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
-from llmrec.pipeline.simulation import widening
+from llmrec.pipeline.simulation import log_of, widening
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.adapters import load_adapter_onto
@@ -32,12 +32,17 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
 from llmrec.progress import console
 from llmrec.training.improvement import WarmStart
+from llmrec.training.propensities import item_groups
 from llmrec.training.sft import check_sft, train_sft
 from llmrec.training.teacher import Teacher, check_teacher
+from llmrec.training.weighting import BY_PROPENSITY, BY_VALUE, weighted_examples
+from llmrec.types import Example
 
 HELD_OUT = 0.1
 """Share of the training events, the last ones, on which the teacher's settings are chosen."""
 ROWS = 2000
+CHECKED_STATES = 2000
+"""States of a large log that are looked at before anything is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,34 @@ def targets(config: RunConfig, data: RunData, part: Part, limit: int | None, *, 
     )
 
 
+def imitated(config: RunConfig, data: RunData, limit: int | None = None) -> list[Example]:
+    """What SFT learns from: training examples, drawn in proportion to what they count (`sft.weighting`).
+
+    With `limit` those of a uniform sample of this many states, to see whether there is something to learn from.
+
+    Raises:
+        DataError: choices cannot be weighed as `sft.weighting` asks.
+    """
+    weighting, reward = config.sft.weighting, config.reward
+    if weighting.kind == "none":
+        return targets(config, data, "train", config.sft.examples).rows
+    if weighting.kind in BY_PROPENSITY and not data.dataset.has_impressions:
+        raise DataError(
+            f"Key 'sft.weighting.kind' is {weighting.kind}, but {data.dataset.manifest.name!r} logs no impressions: "
+            "nothing tells how likely an item was to be shown. Set it to none or value."
+        )
+    return weighted_examples(
+        log_of(config, data, "train", limit),
+        weighting,
+        config.sft.examples,
+        target=config.sft.target,
+        click=reward.click,
+        conversion=reward.conversion,
+        group_N=item_groups(data.dataset.item_list),
+        seed=config.seed,
+    )
+
+
 def check_warm_start(config: RunConfig) -> None:
     """Refuses, before anything is made, settings of SFT that cannot work.
 
@@ -104,6 +137,8 @@ def check_targets(config: RunConfig, data: RunData) -> None:
                 else widening(config, data, part)
             )
             raise DataError(f"The {part} part of the split has no {config.sft.target} that could be ranked; {why}.")
+        if part == "train" and config.sft.weighting.kind != "none":
+            imitated(config, data, CHECKED_STATES)
         if part == "test":
             check_leaks(data.dataset, data.split.train, rows, data.split.name)
 
@@ -117,6 +152,8 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         "config": [tree["sft"], text_key(config, data.dataset), tree["data"], tree["model"]["dtype"], config.seed],
         "identifiers": naming_key(config),
     } | ({} if config.model.quantization == "none" else {"quantization": config.model.quantization})
+    if config.sft.weighting.kind in BY_VALUE:
+        key["reward"] = [config.reward.click, config.reward.conversion]
 
     def build(out: Path, scratch: Path) -> None:
         tokenizer = load_tokenizer(base.name, base.revision)
@@ -127,13 +164,13 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         # tokens that the trained model will read.
         naming = name_items(config, data, model, tokenizer)
         check_base(config, naming.catalogue)
-        rows = targets(config, data, "train", config.sft.examples)
+        rows = imitated(config, data)
         result = train_sft(
             model,
             tokenizer,
             naming.catalogue,
             naming.renderer,
-            rows.rows,
+            rows,
             data.dataset.item_list,
             config.sft,
             seed=config.seed,

@@ -25,7 +25,7 @@ import numpy as np
 from llmrec.dataset.impressions import Impressions
 from llmrec.errors import DataError
 from llmrec.seeding import numpy_stream
-from llmrec.types import BoolArray, FloatArray, IntArray, State
+from llmrec.types import BoolArray, FloatArray, IntArray, Item, State
 
 Source = Literal["auto", "logged", "fitted"]
 WEIGHTS = (0.02, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -58,7 +58,15 @@ class Propensities:
     note: str
 
 
-def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: int) -> Propensities:
+def item_groups(items: Sequence[Item]) -> IntArray:
+    """Each item's first category, else its brand, as a number from 0: (N,)."""
+    names = [item.categories[0] if item.categories else item.brand for item in items]
+    return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+
+def propensities(
+    log: Impressions, source: Source, group_N: IntArray, *, seed: int, key: str = "off_policy.propensities"
+) -> Propensities:
     """mu of every impression.
 
     Args:
@@ -66,12 +74,13 @@ def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: i
         source: logged, fitted, or auto: the log's where it has one.
         group_N: each item's group, any whole numbers.
         seed: the run's seed.
+        key: the setting that `source` is, for messages.
 
     Raises:
         DataError: a logged propensity is not above 0 and at most 1, or is missing where it must be logged.
     """
     logged_M = np.asarray(log.propensity_M, dtype=np.float64)
-    given_M = _given(log, logged_M, source)
+    given_M = _given(log, logged_M, source, key)
     if given_M.all():
         return Propensities(logged_M, given_M, "Propensities are the log's own.")
     fitted = fitted_propensities(log, group_N, seed=seed)
@@ -83,7 +92,7 @@ def propensities(log: Impressions, source: Source, group_N: IntArray, *, seed: i
     return Propensities(np.where(given_M, logged_M, fitted.propensity_M), given_M, note)
 
 
-def _given(log: Impressions, logged_M: FloatArray, source: Source) -> BoolArray:
+def _given(log: Impressions, logged_M: FloatArray, source: Source, key: str) -> BoolArray:
     """Which propensities are taken from the log, all of them in range."""
     if source == "fitted":
         return np.zeros(len(log), dtype=bool)
@@ -95,7 +104,7 @@ def _given(log: Impressions, logged_M: FloatArray, source: Source) -> BoolArray:
         what = "no propensity" if np.isnan(logged_M[row]) else f"the propensity {logged_M[row]:g}"
         raise DataError(
             f"Impression {row} (item {log.item_M[row]}, shown to user {user!r}) has {what}, but it must be above 0 "
-            "and at most 1; mend the column 'propensity', or set off_policy.propensities to fitted."
+            f"and at most 1; mend the column 'propensity', or set {key} to fitted."
         )
     return given_M
 

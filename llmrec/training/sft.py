@@ -30,6 +30,7 @@ from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, mer
 from llmrec.training.sft_data import SFTRow, build_rows, sample_examples, task_counts
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.trl_seam import SFTTrainer
+from llmrec.training.weighting import check_weighting
 from llmrec.types import EventKind, Example, Item
 
 SMALL = 50_000_000
@@ -263,6 +264,7 @@ def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) 
     if settings.epochs > 0:
         task_counts(settings.mixture, settings.examples, identified=identified)
     check_lora(settings.lora, "sft.lora")
+    check_weighting(settings.weighting)
     if taught:
         check_teacher(settings.teacher)
 

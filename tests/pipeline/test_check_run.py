@@ -100,6 +100,7 @@ def refusal(dataset, place, **changes):
             ["preference"],
         ),
         (shop(20), {"algorithm": "off_policy", "off_policy.propensities": "logged"}, ["propensity"]),
+        (shop(20), {"sft.weighting.kind": "propensity"}, ["logs no impressions", "none or value"]),
         (shop(5), {"session.slate": 6, "ppo.draws": 1}, ["session.slate", "5 items"]),
         (
             shop(8, each=12, repeat="exclude"),

@@ -11,7 +11,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm, improve
-from llmrec.pipeline.algorithms.logs import item_groups, rewards_of
+from llmrec.pipeline.algorithms.logs import rewards_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.pipeline.systems import TruthJudge
@@ -21,6 +21,7 @@ from llmrec.rewards import RewardFunction
 from llmrec.text.render import StateRenderer
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import logged_slates
+from llmrec.training.propensities import item_groups
 from llmrec.types import Item
 from tests.overrides import given
 

@@ -21,7 +21,8 @@ from llmrec.rewards import RewardFunction
 from llmrec.training.improvement import Checkpointing, Improved
 from llmrec.training.logged import logged_slates
 from llmrec.training.off_policy import check_off_policy, train_off_policy
-from llmrec.types import FloatArray, IntArray, Item, Prediction, State
+from llmrec.training.propensities import item_groups
+from llmrec.types import FloatArray, IntArray, Prediction, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,3 @@ def check_logged(config: RunConfig, data: RunData, limit: int | None) -> None:
     if config.reward.terms or config.reward.custom:
         earned = earned + 1.0  # what they give is not known yet
     logged_slates(log, earned, settings, item_groups(data.dataset.item_list), seed=config.seed)
-
-
-def item_groups(items: Sequence[Item]) -> IntArray:
-    """Each item's first category, else its brand, as a number from 0: (N,)."""
-    names = [item.categories[0] if item.categories else item.brand for item in items]
-    return np.unique(names, return_inverse=True)[1].astype(np.int64)
