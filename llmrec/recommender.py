@@ -25,8 +25,9 @@ from llmrec.errors import RequestError, RunError
 from llmrec.export import CARD, Bundle, read_bundle, read_facts, work_folder
 from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
+from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
-from llmrec.text.free_prompt import Match, resolve_prompt
+from llmrec.text.free_prompt import Match, Wish, resolve_prompt
 from llmrec.types import IntArray, Item, State
 
 
@@ -41,10 +42,11 @@ class RecommendedItem:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Items, best first, and how the request was read."""
+    """Items, best first, and how the request was read: titles, what the items must be, and the rest."""
 
     items: tuple[RecommendedItem, ...]
     matches: tuple[Match, ...] = ()
+    wishes: tuple[Wish, ...] = ()
     rest: str = ""
     note: str = ""
 
@@ -139,6 +141,7 @@ class Recommender:
         filters: Filters | None = None,
         exclude_seen: bool | None = None,
         exact: bool = False,
+        read_filters: bool = False,
     ) -> Recommendation:
         """The top k items by log pi (log p after `fuse`) for exactly one of a known user, a free prompt or a `State`.
 
@@ -151,6 +154,9 @@ class Recommender:
             filters: what the items must be; it takes items away and changes no score.
             exclude_seen: leave out what the user has seen; by default as the data set's manifest says.
             exact: search until the list is proven, which a beam search is not.
+            read_filters: whether categories, brands and prices that the prompt asks for become filters, beside
+                `filters`; `wishes` of the answer say which. Where they leave nothing they are let go, which `note`
+                says.
 
         Raises:
             RequestError: not exactly one of the three, an unknown user, a k that cannot be met, or a filter that is
@@ -159,6 +165,7 @@ class Recommender:
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
         matches: tuple[Match, ...] = ()
+        wishes: tuple[Wish, ...] = ()
         rest = note = ""
         seen: IntArray | None = None
         if user is not None:
@@ -167,8 +174,9 @@ class Recommender:
         elif prompt is not None:
             liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
             value = 5.0 if liked == "rating" else None
-            resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value)
+            resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
+            filters, wishes, note = self._asked(resolved.wishes, filters, state)
         assert state is not None
         known = None if seen is None else [seen]
         policy = self._fused or self.bundle.policy
@@ -180,7 +188,20 @@ class Recommender:
             RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
-        return Recommendation(items, matches, rest, note)
+        return Recommendation(items, matches, wishes, rest, note)
+
+    def _asked(
+        self, wishes: tuple[Wish, ...], filters: Filters | None, state: State
+    ) -> tuple[Filters | None, tuple[Wish, ...], str]:
+        """The caller's filter with the prompt's wishes, those that hold, and a word where they had to be let go."""
+        if not wishes:
+            return filters, (), ""
+        assert self.bundle.policy.filters is not None
+        found = wished(wishes, self.bundle.policy.filters.attributes, filters, hidden=state.seen())
+        if found is None:
+            said = ", ".join(repr(short_line(wish.text)) for wish in wishes)
+            return filters, (), f"No item is all that was asked for ({said}), so this is read as context alone."
+        return found, wishes, ""
 
     def _user_state(self, user: str, before: int | None) -> tuple[State, IntArray]:
         if self._data is None:

@@ -340,3 +340,28 @@ def test_files_of_items(tmp_path):
             read_items(csv)
     with pytest.raises(DataError, match=r"none\.csv does not exist"):
         read_items(tmp_path / "none.csv")
+
+
+def test_a_prompts_wishes_become_filters_where_they_are_asked_for(runs):
+    """What is read is in the answer, and what no item can be is let go with a word."""
+    items = [
+        Item("a", "kettle red", categories=("kitchen",), price=9.0),
+        Item("b", "kettle blue", "", ("kitchen",), "", 7.0),
+    ]
+    bundle = change_items(read_bundle(runs / "title"), add=items, remove=["i0", "i1"])
+    recommender = Recommender(bundle)
+    answer = recommender.recommend(prompt="Something for the Kitchen", k=5, read_filters=True)
+    assert {item.item_id for item in answer.items} == {"a", "b"}
+    assert [(wish.kind, wish.value, wish.text) for wish in answer.wishes] == [("category", "kitchen", "Kitchen")]
+    assert answer.rest == "Something for the Kitchen"
+    assert "Only 2 of 5 items" in answer.note
+    cheaper = recommender.recommend(prompt='Like "kettle red" but cheaper', k=1, read_filters=True)
+    assert [item.item_id for item in cheaper.items] == ["b"]
+    lost = recommender.recommend(prompt='Like "kettle blue" but cheaper', k=3, read_filters=True)
+    assert (lost.wishes, len(lost.items)) == ((), 3)
+    assert "'cheaper'" in lost.note
+    plain = recommender.recommend(prompt="Something for the Kitchen", k=5)
+    assert (plain.wishes, len(plain.items)) == ((), 5)
+    assert list(answer.to_json()["wishes"]) == [
+        {"kind": "category", "value": "kitchen", "text": "Kitchen", "like": None}
+    ]

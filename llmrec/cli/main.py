@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -112,6 +112,9 @@ def recommend(
     max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in the list.")] = None,
     fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until the list is proven to be the best.")] = False,
+    read_filters: Annotated[
+        bool, typer.Option("--read-filters", help="Categories, brands and prices of the prompt become filters.")
+    ] = False,
     data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -125,9 +128,8 @@ def recommend(
     stock, filters = asked_filters(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
-    show_recommendations(
-        model, user, prompt, k, data, revision, as_json, filters=filters, stock=stock, exact=exact, fuse=fuse
-    )
+    asked: dict[str, Any] = {"filters": filters, "stock": stock, "exact": exact, "fuse": fuse}
+    show_recommendations(model, user, prompt, k, data, revision, as_json, read_filters=read_filters, **asked)
 
 
 @app.command()

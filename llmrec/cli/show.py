@@ -72,6 +72,7 @@ def show_recommendations(
     stock: Sequence[str] | None = None,
     exact: bool = False,
     fuse: float | None = None,
+    read_filters: bool = False,
 ) -> None:
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
@@ -91,7 +92,9 @@ def show_recommendations(
         filters = dataclasses.replace(filters, candidates=candidates, exclude=exclude)
     if fuse is not None:
         recommender.fuse(fuse)
-    answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, exact=exact)
+    answer = recommender.recommend(
+        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters
+    )
     echo(json_line(answer.to_json())) if as_json else _print(answer)
 
 
@@ -124,6 +127,9 @@ def _print(answer: Recommendation) -> None:
     for match in answer.matches:
         read = f'"{short_line(match.text)}" is read as {short_line(match.title)} (similarity {match.score:.0f}%)'
         screen.print(read, style="dim")
+    for wish in answer.wishes:
+        value = f"{wish.value:.2f}" if isinstance(wish.value, float) else short_line(wish.value)
+        screen.print(f'"{short_line(wish.text)}" asks for {wish.kind} {value}', style="dim")
     if answer.rest:
         screen.print(f"the rest is context: {short_line(answer.rest)}", style="dim")
     if answer.note:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from llmrec.text.escape import clean_text
 from llmrec.text.titles import MAX_CHARACTERS, Hit, TitleIndex
+from llmrec.text.wishes import Wish, WishIndex
 from llmrec.types import EventKind, Interaction, Item, State
 
-__all__ = ["Match", "Resolved", "TitleIndex", "resolve_prompt"]
+__all__ = ["Match", "Resolved", "TitleIndex", "Wish", "resolve_prompt"]
 
 _FILLER_WORDS = """i ive i've we my me am liked like likes love loved enjoyed enjoy watched watch seen saw bought buy
 read played listened have had just really also too and or but both the a an of such as well please recommend suggest
@@ -39,14 +40,19 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """How a prompt was read: the state to recommend for, what was matched, and the text left as context."""
+    """How a prompt was read: the state to recommend for, what was matched, and the text left as context.
+
+    `wishes` are what the text asks of its items outright, where that was looked for; their words stay in the context.
+    """
 
     state: State
     matches: list[Match]
     rest: str
+    wishes: tuple[Wish, ...] = ()
 
 
 _last: tuple[Sequence[Item], TitleIndex] | None = None
+_last_wishes: tuple[Sequence[Item], WishIndex] | None = None
 
 
 def resolve_prompt(
@@ -56,6 +62,7 @@ def resolve_prompt(
     *,
     feedback: EventKind = "click",
     value: float | None = None,
+    wishes: bool = False,
 ) -> Resolved:
     """Reads a free prompt such as "I liked Fargo and Se7en".
 
@@ -68,16 +75,23 @@ def resolve_prompt(
         time: the moment of the request in seconds.
         feedback: what the liked items count as; choose what the policy saw in training.
         value: the rating, where `feedback` is "rating".
+        wishes: whether categories, brands and prices are looked for (`wishes.WishIndex`). A category's name alone is
+            then no title: "something in War" names no film.
     """
     index = items if isinstance(items, TitleIndex) else _index_of(items)
     text = text[:MAX_CHARACTERS]
     hits = index.find(text)
+    wished: tuple[Wish, ...] = ()
+    if wishes:
+        book = _wishes_of(index.items)
+        wished = tuple(book.find(text, hits))
+        hits = [hit for hit in hits if not book.is_category(text, hit)]
     matches = [Match(h.item, index.items[h.item].title, text[h.start : h.end], h.score) for h in hits]
     rest = clean_text(_rest(text, hits), MAX_CHARACTERS)
     liked = dict.fromkeys(match.item for match in matches)
     before = 0 if time is None else time - 1
     history = tuple(Interaction(item, feedback, before, value) for item in liked)
-    return Resolved(State(history=history, context=rest, time=time), matches, rest)
+    return Resolved(State(history=history, context=rest, time=time), matches, rest, wished)
 
 
 def _index_of(items: Sequence[Item]) -> TitleIndex:
@@ -86,6 +100,14 @@ def _index_of(items: Sequence[Item]) -> TitleIndex:
     if _last is None or _last[0] is not items or len(_last[1].items) != len(items):
         _last = (items, TitleIndex(items))
     return _last[1]
+
+
+def _wishes_of(items: Sequence[Item]) -> WishIndex:
+    """The names of a catalogue; those of the last one used are kept."""
+    global _last_wishes
+    if _last_wishes is None or _last_wishes[0] is not items or len(_last_wishes[1].items) != len(items):
+        _last_wishes = (items, WishIndex(items))
+    return _last_wishes[1]
 
 
 def _rest(text: str, hits: Sequence[Hit]) -> str:

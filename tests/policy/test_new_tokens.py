@@ -164,7 +164,7 @@ def test_peft_models_and_descriptions_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_texts_vector_is_the_mean_of_its_own_hidden_states(kind, side):
+def test_a_texts_vector_is_the_mean_or_the_last_of_its_own_hidden_states(kind, side):
     """Whatever it is batched with, and whichever side the tokenizer pads."""
     tokenizer = byte_tokenizer()
     tokenizer.padding_side = side
@@ -182,6 +182,13 @@ def test_a_texts_vector_is_the_mean_of_its_own_hidden_states(kind, side):
         with torch.no_grad():
             hidden = lm(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
         assert np.allclose(vector, hidden.mean(0).numpy(), atol=1e-5)
+    # the end of a long prompt is what its last state has to have read
+    last = TextEncoder(lm, tokenizer, max_tokens=20, batch_tokens=40, last=True)(texts)
+    for text, vector in zip(texts, last, strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"][-20:]
+        with torch.no_grad():
+            hidden = lm(input_ids=torch.tensor([ids or [0]]), output_hidden_states=True).hidden_states[-1][0]
+        assert np.allclose(vector, hidden[-1].numpy() if ids else 0.0, atol=1e-5)
 
 
 def test_directions_keep_likeness_and_have_unit_size():

@@ -1,0 +1,247 @@
+"""Free requests: who answers a sentence about categories, brands, prices and named items with items that fit it?
+
+The requests and the items that answer them are drawn from the catalogue (`evaluation.requests`). Every system gets
+the same reading of the sentence: titles named in it are the state's history, the rest is its free text. Weights of
+mixtures and sizes of candidate sets are chosen on other requests than those of the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmrec.baselines import BASELINES, ContentProfile, ContentSettings, EmbeddingProfile, Popularity, Random
+from llmrec.baselines.likeness import TextRanker
+from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
+from llmrec.dataset.store import Dataset, Signal
+from llmrec.errors import RequestError
+from llmrec.evaluation.requests import KINDS, Request, draw_requests, precisions
+from llmrec.evaluation.table import Comparison
+from llmrec.pipeline.base_model import base_model
+from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.recipes import demo_config, with_defaults
+from llmrec.pipeline.run import check_config
+from llmrec.pipeline.sft import sft_policy, sft_stage
+from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.loading import load_causal_lm, load_tokenizer
+from llmrec.policy.mean_hidden import TextEncoder
+from llmrec.policy.mixture import Mixture, Scores
+from llmrec.policy.retrieved import Retrieved
+from llmrec.policy.wishes import wished
+from llmrec.progress import console
+from llmrec.recommender import Recommender
+from llmrec.studies.answer import Answer
+from llmrec.studies.study import Pooled, SeedRows, Study
+from llmrec.text.free_prompt import Resolved, resolve_prompt
+from llmrec.types import Slate
+
+K = 10
+OVERALL = "all"
+BASE = "TF-IDF"
+FILTERED = ", filters read"
+CHOOSING = 100
+"""Requests, of another draw, that settings are chosen on."""
+WEIGHTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
+"""A policy's share beside a retriever."""
+POWER = 4.0
+"""Of a retriever's scores within a mixture: as they are they are nearly flat."""
+CANDIDATES = (20, 50, 100)
+"""Sizes of a candidate set to choose from."""
+
+
+def free_requests(
+    seeds: Sequence[int],
+    out: Path,
+    *,
+    dataset: str = "world",
+    source: str | Path | None = None,
+    requests: int = 200,
+    shares: Sequence[float] = (0.05, 0.24),
+    run: Path | None = None,
+    model: str | None = None,
+    overrides: Overrides | None = None,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Draws requests for each seed, lets every system answer them and returns the figures.
+
+    Args:
+        seeds: of the requests; of the world and the training too, where there is a world.
+        out: trained policies are kept here.
+        dataset: an importer's name, folder, or world.
+        source: of the data set.
+        requests: for each seed.
+        shares: weights of `item_from_prompt` in SFT's mixture; for each a policy is warm-started. None trains none.
+        run: a finished run on the same items, whose policy answers too.
+        model: a pretrained causal language model whose mean hidden states are a retriever too.
+        overrides: configuration keys of all trainings.
+        json_file: the figures are also written here.
+
+    Raises:
+        RequestError: items that nothing can be asked of, or a run of other items.
+        ConfigError: settings that cannot be used.
+    """
+    named: dict[str, Any] = {"data.dataset": dataset} | ({} if source is None else {"data.source": str(source)})
+
+    def measure(seed: int) -> SeedRows:
+        own = {**named, **(overrides or {}), "seed": seed}
+        config = demo_config(seed, overrides) if dataset == "world" else with_defaults(None, own)
+        check_config(config)
+        data = open_data(config, Work(out / f"seed-{seed}"))
+        systems = _systems(config, data, out / f"seed-{seed}", shares, run, model)
+        return _measured(data.dataset, systems, requests, seed)
+
+    return Study(seeds, measure, _answer).run(out, json_file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Systems:
+    """Who answers: rankers by name, what is chosen between by name, and what understands filters."""
+
+    fixed: Mapping[str, Any]
+    chosen: Mapping[str, Mapping[str, Any]]
+    filtering: tuple[str, ...]
+
+
+def _systems(
+    config: RunConfig,
+    data: RunData,
+    folder: Path,
+    shares: Sequence[float],
+    run: Path | None,
+    model: str | None,
+) -> _Systems:
+    dataset, train = data.dataset, data.split.train
+    retrievers: dict[str, TextRanker] = {BASE: ContentProfile(ContentSettings(categories=True), seed=config.seed)}
+    if BASELINES["embeddings"].available:
+        retrievers["embeddings"] = EmbeddingProfile(seed=config.seed)
+    if model is not None:
+        encode = TextEncoder(load_causal_lm(model), load_tokenizer(model))
+        retrievers["hidden states"] = EmbeddingProfile(seed=config.seed, encode=encode, centred=True)
+    fixed: dict[str, Any] = {
+        "random": Random(seed=config.seed).fit(dataset, train),
+        "popularity": Popularity(seed=config.seed).fit(dataset, train),
+    }
+    fixed |= {name: retriever.fit(dataset, train) for name, retriever in retrievers.items()}
+    policies = _policies(config, data, folder, shares, run)
+    n_items = dataset.n_items
+    chosen: dict[str, dict[str, Any]] = {}
+    for name, policy in policies.items():
+        policy.set_attributes(Attributes.of(dataset.item_list))
+        fixed[name] = policy
+    for name in list(policies)[-1:]:  # the last one alone: mixtures say the same of the others
+        for near, retriever in retrievers.items():
+            part = Scores((retriever,), POWER)
+            chosen[f"{name} + {near}"] = {
+                f"{weight:g}": Mixture([policies[name], part], [weight, 1 - weight]) for weight in WEIGHTS
+            }
+            sizes = [size for size in CANDIDATES if size < n_items]
+            chosen[f"{name} among {near}"] = {str(c): Retrieved(policies[name], retriever, c) for c in sizes}
+    return _Systems(fixed, chosen, tuple(policies))
+
+
+def _policies(
+    config: RunConfig, data: RunData, folder: Path, shares: Sequence[float], run: Path | None
+) -> dict[str, LanguagePolicy]:
+    found: dict[str, LanguagePolicy] = {}
+    for share in shares:
+        mixture = {**config.sft.mixture, "item_from_prompt": share}
+        own = dataclasses.replace(config, sft=dataclasses.replace(config.sft, mixture=mixture))
+        check_config(own)
+        work = Work(folder / f"prompts-{share:g}")
+        stage = sft_stage(own, data, base_model(own, data, work), work)
+        found[f"SFT, prompts {share:g}"] = sft_policy(own, data, stage)
+    if run is not None:
+        bundle = Recommender.load(run).bundle
+        if list(bundle.policy.catalogue.item_ids) != data.dataset.items["item_id"].to_list():
+            raise RequestError(
+                f"The run {run} has other items than the data set; give the data set that it was made of."
+            )
+        found["run"] = bundle.policy
+    return found
+
+
+def _measured(dataset: Dataset, systems: _Systems, requests: int, seed: int) -> SeedRows:
+    items = dataset.item_list
+    tested = draw_requests(items, requests, seed)
+    readings, filters = _read(tested, dataset)
+    states = [reading.state for reading in readings]
+    kinds = np.array([request.kind for request in tested])
+    clusters = [f"{seed}/{request.about}" for request in tested]
+    rows: dict[str, dict[str, Any]] = {}
+    facts: dict[str, Any] = {"examples": [request.text for request in tested[: 2 * len(KINDS)]]}
+
+    def note(name: str, slates: Sequence[Slate]) -> None:
+        score_B = precisions(tested, slates, K)
+        rows[name] = {OVERALL: score_B} | {kind: score_B[kinds == kind] for kind in KINDS if (kinds == kind).any()}
+        console.print(f"  {name}: precision@{K} {score_B.mean():.3f}")
+
+    for name, system in systems.fixed.items():
+        note(name, system.recommend(states, K, exclude_seen=True))
+        if name in systems.filtering:
+            note(name + FILTERED, system.recommend(states, K, exclude_seen=True, filters=filters))
+    # what is chosen is chosen on requests that are not those of the table
+    valid = draw_requests(items, CHOOSING, seed, name="valid")
+    others = [reading.state for reading in _read(valid, dataset)[0]]
+    for name, options in systems.chosen.items():
+        found = {
+            option: float(precisions(valid, system.recommend(others, K, exclude_seen=True), K).mean())
+            for option, system in options.items()
+        }
+        best = max(found, key=lambda option: found[option])
+        facts[name] = {"chosen": best, "valid": found}
+        note(name, options[best].recommend(states, K, exclude_seen=True))
+        note(name + FILTERED, options[best].recommend(states, K, exclude_seen=True, filters=filters))
+    facts["read"] = _reading_facts(tested, readings, filters)
+    users = {OVERALL: clusters} | {
+        kind: [cluster for cluster, own in zip(clusters, kinds, strict=True) if own == kind] for kind in KINDS
+    }
+    return SeedRows(seed, dataset.manifest.content_hash, rows, users, facts)
+
+
+def _read(requests: Sequence[Request], dataset: Dataset) -> tuple[list[Resolved], list[Filters]]:
+    """The requests as every system meets them, and the filters that a reader of wishes makes of them."""
+    items, attributes = dataset.item_list, Attributes.of(dataset.item_list)
+    kind = Signal.parse(dataset.manifest.click).kind
+    liked: dict[str, Any] = {"feedback": kind, "value": 5.0 if kind == "rating" else None}
+    read = [resolve_prompt(request.text, items, **liked) for request in requests]
+    wishes = [resolve_prompt(request.text, items, wishes=True, **liked).wishes for request in requests]
+    return read, [wished(own, attributes) or Filters() for own in wishes]
+
+
+def _reading_facts(
+    requests: Sequence[Request], readings: Sequence[Resolved], filters: Sequence[Filters]
+) -> dict[str, float]:
+    """Shares of the requests in which a title was found, and a wish."""
+    pairs = zip(requests, readings, filters, strict=True)
+    named = [(bool(reading.matches), wish != Filters(), request.kind) for request, reading, wish in pairs]
+    about = [(title, wish) for title, wish, kind in named if kind in ("like", "cheaper")]
+    free = [(title, wish) for title, wish, kind in named if kind not in ("like", "cheaper")]
+    return {
+        "title found where one is named": float(np.mean([title for title, _ in about])) if about else 1.0,
+        "title found where none is named": float(np.mean([title for title, _ in free])) if free else 0.0,
+        "filter read": float(np.mean([wish for _, wish, _ in named])),
+    }
+
+
+def _answer(found: Pooled) -> Answer:
+    measures = [m for m in (OVERALL, *KINDS) if all(m in one.users and one.users[m] for one in found.seeds)]
+    values = {side: {m: found.rows(side, m) for m in measures} for side in found.sides}
+    tables = {
+        m: Comparison.of(m, {side: {m: row[m]} for side, row in values.items()}, reference=BASE, users=found.users(m))
+        for m in measures
+    }
+    cells = {side: {m: tables[m].cells[side][m] for m in measures} for side in values}
+    many = sum(len(one.users[OVERALL]) for one in found.seeds)
+    title = f"Precision@{K} on {many} free requests"
+    note = "Of at most as many places as there are answers. Requests about the same thing are drawn together."
+    table = Comparison(title, cells, BASE, note=note)
+    figures = {"table": table.to_json(), "facts": {str(one.seed): one.facts for one in found.seeds}}
+    overall = table.select([OVERALL])
+    return Answer("Free requests", figures, (table,), plots={"precision": dataclasses.replace(overall, title=title)})
