@@ -5,6 +5,7 @@ An unknown key is an error that names it and the nearest known one; nothing is i
 
 from llmrec.config.algorithms import SHIPPED, Algorithm, register_section
 from llmrec.config.data import (
+    CardSettings,
     DataConfig,
     IdentifierSettings,
     ScenarioSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "Algorithm",
     "BestOfNSettings",
     "BudgetSettings",
+    "CardSettings",
     "ChoiceSettings",
     "DataConfig",
     "DriftSettings",

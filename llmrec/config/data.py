@@ -75,6 +75,21 @@ class WorldConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CardSettings:
+    """What entries of history and session tell of an item beside its title (docs/policy.md); nothing by default."""
+
+    attributes: tuple[Literal["categories", "brand", "price"], ...] = ()
+    """What is told of it, whatever the order here."""
+    description: int = 0
+    """Tokens of its description at most, cut at a word; 0 shows none."""
+    recent: int | None = 3
+    """So many of the newest entries have the long card, with the description; null: all of them, so that no card
+    changes when its entry grows old."""
+    older: Literal["title", "attributes"] = "attributes"
+    """What the other entries tell: the title alone, or with the attributes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextConfig:
     """How a state is worded. `max_tokens` bounds the whole prompt."""
 
@@ -93,6 +108,9 @@ class TextConfig:
     """Whether the latest entry of the history says how long ago it was (today, days, weeks or long ago)."""
     history: Literal["title", "id", "both"] = "title"
     """How items of the history are named: by title, or (identifier schemes with new tokens) by identifier or both."""
+    card: CardSettings = field(default_factory=CardSettings)
+    ratings: Literal["number", "words"] = "number"
+    """How a rating is told: by its number, or as liked, so-so or disliked by the data set's scale."""
 
 
 @dataclass(frozen=True, kw_only=True)

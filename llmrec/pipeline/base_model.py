@@ -18,7 +18,7 @@ from llmrec.dataset.examples import History
 from llmrec.errors import RunError
 from llmrec.files import check_writable, new_folder, sha256_of
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.wording import run_language, templates_of, text_key
+from llmrec.pipeline.wording import text_key, wording_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.loading import (
     check_positions,
@@ -34,7 +34,6 @@ from llmrec.seeding import numpy_stream
 from llmrec.storage import resolve
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
-from llmrec.text.wording import HistoryStyle
 from llmrec.training.sft import train_lm
 from llmrec.training.sft_data import longest_answer
 from llmrec.types import State
@@ -80,6 +79,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     """
     if config.model.name != NANO:
         check_base(config)
+        check_cards_fit(config, data, load_tokenizer(config.model.name, config.model.revision))
         return Base(config.model.name, config.model.revision, nano=False)
     states = training_states(config, data)
     corpus = list(_nano_texts(config, data, states))
@@ -98,8 +98,9 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
 
     def build(out: Path, scratch: Path) -> None:
         tokenizer = train_tokenizer(corpus, config.model.nano_vocabulary)
+        check_cards_fit(config, data, tokenizer)
         model = make_nano(tokenizer, config.model, config.seed)
-        renderer = make_renderer(config, data, tokenizer, history="title")
+        renderer = make_renderer(config, data, tokenizer, titles_only=True)
         texts = list(documents(data.dataset.item_list, states, renderer))
         sequences = config.model.nano_pretrain_sequences
         made = train_lm(
@@ -141,24 +142,27 @@ def make_renderer(
     data: RunData,
     tokenizer: Any,
     identifiers: Sequence[str] | None = None,
-    history: HistoryStyle | None = None,
+    *,
+    titles_only: bool = False,
 ) -> StateRenderer:
-    """The renderer of states for this run and `tokenizer`; `history` in place of `config.text.history`."""
-    text, manifest = config.text, data.dataset.manifest
+    """The renderer of states for this run and `tokenizer`.
+
+    With `titles_only` entries name items by title alone, whatever `text.history` and `text.card` say.
+    """
     return StateRenderer(
         data.dataset.item_list,
         tokenizer,
-        domain=manifest.domain,
-        language=run_language(config, data.dataset),
-        templates=templates_of(config),
-        max_tokens=text.max_tokens,
-        profile=text.profile,
-        feedback=text.feedback,
+        max_tokens=config.text.max_tokens,
         identifiers=identifiers,
-        history=history or text.history,
-        elapsed=text.elapsed,
-        frame=text.frame,
+        history="title" if titles_only else config.text.history,
+        **wording_of(config, data.dataset, cards=not titles_only),
     )
+
+
+def check_cards_fit(config: RunConfig, data: RunData, tokenizer: Any) -> None:
+    """Raises `ConfigError` where an item card alone takes more than a prompt may, in the tokens of `tokenizer`."""
+    items, known = data.dataset.item_list[:1], wording_of(config, data.dataset)
+    StateRenderer(items, tokenizer, max_tokens=config.text.max_tokens, **known)
 
 
 def training_states(config: RunConfig, data: RunData) -> list[State]:
@@ -176,17 +180,7 @@ def training_states(config: RunConfig, data: RunData) -> list[State]:
 
 def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterable[str]:
     """What the tokenizer learns from: item texts, and a sample of states as they will be worded."""
-    manifest = data.dataset.manifest
-    wording = make_wording(
-        data.dataset.item_list,
-        domain=manifest.domain,
-        language=run_language(config, data.dataset),
-        templates=templates_of(config),
-        profile=config.text.profile,
-        feedback=config.text.feedback,
-        elapsed=config.text.elapsed,
-        frame=config.text.frame,
-    )
+    wording = make_wording(data.dataset.item_list, **wording_of(config, data.dataset, cards=False))
     # Byte-pair merges settle on far fewer texts than a large log has; every n-th state keeps all kinds of users in.
     per_state = max(1, len(states) // TOKENIZER_TEXTS)
     yield from documents(data.dataset.item_list, list(islice(states, 0, None, per_state)), wording)
@@ -195,5 +189,6 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
 def _decides_nano(config: RunConfig) -> dict[str, Any]:
     tree = config.tree()
     sizes = {k: v for k, v in tree["model"].items() if k.startswith("nano_")}
-    text = {k: v for k, v in text_key(config).items() if k != "history"}  # it learns the language of titles
+    # It learns the language of titles and of what tasks say of items; entries longer than titles are SFT's to teach.
+    text = {k: v for k, v in text_key(config).items() if k not in ("history", "card")}
     return {"sizes": sizes, "text": text, "seed": config.seed, "history": config.data.history_events}

@@ -23,6 +23,7 @@ from llmrec.pipeline.recipes import worldly
 from llmrec.pipeline.work import Work, is_first, say
 from llmrec.printing import one_line
 from llmrec.storage import resolve, shown
+from llmrec.text.cards import check_cards
 
 if TYPE_CHECKING:
     from llmrec.dataset.world.world import World
@@ -66,6 +67,7 @@ def check_source(config: RunConfig) -> None:
         if value < 1:
             raise ConfigError(f"Key {key!r} is {value}, but it must be at least 1.")
     check_withheld(data.withheld)
+    check_cards(config.text.card, config.text.max_tokens)
 
 
 def open_data(config: RunConfig, work: Work) -> RunData:

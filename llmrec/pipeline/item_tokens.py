@@ -67,7 +67,7 @@ def name_items(config: RunConfig, data: RunData, model: Any, tokenizer: Any) -> 
         "encode": TextEncoder(model, tokenizer),
     }
     identifiers = make_identifiers(config.identifiers, data.dataset.item_list, **made_from)
-    titles = make_renderer(config, data, tokenizer, history="title").titles
+    titles = make_renderer(config, data, tokenizer, titles_only=True).titles
     describe = described(identifiers, titles, tokenizer)
     new = add_words(tokenizer, identifiers.words)
     vectors = None

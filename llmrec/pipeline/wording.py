@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from llmrec.config import RunConfig
+from llmrec.dataset.manifest import Signal
+from llmrec.dataset.scales import rating_scale
 from llmrec.dataset.store import Dataset
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import say
+from llmrec.text.cards import deciding
 from llmrec.text.documents import documents
 from llmrec.text.render import make_wording
 from llmrec.text.tasks import ID_TASKS, task_values
 from llmrec.text.templates import check_own
-from llmrec.text.wording import written_in
+from llmrec.text.wording import RatingWords, written_in
 from llmrec.types import EventKind, Interaction, Item, State
 
 NAMES = {"en": "English", "zh": "Chinese"}
@@ -39,16 +46,56 @@ def templates_of(config: RunConfig) -> Path | None:
     return None if config.text.templates is None else Path(config.text.templates).expanduser()
 
 
+def rating_words(config: RunConfig, dataset: Dataset | None) -> RatingWords | None:
+    """What counts as liked and as disliked, where states say that of ratings; None where they do not.
+
+    Liked is what the data set's rule for conversions asks of a rating, else what its scale calls high. Disliked is
+    what lies below the middle of stars, points and marks; of counts and amounts nothing is, a little is no dislike.
+    """
+    if config.text.ratings == "number" or not config.text.feedback:
+        return None
+    if dataset is None:
+        return RatingWords(0.0)
+    values = dataset.events.filter(pl.col("kind") == "rating")["value"]
+    scale = rating_scale(values)
+    if scale is None:
+        return None
+    rule = Signal.parse(dataset.manifest.conversion)
+    liked = scale.conversion if rule.kind != "rating" or rule.at_least is None else rule.at_least
+    return RatingWords(liked, min(scale.middle, liked) if scale.kind in ("graded", "binary") else None)
+
+
+def wording_of(config: RunConfig, dataset: Dataset, *, cards: bool = True) -> dict[str, Any]:
+    """The settings of a run's wording, as arguments of `make_wording` and `StateRenderer`, without the history's."""
+    text = config.text
+    return {
+        "domain": dataset.manifest.domain,
+        "language": run_language(config, dataset),
+        "templates": templates_of(config),
+        "profile": text.profile,
+        "feedback": text.feedback,
+        "elapsed": text.elapsed,
+        "frame": text.frame,
+        "ratings": rating_words(config, dataset),
+        **({"card": text.card, "currency": dataset.manifest.currency} if cards else {}),
+    }
+
+
 def text_key(config: RunConfig, dataset: Dataset | None = None) -> dict[str, Any]:
     """What decides the wording beside the data: part of stages' keys; templates count by their contents.
 
-    Keys of runs without templates, in the frame and language that there always were, are as they were before there
-    was a choice.
+    Keys of runs without templates, cards and words for ratings, in the frame and language that there always were,
+    are as they were before there was a choice.
     """
     tree: dict[str, Any] = dict(config.tree()["text"])
-    del tree["templates"]
+    for key in ("templates", "card", "ratings"):
+        del tree[key]
     if tree["frame"] == "ask":
         del tree["frame"]
+    told = deciding(config.text.card, "" if dataset is None else dataset.manifest.currency)
+    tree |= {"card": told} if told else {}
+    words = rating_words(config, dataset)
+    tree |= {"ratings": asdict(words)} if words is not None else {}
     folder = templates_of(config)
     if folder is not None:
         files = sorted(folder.rglob("*.jinja"))
@@ -67,10 +114,13 @@ def check_wording(config: RunConfig, data: RunData) -> None:
         ConfigError: an unknown language, or a template that cannot be rendered; it is named.
     """
     _say_language(config, data.dataset)
-    if config.text.templates is None:
+    _say_ratings(config, data.dataset)
+    known = wording_of(config, data.dataset)
+    items = [TOLD, *data.dataset.item_list[:20]]
+    folder = templates_of(config)
+    if folder is None:
         return
-    manifest, items = data.dataset.manifest, [TOLD, *data.dataset.item_list[:20]]
-    check_own(Path(config.text.templates).expanduser(), run_language(config, data.dataset), manifest.domain)
+    check_own(folder, known["language"], known["domain"])
     users = data.dataset.users["profile"].drop_nulls().head(1).to_list() or [""]
     past = tuple(
         Interaction(n % len(items), kind, n, 4.0 if kind == "rating" else None) for n, kind in enumerate(KINDS * 2)
@@ -81,26 +131,26 @@ def check_wording(config: RunConfig, data: RunData) -> None:
         State("u", users[0], past, session=past[:3], context="a request", time=len(past)),
         State("u", "", past[:1], time=10**7),
     ]
+    words = known["ratings"]
+    if words is not None:  # a rating for each word
+        low = words.liked if words.disliked is None else words.disliked
+        states += [
+            State(history=(Interaction(0, "rating", 0, value),)) for value in (words.liked, low, low - 1, -math.inf)
+        ]
     named = config.identifiers.scheme != "title"
     for chat in (False, True):
-        wording = make_wording(
-            items,
-            domain=manifest.domain,
-            language=run_language(config, data.dataset),
-            templates=templates_of(config),
-            profile=config.text.profile,
-            feedback=config.text.feedback,
-            chat=chat,
-            elapsed=config.text.elapsed,
-            frame=config.text.frame,
-            identifiers=["?"] * len(items) if named else None,
-        )
+        wording = make_wording(items, **known, chat=chat, identifiers=["?"] * len(items) if named else None)
         for state in states:
             wording.state_text(wording.values(state))
         for _ in documents(items, states, wording):
             pass
         for task in ID_TASKS if named else ():
             wording.render(task, **(task_values(wording, task, 0) or {}))
+
+
+def _say_ratings(config: RunConfig, dataset: Dataset) -> None:
+    if config.text.ratings == "words" and config.text.feedback and rating_words(config, dataset) is None:
+        say("  The data set has no ratings, so text.ratings=words changes nothing.", style="dim")
 
 
 def _titles_are(dataset: Dataset) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -68,7 +69,11 @@ class PromptEncoder:
 
     def count(self, text: str) -> int:
         """Number of tokens of a bare text."""
-        return len(self._tokenise([self.identifiers.expand(text)])[0])
+        return self.counts([text])[0]
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """`count` of many texts, many times faster than one by one."""
+        return list(map(len, self._tokenise([self.identifiers.expand(text) for text in texts])))
 
     def _encode_apart(self, text: str) -> list[int]:
         """The frame and the text tokenised apart, the text with its special tokens split and the rest removed."""
@@ -123,14 +128,14 @@ class PromptEncoder:
 
 
 class Fit:
-    """Searches the largest number of newest entries whose prompt fits `room` tokens.
+    """Searches the largest number of parts whose prompt fits `room` tokens, where the first parts are given up first.
 
-    `costs` (tokens of each entry, oldest first) only steer the search; what fits is measured. Use: encode the prompt
-    with `guess` entries, call `measured`, repeat until `done`; `best` is the answer (-1: not even none fits).
+    `costs` (tokens of each part, in that order) only steer the search; what fits is measured. Use: encode the prompt
+    with the last `guess` parts, call `measured`, repeat until `done`; `best` is the answer (-1: not even none fits).
     """
 
     def __init__(self, costs: Sequence[int], base: int, room: int) -> None:
-        # Running costs from the newest entry back, so that "how many fit" is a binary search.
+        # Running costs from the last part back, so that "how many fit" is a binary search.
         self._total = [0]
         for cost in reversed(costs):
             self._total.append(self._total[-1] + cost)
@@ -139,12 +144,12 @@ class Fit:
         self.done = False
 
     def measured(self, tokens: int) -> None:
-        """Takes the length of the prompt with `guess` entries and moves `guess` on."""
+        """Takes the length of the prompt with the last `guess` parts and moves `guess` on."""
         if tokens <= self.room:
             self.best = self.guess
         else:
             self._fails = self.guess
-        # The measured length corrects the estimate, so the next guess is off only by what the entries in between are
+        # The measured length corrects the estimate, so the next guess is off only by what the parts in between are
         # misjudged.
         free = self._total[self.guess] + self.room - tokens
         # Between the best that fitted and the least that did not, so the search ends.
@@ -152,7 +157,7 @@ class Fit:
         self.done = self.guess == self.best
 
     def _within(self, tokens: int) -> int:
-        """How many newest entries cost at most `tokens` together."""
+        """How many of the last parts cost at most `tokens` together."""
         return max(0, bisect.bisect_right(self._total, tokens) - 1)
 
 
@@ -167,6 +172,64 @@ def longest_that_fits(text: str, fits: Callable[[str], bool]) -> str | None:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(cut_at_word(text, middle)) else (low, middle)
     return cut_at_word(text, low)
+
+
+def longest_that_fit(texts: Sequence[str], measure: Callable[[list[str]], Sequence[int]], room: int) -> list[str]:
+    """The longest beginning of each text, cut at a word, of at most `room` tokens; "" where there is none.
+
+    What `longest_that_fits` finds text by text, with all open searches measured together.
+
+    Args:
+        texts: whole texts.
+        measure: texts to their numbers of tokens.
+        room: tokens that fit.
+    """
+    lengths = list(measure(list(texts)))
+    best = [text if tokens <= room else "" for text, tokens in zip(texts, lengths, strict=True)]
+    searches = {
+        row: _Cut(0, 0, len(text), tokens)
+        for row, (text, tokens) in enumerate(zip(texts, lengths, strict=True))
+        if tokens > room
+    }
+    turn = 0
+    while searches := {row: search for row, search in searches.items() if search.high - search.low > 1}:
+        guesses = [search.guess(room, turn) for search in searches.values()]
+        parts = [cut_at_word(texts[row], at) for row, at in zip(searches, guesses, strict=True)]
+        for row, at, part, tokens in zip(searches, guesses, parts, measure(parts), strict=True):
+            search = searches[row]
+            # A cut at a word is the same for many lengths in a row, and what is known of one is known of them all.
+            search.fitted = tokens <= room
+            if search.fitted:
+                while at + 1 < search.high and cut_at_word(texts[row], at + 1) == part:
+                    at += 1
+                best[row], search.low, search.least = part, at, tokens
+            else:
+                search.high, search.most = max(search.low + 1, min(at, len(part))), tokens
+        turn += 1
+    return best
+
+
+@dataclass(slots=True)
+class _Cut:
+    """A search for where to cut: a length in characters that fits, its tokens, one that does not, its tokens."""
+
+    low: int
+    least: int
+    high: int
+    most: int
+    fitted: bool = False
+    """Whether what was measured last did."""
+
+    def guess(self, room: int, turn: int) -> int:
+        """A length in between: where `room` lies in proportion, beside what was measured last, or the middle.
+
+        Proportion comes near, its neighbour mostly proves it, and halves end the search in any case.
+        """
+        width = self.high - self.low
+        if turn % 3 == 1:
+            return self.low + 1 if self.fitted else self.high - 1
+        share = (room - self.least) / max(self.most - self.least, 1) if turn % 3 == 0 else 0.5
+        return min(max(self.low + round(share * width), self.low + 1), self.high - 1)
 
 
 def chunks(values: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -1,24 +1,29 @@
 """State -> prompt: what the policy reads.
 
 A prompt is the domain's template filled with a state, inside the model's chat template where it has one, of at most
-`max_tokens` tokens in all. What does not fit goes in this order: the oldest of the history, the oldest of the
-session, the end of the profile, the end of the context. It ends exactly where the answer's first token begins.
+`max_tokens` tokens in all. What does not fit goes in this order: descriptions on item cards from the oldest to the
+newest, the cards' attributes from the oldest to the newest, the oldest of the history, the oldest of the session, the
+end of the profile, the end of the context. It ends exactly where the answer's first token begins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+from llmrec.config import CardSettings
+from llmrec.config_tree import from_tree, plain
 from llmrec.errors import ConfigError, RunError
 from llmrec.files import new_folder, read_json, write_json, write_text
-from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fits
+from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fit, longest_that_fits
+from llmrec.text.cards import Cut, check_cards
 from llmrec.text.escape import Cleaner
 from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, TaskText, task_values
 from llmrec.text.templates import FRAMES, TemplateSet, own_sources, shipped_sources
-from llmrec.text.wording import Frame, HistoryStyle, StateText, Wording
+from llmrec.text.wording import Frame, HistoryStyle, RatingWords, StateText, Wording
 from llmrec.types import Item, State
 
 _BATCH = 512
@@ -39,6 +44,10 @@ def make_wording(
     history: HistoryStyle = "title",
     elapsed: bool = False,
     frame: Frame = "ask",
+    card: CardSettings | None = None,
+    currency: str = "",
+    cut: Cut | None = None,
+    ratings: RatingWords | None = None,
 ) -> Wording:
     """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
 
@@ -47,7 +56,8 @@ def make_wording(
     With `identifiers` (one an item) items are answered by identifier; `history` says how entries name them.
 
     Raises:
-        ConfigError: `history` asks for identifiers that there are not, or not one for each item.
+        ConfigError: `history` asks for identifiers that there are not, or not one for each item; or templates that
+            leave out what `card` asks for.
     """
     if identifiers is None and history != "title":
         raise ConfigError(
@@ -57,7 +67,7 @@ def make_wording(
     if identifiers is not None and len(identifiers) != len(items):
         raise ConfigError(f"There are {len(items)} items but {len(identifiers)} identifiers; give one for each item.")
     sources = {**shipped_sources(language, domain), **(own_sources(templates, language, domain) if templates else {})}
-    return Wording(
+    wording = Wording(
         items,
         _compiled(tuple(sorted(sources.items()))),
         cleaner=cleaner,
@@ -70,7 +80,14 @@ def make_wording(
         history=history,
         elapsed=elapsed,
         frame=frame,
+        card=card,
+        currency=currency,
+        cut=cut,
+        ratings=ratings,
     )
+    if wording.cards.on:
+        wording.check_cards()
+    return wording
 
 
 @lru_cache(maxsize=32)
@@ -97,10 +114,14 @@ class StateRenderer:
         elapsed: whether the latest entry of the history says how long ago it was.
         frame: "ask", a question behind the history, or "list", a plain list that the answer goes on with; there is no
             chat template around a list.
+        card: what entries tell of an item beside its title; nothing where None.
+        currency: of the items' prices; empty where it is not known.
+        ratings: what counts as liked and as disliked, to say that of ratings; None says their number.
 
     Raises:
         ConfigError: unknown domain or language, a template that does not render, a bare template (a user about
-            whom nothing is known) that takes more than `max_tokens`, or identifiers that do not fit.
+            whom nothing is known) or a single card that takes more than `max_tokens`, templates that leave out what
+            `card` asks for, or identifiers that do not fit.
     """
 
     def __init__(
@@ -119,8 +140,13 @@ class StateRenderer:
         history: HistoryStyle = "title",
         elapsed: bool = False,
         frame: Frame = "ask",
+        card: CardSettings | None = None,
+        currency: str = "",
+        ratings: RatingWords | None = None,
     ) -> None:
         self.domain, self.language, self.max_tokens = domain, language, max_tokens
+        if card is not None:
+            check_cards(card, max_tokens)
         self.encoder = PromptEncoder(tokenizer, False if frame == "list" else chat, identifiers)
         self.wording = make_wording(
             items,
@@ -136,6 +162,10 @@ class StateRenderer:
             history=history,
             elapsed=elapsed,
             frame=frame,
+            card=card,
+            currency=currency,
+            cut=self._cut,
+            ratings=ratings,
         )
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
@@ -148,6 +178,7 @@ class StateRenderer:
             raise ConfigError(
                 f"text.max_tokens is {max_tokens}, but the empty prompt alone takes {self._bare} tokens; raise it."
             )
+        self._check_card_fits()
 
     @property
     def templates(self) -> dict[str, str]:
@@ -219,6 +250,9 @@ class StateRenderer:
             "history": wording.history,
             "elapsed": bool(wording.elapsed),
             "frame": wording.frame,
+            "card": plain(asdict(wording.cards.settings)),
+            "currency": wording.cards.currency,
+            "ratings": None if wording.ratings is None else asdict(wording.ratings),
         }
         with new_folder(folder, mark="renderer.json") as work:
             write_json(work / "renderer.json", settings)
@@ -243,9 +277,39 @@ class StateRenderer:
             raise RunError(f"Key 'frame' in {folder / 'renderer.json'} is {frame!r}; save anew.")
         known = {key: settings[key] for key in kinds} | {"frame": frame}
         elapsed = settings.get("elapsed") is True  # older folders never say it
+        card, ratings = _cards_of(settings, folder / "renderer.json")
         return cls(
-            items, tokenizer, templates=folder, identifiers=identifiers, history=history, elapsed=elapsed, **known
+            items,
+            tokenizer,
+            templates=folder,
+            identifiers=identifiers,
+            history=history,
+            elapsed=elapsed,
+            card=card,
+            currency=str(settings.get("currency", "")),
+            ratings=ratings,
+            **known,
         )
+
+    def _cut(self, texts: list[str], tokens: int) -> list[str]:
+        """The beginnings of `texts`, at a word, of at most so many tokens each."""
+        return [
+            part for some in chunks(texts, _BATCH) for part in longest_that_fit(some, self.encoder.counts, tokens)
+        ]
+
+    def _check_card_fits(self) -> None:
+        """Refuses a card that even alone would never be shown."""
+        cards = self.wording.cards
+        if not cards.on:
+            return
+        # The template with as little in it as can be, and the description's own budget beside it
+        text = self.wording.state_text(StateText("", "", ((self.wording.bare_entry(),),), ()))
+        tokens = len(self.encoder.encode([text])[0]) + max(cards.settings.description - 1, 0)
+        if tokens > self.max_tokens:
+            raise ConfigError(
+                f"text.max_tokens is {self.max_tokens}, but a prompt with one item card takes {tokens} tokens, "
+                f"text.card.description: {cards.settings.description} of them; raise the one or lower the other."
+            )
 
     def _fit_task(self, name: str, values: dict[str, Any]) -> list[int]:
         """Prompt ids of a task; a long description is cut at a word, then lists lose their last entries."""
@@ -272,6 +336,7 @@ class StateRenderer:
         """The text within the frame and the prompt's token ids of each state."""
         fitted: list[tuple[str, list[int]]] = []
         for chunk in chunks(list(zip(states, reserve, strict=True)), _BATCH):
+            self.wording.prepare(state for state, _ in chunk)
             values = [self.wording.values(state) for state, _ in chunk]
             self._learn_costs(values)
             # Even with much held free the bare template goes in: a prompt without it would be no prompt.
@@ -298,11 +363,16 @@ class StateRenderer:
     def _search(self, values: StateText, room: int) -> Fit:
         base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
         base += sum(label for label, value in zip(self._labels, values.fields(), strict=True) if value)
-        return Fit([self._costs[entry] for entry in values.entries], base, room)
+        entries, costs = values.entries, self._costs
+        more = [
+            max(0, costs[entries[row][level]] - (costs[entries[row][level - 1]] if level else 0))
+            for row, level in values.parts()
+        ]
+        return Fit(more, base, room)
 
     def _measure_template(self) -> tuple[int, list[int]]:
         """Tokens of the empty prompt, and what the label of each field of `StateText` adds."""
-        fields = [("a", "", (), ()), ("", "a", (), ()), ("", "", ("a",), ()), ("", "", (), ("a",))]
+        fields = [("a", "", (), ()), ("", "a", (), ()), ("", "", (("a",),), ()), ("", "", (), (("a",),))]
         texts = [self.wording.state_text(StateText(*values)) for values in (("", "", (), ()), *fields)]
         bare, *filled = map(len, self.encoder.encode(texts))
         probe = self.encoder.count("a")
@@ -311,7 +381,7 @@ class StateRenderer:
 
     def _learn_costs(self, values: list[StateText]) -> None:
         """Counts, for each new entry, the tokens that one more of it adds to a list."""
-        new = list({entry for value in values for entry in value.entries} - self._costs.keys())
+        new = list({form for value in values for forms in value.entries for form in forms} - self._costs.keys())
         pairs = [(entry + self.wording.separator + entry) for entry in new]
         # Tokens of a text depend on what stands before it; an entry behind itself and a separator costs what one more
         # entry of a list does.
@@ -333,3 +403,17 @@ class StateRenderer:
             profile, context = "", longest_that_fits(context, lambda part: fits("", part)) or ""
         short = text(profile, context)
         return short, self.encoder.encode([short])[0]
+
+
+def _cards_of(settings: dict[str, Any], file: Path) -> tuple[CardSettings, RatingWords | None]:
+    """What renderer.json says of cards and ratings; older ones say nothing of either.
+
+    Raises:
+        RunError: values that cannot be.
+    """
+    tree, words = settings.get("card", {}), settings.get("ratings")
+    try:
+        card = from_tree(CardSettings, tree, str(file), "card.")
+        return card, None if words is None else from_tree(RatingWords, words, str(file), "ratings.")
+    except ConfigError as error:
+        raise RunError(f"{error} Save it anew.") from None

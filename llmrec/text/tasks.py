@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmrec.text.cards import DESCRIPTION_CHARACTERS, attributes
 from llmrec.text.identified import mark
 from llmrec.text.templates import ID_TASKS, TASKS
-from llmrec.text.wording import DESCRIPTION_CHARACTERS, Wording
+from llmrec.text.wording import Wording
 from llmrec.types import Item
 
 __all__ = ["ID_TASKS", "TASKS", "TEXT_ANSWERS", "TaskText", "task_values"]
@@ -47,12 +48,12 @@ def task_values(
     description = wording.clean(item.description, DESCRIPTION_CHARACTERS)
     if name in ("title_from_description", "description_from_title"):
         return {"title": wording.item_title(item), "description": description} if description else None
-    attributes = _attributes(wording, item)
-    categories = attributes["categories"]
+    known = attributes(item, wording.clean)
+    categories = known["categories"]
     if name == "item_from_prompt":
         titles = [wording.clean(wording.item_title(other), 64) for other in liked]
         return {"liked": titles, "categories": categories, "variant": variant} if titles or categories else None
-    return {**attributes} if categories or attributes["brand"] else None
+    return {**known} if categories or known["brand"] else None
 
 
 def _id_values(wording: Wording, name: str, index: int, variant: int) -> dict[str, object] | None:
@@ -60,16 +61,10 @@ def _id_values(wording: Wording, name: str, index: int, variant: int) -> dict[st
     values: dict[str, object] = {"identifier": mark(index), "title": wording.item_title(item)}
     if name != "attributes_from_id":
         return values
-    named = {key: value for key, value in _attributes(wording, item).items() if value}
+    named = {key: value for key, value in attributes(item, wording.clean).items() if value}
     if not named:
         return None
     attribute = list(named)[variant % len(named)]
     value = named[attribute]
     told = value if isinstance(value, str) else wording.comma.join(value)
     return {**values, "attribute": attribute, "told": told}
-
-
-def _attributes(wording: Wording, item: Item) -> dict[str, str | list[str]]:
-    price = "" if item.price is None else f"{item.price:.2f}".removesuffix(".00")
-    categories = [wording.clean(c, 40) for c in item.categories[:6] if c.strip()]
-    return {"categories": categories, "brand": wording.clean(item.brand, 60), "price": price}
