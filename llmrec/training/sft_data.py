@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.text.tasks import TEXT_ANSWERS
-from llmrec.types import EventKind, Example, Item, State
+from llmrec.training.likeness import Likeness
+from llmrec.types import EventKind, Example, Interaction, Item, State
 
 NEXT_ITEM = "next_item"
 ID_TASKS = ("title_from_id", "id_from_title", "attributes_from_id")
@@ -31,6 +33,11 @@ ITEM_TASKS = (
 )
 PREFIX_SHARE = 0.1
 """Share of next-item rows whose history is cut at a random earlier choice, which becomes the target."""
+LIKED_SHARE = 0.75
+"""Share of the prompts of item_from_prompt that name items; the others name categories."""
+SERVED_SHARE = 0.5
+"""Share of these that stand as the history of an unknown user, as titles in a request are read when serving."""
+BEST_RATING = 5.0
 TEXT_ANSWER_TOKENS = 64
 MEGABATCH = 16
 """Batches that are sorted by length together."""
@@ -221,6 +228,11 @@ class RowEncoder:
     def __init__(self, items: Sequence[Item], catalogue: Catalogue, renderer: Any, tokenizer: Any) -> None:
         self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
 
+    @cached_property
+    def likeness(self) -> Likeness:
+        """Which items are like an item, by their texts."""
+        return Likeness(self.items)
+
     def next_items(self, examples: Sequence[Example]) -> list[SFTRow]:
         """The states as prompts and the chosen items as answers."""
         prompts = self.renderer.token_ids_many([example.state for example in examples])
@@ -232,15 +244,18 @@ class RowEncoder:
     def item_task(self, task: str, example: Example, rng: np.random.Generator) -> SFTRow | None:
         """One of `ITEM_TASKS` about a random item; None where that item lacks the text for it.
 
-        For item_from_prompt half of the prompts name one or two items of the example's history and ask for its
-        target.
+        For item_from_prompt three of four prompts name one or two items that are like the example's target
+        (`Likeness`) and ask for that target: what users choose, among what a request names. What follows on a
+        history, like it or not, is the next-item task's.
         """
         item, liked = int(rng.integers(len(self.items))), []
-        if task == "item_from_prompt" and example.state.history and rng.random() < 0.5:
-            number = min(len(example.state.history), int(rng.integers(1, 3)))
-            chosen = rng.choice(len(example.state.history), number, replace=False)
-            liked = [example.state.history[place].item for place in chosen]
-            item = example.target
+        if task == "item_from_prompt" and rng.random() < LIKED_SHARE:
+            near = self.likeness.of(example.target)
+            if len(near):
+                item = example.target
+                liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
+        if liked and rng.random() < SERVED_SHARE:
+            return _row(self.renderer.token_ids(_asked(example, liked)), self.catalogue.token_ids(item))
         text = self.renderer.task_text(task, item, liked=liked, variant=int(rng.integers(8)))
         if text is None:
             return None
@@ -252,6 +267,13 @@ class RowEncoder:
         if len(tokens) >= TEXT_ANSWER_TOKENS:
             return tokens[:TEXT_ANSWER_TOKENS]  # cut, so it does not teach that the text ends here
         return [*tokens, self.tokenizer.eos_token_id]
+
+
+def _asked(example: Example, liked: Sequence[int]) -> State:
+    """The state of a request such as "I liked A and B", as `text.free_prompt.resolve_prompt` makes it."""
+    kind: EventKind = next((h.feedback for h in example.state.history), "click")
+    value = BEST_RATING if kind == "rating" else None
+    return State(history=tuple(Interaction(item, kind, 0, value) for item in liked))
 
 
 def _row(prompt: Sequence[int], answer: Sequence[int]) -> SFTRow:

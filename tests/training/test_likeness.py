@@ -1,0 +1,76 @@
+"""Which items are like an item, and requests that name titles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmrec.text.free_prompt import resolve_prompt
+from llmrec.training.likeness import Likeness
+from llmrec.training.sft_data import RowEncoder
+from llmrec.types import Example, Interaction, Item, State
+
+
+def item(n, title, categories=(), brand="", description=""):
+    return Item(f"i{n}", title, description, tuple(categories), brand)
+
+
+def test_categories_come_before_words_and_words_decide_among_them():
+    items = [
+        item(0, "plain tent", ("camping", "plain"), "acme", "sold by many, loved by all"),
+        item(1, "plain mug", ("coffee", "plain"), "acme", "sold by many, loved by all"),
+        item(2, "rugged tent", ("camping", "rugged"), "other", "for two"),
+        item(3, "rugged lantern", ("camping", "rugged"), "other", "for two"),
+        item(4, "plain tarp", ("camping", "plain"), "other", "for two"),
+        item(5, "rugged mug", ("coffee", "rugged"), "other", "for two"),
+    ]
+    near = Likeness(items).of(0).tolist()
+    # both categories; then of the first category the one that is a tent too; item 1, which shares maker and a whole
+    # sentence, is not half as like
+    assert near == [4, 2, 3]
+
+
+def test_without_categories_words_alone_decide():
+    items = [item(0, "red lamp"), item(1, "blue chair"), item(2, "red lamp shade"), item(3, "desk")]
+    assert Likeness(items).of(0).tolist() == [2]
+    assert Likeness(items).of(3).tolist() == []
+
+
+def test_so_many_and_never_the_item_itself(shop):
+    likeness = Likeness(shop.items, nearest=2)
+    for n in range(len(shop.items)):
+        near = likeness.of(n).tolist()
+        assert len(near) == 2
+        assert n not in near
+        assert {shop.items[other].categories for other in near} == {shop.items[n].categories}
+
+
+@pytest.fixture
+def asked(shop):
+    """Rows of item_from_prompt about one example: (prompt, answer's item)."""
+    encoder = RowEncoder(shop.items, shop.catalogue, shop.renderer, shop.tokenizer)
+    example = Example(State("u", "likes red", (Interaction(7, "click", 1),), time=9), target=4)
+    rng = np.random.default_rng(0)
+    own = {tuple(shop.catalogue.token_ids(i)): i for i in range(12)}
+    rows = [encoder.item_task("item_from_prompt", example, rng) for _ in range(200)]
+    return [(shop.tokenizer.decode(row.input_ids[: -row.answer]), own[row.input_ids[-row.answer :]]) for row in rows]
+
+
+def test_requests_name_what_is_like_the_answer(shop, asked):
+    chairs = [i.title for i in shop.items if i.categories == ("chair",)]
+    naming = [(text, answer) for text, answer in asked if any(i.title in text for i in shop.items)]
+    assert 120 < len(naming) < 180
+    assert {answer for _, answer in naming} == {4}
+    for text, _ in naming:
+        named = [i.title for i in shop.items if i.title in text]
+        assert set(named) <= set(chairs) - {shop.items[4].title}
+        assert "likes red" not in text
+
+
+def test_half_of_them_stand_as_they_are_served(shop, asked):
+    others = [n for n in range(12) if shop.items[n].categories == ("chair",) and n != 4]
+    pairs = [(n,) for n in others] + [(a, b) for a in others for b in others if a != b]
+    requests = ["I liked " + " and ".join(shop.items[n].title for n in pair) for pair in pairs]
+    served = {shop.renderer.prompt(resolve_prompt(request, shop.items).state).strip() for request in requests}
+    found = [text for text, answer in asked if text.strip() in served]
+    assert 50 < len(found) < 100
