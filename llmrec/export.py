@@ -31,7 +31,7 @@ from llmrec.errors import CatalogueError, DataError, RunError
 from llmrec.files import read_json, write_json, write_text
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import check_vocabulary, load_causal_lm, load_tokenizer, save_causal_lm
+from llmrec.policy.loading import check_vocabulary, is_local, load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.policy.saved import check_documents, check_sizes
 from llmrec.printing import one_line, short_line
 from llmrec.progress import console
@@ -86,7 +86,8 @@ def write_bundle(
         save_causal_lm(weights.model, policy.tokenizer, folder)
     else:
         # PEFT put in the path that the model was loaded from here, which is of no use to anybody else
-        weights.adapter.config.base_model_name_or_path = weights.base
+        base = weights.base or ""
+        weights.adapter.config.base_model_name_or_path = Path(base).name if is_local(base) else base
         weights.adapter.config.revision = weights.revision
         weights.adapter.save(folder)
         policy.tokenizer.save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -53,6 +54,11 @@ def resolve(path: Path | str) -> Path:
         return Path(path).expanduser().resolve()
     except (RuntimeError, OSError, ValueError) as error:
         raise RunError(f"{shown(path)} is not a place on this machine ({shown(str(error))}); name another.") from None
+
+
+def cache_folder() -> Path:
+    """Where models made here are kept: LLMREC_CACHE, else ~/.cache/llmrec."""
+    return Path(os.environ.get("LLMREC_CACHE") or Path.home() / ".cache" / "llmrec")
 
 
 def shown(path: Path | str) -> str:

@@ -66,7 +66,9 @@ def run(
     source: Annotated[
         Path | None, typer.Option(help="The data set's folder or file; without --dataset it must be a known layout.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="nano, a Hub id or a folder: any causal language model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="nano, a Hub id, a folder or a .gguf file: any causal language model.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML configuration (see train/recipes).")] = None,
     algorithm: Annotated[
         str | None,

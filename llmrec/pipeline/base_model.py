@@ -5,7 +5,6 @@ The nano model is cached by everything that decides it (texts, sizes, seed), und
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,18 +19,21 @@ from llmrec.files import check_writable, new_folder, sha256_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.wording import text_key, wording_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
+from llmrec.policy.gguf import GGUFOrigin, is_gguf, origin_of
 from llmrec.policy.loading import (
     check_positions,
     check_vocabulary,
+    is_local,
     load_config,
     load_tokenizer,
     save_causal_lm,
+    unpacked,
 )
 from llmrec.policy.nano import check_nano, make_nano, train_tokenizer
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
-from llmrec.storage import resolve
+from llmrec.storage import cache_folder, resolve
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
 from llmrec.training.sft import train_lm
@@ -44,11 +46,29 @@ TOKENIZER_TEXTS = 6000
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where the base model is: a Hub id or a folder. `nano` tells that it was made here."""
+    """Where the base model is: a Hub id or a folder. `nano` tells that it was made here.
+
+    `gguf` is the file that the folder was unpacked from, in words that mean something on another machine.
+    """
 
     name: str
     revision: str | None
     nano: bool
+    gguf: GGUFOrigin | None = None
+
+    @property
+    def published(self) -> str | None:
+        """The Hub id under which others find it; None where it is a folder of this machine."""
+        if self.gguf is not None:
+            return self.gguf.published
+        return None if self.nano or is_local(self.name) else self.name
+
+    @property
+    def described(self) -> str:
+        """What it is called where it is handed on: no path of this machine."""
+        if self.gguf is not None:
+            return self.gguf.described
+        return self.published or f"a model in a folder {Path(self.name).name}"
 
 
 def check_base(config: RunConfig, catalogue: Catalogue | None = None) -> None:
@@ -80,7 +100,7 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     if config.model.name != NANO:
         check_base(config)
         check_cards_fit(config, data, load_tokenizer(config.model.name, config.model.revision))
-        return Base(config.model.name, config.model.revision, nano=False)
+        return named_base(config)
     states = training_states(config, data)
     corpus = list(_nano_texts(config, data, states))
     # The texts themselves are in the key, not the data set's hash: runs that differ in events after the training
@@ -116,6 +136,15 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
     return base
 
 
+def named_base(config: RunConfig) -> Base:
+    """The base model that `config.model` names: a Hub id, a folder, or what a GGUF file was unpacked to."""
+    name, revision = config.model.name, config.model.revision
+    if not is_gguf(name):
+        return Base(name, revision, nano=False)
+    folder = unpacked(name)
+    return Base(str(folder), None, nano=False, gguf=origin_of(folder))
+
+
 def _keep(place: Path, cached: Path) -> None:
     """Copies the finished stage to the cache, unless another run has done it meanwhile."""
     with new_folder(cached, mark="config.json", wait=True) as folder:
@@ -130,11 +159,6 @@ def check_cache(cached: Path) -> None:
         check_writable(resolve(cached))
     except RunError as error:
         raise RunError(f"{error} It is the cache of llmrec; LLMREC_CACHE names another folder for it.") from None
-
-
-def cache_folder() -> Path:
-    """Where models made here are kept: LLMREC_CACHE, else ~/.cache/llmrec."""
-    return Path(os.environ.get("LLMREC_CACHE") or Path.home() / ".cache" / "llmrec")
 
 
 def make_renderer(

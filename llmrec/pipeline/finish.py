@@ -111,7 +111,13 @@ def finish(run: RunResult, command: str, work: Path) -> None:
 def _weights(run: RunResult, merged: Any) -> Weights:
     """Full weights, or one adapter on the Hub model: SFT's, the improvement's, or both joined."""
     deployed = run.deployed
-    if run.base.nano or not run.sft.has_adapter or (deployed is not None and (deployed / "model").is_dir()):
+    # weights turned back from a GGUF file are nobody else's, so an adapter would have nothing to stand on
+    if (
+        run.base.nano
+        or run.base.gguf is not None
+        or not run.sft.has_adapter
+        or (deployed is not None and (deployed / "model").is_dir())
+    ):
         return Weights(merged)
     adapter = load_adapter(run.sft.folder / "adapter")
     if deployed is not None:
@@ -128,8 +134,8 @@ def model_card(run: RunResult, command: str) -> str:
         "language": [run_language(run.config, run.data.dataset)],
         "tags": ["recommender-system", "reinforcement-learning", run.config.algorithm.replace("_", "-"), "llmrec"],
     }
-    if not run.base.nano:
-        header["base_model"] = run.base.name
+    if run.base.published is not None:
+        header["base_model"] = run.base.published
     tables = [run.tables.ranking, *run.tables.deployed.values()]
     gate = gate_table(run.improvement.checkpoints, run.config.gate)
     tables += [gate] if gate is not None else []
@@ -142,7 +148,7 @@ def model_card(run: RunResult, command: str) -> str:
         tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
         base="a small Qwen3-architecture model made from this data set's own texts"
         if run.base.nano
-        else code(run.base.name),
+        else code(run.base.described),
         counts=", ".join(f"{v:,} {k}" for k, v in manifest.counts.items() if k in ("items", "users", "events")),
         hash=manifest.content_hash[:16],
         proxy=markdown(manifest.proxy),

@@ -1,8 +1,9 @@
-"""Any causal language model, by Hub id or path, in and out of memory. Safetensors only; no remote code."""
+"""Any causal language model, by Hub id or path, in and out of memory. Safetensors or GGUF only; no remote code."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from transformers.utils import logging as transformers_logging
 
 from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError, RunError, one_line
+from llmrec.files import new_folder, write_json
+from llmrec.policy.gguf import ORIGIN, check_gguf, is_gguf
+from llmrec.progress import console
+from llmrec.storage import cache_folder, resolve
 
 CHECKPOINTING = "_llmrec_gradient_checkpointing"
 """Attribute of a loaded model: what `ModelConfig.gradient_checkpointing` says."""
@@ -37,7 +42,7 @@ def pick_device() -> torch.device:
 
 
 def load_tokenizer(name: str, revision: str | None = None) -> Any:
-    """The tokenizer of `name` (Hub id or folder), padding on the left, with a pad and an end token.
+    """The tokenizer of `name` (Hub id, folder or GGUF file), padding on the left, with a pad and an end token.
 
     Raises:
         RunError: there is none, it cannot be read, or it has no end token.
@@ -62,10 +67,10 @@ def load_causal_lm(
     quantization: Quantization = "none",
     whole: bool = False,
 ) -> Any:
-    """A causal language model by Hub id or folder, in evaluation mode on `device`.
+    """A causal language model by Hub id, folder or GGUF file, in evaluation mode on `device`.
 
     Args:
-        name: Hub id or folder.
+        name: Hub id, folder or GGUF file, whose weights are turned back into floats.
         revision: of a Hub repository.
         dtype: see `pick_dtype`; with 4 bits, what is computed in.
         device: by default `pick_device()`.
@@ -215,7 +220,10 @@ def _four_bits(dtype: torch.dtype) -> Any:
 
 
 def _or_run_error(load: Any, name: str, revision: str | None, what: str, **options: Any) -> Any:
-    if _looks_like_path(name) and not Path(name).is_dir():
+    asked = name
+    if is_gguf(name):
+        name = str(unpacked(name))
+    elif is_local(name) and not Path(name).is_dir():
         raise RunError(f"{name} is not a folder; give a folder with a saved {what} or a Hub id such as USER/NAME.")
     try:
         with _quiet():
@@ -225,7 +233,61 @@ def _or_run_error(load: Any, name: str, revision: str | None, what: str, **optio
         raise
     except Exception as error:  # whatever transformers, tokenizers and safetensors raise for what they cannot read
         where = f" at revision {revision!r}" if revision else ""
-        raise RunError(f"The {what} {name!r}{where} cannot be loaded; {_mend(error, what)}.") from error
+        raise RunError(f"The {what} {asked!r}{where} cannot be loaded; {_mend(error, what)}.") from error
+
+
+def unpacked(name: str) -> Path:
+    """The folder with the weights of a GGUF file as ordinary floats (32 bits), and its tokenizer.
+
+    Made once a file and kept in the cache, as turning weights back takes about a minute for 100 M of them.
+
+    Raises:
+        RunError: the file cannot be read (see `check_gguf`).
+        ConfigError: the package gguf is not installed.
+    """
+    header = check_gguf(name)
+    origin = header.origin()
+    folder = resolve(cache_folder()) / "gguf" / origin.sha256[:24]
+    if folder.is_dir():
+        return folder
+    console.print(f"turning the weights of {one_line(header.path.name, 80)} back into floats (once)", style="dim")
+    place, options = str(header.path.parent), {"gguf_file": header.path.name, "trust_remote_code": False}
+    with new_folder(folder, mark="config.json", wait=True) as out:
+        try:
+            with _quiet():
+                tokenizer = AutoTokenizer.from_pretrained(place, **options)
+                model, found = AutoModelForCausalLM.from_pretrained(
+                    place,
+                    dtype=torch.float32,
+                    generation_config=GenerationConfig(),
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    **options,
+                )
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # whatever transformers and gguf raise for what they cannot read
+            raise RunError(f"The model {name!r} cannot be loaded; {_mend(error, 'model')}.") from error
+        _check_weights(name, found, whole=False)
+        # what transformers keeps of the file would make it take the floats for quantised weights
+        for left in ("quantization_config", "_model_name_or_path"):
+            if hasattr(model.config, left):
+                delattr(model.config, left)
+        model.hf_quantizer = None
+        _fit_rows(model, len(tokenizer))
+        save_causal_lm(model, tokenizer, out)
+        write_json(out / ORIGIN, dataclasses.asdict(origin))
+    return folder
+
+
+@torch.no_grad()
+def _fit_rows(model: Any, tokens: int) -> None:
+    """Rows of zeros for tokens that transformers gives to tokenizers of GGUF files and the model does not know."""
+    known = len(model.get_input_embeddings().weight)
+    if known < tokens:
+        model.resize_token_embeddings(tokens, mean_resizing=False)
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            layer.weight[known:] = 0.0
 
 
 def _mend(error: Exception, what: str) -> str:
@@ -255,7 +317,8 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
 
 
-def _looks_like_path(name: str) -> bool:
+def is_local(name: str) -> bool:
+    """Whether a model is named by a place on this machine rather than by a Hub id."""
     return name.startswith(("/", ".", "~")) or name.count("/") > 1 or Path(name).exists()
 
 
