@@ -29,6 +29,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.policy.mean_hidden import TextEncoder
 from llmrec.policy.new_tokens import add_words, grow_embeddings
 from llmrec.text.render import StateRenderer
+from llmrec.vectors.sentences import MODULE, check_model
 
 FOLDER = "identifiers"
 
@@ -127,11 +128,13 @@ def check_naming(config: RunConfig) -> None:
             )
         if settings.embedding == "column" and not Path(settings.source).is_file():
             raise ConfigError(f"Key 'identifiers.source' is {settings.source!r}, but there is no such file.")
-        if settings.embedding != "column" and importlib.util.find_spec("sentence_transformers") is None:
-            raise ConfigError(
-                "Key 'identifiers.embedding' is 'sentence-transformers', which is not installed; install it (pip "
-                "install llmrec[embeddings]) or choose another embedding."
-            )
+        if settings.embedding != "column":
+            if importlib.util.find_spec(MODULE) is None:
+                raise ConfigError(
+                    "Key 'identifiers.embedding' is 'sentence-transformers', which is not installed; install it (pip "
+                    "install llmrec[embeddings]) or choose another embedding."
+                )
+            check_model(settings.source, "Key 'identifiers.source'")
 
 
 def naming_key(config: RunConfig) -> object:

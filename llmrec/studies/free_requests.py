@@ -32,7 +32,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm, load_tokenizer
 from llmrec.policy.mean_hidden import TextEncoder
-from llmrec.policy.mixture import Mixture, Scores
+from llmrec.policy.mixture import Items, Mixture, Scores
 from llmrec.policy.retrieved import Retrieved
 from llmrec.policy.wishes import wished
 from llmrec.progress import console
@@ -40,19 +40,19 @@ from llmrec.recommender import Recommender
 from llmrec.studies.answer import Answer
 from llmrec.studies.study import Pooled, SeedRows, Study
 from llmrec.text.free_prompt import Resolved, resolve_prompt
-from llmrec.types import Slate
+from llmrec.types import Slate, State
 
 K = 10
 OVERALL = "all"
 BASE = "TF-IDF"
 FILTERED = ", filters read"
-CHOOSING = 100
+CHOOSING = 60
 """Requests, of another draw, that settings are chosen on."""
 WEIGHTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 """A policy's share beside a retriever."""
 POWER = 4.0
 """Of a retriever's scores within a mixture: as they are they are nearly flat."""
-CANDIDATES = (20, 50, 100)
+CANDIDATES = (20, 50)
 """Sizes of a candidate set to choose from."""
 
 
@@ -102,11 +102,12 @@ def free_requests(
 
 @dataclasses.dataclass(frozen=True)
 class _Systems:
-    """Who answers: rankers by name, what is chosen between by name, and what understands filters."""
+    """Who answers: rankers by name, those among them that understand filters, and what is still to be chosen."""
 
     fixed: Mapping[str, Any]
-    chosen: Mapping[str, Mapping[str, Any]]
-    filtering: tuple[str, ...]
+    filtering: Mapping[str, Any]
+    mixtures: Mapping[str, Mixture]
+    narrowed: Mapping[str, Mapping[str, Retrieved]]
 
 
 def _systems(
@@ -129,21 +130,23 @@ def _systems(
         "popularity": Popularity(seed=config.seed).fit(dataset, train),
     }
     fixed |= {name: retriever.fit(dataset, train) for name, retriever in retrievers.items()}
+    known = Attributes.of(dataset.item_list)
     policies = _policies(config, data, folder, shares, run)
-    n_items = dataset.n_items
-    chosen: dict[str, dict[str, Any]] = {}
-    for name, policy in policies.items():
-        policy.set_attributes(Attributes.of(dataset.item_list))
-        fixed[name] = policy
-    for name in list(policies)[-1:]:  # the last one alone: mixtures say the same of the others
+    for policy in policies.values():
+        policy.set_attributes(known)
+    # a score understands filters as a mixture of itself alone
+    items = Items(dataset.n_items, dataset.manifest.repeat, known)
+    filtering: dict[str, Any] = {
+        name: Mixture([Scores((retriever,))], items=items) for name, retriever in retrievers.items()
+    }
+    mixtures: dict[str, Mixture] = {}
+    narrowed: dict[str, dict[str, Retrieved]] = {}
+    sizes = [size for size in CANDIDATES if size < dataset.n_items]
+    for name, policy in list(policies.items())[-1:]:  # the last one alone: more rows would say the same
         for near, retriever in retrievers.items():
-            part = Scores((retriever,), POWER)
-            chosen[f"{name} + {near}"] = {
-                f"{weight:g}": Mixture([policies[name], part], [weight, 1 - weight]) for weight in WEIGHTS
-            }
-            sizes = [size for size in CANDIDATES if size < n_items]
-            chosen[f"{name} among {near}"] = {str(c): Retrieved(policies[name], retriever, c) for c in sizes}
-    return _Systems(fixed, chosen, tuple(policies))
+            mixtures[f"{name} + {near}"] = Mixture([policy, Scores((retriever,), POWER)])
+            narrowed[f"{name} among {near}"] = {str(c): Retrieved(policy, retriever, c) for c in sizes}
+    return _Systems(fixed | policies, filtering | policies, mixtures, narrowed)
 
 
 def _policies(
@@ -184,25 +187,43 @@ def _measured(dataset: Dataset, systems: _Systems, requests: int, seed: int) -> 
 
     for name, system in systems.fixed.items():
         note(name, system.recommend(states, K, exclude_seen=True))
-        if name in systems.filtering:
-            note(name + FILTERED, system.recommend(states, K, exclude_seen=True, filters=filters))
+    for name, system in systems.filtering.items():
+        note(name + FILTERED, system.recommend(states, K, exclude_seen=True, filters=filters))
     # what is chosen is chosen on requests that are not those of the table
     valid = draw_requests(items, CHOOSING, seed, name="valid")
     others = [reading.state for reading in _read(valid, dataset)[0]]
-    for name, options in systems.chosen.items():
-        found = {
-            option: float(precisions(valid, system.recommend(others, K, exclude_seen=True), K).mean())
-            for option, system in options.items()
-        }
-        best = max(found, key=lambda option: found[option])
+    for name, mixture in systems.mixtures.items():
+        found = {weight: _mean(valid, slates) for weight, slates in _by_weight(mixture, others).items()}
+        best = max(found, key=lambda weight: found[weight])
         facts[name] = {"chosen": best, "valid": found}
-        note(name, options[best].recommend(states, K, exclude_seen=True))
-        note(name + FILTERED, options[best].recommend(states, K, exclude_seen=True, filters=filters))
+        mixed = mixture.changed(weights=[best, 1 - best])
+        note(name, mixed.recommend(states, K, exclude_seen=True))
+        note(name + FILTERED, mixed.recommend(states, K, exclude_seen=True, filters=filters))
+    for name, options in systems.narrowed.items():
+        by_size = {o: _mean(valid, one.recommend(others, K, exclude_seen=True)) for o, one in options.items()}
+        size = max(by_size, key=lambda option: by_size[option])
+        facts[name] = {"chosen": size, "valid": by_size}
+        note(name, options[size].recommend(states, K, exclude_seen=True))
     facts["read"] = _reading_facts(tested, readings, filters)
     users = {OVERALL: clusters} | {
         kind: [cluster for cluster, own in zip(clusters, kinds, strict=True) if own == kind] for kind in KINDS
     }
     return SeedRows(seed, dataset.manifest.content_hash, rows, users, facts)
+
+
+def _mean(requests: Sequence[Request], slates: Sequence[Slate]) -> float:
+    return float(precisions(requests, slates, K).mean())
+
+
+def _by_weight(mixture: Mixture, states: Sequence[State]) -> dict[float, list[Slate]]:
+    """The lists for each share of the first part; candidates are found once for all of them."""
+    found: dict[float, list[Slate]] = {weight: [] for weight in WEIGHTS}
+    for _, candidates in mixture.candidates(states, 2 * K, exclude_seen=True):
+        rows = len(candidates.items_BC)
+        for weight, slates in found.items():
+            top = candidates.top(np.tile([weight, 1 - weight], (rows, 1)), K, [None] * rows, None)
+            slates += [slate for slate, _ in top]
+    return found
 
 
 def _read(requests: Sequence[Request], dataset: Dataset) -> tuple[list[Resolved], list[Filters]]:

@@ -57,6 +57,7 @@ def sentence_encoder(name: str | None = None, *, asked: str = "The encoder of se
             f"{asked} needs a model: set {VARIABLE} to a folder or a Hub id such as "
             "sentence-transformers/all-MiniLM-L6-v2."
         )
+    check_model(name, asked)
     place = Path(name).expanduser()
     try:
         return _loaded(str(place) if place.exists() else name)
@@ -67,6 +68,20 @@ def sentence_encoder(name: str | None = None, *, asked: str = "The encoder of se
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(f"{asked} cannot load the sentence-transformers model {name!r} ({reason}).") from error
+
+
+def check_model(name: str, asked: str) -> None:
+    """Refuses a folder that is none or holds no model, before anything is loaded; a Hub id passes.
+
+    Raises:
+        ConfigError: see above.
+    """
+    place = Path(name).expanduser()
+    if place.is_dir():
+        if not (place / "config.json").is_file() and not (place / "modules.json").is_file():
+            raise ConfigError(f"{asked}: the folder {name!r} holds no model (no modules.json and no config.json).")
+    elif place.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(f"{asked}: {name!r} is no folder; give that of a sentence-transformers model, or a Hub id.")
 
 
 @lru_cache(maxsize=2)

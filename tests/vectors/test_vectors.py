@@ -14,7 +14,7 @@ import torch
 from llmrec.errors import ConfigError, DataError
 from llmrec.types import Item
 from llmrec.vectors import EncodedSpace, WordSpace, item_text, sentence_encoder, unspaced
-from llmrec.vectors.sentences import VARIABLE
+from llmrec.vectors.sentences import VARIABLE, check_model
 from llmrec.vectors.space import encoded
 
 INSTALLED = importlib.util.find_spec("sentence_transformers") is not None
@@ -104,8 +104,18 @@ def test_without_a_model_the_variable_is_named(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ConfigError, match=f"needs a model: set {VARIABLE}"):
         sentence_encoder()
     (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match=r"The encoder of sentences: the folder .*empty' holds no model"):
+        sentence_encoder(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"The encoder of sentences cannot load .*empty"):
         sentence_encoder(str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("name", ["./absent", "/absent", "~/absent", "a/b/c", __file__])
+def test_a_path_that_is_no_folder_is_refused_before_anything_is_loaded(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"Key 'x': .* is no folder; give that of a sentence-transformers model"):
+        check_model(name, "Key 'x'")
+    check_model("someone/some-model", "Key 'x'")
 
 
 @pytest.fixture(scope="module")
