@@ -13,6 +13,8 @@ class ModelConfig:
     name: str = "nano"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    """auto is bfloat16 on a GPU that has it and, for models of hidden size 512 or more, on a processor whose products
+    are at least twice as fast in it; else float32. Which it was, and why, stands in metrics.json."""
     gradient_checkpointing: Literal["auto", True, False] = "auto"
     """Computes activations anew in the backward pass, for less memory; auto does so on a GPU from a billion
     parameters."""

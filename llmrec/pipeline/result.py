@@ -91,6 +91,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
             for part, found in funnels(run.config, run.data.dataset, run.data.split).items()
         },
         "seed": run.config.seed,
+        "precision": run.sft.precision,
         "algorithm": run.config.algorithm,
         "improved": run.improved,
         "why_not_improved": list(run.verdict.reasons),

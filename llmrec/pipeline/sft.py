@@ -26,10 +26,10 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import log_of, widening
 from llmrec.pipeline.wording import text_key
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, say
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import load_configured, load_tokenizer, save_causal_lm
+from llmrec.policy.loading import PRECISION, load_configured, load_tokenizer, save_causal_lm
 from llmrec.progress import console
 from llmrec.training.improvement import WarmStart
 from llmrec.training.propensities import item_groups
@@ -38,6 +38,7 @@ from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.weighting import BY_PROPENSITY, BY_VALUE, weighted_examples
 from llmrec.types import Example
 
+PRECISION_FILE = "precision.json"
 HELD_OUT = 0.1
 """Share of the training events, the last ones, on which the teacher's settings are chosen."""
 ROWS = 2000
@@ -57,6 +58,12 @@ class SFTStage:
     def has_adapter(self) -> bool:
         """Whether SFT left a LoRA adapter on the base model rather than weights of its own."""
         return (self.folder / "adapter").is_dir()
+
+    @property
+    def precision(self) -> dict[str, str] | None:
+        """What it was trained in and why (`policy.precision`); None of a stage that an older version made."""
+        place = self.folder / PRECISION_FILE
+        return read_json(place) if place.is_file() else None
 
     @property
     def identifiers(self) -> Identifiers | None:
@@ -160,6 +167,9 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         model = load_configured(
             config.model, base.name, revision=base.revision, quantization=config.model.quantization
         )
+        precision = getattr(model, PRECISION)
+        if not base.nano:
+            say(f"  precision: {precision.sentence}", style="dim")
         # Before the rows are worded: identifiers add rows to the vocabulary, and every prompt is counted in the
         # tokens that the trained model will read.
         naming = name_items(config, data, model, tokenizer)
@@ -188,6 +198,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             # An adapter holds no tokenizer of its own, and added tokens would be lost with the base model's.
             tokenizer.save_pretrained(out / "adapter")
         write_json(out / "curve.json", result.curve)
+        write_json(out / PRECISION_FILE, precision.facts())
 
     folder = work.stage("sft", key, build, together=True)
     return SFTStage(folder, base, read_json(folder / "curve.json"))

@@ -19,21 +19,17 @@ from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError, RunError, one_line
 from llmrec.files import new_folder, write_json
 from llmrec.policy.gguf import ORIGIN, check_gguf, is_gguf
+from llmrec.policy.precision import pick_precision
 from llmrec.progress import console
 from llmrec.storage import cache_folder, resolve
 
 CHECKPOINTING = "_llmrec_gradient_checkpointing"
 """Attribute of a loaded model: what `ModelConfig.gradient_checkpointing` says."""
+PRECISION = "_llmrec_precision"
+"""Attribute of a loaded model: the `Precision` that was chosen for it."""
 Quantization = Literal["none", "4bit"]
 
 transformers_logging.disable_progress_bar()  # ours show the stages; a bar a file drowns them
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU that has it and float32 elsewhere."""
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def pick_device() -> torch.device:
@@ -72,7 +68,7 @@ def load_causal_lm(
     Args:
         name: Hub id, folder or GGUF file, whose weights are turned back into floats.
         revision: of a Hub repository.
-        dtype: see `pick_dtype`; with 4 bits, what is computed in.
+        dtype: see `pick_precision`; with 4 bits, what is computed in.
         device: by default `pick_device()`.
         quantization: "4bit" keeps linear layers but the head in 4 bits (NF4, its scales quantised too).
         whole: refuse weights that the model has no place for, as in a folder that was written here.
@@ -85,9 +81,9 @@ def load_causal_lm(
         RunError: the model is missing, private, of another kind, quantised, damaged, or has no safetensors weights.
     """
     device = device or pick_device()
-    chosen = pick_dtype(dtype, device)
+    precision = pick_precision(dtype, device, load_config(name, revision))
+    chosen = precision.dtype
     more = {} if quantization == "none" else {"quantization_config": _four_bits(chosen), "device_map": {"": device}}
-    load_config(name, revision)
     # GenerationConfig() replaces what lies beside the weights: left out, transformers reads it.
     model, found = _or_run_error(
         AutoModelForCausalLM.from_pretrained,
@@ -103,6 +99,7 @@ def load_causal_lm(
     )
     # transformers fills weights that are missing with random numbers and only warns
     _check_weights(name, found, whole=whole)
+    setattr(model, PRECISION, precision)
     return (model if quantization == "4bit" else model.to(device)).eval()
 
 

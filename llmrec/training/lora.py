@@ -26,6 +26,7 @@ from llmrec.errors import ConfigError, RunError
 from llmrec.policy.adapters import token_rows_key
 from llmrec.seeding import stream_seed
 from llmrec.training.arguments import quiet
+from llmrec.training.fused_lora import fuse
 
 DEFAULT = "default"
 
@@ -89,7 +90,7 @@ def make_lora(
     # PEFT draws A from torch's global generator: seeded for this adapter alone, and put back
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(stream_seed(seed, "lora", name))
-        return get_peft_model(model, config, adapter_name=name)
+        return fuse(get_peft_model(model, config, adapter_name=name))
 
 
 def token_layers(model: Any) -> list[str]:

@@ -16,7 +16,14 @@ from transformers import (
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError, LLMRecError, RunError
 from llmrec.pipeline.base_model import check_base
-from llmrec.policy.loading import check_positions, load_causal_lm, load_tokenizer, positions, save_causal_lm
+from llmrec.policy.loading import (
+    PRECISION,
+    check_positions,
+    load_causal_lm,
+    load_tokenizer,
+    positions,
+    save_causal_lm,
+)
 from llmrec.policy.nano import train_tokenizer
 from tests.overrides import given
 
@@ -196,3 +203,8 @@ def test_a_tokenizer_without_an_end_or_pad_token(saved, tokenizer):
     bare.eos_token = "<|endoftext|>"
     folder = saved(llama(len(bare)), beside=bare)
     assert load_tokenizer(folder).pad_token_id == load_tokenizer(folder).eos_token_id
+
+
+def test_what_weights_are_stored_in_does_not_decide_what_they_are_loaded_in(saved, tokenizer):
+    loaded = load_causal_lm(saved(llama(len(tokenizer)).bfloat16()), device=torch.device("cpu"))
+    assert getattr(loaded, PRECISION).dtype == loaded.dtype == torch.float32
