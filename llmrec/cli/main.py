@@ -186,6 +186,17 @@ def push(
 
 
 @app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    commands: Annotated[bool, typer.Option("--commands", help="Print the commands behind the figures, too.")] = False,
+) -> None:
+    """Pretrained models that were tried, with figures, and the architectures that were checked."""
+    from llmrec.cli.models import show_models
+
+    show_models(as_json=as_json, commands=commands)
+
+
+@app.command()
 def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Versions, machine and folders, for a report of a fault: no user's name, no secret."""
     from llmrec.cli.info import show_info
