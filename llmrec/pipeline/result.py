@@ -19,7 +19,7 @@ from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
 
 SFT = "SFT"
-RERANKED, GREEDY, OPTIMUM = "SFT top 20, reranked", "simulator's argmax", "true optimum"
+RERANKED, GREEDY = "SFT top 20, reranked", "simulator's argmax"
 POPULARITY, COVISITATION = "popularity", "covisitation"
 BEFORE_SFT = "before SFT"
 

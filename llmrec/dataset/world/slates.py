@@ -66,27 +66,36 @@ def without_replacement(
     stream: np.random.Generator, policy_BN: FloatArray, row_M: IntArray, slate_size: int
 ) -> IntArray:
     """Draws M ordered slates (M, K) of distinct items, slate m from row `row_M[m]` of the policy."""
+    return _distinct(drawer(stream, policy_BN, row_M), row_M.size, slate_size)
+
+
+def drawer(stream: np.random.Generator, mass_BN: FloatArray, row_M: IntArray) -> Draw:
+    """Draws an item for each of some slates, slate m by the masses of row `row_M[m]`."""
     # One ascending sequence for all rows (row b lies in [b, b + 1)) lets one search serve every draw.
-    cumulative_BN = np.cumsum(policy_BN, axis=1)
-    ladder = (cumulative_BN / cumulative_BN[:, -1:] + np.arange(len(policy_BN))[:, None]).ravel()
-    n = policy_BN.shape[1]
+    cumulative_BN = np.cumsum(mass_BN, axis=1)
+    ladder = (cumulative_BN / cumulative_BN[:, -1:] + np.arange(len(mass_BN))[:, None]).ravel()
+    n = mass_BN.shape[1]
 
     def draw(slate: IntArray) -> IntArray:
         rung = np.searchsorted(ladder, row_M[slate] + stream.random(slate.size), side="right")
         item: IntArray = np.minimum(rung - row_M[slate] * n, n - 1)
         return item
 
-    return _distinct(draw, row_M.size, slate_size)
+    return draw
 
 
 def _distinct(draw: Draw, count: int, slate_size: int) -> IntArray:
-    """Fills `count` slates by `draw(slates) -> items`.
+    """Fills `count` empty slates, see `fill`."""
+    return fill(draw, np.full((count, slate_size), -1, dtype=np.int64), np.zeros(count, dtype=np.int64))
+
+
+def fill(draw: Draw, items_MK: IntArray, filled_M: IntArray) -> IntArray:
+    """Fills slates behind their first `filled_M` items by `draw(slates) -> items`; both arrays are written to.
 
     An item drawn a second time is dropped and drawn anew, which is exactly renormalising over the items left.
     """
-    items_MK = np.full((count, slate_size), -1, dtype=np.int64)
-    filled_M = np.zeros(count, dtype=np.int64)
-    open_M = np.arange(count)
+    slate_size = items_MK.shape[1]
+    open_M = np.flatnonzero(filled_M < slate_size)
     while open_M.size:
         drawn = draw(open_M)
         fresh = ~(items_MK[open_M] == drawn[:, None]).any(axis=1)

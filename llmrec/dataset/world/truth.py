@@ -14,9 +14,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import BoolArray, FloatArray, IntArray
 
 TOPICS, STYLES = 12, 8
+FAVOURITE_TOPICS, FAVOURITE_STYLES = 2, 1
 STYLE_WEIGHT, TOPIC_WEIGHT_BUYING = 0.6, 0.5
 
 
@@ -75,22 +76,32 @@ def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -
     topic_N = item_stream.permutation(np.arange(items) % TOPICS)
     style_N = item_stream.permutation(np.arange(items) % STYLES)
     appeal_N, quality_N = _correlated(item_stream, items, parameters.appeal_quality_correlation)
-    topic_UT = _interests(user_stream, users, TOPICS, 2, parameters.interest_noise)
-    style_UY = _interests(user_stream, users, STYLES, 1, parameters.interest_noise)
-    own_UY = user_stream.standard_normal((users, STYLES))
+    # Favourites and floor of the topics before those of the styles: the order of draws is part of every world.
+    topic_UT = interests(_favourites(user_stream, users, TOPICS, FAVOURITE_TOPICS), parameters, user_stream)
+    style_UY = interests(_favourites(user_stream, users, STYLES, FAVOURITE_STYLES), parameters, user_stream)
+    items_alone = {
+        "topic_N": topic_N,
+        "style_N": style_N,
+        "appeal_N": parameters.appeal_sd * appeal_N,
+        "quality_N": parameters.quality_sd * quality_N,
+    }
+    return WorldTruth(**items_alone, **people(topic_UT, style_UY, parameters, user_stream))
+
+
+def people(
+    topic_UT: FloatArray, style_UY: FloatArray, parameters: WorldParameters, stream: np.random.Generator
+) -> dict[str, FloatArray]:
+    """The users' half of a `WorldTruth`, by field: their interests, and what hangs on them, drawn from `stream`."""
+    own_UY = stream.standard_normal(style_UY.shape)
     noise, rho = parameters.logging_noise, parameters.buying_correlation
-    return WorldTruth(
-        topic_N=topic_N,
-        style_N=style_N,
-        appeal_N=parameters.appeal_sd * appeal_N,
-        quality_N=parameters.quality_sd * quality_N,
-        topic_interest_UT=topic_UT,
-        style_interest_UY=style_UY,
+    return {
+        "topic_interest_UT": topic_UT,
+        "style_interest_UY": style_UY,
         # Correlation rho with the styles clicked, variance 1 still.
-        buying_interest_UY=rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
-        logged_topic_UT=topic_UT + noise * user_stream.standard_normal(topic_UT.shape),
-        logged_style_UY=style_UY + noise * user_stream.standard_normal(style_UY.shape),
-    )
+        "buying_interest_UY": rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
+        "logged_topic_UT": topic_UT + noise * stream.standard_normal(topic_UT.shape),
+        "logged_style_UY": style_UY + noise * stream.standard_normal(style_UY.shape),
+    }
 
 
 def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tuple[FloatArray, FloatArray]:
@@ -104,14 +115,26 @@ def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tupl
     return one, correlation * one + np.sqrt(1 - correlation**2) * other
 
 
-def _interests(stream: np.random.Generator, users: int, kinds: int, favourites: int, noise: float) -> FloatArray:
+def _favourites(stream: np.random.Generator, users: int, kinds: int, count: int) -> BoolArray:
+    """Which kinds stand clear, (users, kinds): any `count` of them alike."""
+    marked = np.broadcast_to(np.arange(kinds) < count, (users, kinds))
+    return np.asarray(stream.permuted(marked, axis=1))
+
+
+def interests(favourite_UT: BoolArray, parameters: WorldParameters, stream: np.random.Generator) -> FloatArray:
     """Interests (users, kinds) of mean 0 and variance 1: clear favourites, and a share noise**2 of Gaussian noise."""
-    lift = stream.permuted(np.broadcast_to(np.arange(kinds) < favourites, (users, kinds)), axis=1)
-    share = favourites / kinds
+    floor = parameters.interest_noise * stream.standard_normal(favourite_UT.shape)
+    return clear_interests(favourite_UT, parameters) + floor
+
+
+def clear_interests(favourite_UT: BoolArray, parameters: WorldParameters) -> FloatArray:
+    """The part of the interests (users, kinds) that favourites decide; every row has equally many of them."""
+    count, kinds = (int(favourite_UT[0].sum()), favourite_UT.shape[1]) if len(favourite_UT) else (1, 2)
+    share = count / kinds
     # A Bernoulli variable standardised: mean 0 and variance 1 whatever the number of favourites.
-    clear = (lift - share) / float(np.sqrt(share * (1 - share)))
-    interest: FloatArray = float(np.sqrt(1 - noise**2)) * clear + noise * stream.standard_normal((users, kinds))
-    return interest
+    clear = (favourite_UT - share) / float(np.sqrt(share * (1 - share)))
+    scaled: FloatArray = float(np.sqrt(1 - parameters.interest_noise**2)) * clear
+    return scaled
 
 
 def click_logit(truth: WorldTruth, parameters: WorldParameters, user: IntArray, item: IntArray) -> FloatArray:
@@ -123,11 +146,34 @@ def click_logit(truth: WorldTruth, parameters: WorldParameters, user: IntArray, 
 
 def conversion_logit(truth: WorldTruth, parameters: WorldParameters, user: IntArray, item: IntArray) -> FloatArray:
     """Logit of P(conversion | click); `user` (rows) and `item` (indices) broadcast against each other."""
-    topic = truth.topic_interest_UT[user, truth.topic_N[item]]
-    style = truth.buying_interest_UY[user, truth.style_N[item]]
+    topic = _of_each(truth.topic_interest_UT, user, truth.topic_N[item])
+    style = _of_each(truth.buying_interest_UY, user, truth.style_N[item])
     affinity = (TOPIC_WEIGHT_BUYING * topic + style) / np.sqrt(1 + TOPIC_WEIGHT_BUYING**2)
     logit: FloatArray = parameters.conversion_bias + parameters.conversion_affinity * affinity + truth.quality_N[item]
     return logit
+
+
+def value(
+    truth: WorldTruth,
+    parameters: WorldParameters,
+    user: IntArray,
+    item: IntArray,
+    click: float,
+    conversion: float,
+    offset: FloatArray | float = 0.0,
+) -> FloatArray:
+    """click * P(click | looked at) + conversion * P(click and conversion); `user`, `item`, `offset` broadcast.
+
+    `offset` is what the moment adds to the click's logit (`Scenario.offset`).
+    """
+    logits = click_logit(truth, parameters, user, item) + offset, conversion_logit(truth, parameters, user, item)
+    return worth(*logits, click, conversion)
+
+
+def worth(click_logit: FloatArray, conversion_logit: FloatArray, click: float, conversion: float) -> FloatArray:
+    """The same from both logits."""
+    chance = sigmoid(click_logit)
+    return click * chance + conversion * chance * sigmoid(conversion_logit)
 
 
 def logging_policy_BN(
@@ -158,9 +204,16 @@ def logged_affinity(truth: WorldTruth, user: IntArray, item: IntArray) -> FloatA
 def _click_affinity(
     topic_UT: FloatArray, style_UY: FloatArray, truth: WorldTruth, user: IntArray, item: IntArray
 ) -> FloatArray:
-    topic, style = topic_UT[user, truth.topic_N[item]], style_UY[user, truth.style_N[item]]
+    topic, style = _of_each(topic_UT, user, truth.topic_N[item]), _of_each(style_UY, user, truth.style_N[item])
     affinity: FloatArray = (topic + STYLE_WEIGHT * style) / np.sqrt(1 + STYLE_WEIGHT**2)
     return affinity
+
+
+def _of_each(interest_UT: FloatArray, user: IntArray, kind: IntArray) -> FloatArray:
+    """interest_UT[user, kind]; of every user with every kind by rows and then columns, which is much faster."""
+    if user.ndim == 2 and user.shape[1] == 1 and kind.ndim == 1:
+        return interest_UT[user[:, 0]][:, kind]
+    return interest_UT[user, kind]
 
 
 def sigmoid(x: FloatArray) -> FloatArray:

@@ -7,6 +7,7 @@ and, for some items, a clue on quality. Profiles name some true favourites among
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -183,6 +184,51 @@ def _hints(truth: WorldTruth, stream: np.random.Generator) -> list[list[int]]:
     count_U = (stream.random((users, 1)) < np.array(_HINT_CHANCES)).sum(axis=1)
     rows = zip(named_UH.tolist(), count_U.tolist(), strict=True)
     return [list(dict.fromkeys(named[:count])) for named, count in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a profile says of its user's interests: topics in the order of their naming, and a style or None."""
+
+    topics: tuple[int, ...] = ()
+    style: int | None = None
+
+
+class ProfileReader:
+    """Reads from profiles what `users_table` has put into them, and knows how likely it was to put it there."""
+
+    def __init__(self, wording: DomainWords, people: People) -> None:
+        topics = [name for name, _ in entries(wording.topics)]
+        orders = [order for n in (1, 2) for order in itertools.permutations(range(len(topics)), n)]
+        self._likes = {wording.likes.format(topics=people.separator.join(topics[t] for t in o)): o for o in orders}
+        styles = [name for name, _ in entries(wording.styles)]
+        self._prefers = {wording.prefers.format(styles=name): style for style, name in enumerate(styles)}
+
+    def told(self, profile: str) -> Told:
+        """The topics and the style that a profile names."""
+        topics = next((order for sentence, order in self._likes.items() if sentence in profile), ())
+        style = next((style for sentence, style in self._prefers.items() if sentence in profile), None)
+        return Told(topics, style)
+
+    @staticmethod
+    def chance_U(told: Told, topic_interest_UT: FloatArray, style_interest_UY: FloatArray) -> FloatArray:
+        """P(a user of these interests names these topics and this style), up to a factor that is the same for all."""
+        users, kinds = topic_interest_UT.shape
+        chance_U = np.ones(users)
+        if told.topics:
+            best_UH = np.argsort(-topic_interest_UT, axis=1, kind="stable")[:, : len(_HINT_CHANCES)]
+
+            def named_U(place: int, topic: int) -> FloatArray:
+                chance: FloatArray = (1 - _WRONG_HINT) * (best_UH[:, place] == topic) + _WRONG_HINT / kinds
+                return chance
+
+            one, two = _HINT_CHANCES
+            chance_U = named_U(0, told.topics[0])
+            if len(told.topics) == 1:  # asked for one, or for two that came out the same
+                chance_U = chance_U * (one - two + two * named_U(1, told.topics[0]))
+            else:
+                chance_U = chance_U * two * named_U(1, told.topics[1])
+        return chance_U if told.style is None else chance_U * (np.argmax(style_interest_UY, axis=1) == told.style)
 
 
 def _facts(users: int, people: People, stream: np.random.Generator) -> list[str]:

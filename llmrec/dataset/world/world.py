@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,10 @@ from llmrec.config import WorldConfig
 from llmrec.config_tree import from_tree
 from llmrec.dataset.store import FILES, Dataset
 from llmrec.dataset.world import wording_en, wording_zh
+from llmrec.dataset.world.informed import Informed, Worth
 from llmrec.dataset.world.log import draw_feedback, draw_slates, events_table
 from llmrec.dataset.world.scenario import END, Scenario
+from llmrec.dataset.world.shown import ShownLog, phase_tilts
 from llmrec.dataset.world.slates import DENSE_ITEMS, contenders
 from llmrec.dataset.world.truth import (
     WorldParameters,
@@ -30,11 +33,13 @@ from llmrec.dataset.world.truth import (
     logging_policy_BN,
     sigmoid,
 )
-from llmrec.dataset.world.wording import DomainWords, People, entries, items_table, users_table
+from llmrec.dataset.world.truth import value as true_value
+from llmrec.dataset.world.wording import DomainWords, People, ProfileReader, entries, items_table, users_table
 from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.files import matching, new_folder, read_json, write_json
+from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.types import FloatArray, IntArray
+from llmrec.types import FloatArray, IntArray, State
 
 LANGUAGES: dict[str, tuple[People, dict[str, DomainWords]]] = {
     "en": (wording_en.PEOPLE, wording_en.DOMAINS),
@@ -53,6 +58,19 @@ class OptimalItems(NamedTuple):
 
     items_BK: IntArray
     value_BK: FloatArray
+
+
+class InformedItems(NamedTuple):
+    """The best items for a recommender that must infer the interests, best first, both of shape (B, K).
+
+    `value_BK` are posterior means of the items' true values; `error_B` the Monte-Carlo standard error of their mean
+    over the K places, `effective_B` how many particles the posterior's weighted ones are worth.
+    """
+
+    items_BK: IntArray
+    value_BK: FloatArray
+    error_B: FloatArray
+    effective_B: FloatArray
 
 
 class World:
@@ -108,9 +126,8 @@ class World:
         self, user_ids: Sequence[str], k: int, click: float = 1.0, conversion: float = 3.0, time: int = END
     ) -> OptimalItems:
         """The k items of greatest true value for each user; raises `RequestError` where k is not in 1..N."""
+        self._check_k(k)
         n = self.dataset.n_items
-        if not 1 <= k <= n:
-            raise RequestError(f"k is {k}, but the catalogue has {n} items; choose k between 1 and {n}.")
         # Only where no weight is negative: then more appeal or quality is never worth less.
         few_C = contenders(self.truth, k) if n > DENSE_ITEMS and min(click, conversion) >= 0 else self._items()
         chunk = max(1, _CELLS // few_C.size)
@@ -122,14 +139,82 @@ class World:
         items_BK = np.concatenate(parts) if parts else np.zeros((0, k), dtype=np.int64)
         return OptimalItems(items_BK, self.value_of_BK(user_ids, items_BK, click, conversion, time))
 
+    def informed_optimum(
+        self,
+        states: Sequence[State],
+        k: int,
+        click: float = 1.0,
+        conversion: float = 3.0,
+        time: int = END,
+        *,
+        particles: int = 256,
+        least: float = 100.0,
+    ) -> InformedItems:
+        """The k items of greatest expected value given what each state shows of its user, not the user's truth.
+
+        Item truths, parameters and the making of the log are known; favourites, floors, buying styles and what was
+        shown and not chosen are integrated over their exact posterior (see `informed`, docs/world.md). Nobody who
+        sees only states can expect more. The draws of a state depend on nothing but the state and the world's seed.
+
+        Args:
+            states: Of users of this world: profile, and the user's newest logged choices before `State.time`.
+            k: Items for each.
+            click: Worth of a click.
+            conversion: Worth of a conversion.
+            time: Moment (seconds) at which the items are valued.
+            particles: Drawn for a state in each round.
+            least: Rounds are added, to 16 at most, until the particles are worth so many equally weighted ones.
+
+        Raises:
+            RequestError: k is not in 1..N, a catalogue of more than 20,000 items, or a state that this world's log
+                has not made.
+        """
+        self._check_k(k)
+        if self.dataset.n_items > DENSE_ITEMS:
+            raise RequestError(
+                f"What can be known is worked out for catalogues of up to {DENSE_ITEMS} items, and this world has "
+                f"{self.dataset.n_items}; ask a smaller world."
+            )
+        worth = Worth(click, conversion, time)
+        shape = (len(states), k)
+        found = InformedItems(np.zeros(shape, dtype=np.int64), np.zeros(shape), *np.zeros((2, len(states))))
+        with Bar("What can be known", len(states)) as bar:
+            for row, state in enumerate(states):
+                stream = numpy_stream(self.seed, "world", "informed", state.user_id, state.time, len(state.history))
+                slates = self._log.slates(state)
+                expected = self._informed.expect(
+                    state.profile, slates, worth, stream, particles=particles, least=least
+                )
+                best_K = np.argsort(-expected.mean_N, kind="stable")[:k]
+                found.items_BK[row], found.value_BK[row] = best_K, expected.mean_N[best_K]
+                found.error_B[row], found.effective_B[row] = expected.error(best_K), expected.effective
+                bar.advance(1)
+        return found
+
+    @cached_property
+    def _log(self) -> ShownLog:
+        return ShownLog(self.dataset)
+
+    @cached_property
+    def _informed(self) -> Informed:
+        people, domains = LANGUAGES[self.config.language]
+        reader = ProfileReader(domains[self.config.domain], people)
+        tilts = phase_tilts(self._log, self.scenario, self.parameters.logging_appeal * self.truth.appeal_N)
+        sizes = self.config.slate_size, self.config.position_bias
+        return Informed(self.truth, self.parameters, self.scenario, reader, tilts, *sizes)
+
+    def _check_k(self, k: int) -> None:
+        n = self.dataset.n_items
+        if not 1 <= k <= n:
+            raise RequestError(f"k is {k}, but the catalogue has {n} items; choose k between 1 and {n}.")
+
     def _click(self, user: IntArray, item: IntArray, time: int) -> FloatArray:
         logit = click_logit(self.truth, self.parameters, user, item)
         return sigmoid(logit + self.scenario.offset(time, self.truth.topic_N[item]))
 
     def _value(self, user: IntArray, item: IntArray, click: float, conversion: float, time: int) -> FloatArray:
-        click_BK = self._click(user, item, time)
-        buy_BK = sigmoid(conversion_logit(self.truth, self.parameters, user, item))
-        return click * click_BK + conversion * click_BK * buy_BK
+        offset = self.scenario.offset(time, self.truth.topic_N[item])
+        return true_value(self.truth, self.parameters, user, item, click, conversion, offset)
 
     def logging_policy_BN(self, user_ids: Sequence[str]) -> FloatArray:
         """mu(item | user) of the first position of a logged slate, shape (B, N); rows sum to 1.
