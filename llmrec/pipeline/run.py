@@ -42,7 +42,6 @@ from llmrec.pipeline.result import (
     BEFORE_SFT,
     COVISITATION,
     GREEDY,
-    OPTIMUM,
     POPULARITY,
     RERANKED,
     SFT,
@@ -53,7 +52,7 @@ from llmrec.pipeline.result import (
 )
 from llmrec.pipeline.sft import check_targets, check_warm_start, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.simulation import check_simulation, simulator_stage
-from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
+from llmrec.pipeline.systems import Greedy, Policy, Reranked, best_known
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
@@ -171,9 +170,7 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
     systems[RERANKED] = Reranked(start, reward, data.dataset.n_items)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
-    if data.world is not None:
-        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
-    return systems
+    return systems | best_known(data.world, config.reward.click, config.reward.conversion)
 
 
 def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:

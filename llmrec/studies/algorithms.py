@@ -23,9 +23,9 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
-from llmrec.pipeline.result import OPTIMUM, SFT, label, last_label
+from llmrec.pipeline.result import SFT, label, last_label
 from llmrec.pipeline.run import check_config
-from llmrec.pipeline.systems import OptimumRanker
+from llmrec.pipeline.systems import INFORMED, OPTIMUM, best_known
 from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
@@ -111,10 +111,8 @@ def _rows(
 
 def _starting(ready: Prepared) -> dict[str, Ranker]:
     """What every algorithm is held against."""
-    reward, world = ready.config.reward, ready.data.world
-    return ready.starting() | (
-        {} if world is None else {OPTIMUM: OptimumRanker(world, reward.click, reward.conversion)}
-    )
+    reward = ready.config.reward
+    return ready.starting() | best_known(ready.data.world, reward.click, reward.conversion)
 
 
 def _one_algorithm(
@@ -192,8 +190,9 @@ def _compared(found: Pooled, name: str, measure: str) -> dict[str, Any]:
     }
     if name != SFT:
         figures["minus SFT"] = asdict(found.difference(name, SFT, measure))
-        if OPTIMUM in found.sides and measure.startswith("truth"):
-            figures["headroom closed"] = over_seeds(found.closed(name, SFT, OPTIMUM, measure))
+        for best, words in ((OPTIMUM, "headroom closed"), (INFORMED, "informed headroom closed")):
+            if best in found.sides and measure.startswith("truth"):
+                figures[words] = over_seeds(found.closed(name, SFT, best, measure))
     return figures
 
 

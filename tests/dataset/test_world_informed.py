@@ -142,7 +142,7 @@ def _calibrated(world: World, states: list[State]) -> tuple[float, float]:
 
 
 def test_is_calibrated_and_lies_between_what_is_easy_and_what_is_hidden(world: World) -> None:
-    states = _states(world, 80)
+    states = _states(world, 50)
     users = [str(state.user_id) for state in states]
     true, far = _calibrated(world, states)
     told, far_told = _calibrated(world, [dataclasses.replace(state, history=()) for state in states])
@@ -212,9 +212,10 @@ def test_the_chance_of_a_profile_is_how_often_it_is_written() -> None:
     # A style is named by half of those who name a topic, and it is the favourite.
     styled = sum(count for told, count in found.items() if told.style is not None)
     assert styled / (20_000 - by_topics[()]) == pytest.approx(0.5, abs=0.02)
-    assert reader.chance_U(Told((0,), 3), topic, style).nonzero()[0].tolist() == (
-        np.argmax(style, axis=1) == 3
-    ).nonzero()[0].tolist()
+    assert (
+        reader.chance_U(Told((0,), 3), topic, style).nonzero()[0].tolist()
+        == (np.argmax(style, axis=1) == 3).nonzero()[0].tolist()
+    )
 
 
 def test_states_of_no_log_are_refused(world: World) -> None:

@@ -45,7 +45,7 @@ from llmrec.dataset.world.truth import (
     examination_K,
     interests,
     logging_policy_BN,
-    people,
+    peopled,
     sigmoid,
     worth,
 )
@@ -123,9 +123,14 @@ class Informed:
         topic_FT = clear_interests(self.kinds.topic_FT, parameters)
         topic_FT[np.arange(len(topic_FT)), self.kinds.first_F] += 1e-6
         style_FY = clear_interests(self.kinds.style_FY, parameters)
-        clear = {"topic_interest_UT": topic_FT, "style_interest_UY": style_FY}
-        clear |= {"buying_interest_UY": parameters.buying_correlation * style_FY}
-        clear |= {"logged_topic_UT": topic_FT, "logged_style_UY": style_FY}
+        clear = dataclasses.replace(
+            truth,
+            topic_interest_UT=topic_FT,
+            style_interest_UY=style_FY,
+            buying_interest_UY=parameters.buying_correlation * style_FY,
+            logged_topic_UT=topic_FT,
+            logged_style_UY=style_FY,
+        )
         self.clear = self._guess(clear)
         self.passed = [self._log_passed(self.clear, tilt_N) for tilt_N in tilts]
 
@@ -155,8 +160,7 @@ class Informed:
         value_PN = np.concatenate(values)
         return Expected(weight_P @ value_PN, value_PN, weight_P)
 
-    def _guess(self, users: dict[str, FloatArray]) -> _Guess:
-        truth = dataclasses.replace(self.truth, **users)
+    def _guess(self, truth: WorldTruth) -> _Guess:
         rows, items = np.arange(len(truth.topic_interest_UT))[:, None], np.arange(truth.topic_N.size)
         logits = (of(truth, self.parameters, rows, items) for of in (click_logit, conversion_logit))
         return _Guess(truth, *logits)
@@ -176,7 +180,7 @@ class Informed:
         topic_PT[rows, first_P], topic_PT[rows, second_P] = np.maximum(one_P, other_P), np.minimum(one_P, other_P)
         profile_P = self.reader.chance_U(told, topic_PT, style_PY)
         log_P = np.log(np.maximum(profile_P, _TINY)) - np.log(share_F[kind_P])
-        return self._guess(people(topic_PT, style_PY, self.parameters, stream)), log_P
+        return self._guess(peopled(self.truth, topic_PT, style_PY, self.parameters, stream)), log_P
 
     def _log_slates(self, guess: _Guess, slates: Sequence[ShownSlate], stream: np.random.Generator) -> FloatArray:
         """log of an unbiased estimate of P(what the slates show | interests) for each user of the guess."""
@@ -237,7 +241,8 @@ class Informed:
                 score_F += (self.look_K.size - items.size) * self.passed[phase]
         guess_F = np.exp(_TEMPER * (score_F - score_F.max()))
         share_F: FloatArray = (1 - _BY_PROFILE - _BLIND) * guess_F / guess_F.sum()
-        return share_F + _BY_PROFILE * profile_F / profile_F.sum() + _BLIND / profile_F.size
+        share_F += _BY_PROFILE * profile_F / profile_F.sum() + _BLIND / profile_F.size
+        return share_F
 
     def _phases(self, slates: Sequence[ShownSlate]) -> list[int]:
         phases: list[int] = self.scenario.phase_M(np.array([slate.time for slate in slates], dtype=np.int64)).tolist()
@@ -246,8 +251,8 @@ class Informed:
     def _log_passed(self, guess: _Guess, tilt_N: FloatArray | None) -> FloatArray:
         """log P(an item that the logging policy shows is not clicked), about; for each user of the guess."""
         mu_PN = logging_policy_BN(guess.truth, self.parameters, np.arange(len(guess.click_PN)), tilt_N)
-        clicks_P: FloatArray = (mu_PN * sigmoid(guess.click_PN)).sum(axis=1) * self.look_K.mean()
-        return np.log(1 - clicks_P)
+        log_P: FloatArray = np.log(1 - (mu_PN * sigmoid(guess.click_PN)).sum(axis=1) * self.look_K.mean())
+        return log_P
 
 
 @dataclass(frozen=True)
@@ -294,4 +299,5 @@ def _log_drawn(mu_MK: FloatArray, passed_MK: FloatArray, clicked_MK: BoolArray, 
         log_mu_MK = np.log(mu_MK)
     proposed_MK = np.where(clicked_MK, 0.0, np.log(np.maximum(passed_MK, _TINY)) - np.log(offered_MK))
     log_M: FloatArray = (log_mu_MK - np.log(left_MK) - proposed_MK).sum(axis=1)
-    return log_M + gammaln(size + 1) - gammaln(size - count_M + 1)
+    log_M += gammaln(size + 1) - gammaln(size - count_M + 1)
+    return log_M

@@ -9,7 +9,7 @@ u, and topic t, style y, appeal and quality of item i:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -79,29 +79,40 @@ def draw_truth(users: int, items: int, parameters: WorldParameters, seed: int) -
     # Favourites and floor of the topics before those of the styles: the order of draws is part of every world.
     topic_UT = interests(_favourites(user_stream, users, TOPICS, FAVOURITE_TOPICS), parameters, user_stream)
     style_UY = interests(_favourites(user_stream, users, STYLES, FAVOURITE_STYLES), parameters, user_stream)
-    items_alone = {
-        "topic_N": topic_N,
-        "style_N": style_N,
-        "appeal_N": parameters.appeal_sd * appeal_N,
-        "quality_N": parameters.quality_sd * quality_N,
-    }
-    return WorldTruth(**items_alone, **people(topic_UT, style_UY, parameters, user_stream))
+    nobody = np.zeros((0, 1))
+    items_alone = WorldTruth(
+        topic_N=topic_N,
+        style_N=style_N,
+        appeal_N=parameters.appeal_sd * appeal_N,
+        quality_N=parameters.quality_sd * quality_N,
+        topic_interest_UT=nobody,
+        style_interest_UY=nobody,
+        buying_interest_UY=nobody,
+        logged_topic_UT=nobody,
+        logged_style_UY=nobody,
+    )
+    return peopled(items_alone, topic_UT, style_UY, parameters, user_stream)
 
 
-def people(
-    topic_UT: FloatArray, style_UY: FloatArray, parameters: WorldParameters, stream: np.random.Generator
-) -> dict[str, FloatArray]:
-    """The users' half of a `WorldTruth`, by field: their interests, and what hangs on them, drawn from `stream`."""
+def peopled(
+    truth: WorldTruth,
+    topic_UT: FloatArray,
+    style_UY: FloatArray,
+    parameters: WorldParameters,
+    stream: np.random.Generator,
+) -> WorldTruth:
+    """The items of `truth` and users of these interests; what else hangs on them is drawn from `stream`."""
     own_UY = stream.standard_normal(style_UY.shape)
     noise, rho = parameters.logging_noise, parameters.buying_correlation
-    return {
-        "topic_interest_UT": topic_UT,
-        "style_interest_UY": style_UY,
+    return replace(
+        truth,
+        topic_interest_UT=topic_UT,
+        style_interest_UY=style_UY,
         # Correlation rho with the styles clicked, variance 1 still.
-        "buying_interest_UY": rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
-        "logged_topic_UT": topic_UT + noise * stream.standard_normal(topic_UT.shape),
-        "logged_style_UY": style_UY + noise * stream.standard_normal(style_UY.shape),
-    }
+        buying_interest_UY=rho * style_UY + np.sqrt(1 - rho**2) * own_UY,
+        logged_topic_UT=topic_UT + noise * stream.standard_normal(topic_UT.shape),
+        logged_style_UY=style_UY + noise * stream.standard_normal(style_UY.shape),
+    )
 
 
 def _correlated(stream: np.random.Generator, n: int, correlation: float) -> tuple[FloatArray, FloatArray]:

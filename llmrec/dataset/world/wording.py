@@ -214,7 +214,7 @@ class ProfileReader:
     def chance_U(told: Told, topic_interest_UT: FloatArray, style_interest_UY: FloatArray) -> FloatArray:
         """P(a user of these interests names these topics and this style), up to a factor that is the same for all."""
         users, kinds = topic_interest_UT.shape
-        chance_U = np.ones(users)
+        chance_U: FloatArray = np.ones(users)
         if told.topics:
             best_UH = np.argsort(-topic_interest_UT, axis=1, kind="stable")[:, : len(_HINT_CHANCES)]
 

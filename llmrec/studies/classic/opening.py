@@ -18,11 +18,11 @@ from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.opening import open_run
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, POPULARITY, SFT, label, last_label
+from llmrec.pipeline.result import COVISITATION, GREEDY, POPULARITY, SFT, label, last_label
 from llmrec.pipeline.run import make_systems
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of, simulator_stage
-from llmrec.pipeline.systems import Greedy, OptimumRanker
+from llmrec.pipeline.systems import Greedy, best_known
 from llmrec.pipeline.work import Work
 from llmrec.rewards import RewardContext, RewardFunction, reward_function
 from llmrec.studies.classic.place import Cost, Place
@@ -59,9 +59,7 @@ def plain_systems(config: RunConfig, data: RunData, reward: RewardFunction) -> d
         COVISITATION: baseline("covisitation").fitted(data.dataset, train, valid, seed=config.seed),
         GREEDY: Greedy(reward, data.dataset.n_items, data.dataset.manifest.repeat),
     }
-    if data.world is not None:
-        systems[OPTIMUM] = OptimumRanker(data.world, config.reward.click, config.reward.conversion)
-    return systems
+    return systems | best_known(data.world, config.reward.click, config.reward.conversion)
 
 
 def language_costs(config: RunConfig, seconds: Mapping[str, float]) -> dict[str, Cost]:

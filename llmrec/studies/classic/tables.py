@@ -11,7 +11,8 @@ from llmrec.config import DynamicsSettings, SatiationSettings, TrustSettings
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.pipeline.algorithms.sessions import last_states, session_arenas, session_choice, session_sizes
 from llmrec.pipeline.measure import make_arena, make_tables, measure_run
-from llmrec.pipeline.result import COVISITATION, GREEDY, OPTIMUM, RERANKED, SFT, label, last_label
+from llmrec.pipeline.result import COVISITATION, GREEDY, RERANKED, SFT, label, last_label
+from llmrec.pipeline.systems import INFORMED, OPTIMUM
 from llmrec.simulator.environments import LearnedUsers
 from llmrec.studies.classic.place import Place, Settings
 from llmrec.types import Ranker
@@ -19,8 +20,8 @@ from llmrec.types import Ranker
 JUDGED = {"true@1": ("truth", "value@1"), "true": ("truth", "value"), "judge": ("judge", "value")}
 LABELS = {"true@1": "true value, top item", "true": "true value, slate", "judge": "judge's value"}
 SESSION_COLUMNS = ("value", "first_turn", "clicks", "conversions")
-LEFT_OUT = (OPTIMUM, RERANKED)
-"""Of sessions: the first knows none, the second is slow and says no more, as does the last checkpoint."""
+LEFT_OUT = (INFORMED, OPTIMUM, RERANKED)
+"""Of sessions: the first two know none, the third is slow and says no more, as does the last checkpoint."""
 
 
 def one_step_table(place: Place, transitions: int) -> Comparison:
@@ -41,7 +42,7 @@ def one_step_table(place: Place, transitions: int) -> Comparison:
 
     own = {name: place.agent(name, settings, meeting) for name, settings in agents.items()}
     systems: dict[str, Ranker] = {"random": Random(seed=config.seed).fit(data.dataset, data.split.train)}
-    last = {name: system for name, system in place.systems.items() if name in (GREEDY, OPTIMUM)}
+    last = {name: system for name, system in place.systems.items() if name in (GREEDY, INFORMED, OPTIMUM)}
     systems |= {name: system for name, system in place.systems.items() if name not in last} | own | last
     arena = make_arena(config, data, place.simulators.judge)
     improved = (label(config.algorithm), last_label(config.algorithm))
