@@ -108,7 +108,7 @@ class InformedRanker:
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
         """The k items of highest expected true value; knows the items and the world, but not the user."""
         del seen
-        # A quarter of the particles: items of nearly equal value are exchanged, which costs about 1% of the value.
+        # A third of the particles: items of nearly equal value are exchanged, which costs about 1% of the value.
         found = self.world.informed_optimum(states, k, self.click, self.conversion, particles=128, least=32)
         rows = zip(found.items_BK.tolist(), found.value_BK.tolist(), strict=True)
         return [Slate(tuple(items), tuple(values)) for items, values in rows]
