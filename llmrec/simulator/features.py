@@ -1,12 +1,14 @@
 """States and items as arrays: what every behaviour model reads.
 
 A state becomes one dense row (profile text, recency-weighted means of the texts, categories and prices of its
-history, by kind of feedback) and one short padded list of (item, weight) pairs for embedding bags. Only the walk
-over the histories is Python; everything else is array work, some 20,000 states a second.
+history, by kind of feedback, the categories that its profile names) and one short padded list of (item, weight) pairs
+for embedding bags. Only the walk over the histories is Python; everything else is array work, some 20,000 states a
+second.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,7 +70,9 @@ class FeatureSpace:
         item_text: TextSpace,
         profile_text: TextSpace,
         shown_K: FloatArray,
+        named: bool = False,
     ) -> None:
+        self.named = NamedCategories(categories, items) if named else None
         self.known, self.categories, self.numbers = tuple(known), tuple(categories), dict(numbers)
         self.item_text, self.profile_text, self.shown_K = item_text, profile_text, shown_K
         place = {item_id: k for k, item_id in enumerate(self.known)}
@@ -109,7 +113,11 @@ class FeatureSpace:
         item_text = TextSpace.fit([item_words(item) for item in items], WORDS, seed)
         profile_text = TextSpace.fit([_profile_words(state) for state in states], TEXT, seed)
         known = [item.item_id for item in items]
-        return cls(items, known, categories, numbers, item_text, profile_text, np.asarray(shown_N, dtype=np.float64))
+        named = NamedCategories(categories, items)
+        # Columns that are 0 in all states would teach nothing, so only where profiles speak of categories they exist.
+        told = any(named.found(text) for text in {_profile_words(state) for state in states})
+        shown_K = np.asarray(shown_N, dtype=np.float64)
+        return cls(items, known, categories, numbers, item_text, profile_text, shown_K, told)
 
     @property
     def n_items(self) -> int:
@@ -120,13 +128,15 @@ class FeatureSpace:
     def user_width(self) -> int:
         """F, the length of a state's dense row."""
         pair = TEXT + self.profile_text.dimension
-        return int(pair + len(CHANNELS) * (self.item_NF.shape[1] + len(self.categories) + 1) + 1)
+        channels = len(CHANNELS) * (self.item_NF.shape[1] + len(self.categories) + 1)
+        return int(pair + channels + (0 if self.named is None else self.named.width) + 1)
 
     def crossings(self) -> list[tuple[slice, slice]]:
         """Columns of a state and columns of an item that live in one space, so that their products mean likeness.
 
         They are profile x text, and for each channel of the history: text x text, categories x categories (shares),
-        the rest of the item row x the same, and categories x categories (sums).
+        the rest of the item row x the same, and categories x categories (sums). Then, where profiles name
+        categories, named x categories, once for those that items name first and once for the others.
         """
         text, categories, width = TEXT, len(self.categories), self.item_NF.shape[1]
         start = self.profile_text.dimension
@@ -136,6 +146,9 @@ class FeatureSpace:
             for low, high in ((0, text), (text, text + categories), (text + categories, width)):
                 pairs.append((slice(start + low, start + high), slice(low, high)))
             start += width
+            pairs.append((slice(start, start + categories), slice(text, text + categories)))
+            start += categories
+        for _ in range(0 if self.named is None else NamedCategories.LEVELS):
             pairs.append((slice(start, start + categories), slice(text, text + categories)))
             start += categories
         return [pair for pair in pairs if pair[0].stop > pair[0].start]
@@ -172,6 +185,8 @@ class FeatureSpace:
             blocks.append(means / (1 + weight_SC[:, channel, None]))  # 1: shrinks short histories to nothing
             sums = self._bag_matrix(item_SH, weight_SHC[:, :, channel]) @ self.category_NC
             blocks.append(np.asarray(sums) / 4)  # how much, where the mean says only which share
+        if self.named is not None:
+            blocks.append(self.named.encode(words))
         blocks.append(np.log1p(weight_SC))
         blocks.append(np.array([not word for word in words], dtype=np.float32)[:, None])
         dense_SF = np.concatenate(blocks, axis=1).astype(np.float32)
@@ -216,7 +231,9 @@ class FeatureSpace:
             for part in ("idf_V", "components_DV")
         }
         arrays["features.shown"] = self.shown_K
-        return arrays, {"known": list(self.known), "categories": list(self.categories), "numbers": self.numbers}
+        return arrays, {"known": list(self.known), "categories": list(self.categories), "numbers": self.numbers} | (
+            {} if self.named is None else {"named": True}
+        )
 
     @classmethod
     def restore(cls, items: Sequence[Item], arrays: Mapping[str, FloatArray], values: dict[str, Any]) -> FeatureSpace:
@@ -232,7 +249,64 @@ class FeatureSpace:
             values["numbers"],
             **spaces,
             shown_K=arrays["features.shown"],
+            named=values.get("named", False),
         )
+
+
+class NamedCategories:
+    """Which categories a profile names: "Likes coffee and yoga" names two, whatever its other words are.
+
+    Hashed words find this only where many people use the same few words; a name says it of itself, for a category
+    that few profiles name, too. Kinds and manners of an item (its first category, and the others) are columns apart,
+    since they need not matter alike.
+
+    Args:
+        categories: their names, C of them.
+        items: the catalogue, which tells what stands first.
+    """
+
+    LEVELS = 2
+
+    def __init__(self, categories: Sequence[str], items: Sequence[Item]) -> None:
+        self.categories = tuple(categories)
+        self._column = {_plain(name): column for column, name in enumerate(categories) if _plain(name)}
+        # The longest name first: "music drama" is not "music". Letters and digits beside it would be another word.
+        names = "|".join(re.escape(name) for name in sorted(self._column, key=len, reverse=True))
+        self._names = re.compile(f"(?<![a-z0-9])(?:{names})(?![a-z0-9])") if names else None
+        first, held = np.zeros(len(categories)), np.zeros(len(categories))
+        for item in items:
+            for place, name in enumerate(dict.fromkeys(item.categories)):
+                column = self._column.get(_plain(name))
+                if column is not None:
+                    held[column] += 1
+                    first[column] += place == 0
+        self._level_C = (2 * first < held).astype(np.int64)
+        self._known: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def width(self) -> int:
+        """Columns of `encode`."""
+        return self.LEVELS * len(self.categories)
+
+    def found(self, text: str) -> tuple[int, ...]:
+        """The columns of the categories that `text` names."""
+        known = self._known.get(text)
+        if known is None:
+            hits = () if self._names is None else self._names.findall(_plain(text))
+            known = self._known[text] = tuple(dict.fromkeys(self._column[name] for name in hits))
+        return known
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """1 for each category named, those of each level in columns of their own: (S, LEVELS * C)."""
+        rows_SC = np.zeros((len(texts), self.width), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for column in self.found(text):
+                rows_SC[row, self._level_C[column] * len(self.categories) + column] = 1
+        return rows_SC
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def item_words(item: Item) -> str:

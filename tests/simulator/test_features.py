@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmrec.errors import DataError
-from llmrec.simulator.features import DECAY, HISTORY, FeatureSpace
+from llmrec.simulator.features import DECAY, HISTORY, FeatureSpace, NamedCategories
 from llmrec.types import Interaction, Item, State
 from llmrec.vectors.hashed import TextSpace
 
@@ -82,7 +82,7 @@ def test_crossings_line_up_state_and_item_columns() -> None:
         np.testing.assert_allclose(dense[mine], space.item_NF[3, theirs] / 2, rtol=1e-5)
     for mine, theirs in (channels[3], channels[7]):
         np.testing.assert_allclose(dense[mine], space.item_NF[3, theirs] / 4, rtol=1e-5)
-    for mine, _ in channels[8:]:
+    for mine, _ in channels[8:]:  # what was skipped, and what the profile names
         assert not dense[mine].any()
 
 
@@ -135,3 +135,44 @@ def test_an_item_outside_the_catalogue_is_named_with_its_user(item: int) -> None
     assert space.n_items == 4
     with pytest.raises(DataError, match=f"user 'u' holds item index {item}"):
         space.encode([State(user_id="u", history=(Interaction(item, "click", 1),))])
+
+
+def _named(*names: tuple[str, ...]) -> NamedCategories:
+    categories = list(dict.fromkeys(name for held in names for name in held))
+    return NamedCategories(categories, [Item(f"i{n}", "thing", "", held) for n, held in enumerate(names)])
+
+
+def test_a_profile_names_categories() -> None:
+    named = _named(("music", "slow"), ("music drama", "slow"), ("home office", "fast"))
+    assert named.categories == ("music", "slow", "music drama", "home office", "fast")
+    assert named.found("Likes Music  Drama and home\noffice. Hates breakfast.") == (2, 3)  # "breakfast" is not "fast"
+    assert named.found("music, music!") == (0,)
+    assert named.found("") == ()
+    # what items name first and what they name behind it have columns of their own
+    rows = named.encode(["music and slow", "fast"])
+    assert np.flatnonzero(rows[0]).tolist() == [0, 5 + 1]
+    assert np.flatnonzero(rows[1]).tolist() == [5 + 4]
+
+
+def test_names_are_found_without_spaces() -> None:
+    assert _named(("咖啡", "复古"), ("瑜伽", "复古")).found("喜欢瑜伽和咖啡。偏爱复古的东西。") == (2, 0, 1)
+
+
+def test_columns_of_named_categories_are_there_where_profiles_name_some() -> None:
+    space = _space()
+    assert space.named is not None
+    dense = space.encode([State(profile="hats for kids")]).dense_SF[0]
+    first, others = space.crossings()[-2:]
+    # "hats" stands first in all items that hold it, "kids" never
+    assert [space.categories[c] for c in np.flatnonzero(dense[first[0]])] == ["hats"]
+    assert [space.categories[c] for c in np.flatnonzero(dense[others[0]])] == ["kids"]
+    assert first[1] == others[1] == space.crossings()[2][1]
+    silent = FeatureSpace.fit(ITEMS, [State(profile="likes tea"), State(profile="old man")], SHOWN, seed=0)
+    assert silent.named is None
+    assert silent.user_width == space.user_width - 2 * len(space.categories)
+    assert len(silent.crossings()) == len(space.crossings()) - 2
+    for one in (space, silent):
+        again = FeatureSpace.restore(ITEMS, *one.state())
+        states = [State(profile="kids", history=(Interaction(3, "click", 1),))]
+        np.testing.assert_array_equal(again.encode(states).dense_SF, one.encode(states).dense_SF)
+        assert again.encode(states).dense_SF.shape[1] == one.user_width == again.user_width
