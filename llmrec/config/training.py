@@ -92,9 +92,16 @@ class SFTSettings:
 
     weights: Literal["auto", "full", "lora"] = "auto"
     lora: LoraSettings = field(default_factory=LoraSettings)
+    layout: Literal["auto", "rows", "timelines"] = "auto"
+    """rows: each example is a row of its own. timelines: a window of a user's choices is one row, in which what the
+    prompts share is read once (docs/warm-start.md). auto: timelines above 50 M parameters, where the model can read
+    such rows."""
+    window: int = 20
+    """Choices a window."""
     examples: int = 8000
     epochs: float = 2.0
     batch_size: int = 64
+    """Examples of an optimiser step; with timelines about as many."""
     learning_rate: float = 1e-3
     warmup: float = 0.05
     mixture: dict[str, float] = field(

@@ -118,7 +118,7 @@ class History:
 
     def __init__(self, dataset: Dataset, max_events: int, *, events: pl.DataFrame | None = None) -> None:
         self.max_events = max_events
-        self._profiles = dict(zip(dataset.users["user_id"], dataset.users["profile"], strict=True))
+        self._profiles: dict[str, str] = dict(zip(dataset.users["user_id"], dataset.users["profile"], strict=True))
         self._table = strongest(indexed(dataset, dataset.events if events is None else events))
         self._columns = [self._table[name].to_numpy() for name in ("item", "rank", "time")]
         self._values = self._table["value"].to_list()
@@ -144,6 +144,19 @@ class History:
             seen = [items[low:high] for low, high in zip(first_B.tolist(), last_B.tolist(), strict=True)]
         return states, seen
 
+    def counts(self, user_ids: Sequence[str], before_B: IntArray) -> IntArray:
+        """How many interactions of each user lie strictly before each moment: (B,)."""
+        low_B, end_B = self._choices.rows_B(user_ids, before_B)
+        return end_B - low_B
+
+    def whole(self, user_id: str) -> tuple[Interaction, ...]:
+        """All interactions of a user, oldest first, whatever `max_events` is."""
+        return self._all(user_id)
+
+    def profile(self, user_id: str) -> str:
+        """The user's profile; empty for one who is unknown."""
+        return self._profiles.get(user_id, "")
+
     def seen(self, user_id: str | None, before: int | None = None) -> IntArray:
         """Indices of all items that the user chose strictly before `before`, in order of first sight.
 
@@ -163,7 +176,7 @@ class History:
             return State(time=before)
         # A state is a slice of one tuple a user, so a thousand states of a user hold their interactions once.
         history = self._all(user_id)[max(0, count - self.max_events) : count] if count and self.max_events else ()
-        return State(user_id, self._profiles.get(user_id, ""), history, time=before)
+        return State(user_id, self.profile(user_id), history, time=before)
 
     def _all(self, user_id: str) -> tuple[Interaction, ...]:
         """All interactions of a user, made at first use: a state's history is a slice of them."""

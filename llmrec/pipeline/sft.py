@@ -18,6 +18,7 @@ from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part, Split
+from llmrec.dataset.timelines import timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
@@ -188,6 +189,12 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             report_to=config.report_to,
             new_tokens=naming.new_tokens,
             teacher=make_teacher(config, data),
+            timelines=lambda: timelines(
+                data.dataset,
+                data.split,
+                signal=config.sft.target,
+                history_events=config.data.history_events,
+            ),
         )
         naming.save(out)
         if result.adapter is None:

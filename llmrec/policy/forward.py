@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from types import MethodType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ from llmrec.policy.sharing import supports_sharing
 _TAUGHT, _TRIED = "_llmrec_scoring", "tried inside the forward"
 Also = Callable[["ScoringRequest", TokenScores], dict[str, Tensor]]
 """What the model's own modules make of a request and its scores inside the forward, by name (a critic's values)."""
+
+
+class Request(Protocol):
+    """What a model that was taught can be asked."""
+
+    def answer(self, model: Any, also: Also | None, /) -> dict[str, Any]:
+        """Tensors by name, from the base model inside of its wrapper's forward."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,16 @@ class ScoringRequest:
         """The scores under `model`, which must be whole, or inside of its wrapper's forward."""
         given = {field.name: getattr(self, field.name) for field in fields(ScoringRequest)}
         return score_items(model, **given)
+
+    def answer(self, model: Any, also: Also | None, /) -> dict[str, Any]:
+        """The fields of the scores, and what `also` makes of them."""
+        scores = self.score(model)
+        more = {} if also is None else also(self, scores)
+        # FSDP2 hangs its backward hooks on the tensors that it finds in an answer by torch's pytree, which looks into
+        # dictionaries and tuples and into no dataclass of ours.
+        parts = {field.name: getattr(scores, field.name) for field in fields(scores)}
+        edges = parts.pop("edges")
+        return {**parts, "also": more, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}
 
 
 def with_scoring(model: Any, also: Also | None = None) -> Any:
@@ -76,7 +94,7 @@ def with_scoring(model: Any, also: Also | None = None) -> Any:
 
     # transformers and PEFT read the signature to tell which columns of a batch the model takes
     @functools.wraps(inner)
-    def forward(*args: Any, scoring: ScoringRequest | None = None, **rest: Any) -> Any:
+    def forward(*args: Any, scoring: Request | None = None, **rest: Any) -> Any:
         return inner(*args, **rest) if scoring is None else _answer(base, scoring, also)
 
     # with the identity of the model, since a deep copy brings the entry along and is not taught by it
@@ -118,6 +136,17 @@ def answer_through_forward(model: Any, request: ScoringRequest) -> tuple[TokenSc
     Raises:
         RunError: the model was not taught.
     """
+    parts = ask_through_forward(model, request)
+    more = parts.pop("also")
+    return TokenScores(**{**parts, "edges": Edges(**parts["edges"])}), more
+
+
+def ask_through_forward(model: Any, request: Request) -> dict[str, Any]:
+    """What the request makes of the model, from one call of the wrapper.
+
+    Raises:
+        RunError: the model was not taught.
+    """
     base = _unwrapped(model)
     if not _is_taught(base):
         raise RunError("The model's forward cannot score items; call with_scoring(model) before it is wrapped.")
@@ -126,12 +155,11 @@ def answer_through_forward(model: Any, request: ScoringRequest) -> tuple[TokenSc
     if _TRIED not in flags(base):
         with torch.no_grad():
             model(scoring=request)
-    parts = model(scoring=request)
-    more = parts.pop("also")
-    return TokenScores(**{**parts, "edges": Edges(**parts["edges"])}), more
+    answer: dict[str, Any] = model(scoring=request)
+    return answer
 
 
-def _answer(base: Any, request: ScoringRequest, also: Also | None) -> dict[str, Any]:
+def _answer(base: Any, scoring: Request, also: Also | None) -> dict[str, Any]:
     """Tensors by name: wrappers look through dictionaries for what has a gradient, not through our classes."""
     known = flags(base)
     with inside_forward(), _without_hooks(base):
@@ -142,13 +170,7 @@ def _answer(base: Any, request: ScoringRequest, also: Also | None) -> dict[str, 
                 supports_sharing(base, length)
             known[_TRIED] = True
             return {}
-        scores = request.score(base)
-        more = {} if also is None else also(request, scores)
-    # FSDP2 hangs its backward hooks on the tensors that it finds in an answer by torch's pytree, which looks into
-    # dictionaries and tuples and into no dataclass of ours.
-    parts = {field.name: getattr(scores, field.name) for field in fields(scores)}
-    edges = parts.pop("edges")
-    return {**parts, "also": more, "edges": {field.name: getattr(edges, field.name) for field in fields(edges)}}
+        return scoring.answer(base, also)
 
 
 @contextlib.contextmanager

@@ -209,6 +209,16 @@ class StateRenderer:
         """`token_ids` of many states, several times faster than one by one."""
         return [ids for _, ids in self._fit(states, [0] * len(states))]
 
+    def shown(self, states: Sequence[State]) -> list[int]:
+        """How many interactions of each state's history its prompt shows: the newest that fit `max_tokens`."""
+        found: list[int] = []
+        for chunk in chunks(list(states), _BATCH):
+            values = [self.wording.values(state) for state in chunk]
+            self._learn_costs(values)
+            fits = self._measured(values, [self.max_tokens] * len(values))[0]
+            found += [max(0, fit.best - len(value.session)) for fit, value in zip(fits, values, strict=True)]
+        return found
+
     def task_text(
         self, name: str, item: Item | int, *, liked: Sequence[Item | int] = (), variant: int = 0
     ) -> TaskText | None:
@@ -345,6 +355,14 @@ class StateRenderer:
         return fitted
 
     def _fit_batch(self, values: list[StateText], rooms: list[int]) -> list[tuple[str, list[int]]]:
+        """The text and the token ids of the longest prompts that fit."""
+        fits, best = self._measured(values, rooms)
+        rows = range(len(fits))
+        return [best[row] if row in best else self._shorten(values[row], rooms[row]) for row in rows]
+
+    def _measured(
+        self, values: list[StateText], rooms: list[int]
+    ) -> tuple[list[Fit], dict[int, tuple[str, list[int]]]]:
         """Encodes guesses for all states together until each search is done; mostly once or twice."""
         fits = [self._search(value, room) for value, room in zip(values, rooms, strict=True)]
         best: dict[int, tuple[str, list[int]]] = {}
@@ -357,8 +375,7 @@ class StateRenderer:
                     best[row] = (text, ids)
                 fits[row].measured(len(ids))
             open_rows = [row for row in open_rows if not fits[row].done]
-        rows = range(len(values))
-        return [best[row] if row in best else self._shorten(values[row], rooms[row]) for row in rows]
+        return fits, best
 
     def _search(self, values: StateText, room: int) -> Fit:
         base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)

@@ -9,7 +9,7 @@ same way.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,29 @@ from trl import SFTConfig
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import SFTSettings
+from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
+from llmrec.policy.modes import base_model
+from llmrec.policy.sharing import supports_sharing
+from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.imitation import StateLessons, train_imitation
 from llmrec.training.improvement import Checkpointing, Plan, run_trainer
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
-from llmrec.training.sft_data import SFTRow, build_rows, sample_examples, task_counts
+from llmrec.training.packed import Packed, pack
+from llmrec.training.sft_data import (
+    NEXT_ITEM,
+    TEXT_ANSWER_TOKENS,
+    SFTRow,
+    build_rows,
+    sample_examples,
+    task_counts,
+    timeline_steps,
+)
 from llmrec.training.teacher import Teacher, check_teacher
-from llmrec.training.trl_seam import SFTTrainer
+from llmrec.training.trl_seam import PackedSFTTrainer, SFTTrainer
 from llmrec.training.weighting import check_weighting
 from llmrec.types import EventKind, Example, Item
 
@@ -66,6 +79,7 @@ def train_sft(
     report_to: Sequence[str] = (),
     new_tokens: Sequence[int] = (),
     teacher: Teacher | None = None,
+    timelines: Callable[[], Timelines] | None = None,
 ) -> SFTResult:
     """Fine-tunes `model` on the mixture of `settings`, then on logged states and `teacher` together, if there is one.
 
@@ -77,6 +91,8 @@ def train_sft(
         resume: go on from the last complete checkpoint in `out` that this very training made.
         new_tokens: ids of tokens that were added to `tokenizer` and `model`, whose rows LoRA must train too.
         teacher: what `settings.teacher` is about; with one the mixture may have no epoch.
+        timelines: gives the users that `examples` come from, where the mixture may be learnt window by window
+            (`settings.layout`).
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -91,8 +107,14 @@ def train_sft(
     curve: list[dict[str, float]] = []
     seconds = 0.0
     if settings.epochs > 0:
-        rows = build_rows(examples, items, catalogue, renderer, tokenizer, settings, seed=seed)
-        curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, **common)
+        learnt = (items, catalogue, renderer, tokenizer, settings)
+        if timelines is not None and learns_timelines(model, settings, renderer.max_tokens):
+            packed = pack(timeline_steps(timelines(), *learnt, seed=seed), world_size())
+            console.print(f"  timelines: {packed.packing.sentence}", style="dim")
+            curve, seconds = fit_packed(trained, tokenizer, packed, plan, out=out, **common)
+        else:
+            rows = build_rows(examples, *learnt, seed=seed)
+            curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, **common)
     if teacher is not None:
         # the same examples as in the mixture, by the same stream
         chosen = sample_examples(examples, settings.examples, seed)
@@ -111,11 +133,35 @@ def train_sft(
     return SFTResult(trained if is_quantised(model) else merge(trained), curve, seconds, adapter)
 
 
+def learns_timelines(model: Any, settings: SFTSettings, tokens: int) -> bool:
+    """Whether the mixture is learnt from windows of timelines, packed; says why not where they were asked for.
+
+    Args:
+        model: the model as it is loaded.
+        settings: with `layout`: auto takes timelines above 50 M parameters.
+        tokens: of the longest prompt.
+    """
+    asked = settings.layout == "timelines" or (settings.layout == "auto" and is_large(model))
+    if not asked or not settings.mixture.get(NEXT_ITEM):
+        return False
+    if not supports_sharing(model, tokens + TEXT_ANSWER_TOKENS):
+        # As a trial on the loaded model tells: recurrent layers, or a kernel without masks of this kind.
+        name = type(base_model(model)).__name__
+        console.print(f"  rows: {name} cannot read a timeline as one row, so each example is one", style="dim")
+        return False
+    return True
+
+
+def is_large(model: Any) -> bool:
+    """Whether the model has more than 50 M parameters."""
+    return bool(sum(parameter.numel() for parameter in model.parameters()) > SMALL)
+
+
 def uses_lora(model: Any, settings: SFTSettings) -> bool:
     """Whether `settings` means LoRA for `model`: auto trains all weights up to 50 M parameters, none in 4 bits."""
     if settings.weights != "auto" and not is_quantised(model):
         return settings.weights == "lora"
-    return is_quantised(model) or bool(sum(p.numel() for p in model.parameters()) > SMALL)
+    return is_quantised(model) or is_large(model)
 
 
 def is_quantised(model: Any) -> bool:
@@ -203,26 +249,67 @@ def fit_rows(
 ) -> tuple[list[dict[str, float]], float]:
     """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
     steps = -(-len(rows) // plan.batch_size)
+    size = per_process(plan.batch_size, world_size(), "sft.batch_size")
     # the rows themselves, and not what they were made from: wording, tokenizer and catalogue all show in them
-    decides = (dataclasses.asdict(plan), seed, _digest(rows))
-
-    def make() -> SFTTrainer:
-        trainer = SFTTrainer(
-            model=model,
-            args=_arguments(model, plan, steps, seed, out, report_to),
-            train_dataset=_dataset(rows),
-            processing_class=tokenizer,
-        )
-        trainer.noise = "all" if plan.dropout else "adapters"
-        return trainer
-
-    checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
-    ran = run_trainer(model, Plan(plan.name, steps, 1, "loss", decides), checkpointing, make)
-    keys = ("step", "loss", "learning_rate", "grad_norm")
-    return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
+    fit = _Fit(SFTTrainer, lambda: _dataset(rows), steps, size, _digest(rows))
+    return fit.run(model, tokenizer, plan, seed=seed, out=out, resume=resume, report_to=report_to)
 
 
-def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, report_to: Sequence[str]) -> SFTConfig:
+def fit_packed(
+    model: Any,
+    tokenizer: Any,
+    packed: Packed,
+    plan: FitPlan,
+    *,
+    seed: int,
+    out: Path,
+    resume: bool,
+    report_to: Sequence[str],
+) -> tuple[list[dict[str, float]], float]:
+    """`fit_rows` on packed rows, whose steps were put together when they were packed."""
+    fit = _Fit(PackedSFTTrainer, lambda: packed.data, packed.steps, 1, packed.digest)
+    return fit.run(model, tokenizer, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A training: its trainer, data set, optimiser steps, elements a process and step, and what tells its rows."""
+
+    trainer: type[SFTTrainer]
+    data: Callable[[], Any]
+    steps: int
+    size: int
+    digest: str
+
+    def run(
+        self,
+        model: Any,
+        tokenizer: Any,
+        plan: FitPlan,
+        *,
+        seed: int,
+        out: Path,
+        resume: bool,
+        report_to: Sequence[str],
+    ) -> tuple[list[dict[str, float]], float]:
+        """Trains `model` in place; returns the curve and the seconds."""
+
+        def make() -> SFTTrainer:
+            arguments = _arguments(model, plan, self.steps, self.size, seed, out, report_to)
+            trainer = self.trainer(model=model, args=arguments, train_dataset=self.data(), processing_class=tokenizer)
+            trainer.noise = "all" if plan.dropout else "adapters"
+            return trainer
+
+        decides = (dataclasses.asdict(plan), seed, self.digest)
+        checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
+        ran = run_trainer(model, Plan(plan.name, self.steps, 1, "loss", decides), checkpointing, make)
+        keys = ("step", "loss", "learning_rate", "grad_norm")
+        return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
+
+
+def _arguments(
+    model: Any, plan: FitPlan, steps: int, size: int, seed: int, out: Path, report_to: Sequence[str]
+) -> SFTConfig:
     common = common_arguments(
         model,
         out=out,
@@ -235,7 +322,7 @@ def _arguments(model: Any, plan: FitPlan, steps: int, seed: int, out: Path, repo
     )
     return SFTConfig(
         **common,
-        per_device_train_batch_size=per_process(plan.batch_size, world_size(), "sft.batch_size"),
+        per_device_train_batch_size=size,
         # rows are as long as they should be; TRL would cut them, answers first
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -250,7 +337,7 @@ def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) 
         taught: whether a teacher's lessons follow the mixture, which may then have no epoch.
         identified: whether items have tokens of their own.
     """
-    for key in ("examples", "batch_size", "save_every", "learning_rate"):
+    for key in ("examples", "batch_size", "save_every", "learning_rate", "window"):
         if getattr(settings, key) <= 0:
             raise ConfigError(f"Key 'sft.{key}' is {getattr(settings, key)}; it must be above 0.")
     if settings.epochs < 0 or (settings.epochs == 0 and not taught):

@@ -7,8 +7,9 @@ the same order, so a resumed training only has to skip what it has seen.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +18,13 @@ import numpy as np
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import SFTSettings
+from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.text.tasks import TEXT_ANSWERS
 from llmrec.training.likeness import Likeness
+from llmrec.training.timelines import windows
 from llmrec.types import EventKind, Example, Interaction, Item, State
 
 NEXT_ITEM = "next_item"
@@ -123,6 +126,67 @@ def build_rows(
             "The SFT mixture gives no row; raise 'sft.epochs', 'sft.examples' or a weight of 'sft.mixture'."
         )
     return rows
+
+
+def timeline_steps(
+    timelines: Timelines,
+    items: Sequence[Item],
+    catalogue: Catalogue,
+    renderer: Any,
+    tokenizer: Any,
+    settings: SFTSettings,
+    *,
+    seed: int,
+) -> Iterator[list[list[SFTRow]]]:
+    """The units of each optimiser step from windows of timelines: a window's rows, or one row of another task.
+
+    A step has about `settings.batch_size` rows. Of next items there are `epochs` times `examples` (or all choices, if
+    there are fewer), and each choice comes once before any comes again; the other tasks are mixed in evenly.
+
+    Raises:
+        DataError: there is nothing to learn from.
+        ConfigError: a bad mixture.
+    """
+    if not len(timelines):
+        raise DataError("There is no training example: the training part of the split has no event of the target.")
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer)
+    number, identified = min(settings.examples, len(timelines)), renderer.wording.identified
+    counts = task_counts(settings.mixture, number, identified=identified)
+    wanted = {task: round(settings.epochs * count) for task, count in counts.items()}
+    choices = max(1, wanted.pop(NEXT_ITEM))
+    rng = numpy_stream(seed, "sft", "tasks")
+    others = [task for task, count in wanted.items() for _ in range(count)]
+    others = [others[place] for place in rng.permutation(len(others))]
+    step: list[list[SFTRow]] = []
+    seen, asked, rows, steps = 0, 0, 0, 1
+    with Bar("SFT timelines", choices + len(others)) as bar:
+        for window in _windows(timelines, renderer, settings, choices, seed):
+            seen += len(window)
+            due = round(len(others) * seen / choices)
+            tasks = (encoder.item_task(t, window[int(rng.integers(len(window)))], rng) for t in others[asked:due])
+            for unit in (encoder.next_items(window), *([row] for row in tasks if row is not None)):
+                step.append(unit)
+                rows += len(unit)
+                # by the sum over all steps: a long window in one makes the next ones shorter
+                if rows >= settings.batch_size * steps:
+                    yield step
+                    step, steps = [], steps + 1
+            bar.advance(len(window) + due - asked)
+            asked = due
+    if step:
+        yield step
+
+
+def _windows(
+    timelines: Timelines, renderer: Any, settings: SFTSettings, wanted: int, seed: int
+) -> Iterator[list[Example]]:
+    """Windows with `wanted` choices together, the last one cut; a pass over all timelines after the other."""
+    for turn in itertools.count():
+        for window in windows(timelines, renderer, settings, numpy_stream(seed, "sft", "windows", turn)):
+            yield window[:wanted]
+            wanted -= len(window)
+            if wanted <= 0:
+                return
 
 
 def longest_answer(settings: SFTSettings, catalogue: Catalogue | None = None, *, identified: bool = False) -> int:

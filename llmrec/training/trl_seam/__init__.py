@@ -10,7 +10,7 @@ from llmrec.training.trl_seam.quiet import GuardedTrainer, QuietTrainer
 from llmrec.training.trl_seam.reinforce import ReinforceConfig, ReinforceTrainer, SessionReinforceTrainer
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.session import SessionTrainer
-from llmrec.training.trl_seam.sft import IGNORED, SFTTrainer
+from llmrec.training.trl_seam.sft import IGNORED, PackedSFTTrainer, SFTTrainer
 
 __all__ = [
     "IGNORED",
@@ -20,6 +20,7 @@ __all__ = [
     "GuardedTrainer",
     "PPOConfig",
     "PPOTrainer",
+    "PackedSFTTrainer",
     "QuietTrainer",
     "RLOOTrainer",
     "ReinforceConfig",

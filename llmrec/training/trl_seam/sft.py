@@ -21,9 +21,12 @@ import trl
 from torch import Tensor
 from torch.nn import functional
 
-from llmrec.policy.modes import Noise, still
+from llmrec.policy.forest import NextTokens
+from llmrec.policy.forward import ask_through_forward, with_scoring
+from llmrec.policy.modes import Noise, base_model, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
+from llmrec.training.packed import collate
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.training.trl_seam.quiet import QuietTrainer
@@ -66,15 +69,50 @@ class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is 
         )
         labels = labels_BL[:, columns].flatten()
         logits = outputs.logits.flatten(0, 1).float()
-        # A sum over tokens, divided by those of the whole step: a mean of the processes' means would weigh a token by
-        # how few others its process holds.
         loss = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
-        count = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return self._per_token(loss, (labels != IGNORED).sum(), num_items_in_batch)
+
+    def _per_token(self, loss: Tensor, own: Tensor, all_processes: torch.Tensor | int | None) -> Tensor:
+        """A sum over a process's tokens divided by the tokens of the whole step.
+
+        A mean of the processes' means would weigh a token by how few others its process holds.
+        """
+        count = own if all_processes is None else all_processes
         loss = loss / torch.as_tensor(count, device=loss.device).clamp(min=1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+        if self.args.average_tokens_across_devices and all_processes is not None:
             # DDP averages gradients over processes; the count is of all of them already
             loss = loss * self.accelerator.num_processes
         return loss
+
+
+class PackedSFTTrainer(SFTTrainer):
+    """The same loss from forests of rows (`training.packed`): an element of the data set is a process's step."""
+
+    def __init__(self, model: Any, **rest: Any) -> None:
+        super().__init__(model=model, data_collator=collate, **rest)
+        with_scoring(base_model(model))  # before `train` wraps it
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers' formula is for rows without branches."""
+        return 0
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
+        # rows count, which may share a token: its weight says how many do
+        count = torch.stack([batch["weight"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(count).sum() if self.args.average_tokens_across_devices else count
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """As in `SFTTrainer`."""
+        still(self.accelerator.unwrap_model(model), self.noise)
+        names = ("ids", "depth", "end", "place", "token", "weight")
+        loss: Tensor = ask_through_forward(model, NextTokens(*(inputs[name] for name in names)))["loss"]
+        return self._per_token(loss, inputs["weight"].sum(), num_items_in_batch)
 
 
 class Lessons(Protocol):

@@ -1,0 +1,223 @@
+"""Windows of timelines show what states may show, and training on them packed is training on their rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmrec.config import SFTSettings
+from llmrec.dataset.timelines import Timeline, Timelines
+from llmrec.errors import ConfigError
+from llmrec.training import sft
+from llmrec.training.callbacks import BarCallback
+from llmrec.training.packed import LONGEST, collate, pack, pack_step, share_out
+from llmrec.training.sft import FitPlan, fit_packed, fit_rows, learns_timelines, train_sft
+from llmrec.training.sft_data import SFTRow, timeline_steps
+from llmrec.training.timelines import windows
+from llmrec.types import Interaction
+from tests.policy.tiny import tiny_model
+
+SETTINGS = SFTSettings(
+    layout="timelines", window=4, epochs=3.0, batch_size=8, save_every=4, learning_rate=3e-3, history_dropout=0.0
+)
+
+
+def timeline(times, user="u", targets=None):
+    """A user who chose item n % 12 at each time; those in `targets` (all) are learnt."""
+    history = tuple(Interaction(n % 12, "click", t) for n, t in enumerate(times))
+    chosen = [n for n in range(len(times)) if targets is None or n in targets]
+    before = tuple(sum(h.time < times[n] for h in history) for n in chosen)
+    return Timeline(user, "likes red", history, tuple(history[n] for n in chosen), before)
+
+
+def shop_timelines(users=6, events=9):
+    made = (timeline(range(10 * u, 10 * u + 10 * events, 10), f"u{u}") for u in range(users))
+    return Timelines(tuple(made), history_events=3)
+
+
+class Room:
+    """A renderer that shows the newest `most` events."""
+
+    def __init__(self, most):
+        self.most = most
+
+    def shown(self, states):
+        return [min(self.most, len(state.history)) for state in states]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=15), min_size=1, max_size=3),
+    st.integers(1, 6),
+    st.integers(0, 6),
+    st.integers(0, 12),
+    st.sampled_from([0.0, 0.4]),
+    st.integers(0, 99),
+)
+def test_windows_hold_each_choice_once_and_grow_from_one_event(gaps, size, lead, most, dropout, seed):
+    users = tuple(timeline(np.cumsum(gap).tolist(), f"u{n}") for n, gap in enumerate(gaps))
+    chosen = SFTSettings(window=size, history_dropout=dropout)
+    found = list(windows(Timelines(users, lead), Room(most), chosen, np.random.default_rng(seed)))
+    made = Counter((e.state.user_id, e.target, e.state.time) for window in found for e in window)
+    assert made == Counter((user.user_id, c.item, c.time) for user in users for c in user.choices)
+    for window in found:
+        assert 1 <= len(window) <= size
+        longest = window[-1].state.history
+        for example in window:
+            history = example.state.history
+            assert all(h.time < example.state.time for h in history)
+            assert len(history) <= most
+            # one beginning; equal times see each other nowhere
+            assert history == longest[: len(history)]
+            if not dropout:
+                past = next(u for u in users if u.user_id == example.state.user_id).history
+                past = [h for h in past if h.time < example.state.time]
+                assert list(history) == past[len(past) - len(history) :]
+
+
+def test_leads_reach_what_a_deployed_state_shows():
+    user = timeline(range(0, 4000, 10))
+    chosen = SFTSettings(window=5, history_dropout=0.0)
+    rng = np.random.default_rng(0)
+    found = list(windows(Timelines((user,), 8), Room(99), chosen, rng))
+    assert {len(window[0].state.history) for window in found} == set(range(9))
+    assert max(len(window) for window in found) == 5
+    # what is shown before a choice that comes seldom ends somewhere too
+    seldom = timeline(range(0, 4000, 10), targets=range(99, 400, 100))
+    found = list(windows(Timelines((seldom,), 8), Room(999), chosen, rng))
+    assert [len(window) for window in found] == [1] * 4
+    assert max(len(window[0].state.history) for window in found) <= 13
+
+
+ROWS = st.lists(
+    st.builds(
+        lambda prompt, answer: SFTRow((*prompt, *answer), len(answer)),
+        st.lists(st.integers(1, 3), min_size=1, max_size=8),
+        st.lists(st.integers(1, 3), min_size=1, max_size=3),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=5), st.integers(1, 3), st.sampled_from([6, LONGEST]))
+@settings(max_examples=40)
+def test_rows_read_back_out_of_packed_ones_are_the_rows(units, processes, longest):
+    """Prompts and answers, as often as they were put in, from the arrays that a trainer gets."""
+    data = pack([units], processes, longest).data
+    taught: Counter[tuple[tuple[int, ...], int]] = Counter()
+    for element in data:
+        batch = collate([element])
+        width = batch["ids"].shape[1]
+        for place, token, weight in zip(*(batch[k].tolist() for k in ("place", "token", "weight")), strict=True):
+            row, last = divmod(place, width)
+            chain = [i for i in range(last + 1) if last < batch["end"][row, i]]
+            assert batch["depth"][row, chain].tolist() == list(range(len(chain)))
+            taught[(tuple(batch["ids"][row, chain].tolist()), token)] += weight
+    wanted = Counter(
+        (row.input_ids[:cut], row.input_ids[cut])
+        for unit in units
+        for row in unit
+        for cut in range(len(row.input_ids) - row.answer, len(row.input_ids))
+    )
+    assert +taught == wanted
+
+
+def test_long_units_are_halved_and_short_ones_share_a_row():
+    window = [SFTRow((*range(1, n), 99), 1) for n in range(10, 18)]
+    single = [[SFTRow((50 + n, 60, 70), 1)] for n in range(3)]
+    assert [len(rows) for rows in pack_step([window, *single], LONGEST)] == [8, 3]
+    halves = pack_step([window], 20)
+    assert [len(rows) for rows in halves] == [4, 4]
+    assert sorted(len(part) for part in share_out([window], 3)) == [1, 1, 1]
+    assert share_out([single[0]], 2) == [[single[0]], []]
+
+
+def steps_of(shop, chosen=SETTINGS, seed=3):
+    made = (shop_timelines(), shop.items, shop.catalogue, shop.renderer, shop.tokenizer, chosen)
+    return list(timeline_steps(*made, seed=seed))
+
+
+def test_steps_hold_every_choice_as_often_as_there_are_epochs(shop):
+    only = dataclasses.replace(SETTINGS, mixture={"next_item": 1.0})
+    steps = steps_of(shop, only)
+    rows = [row for step in steps for unit in step for row in unit]
+    assert len(rows) == 3 * 54
+    assert 7.5 <= np.mean([sum(map(len, step)) for step in steps]) < 9  # the last one is short
+    targets = Counter(row.input_ids[-row.answer :] for row in rows)
+    wanted = Counter(tuple(shop.catalogue.token_ids(n % 12)) for _ in range(18) for n in range(9))
+    assert targets == wanted
+    limited = [
+        row for step in steps_of(shop, dataclasses.replace(only, examples=10)) for unit in step for row in unit
+    ]
+    assert len(limited) == 30
+    mixed = steps_of(shop, dataclasses.replace(SETTINGS, mixture={"next_item": 0.5, "description_from_title": 0.5}))
+    assert sum(len(unit) for step in mixed for unit in step) == 2 * 3 * 54
+    assert steps_of(shop) == steps_of(shop)
+    assert steps_of(shop) != steps_of(shop, seed=4)
+
+
+def test_packed_training_is_training_on_the_rows(shop, tmp_path):
+    """The same steps, once packed and once a row each, end with the same weights."""
+    steps = steps_of(shop)[:4]
+    # rows are trained in batches of one size: a step of eight rows
+    rows = [row for step in steps for unit in step for row in unit][:24]
+    eights = [[rows[start : start + 5], rows[start + 5 : start + 8]] for start in range(0, 24, 8)]
+    plan, common = FitPlan("SFT", 8, 1e-3, 0.0, 3), {"seed": 0, "resume": False, "report_to": ()}
+    models = [shop.model().double() for _ in range(2)]
+    one = fit_rows(models[0], shop.tokenizer, rows, plan, out=tmp_path / "rows", **common)[0]
+    two = fit_packed(models[1], shop.tokenizer, pack(eights), plan, out=tmp_path / "packed", **common)[0]
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+    first, start = (dict(model.state_dict()) for model in (models[0], shop.model().double()))
+    for name, tensor in models[1].state_dict().items():
+        moved = float((first[name] - start[name]).norm())
+        assert float((tensor - first[name]).norm()) <= 1e-3 * moved, name
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_a_killed_training_goes_on_to_the_same_weights(shop, tmp_path, monkeypatch, weights):
+    chosen = dataclasses.replace(SETTINGS, weights=weights, epochs=1.0)
+
+    def train(out):
+        data = (shop.catalogue, shop.renderer, shop.examples(4), shop.items, chosen)
+        return train_sft(shop.model(), shop.tokenizer, *data, seed=3, out=out, timelines=shop_timelines)
+
+    whole = train(tmp_path / "whole")
+    go_on = BarCallback.on_step_end
+
+    def on_step_end(self, args, state, control, **rest):
+        if state.global_step == 6:
+            raise Killed
+        go_on(self, args, state, control, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BarCallback, "on_step_end", on_step_end)
+        with pytest.raises(Killed):
+            train(tmp_path / "cut")
+    again = train(tmp_path / "cut")
+    assert again.curve == whole.curve
+    assert all(torch.equal(t, whole.model.state_dict()[name]) for name, t in again.model.state_dict().items())
+
+
+def test_layout_is_chosen_by_size_and_by_what_the_model_can_read(shop, monkeypatch, capsys):
+    auto = dataclasses.replace(SETTINGS, layout="auto")
+    assert not learns_timelines(shop.model(), auto, 96)
+    assert learns_timelines(shop.model(), SETTINGS, 96)
+    monkeypatch.setattr(sft, "SMALL", 1000)
+    assert learns_timelines(shop.model(), auto, 96)
+    assert not learns_timelines(shop.model(), dataclasses.replace(SETTINGS, layout="rows"), 96)
+    assert not learns_timelines(shop.model(), dataclasses.replace(SETTINGS, mixture={"item_from_prompt": 1.0}), 96)
+    capsys.readouterr()
+    assert not learns_timelines(tiny_model("mamba"), SETTINGS, 96)
+    assert "MambaForCausalLM cannot read a timeline as one row" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"sft\.window"):
+        sft.check_sft(dataclasses.replace(SETTINGS, window=0), taught=False)
