@@ -98,6 +98,10 @@ class SFTSettings:
     such rows."""
     window: int = 20
     """Choices a window."""
+    likelihood: Literal["auto", "vocabulary", "catalogue"] = "auto"
+    """What an item that is to be named is compared with. vocabulary: all tokens at each step. catalogue: the legal
+    ones, as where the policy is deployed; texts are compared with all tokens in any case. auto: catalogue above 50 M
+    parameters."""
     examples: int = 8000
     epochs: float = 2.0
     batch_size: int = 64

@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.edges import Edges
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import for_model, run_decoder
+from llmrec.policy.scoring import edge_log_probs
 from llmrec.types import IntArray
 
 
@@ -97,14 +100,44 @@ def forest_hidden(model: Any, ids_BL: Tensor, depth_BL: Tensor, end_BL: Tensor |
 
 
 @dataclass(frozen=True)
-class NextTokens:
-    """A request of `policy.forward`: how unlikely the model finds tokens behind others of some forests.
+class Choices:
+    """Steps on the way to items, each a choice among the legal tokens behind some place of a forest.
+
+    Attributes:
+        place_C: where the choice is made, row * L + place in the row; may repeat.
+        node_C: the prefix that the item has there.
+        child_C: the prefix that was chosen.
+        weight_C: how often that counts.
+        index: the catalogue's prefixes.
+    """
+
+    place_C: Tensor
+    node_C: Tensor
+    child_C: Tensor
+    weight_C: Tensor
+    index: PrefixIndex
+
+    def loss(self, model: Any, hidden_XH: Tensor) -> Tensor:
+        """The weighted sum of -log pi(child | prompt and node), in nats."""
+        # each prefix of a prompt once, however many items lead through it
+        key_U, state_C = torch.unique(self.place_C * self.index.n_nodes + self.node_C, return_inverse=True)
+        place_U = key_U // self.index.n_nodes
+        edges = Edges.of(self.index, place_U, key_U % self.index.n_nodes, None)
+        log_prob_E = edge_log_probs(edges, hidden_XH[place_U], checked_head(model), self.index, 1.0)
+        chosen_C = log_prob_E[edges.find(state_C, self.child_C, self.index)]
+        return -(chosen_C * self.weight_C).sum()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A request of `policy.forward`: how unlikely the model finds what comes next at places of some forests.
 
     Attributes:
         ids_BL, depth_BL, end_BL: as for `forest_hidden`.
-        place_T: where a prediction is made, row * L + place in the row; may repeat.
+        place_T: where a token is predicted, row * L + place in the row; may repeat.
         token_T: what comes next there.
         weight_T: how often that counts.
+        choices: what is predicted among legal tokens alone.
     """
 
     ids_BL: Tensor
@@ -113,11 +146,17 @@ class NextTokens:
     place_T: Tensor
     token_T: Tensor
     weight_T: Tensor
+    choices: Choices | None = None
 
     def answer(self, model: Any, _: Any = None, /) -> dict[str, Tensor]:
-        """`loss`: the weighted sum of -log p(token | what comes before it) over the whole vocabulary, in nats."""
-        hidden = forest_hidden(model, self.ids_BL, self.depth_BL, self.end_BL).flatten(0, 1)
-        # the head is most of a small model's work: once for each place, however many tokens are asked for there
-        place_U, at_T = torch.unique(self.place_T, return_inverse=True)
-        log_prob_UV = checked_head(model).all_logits(hidden[place_U]).log_softmax(-1)
-        return {"loss": -(log_prob_UV[at_T, self.token_T] * self.weight_T).sum()}
+        """`loss`: the weighted sum of -log p over tokens (the whole vocabulary) and choices (legal ones), in nats."""
+        hidden_XH = forest_hidden(model, self.ids_BL, self.depth_BL, self.end_BL).flatten(0, 1)
+        loss = hidden_XH.new_zeros((), dtype=torch.promote_types(hidden_XH.dtype, torch.float32))
+        if len(self.place_T):
+            # the head is most of a small model's work: once for each place, however many tokens are asked for there
+            place_U, at_T = torch.unique(self.place_T, return_inverse=True)
+            log_prob_UV = checked_head(model).all_logits(hidden_XH[place_U]).log_softmax(-1)
+            loss = loss - (log_prob_UV[at_T, self.token_T] * self.weight_T).sum()
+        if self.choices is not None and len(self.choices.place_C):
+            loss = loss + self.choices.loss(model, hidden_XH)
+        return {"loss": loss}

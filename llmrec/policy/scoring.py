@@ -104,7 +104,7 @@ def score_items(
     exclusion = index.exclusion(exclude)
     edges, state_BGL = _states(index, before_BGL, exclusion)
     hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
-    exact_E = _log_probs(edges, hidden_UH, head, index, temperature)
+    exact_E = edge_log_probs(edges, hidden_UH, head, index, temperature)
     # Losses read float32. Only 1 - pi needs more, which `exact_BG` keeps.
     edge_log_prob = exact_E.to(torch.promote_types(hidden_UH.dtype, torch.float32))
     at = state_BGL >= 0
@@ -163,7 +163,7 @@ def _hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, no
     return (packed_hidden if packed else plain_hidden)(model, prompts, index, user_U, node_U)
 
 
-def _log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
+def edge_log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixIndex, temperature: float) -> Tensor:
     """Like `edges.log_probs`, from one product with all tokens that occur where that is small.
 
     Every gather of rows of the head costs a gradient as large as the head (as much time as `_GATHER_COST` products

@@ -19,6 +19,7 @@ from datasets import Dataset as HFDataset
 from trl import SFTConfig
 
 from llmrec.catalogue.catalogue import Catalogue
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.config import SFTSettings
 from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
@@ -108,13 +109,14 @@ def train_sft(
     seconds = 0.0
     if settings.epochs > 0:
         learnt = (items, catalogue, renderer, tokenizer, settings)
+        index = catalogue.index if learns_choices(model, settings) else None
         if timelines is not None and learns_timelines(model, settings, renderer.max_tokens):
-            packed = pack(timeline_steps(timelines(), *learnt, seed=seed), world_size())
+            packed = pack(timeline_steps(timelines(), *learnt, seed=seed), world_size(), index=index)
             console.print(f"  timelines: {packed.packing.sentence}", style="dim")
             curve, seconds = fit_packed(trained, tokenizer, packed, plan, out=out, **common)
         else:
             rows = build_rows(examples, *learnt, seed=seed)
-            curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, **common)
+            curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, index=index, **common)
     if teacher is not None:
         # the same examples as in the mixture, by the same stream
         chosen = sample_examples(examples, settings.examples, seed)
@@ -150,6 +152,11 @@ def learns_timelines(model: Any, settings: SFTSettings, tokens: int) -> bool:
         console.print(f"  rows: {name} cannot read a timeline as one row, so each example is one", style="dim")
         return False
     return True
+
+
+def learns_choices(model: Any, settings: SFTSettings) -> bool:
+    """Whether items are learnt as choices among legal tokens: auto does so above 50 M parameters."""
+    return settings.likelihood == "catalogue" or (settings.likelihood == "auto" and is_large(model))
 
 
 def is_large(model: Any) -> bool:
@@ -246,13 +253,24 @@ def fit_rows(
     out: Path,
     resume: bool,
     report_to: Sequence[str],
+    index: PrefixIndex | None = None,
 ) -> tuple[list[dict[str, float]], float]:
-    """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds."""
-    steps = -(-len(rows) // plan.batch_size)
+    """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds.
+
+    With an `index` items are learnt as choices among legal tokens.
+    """
     size = per_process(plan.batch_size, world_size(), "sft.batch_size")
+    if index is not None:
+        steps = ([[row] for row in rows[at : at + plan.batch_size]] for at in range(0, len(rows), plan.batch_size))
+        packed = pack(steps, world_size(), index=index, shared=False)
+        return fit_packed(model, tokenizer, packed, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+
+    def make(arguments: Callable[[int], SFTConfig]) -> SFTTrainer:
+        data, tokens = _dataset(rows), {"processing_class": tokenizer}
+        return SFTTrainer(model=model, args=arguments(size), train_dataset=data, **tokens)
+
     # the rows themselves, and not what they were made from: wording, tokenizer and catalogue all show in them
-    fit = _Fit(SFTTrainer, lambda: _dataset(rows), steps, size, _digest(rows))
-    return fit.run(model, tokenizer, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+    return _fit(model, plan, -(-len(rows) // plan.batch_size), _digest(rows), make, seed, out, resume, report_to)
 
 
 def fit_packed(
@@ -267,44 +285,36 @@ def fit_packed(
     report_to: Sequence[str],
 ) -> tuple[list[dict[str, float]], float]:
     """`fit_rows` on packed rows, whose steps were put together when they were packed."""
-    fit = _Fit(PackedSFTTrainer, lambda: packed.data, packed.steps, 1, packed.digest)
-    return fit.run(model, tokenizer, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+
+    def make(arguments: Callable[[int], SFTConfig]) -> SFTTrainer:
+        return PackedSFTTrainer(model, packed, args=arguments(1), processing_class=tokenizer)
+
+    return _fit(model, plan, packed.steps, packed.digest, make, seed, out, resume, report_to)
 
 
-@dataclass(frozen=True, slots=True)
-class _Fit:
-    """A training: its trainer, data set, optimiser steps, elements a process and step, and what tells its rows."""
+def _fit(
+    model: Any,
+    plan: FitPlan,
+    steps: int,
+    digest: str,
+    make: Callable[[Callable[[int], SFTConfig]], SFTTrainer],
+    seed: int,
+    out: Path,
+    resume: bool,
+    report_to: Sequence[str],
+) -> tuple[list[dict[str, float]], float]:
+    """Runs the trainer that `make` builds from arguments for so many elements a process and step."""
 
-    trainer: type[SFTTrainer]
-    data: Callable[[], Any]
-    steps: int
-    size: int
-    digest: str
+    def trainer() -> SFTTrainer:
+        made = make(lambda size: _arguments(model, plan, steps, size, seed, out, report_to))
+        made.noise = "all" if plan.dropout else "adapters"
+        return made
 
-    def run(
-        self,
-        model: Any,
-        tokenizer: Any,
-        plan: FitPlan,
-        *,
-        seed: int,
-        out: Path,
-        resume: bool,
-        report_to: Sequence[str],
-    ) -> tuple[list[dict[str, float]], float]:
-        """Trains `model` in place; returns the curve and the seconds."""
-
-        def make() -> SFTTrainer:
-            arguments = _arguments(model, plan, self.steps, self.size, seed, out, report_to)
-            trainer = self.trainer(model=model, args=arguments, train_dataset=self.data(), processing_class=tokenizer)
-            trainer.noise = "all" if plan.dropout else "adapters"
-            return trainer
-
-        decides = (dataclasses.asdict(plan), seed, self.digest)
-        checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
-        ran = run_trainer(model, Plan(plan.name, self.steps, 1, "loss", decides), checkpointing, make)
-        keys = ("step", "loss", "learning_rate", "grad_norm")
-        return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
+    decides = (dataclasses.asdict(plan), seed, digest)
+    checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
+    ran = run_trainer(model, Plan(plan.name, steps, 1, "loss", decides), checkpointing, trainer)
+    keys = ("step", "loss", "learning_rate", "grad_norm")
+    return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
 
 
 def _arguments(

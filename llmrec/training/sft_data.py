@@ -51,10 +51,16 @@ _STRENGTH: dict[EventKind, int] = {"impression": 0, "click": 1, "rating": 2, "co
 
 @dataclass(frozen=True, slots=True)
 class SFTRow:
-    """Token ids of prompt and answer; the loss is on the last `answer` tokens alone."""
+    """Token ids of prompt and answer; the loss is on the last `answer` tokens alone. `item`: the one they write."""
 
     input_ids: tuple[int, ...]
     answer: int
+    item: int | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """`input_ids`."""
+        return self.input_ids
 
     def labels(self) -> list[int]:
         """The answer's tokens behind -100 for each token of the prompt."""
@@ -301,7 +307,7 @@ class RowEncoder:
         """The states as prompts and the chosen items as answers."""
         prompts = self.renderer.token_ids_many([example.state for example in examples])
         return [
-            _row(ids, self.catalogue.token_ids(example.target))
+            _row(ids, self.catalogue.token_ids(example.target), example.target)
             for ids, example in zip(prompts, examples, strict=True)
         ]
 
@@ -319,12 +325,12 @@ class RowEncoder:
                 item = example.target
                 liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
         if liked and rng.random() < SERVED_SHARE:
-            return _row(self.renderer.token_ids(_asked(example, liked)), self.catalogue.token_ids(item))
+            return _row(self.renderer.token_ids(_asked(example, liked)), self.catalogue.token_ids(item), item)
         text = self.renderer.task_text(task, item, liked=liked, variant=int(rng.integers(8)))
         if text is None:
             return None
         answer = self._text(text.answer) if text.answer is not None else self.catalogue.token_ids(text.target_item)
-        return _row(text.prompt_ids, answer)
+        return _row(text.prompt_ids, answer, text.target_item)
 
     def _text(self, text: str) -> list[int]:
         tokens: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -340,5 +346,5 @@ def _asked(example: Example, liked: Sequence[int]) -> State:
     return State(history=tuple(Interaction(item, kind, 0, value) for item in liked))
 
 
-def _row(prompt: Sequence[int], answer: Sequence[int]) -> SFTRow:
-    return SFTRow((*map(int, prompt), *map(int, answer)), len(answer))
+def _row(prompt: Sequence[int], answer: Sequence[int], item: int | None) -> SFTRow:
+    return SFTRow((*map(int, prompt), *map(int, answer)), len(answer), item)

@@ -109,7 +109,7 @@ ROWS = st.lists(
 @settings(max_examples=40)
 def test_rows_read_back_out_of_packed_ones_are_the_rows(units, processes, longest):
     """Prompts and answers, as often as they were put in, from the arrays that a trainer gets."""
-    data = pack([units], processes, longest).data
+    data = pack([units], processes, longest=longest).data
     taught: Counter[tuple[tuple[int, ...], int]] = Counter()
     for element in data:
         batch = collate([element])

@@ -11,7 +11,7 @@ ranges below the prefix's children; nothing is computed outside of the legal tok
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,12 +21,13 @@ import trl
 from torch import Tensor
 from torch.nn import functional
 
-from llmrec.policy.forest import NextTokens
+from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.forest import Choices, Predictions
 from llmrec.policy.forward import ask_through_forward, with_scoring
 from llmrec.policy.modes import Noise, base_model, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
-from llmrec.training.packed import collate
+from llmrec.training.packed import Packed, collate
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.training.trl_seam.quiet import QuietTrainer
@@ -86,10 +87,19 @@ class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is 
 
 
 class PackedSFTTrainer(SFTTrainer):
-    """The same loss from forests of rows (`training.packed`): an element of the data set is a process's step."""
+    """The same loss from forests of rows (`training.packed`): an element of the data set is a process's step.
 
-    def __init__(self, model: Any, **rest: Any) -> None:
-        super().__init__(model=model, data_collator=collate, **rest)
+    Args:
+        model: a causal language model or a PEFT model.
+        packed: what is learnt. With an index items are choices among legal tokens, and the loss is over text tokens
+            and choices, divided by their number in the whole step.
+        rest: as for `trl.SFTTrainer`.
+    """
+
+    def __init__(self, model: Any, packed: Packed, **rest: Any) -> None:
+        super().__init__(model=model, train_dataset=packed.data, data_collator=collate, **rest)
+        self.shared = packed.shared
+        self.index = None if packed.index is None else packed.index.to(self.accelerator.device)
         with_scoring(base_model(model))  # before `train` wraps it
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -98,7 +108,7 @@ class PackedSFTTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         # rows count, which may share a token: its weight says how many do
-        count = torch.stack([batch["weight"].sum() for batch in batch_samples]).sum().to(device)
+        count = torch.stack([_predicted(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(count).sum() if self.args.average_tokens_across_devices else count
 
     def compute_loss(
@@ -110,9 +120,22 @@ class PackedSFTTrainer(SFTTrainer):
     ) -> torch.Tensor:
         """As in `SFTTrainer`."""
         still(self.accelerator.unwrap_model(model), self.noise)
-        names = ("ids", "depth", "end", "place", "token", "weight")
-        loss: Tensor = ask_through_forward(model, NextTokens(*(inputs[name] for name in names)))["loss"]
-        return self._per_token(loss, inputs["weight"].sum(), num_items_in_batch)
+        loss: Tensor = ask_through_forward(model, predictions(inputs, self.index, shared=self.shared))["loss"]
+        return self._per_token(loss, _predicted(inputs), num_items_in_batch)
+
+
+def predictions(batch: Mapping[str, Tensor], index: PrefixIndex | None = None, *, shared: bool = True) -> Predictions:
+    """What is asked of the model about a collated batch."""
+    choices = None
+    if index is not None:
+        choices = Choices(batch["at"], batch["node"], batch["child"], batch["times"], index)
+    end = batch["end"] if shared else None
+    return Predictions(batch["ids"], batch["depth"], end, batch["place"], batch["token"], batch["weight"], choices)
+
+
+def _predicted(batch: Mapping[str, Tensor]) -> Tensor:
+    """How many tokens and choices a batch predicts."""
+    return batch["weight"].sum() + batch["times"].sum()
 
 
 class Lessons(Protocol):
