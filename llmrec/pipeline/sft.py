@@ -18,7 +18,7 @@ from llmrec.catalogue.identifiers import Identifiers
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part, Split
-from llmrec.dataset.timelines import timelines
+from llmrec.dataset.timelines import Timelines, timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
@@ -176,6 +176,11 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         naming = name_items(config, data, model, tokenizer)
         check_base(config, naming.catalogue)
         rows = imitated(config, data)
+
+        def read_timelines() -> Timelines:
+            shown = config.data.history_events
+            return timelines(data.dataset, data.split, signal=config.sft.target, history_events=shown)
+
         result = train_sft(
             model,
             tokenizer,
@@ -189,12 +194,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             report_to=config.report_to,
             new_tokens=naming.new_tokens,
             teacher=make_teacher(config, data),
-            timelines=lambda: timelines(
-                data.dataset,
-                data.split,
-                signal=config.sft.target,
-                history_events=config.data.history_events,
-            ),
+            timelines=read_timelines if config.sft.weighting.kind == "none" else None,
         )
         naming.save(out)
         if result.adapter is None:

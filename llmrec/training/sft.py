@@ -362,6 +362,11 @@ def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) 
         task_counts(settings.mixture, settings.examples, identified=identified)
     check_lora(settings.lora, "sft.lora")
     check_weighting(settings.weighting)
+    if settings.layout == "timelines" and settings.weighting.kind != "none":
+        raise ConfigError(
+            "Key 'sft.layout' is timelines, which take each choice once, but sft.weighting draws single "
+            "examples; set sft.layout: auto."
+        )
     if taught:
         check_teacher(settings.teacher)
 
