@@ -81,11 +81,11 @@ def gradient(model, loss):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def require_equal(model, packed, plain):
+def require_equal(model, packed, plain, error=1e-9):
     ours, theirs = gradient(model, packed), gradient(model, plain)
-    torch.testing.assert_close(packed, plain, rtol=1e-9, atol=0.0)
+    torch.testing.assert_close(packed, plain, rtol=error, atol=0.0)
     # the norms of these architectures compute in float32, whatever the model does
-    assert float((ours - theirs).norm()) <= 1e-6 * float(theirs.norm())
+    assert float((ours - theirs).norm()) <= 1000 * error * float(theirs.norm())
 
 
 @pytest.mark.parametrize("name", SHARING)
@@ -104,13 +104,13 @@ def test_packed_rows_give_the_loss_and_the_gradient_of_single_ones(name):
     require_equal(model, predictions(chosen, index).answer(model)["loss"], plain_choices(model, rows, index))
 
 
-@pytest.mark.parametrize("name", ["mamba", "qwen3"])
-def test_items_are_choices_in_rows_too(name):
+@pytest.mark.parametrize(("name", "error"), [("mamba", 1e-7), ("qwen3", 1e-9)])  # Mamba scans in float32
+def test_items_are_choices_in_rows_too(name, error):
     model, rows, index = tiny_model(name), material(), index_of()
     batch = collate([pack([[rows[:5], rows[5:]]], index=index, shared=False).data[0]])
     assert batch["ids"].shape[0] == len(rows)
     asked = predictions(batch, index, shared=False)
-    require_equal(model, asked.answer(model)["loss"], plain_choices(model, rows, index))
+    require_equal(model, asked.answer(model)["loss"], plain_choices(model, rows, index), error)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -123,12 +123,7 @@ def test_adapters_learn_through_the_taught_forward(wrapped):
     batch = collate([pack([[rows]], index=index).data[0]])
     asked = ask_through_forward(torch.nn.DataParallel(trained) if wrapped else trained, predictions(batch, index))
     plain = plain_choices(trained, rows, index)
-    grads = [
-        torch.autograd.grad(loss, [p for p in trained.parameters() if p.requires_grad])
-        for loss in (asked["loss"], plain)
-    ]
-    torch.testing.assert_close(asked["loss"], plain, rtol=1e-9, atol=0.0)
-    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in zip(*grads, strict=True))
+    require_equal(trained, asked["loss"], plain)
 
 
 def test_states_of_a_forest_are_those_of_its_sequences():
