@@ -8,6 +8,8 @@ end of the profile, the end of the context. It ends exactly where the answer's f
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import lru_cache
@@ -210,14 +212,26 @@ class StateRenderer:
         return [ids for _, ids in self._fit(states, [0] * len(states))]
 
     def shown(self, states: Sequence[State]) -> list[int]:
-        """How many interactions of each state's history its prompt shows: the newest that fit `max_tokens`."""
+        """How many of the newest interactions of each state's history fit `max_tokens` with their whole cards."""
         found: list[int] = []
         for chunk in chunks(list(states), _BATCH):
+            self.wording.prepare(chunk)
             values = [self.wording.values(state) for state in chunk]
             self._learn_costs(values)
             fits = self._measured(values, [self.max_tokens] * len(values))[0]
-            found += [max(0, fit.best - len(value.session)) for fit, value in zip(fits, values, strict=True)]
+            whole = map(self._whole, values, fits)
+            found += [max(0, count - len(value.session)) for count, value in zip(whole, values, strict=True)]
         return found
+
+    def _whole(self, values: StateText, fit: Fit) -> int:
+        """How many of the newest entries fit whole."""
+        count, entries = len(values.parts()), values.entries
+        if fit.best >= count or count == len(entries):  # nothing is given up, or entries alone
+            return max(0, min(fit.best, len(entries)))
+        # A prompt gives up all descriptions before an entry, so the one that was measured does not tell.
+        costs = [self._costs[forms[-1]] for forms in reversed(entries)]
+        room = fit.room - self._base(values)
+        return min(bisect.bisect_right(list(itertools.accumulate(costs)), room), len(entries) - 1)
 
     def task_text(
         self, name: str, item: Item | int, *, liked: Sequence[Item | int] = (), variant: int = 0
@@ -378,14 +392,17 @@ class StateRenderer:
         return fits, best
 
     def _search(self, values: StateText, room: int) -> Fit:
-        base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
-        base += sum(label for label, value in zip(self._labels, values.fields(), strict=True) if value)
         entries, costs = values.entries, self._costs
         more = [
             max(0, costs[entries[row][level]] - (costs[entries[row][level - 1]] if level else 0))
             for row, level in values.parts()
         ]
-        return Fit(more, base, room)
+        return Fit(more, self._base(values), room)
+
+    def _base(self, values: StateText) -> int:
+        """About how many tokens a prompt has beside its entries."""
+        base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
+        return base + sum(label for label, value in zip(self._labels, values.fields(), strict=True) if value)
 
     def _measure_template(self) -> tuple[int, list[int]]:
         """Tokens of the empty prompt, and what the label of each field of `StateText` adds."""

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmrec.config import SFTSettings
+from llmrec.config import CardSettings, SFTSettings
 from llmrec.dataset.timelines import Timeline, Timelines
 from llmrec.errors import ConfigError
+from llmrec.text.render import StateRenderer
 from llmrec.training import sft
 from llmrec.training.callbacks import BarCallback
 from llmrec.training.packed import LONGEST, collate, pack, pack_step, share_out
@@ -221,3 +222,18 @@ def test_layout_is_chosen_by_size_and_by_what_the_model_can_read(shop, monkeypat
     assert "MambaForCausalLM cannot read a timeline as one row" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"sft\.window"):
         sft.check_sft(dataclasses.replace(SETTINGS, window=0), taught=False)
+
+
+@pytest.mark.parametrize("card", [CardSettings(), CardSettings(attributes=("brand",), description=6, recent=None)])
+def test_shown_is_the_longest_history_that_is_told_whole(shop, card):
+    def renderer(tokens):
+        return StateRenderer(shop.items, shop.tokenizer, domain="shop", language="en", max_tokens=tokens, card=card)
+
+    state = shop_timelines(1).users[0].example(8, shop_timelines(1).users[0].history[:8]).state
+    roomy = renderer(2000)
+    for tokens in (60, 90, 150, 400):
+        count = renderer(tokens).shown([state])[0]
+        shorter = [dataclasses.replace(state, history=state.history[8 - n :]) for n in (count, min(8, count + 1))]
+        fits, more = map(len, roomy.token_ids_many(shorter))
+        assert fits <= tokens + 2  # cards are estimated by what they add to a list
+        assert count == 8 or more > tokens - 2
