@@ -128,7 +128,8 @@ def _pools(items: Sequence[Item]) -> dict[Kind, list[_Topic]]:
             pools["both"] += [
                 _Topic(f"category {form}", {"category": name, form: value}, tuple(sorted(both)))
                 for name in sorted(told)
-                if len(both := told[name] & groups[value]) >= LEAST
+                # "Plymor made by Plymor" asks for one thing
+                if name.lower() not in value.lower().split() and len(both := told[name] & groups[value]) >= LEAST
             ]
     for n, item in enumerate(items):
         own = [categories[name] - {n} for name in item.categories if name]

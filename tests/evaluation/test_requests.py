@@ -96,3 +96,10 @@ def test_a_worlds_requests_are_read_as_they_are_meant() -> None:
     named = np.array([len(resolve_prompt(request.text, items).matches) for request in found])
     about_items = np.array([request.kind in ("like", "cheaper") for request in found])
     assert (named == about_items).all()
+
+
+def test_a_brand_and_a_word_of_its_name_are_one_thing() -> None:
+    tools = [Item(str(n), f"Plymor {'flask' if n < 6 else 'bottle'} {n}", brand="Plymor Glass") for n in range(7)]
+    others = [Item(f"x{n}", f"Thing {n}") for n in range(20)]
+    asked = {request.about for request in draw_requests([*tools, *others], 60, 0) if request.kind == "both"}
+    assert asked == {"flask / Plymor Glass"}
