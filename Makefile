@@ -21,8 +21,9 @@ $(VENV)/.dev: $(VENV)/.base
 install: $(VENV)/.base
 install-dev: $(VENV)/.dev
 
+# make demo MODEL=FOLDER takes a pretrained model in place of the one made on the spot: hours without a GPU.
 demo: $(VENV)/.base
-	$(BIN)/llmrec demo --out runs/demo
+	$(BIN)/llmrec demo $(if $(MODEL),--model "$(MODEL)" --out runs/demo-model,--out runs/demo)
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"

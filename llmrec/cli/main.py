@@ -40,13 +40,19 @@ Force = Annotated[
 def demo(
     out: Out = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of the world and of everything after it.")] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="A pretrained model: a Hub id, a folder or a .gguf file; hours on a CPU.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006 (typer needs a literal; it is never changed)
     force: Force = False,
 ) -> None:
-    """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores."""
+    """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores.
+
+    With --model it is the same with a pretrained model and a smaller budget (train/recipes/demo-pretrained.yaml).
+    """
     from llmrec.pipeline.recipes import demo_config, overrides_of
 
-    configuration = demo_config(seed, overrides_of({}, overrides))
+    configuration = demo_config(seed, overrides_of({}, overrides), model)
     from llmrec.cli.run import run_and_print
 
     run_and_print(configuration, out, _command_line(), force=force, timed=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.pipeline.headroom import run_headroom
 from llmrec.pipeline.result import RunResult
 from llmrec.pipeline.run import make_stage, run_job
 from llmrec.pipeline.work import LastStage
@@ -40,6 +41,9 @@ def print_result(finished: RunResult) -> None:
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
     if finished.improved:
         screen.print(finished.improvement.verdict)
+    found = run_headroom(finished)
+    if found:
+        screen.print(found)
     screen.print(f"Run folder {one_line(finished.out)} (model card, metrics, report.html). Try it:")
     screen.print(f"  {try_it(finished.out, finished.data.dataset.item(0).title)}", soft_wrap=True)
 

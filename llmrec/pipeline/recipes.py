@@ -69,9 +69,20 @@ def worldly(source: str) -> str:
     )
 
 
-def demo_config(seed: int = 0, overrides: Overrides | None = None) -> RunConfig:
-    """The demo's configuration: train/recipes/demo.yaml."""
-    return RunConfig.read(recipes_root() / "demo.yaml", {"seed": seed, **(overrides or {})})
+def demo_config(seed: int = 0, overrides: Overrides | None = None, model: str | None = None) -> RunConfig:
+    """The demo's configuration: train/recipes/demo.yaml, and demo-pretrained.yaml on top where a `model` is named."""
+    given = {"seed": seed, **(overrides or {})}
+    if model is not None:
+        given = {**_dotted(read_yaml(recipes_root() / "demo-pretrained.yaml")), "model.name": model, **given}
+    return RunConfig.read(recipes_root() / "demo.yaml", given)
+
+
+def _dotted(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """The values of a tree by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _dotted(value, f"{before}{key}.") if isinstance(value, dict) else {f"{before}{key}": value}
+    return found
 
 
 def overrides_of(named: Mapping[str, object | None], texts: Sequence[str]) -> dict[str, Any]:

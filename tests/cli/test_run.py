@@ -6,7 +6,12 @@ import subprocess
 import time
 
 import pytest
+import yaml
 
+from llmrec.config import ModelConfig
+from llmrec.pipeline.recipes import demo_config
+from llmrec.policy.loading import save_causal_lm
+from llmrec.policy.nano import make_nano, train_tokenizer
 from tests.cli import tiny
 
 
@@ -135,3 +140,21 @@ def test_killed_in_a_stage_and_resumed_equals_uninterrupted(finished, tmp_path, 
     assert not again.exists()
     tiny.llmrec("demo", "--out", again, *tiny.arguments(), cache=cache)
     assert tiny.metrics(again) == tiny.metrics(out)
+
+
+@pytest.mark.slow
+def test_the_demo_with_a_pretrained_model(tmp_path, cache):
+    """`llmrec demo --model FOLDER`: a folder as transformers writes it, LoRA in both stages, headroom in words."""
+    folder = tmp_path / "tiny model"
+    tokenizer = train_tokenizer(["handmade tent for camping", "Profile: likes yoga. Next product:"] * 3, 300)
+    model = make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=1), 0)
+    save_causal_lm(model, tokenizer, folder)
+    more = {"sft.weights": "lora", "text.max_tokens": 400, "sft.batch_size": 32, "model.nano_vocabulary": 600}
+    arguments = tiny.arguments(**more)
+    done = tiny.llmrec("demo", "--model", folder, "--out", tmp_path / "run", *arguments, cache=cache)
+    assert "informed optimum" in done.stdout
+    assert "of what SFT leaves to gain" in " ".join(done.stdout.split())
+    saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))
+    assert saved["model"]["name"] == str(folder)
+    assert saved["ppo"]["learning_rate"] == demo_config(0, None, str(folder)).improvement.learning_rate
+    assert {"before SFT", "SFT"} <= set(tiny.metrics(tmp_path / "run")["means"]["ranking"])

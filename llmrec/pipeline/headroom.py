@@ -1,0 +1,54 @@
+"""How much of what can be found a run found, in words: only a generated world knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from llmrec.evaluation.resampling import LEVEL, Resampler
+from llmrec.pipeline.result import POPULARITY, SFT, RunResult
+from llmrec.pipeline.systems import INFORMED
+from llmrec.types import FloatArray
+
+VALUE = "value"
+
+
+def run_headroom(run: RunResult) -> str:
+    """What the run's systems reach of the informed optimum; "" for data without a known truth."""
+    truth = run.measured.deployed.get("truth", {})
+    values = {system: np.asarray(row[VALUE]) for system, row in truth.items()}
+    users = [str(state.user_id) for state in run.arena.states]
+    return headroom(values, run.after, users=users, samples=run.config.evaluation.bootstrap, seed=run.config.seed)
+
+
+def headroom(
+    values: Mapping[str, FloatArray], after: str, *, users: list[str], samples: int = 1000, seed: int = 0
+) -> str:
+    """True values of a place, and the share of SFT's distance to the informed optimum that `after` closes.
+
+    Args:
+        values: true value by system, (B,) over the same users.
+        after: the system after the improvement.
+        users: the user of each row, for the interval.
+        samples: of the bootstrap.
+        seed: the run's seed.
+    """
+    if not {SFT, INFORMED, after} <= set(values):
+        return ""
+    mean = {system: float(values_B.mean()) for system, values_B in values.items()}
+    times = f", {mean[SFT] / mean[POPULARITY]:.2f} times popularity" if mean.get(POPULARITY, 0.0) > 0 else ""
+    said = f"True value of a place: {SFT} {mean[SFT]:.4f}{times}; {after} {mean[after]:.4f}. "
+    said += (
+        f"Whoever knows the world, and of a person what the state tells, reaches {mean[INFORMED]:.4f} ({INFORMED})"
+    )
+    if mean[INFORMED] <= mean[SFT]:
+        return f"{said}, which leaves {SFT} nothing to gain."
+    columns_B3 = np.stack([values[system] for system in (SFT, after, INFORMED)], axis=1)
+    sft_S, after_S, best_S = Resampler(len(users), users, samples=samples, seed=seed).sums(columns_B3, "headroom").T
+    # A sample whose users leave next to nothing to gain has a share without bounds; quantiles bear a few of them.
+    gain_S = best_S - sft_S
+    share_S = (after_S - sft_S)[gain_S > 0] / gain_S[gain_S > 0]
+    low, high = np.quantile(share_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    share = (mean[after] - mean[SFT]) / (mean[INFORMED] - mean[SFT])
+    return f"{said}: {after} closes {share:.0%} (95% interval {low:.0%} to {high:.0%}) of what {SFT} leaves to gain."
