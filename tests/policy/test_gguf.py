@@ -14,12 +14,16 @@ from hypothesis import strategies as st
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError, LLMRecError, RunError
+from llmrec.export import read_bundle
 from llmrec.pipeline.base_model import Base, check_base, named_base
+from llmrec.pipeline.result import BEFORE_SFT
+from llmrec.pipeline.run import run_job
 from llmrec.policy import gguf as gguf_module
 from llmrec.policy.gguf import check_gguf, is_gguf, origin_of, read_header
 from llmrec.policy.loading import load_causal_lm, load_config, load_tokenizer, unpacked
 from llmrec.text.budget import PromptEncoder
 from tests.overrides import given
+from tests.pipeline.test_identifiers import config as run_config
 
 NEEDS_PACKAGE = pytest.mark.skipif(
     importlib.util.find_spec("gguf") is None, reason="the package gguf, an optional one, is not installed"
@@ -221,3 +225,26 @@ def test_a_chat_template_is_taken_along_and_a_missing_end_token_is_said(tmp_path
     tiny(endless, end=False)
     with pytest.raises(RunError, match="no end token"):
         check_base(RunConfig.read(None, given(f"model.name={endless}")))
+
+
+@pytest.mark.slow
+@NEEDS_PACKAGE
+def test_a_run_on_a_file_hands_on_whole_weights_and_no_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "private" / "tiny.gguf"
+    path.parent.mkdir()
+    tiny(path)
+    changes = {
+        "model__name": str(path),
+        "sft__weights": "lora",
+        "identifiers__scheme": "title",
+        "text__history": "title",
+    }
+    run_job(run_config(**changes, text__max_tokens=192), tmp_path / "run")
+    bundle = read_bundle(tmp_path / "run")
+    assert (bundle.facts["weights"], bundle.facts["base"]) == ("full", None)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "Base model: `Tiny (tiny.gguf, SHA-256 " in card
+    assert "base_model" not in card
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert BEFORE_SFT in metrics["means"]["ranking"]
