@@ -100,6 +100,23 @@ def is_read(index: PrefixIndex, tokens: int | None) -> Tensor:
     return out
 
 
+def among_legal(index: PrefixIndex, value_BM: Tensor) -> Tensor:
+    """The values of `read_tree` normalised among the legal tokens of each prefix: log pi of each token, (B, M).
+
+    Where every prefix that branches was read, sums along items are log pi(item | state): one reading tells both.
+    """
+    parents = torch.nonzero(index.degree_M > 1).view(-1)
+    child_E, parent_E = ranges(take(index.first_child_M, parents).long(), take(index.degree_M, parents).long())
+    value_BE = value_BM[:, child_E]
+    place_BE = parent_E.expand_as(value_BE)
+    top_BP = value_BM.new_full((len(value_BM), len(parents)), -torch.inf)
+    top_BP = top_BP.scatter_reduce(1, place_BE, value_BE, "amax")
+    total_BP = torch.zeros_like(top_BP).scatter_add(1, place_BE, (value_BE - top_BP.gather(1, place_BE)).exp())
+    out_BM = torch.zeros_like(value_BM)
+    out_BM[:, child_E] = value_BE - (top_BP + total_BP.log()).gather(1, place_BE)
+    return out_BM
+
+
 def item_sums(index: PrefixIndex, value_BM: Tensor) -> Tensor:
     """Sums of node values along each item, by item index: (B, N)."""
     total_BN = value_BM.new_zeros((len(value_BM), index.n_items))

@@ -30,7 +30,7 @@ from llmrec.policy.decoding import check_k
 from llmrec.policy.filtered import hidden_items, padded
 from llmrec.policy.heads import checked_head
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.likelihood import is_read, item_sums, nodes_to_read, read_tree
+from llmrec.policy.likelihood import among_legal, is_read, item_sums, nodes_to_read, read_tree
 from llmrec.policy.walks import LikelihoodWalk
 from llmrec.progress import track
 from llmrec.types import FloatArray, IntArray, Slate, State
@@ -109,6 +109,11 @@ class LikelihoodRanker:
             raise RequestError("A share of the items' popularity needs their counts; give count_N.")
         self._nodes = len(nodes_to_read(policy.index, tokens))
 
+    @property
+    def _decided(self) -> bool:
+        """Whether items are read at least until they are told from all others."""
+        return self.tokens is None or self.tokens >= self.policy.index.max_length
+
     @cached_property
     def _empty(self) -> torch.Tensor:
         """Node values without a state, of all tokens: (1, M)."""
@@ -142,6 +147,22 @@ class LikelihoodRanker:
             value_BM = read_tree(self.policy.model, ids, mask, self.policy.index, tokens=self.tokens)
             out[part] = _array(item_sums(self.policy.index, value_BM))
         return out + self._tail_N
+
+    def with_pi(self, states: Sequence[State]) -> tuple[FloatArray, FloatArray]:
+        """`likelihood` and log pi of every item, (B, N) each, from one reading.
+
+        Raises:
+            RequestError: items are not read until they are decided, so that pi is not known.
+        """
+        if not self._decided:
+            raise RequestError(f"Items of which {self.tokens} tokens are read have no known pi; read all tokens.")
+        likelihood_BN, pi_BN = (np.empty((len(states), len(self.policy.catalogue))) for _ in range(2))
+        index = self.policy.index
+        for part, ids, mask in self._batches(states):
+            value_BM = read_tree(self.policy.model, ids, mask, index, tokens=self.tokens)
+            likelihood_BN[part] = _array(item_sums(index, value_BM))
+            pi_BN[part] = _array(item_sums(index, among_legal(index, value_BM)))
+        return likelihood_BN + self._tail_N, pi_BN
 
     def corrected(self, likelihood_BN: FloatArray) -> FloatArray:
         """Scores from likelihoods, (B, N)."""
@@ -181,7 +202,7 @@ class LikelihoodRanker:
         check_k(k, len(self.policy.catalogue))
         hide = self.policy.repeat == "exclude" if exclude_seen is None else exclude_seen
         hidden_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
-        searchable = self.tokens is None or self.tokens >= self.policy.index.max_length
+        searchable = self._decided
         if search and not searchable:
             raise RequestError(
                 f"Items of which {self.tokens} tokens are read cannot be searched for; read all items."

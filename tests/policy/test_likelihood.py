@@ -14,9 +14,10 @@ from llmrec.errors import RequestError, RunError
 from llmrec.policy import likelihood as likelihood_module
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.heads import checked_head
-from llmrec.policy.likelihood import is_read, item_sums, nodes_to_read, read_tree
+from llmrec.policy.likelihood import among_legal, is_read, item_sums, nodes_to_read, read_tree
 from llmrec.policy.likelihood_ranker import UNTIL_DECIDED, LikelihoodRanker, Shares
 from llmrec.policy.mixture import Items, Mixture, Scores
+from llmrec.policy.scoring import score_items
 from llmrec.policy.walks import LikelihoodWalk, greatest_below
 from llmrec.types import State
 from tests.policy.test_best_first import random_items
@@ -247,3 +248,23 @@ def test_what_does_not_fit_is_refused(policy):
         LikelihoodRanker(policy, tokens=0)
     with pytest.raises(RequestError, match="one target for each"):
         LikelihoodRanker(policy).calibrated(STATES, [1])
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gpt2"])
+def test_one_reading_tells_pi_as_well(name):
+    model = tiny_model(name)
+    for tokens in (None, UNTIL_DECIDED):
+        found = item_sums(INDEX, among_legal(INDEX, read_tree(model, IDS, MASK, INDEX, tokens=tokens)))
+        with torch.no_grad():
+            own = score_items(model, IDS, MASK, torch.arange(len(ITEMS)).expand(len(IDS), -1), INDEX).exact_BG
+        assert torch.allclose(found, own, atol=1e-9)
+        assert found.exp().sum(1).tolist() == pytest.approx([1.0] * len(IDS))
+    policy = make(3)
+    ranker = LikelihoodRanker(policy)
+    likelihood_BN, pi_BN = ranker.with_pi(STATES)
+    assert np.array_equal(likelihood_BN, ranker.likelihood(STATES))
+    with torch.no_grad():
+        own = policy.log_prob(STATES, torch.arange(N).expand(len(STATES), -1))
+    assert np.allclose(pi_BN, own.numpy(), atol=1e-5)
+    with pytest.raises(RequestError, match="no known pi"):
+        LikelihoodRanker(policy, tokens=1).with_pi(STATES)

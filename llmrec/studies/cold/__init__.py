@@ -1,0 +1,42 @@
+"""Cold starts: items that nobody has chosen yet, and users of whom little more than a profile is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from llmrec.studies.cold.items import cold_items
+from llmrec.studies.cold.setting import Rows
+from llmrec.studies.cold.users import cold_users
+
+
+def cold_starts(
+    ask: Literal["items", "users"],
+    *,
+    seeds: Sequence[int],
+    out: Path,
+    run: Path | None = None,
+    valid_rows: int = 600,
+    test_rows: int = 1000,
+    known_rows: int | None = None,
+    json_file: Path | None = None,
+    **which: Any,
+) -> dict[str, Any]:
+    """Trains what is not trained yet, asks all systems one of the two questions and returns the figures.
+
+    Args:
+        ask: which question.
+        seeds: each withholds other items, and on generated worlds has a world of its own. A run has its own seed.
+        out: stages and answer are kept here.
+        run: see `setting.Setting.of`.
+        valid_rows: validation rows (of new and of known items each) that everything is fitted on, at most.
+        test_rows: rows that are reported, at most: of new items, or of cold users.
+        known_rows: the same of known items, `test_rows` by default.
+        json_file: the figures are also written here.
+        which: data and language models, see `setting.Setting.of`.
+    """
+    seeds = seeds if run is None else (0,)
+    rows = Rows(valid_rows, test_rows, test_rows if known_rows is None else known_rows)
+    asked = cold_items if ask == "items" else cold_users
+    return asked(seeds, out, json_file, rows, run=run, **which)

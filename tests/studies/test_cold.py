@@ -1,0 +1,163 @@
+"""Cold starts: rows by hand, one rule for all systems, and both questions from end to end in a tiny world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmrec.dataset.examples import Examples
+from llmrec.errors import ConfigError
+from llmrec.files import read_json
+from llmrec.pipeline.run import make_stage
+from llmrec.pipeline.work import LastStage
+from llmrec.studies.cold import cold_starts
+from llmrec.studies.cold.items import AS_IS, NO_LM, joined, systems
+from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, said_by
+from llmrec.studies.cold.setting import NANO, Setting
+from llmrec.studies.cold.users import EACH, cold_rows, known
+from llmrec.types import Example, Interaction, State
+from tests.baselines.test_baselines import LOG, make
+from tests.overrides import given
+
+TINY = [
+    "world.users=80",
+    "world.items=30",
+    "world.slates_per_user=4",
+    "data.withheld.test=0.2",
+    "model.nano_hidden=32",
+    "model.nano_layers=1",
+    "model.nano_vocabulary=400",
+    "model.nano_pretrain_sequences=64",
+    "text.max_tokens=64",
+    "sft.examples=64",
+    "sft.epochs=1",
+]
+
+
+def asked(features, targets, users="abcd"):
+    rows = [Example(State(user), target) for user, target in zip(users, targets, strict=False)]
+    x_BN = np.asarray(features, dtype=np.float32)
+    return Asked(Examples(rows, [np.empty(0, dtype=np.int64)] * len(rows)), np.ones(x_BN.shape, bool), {"a": [x_BN]})
+
+
+def test_gains_are_those_of_the_place_and_of_what_counts():
+    found = asked([[3.0, 2.0, 1.0, 0.0]] * 2, [1, 3])
+    gains = found.gains(found.features["a"][0])
+    assert gains["NDCG@10"].tolist() == pytest.approx([1 / np.log2(3), 1 / np.log2(5)])
+    assert gains["HR@10"].tolist() == [1.0, 1.0]
+    among = found.gains(found.features["a"][0], np.array([False, True, False, True]))
+    assert among["NDCG@10"].tolist() == pytest.approx([1.0, 1 / np.log2(3)])
+
+
+def test_what_is_said_of_an_item_on_the_average_and_that_it_is_new_are_weighed():
+    # the system says 5 of item 0 whatever the state, and 1 of what is then chosen; items 2 and 3 are new
+    said = [[5.0, 1.0, 0.0, 0.0], [5.0, 0.0, 1.0, 0.0], [5.0, 0.0, 0.0, 1.0], [5.0, 1.0, 0.0, 0.0]]
+    fit = asked(said * 25, [1, 2, 3, 1] * 25, users="abcd" * 25)
+    new_N = np.array([0.0, 0.0, 1.0, 1.0], dtype=np.float32)
+    weighed = Weighed.fit(["a"], fit, np.ones(100), [new_N])
+    assert weighed.average["a"][0].tolist() == [5.0, 0.5, 0.25, 0.25]
+    assert weighed.coefficients.shape == (3,)
+    score_BN = weighed.score(fit)
+    assert score_BN.argmax(1).tolist() == [1, 2, 3, 1] * 25, "by itself it puts item 0 first everywhere"
+
+
+def test_every_part_stands_alone_and_with_the_others():
+    parts = [Part(name, lambda states: []) for name in ("popularity", "content", "LM x")]
+    assert systems(parts) == {
+        "popularity": ("popularity",),
+        "content": ("content",),
+        "LM x": ("LM x",),
+        NO_LM: ("popularity", "content"),
+        "all with LM x": ("popularity", "content", "LM x"),
+    }
+
+
+def test_scores_become_features_by_what_they_are():
+    from llmrec.baselines import Popularity
+
+    data = make(LOG)
+    log_BN, number_BN = said_by(Popularity().fit(data, data.events), [State(), State()])
+    share = np.array([2, 2, 1, 0, 0]) / 5
+    assert log_BN[1].tolist() == pytest.approx(np.log(share + FLOOR / 5).tolist(), abs=1e-5)
+    assert number_BN.mean() == pytest.approx(0.0, abs=1e-6)
+    assert number_BN.std() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_first_events_are_what_is_known():
+    history = tuple(Interaction(item, "click", item) for item in range(5))
+    rows = Examples([Example(State("a", "p", history, time=9), 7)], [np.array([0, 1])])
+    for k in (0, 1, 3):
+        (row,) = known(rows, k)
+        assert row.state == State("a", "p", history[:k], time=9)
+        assert row.target == 7
+    assert [r.target for r in joined(rows, rows)] == [7, 7]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("cold")
+
+
+def test_items_from_end_to_end(out, monkeypatch):
+    monkeypatch.delenv("LLMREC_EMBEDDINGS", raising=False)
+    options = {"seeds": [0], "out": out, "dataset": "world", "valid_rows": 40, "test_rows": 40}
+    found = cold_starts("items", overrides=given(*TINY), **options)
+    assert read_json(out / "study.json") == read_json(out / "study.json") | {"seeds": [0]}
+    values = found["values"]
+    assert values["popularity" + AS_IS]["NDCG@10 new"] < 0.1
+    assert set(values) >= {"content", "sasrec-only-text", NANO, NANO + AS_IS, NO_LM, f"all with {NANO}"}
+    assert f"{NANO} against content" in found["claims"]
+    assert found["facts"][0]["withheld"]["items"] == {"valid": 3, "test": 6}
+    assert "not told apart" in (out / "study.md").read_text() or "significantly" in (out / "study.md").read_text()
+    assert (out / "study-claims.svg").is_file()
+    kept = sorted((out / "world-0").glob("said-*/stage.json"))
+    assert len(kept) >= 3 * 4
+    before = [stage.stat().st_mtime_ns for stage in kept]
+    again = cold_starts("items", overrides=given(*TINY), **options)
+    assert again["values"] == values
+    assert again["facts"][0]["settings"] == found["facts"][0]["settings"]
+    assert [stage.stat().st_mtime_ns for stage in kept] == before, "nobody is asked twice"
+
+
+@pytest.mark.slow
+def test_users_from_end_to_end(out, monkeypatch):
+    monkeypatch.delenv("LLMREC_EMBEDDINGS", raising=False)
+    options = {"seeds": [0], "out": out, "dataset": "world", "valid_rows": 40, "test_rows": 40}
+    setting = Setting.of(0, out, overrides=given(*TINY))
+    trained = set(setting.data.split.train["user_id"])
+    rows = cold_rows(setting, "test", 1000)
+    users = [e.state.user_id for e in rows]
+    assert not trained & set(users)
+    assert max(users.count(user) for user in users) <= EACH
+    found = cold_starts("users", overrides=given(*TINY), **options)
+    assert {f"{NANO}, no profile", "group-popularity", NO_LM} <= set(found["values"])
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_after_sft_is_opened_by_its_configuration(out, tmp_path):
+    text = "\n".join(f"# {line}" for line in TINY)
+    (tmp_path / "run.yaml").write_text(text + "\nseed: 0\n")
+    from llmrec.config import RunConfig
+
+    overrides = given(*TINY)
+    make_stage(RunConfig.read(tmp_path / "run.yaml", overrides), tmp_path / "run", LastStage.SFT)
+    which = {"run": tmp_path / "run", "config_file": tmp_path / "run.yaml", "overrides": overrides}
+    setting = Setting.of(0, tmp_path / "study", nano=False, **which)
+    assert [part.name.startswith("LM ") for part in setting.models] == [True]
+    states = [State(), State("x")]
+    pi_BN, likelihood_BN = setting.models[0].features(states)
+    assert np.exp(pi_BN).sum(1) == pytest.approx([1.0, 1.0], abs=1e-4)
+    assert pi_BN.shape == likelihood_BN.shape == (2, 30)
+    whole = [line for line in TINY if "withheld" not in line]
+    make_stage(RunConfig.read(tmp_path / "run.yaml", given(*whole)), tmp_path / "whole", LastStage.SFT)
+    with pytest.raises(ConfigError, match="withholds no items"):
+        Setting.of(
+            0, tmp_path / "s", run=tmp_path / "whole", config_file=tmp_path / "run.yaml", overrides=given(*whole)
+        )
+
+
+def test_what_cannot_be_asked_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="must be title"):
+        Setting.of(0, tmp_path, overrides=given(*TINY, "identifiers.scheme=atomic"))
+    with pytest.raises(ConfigError, match="no item is new"):
+        Setting.of(0, tmp_path, overrides=given(*TINY, "data.withheld.test=0"))
