@@ -151,7 +151,8 @@ class Predictions:
     def answer(self, model: Any, _: Any = None, /) -> dict[str, Tensor]:
         """`loss`: the weighted sum of -log p over tokens (the whole vocabulary) and choices (legal ones), in nats."""
         hidden_XH = forest_hidden(model, self.ids_BL, self.depth_BL, self.end_BL).flatten(0, 1)
-        loss = hidden_XH.new_zeros((), dtype=torch.promote_types(hidden_XH.dtype, torch.float32))
+        # a sum over nothing, so that a step without a choice (a catalogue of one item) has a gradient too, of zeros
+        loss = hidden_XH[:0].sum().to(torch.promote_types(hidden_XH.dtype, torch.float32))
         if len(self.place_T):
             # the head is most of a small model's work: once for each place, however many tokens are asked for there
             place_U, at_T = torch.unique(self.place_T, return_inverse=True)

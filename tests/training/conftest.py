@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ModelConfig
+from llmrec.dataset.timelines import Timeline, Timelines
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.policy.new_tokens import add_words
 from llmrec.text.render import StateRenderer
@@ -45,6 +47,19 @@ class Shop:
 
     def examples(self, number: int) -> list[Example]:
         return [Example(state, target=(3 * (n % 4) + n) % 12) for n, state in enumerate(self.states(number))]
+
+    def timelines(self, users: int = 6, events: int = 9) -> Timelines:
+        """Users who chose items 0, 1, 2, ... one after the other."""
+        made = (timeline(range(10 * n, 10 * n + 10 * events, 10), f"u{n}") for n in range(users))
+        return Timelines(tuple(made), history_events=3)
+
+
+def timeline(times: Sequence[int], user: str = "u", targets: Collection[int] | None = None) -> Timeline:
+    """A user who chose item n % 12 at each time; those numbers in `targets` (None: all) are learnt."""
+    history = tuple(Interaction(n % 12, "click", time) for n, time in enumerate(times))
+    chosen = [n for n in range(len(history)) if targets is None or n in targets]
+    before = tuple(sum(h.time < history[n].time for h in history) for n in chosen)
+    return Timeline(user, "likes red", history, tuple(history[n] for n in chosen), before)
 
 
 @pytest.fixture(scope="session")

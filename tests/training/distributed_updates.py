@@ -67,7 +67,12 @@ def train(case, shop, out):
         model = shop.model()
         given = (shop.tokenizer, shop.catalogue, shop.renderer, shop.examples(64), shop.items)
         settings = dataclasses.replace(settings, mixture={"next_item": 1.0})
-        result = train_sft(model, *given, settings, seed=5, out=out)
+        if "timelines" in more:
+            # one window a step: it is halved, or a process without a choice goes along with none
+            settings = dataclasses.replace(
+                settings, layout="timelines", likelihood="catalogue", window=3, batch_size=2
+            )
+        result = train_sft(model, *given, settings, seed=5, out=out, timelines=shop.timelines)
         after = result.adapter.tensors if weights == "lora" else plain(result.model)
         return before, after, result.curve
     settings = settings_of(algorithm, weights, "resample" in more)

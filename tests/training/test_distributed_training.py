@@ -17,9 +17,10 @@ from tests.training.distributed_updates import apart
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(Path(__file__).with_name("distributed_updates.py"))
 BOUND = 1e-4
-QUICK = ("sft/full", "ppo/lora", "grpo/lora/resample")
+QUICK = ("sft/full", "sft/lora/timelines", "ppo/lora", "grpo/lora/resample")
 SLOW = (
     "sft/lora",
+    "sft/full/timelines",
     "ppo/full",
     "ppo/lora/resample",
     "grpo/lora",
@@ -29,7 +30,7 @@ SLOW = (
     "reinforce/full",
     "reinforce/lora/resample",
 )
-SHARDED = ("sft/full", "ppo/lora/resample", "ppo/full/cut", "grpo/full", "grpo/lora/cut")
+SHARDED = ("sft/full", "sft/full/timelines", "ppo/lora/resample", "ppo/full/cut", "grpo/full", "grpo/lora/cut")
 NEEDS_DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed (pip install llmrec[deepspeed])"
 )

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmrec.config import CardSettings, SFTSettings
-from llmrec.dataset.timelines import Timeline, Timelines
+from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError
 from llmrec.text.render import StateRenderer
 from llmrec.training import sft
@@ -21,25 +21,12 @@ from llmrec.training.packed import LONGEST, collate, pack, pack_step, share_out
 from llmrec.training.sft import FitPlan, fit_packed, fit_rows, learns_timelines, train_sft
 from llmrec.training.sft_data import SFTRow, timeline_steps
 from llmrec.training.timelines import windows
-from llmrec.types import Interaction
 from tests.policy.tiny import tiny_model
+from tests.training.conftest import timeline
 
 SETTINGS = SFTSettings(
     layout="timelines", window=4, epochs=3.0, batch_size=8, save_every=4, learning_rate=3e-3, history_dropout=0.0
 )
-
-
-def timeline(times, user="u", targets=None):
-    """A user who chose item n % 12 at each time; those in `targets` (all) are learnt."""
-    history = tuple(Interaction(n % 12, "click", t) for n, t in enumerate(times))
-    chosen = [n for n in range(len(times)) if targets is None or n in targets]
-    before = tuple(sum(h.time < times[n] for h in history) for n in chosen)
-    return Timeline(user, "likes red", history, tuple(history[n] for n in chosen), before)
-
-
-def shop_timelines(users=6, events=9):
-    made = (timeline(range(10 * u, 10 * u + 10 * events, 10), f"u{u}") for u in range(users))
-    return Timelines(tuple(made), history_events=3)
 
 
 class Room:
@@ -140,7 +127,7 @@ def test_long_units_are_halved_and_short_ones_share_a_row():
 
 
 def steps_of(shop, chosen=SETTINGS, seed=3):
-    made = (shop_timelines(), shop.items, shop.catalogue, shop.renderer, shop.tokenizer, chosen)
+    made = (shop.timelines(), shop.items, shop.catalogue, shop.renderer, shop.tokenizer, chosen)
     return list(timeline_steps(*made, seed=seed))
 
 
@@ -190,7 +177,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(shop, tmp_path, monkeypat
 
     def train(out):
         data = (shop.catalogue, shop.renderer, shop.examples(4), shop.items, chosen)
-        return train_sft(shop.model(), shop.tokenizer, *data, seed=3, out=out, timelines=shop_timelines)
+        return train_sft(shop.model(), shop.tokenizer, *data, seed=3, out=out, timelines=shop.timelines)
 
     whole = train(tmp_path / "whole")
     go_on = BarCallback.on_step_end
@@ -229,7 +216,8 @@ def test_shown_is_the_longest_history_that_is_told_whole(shop, card):
     def renderer(tokens):
         return StateRenderer(shop.items, shop.tokenizer, domain="shop", language="en", max_tokens=tokens, card=card)
 
-    state = shop_timelines(1).users[0].example(8, shop_timelines(1).users[0].history[:8]).state
+    user = shop.timelines(1).users[0]
+    state = user.example(8, user.history[:8]).state
     roomy = renderer(2000)
     for tokens in (60, 90, 150, 400):
         count = renderer(tokens).shown([state])[0]
