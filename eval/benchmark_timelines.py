@@ -61,7 +61,7 @@ def loss_of_rows(model: Any, rows: Sequence[Any], batch: int) -> float:
         logits = model(input_ids=ids, logits_to_keep=columns, use_cache=False).logits.flatten(0, 1).float()
         loss = cross_entropy(logits, labels[:, columns + 1].flatten(), reduction="sum")
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total
 
 
@@ -76,7 +76,7 @@ def loss_of_packed(model: Any, windows: Sequence[Sequence[Any]], index: Any) -> 
     for element in packed.data:
         loss = predictions(collate([element]), index).answer(base_model(model))["loss"]
         loss.backward()
-        total += float(loss)
+        total += float(loss.detach())
     return total, packed.packing.packed
 
 
@@ -173,4 +173,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    guarded(main)
+    guarded(main)()
