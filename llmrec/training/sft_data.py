@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -111,7 +111,7 @@ def build_rows(
     """
     if not examples:
         raise DataError("There is no training example: the training part of the split has no event of the target.")
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer)
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer, weakest(e.state.history for e in examples))
     chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[SFTRow] = []
@@ -155,7 +155,7 @@ def timeline_steps(
     """
     if not len(timelines):
         raise DataError("There is no training example: the training part of the split has no event of the target.")
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer)
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer, weakest(user.history for user in timelines.users))
     number, identified = min(settings.examples, len(timelines)), renderer.wording.identified
     counts = task_counts(settings.mixture, number, identified=identified)
     wanted = {task: round(settings.epochs * count) for task, count in counts.items()}
@@ -295,8 +295,16 @@ def _prefix(example: Example, target: EventKind, rng: np.random.Generator) -> Ex
 class RowEncoder:
     """Turns examples and items into rows; answers that are items are the catalogue's own tokens."""
 
-    def __init__(self, items: Sequence[Item], catalogue: Catalogue, renderer: Any, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        catalogue: Catalogue,
+        renderer: Any,
+        tokenizer: Any,
+        liked_by: EventKind = "click",
+    ) -> None:
         self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
+        self.liked_by = liked_by
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -325,7 +333,7 @@ class RowEncoder:
                 item = example.target
                 liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
         if liked and rng.random() < SERVED_SHARE:
-            return _row(self.renderer.token_ids(_asked(example, liked)), self.catalogue.token_ids(item), item)
+            return _row(self.renderer.token_ids(_asked(liked, self.liked_by)), self.catalogue.token_ids(item), item)
         text = self.renderer.task_text(task, item, liked=liked, variant=int(rng.integers(8)))
         if text is None:
             return None
@@ -339,9 +347,18 @@ class RowEncoder:
         return [*tokens, self.tokenizer.eos_token_id]
 
 
-def _asked(example: Example, liked: Sequence[int]) -> State:
+def weakest(histories: Iterable[Sequence[Interaction]]) -> EventKind:
+    """The weakest feedback that the histories hold: what counts as liking an item; a click where they hold none.
+
+    In a request nothing stronger may stand for it: that something was bought tells what goes with it, and a policy
+    that is taught to answer a bought kettle with kettles does not learn that people then want mugs.
+    """
+    kinds = {interaction.feedback for history in histories for interaction in history}
+    return min(kinds, key=_STRENGTH.__getitem__, default="click")
+
+
+def _asked(liked: Sequence[int], kind: EventKind) -> State:
     """The state of a request such as "I liked A and B", as `text.free_prompt.resolve_prompt` makes it."""
-    kind: EventKind = next((h.feedback for h in example.state.history), "click")
     value = BEST_RATING if kind == "rating" else None
     return State(history=tuple(Interaction(item, kind, 0, value) for item in liked))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmrec.config import SFTSettings
 from llmrec.text.free_prompt import resolve_prompt
 from llmrec.training.likeness import Likeness
-from llmrec.training.sft_data import RowEncoder
+from llmrec.training.sft_data import RowEncoder, build_rows, weakest
 from llmrec.types import Example, Interaction, Item, State
 
 
@@ -74,3 +75,19 @@ def test_half_of_them_stand_as_they_are_served(shop, asked):
     served = {shop.renderer.prompt(resolve_prompt(request, shop.items).state).strip() for request in requests}
     found = [text for text, answer in asked if text.strip() in served]
     assert 50 < len(found) < 100
+
+
+def test_a_request_never_says_that_something_was_bought(shop):
+    """Where clicks are known, a bought item that is answered by its like would unlearn what follows on purchases."""
+    bought = Example(State("u", "", (Interaction(7, "conversion", 1),), time=9), target=4)
+    clicked = Example(State("v", "", (Interaction(7, "click", 1), Interaction(8, "conversion", 2)), time=9), target=4)
+    assert weakest(e.state.history for e in (bought, clicked)) == "click"
+    assert weakest(e.state.history for e in (bought,)) == "conversion"  # a log of purchases alone
+    assert weakest([]) == "click"
+    settings = SFTSettings(examples=40, mixture={"item_from_prompt": 1.0})
+    rows = build_rows(
+        [bought, clicked] * 20, shop.items, shop.catalogue, shop.renderer, shop.tokenizer, settings, seed=1
+    )
+    prompts = [shop.tokenizer.decode(row.input_ids) for row in rows]
+    assert not any("(bought)" in prompt for prompt in prompts)
+    assert sum("(clicked)" in prompt for prompt in prompts) > 10
