@@ -11,10 +11,11 @@ from llmrec.files import read_json
 from llmrec.pipeline.run import make_stage
 from llmrec.pipeline.work import LastStage
 from llmrec.studies.cold import cold_starts
-from llmrec.studies.cold.items import AS_IS, NO_LM, joined, systems
+from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
 from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, said_by
 from llmrec.studies.cold.setting import NANO, Setting
 from llmrec.studies.cold.users import EACH, cold_rows, known
+from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
 from tests.baselines.test_baselines import LOG, make
 from tests.overrides import given
@@ -81,6 +82,14 @@ def test_scores_become_features_by_what_they_are():
     assert log_BN[1].tolist() == pytest.approx(np.log(share + FLOOR / 5).tolist(), abs=1e-5)
     assert number_BN.mean() == pytest.approx(0.0, abs=1e-6)
     assert number_BN.std() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_what_is_good_for_new_and_for_known_items_alike():
+    rows = {"a": {"NDCG@10 new": np.array([0.2, 0.0]), "NDCG@10 known": np.array([0.3])}}
+    rows |= {"b": {"NDCG@10 new": np.array([0.0, 0.0]), "NDCG@10 known": np.array([0.0])}}
+    found = both(Pooled([SeedRows(0, "hash", rows)]))
+    assert found["a"]["NDCG@10 of both"] == pytest.approx(2 * 0.1 * 0.3 / 0.4)
+    assert found["b"]["NDCG@10 of both"] == 0.0
 
 
 def test_the_first_events_are_what_is_known():

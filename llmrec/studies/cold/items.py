@@ -6,7 +6,7 @@ nothing of such an item, so popularity is 0 there by construction. What is said 
 
 - *new*: NDCG@10 and HR@10 of the events of withheld items, among all items.
 - *known*: the same of the events of all other items, by the same scores. Whoever shows nothing but new items finds
-  them all, so one figure alone says little.
+  them all, so one figure alone says little; the harmonic mean of both is a third (Xian et al. 2017).
 - *among new*: of the new events again, with the new items alone to choose from: who understands the texts?
 
 Every system, and every mixture of some, is put to these by the same rule (`parts`): one conditional logit over what
@@ -39,6 +39,7 @@ from llmrec.types import BoolArray, FloatArray
 AS_IS = ", as it is"
 NO_LM = "all without LM"
 NDCG, HR = f"NDCG@{K}", f"HR@{K}"
+BOTH = f"{NDCG} of both"
 RIVALS = (WORDS, SENTENCES, SASREC)
 """What a language model is held against on new items."""
 
@@ -130,7 +131,7 @@ def answer_of(found: Pooled) -> Answer:
     known = f"Events of known items by the same scores ({counts['known'] * seeds} rows)"
     tables = [
         found.comparison(title, new, reference),
-        found.comparison(known, (f"{NDCG} known", f"{HR} known"), reference),
+        found.comparison(known, (f"{NDCG} known", f"{HR} known"), reference, plain=both(found)),
     ]
     pairs = [(model, rival) for model in models for rival in RIVALS if rival in found.sides]
     pairs += [(f"all with {model}", NO_LM) for model in models]
@@ -143,6 +144,7 @@ def answer_of(found: Pooled) -> Answer:
         "values": {
             side: {m: float(np.mean(found.rows(side, m))) for m in found.measures(side)} for side in found.sides
         },
+        "both": {side: of[BOTH] for side, of in both(found).items()},
         "claims": {name: {m: asdict(d) for m, d in of.items()} for name, of in claims.items()},
         "facts": [dict(one.facts) for one in found.seeds],
     }
@@ -155,6 +157,12 @@ def answer_of(found: Pooled) -> Answer:
     )
     console.print()
     return Answer("Cold items", figures, tables, sentences, {"claims": plot} if claims else {})
+
+
+def both(found: Pooled) -> dict[str, dict[str, float]]:
+    """The harmonic mean of NDCG on new and on known items of each side: near 0 where either is."""
+    means = {s: [float(found.rows(s, f"{NDCG} {kind}").mean()) for kind in ("new", "known")] for s in found.sides}
+    return {side: {BOTH: 2 * new * old / (new + old) if new + old else 0.0} for side, (new, old) in means.items()}
 
 
 def _sentence(name: str, ndcg: Interval, hr: Interval, known: Interval) -> str:
