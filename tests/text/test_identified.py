@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec.config import CardSettings
 from llmrec.errors import ConfigError, RunError
 from llmrec.text.budget import PromptEncoder
 from llmrec.text.identified import mark
@@ -46,6 +47,17 @@ def make(items: list[Item], tokenizer: Any, history: Any = "id", max_tokens: int
 
 def words_in(tokenizer: Any, ids: list[int]) -> list[str]:
     return [token for token in tokenizer.convert_ids_to_tokens(ids) if token in WORDS]
+
+
+def test_identifiers_have_cards_that_say_what_the_missing_title_would(items: list[Item], plain: Any) -> None:
+    state = State(history=clicks(0))
+    card = CardSettings(attributes=("categories", "brand"))
+    assert "History: <a_0><b_0> [Kitchen, Kettle, Acme] (clicked)\n" in make(items, plain, "id", card=card).prompt(
+        state
+    )
+    both = make(items, plain, "both", card=card)
+    assert "History: Red Kettle <a_0><b_0> [Kitchen, Acme] (clicked)\n" in both.prompt(state)
+    assert words_in(plain, both.token_ids(state)) == ["<a_0>", "<b_0>"]
 
 
 def test_history_names_items_as_asked(items: list[Item], plain: Any) -> None:
