@@ -5,7 +5,7 @@
 
 200 requests a seed are drawn from the catalogue, so which items answer them is known. --shares are the weights of
 `sft.mixture.item_from_prompt` that policies are warm-started with (none: no policy is trained). --run FOLDER adds the
-policy of a finished run on the same items, --model FOLDER the mean hidden states of a pretrained model (a retriever),
+policy of a finished run on the same items, --model FOLDER the hidden states and the likelihood of a pretrained model,
 LLMREC_EMBEDDINGS sentence embeddings.
 """
 

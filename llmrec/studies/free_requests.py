@@ -24,13 +24,15 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.requests import KINDS, Request, draw_requests, precisions
 from llmrec.evaluation.table import Comparison
 from llmrec.pipeline.base_model import base_model
+from llmrec.pipeline.before import TOKENS, base_policy
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.recipes import demo_config, with_defaults
+from llmrec.pipeline.result import BEFORE_SFT
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.sft import sft_policy, sft_stage
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import load_causal_lm, load_tokenizer
+from llmrec.policy.likelihood_ranker import LikelihoodRanker, Shares
 from llmrec.policy.mean_hidden import TextEncoder
 from llmrec.policy.mixture import Items, Mixture, Scores
 from llmrec.policy.retrieved import Retrieved
@@ -79,7 +81,8 @@ def free_requests(
         requests: for each seed.
         shares: weights of `item_from_prompt` in SFT's mixture; for each a policy is warm-started. None trains none.
         run: a finished run on the same items, whose policy answers too.
-        model: a pretrained causal language model whose mean hidden states are a retriever too.
+        model: a pretrained causal language model, whose mean hidden states are a retriever and whose likelihood of
+            the titles is a ranker, both without training.
         overrides: configuration keys of all trainings.
         json_file: the figures are also written here.
 
@@ -122,9 +125,14 @@ def _systems(
     retrievers: dict[str, TextRanker] = {BASE: ContentProfile(ContentSettings(categories=True), seed=config.seed)}
     if BASELINES["embeddings"].available:
         retrievers["embeddings"] = EmbeddingProfile(seed=config.seed)
+    before: dict[str, Any] = {}
     if model is not None:
-        encode = TextEncoder(load_causal_lm(model), load_tokenizer(model))
+        own = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+        base = base_policy(own, data, base_model(own, data, Work(folder / "pretrained")))
+        encode = TextEncoder(base.model, base.tokenizer)
         retrievers["hidden states"] = EmbeddingProfile(seed=config.seed, encode=encode, centred=True)
+        # without counts, and less all of the likelihood without a request: what the request says, and nothing else
+        before[BEFORE_SFT] = LikelihoodRanker(base, Shares(prior=1.0), tokens=TOKENS)
     fixed: dict[str, Any] = {
         "random": Random(seed=config.seed).fit(dataset, train),
         "popularity": Popularity(seed=config.seed).fit(dataset, train),
@@ -146,7 +154,7 @@ def _systems(
         for near, retriever in retrievers.items():
             mixtures[f"{name} + {near}"] = Mixture([policy, Scores((retriever,), POWER)])
             narrowed[f"{name} among {near}"] = {str(c): Retrieved(policy, retriever, c) for c in sizes}
-    return _Systems(fixed | policies, filtering | policies, mixtures, narrowed)
+    return _Systems(fixed | before | policies, filtering | policies, mixtures, narrowed)
 
 
 def _policies(

@@ -41,6 +41,10 @@ def test_policies_are_mixed_and_narrowed_on_other_requests(tmp_path: Path, monke
     mixed, near = f"{name} + TF-IDF", f"{name} among TF-IDF"
     assert {name, mixed, near, f"{name}, filters read", f"{mixed}, filters read"} <= set(rows)
     assert rows[f"{name}, filters read"]["category"]["mean"] == 1.0
+    # the nano model is an ordinary folder, so that it can stand for a pretrained one
+    (nano,) = (tmp_path / "cache" / "nano").iterdir()
+    found_too = free_requests([0], tmp_path / "out", requests=10, shares=(), model=str(nano), overrides=SMALL)
+    assert {"hidden states", "hidden states, filters read", "before SFT"} <= set(found_too["table"]["systems"])
     for side in (mixed, near):
         fact = found["facts"]["0"][side]
         assert fact["valid"][fact["chosen"]] == max(fact["valid"].values())
