@@ -65,6 +65,8 @@ class Clock:
 class Trainers:
     """What all sides share: weights in a folder, tokenizer, states, catalogue, reward."""
 
+    length = LENGTH
+
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         import speed
         import torch
@@ -156,7 +158,7 @@ class Trainers:
         trainer = trl.GRPOTrainer(
             self.load(),
             reward_funcs=[self.reward],
-            args=stock_arguments(self.options, steps, self.folder),
+            args=stock_arguments(self.options, steps, self.folder, self.length),
             train_dataset=Dataset.from_dict({"prompt": [self.states[row].profile for row in plan["state"]]}),
             processing_class=self.tokenizer,
             peft_config=lora if self.options.lora else None,
@@ -211,8 +213,8 @@ def word_tokenizer(vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="w0", pad_token="w0", padding_side="left")
 
 
-def stock_arguments(options: argparse.Namespace, steps: int, folder: Path) -> Any:
-    """TRL's settings, fair to both: no autocast, no checkpointing, four tokens exactly, the order of the data set."""
+def stock_arguments(options: argparse.Namespace, steps: int, folder: Path, length: int = LENGTH) -> Any:
+    """TRL's settings, fair to both: no autocast, no checkpointing, `length` tokens, the order of the data set."""
     import trl
 
     whole = options.prompts * options.draws
@@ -223,8 +225,8 @@ def stock_arguments(options: argparse.Namespace, steps: int, folder: Path) -> An
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=whole // rows,
         num_generations=options.draws,
-        max_completion_length=LENGTH,
-        generation_kwargs={"min_new_tokens": LENGTH},
+        max_completion_length=length,
+        generation_kwargs={"min_new_tokens": length},
         beta=BETA,
         learning_rate=RATE,
         shuffle_dataset=False,
