@@ -27,16 +27,16 @@ from llmrec.policy.forward import ask_through_forward, with_scoring
 from llmrec.policy.modes import Noise, base_model, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
-from llmrec.training.packed import Packed, collate
+from llmrec.training.packed import CHOICES, FOREST, TARGETS, Packed, collate
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.parts import Batch, InParts, halved, rows_in_parts
 from llmrec.training.trl_seam.plain import PolicyTrainer
-from llmrec.training.trl_seam.quiet import QuietTrainer
 from llmrec.types import Example, FloatArray, IntArray
 
 IGNORED = -100
 
 
-class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is untyped
+class SFTTrainer(InParts, trl.SFTTrainer):  # type: ignore[misc]  # trl is untyped
     """`trl.SFTTrainer` that asks the model's own head for the labelled columns of the batch alone.
 
     TRL's fused head runs over every position on a CPU (over the labelled ones only with Triton). With answers of a
@@ -73,11 +73,26 @@ class SFTTrainer(QuietTrainer, trl.SFTTrainer):  # type: ignore[misc]  # trl is 
         loss = functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
         return self._per_token(loss, (labels != IGNORED).sum(), num_items_in_batch)
 
+    def _predicted(self, inputs: Batch) -> Tensor:
+        return (inputs["labels"][:, 1:] != IGNORED).sum()
+
+    def _parts(self, inputs: Batch) -> list[Batch]:
+        """The rows of a batch that go through the model together, each part as wide as its longest row."""
+        length_B = inputs["attention_mask"].sum(1)
+        parts = rows_in_parts(length_B, self.micro_tokens)
+        wanted = self._most_parts(len(parts))
+        return [
+            {name: column_BL[part, : int(length_B[part].max())] for name, column_BL in inputs.items()}
+            for part in halved(parts, min(wanted, len(length_B)))
+        ]
+
     def _per_token(self, loss: Tensor, own: Tensor, all_processes: torch.Tensor | int | None) -> Tensor:
         """A sum over a process's tokens divided by the tokens of the whole step.
 
         A mean of the processes' means would weigh a token by how few others its process holds.
         """
+        if self._predicted_in_step is not None:  # what is at hand may be a part of the process's own
+            own = self._predicted_in_step
         count = own if all_processes is None else all_processes
         loss = loss / torch.as_tensor(count, device=loss.device).clamp(min=1)
         if self.args.average_tokens_across_devices and all_processes is not None:
@@ -123,6 +138,18 @@ class PackedSFTTrainer(SFTTrainer):
         loss: Tensor = ask_through_forward(model, predictions(inputs, self.index, shared=self.shared))["loss"]
         return self._per_token(loss, _predicted(inputs), num_items_in_batch)
 
+    def _predicted(self, inputs: Batch) -> Tensor:
+        return _predicted(inputs)
+
+    def _whole_steps_only(self) -> bool:
+        # processes hold different numbers of packed rows, and under FSDP all must make as many forward passes
+        return super()._whole_steps_only() or self.accelerator.num_processes > 1
+
+    def _parts(self, inputs: Batch) -> list[Batch]:
+        rows, width = inputs["ids"].shape
+        count = max(1, self.micro_tokens // width)
+        return [part_of(inputs, low, min(low + count, rows)) for low in range(0, rows, count)]
+
 
 def predictions(batch: Mapping[str, Tensor], index: PrefixIndex | None = None, *, shared: bool = True) -> Predictions:
     """What is asked of the model about a collated batch."""
@@ -131,6 +158,17 @@ def predictions(batch: Mapping[str, Tensor], index: PrefixIndex | None = None, *
         choices = Choices(batch["at"], batch["node"], batch["child"], batch["times"], index)
     end = batch["end"] if shared else None
     return Predictions(batch["ids"], batch["depth"], end, batch["place"], batch["token"], batch["weight"], choices)
+
+
+def part_of(batch: Batch, low: int, high: int) -> Batch:
+    """The packed rows from `low` up to `high` of a collated batch, with what is predicted in them."""
+    width = batch["ids"].shape[1]
+    part = {name: batch[name][low:high] for name in FOREST}
+    for place, names in (("place", TARGETS), ("at", CHOICES)):
+        inside = (batch[place] >= low * width) & (batch[place] < high * width)
+        part |= {name: batch[name][inside] for name in names}
+        part[place] = part[place] - low * width
+    return part
 
 
 def _predicted(batch: Mapping[str, Tensor]) -> Tensor:
