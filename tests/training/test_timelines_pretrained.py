@@ -58,7 +58,7 @@ def test_a_window_of_a_pretrained_model_is_its_rows(shop, chat, likelihood):
         model.zero_grad()
         loss.backward()
         grads = [p.grad.flatten() for p in model.parameters() if p.requires_grad]
-        results.append((float(loss), torch.cat(grads)))
+        results.append((float(loss.detach()), torch.cat(grads)))
     (ours, our_gradient), (theirs, their_gradient) = results
     assert ours == pytest.approx(theirs, rel=1e-5)
     assert float((our_gradient - their_gradient).norm()) <= 1e-4 * float(their_gradient.norm())
