@@ -46,9 +46,9 @@ class Recommendation:
 
     items: tuple[RecommendedItem, ...]
     matches: tuple[Match, ...] = ()
-    wishes: tuple[Wish, ...] = ()
     rest: str = ""
     note: str = ""
+    wishes: tuple[Wish, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
@@ -188,7 +188,7 @@ class Recommender:
             RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
-        return Recommendation(items, matches, wishes, rest, note)
+        return Recommendation(items, matches, rest, note, wishes)
 
     def _asked(
         self, wishes: tuple[Wish, ...], filters: Filters | None, state: State

@@ -74,7 +74,8 @@ class FusedLinear(Linear):  # type: ignore[misc]  # PEFT is untyped
         if name in self.lora_variant or torch.is_autocast_enabled(x.device.type):
             return None
         dropout = self.lora_dropout[name]
-        if self.training and not isinstance(dropout, nn.Identity) and dropout.training:
+        # by the dropout's own mode: the warm start lets it drop in a model that is otherwise in evaluation mode
+        if not isinstance(dropout, nn.Identity) and dropout.training:
             return None
         narrow = (self.lora_A[name], self.lora_B[name])
         # whoever hangs hooks on a layer (ZeRO-3 gathers weights in them) must see it called
