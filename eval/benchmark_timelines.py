@@ -137,7 +137,7 @@ def main() -> None:
     from llmrec.pipeline.recipes import overrides_of
     from llmrec.pipeline.work import Work
     from llmrec.policy.loading import load_causal_lm, load_tokenizer
-    from llmrec.progress import console
+    from llmrec.screen import results
     from llmrec.seeding import numpy_stream
     from llmrec.training.lora import make_lora
     from llmrec.training.sft_data import RowEncoder
@@ -167,7 +167,7 @@ def main() -> None:
         chosen = [encoder.next_items(next(whole)) for _ in range(options.count)]
         for row in measure(trained, chosen, catalogue.index, options.batch, options.rounds):
             rows.append({"T": length, **row})
-            console.print(str(rows[-1]))
+            results().print(str(rows[-1]))
     if options.json:
         write_json(options.json, {"model": options.model, "layers": options.layers, "rows": rows})
 
