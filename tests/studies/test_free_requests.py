@@ -23,7 +23,7 @@ def test_retrievers_beat_the_controls(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("LLMREC_EMBEDDINGS", raising=False)
     found = free_requests([0, 1], tmp_path, requests=20, shares=(), overrides=SMALL)
     rows = found["table"]["systems"]
-    assert list(rows) == ["random", "popularity", "TF-IDF"]
+    assert list(rows) == ["random", "popularity", "TF-IDF", "TF-IDF, filters read"]
     assert set(rows["TF-IDF"]) <= {"all", *KINDS}
     assert rows["TF-IDF"]["category"]["mean"] > 0.9 > rows["random"]["all"]["mean"]
     assert rows["random"]["all"]["difference"]["high"] < 0
