@@ -60,6 +60,13 @@ class GateSettings:
     """Fewer effective samples than this (Kish) refuse nothing."""
     patience: int | None = None
     """So many checkpoints in succession without a new best admissible one end the training."""
+    exam: Literal["refuse", "warn"] = "refuse"
+    """A judge that the examination finds to be popularity in disguise (docs/simulator.md): refuse it before anything
+    is trained, or say so and go on. Too few events to tell refuse nothing."""
+    exam_events: int = 1000
+    """Held-out validation choices that simulators are examined on."""
+    exam_beside: tuple[str, ...] = ("covisitation",)
+    """Baselines whose NDCG stands beside the simulators' (with their default settings); gru4rec takes minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)

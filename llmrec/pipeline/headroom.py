@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from llmrec.evaluation.resampling import LEVEL, Resampler
+from llmrec.evaluation.significance import Interval
 from llmrec.pipeline.result import POPULARITY, SFT, RunResult
 from llmrec.pipeline.systems import INFORMED
 from llmrec.types import FloatArray
@@ -44,11 +45,35 @@ def headroom(
     )
     if mean[INFORMED] <= mean[SFT]:
         return f"{said}, which leaves {SFT} nothing to gain."
-    columns_B3 = np.stack([values[system] for system in (SFT, after, INFORMED)], axis=1)
-    sft_S, after_S, best_S = Resampler(len(users), users, samples=samples, seed=seed).sums(columns_B3, "headroom").T
+    share = share_closed(*(values[s] for s in (SFT, after, INFORMED)), users=users, samples=samples, seed=seed)
+    between = f"{share.low:.0%} to {share.high:.0%}"
+    return f"{said}: {after} closes {share.mean:.0%} (95% interval {between}) of what {SFT} leaves to gain."
+
+
+def share_closed(
+    base_B: FloatArray,
+    after_B: FloatArray,
+    best_B: FloatArray,
+    *,
+    users: Sequence[str],
+    samples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """(V_after - V_base) / (V_best - V_base) of mean values, with its interval over users.
+
+    Args:
+        base_B: values of what is to be surpassed, (B,), on average below `best_B`.
+        after_B: of what surpasses it.
+        best_B: of the best.
+        users: the user of each row.
+        samples: of the bootstrap.
+        seed: the run's seed.
+    """
+    columns_B3 = np.stack([base_B, after_B, best_B], axis=1)
+    base_S, after_S, best_S = Resampler(len(users), users, samples=samples, seed=seed).sums(columns_B3, "headroom").T
     # A sample whose users leave next to nothing to gain has a share without bounds; quantiles bear a few of them.
-    gain_S = best_S - sft_S
-    share_S = (after_S - sft_S)[gain_S > 0] / gain_S[gain_S > 0]
+    gain_S = best_S - base_S
+    share_S = (after_S - base_S)[gain_S > 0] / gain_S[gain_S > 0]
     low, high = np.quantile(share_S, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    share = (mean[after] - mean[SFT]) / (mean[INFORMED] - mean[SFT])
-    return f"{said}: {after} closes {share:.0%} (95% interval {low:.0%} to {high:.0%}) of what {SFT} leaves to gain."
+    base, after, best = columns_B3.mean(axis=0)
+    return Interval(float((after - base) / (best - base)), float(low), float(high), LEVEL)

@@ -27,6 +27,7 @@ from llmrec.evaluation.verdict import coverage_losses, what_got_worse
 from llmrec.files import read_json, sha256_of
 from llmrec.pipeline.algorithms.preferences import REWARD_MODEL
 from llmrec.pipeline.data import funnels
+from llmrec.pipeline.exam import sentences
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import SFT, RunResult, label
@@ -77,6 +78,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         promotion=run.promotion,
         reliability=dict(_reliability(run.simulators.fit)),
         simulator=dict(_fits(run.simulators.fit)),
+        exam=sentences(run.simulators.exam),
         slates=_slates(run, run.after),
         slate_names=(SFT, run.after),
         illegal={name: float(np.mean(row["illegal"])) for name, row in run.measured.ranking.items()},

@@ -104,6 +104,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
             **{name: table.to_json() for name, table in run.tables.deployed.items()},
         },
         "simulator": run.simulators.fit,
+        "exam": run.simulators.exam,
         "checkpoints": run.improvement.checkpoints,
         "judge": who_judges(run.config, run.simulators),
         "promotion": run.promotion,

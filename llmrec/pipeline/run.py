@@ -22,6 +22,7 @@ from llmrec.pipeline.algorithms.reward import check_terms, run_reward
 from llmrec.pipeline.base_model import base_model, check_base
 from llmrec.pipeline.before import before_sft
 from llmrec.pipeline.data import RunData, check_source, open_data
+from llmrec.pipeline.exam import check_exam, examined
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.gate import check_trust
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
@@ -122,13 +123,14 @@ def conclude(stages: Stages, work: Work, out: Path, command: str) -> RunResult:
 def train_stages(
     config: RunConfig, work: Work, *, data: RunData | None = None, improved_name: str | None = None
 ) -> Stages:
-    """Data (unless given), base model, SFT, simulators and the improvement, each from its stage if it is finished."""
+    """Data (unless given), simulators, base model, SFT and the improvement, each from its stage if it is finished."""
     data = open_data(config, work) if data is None else data
     if not work.finished_only:
         check_run(config, data)
+    # First, as it is cheap: a judge that fails its examination is refused before hours of warm start.
+    simulators = examined(config, data, simulator_stage(config, data, work), work)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
-    simulators = simulator_stage(config, data, work)
     improvement = improve_stage(config, data, sft, simulators, work, name=improved_name)
     return Stages(config, data, base, sft, simulators, improvement)
 
@@ -142,6 +144,7 @@ def check_config(config: RunConfig) -> None:
     check_quantization(config.model)
     check_base(config)
     check_trust(config)
+    check_exam(config)
     check_warm_start(config)
     check_lora(config.improvement.lora, f"{config.algorithm}.lora")
     check_source(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ MANY_TIMES = 10
 
 @dataclass(frozen=True, slots=True)
 class Simulators:
-    """What rewards, what judges, and the fit of both on the test period."""
+    """What rewards, what judges, the fit of both on the test period, and what the examination says of them."""
 
     reward: Ensemble
     judge: BehaviourModel
     fit: dict[str, Any]
+    exam: dict[str, Any] = field(default_factory=dict)
 
 
 def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:

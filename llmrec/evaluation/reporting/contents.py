@@ -109,6 +109,7 @@ class RunReport:
         promotion: a sentence on what was promoted.
         reliability: reliability of the simulators by model and signal.
         simulator: further figures of the simulators by model and signal (auc, log_loss, ...).
+        exam: a sentence for each simulator that was examined.
         slates: a few users' slates before and after reinforcement learning.
         slate_names: the two systems whose slates are shown.
         illegal: share of illegal recommendations by system.
@@ -144,6 +145,7 @@ class RunReport:
     promotion: str = ""
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
     simulator: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    exam: Sequence[str] = ()
     slates: Sequence[SlateChange] = ()
     slate_names: tuple[str, str] = ("SFT", "PPO")
     illegal: Mapping[str, float] = field(default_factory=dict)

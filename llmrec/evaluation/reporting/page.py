@@ -84,7 +84,7 @@ class Page:
         reports = [run.report for run in self.runs]
         there = {
             "gate": any(r.gate is not None for r in reports),
-            "simulator": any(r.simulator for r in reports),
+            "simulator": any(r.simulator or r.exam for r in reports),
             "slates": self.private,
             "comparison": bool(self.joined),
         }
