@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.pipeline.headroom import run_headroom
-from llmrec.pipeline.result import RunResult
+from llmrec.pipeline.result import RunResult, control_sentences
 from llmrec.pipeline.run import make_stage, run_job
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, one_line, short_line
@@ -41,6 +41,8 @@ def print_result(finished: RunResult) -> None:
     screen.print(f"Illegal recommendations: {100 * illegal:.2f}%. {finished.verdict.sentence}")
     if finished.improved:
         screen.print(finished.improvement.verdict)
+    for sentence in control_sentences(finished):
+        screen.print(sentence)
     found = run_headroom(finished)
     if found:
         screen.print(found)

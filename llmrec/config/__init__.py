@@ -15,6 +15,7 @@ from llmrec.config.data import (
 )
 from llmrec.config.improvement import (
     BestOfNSettings,
+    ContinuedSFTSettings,
     GRPOSettings,
     OffPolicySettings,
     PPOSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "BudgetSettings",
     "CardSettings",
     "ChoiceSettings",
+    "ContinuedSFTSettings",
     "DataConfig",
     "DriftSettings",
     "DynamicsSettings",

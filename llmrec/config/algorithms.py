@@ -8,6 +8,7 @@ from typing import Any
 
 from llmrec.config.improvement import (
     BestOfNSettings,
+    ContinuedSFTSettings,
     GRPOSettings,
     OffPolicySettings,
     PPOSettings,
@@ -31,6 +32,7 @@ SECTIONS: dict[Algorithm, type[UpdateSettings]] = {
     "rlhf": RLHFSettings,
     "off_policy": OffPolicySettings,
     "best_of_n": BestOfNSettings,
+    "continued_sft": ContinuedSFTSettings,
 }
 SHIPPED = tuple(SECTIONS)
 ENTRY_POINTS = "llmrec.algorithms"

@@ -222,6 +222,14 @@ class BestOfNSettings(UpdateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContinuedSFTSettings(UpdateSettings):
+    """The warm start continued without any reward: what else could be made of the compute of an improvement."""
+
+    share: float = 1.0
+    """How many more of the warm start's lessons (`sft`): 1 is as many again, drawn and augmented anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SessionSettings:
     """Episodes of PPO and REINFORCE: `turns` slates of `slate` items each, with feedback written into the state.
 

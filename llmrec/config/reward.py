@@ -48,6 +48,9 @@ class RewardSettings:
     """Standard deviations over the ensemble's members that are taken off the expected feedback."""
     terms: dict[str, float] = field(default_factory=dict)
     """Weights of further terms by name; more is better in each of them, so weights are positive as a rule."""
+    shuffle: Literal["none", "rewards", "people"] = "none"
+    """Controls of what was learnt by draws: the draws of a state earn what those of another state earned (rewards:
+    there is nothing to learn), or what they would earn with another state's user (people: nothing personal is)."""
     custom: tuple[str, ...] = ()
     """Own callables, "package.module:function" or "file.py:function", named by the function; weight 1 by default."""
     head_share: float = 0.8

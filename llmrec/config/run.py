@@ -81,6 +81,10 @@ class EvaluationSettings:
     before_sft: int = 200
     """Validation events on which the row "before SFT" of a pretrained model is calibrated; 0 leaves the row out."""
     bootstrap: int = 1000
+    controls: tuple[str, ...] = ()
+    """What the improvement is held against beside reranking, each a training that costs about what it does:
+    continued_sft, best_of_n, no_next_item, other_people, shuffled_reward (`llmrec.pipeline.controls`); all: every one
+    that has a meaning for the run."""
 
 
 @dataclass(frozen=True, kw_only=True)

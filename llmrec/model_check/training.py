@@ -37,7 +37,7 @@ def lora_sft(trial: CheckedModel) -> CheckOutcome:
     plan = FitPlan("SFT", SFT.batch_size, SFT.learning_rate, 0.0, SFT.save_every)
     trained = make_lora(trial.model, SFT.lora, seed=SEED)
     out = trial.scratch / "sft"
-    curve, _ = fit_rows(trained, tokenizer, rows, plan, seed=SEED, out=out, resume=False, report_to=())
+    curve = fit_rows(trained, tokenizer, rows, plan, seed=SEED, out=out, resume=False, report_to=()).curve
     moved, frozen = _moved(adapter_of(trained)), _prints(trained) == before
     trained.unload()
     loss = curve[-1]["loss"]

@@ -16,7 +16,7 @@ from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.promotion import promote
 from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
-from llmrec.pipeline.work import Work, stage_key
+from llmrec.pipeline.work import Work, stage_key, stage_seconds
 from llmrec.training.callbacks import was_stopped
 from llmrec.training.improvement import Checkpointing
 
@@ -27,7 +27,7 @@ class ImprovedStage:
 
     `last` and `promoted` are checkpoint folders with an adapter, or with all weights (`promoted` None: no checkpoint
     was admissible and SFT is kept); `checkpoints` are the gate's figures in order of steps, `verdict` says in a
-    sentence what was promoted and why.
+    sentence what was promoted and why. `cpu_seconds` of the processor went into the training, without judging.
     """
 
     folder: Path
@@ -37,6 +37,12 @@ class ImprovedStage:
     promoted: Path | None
     verdict: str
     stopped: str
+    cpu_seconds: float
+
+    @property
+    def kept(self) -> Path:
+        """The promoted checkpoint, or the last where none was promoted."""
+        return self.last if self.promoted is None else self.promoted
 
 
 def improve_stage(
@@ -64,10 +70,11 @@ def improve_stage(
                 f"The judge ended the training at checkpoint {last}: {config.gate.patience} checkpoints in "
                 "succession brought no new best admissible one (gate.patience)."
             )
-        record = {"curve": result.curve, "checkpoints": _keep(scratch / "gate", out), "last": last}
+        record: dict[str, Any] = {"curve": result.curve, "checkpoints": _keep(scratch / "gate", out), "last": last}
         for label, place in result.folders.items():
             shutil.copytree(place, out / label)
-        write_json(out / "improved.json", record | {"stopped": " ".join(filter(None, said))})
+        record |= {"stopped": " ".join(filter(None, said)), "cpu_seconds": result.cpu_seconds}
+        write_json(out / "improved.json", record)
 
     folder = work.stage(name or config.algorithm, improvement_key(config, sft), build, together=True)
     record = read_json(folder / "improved.json")
@@ -81,12 +88,13 @@ def improve_stage(
         None if best is None else folder / f"step-{best['step']:06d}",
         verdict,
         record["stopped"],
+        float(record.get("cpu_seconds") or stage_seconds(folder)),
     )
 
 
 def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     """Everything that decides an improvement and its gate's figures."""
-    tree = config.tree()
+    tree = config.tree() | {"evaluation": evaluation_key(config)}
     sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
     key: dict[str, Any] = {
         "sft": stage_key(sft.folder),
@@ -98,6 +106,11 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     if logged is not config.improvement and not logged.without_replacement:
         key["without_replacement"] = False  # how the gate reads the log's propensities, whatever the algorithm
     return key
+
+
+def evaluation_key(config: RunConfig) -> dict[str, Any]:
+    """What decides how a system is measured; what else it is held against does not."""
+    return {key: value for key, value in config.tree()["evaluation"].items() if key != "controls"}
 
 
 def _keep(gate: Path, out: Path) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from llmrec.pipeline.data import funnels
 from llmrec.pipeline.exam import sentences
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.promotion import decisions, gate_table
-from llmrec.pipeline.result import SFT, RunResult, label
+from llmrec.pipeline.result import SFT, RunResult, control_sentences, label
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line
 from llmrec.types import Example, FloatArray
@@ -88,6 +88,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
             *([run.data.withheld.sentence()] if run.data.withheld else []),
             who_judges(config, run.simulators),
             *([run.improvement.stopped] if run.improvement.stopped else []),
+            *control_sentences(run),
         ],
         reproduce=[command, _again(run.out, config)],
     )

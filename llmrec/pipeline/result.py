@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llmrec.config import Algorithm, RunConfig
 from llmrec.evaluation.verdict import Verdict
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.base_model import Base
+from llmrec.pipeline.controls import CONTROLS, Against, ControlStage, against, plain_figures
 from llmrec.pipeline.data import RunData, funnels
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.improve import ImprovedStage
@@ -44,6 +47,8 @@ class Stages:
     sft: SFTStage
     simulators: Simulators
     improvement: ImprovedStage
+    controls: dict[str, ControlStage]
+    """What the improvement is held against, by label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,49 @@ class RunResult(Stages):
         name = label if self.improvement.promoted is not None else last_label
         return name(self.config.algorithm)
 
+    def against_controls(self) -> list[Against]:
+        """That system less each control, by the judge and on held-out events."""
+        metric, evaluation = self.ranking_metric, self.config.evaluation
+        names = [RERANKED, *self.controls]
+        return against(
+            self.after,
+            names,
+            {n: np.asarray(self.measured.deployed["judge"][n]["value"]) for n in (self.after, *names)},
+            {n: np.asarray(self.measured.ranking[n][metric]) for n in (self.after, *names)},
+            people=[str(state.user_id) for state in self.arena.states],
+            users=[str(example.state.user_id) for example in self.arena.examples],
+            samples=evaluation.bootstrap,
+            seed=self.config.seed,
+        )
+
+    @property
+    def ranking_metric(self) -> str:
+        """The ranking metric that decides."""
+        return next(metric for metric in reversed(self.tables.ranking.metrics) if metric.startswith("NDCG@"))
+
+
+def control_sentences(run: RunResult) -> list[str]:
+    """What the improvement is worth beside each control; nothing where no control was asked for."""
+    if not run.controls:
+        return []
+    asks = {label_: CONTROLS[one.name].asks for label_, one in run.controls.items()}
+    return [one.sentence(run.after, run.ranking_metric, asks.get(one.control, "")) for one in run.against_controls()]
+
+
+def controls_facts(run: RunResult) -> dict[str, Any]:
+    """Of metrics.json: what each control cost, what its gate said, and the improvement less it."""
+    if not run.controls:
+        return {}
+    facts: dict[str, Any] = plain_figures(run.against_controls())
+    for name, one in run.controls.items():
+        facts[name] |= {
+            "name": one.name,
+            "cpu_seconds": one.stage.cpu_seconds,
+            "promotion": one.stage.verdict,
+            "promoted": one.stage.promoted is not None,
+        }
+    return facts | {"cpu_seconds": {SFT: run.sft.cpu_seconds, run.after: run.improvement.cpu_seconds}}
+
 
 def metrics_of(run: RunResult) -> dict[str, Any]:
     """metrics.json: every figure by plain names, with its intervals, and what they were measured on."""
@@ -108,6 +156,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "checkpoints": run.improvement.checkpoints,
         "judge": who_judges(run.config, run.simulators),
         "promotion": run.promotion,
+        "controls": controls_facts(run),
         "verdict": {
             "outcome": run.verdict.outcome,
             "sentence": run.verdict.sentence,

@@ -21,6 +21,7 @@ from llmrec.pipeline.algorithms import check_algorithm, check_algorithm_on
 from llmrec.pipeline.algorithms.reward import check_terms, run_reward
 from llmrec.pipeline.base_model import base_model, check_base
 from llmrec.pipeline.before import before_sft
+from llmrec.pipeline.controls import control_stages, controls_of
 from llmrec.pipeline.data import RunData, check_source, open_data
 from llmrec.pipeline.exam import check_exam, examined
 from llmrec.pipeline.finish import finish
@@ -132,13 +133,15 @@ def train_stages(
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
     improvement = improve_stage(config, data, sft, simulators, work, name=improved_name)
-    return Stages(config, data, base, sft, simulators, improvement)
+    controls = control_stages(config, data, sft, simulators, improvement, work)
+    return Stages(config, data, base, sft, simulators, improvement, controls)
 
 
 def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
     check_naming(config)
     check_algorithm(config)
+    controls_of(config)
     check_simulator(config.simulator)
     check_launch(config.report_to)
     check_quantization(config.model)
@@ -171,6 +174,8 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
         systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
     if improved.promoted != improved.last:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
+    for name, control in stages.controls.items():
+        systems[name] = Policy(improved_policy(config, data, sft, control.stage.kept), beams)
     systems[RERANKED] = Reranked(start, reward, data.dataset.n_items)
     systems[GREEDY] = Greedy(reward, data.dataset.n_items, manifest.repeat)
     return systems | best_known(data.world, config.reward.click, config.reward.conversion)
@@ -191,6 +196,7 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
         stages.sft,
         stages.simulators,
         stages.improvement,
+        stages.controls,
         arena,
         measured,
         tables,

@@ -27,19 +27,20 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import log_of, widening
 from llmrec.pipeline.wording import text_key
-from llmrec.pipeline.work import Work, say
+from llmrec.pipeline.work import Work, say, stage_seconds
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import PRECISION, load_configured, load_tokenizer, save_causal_lm
 from llmrec.progress import console
 from llmrec.training.improvement import WarmStart
 from llmrec.training.propensities import item_groups
-from llmrec.training.sft import check_sft, train_sft
+from llmrec.training.sft import Lessons, check_sft, train_sft
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.weighting import BY_PROPENSITY, BY_VALUE, weighted_examples
 from llmrec.types import Example
 
 PRECISION_FILE = "precision.json"
+COST_FILE = "cost.json"
 HELD_OUT = 0.1
 """Share of the training events, the last ones, on which the teacher's settings are chosen."""
 ROWS = 2000
@@ -65,6 +66,13 @@ class SFTStage:
         """What it was trained in and why (`policy.precision`); None of a stage that an older version made."""
         place = self.folder / PRECISION_FILE
         return read_json(place) if place.is_file() else None
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of the processor that its training took; of the whole stage by the clock, where an older version
+        made it."""
+        place = self.folder / COST_FILE
+        return float(read_json(place)["cpu_seconds"]) if place.is_file() else stage_seconds(self.folder)
 
     @property
     def identifiers(self) -> Identifiers | None:
@@ -115,6 +123,22 @@ def imitated(config: RunConfig, data: RunData, limit: int | None = None) -> list
         conversion=reward.conversion,
         group_N=item_groups(data.dataset.item_list),
         seed=config.seed,
+    )
+
+
+def lessons_of(config: RunConfig, data: RunData) -> Lessons:
+    """What the warm start learns from, drawn by the run's seed."""
+
+    def read_timelines() -> Timelines:
+        shown = config.data.history_events
+        return timelines(data.dataset, data.split, signal=config.sft.target, history_events=shown)
+
+    whole = config.sft.weighting.kind == "none"
+    return Lessons(
+        imitated(config, data),
+        data.dataset.item_list,
+        make_teacher(config, data),
+        read_timelines if whole else None,
     )
 
 
@@ -175,26 +199,21 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         # tokens that the trained model will read.
         naming = name_items(config, data, model, tokenizer)
         check_base(config, naming.catalogue)
-        rows = imitated(config, data)
-
-        def read_timelines() -> Timelines:
-            shown = config.data.history_events
-            return timelines(data.dataset, data.split, signal=config.sft.target, history_events=shown)
-
+        lessons = lessons_of(config, data)
         result = train_sft(
             model,
             tokenizer,
             naming.catalogue,
             naming.renderer,
-            rows,
-            data.dataset.item_list,
+            lessons.examples,
+            lessons.items,
             config.sft,
             seed=config.seed,
             out=scratch / "trainer",
             report_to=config.report_to,
             new_tokens=naming.new_tokens,
-            teacher=make_teacher(config, data),
-            timelines=read_timelines if config.sft.weighting.kind == "none" else None,
+            teacher=lessons.teacher,
+            timelines=lessons.timelines,
         )
         naming.save(out)
         if result.adapter is None:
@@ -205,6 +224,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             # An adapter holds no tokenizer of its own, and added tokens would be lost with the base model's.
             tokenizer.save_pretrained(out / "adapter")
         write_json(out / "curve.json", result.curve)
+        write_json(out / COST_FILE, {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds})
         write_json(out / PRECISION_FILE, precision.facts())
 
     folder = work.stage("sft", key, build, together=True)

@@ -213,6 +213,11 @@ def stage_key(folder: Path) -> str:
     return str(read_json(folder / DONE)["key"])
 
 
+def stage_seconds(folder: Path) -> float:
+    """How long the finished stage in `folder` took to make, by the clock and since it was last resumed."""
+    return float(read_json(folder / DONE)["seconds"])
+
+
 def is_first() -> bool:
     """Whether this is the process that writes files and speaks."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -217,7 +217,7 @@ class GroupedReward:
 
     def __init__(self, model: Rewarder, states: Sequence[State], draws: int) -> None:
         self.model, self.states, self.draws = model, states, draws
-        self.takes_step = "step" in _parameters(model)
+        self.takes_step = takes_step(model)
 
     def __call__(
         self, *, state: list[int], item: list[int], rollout: list[int], log_metric: Any, **_: Any
@@ -232,6 +232,11 @@ class GroupedReward:
         for name, values in reward.terms.items():
             log_metric(f"reward/{name}", float(np.mean(values)))
         return [float(value) for value in reward.total_BK.ravel()]
+
+
+def takes_step(model: Rewarder) -> bool:
+    """Whether a reward is told which rollout asks, and may draw by it."""
+    return "step" in _parameters(model)
 
 
 def _parameters(function: Any) -> Sequence[str]:

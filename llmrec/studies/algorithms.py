@@ -20,7 +20,7 @@ from llmrec.config_tree import Overrides
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.pipeline.improve import ImprovedStage, evaluation_key, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import SFT, label, last_label
@@ -100,7 +100,7 @@ def _rows(
 ) -> Rows:
     """The rows of some systems, from the finished stage if there is one."""
     config = ready.config
-    key = [stage_key(ready.sft.folder), config.tree()["evaluation"], *more]
+    key = [stage_key(ready.sft.folder), evaluation_key(config), *more]
 
     def build(out: Path, _: Path) -> None:
         write_json(out / "rows.json", _plain(measure_run(config, arena, systems())))

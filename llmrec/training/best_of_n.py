@@ -79,7 +79,7 @@ def train_best_of_n(
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, reward_model, settings, checkpointing)
     )
-    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve), cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

@@ -53,17 +53,29 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         seconds: trained before.
         on_save: called with the step; True (on every process) ends the training.
         stopped: the checkpoint that is gone on from ended the training: nothing more is trained.
+        cpu_seconds: of the processor, spent before.
     """
 
     def __init__(
-        self, seconds: float, on_save: Callable[[int], bool] | None = None, *, stopped: bool = False
+        self,
+        seconds: float,
+        on_save: Callable[[int], bool] | None = None,
+        *,
+        stopped: bool = False,
+        cpu_seconds: float = 0.0,
     ) -> None:
         self.before, self.start, self.on_saved, self.stopped = seconds, time.monotonic(), on_save, stopped
+        self._cpu_before = cpu_seconds - time.process_time()
 
     @property
     def seconds(self) -> float:
         """Seconds of training up to now."""
         return self.before + time.monotonic() - self.start
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Seconds of the processor up to now, all threads together, without what `on_save` took."""
+        return self._cpu_before + time.process_time()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Ends a training that was stopped before, when its weights and its log are loaded."""
@@ -73,12 +85,19 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Calls `on_saved(step)` on every process, then marks the checkpoint on the main one."""
+        judged = time.process_time()
         stop = self.on_saved is not None and self.on_saved(state.global_step)
+        # what a training costs is compared with other trainings; judging its checkpoints is no training
+        self._cpu_before -= time.process_time() - judged
         early = stop and state.global_step < state.max_steps
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
             # last of all: whatever a kill leaves without the mark was not finished
-            mark: dict[str, Any] = {"step": state.global_step, "seconds": self.seconds}
+            mark: dict[str, Any] = {
+                "step": state.global_step,
+                "seconds": self.seconds,
+                "cpu_seconds": self.cpu_seconds,
+            }
             if args.world_size == 1:  # other processes may still write theirs
                 mark["sha256"] = hashes_of(folder)
             write_json(folder / COMPLETE, mark | ({"stopped": True} if early else {}))
@@ -96,7 +115,9 @@ def _mark(folder: Path) -> dict[str, Any] | None:
     """The mark of a complete checkpoint; None where it is missing or cannot be read."""
     try:
         found = read_json(folder / COMPLETE)
-        return {**found, "seconds": float(found["seconds"]), "sha256": dict(found.get("sha256") or {})}
+        seconds = float(found["seconds"])
+        spent = {"seconds": seconds, "cpu_seconds": float(found.get("cpu_seconds", seconds))}
+        return {**found, **spent, "sha256": dict(found.get("sha256") or {})}
     except (RunError, TypeError, ValueError, KeyError):
         return None
 
@@ -118,6 +139,11 @@ def was_stopped(out: Path) -> bool:
     """Whether the training that keeps its checkpoints in `out` was ended early at the newest one."""
     newest = last_checkpoint(out)
     return newest is not None and bool((_mark(newest) or {}).get("stopped", False))
+
+
+def cpu_seconds_at(checkpoint: Path | None) -> float:
+    """Seconds of the processor that were spent up to a complete checkpoint; 0 for none."""
+    return 0.0 if checkpoint is None else float((_mark(checkpoint) or {}).get("cpu_seconds", 0.0))
 
 
 def open_checkpoints(out: Path, origin: str, *, resume: bool) -> tuple[Path | None, float]:

@@ -22,7 +22,7 @@ from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.controls import Controls
-from llmrec.training.improvement import Checkpointing, Plan, as_json, run_trainer
+from llmrec.training.improvement import Checkpointing, Fitted, Plan, as_json, run_trainer
 from llmrec.training.sft_data import MEGABATCH
 from llmrec.training.state_source import StateSource
 from llmrec.training.teacher import LONGEST, Teacher, cut
@@ -90,8 +90,8 @@ def train_imitation(
     out: Path,
     resume: bool = True,
     report_to: Sequence[str] = (),
-) -> tuple[list[dict[str, float]], float]:
-    """Trains `model` in place; returns the curve (step, loss in nats an item, learning_rate, grad_norm) and seconds.
+) -> Fitted:
+    """Trains `model` in place; the curve has step, loss in nats an item, learning_rate and grad_norm.
 
     Args:
         model: a PEFT model with one fresh adapter, or a plain one of which all weights are trained.
@@ -127,7 +127,7 @@ def train_imitation(
         )
 
     ran = run_trainer(model, plan, Checkpointing(out, report_to=report_to, resume=resume), make)
-    return ran.curve, ran.seconds
+    return Fitted(ran.curve, ran.seconds, ran.cpu_seconds)
 
 
 def plan_rows(length_X: IntArray, epochs: float, batch: int, seed: int) -> Any:

@@ -29,6 +29,7 @@ from llmrec.training.callbacks import (
     AlreadyStopped,
     BarCallback,
     CheckpointCallback,
+    cpu_seconds_at,
     open_checkpoints,
     origin_digest,
     was_stopped,
@@ -92,6 +93,8 @@ class Improved:
         stopped_reason: a sentence if something cut the training short, else None.
         more: what else was trained (the critic), apart from the model.
         folders: what else is kept beside the checkpoints (a reward model), by name.
+        cpu_seconds: seconds of the processor that the training took, all threads of the main process together and
+            without judging; 0 where nobody measured.
     """
 
     model: Any
@@ -100,6 +103,7 @@ class Improved:
     stopped_reason: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+    cpu_seconds: float = 0.0
 
 
 def trainable(start: WarmStart, settings: UpdateSettings) -> Any:
@@ -128,11 +132,21 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class TrainerRun:
-    """A trainer that has come to its end, its curve by units and the seconds of training."""
+    """A trainer that has come to its end, its curve by units and the seconds of training, see `Improved`."""
 
     trainer: Any
     curve: list[dict[str, float]]
     seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a training that changed a model in place leaves beside it: curve and seconds, see `Improved`."""
+
+    curve: list[dict[str, float]]
+    seconds: float
+    cpu_seconds: float
 
 
 def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Callable[[], Any]) -> TrainerRun:
@@ -154,7 +168,7 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         # prints every entry of the log as a dictionary, through the bar
         trainer.remove_callback(PrinterCallback)
         told = _told(trainer, checkpointing.on_checkpoint, plan.steps)
-        checkpoints = CheckpointCallback(before, told, stopped=stopped)
+        checkpoints = CheckpointCallback(before, told, stopped=stopped, cpu_seconds=cpu_seconds_at(start))
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
         # The trainer loads weights and log before it finds out that it was at its end: the result is whole either
@@ -165,7 +179,8 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
     make_whole(trainer.model_wrapped, model)
     forget_scoring(model)
     model.eval()
-    return TrainerRun(trainer, _curve(trainer.state.log_history, plan.steps, plan.watched), checkpoints.seconds)
+    curve = _curve(trainer.state.log_history, plan.steps, plan.watched)
+    return TrainerRun(trainer, curve, checkpoints.seconds, checkpoints.cpu_seconds)
 
 
 def _told(trainer: Any, on_checkpoint: OnCheckpoint | None, steps: int) -> Callable[[int], bool]:

@@ -74,7 +74,7 @@ def train_off_policy(
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, slates, settings, checkpointing, fitted)
     )
-    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve))
+    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve), cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

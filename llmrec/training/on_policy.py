@@ -138,7 +138,9 @@ def train_on_policy(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
-    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more)
+    return Improved(
+        model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more, cpu_seconds=ran.cpu_seconds
+    )
 
 
 def make_trainer(

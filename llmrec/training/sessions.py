@@ -99,7 +99,9 @@ def train_sessions(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)}
-    return Improved(model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more)
+    return Improved(
+        model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more, cpu_seconds=ran.cpu_seconds
+    )
 
 
 def make_session_trainer(

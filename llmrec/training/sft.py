@@ -20,7 +20,7 @@ from trl import SFTConfig
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.config import SFTSettings
+from llmrec.config import ContinuedSFTSettings, SFTSettings
 from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
@@ -30,7 +30,17 @@ from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.training.arguments import common_arguments, per_process, world_size
 from llmrec.training.imitation import StateLessons, train_imitation
-from llmrec.training.improvement import Checkpointing, Plan, run_trainer
+from llmrec.training.improvement import (
+    Checkpointing,
+    Fitted,
+    Improved,
+    Plan,
+    WarmStart,
+    check_update,
+    require_above_zero,
+    run_trainer,
+    trainable,
+)
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
 from llmrec.training.packed import Packed, pack
 from llmrec.training.sft_data import (
@@ -59,13 +69,33 @@ class SFTResult:
     """A trained model (plain, in evaluation mode; with weights in 4 bits under its adapter), its loss curve and time.
 
     `adapter` is what LoRA added to the first weights, None where all weights were trained. `curve` holds one
-    dictionary per 10 steps or fewer: step, loss (nats per answer token), learning_rate, grad_norm.
+    dictionary per 10 steps or fewer: step, loss (nats per answer token), learning_rate, grad_norm. `seconds` are
+    those of the training, `cpu_seconds` of the processor, all threads of the main process together.
     """
 
     model: Any
     curve: list[dict[str, float]]
     seconds: float
+    cpu_seconds: float
     adapter: Adapter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What a warm start learns from.
+
+    Attributes:
+        examples: states with the item chosen; at most `settings.examples` of them are used, drawn by the seed.
+        items: the catalogue's items in item-index order, for the text tasks.
+        teacher: what `settings.teacher` is about; with one the mixture may have no epoch.
+        timelines: gives the users that `examples` come from, where the mixture may be learnt window by window
+            (`settings.layout`).
+    """
+
+    examples: Sequence[Example]
+    items: Sequence[Item]
+    teacher: Teacher | None = None
+    timelines: Callable[[], Timelines] | None = None
 
 
 def train_sft(
@@ -89,14 +119,10 @@ def train_sft(
 
     Args:
         model: a causal language model of transformers; trained in place (full) or merged into (LoRA).
-        examples: states with the item chosen; at most `settings.examples` of them are used, drawn by the seed.
-        items: the catalogue's items in item-index order, for the text tasks.
+        examples: as `items`, `teacher` and `timelines`: see `Lessons`.
         out: folder of the checkpoints; the caller may remove it when the model is saved.
         resume: go on from the last complete checkpoint in `out` that this very training made.
         new_tokens: ids of tokens that were added to `tokenizer` and `model`, whose rows LoRA must train too.
-        teacher: what `settings.teacher` is about; with one the mixture may have no epoch.
-        timelines: gives the users that `examples` come from, where the mixture may be learnt window by window
-            (`settings.layout`).
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -105,37 +131,101 @@ def train_sft(
     check_sft(settings, taught=teacher is not None, identified=renderer.wording.identified)
     lora = uses_lora(model, settings)
     trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
-    sizes = (settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
-    plan = FitPlan("SFT", *sizes, settings.dropout, micro_tokens(trained, settings))
-    common: dict[str, Any] = {"seed": seed, "resume": resume, "report_to": report_to}
-    curve: list[dict[str, float]] = []
-    seconds = 0.0
-    if settings.epochs > 0:
-        learnt = (items, catalogue, renderer, tokenizer, settings)
-        index = catalogue.index if learns_choices(model, settings) else None
-        if timelines is not None and learns_timelines(model, settings, renderer.max_tokens):
-            packed = pack(timeline_steps(timelines(), *learnt, seed=seed), world_size(), index=index)
-            console.print(f"  timelines: {packed.packing.sentence}", style="dim")
-            curve, seconds = fit_packed(trained, tokenizer, packed, plan, out=out, **common)
-        else:
-            rows = build_rows(examples, *learnt, seed=seed)
-            curve, seconds = fit_rows(trained, tokenizer, rows, plan, out=out, index=index, **common)
-    if teacher is not None:
-        # the same examples as in the mixture, by the same stream
-        chosen = sample_examples(examples, settings.examples, seed)
-        lessons = StateLessons(chosen, teacher, settings, _feedback(chosen), seed)
-        place = out.with_name(f"{out.name}-imitation")
-        taught = train_imitation(trained, tokenizer, catalogue, renderer, lessons, settings, out=place, **common)
-        # one curve over both halves
-        first = curve[-1]["step"] if curve else 0.0
-        curve += [{**row, "step": first + row["step"], "imitation": 1.0} for row in taught[0]]
-        seconds += taught[1]
+    lessons = Lessons(examples, items, teacher, timelines)
+    checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
+    fitted = learn(trained, tokenizer, catalogue, renderer, lessons, settings, seed=seed, checkpointing=checkpointing)
     if not lora:
-        return SFTResult(trained, curve, seconds)
+        return SFTResult(trained, fitted.curve, fitted.seconds, fitted.cpu_seconds)
     adapter = adapter_of(trained)
     # Merged, what comes next finds a plain model, and the reference of reinforcement learning is its adapter switched
     # off. Into four bits merging would round: the adapter is put on the published weights later.
-    return SFTResult(trained if is_quantised(model) else merge(trained), curve, seconds, adapter)
+    left = trained if is_quantised(model) else merge(trained)
+    return SFTResult(left, fitted.curve, fitted.seconds, fitted.cpu_seconds, adapter)
+
+
+def continue_sft(
+    start: WarmStart,
+    lessons: Lessons,
+    settings: SFTSettings,
+    plan: ContinuedSFTSettings,
+    checkpointing: Checkpointing,
+) -> Improved:
+    """Gives a warm-started policy `plan.share` as many more of the same lessons: the control of what costs as much.
+
+    Args:
+        start: the policy; its seed decides order and augmentation, so it is another than that of the warm start.
+        lessons: what the warm start learnt from.
+        settings: the section `sft` of the warm start.
+        plan: the section `continued_sft`.
+        checkpointing: checkpoints and reports. It is judged at its end alone, as the warm start is.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+        DataError: nothing to learn from.
+    """
+    check_continued(plan)
+    model = trainable(start, plan)
+    teacher = dataclasses.replace(settings.teacher, epochs=settings.teacher.epochs * plan.share)
+    more = dataclasses.replace(
+        settings,
+        epochs=settings.epochs * plan.share,
+        learning_rate=plan.learning_rate,
+        warmup=plan.warmup,
+        save_every=plan.save_every,
+        teacher=teacher,
+    )
+    plain = dataclasses.replace(checkpointing, on_checkpoint=None)
+    given = (start.tokenizer, start.catalogue, start.renderer)
+    fitted = learn(model, *given, lessons, more, seed=start.seed, checkpointing=plain)
+    return Improved(model, fitted.curve, fitted.seconds, cpu_seconds=fitted.cpu_seconds)
+
+
+def learn(
+    model: Any,
+    tokenizer: Any,
+    catalogue: Catalogue,
+    renderer: Any,
+    lessons: Lessons,
+    settings: SFTSettings,
+    *,
+    seed: int,
+    checkpointing: Checkpointing,
+) -> Fitted:
+    """Trains `model` in place (a plain one, or a PEFT model with one adapter) on the mixture, then by the teacher."""
+    sizes = (settings.batch_size, settings.learning_rate, settings.warmup, settings.save_every)
+    plan = FitPlan("SFT", *sizes, settings.dropout, micro_tokens(model, settings))
+    out = checkpointing.out
+    common: dict[str, Any] = {"seed": seed, "resume": checkpointing.resume, "report_to": checkpointing.report_to}
+    found = Fitted([], 0.0, 0.0)
+    if settings.epochs > 0:
+        learnt = (lessons.items, catalogue, renderer, tokenizer, settings)
+        index = catalogue.index if learns_choices(base_model(model), settings) else None
+        if lessons.timelines is not None and learns_timelines(base_model(model), settings, renderer.max_tokens):
+            packed = pack(timeline_steps(lessons.timelines(), *learnt, seed=seed), world_size(), index=index)
+            console.print(f"  timelines: {packed.packing.sentence}", style="dim")
+            found = fit_packed(model, tokenizer, packed, plan, out=out, **common)
+        else:
+            rows = build_rows(lessons.examples, *learnt, seed=seed)
+            found = fit_rows(model, tokenizer, rows, plan, out=out, index=index, **common)
+    if lessons.teacher is None:
+        return found
+    # the same examples as in the mixture, by the same stream
+    chosen = sample_examples(lessons.examples, settings.examples, seed)
+    taught = train_imitation(
+        model,
+        tokenizer,
+        catalogue,
+        renderer,
+        StateLessons(chosen, lessons.teacher, settings, _feedback(chosen), seed),
+        settings,
+        out=out.with_name(f"{out.name}-imitation"),
+        **common,
+    )
+    # one curve over both halves
+    first = found.curve[-1]["step"] if found.curve else 0.0
+    curve = [{**row, "step": first + row["step"], "imitation": 1.0} for row in taught.curve]
+    seconds, spent = found.seconds + taught.seconds, found.cpu_seconds + taught.cpu_seconds
+    return Fitted(found.curve + curve, seconds, spent)
 
 
 def learns_timelines(model: Any, settings: SFTSettings, tokens: int) -> bool:
@@ -212,8 +302,8 @@ def train_lm(
     """
     rows = pack_texts(tokenizer, texts, max_tokens, sequences, seed=seed)
     plan = FitPlan("Pretraining", batch_size, learning_rate, warmup, save_every)
-    curve, seconds = fit_rows(model, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
-    return SFTResult(model, curve, seconds)
+    fitted = fit_rows(model, tokenizer, rows, plan, seed=seed, out=out, resume=resume, report_to=report_to)
+    return SFTResult(model, fitted.curve, fitted.seconds, fitted.cpu_seconds)
 
 
 def pack_texts(tokenizer: Any, texts: Sequence[str], max_tokens: int, sequences: int, *, seed: int) -> list[SFTRow]:
@@ -266,8 +356,8 @@ def fit_rows(
     resume: bool,
     report_to: Sequence[str],
     index: PrefixIndex | None = None,
-) -> tuple[list[dict[str, float]], float]:
-    """Trains `model` in place on `rows`, once each and in their order; returns the curve and the seconds.
+) -> Fitted:
+    """Trains `model` in place on `rows`, once each and in their order.
 
     With an `index` items are learnt as choices among legal tokens.
     """
@@ -295,7 +385,7 @@ def fit_packed(
     out: Path,
     resume: bool,
     report_to: Sequence[str],
-) -> tuple[list[dict[str, float]], float]:
+) -> Fitted:
     """`fit_rows` on packed rows, whose steps were put together when they were packed."""
 
     def make(arguments: Callable[[int], SFTConfig]) -> SFTTrainer:
@@ -314,7 +404,7 @@ def _fit(
     out: Path,
     resume: bool,
     report_to: Sequence[str],
-) -> tuple[list[dict[str, float]], float]:
+) -> Fitted:
     """Runs the trainer that `make` builds from arguments for so many elements a process and step."""
 
     def trainer() -> SFTTrainer:
@@ -327,7 +417,8 @@ def _fit(
     checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
     ran = run_trainer(model, Plan(plan.name, steps, 1, "loss", decides), checkpointing, trainer)
     keys = ("step", "loss", "learning_rate", "grad_norm")
-    return [{key: entry[key] for key in keys if key in entry} for entry in ran.curve], ran.seconds
+    curve = [{key: entry[key] for key in keys if key in entry} for entry in ran.curve]
+    return Fitted(curve, ran.seconds, ran.cpu_seconds)
 
 
 def _arguments(
@@ -384,6 +475,17 @@ def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) 
         )
     if taught:
         check_teacher(settings.teacher)
+
+
+def check_continued(settings: ContinuedSFTSettings) -> None:
+    """Raises `ConfigError` for what a continued warm start cannot honour."""
+    section = "continued_sft"
+    require_above_zero(settings, section, ("share", "learning_rate", "save_every"))
+    check_update(settings, section)
+    if not 0 <= settings.warmup < 1:
+        raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
+    if settings.max_grad_norm != 1.0:
+        raise ConfigError(f"Key '{section}.max_grad_norm' is fixed at 1.0, as it is in the warm start; leave it out.")
 
 
 def _feedback(examples: Sequence[Example]) -> EventKind:

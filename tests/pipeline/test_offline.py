@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ModelConfig, RunConfig
@@ -13,12 +14,14 @@ from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm, improve
 from llmrec.pipeline.algorithms.logs import rewards_of
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.sft import lessons_of
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.rewards import RewardFunction
 from llmrec.text.render import StateRenderer
+from llmrec.training import sft
 from llmrec.training.improvement import Checkpointing
 from llmrec.training.logged import logged_slates
 from llmrec.training.propensities import item_groups
@@ -29,6 +32,7 @@ TINY = ["world.users=30", "world.items=24", "world.slates_per_user=3", "data.his
 OWN = {
     "off_policy": ["off_policy.batch_size=4", "off_policy.examples=8", "off_policy.draws=2"],
     "best_of_n": ["best_of_n.batch_size=4", "best_of_n.prompts=4", "best_of_n.rounds=2", "best_of_n.draws=3"],
+    "continued_sft": ["sft.examples=16", "sft.epochs=1", "sft.batch_size=8", "continued_sft.share=2"],
 }
 
 
@@ -119,6 +123,45 @@ def test_the_main_job_takes_them(small, tmp_path, algorithm, more, figures):
     )
     assert judged == [2]
     assert figures <= result.curve[-1].keys()
+
+
+@pytest.mark.parametrize("weights", ["full", "lora"])
+def test_a_warm_start_goes_on_with_lessons_drawn_anew(small, tmp_path, monkeypatch, weights):
+    """Twice as many rows as the warm start had, in another order, and the policy changes."""
+    data, policy, simulators = small
+    config = config_of("continued_sft", f"continued_sft.weights={weights}")
+    rows, built = [], sft.build_rows
+
+    def noted(*given_, **more):
+        rows.append(built(*given_, **more))
+        return rows[-1]
+
+    monkeypatch.setattr(sft, "build_rows", noted)
+    start = policy()
+    sft.learn(
+        start.model,
+        start.tokenizer,
+        start.catalogue,
+        start.renderer,
+        lessons_of(config, data),
+        config.sft,
+        seed=config.seed,
+        checkpointing=Checkpointing(tmp_path / "warm"),
+    )
+    before = start.model.state_dict()["model.layers.0.mlp.up_proj.weight"].clone()
+    check_algorithm(config)
+    result = improve(config, data, start, simulators, Checkpointing(tmp_path / "more"))
+    assert len(rows[1]) == pytest.approx(2 * len(rows[0]), abs=8)
+    assert [row.input_ids for row in rows[1][: len(rows[0])]] != [row.input_ids for row in rows[0]]
+    assert result.cpu_seconds > 0
+    changed = any(
+        float(parameter.detach().abs().sum()) > 0
+        for name, parameter in result.model.named_parameters()
+        if "lora_B" in name
+    )
+    after = start.model.state_dict()
+    name = next(key for key in after if key.endswith("layers.0.mlp.up_proj.weight") or "up_proj.base_layer" in key)
+    assert changed if weights == "lora" else not torch.equal(before, after[name])
 
 
 def test_settings_are_refused_before_anything_is_made():

@@ -61,9 +61,9 @@ def trained(shop, out, micro, packed=None):
         patch.setattr(kind, "compute_loss", compute_loss)
         patch.setattr(BarCallback, "on_pre_optimizer_step", on_pre_optimizer_step, raising=False)
         if packed is None:
-            curve, _ = fit_rows(model, shop.tokenizer, ROWS, plan, **common)
+            curve = fit_rows(model, shop.tokenizer, ROWS, plan, **common).curve
         else:
-            curve, _ = fit_packed(model, shop.tokenizer, packed, plan, **common)
+            curve = fit_packed(model, shop.tokenizer, packed, plan, **common).curve
     return curve, gradients, seen
 
 

@@ -158,8 +158,8 @@ def test_packed_training_is_training_on_the_rows(shop, tmp_path):
     eights = [[rows[start : start + 5], rows[start + 5 : start + 8]] for start in range(0, 24, 8)]
     plan, common = FitPlan("SFT", 8, 1e-3, 0.0, 3), {"seed": 0, "resume": False, "report_to": ()}
     models = [shop.model().double() for _ in range(2)]
-    one = fit_rows(models[0], shop.tokenizer, rows, plan, out=tmp_path / "rows", **common)[0]
-    two = fit_packed(models[1], shop.tokenizer, pack(eights), plan, out=tmp_path / "packed", **common)[0]
+    one = fit_rows(models[0], shop.tokenizer, rows, plan, out=tmp_path / "rows", **common).curve
+    two = fit_packed(models[1], shop.tokenizer, pack(eights), plan, out=tmp_path / "packed", **common).curve
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
     first, start = (dict(model.state_dict()) for model in (models[0], shop.model().double()))
     for name, tensor in models[1].state_dict().items():

@@ -16,6 +16,7 @@ from llmrec.config import (
     SHIPPED,
     Algorithm,
     BestOfNSettings,
+    ContinuedSFTSettings,
     GRPOSettings,
     OffPolicySettings,
     PPOSettings,
@@ -30,6 +31,12 @@ from llmrec.config import (
 )
 from llmrec.config.reward import check_reward
 from llmrec.errors import ConfigError
+from llmrec.pipeline.algorithms.continued import (
+    check_continued_data,
+    check_continued_settings,
+    improve_continued,
+    without_reward,
+)
 from llmrec.pipeline.algorithms.logs import check_log_settings, check_logged, improve_from_log, simulator_of_log
 from llmrec.pipeline.algorithms.preferences import (
     check_pairs,
@@ -141,6 +148,9 @@ REWARD_MODEL = Learning(
     lambda _: "The reward is a model learned from logged preferences; a simulator ({simulator}) values checkpoints.",
     ROLLOUTS.draws,
 )
+CONTINUED = Learning(
+    "logged choices", improve_continued, check_continued_settings, check_continued_data, without_reward
+)
 LOG = Learning("logged slates", improve_from_log, check_log_settings, check_logged, simulator_of_log)
 
 for _spec in (
@@ -155,6 +165,9 @@ for _spec in (
         "off_policy", OffPolicySettings, "off-policy", LOG, phrase="off-policy learning from logged slates"
     ),
     AlgorithmSpec("best_of_n", BestOfNSettings, "best-of-n", BEST_OF_N, phrase="best-of-n distillation"),
+    AlgorithmSpec(
+        "continued_sft", ContinuedSFTSettings, "SFT continued", CONTINUED, phrase="more of its warm start's lessons"
+    ),
 ):
     register(_spec)
 
@@ -204,4 +217,11 @@ def check_algorithm(config: RunConfig) -> None:
     check_reward(config.reward, config.session.slate)
     for function in config.reward.custom:
         load_custom(function)
-    learning_of(config).check(config, int(os.environ.get("WORLD_SIZE", "1")))
+    learning = learning_of(config)
+    if config.reward.shuffle != "none" and learning not in (ROLLOUTS, BEST_OF_N):
+        able = [name for name, spec in ALGORITHMS.items() if spec.learning in (ROLLOUTS, BEST_OF_N)]
+        raise ConfigError(
+            f"Key 'reward.shuffle' deals out the rewards of single draws, which {config.algorithm} does not learn "
+            f"from here; set it to none, or take {', '.join(able)} without sessions."
+        )
+    learning.check(config, int(os.environ.get("WORLD_SIZE", "1")))

@@ -13,6 +13,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
 from llmrec.rewards.custom import custom_digest
 from llmrec.rewards.registry import RewardContext, make_terms, reward_function
+from llmrec.rewards.shuffled import Shuffled
 from llmrec.simulator.values import fit_values, require_values, with_values
 
 NEXT_ITEM = "next_item"
@@ -39,6 +40,14 @@ def run_reward(
         more |= _values(config, data)
     context = RewardContext.of(data.dataset, data.split.train, **more)
     return reward_function(config.reward, simulators.reward, context, seed=config.seed)
+
+
+def learned_from(
+    config: RunConfig, data: RunData, simulators: Simulators, policy: LanguagePolicy
+) -> RewardFunction | Shuffled:
+    """What a training by draws is given: the reward of the run, dealt out wrongly where a control asks for that."""
+    reward, kind = run_reward(config, data, simulators, policy), config.reward.shuffle
+    return reward if kind == "none" else Shuffled(reward, kind, config.seed)
 
 
 def check_terms(config: RunConfig, data: RunData, limit: int | None) -> None:
@@ -94,4 +103,7 @@ def _plainly(config: RunConfig) -> Any:
 
 def reward_key(config: RunConfig) -> list[object]:
     """What decides the reward: the settings, and the source of functions of one's own."""
-    return [config.tree()["reward"], custom_digest(config.reward)]
+    tree = dict(config.tree()["reward"])
+    if config.reward.shuffle == "none":
+        del tree["shuffle"]  # keys are as they were before there was a choice
+    return [tree, custom_digest(config.reward)]

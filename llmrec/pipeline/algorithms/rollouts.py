@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
-from llmrec.pipeline.algorithms.reward import NEXT_ITEM, run_reward
+from llmrec.pipeline.algorithms.reward import NEXT_ITEM, learned_from
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets, warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
@@ -26,7 +26,7 @@ def improve_rollouts(
     settings = config.improvement
     assert isinstance(settings, RolloutSettings)
     starts = rollout_states(config, data, settings)
-    reward, start = run_reward(config, data, simulators, policy), warm_start(config, data, policy)
+    reward, start = learned_from(config, data, simulators, policy), warm_start(config, data, policy)
     return train_on_policy(start, starts.states, starts.seen, reward, settings, checkpointing)
 
 
@@ -44,7 +44,7 @@ def improve_best_of_n(
     settings = config.improvement
     assert isinstance(settings, BestOfNSettings)
     starts = rollout_states(config, data, RolloutSettings(steps=settings.rounds, prompts=settings.prompts))
-    reward, start = run_reward(config, data, simulators, policy), warm_start(config, data, policy)
+    reward, start = learned_from(config, data, simulators, policy), warm_start(config, data, policy)
     return train_best_of_n(start, starts.states, starts.seen, reward, settings, checkpointing)
 
 

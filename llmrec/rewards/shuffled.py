@@ -1,0 +1,53 @@
+"""Rewards that are dealt out wrongly on purpose: what a training gains from them is no merit of the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from llmrec.rewards.trl import Rewarder, takes_step
+from llmrec.seeding import numpy_stream
+from llmrec.types import IntArray, Reward, State
+
+Shuffle = Literal["rewards", "people"]
+
+
+class Shuffled:
+    """A reward whose values go to the wrong states.
+
+    `rewards`: the draws of a state earn what those of another state earned. Rewards keep their size and their spread
+    and tell nothing of the items, so that a training on them has nothing to gain. `people`: a draw earns what it
+    would earn in another state: what is still gained is the same for everybody, and what is lost was personal.
+
+    The other state is another one of the same call, drawn by seed and step; a call with a single state deals its
+    draws' rewards out among themselves, under `people` it keeps them.
+
+    Example: two states whose draws are (3, 7) and (7, 9), and a reward that is 1 for item 7. Values ((0, 1), (1, 0));
+    under `rewards` ((1, 0), (0, 1)).
+    """
+
+    def __init__(self, reward: Rewarder, kind: Shuffle, seed: int) -> None:
+        self.reward, self.kind, self.seed = reward, kind, seed
+        self._takes_step = takes_step(reward)
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, step: int = 0) -> Reward:
+        """Rewards of shape (B, K); the terms are dealt out as the total is."""
+        other_B = self._others(len(states), step)
+        more: dict[str, Any] = {"step": step} if self._takes_step else {}
+        if self.kind == "people":
+            return self.reward([states[b] for b in other_B], items_BK, **more)
+        given = self.reward(states, items_BK, **more)
+        if len(states) > 1:
+            terms = {name: value_BK[other_B] for name, value_BK in given.terms.items()}
+            return Reward(given.total_BK[other_B], terms)
+        other_K = numpy_stream(self.seed, "shuffled", "draws", step).permutation(items_BK.shape[1])
+        return Reward(given.total_BK[:, other_K], {name: value[:, other_K] for name, value in given.terms.items()})
+
+    def _others(self, states: int, step: int) -> IntArray:
+        """For each state another one: a random circle, on which nobody stands at his own place."""
+        order_B = numpy_stream(self.seed, "shuffled", "states", step).permutation(states)
+        other_B = np.empty(states, dtype=np.int64)
+        other_B[order_B] = np.roll(order_B, 1)
+        return other_B
