@@ -20,8 +20,10 @@ FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-EventKind = Literal["impression", "click", "conversion", "rating"]
-EVENT_KINDS: tuple[EventKind, ...] = ("impression", "click", "conversion", "rating")
+EventKind = Literal["impression", "click", "conversion", "rating", "cart"]
+EVENT_KINDS: tuple[EventKind, ...] = ("impression", "click", "conversion", "rating", "cart")
+"""Tables are sorted by the places of kinds in here, so a new one goes last. A cart counts as a click wherever clicks
+are counted, and has a word of its own where a state tells what was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,8 @@ class User:
 class Interaction:
     """An item in a state together with the strongest feedback that it got there.
 
-    `item` is the item index. `feedback` orders impression < click < rating < conversion; `value` is the rating or
-    the amount where there is one. `time` is in seconds.
+    `item` is the item index. `feedback` orders impression < click < cart < rating < conversion; `value` is the rating
+    or the amount where there is one. `time` is in seconds.
     """
 
     item: int

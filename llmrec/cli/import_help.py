@@ -10,8 +10,8 @@ MAP_HELP = (
     "description are put together: --map profile=age --map profile=city."
 )
 KIND_HELP = (
-    "YOURS=KIND, for example view=click or remove=ignore; KIND is impression, click, conversion, rating or ignore "
-    "(table)."
+    "YOURS=KIND, for example view=click or remove=ignore; KIND is impression, click, cart, conversion, rating "
+    "or ignore (table)."
 )
 OPTION_HELP = (
     "NAME=VALUE of the importer, for example core=5 (repeatable). Of table: name, domain, language, source, terms, "

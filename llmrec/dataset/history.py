@@ -18,7 +18,8 @@ from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 from llmrec.types import EventKind, IntArray, Interaction, State
 
-RANK: dict[EventKind, int] = {"impression": 0, "click": 1, "rating": 2, "conversion": 3}
+RANK: dict[EventKind, int] = {"impression": 0, "click": 1, "cart": 2, "rating": 3, "conversion": 4}
+"""The strongest feedback of an item at a moment is the one that a state tells."""
 _KIND_OF_RANK: dict[int, EventKind] = {rank: kind for kind, rank in RANK.items()}
 
 

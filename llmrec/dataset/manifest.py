@@ -31,7 +31,7 @@ _CHOICES = {"domain": get_args(Domain), "language": get_args(Language), "repeat"
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Events of one `kind`, with a value of `at_least` or more where that is given.
+    """Events of one `kind`, with a value of `at_least` or more where that is given; carts are clicks too.
 
     Written "click", "conversion", "rating" or "rating>=4"; `str` and `parse` are inverse to each other.
     """
@@ -65,7 +65,8 @@ class Signal:
 
     def mask(self) -> pl.Expr:
         """A boolean expression over an events table, never null: a missing value does not reach a threshold."""
-        of_kind = pl.col("kind") == self.kind
+        # whoever puts an item into the cart has chosen it, as with a click
+        of_kind = pl.col("kind").is_in(["click", "cart"]) if self.kind == "click" else pl.col("kind") == self.kind
         if self.at_least is None:
             return of_kind
         return of_kind & (pl.col("value") >= self.at_least).fill_null(False)

@@ -22,10 +22,9 @@ from llmrec.text.render import make_wording
 from llmrec.text.tasks import ID_TASKS, task_values
 from llmrec.text.templates import check_own
 from llmrec.text.wording import RatingWords, written_in
-from llmrec.types import EventKind, Interaction, Item, State
+from llmrec.types import EVENT_KINDS, Interaction, Item, State
 
 NAMES = {"en": "English", "zh": "Chinese"}
-KINDS: tuple[EventKind, ...] = ("impression", "click", "rating", "conversion")
 TOLD = Item("trial", "Title", "A description.", ("first category", "second category"), "Brand", 1.0)
 """An item about which all is known, for which every template is tried."""
 
@@ -122,8 +121,10 @@ def check_wording(config: RunConfig, data: RunData) -> None:
         return
     check_own(folder, known["language"], known["domain"])
     users = data.dataset.users["profile"].drop_nulls().head(1).to_list() or [""]
+    # templates written before there were carts serve data without any
+    kinds = [kind for kind in EVENT_KINDS if kind != "cart" or data.dataset.manifest.counts.get("cart")]
     past = tuple(
-        Interaction(n % len(items), kind, n, 4.0 if kind == "rating" else None) for n, kind in enumerate(KINDS * 2)
+        Interaction(n % len(items), kind, n, 4.0 if kind == "rating" else None) for n, kind in enumerate(kinds * 2)
     )
     states = [
         State(),

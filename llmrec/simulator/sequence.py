@@ -65,4 +65,4 @@ def feedback_code(event: Interaction, value_mean: float) -> int:
     """The code of one interaction."""
     if event.feedback == "rating":
         return CODES["liked"] if event.value is None or event.value >= value_mean else CODES["disliked"]
-    return CODES[event.feedback]
+    return CODES["click" if event.feedback == "cart" else event.feedback]

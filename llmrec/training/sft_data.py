@@ -18,6 +18,7 @@ import numpy as np
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import SFTSettings
+from llmrec.dataset.history import RANK
 from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
@@ -46,7 +47,6 @@ MEGABATCH = 16
 """Batches that are sorted by length together."""
 
 _CHUNK = 512
-_STRENGTH: dict[EventKind, int] = {"impression": 0, "click": 1, "rating": 2, "conversion": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +279,7 @@ def augment(example: Example, settings: SFTSettings, rng: np.random.Generator) -
 def _prefix(example: Example, target: EventKind, rng: np.random.Generator) -> Example:
     history = example.state.history
     # a policy that is to name conversions is not taught mere clicks
-    able = [h for h in history if _STRENGTH[h.feedback] >= _STRENGTH[target]]
+    able = [h for h in history if RANK[h.feedback] >= RANK[target]]
     if not able:
         return example
     new = able[int(rng.integers(len(able)))]
@@ -354,7 +354,7 @@ def weakest(histories: Iterable[Sequence[Interaction]]) -> EventKind:
     that is taught to answer a bought kettle with kettles does not learn that people then want mugs.
     """
     kinds = {interaction.feedback for history in histories for interaction in history}
-    return min(kinds, key=_STRENGTH.__getitem__, default="click")
+    return min(kinds, key=RANK.__getitem__, default="click")
 
 
 def _asked(liked: Sequence[int], kind: EventKind) -> State:

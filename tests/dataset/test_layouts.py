@@ -216,6 +216,7 @@ def test_retailrocket(tmp_path):
     assert dataset.items["categories"].to_list() == [["1339"], ["1114"]]
     assert events(dataset, "user_id", "item_id", "kind", "time") == [
         ("257597", "355908", "click", 1433221332),
+        ("257597", "355908", "cart", 1433221332),
         ("257597", "355908", "conversion", 1433221335),
         ("992329", "248676", "click", 1433224214),
         ("992329", "355908", "click", 1433224219),

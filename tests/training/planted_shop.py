@@ -1,8 +1,7 @@
 """A shop in which the last event decides what comes next, and only its feedback tells which way.
 
 After a view people look at another item of the kind, buy that one or put it into the cart; after a cart they put one more
-of it there or buy it; after a purchase they look for the kind that goes with it. Carts are imported as clicks, so that a
-history tells a cart from a view by its item alone, which stands there twice.
+of it there or buy it; after a purchase they look for the kind that goes with it.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ def planted_shop(folder: Path, users: int, events: int = 16, seed: int = 0) -> D
     mapping = {
         "events": {"file": "events.csv"},
         "items": {"file": "items.csv"},
-        "kinds": {"view": "click", "cart": "click", "purchase": "conversion"},
+        "kinds": {"view": "click", "cart": "cart", "purchase": "conversion"},
         "repeat": "allow",
         "domain": "shop",
         "language": "en",
@@ -70,10 +69,8 @@ def _of_kind(rng: np.random.Generator, kind: int, other_than: int = -1) -> int:
 
 def last_event(state: State) -> Last:
     """What the state's last event was."""
-    last = state.history[-1]
-    if last.feedback == "conversion":
-        return "purchase"
-    return "cart" if len(state.history) > 1 and state.history[-2].item == last.item else "view"
+    words: dict[str, Last] = {"click": "view", "cart": "cart", "conversion": "purchase"}
+    return words[state.history[-1].feedback]
 
 
 def right(state: State, item: int) -> bool:

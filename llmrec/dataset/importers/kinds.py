@@ -18,8 +18,9 @@ from llmrec.types import EVENT_KINDS
 _USUAL = {
     "impression": "impression impressions impress imp expose exposure exposed show shown display displayed",
     "click": "click clicks clicked pv view views viewed pageview detail detailpage open read play played watch "
-    "watched listen visit fav favorite favourite like liked likes bookmark wishlist wish cart addtocart atc basket "
-    "addtobasket add want save saved share follow productdetail itemview viewitem",
+    "watched listen visit fav favorite favourite like liked likes bookmark wishlist wish want save "
+    "saved share follow productdetail itemview viewitem",
+    "cart": "cart carts carted addtocart atc basket addtobasket addedtocart add",
     "conversion": "buy buys bought purchase purchases purchased transaction transactions order ordered orders "
     "checkout conversion conversions convert converted pay paid payment sale sold subscribe download install",
     "rating": "rating rate rated ratings review reviewed stars score",

@@ -93,7 +93,7 @@ class TableMapping:
             second file add columns to those of the first.
         name, domain, language, source, terms, currency, repeat: As in the manifest.
         click, conversion: Signal rules; by default they follow from the kinds found.
-        kinds: Value of the kind column: impression, click, conversion, rating or ignore.
+        kinds: Value of the kind column: impression, click, cart, conversion, rating or ignore.
         default_kind: The kind of every event where there is no kind column (by default rating where there are
             values, else click).
         time_unit: Of numeric times: s, ms, us, ns, min, h, d (since 1970), excel (spreadsheet days), mixed (each by
