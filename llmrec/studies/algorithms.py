@@ -20,10 +20,11 @@ from llmrec.config_tree import Overrides
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
+from llmrec.pipeline.controls import ALL, CONTROLS, controls_of
 from llmrec.pipeline.improve import ImprovedStage, evaluation_key, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
-from llmrec.pipeline.result import SFT, label, last_label
+from llmrec.pipeline.result import RERANKED, SFT, label, last_label
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.systems import INFORMED, OPTIMUM, best_known
 from llmrec.pipeline.work import stage_key
@@ -47,6 +48,7 @@ def run_algorithms(
     dataset: str = "world",
     source: str | None = None,
     start_seed: int | None = None,
+    controls: Sequence[str] = (ALL,),
     json_file: Path | None = None,
 ) -> dict[str, Any]:
     """Runs (or takes up again) the study, prints its table and returns its figures.
@@ -59,30 +61,57 @@ def run_algorithms(
         dataset: of a recipe train/recipes/study-DATASET.yaml.
         source: the data set's folder.
         start_seed: one warm start for all seeds, that of this one.
+        controls: what the first algorithm is held against (`pipeline.controls`), by name; one that is among the
+            algorithms is that row.
         json_file: where the figures go too.
 
     Raises:
         RequestError: no algorithm or no seed, or no such study.
+        ConfigError: no such control, or one without a meaning for the first algorithm.
     """
     if not algorithms:
         raise RequestError("A study needs at least one algorithm.")
     config_of = study_config(dataset, source, overrides or {}, start_seed)
+    held = controls_of(config_of(algorithms[0], seeds[0]), controls) if seeds else {}
+    names = [name for name in held if name not in algorithms]
 
     def measure(seed: int) -> SeedRows:
-        return _measured(config_of, algorithms, seed, out / f"seed-{seed if start_seed is None else start_seed}")
+        place = out / f"seed-{seed if start_seed is None else start_seed}"
+        return _measured(config_of, algorithms, names, seed, place)
 
-    return Study(seeds, measure, lambda found: answer_of(found, dataset), unit="seed").run(out, json_file)
+    def answer(found: Pooled) -> Answer:
+        first = algorithms[0]
+        labels = [control.label(config_of(first, seeds[0])) for control in held.values()]
+        return answer_of(found, dataset, first=label(first), controls=[RERANKED, *labels])
+
+    return Study(seeds, measure, answer, unit="seed").run(out, json_file)
 
 
 def _measured(
-    config_of: Callable[[Algorithm, int], RunConfig], algorithms: Sequence[Algorithm], seed: int, folder: Path
+    config_of: Callable[[Algorithm, int], RunConfig],
+    algorithms: Sequence[Algorithm],
+    controls: Sequence[str],
+    seed: int,
+    folder: Path,
 ) -> SeedRows:
     ready = Prepared.of(config_of(algorithms[0], seed), folder)
     arena, start = ready.arena(), ready.config.seed
     rows = _rows(ready, arena, "start", lambda: _starting(ready))
     costs: dict[str, Any] = {}
+    stages: list[ImprovedStage] = []
     for algorithm in algorithms:
-        own, cost = _one_algorithm(ready, arena, config_of(algorithm, seed), seed, rows[SFT])
+        own, cost, stage = _one_algorithm(ready, arena, config_of(algorithm, seed), seed, rows[SFT])
+        rows |= own
+        costs |= dict.fromkeys(own, cost)
+        stages.append(stage)
+    first = config_of(algorithms[0], seed)
+    for name in controls:
+        control = CONTROLS[name]
+        changed = control.changed(first, stages[0].cpu_seconds / max(ready.sft.cpu_seconds, 1e-9))
+        names = (control.label(first), f"{control.label(first)} (last)")
+        own, cost, _ = _one_algorithm(
+            ready, arena, changed, seed, rows[SFT], names=names, stage_name=f"control-{algorithms[0]}-{name}"
+        )
         rows |= own
         costs |= dict.fromkeys(own, cost)
     # repeats of one warm start meet the same people: one cluster each, or the interval would be too narrow
@@ -116,12 +145,20 @@ def _starting(ready: Prepared) -> dict[str, Ranker]:
 
 
 def _one_algorithm(
-    ready: Prepared, arena: Arena, config: RunConfig, seed: int, sft: dict[str, FloatArray]
-) -> tuple[Rows, dict[str, Any]]:
-    """Rows of the promoted and the last checkpoint, and what the stage cost."""
+    ready: Prepared,
+    arena: Arena,
+    config: RunConfig,
+    seed: int,
+    sft: dict[str, FloatArray],
+    *,
+    names: tuple[str, str] | None = None,
+    stage_name: str | None = None,
+) -> tuple[Rows, dict[str, Any], ImprovedStage]:
+    """Rows of the promoted and the last checkpoint under their `names`, what the stage cost, and the stage."""
     check_config(config)
-    algorithm = config.algorithm
-    name = f"{algorithm}" if config.improvement_seed is None else f"{algorithm}-{seed}"
+    kept_name, last_name = names or (label(config.algorithm), last_label(config.algorithm))
+    base = stage_name or config.algorithm
+    name = base if config.improvement_seed is None else f"{base}-{seed}"
     spent = ready.work.folder / f"{name}.spent.json"
     before, memory = time.process_time(), PeakMemory()
     stage = improve_stage(config, ready.data, ready.sft, ready.simulators, ready.work, name=name)
@@ -130,18 +167,18 @@ def _one_algorithm(
 
     def systems() -> dict[str, Ranker]:
         own = replace(ready, config=config)
-        return {system: own.ranker(folder) for system, folder in _folders(stage, algorithm).items()}
+        return {system: own.ranker(folder) for system, folder in _folders(stage, kept_name, last_name).items()}
 
     rows = _rows(ready, arena, name, systems, [stage_key(stage.folder)])
-    kept = rows.get(label(algorithm), sft)  # refused: what is deployed is SFT itself
-    cost = read_json(spent) | {"promoted": stage.promoted is not None}
-    return {label(algorithm): kept, last_label(algorithm): rows.get(last_label(algorithm), kept)}, cost
+    kept = rows.get(kept_name, sft)  # refused: what is deployed is SFT itself
+    cost = read_json(spent) | {"promoted": stage.promoted is not None, "training_seconds": stage.cpu_seconds}
+    return {kept_name: kept, last_name: rows.get(last_name, kept)}, cost, stage
 
 
-def _folders(stage: ImprovedStage, algorithm: Algorithm) -> dict[str, Path]:
+def _folders(stage: ImprovedStage, kept: str, last: str) -> dict[str, Path]:
     """What there is to measure: the promoted checkpoint, and the last where it is another."""
-    found = {} if stage.promoted is None else {label(algorithm): stage.promoted}
-    return found if stage.promoted == stage.last else {**found, last_label(algorithm): stage.last}
+    found = {} if stage.promoted is None else {kept: stage.promoted}
+    return found if stage.promoted == stage.last else {**found, last: stage.last}
 
 
 def _plain(measured: SystemFigures) -> dict[str, dict[str, list[float]]]:
@@ -154,8 +191,11 @@ def _plain(measured: SystemFigures) -> dict[str, dict[str, list[float]]]:
     return rows
 
 
-def answer_of(found: Pooled, dataset: str) -> Answer:
-    """Means, paired differences to SFT over all seeds, shares of the headroom, seconds and memory."""
+def answer_of(found: Pooled, dataset: str, *, first: str = "", controls: Sequence[str] = ()) -> Answer:
+    """Means, paired differences to SFT over all seeds, shares of the headroom, seconds and memory.
+
+    Beside them the system `first` less each of `controls`, as the gate hands both on and as both ended.
+    """
     systems = {name: _figures(found, name) for name in found.sides}
     values = [measure for measure in found.measures(SFT) if measure != NDCG]
     figures = {
@@ -171,7 +211,36 @@ def answer_of(found: Pooled, dataset: str) -> Answer:
         if name != SFT
     }
     plots = {"gains": forest("Value over SFT", gains)}
-    return Answer(f"Algorithms on {dataset}", figures, (_sheet(figures, judge, len(found.seeds)),), plots=plots)
+    tables = [_sheet(figures, judge, len(found.seeds))]
+    held = _against(found, first, controls, judge)
+    if held:
+        figures["against controls"] = held
+        tables.append(_control_sheet(first, held))
+    return Answer(f"Algorithms on {dataset}", figures, tables, plots=plots)
+
+
+def _against(found: Pooled, first: str, controls: Sequence[str], judge: str) -> dict[str, Any]:
+    """By control the differences of `first` to it: of what the gate hands on, and of both last checkpoints."""
+    answer: dict[str, Any] = {}
+    for control in controls:
+        if control not in found.sides:
+            continue
+        last = f"{control} (last)" if f"{control} (last)" in found.sides else control
+        for way, ours, theirs in (("handed on", first, control), ("last", f"{first} (last)", last)):
+            answer.setdefault(control, {})[way] = {
+                measure: asdict(found.difference(ours, theirs, measure))
+                for measure in (f"{judge} value", f"{judge} value@1", NDCG)
+            }
+    return answer
+
+
+def _control_sheet(first: str, held: Mapping[str, Any]) -> Sheet:
+    rows = []
+    for control, ways in held.items():
+        for way, differences in ways.items():
+            rows.append((f"{control}, {way}", *(signed(one) for one in differences.values())))
+    note = "Handed on: what the gate promoted, else SFT. Last: both as they ended. Above 0 is for the algorithm."
+    return Sheet(f"{first} less its controls (paired 95%)", ("control", "slate", "top item", NDCG), rows, note)
 
 
 def _figures(found: Pooled, name: str) -> dict[str, Any]:
