@@ -7,7 +7,7 @@
 
 For each algorithm the promoted checkpoint (SFT itself where the gate refused all) and the last one: true or judged
 value of what is deployed, NDCG@10 on held-out events, CPU seconds and peak memory of the stage, all against SFT on
-the same users and events. The first algorithm is also held against controls (docs/algorithms.md, controls): by default
+the same users and events. The first algorithm is also held against controls (docs/algorithms.md), by default
 all that have a meaning for it, each a training that costs about as much; `--controls` without a name makes none.
 The settings are train/recipes/study-DATASET.yaml. Resumable: finished stages are kept.
 """
