@@ -36,8 +36,9 @@ TRUST_CODE = "LLMREC_TRUST_CODE"
 class GateSettings:
     """Which checkpoint is promoted (docs/trust.md): the best by the judge among admissible ones, else SFT is kept.
 
-    Admissible: the judge's gain over SFT is significant (paired, 95%), NDCG on validation events has not fallen by
-    more than `ndcg_tolerance`, and logged feedback does not speak against it.
+    Admissible: the judge's gain over SFT is significant (95%, paired, with the judge's own error, corrected for the
+    number of checkpoints), NDCG on validation events has not fallen by more than `ndcg_tolerance`, and logged
+    feedback does not speak against it.
     """
 
     users: int = 300
@@ -46,6 +47,11 @@ class GateSettings:
     """Held-out validation events that are ranked, and logged states of the off-policy value; so few that an interval
     of NDCG is wide cannot show that it has not fallen."""
     slate: int = 10
+    held_out: float = 0.15
+    """At most this share of the users of validation and test period is kept from the fits of reward and judge to be
+    met at the gate, and as many others to be met on the test period (`evaluation.users`)."""
+    smallest_gain: float = 1.0
+    """Percent of SFT's judged value: a smaller gain is of no interest, so a run that gained less is not improved."""
     ndcg_test: Literal["bound", "mean"] = "bound"
     """What `ndcg_tolerance` is put to: the one-sided 95% limit of the relative change, or its mean."""
     ndcg_tolerance: float = 0.03

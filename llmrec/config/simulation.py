@@ -17,6 +17,10 @@ class SimulatorSettings:
     negatives: int = 4
     """Unclicked items sampled for each click where the data set has no impressions."""
     judge_user_share: float = 0.5
+    calibration_user_share: float = 0.5
+    """Share of the judge's users on whom its network is not fitted but corrected, and its error measured."""
+    replicates: int = 200
+    """Judges on as many samples of those users, whose spread is in every judged interval."""
     reward_architecture: str = "factorised"
     judge_architecture: str = "crossed"
     objective: Literal["funnel", "clicks-only", "esmm", "escm2-ips", "escm2-dr"] = "funnel"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import stats
@@ -71,6 +71,7 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
     name: Sequence[object] = (),
+    replicas_RB: FloatArray | None = None,
 ) -> Interval:
     """Percentile bootstrap interval (Efron 1979) of the mean of `values_B`.
 
@@ -81,16 +82,60 @@ def bootstrap_interval(
         level: two-sided confidence.
         seed: run seed.
         name: further parts of the random stream's name.
+        replicas_RB: the same rows as each of R replicates of what measures them says, (R, B). The interval then holds
+            the error of the measure beside the chance of who was met, see `bootstrap_means`.
 
     Raises:
-        RequestError: no row, a value that is not finite, or users that do not fit.
+        RequestError: no row, a value that is not finite, or users or replicas that do not fit.
     """
     values_B = _finite(values_B, "values")
     # The percentile interval needs no assumption on the shape of heavy-tailed values; with few users it is a little
     # too narrow, as the sample's spread is.
-    means_S1 = resampled_means((values_B,), users, samples, numpy_stream(seed, "bootstrap", *name))
-    low, high = np.quantile(means_S1[:, 0], [(1 - level) / 2, (1 + level) / 2])
+    means_S = bootstrap_means(values_B, replicas_RB, users=users, samples=samples, seed=seed, name=name)
+    low, high = np.quantile(means_S, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(values_B.mean()), float(low), float(high), level)
+
+
+def bootstrap_means(
+    values_B: FloatArray,
+    replicas_RB: FloatArray | None = None,
+    *,
+    users: Sequence[object] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    name: Sequence[object] = (),
+) -> FloatArray:
+    """Means over S bootstrap samples of the users, (S,).
+
+    With replicas both sources of chance are drawn in one sample: sample s draws the users who are met, and takes the
+    figures of replicate s modulo R, a model that was fitted on a sample of *its* users. Those who are met and those
+    whom the model learnt from are different people, so the two are drawn independently, and the variance of the means
+    is that over the users met plus that over the replicates.
+
+    Raises:
+        RequestError: as `bootstrap_interval`.
+    """
+    random = numpy_stream(seed, "bootstrap", *name)
+    if replicas_RB is None:
+        return np.asarray(resampled_means((_finite(values_B, "values"),), users, samples, random)[:, 0])
+    replicas_RB = np.asarray(replicas_RB, dtype=np.float64)
+    if replicas_RB.ndim != 2 or replicas_RB.shape[1] != len(values_B) or not np.isfinite(replicas_RB).all():
+        raise RequestError(
+            f"Replicas of {len(values_B)} rows are finite numbers of shape (R, {len(values_B)}), not "
+            f"{replicas_RB.shape}."
+        )
+    table_UX = _unit_sums(tuple(replicas_RB), users)
+    units, number = len(table_UX), len(replicas_RB)
+    means_S, chunk = np.empty(samples), max(1, CELLS // units)
+    for start in range(0, samples, chunk):
+        size = min(chunk, samples - start)
+        drawn_SU = random.integers(units, size=(size, units))
+        drawn_SU += units * np.arange(size)[:, None]
+        times_SU = np.bincount(drawn_SU.ravel(), minlength=size * units).reshape(size, units)
+        which_S = (start + np.arange(size)) % number
+        sums_S = np.einsum("su,us->s", times_SU, table_UX[:, which_S], optimize=True)
+        means_S[start : start + size] = sums_S / (times_SU @ table_UX[:, -1])
+    return means_S
 
 
 def paired_bootstrap(
@@ -102,11 +147,29 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
     name: Sequence[object] = (),
+    replicas: tuple[FloatArray, FloatArray] | None = None,
 ) -> Interval:
-    """Percentile bootstrap interval of mean(a - b), both measured on the same rows; arguments as above."""
+    """Percentile bootstrap interval of mean(a - b), both measured on the same rows; arguments as above.
+
+    `replicas` are those of a and b, each (R, B), replicate by replicate of one and the same model.
+    """
     a_B, b_B = _pair(a_B, b_B)
-    # The difference of each row is resampled: what both systems find hard in a user cancels within the row.
-    return bootstrap_interval(a_B - b_B, users=users, samples=samples, level=level, seed=seed, name=name)
+    # The difference of each row is resampled: what both systems find hard in a user cancels within the row, and what
+    # a replicate believes of an item cancels where both show it.
+    apart_RB = None if replicas is None else paired_replicas(*replicas)
+    draw: dict[str, Any] = {"samples": samples, "level": level, "seed": seed, "name": name, "replicas_RB": apart_RB}
+    return bootstrap_interval(a_B - b_B, users=users, **draw)
+
+
+def paired_replicas(a_RB: FloatArray, b_RB: FloatArray) -> FloatArray:
+    """Differences within replicate and row, (R, B).
+
+    Raises:
+        RequestError: replicas of different shapes.
+    """
+    if np.shape(a_RB) != np.shape(b_RB):
+        raise RequestError(f"Paired replicas have one shape, not {np.shape(a_RB)} and {np.shape(b_RB)}.")
+    return np.asarray(a_RB, dtype=np.float64) - np.asarray(b_RB, dtype=np.float64)
 
 
 def noninferiority_bound(
@@ -204,6 +267,11 @@ class UserFigures:
         raise TypeError(f"{type(self).__name__} must say what it measures.")
 
     @property
+    def replicas(self) -> dict[str, FloatArray]:
+        """By measure what each replicate of who measures says, (R, B); empty where nothing is known of its error."""
+        return {}
+
+    @property
     def means(self) -> dict[str, float]:
         """Mean over users of each measure."""
         return {name: float(values_B.mean()) for name, values_B in self.per_user.items()}
@@ -211,7 +279,9 @@ class UserFigures:
     def intervals(self, *, samples: int = 1000, seed: int = 0) -> dict[str, Interval]:
         """Bootstrap interval over users of each measure."""
         return {
-            name: bootstrap_interval(values_B, users=self.users_B, samples=samples, seed=seed)
+            name: bootstrap_interval(
+                values_B, users=self.users_B, samples=samples, seed=seed, replicas_RB=self.replicas.get(name)
+            )
             for name, values_B in self.per_user.items()
         }
 
@@ -219,8 +289,16 @@ class UserFigures:
         """Paired interval over users of this system minus `other`, met by the same users in the same order."""
         if self.users_B != other.users_B:
             raise RequestError("A paired comparison needs the same users in the same order for both systems.")
+        mine, theirs = self.replicas, other.replicas
         return {
-            name: paired_bootstrap(values, other.per_user[name], users=self.users_B, samples=samples, seed=seed)
+            name: paired_bootstrap(
+                values,
+                other.per_user[name],
+                users=self.users_B,
+                samples=samples,
+                seed=seed,
+                replicas=(mine[name], theirs[name]) if name in mine and name in theirs else None,
+            )
             for name, values in self.per_user.items()
         }
 

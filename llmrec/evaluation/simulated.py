@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,12 +30,32 @@ class Judge(Protocol):
         ...
 
 
+class Doubt(Protocol):
+    """What R replicates of a judge expect: P(click) and P(click and conversion)."""
+
+    @property
+    def click_RBK(self) -> FloatArray: ...  # noqa: D102
+    @property
+    def joint_RBK(self) -> FloatArray: ...  # noqa: D102
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """A judge that knows its own error, such as `llmrec.simulator.judge.Judge`."""
+
+    def replicates(self, states: Sequence[State], items_BK: IntArray) -> Doubt:
+        """What its replicates expect, each (R, B, K); 0 where there is no item."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated(UserFigures):
     """Expected behaviour of each user, averaged over the impressions of the slate shown: shapes (B,).
 
     `conversion_B` is P(click and conversion); `value_B` the weighted sum of both; `shown_B` counts impressions
     (a user without any has 0 in the other arrays). `users_B` names the user of each row, for clustered intervals.
+    `replica_3RB` holds the first three of these measures as each replicate of the judge sees them, (3, R, B); None
+    for a judge that has none, such as a world's truth.
     """
 
     click_B: FloatArray
@@ -43,11 +63,17 @@ class Simulated(UserFigures):
     value_B: FloatArray
     shown_B: IntArray
     users_B: tuple[str, ...]
+    replica_3RB: FloatArray | None = None
 
     @property
     def per_user(self) -> dict[str, FloatArray]:
         """The three measures by their names in tables and JSON."""
         return {"click_rate": self.click_B, "conversion_rate": self.conversion_B, "value": self.value_B}
+
+    @property
+    def replicas(self) -> dict[str, FloatArray]:
+        """The three measures by each replicate of the judge, (R, B); empty for a judge without any."""
+        return {} if self.replica_3RB is None else dict(zip(self.per_user, self.replica_3RB, strict=True))
 
 
 def simulate(
@@ -83,9 +109,14 @@ def simulate(
     # Per impression and not per slate: a system that leaves places empty gains nothing and loses nothing by it.
     per_B = np.maximum(shown_B, 1)
     click_B, conversion_B = click_BK.sum(axis=1) / per_B, conversion_BK.sum(axis=1) / per_B
+    replica_3RB = None
+    if isinstance(judge, Replicated):
+        replica_2RB = _replicas(states, items_BK, judge) / per_B
+        replica_3RB = np.stack([*replica_2RB, click * replica_2RB[0] + conversion * replica_2RB[1]])
     # "\0" stands in no id, so users without one stay apart from those with one, and from one another.
     users_B = tuple(s.user_id if s.user_id is not None else f"\0{row}" for row, s in enumerate(states))
-    return Simulated(click_B, conversion_B, click * click_B + conversion * conversion_B, shown_B, users_B)
+    value_B = click * click_B + conversion * conversion_B
+    return Simulated(click_B, conversion_B, value_B, shown_B, users_B, replica_3RB)
 
 
 def _judged(states: Sequence[State], items_BK: IntArray, judge: Judge) -> tuple[FloatArray, FloatArray]:
@@ -99,6 +130,16 @@ def _judged(states: Sequence[State], items_BK: IntArray, judge: Judge) -> tuple[
             conversions.append(_probabilities(prediction.conversion_BK, items_BK[rows], "conversion"))
             bar.advance(len(items_BK[rows]))
     return np.concatenate(clicks), np.concatenate(conversions)
+
+
+def _replicas(states: Sequence[State], items_BK: IntArray, judge: Replicated) -> FloatArray:
+    """Clicks and conversions of each user's slate by each replicate, summed over its places: (2, R, B)."""
+    parts = []
+    for start in range(0, len(states), BATCH):
+        rows = slice(start, start + BATCH)
+        found = judge.replicates(states[rows], items_BK[rows])
+        parts.append(np.stack([found.click_RBK.sum(axis=2), found.joint_RBK.sum(axis=2)]))
+    return np.concatenate(parts, axis=2)
 
 
 def _probabilities(values_BK: FloatArray, items_BK: IntArray, what: str) -> FloatArray:

@@ -79,6 +79,7 @@ class Comparison:
         users: Sequence[object] | None = None,
         samples: int = 1000,
         seed: int = 0,
+        replicas: Mapping[str, Mapping[str, FloatArray]] | None = None,
         **options: Any,
     ) -> Comparison:
         """Builds the table from per-row arrays (intervals, paired differences) or plain numbers.
@@ -90,6 +91,8 @@ class Comparison:
             users: user of each row, for clustered intervals.
             samples: bootstrap samples.
             seed: run seed.
+            replicas: by system and metric what each replicate of a judge says of the same rows, (R, B), where its own
+                error is in the intervals (`significance.bootstrap_means`).
             options: percent, lower_is_better, note, labels.
 
         Raises:
@@ -98,9 +101,17 @@ class Comparison:
         if reference is not None and reference not in values:
             raise RequestError(f"The reference {reference!r} is not among the systems {', '.join(values)}.")
         base = values[reference] if reference is not None else {}
+        doubt = replicas or {}
+        base_doubt = doubt.get(reference or "", {})
         cells = {
             system: {
-                metric: _cell(value, None if system == reference else base.get(metric), users, samples, seed, metric)
+                metric: _cell(
+                    value,
+                    None if system == reference else base.get(metric),
+                    doubt.get(system, {}).get(metric),
+                    base_doubt.get(metric),
+                    {"users": users, "samples": samples, "seed": seed, "name": (metric,)},
+                )
                 for metric, value in row.items()
             }
             for system, row in values.items()
@@ -233,16 +244,17 @@ def code(text: str) -> str:
 def _cell(
     value: FloatArray | float,
     base: FloatArray | float | None,
-    users: Sequence[object] | None,
-    samples: int,
-    seed: int,
-    metric: str,
+    doubt_RB: FloatArray | None,
+    base_doubt_RB: FloatArray | None,
+    draw: dict[str, Any],
 ) -> Cell:
     if not isinstance(value, np.ndarray):
         return Cell(float(value))
-    draw: dict[str, Any] = {"users": users, "samples": samples, "seed": seed, "name": (metric,)}
-    difference = paired_bootstrap(value, base, **draw) if isinstance(base, np.ndarray) else None
-    return Cell(float(value.mean()), bootstrap_interval(value, **draw), difference)
+    difference = None
+    if isinstance(base, np.ndarray):
+        both = None if doubt_RB is None or base_doubt_RB is None else (doubt_RB, base_doubt_RB)
+        difference = paired_bootstrap(value, base, replicas=both, **draw)
+    return Cell(float(value.mean()), bootstrap_interval(value, replicas_RB=doubt_RB, **draw), difference)
 
 
 def _plain(cell: Cell) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class Verdict:
         reasons: of a whole run, why it is not called improved.
         figures: the numbers alone, in a sentence that does not judge.
         caveats: of a run that is improved, what speaks against using it as it is.
+        relative: the difference as a share of the reference; None where that is not above 0.
+        trade: where the ranking of held-out events fell significantly, how far, as a clause; else nothing.
     """
 
     outcome: str
@@ -26,6 +28,8 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     figures: str = ""
     caveats: tuple[str, ...] = ()
+    relative: float | None = None
+    trade: str = ""
 
     @property
     def tone(self) -> str:
@@ -59,7 +63,8 @@ def verdict(
     before = simulated.cells[simulated.reference][metric].mean
     outcome = {"▲": "gain", "▼": "loss", "": "none"}[cell.mark]
     head = {"gain": "Significant gain", "loss": "Significant loss", "none": "No significant gain"}[outcome]
-    relative = f", {100 * (cell.mean / before - 1):+.1f}%".replace("-", "−") if before > 0 else ""
+    share = cell.mean / before - 1 if before > 0 else None
+    relative = "" if share is None else f", {_percent(share)}"
     figures = (
         f"he judged {simulated.label(metric)} goes from {simulated.number(metric, before)} "
         f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval "
@@ -70,6 +75,8 @@ def verdict(
         outcome,
         " ".join(filter(None, [f"{head}: t{figures}", ranked])),
         figures=" ".join(filter(None, [f"T{figures}", ranked])),
+        relative=share,
+        trade=_fall(ranking, after, ranking_metric),
     )
 
 
@@ -83,11 +90,14 @@ def run_verdict(
     kept: str,
     variety: tuple[Variety, Variety] | None = None,
     after: str = "",
+    smallest_gain: float = 0.0,
 ) -> Verdict:
     """Whether a whole run may be called improved, on the test period that decided nothing before.
 
-    It may if a checkpoint was promoted, the judge's gain on the test period is significant, and the ranking of
-    held-out events has not fallen by more than is tolerated. One list for everybody is named in the same breath.
+    It may if a checkpoint was promoted, the judge's gain on the test period is significant and not smaller than what
+    is of interest, and the ranking of held-out events has not fallen by more than is tolerated. Where that ranking
+    fell significantly all the same, the run traded one for the other and is not called improved without saying so.
+    One list for everybody is named in the same breath.
 
     Args:
         judged: `verdict` of the promoted checkpoint, or of the last one where none was promoted.
@@ -98,17 +108,26 @@ def run_verdict(
         kept: the system that is handed on where the run is not improved.
         variety: how far lists differ between users, of `kept` and of `after`.
         after: the system after reinforcement learning.
+        smallest_gain: the smallest gain of interest, in percent of the judged figure of `kept`.
     """
-    reasons = _reasons(judged, promoted, promotion, ranking_kept, ranking)
+    reasons = _reasons(judged, promoted, promotion, ranking_kept, ranking, smallest_gain)
     lists = f"{kept}: {variety[0]}. {after}: {variety[1]}." if variety is not None else ""
     handed_on = None if variety is None else variety[1 if not reasons else 0]
     same = handed_on is not None and handed_on.one_for_all
     if not reasons:
-        caveats = (f"{after} shows one list to everybody.",) if same else ()
+        traded = f"Traded: the judged value {_moved(judged.relative)}, {judged.trade}." if judged.trade else ""
+        caveats = (*([traded] if traded else []), *([f"{after} shows one list to everybody."] if same else []))
         too = f", as {kept} does" if variety is not None and variety[0].one_for_all else ""
-        told = f"Improved by the judge's figures, but {after} shows one list to everybody{too}."
-        head = told if same else "Improved."
-        return Verdict("gain", _said(head, judged.sentence, lists), figures=judged.figures, caveats=caveats)
+        told = f"{after} shows one list to everybody{too}."
+        if traded:
+            head = _said(traded, told if same else "")
+        else:
+            head = f"Improved by the judge's figures, but {told}" if same else "Improved."
+        wanted = f"The smallest gain of interest is {smallest_gain:g}%." if smallest_gain > 0 else ""
+        sentence = _said(head, judged.sentence, wanted, lists)
+        return Verdict(
+            "gain", sentence, figures=judged.figures, caveats=caveats, relative=judged.relative, trade=judged.trade
+        )
     also = f"{kept} shows one list to everybody, too." if same else ""
     if not promoted:
         found = "Without the gate, the last checkpoint would have been handed on."
@@ -119,13 +138,40 @@ def run_verdict(
     return Verdict(outcome, _said(head, *reasons, judged.figures, also, lists), reasons, judged.figures)
 
 
-def _reasons(judged: Verdict, promoted: bool, promotion: str, ranking_kept: bool, ranking: str) -> tuple[str, ...]:
+def _reasons(
+    judged: Verdict, promoted: bool, promotion: str, ranking_kept: bool, ranking: str, smallest_gain: float
+) -> tuple[str, ...]:
     """Why a run is not improved; nothing if it is."""
     if not promoted:
         return (promotion,)
-    unseen = "The judge sees no significant gain on the test period."
-    lost = f"On the test period {ranking}."
-    return (*([unseen] if judged.outcome != "gain" else []), *([] if ranking_kept else [lost]))
+    found = []
+    if judged.outcome != "gain":
+        found.append("The judge sees no significant gain on the test period.")
+    elif judged.relative is not None and 100 * judged.relative < smallest_gain:
+        # By the estimate: whoever asks for a gain of interest wants one that is expected to be there, and an
+        # interval wholly below it is below it all the more.
+        found.append(
+            f"The judged gain of {_percent(judged.relative)} on the test period is below the smallest gain of "
+            f"interest, {smallest_gain:g}% (gate.smallest_gain)."
+        )
+    return (*found, *([] if ranking_kept else [f"On the test period {ranking}."]))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:+.1f}%".replace("-", "−")
+
+
+def _moved(relative: float | None) -> str:
+    return "rises" if relative is None else f"rises by {100 * relative:.1f}%"
+
+
+def _fall(ranking: Comparison | None, after: str, metric: str) -> str:
+    """How far a ranking metric fell, where it did so significantly."""
+    cell = ranking.cells.get(after, {}).get(metric) if ranking is not None else None
+    if ranking is None or cell is None or cell.mark != "▼":
+        return ""
+    before = ranking.cells[ranking.reference or ""][metric].mean
+    return f"{metric} on held-out events falls significantly, by {100 * (1 - cell.mean / before):.1f}%"
 
 
 def _said(*sentences: str) -> str:

@@ -22,7 +22,7 @@ from llmrec.evaluation.simulated import simulate
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.headroom import share_closed
-from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
+from llmrec.pipeline.simulation import Simulators, first_states, log_of
 from llmrec.pipeline.systems import INFORMED, Greedy, TruthJudge, best_known
 from llmrec.pipeline.work import Unfinished, Work, say, stage_key
 from llmrec.rewards import RewardFunction
@@ -153,7 +153,9 @@ def informed_shares(config: RunConfig, data: RunData, models: Mapping[str, Predi
     if best is None:
         return {}
     log = log_of(config, data, "valid")
-    rows = one_state_per_user(log, KNOWN_USERS, numpy_stream(config.seed, "exam", "users"))
+    people = sorted({str(user) for user in log.user_ids if user is not None})
+    drawn = numpy_stream(config.seed, "exam", "users").permutation(len(people))[:KNOWN_USERS]
+    rows = first_states(log, {people[place] for place in drawn})
     states, seen = [log.states[row] for row in rows], [log.seen[row] for row in rows]
     k = min(config.gate.slate, data.dataset.n_items)
     rankers: dict[str, Ranker] = {

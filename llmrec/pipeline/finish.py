@@ -170,4 +170,6 @@ def _improved(run: RunResult) -> str:
     by = spec.phrase or spec.label
     if not run.improved:
         return f"left as it was: {by} was tried and brought no improvement that could be confirmed"
+    if run.verdict.trade:
+        return f"changed by {by}, which traded the ranking of held-out events for simulated value"
     return f"improved by {by}" + (" with LoRA" if run.config.improvement.weights == "lora" else "")

@@ -20,22 +20,24 @@ from llmrec.dataset.world.truth import examination_K
 from llmrec.errors import ConfigError
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
-from llmrec.evaluation.significance import paired_bootstrap
+from llmrec.evaluation.significance import bootstrap_means, paired_bootstrap, paired_replicas
 from llmrec.evaluation.simulated import BATCH, Simulated, simulate
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.pipeline.algorithms import learning_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
-from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals
+from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, ranking_change, refusals, settled
 from llmrec.pipeline.sft import targets
-from llmrec.pipeline.simulation import Simulators, log_of, one_state_per_user
+from llmrec.pipeline.simulation import Simulators, first_states, log_of, met_users
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
 from llmrec.rewards import RewardFunction
-from llmrec.seeding import numpy_stream
 from llmrec.training.lora import adapter_of
 from llmrec.types import FloatArray, Slate, State
+
+DRAWS = "draws.npy"
+"""The judge's gain of a checkpoint in bootstrap samples, beside its score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,11 @@ class Gate:
         # judge and logged feedback, which stand beside this figure, know nothing of it.
         plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
         self.reward = RewardFunction(simulators.reward, plain)
-        self.pessimistic = RewardFunction(simulators.reward, replace(plain, pessimism=config.gate.pessimism))
+        careful = replace(plain, pessimism=config.gate.pessimism)
+        self.pessimistic = RewardFunction(simulators.reward, careful, slate=True)
         # The validation period: the training has not seen it, and the test period stays untouched for the last word.
         log = log_of(config, data, "valid")
-        rows = one_state_per_user(log, config.gate.users, numpy_stream(config.seed, "gate", "users"))
+        rows = first_states(log, met_users(config, data).gate)
         self.states = [log.states[r] for r in rows]
         self.seen = [log.seen[r] for r in rows]
         self.logged = LoggedImpressions.of(
@@ -104,21 +107,37 @@ class Gate:
         place = self.folder / f"step-{step:06d}"
         if not (place / "score.json").is_file():
             policy = LanguagePolicy(model, self.sft.tokenizer, self.sft.catalogue, self.sft.renderer, self.sft.repeat)
-            score = self._score(step, self._measure(policy))
-            self._keep(place, model, score)
-            console.print(f"  {in_a_line(score)}", style="dim")
-        # A resumed training passes checkpoints again that were scored before the kill; later ones must not end it
-        # earlier than they ended it then.
-        scores = [s for s in read_scores(self.folder) if s["step"] <= step]
+            found = self._measure(policy)
+            self._keep(place, model, self._score(step, found), self._draws(found))
+            console.print(f"  {in_a_line(self.scores(step)[-1])}", style="dim")
+        scores = self.scores(step)
         return "stop" if out_of_patience(scores, self.config.gate.patience) else None
 
-    def _keep(self, place: Path, model: Any, score: Score) -> None:
+    def scores(self, last: int | None = None) -> list[Score]:
+        """Of all checkpoints up to step `last`, with the judge's gains corrected for their number."""
+        # A resumed training passes checkpoints again that were scored before the kill; later ones must not end it
+        # earlier than they ended it then.
+        found = [score for score in read_scores(self.folder) if last is None or score["step"] <= last]
+        draws = [np.load(self.folder / f"step-{score['step']:06d}" / DRAWS) for score in found]
+        return settled(found, draws, self.config.gate)
+
+    def _draws(self, found: CheckpointFigures) -> FloatArray:
+        """The judge's gain over SFT in bootstrap samples that are the same for all checkpoints, (S,)."""
+        after, before = found.judged, self.base.judged
+        both = (after.replicas.get("value"), before.replicas.get("value"))
+        apart_RB = None if both[0] is None or both[1] is None else paired_replicas(both[0], both[1])
+        draw: dict[str, Any] = {"samples": self.config.evaluation.bootstrap, "seed": self.config.seed}
+        value_B = after.per_user["value"] - before.per_user["value"]
+        return bootstrap_means(value_B, apart_RB, users=after.users_B, name=("gate",), **draw)
+
+    def _keep(self, place: Path, model: Any, score: Score, draws_S: FloatArray) -> None:
         with new_folder(place, mark="score.json") as out:
             if isinstance(model, PeftModel):
                 adapter_of(model).save(out / "adapter")
             else:
                 (out / "model").mkdir()
                 save_causal_lm(model, self.sft.tokenizer, out / "model")
+            np.save(out / DRAWS, draws_S)
             write_json(out / "score.json", score)
 
     def _score(self, step: int, found: CheckpointFigures) -> Score:
@@ -142,6 +161,7 @@ class Gate:
             "ndcg": float(found.ndcg_M.mean()),
             "ndcg_change": asdict(paired_bootstrap(found.ndcg_M, base.ndcg_M, users=users, **draw)),
             "ndcg_relative": {"mean": ranking.relative, "low": ranking.low, "level": 0.95},
+            "ranking": asdict(ranking),
             "off_policy": self._off_policy(found, draw),
         }
         refused = refusals(score, self.config.gate, ranking)
@@ -238,7 +258,12 @@ def _check_gate(config: RunConfig) -> None:
     for key in ("users", "events", "slate"):
         if getattr(config.gate, key) < 1:
             raise ConfigError(f"Key 'gate.{key}' is {getattr(config.gate, key)}, but it must be at least 1.")
-    for key in ("ndcg_tolerance", "pessimism", "effective_samples"):
+    if not 0 < config.gate.held_out < 0.5:
+        raise ConfigError(
+            f"Key 'gate.held_out' is {config.gate.held_out}; it must lie between 0 and 0.5, so that users are left "
+            "to fit reward and judge on."
+        )
+    for key in ("ndcg_tolerance", "pessimism", "effective_samples", "smallest_gain"):
         if not getattr(config.gate, key) >= 0:
             raise ConfigError(f"Key 'gate.{key}' is {getattr(config.gate, key)}, but it must be 0 or more.")
     if not config.gate.weight_cap > 0:
@@ -250,6 +275,8 @@ def who_judges(config: RunConfig, simulators: Simulators) -> str:
     members = simulators.reward.members
     reward = f"{len(members)} × {config.simulator.reward_architecture}, fitted on {_users(members[0])}"
     judge = f"{config.simulator.judge_architecture}, fitted on {_users(simulators.judge)}"
+    calibrated = getattr(simulators.judge, "facts", {}).get("calibration_users")
+    judge += "" if calibrated is None else f" and corrected on {calibrated:,} others"
     source = learning_of(config).simulator(config.improvement).format(simulator=reward)
     return f"{source} The judge is another model with another seed ({judge}), and never a reward."
 

@@ -70,7 +70,8 @@ def improve_stage(
                 f"The judge ended the training at checkpoint {last}: {config.gate.patience} checkpoints in "
                 "succession brought no new best admissible one (gate.patience)."
             )
-        record: dict[str, Any] = {"curve": result.curve, "checkpoints": _keep(scratch / "gate", out), "last": last}
+        _keep(scratch / "gate", out)
+        record: dict[str, Any] = {"curve": result.curve, "checkpoints": gate.scores(), "last": last}
         for label, place in result.folders.items():
             shutil.copytree(place, out / label)
         record |= {"stopped": " ".join(filter(None, said)), "cpu_seconds": result.cpu_seconds}
@@ -113,9 +114,6 @@ def evaluation_key(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in config.tree()["evaluation"].items() if key != "controls"}
 
 
-def _keep(gate: Path, out: Path) -> list[dict[str, Any]]:
-    scores = []
+def _keep(gate: Path, out: Path) -> None:
     for place in sorted(gate.glob("step-*")):
         shutil.copytree(place, out / place.name)
-        scores.append(read_json(out / place.name / "score.json"))
-    return scores

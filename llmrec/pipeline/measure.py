@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets
-from llmrec.pipeline.simulation import log_of, one_state_per_user, rates_note
+from llmrec.pipeline.simulation import first_states, log_of, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console
-from llmrec.seeding import numpy_stream
-from llmrec.types import IntArray, Ranker, Slate, State
+from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
+
+DOUBT = "Intervals hold the judge's own error: it was corrected on a sample of users, drawn anew with those met."
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         DataError: training would know what it is tested on (see `check_leaks`).
     """
     log = log_of(config, data, "test")
-    rows = one_state_per_user(log, config.evaluation.users, numpy_stream(config.seed, "evaluation", "users"))
+    rows = first_states(log, met_users(config, data).test)
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
         judges["truth"] = TruthJudge(data.world)
@@ -89,12 +90,14 @@ class SystemFigures:
     """All systems' figures.
 
     `ranking` is by system, arrays over test events; `deployed` by judge and system, arrays over users; `slates` are
-    what the users were given.
+    what the users were given. `doubt` has the rows of `deployed` once more by each replicate of the judge, (R, B),
+    where it has any.
     """
 
     ranking: dict[str, Figures]
     deployed: dict[str, dict[str, Figures]]
     slates: dict[str, list[Slate]]
+    doubt: dict[str, dict[str, Figures]] = field(default_factory=dict)
 
     def means(self) -> dict[str, Any]:
         """Means by kind, system and figure, for metrics.json."""
@@ -117,6 +120,7 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
     """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
     ranking: dict[str, Figures] = {}
     deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
+    doubt: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
     slates: dict[str, list[Slate]] = {}
     top = min(max(config.evaluation.k), arena.n_items)
     cutoffs = tuple(dict.fromkeys(min(k, top) for k in config.evaluation.k))
@@ -129,15 +133,18 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
         for judge in arena.judges:
-            deployed[judge][name] = _deploy(config, arena, slates[name], judge, top)
-    return SystemFigures(ranking, deployed, slates)
+            deployed[judge][name], doubt[judge][name] = _deploy(config, arena, slates[name], judge, top)
+    return SystemFigures(ranking, deployed, slates, doubt)
 
 
-def _deploy(config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int) -> Figures:
+def _deploy(
+    config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int
+) -> tuple[Figures, Figures]:
     weights = {"click": config.reward.click, "conversion": config.reward.conversion}
     whole = simulate(slates, arena.states, arena.judges[judge], k=top, **weights)
     first = simulate(slates, arena.states, arena.judges[judge], k=1, **weights)
-    return {**whole.per_user, "value@1": first.value_B}
+    doubt: Figures = {**whole.replicas, **({"value@1": first.replicas["value"]} if first.replicas else {})}
+    return {**whole.per_user, "value@1": first.value_B}, doubt
 
 
 def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, reference: str) -> Tables:
@@ -158,10 +165,20 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
     }
     common["labels"] = {"click_rate": "clicks", "conversion_rate": "conversions", "value@1": "value, top item"}
     deployed = {
-        judge: Comparison.of(titles[judge], rows, note=arena.rates, **common)
+        judge: Comparison.of(
+            titles[judge],
+            rows,
+            note=" ".join(filter(None, [arena.rates, DOUBT if any(measured.doubt.get(judge, {}).values()) else ""])),
+            replicas=_arrays(measured.doubt.get(judge, {})),
+            **common,
+        )
         for judge, rows in measured.deployed.items()
     }
     return Tables(ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=arena.rates))
+
+
+def _arrays(rows: Mapping[str, Figures]) -> dict[str, dict[str, FloatArray]]:
+    return {name: {m: v for m, v in row.items() if isinstance(v, np.ndarray)} for name, row in rows.items()}
 
 
 def varieties(config: RunConfig, arena: Arena, measured: SystemFigures) -> dict[str, Variety]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from llmrec.config import GateSettings
+from llmrec.evaluation.multiple import simultaneous
 from llmrec.evaluation.significance import Interval, noninferiority_bound
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
@@ -71,6 +72,29 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
         change = Interval(**logged["gain"])
         if change.mark(logged["value"]) == "▼":
             found.append(f"logged feedback speaks against it (off-policy value {signed(change)} against SFT)")
+    return found
+
+
+def settled(scores: Sequence[Score], draws: Sequence[FloatArray], gate: GateSettings) -> list[Score]:
+    """The scores with the judge's gains corrected for how many checkpoints there are, and what follows from them.
+
+    The best of several checkpoints is promoted, so each has its chance to look better than it is. Their intervals
+    hold all at once (`multiple.simultaneous`): one that gained nothing is admissible in at most 5% of trainings.
+
+    Args:
+        scores: of all checkpoints so far.
+        draws: of each the judge's mean gain in the same bootstrap samples, (S,).
+        gate: its settings.
+    """
+    if not scores:
+        return []
+    intervals = simultaneous([score["judge_gain"]["mean"] for score in scores], np.stack(draws))
+    found = []
+    for score, interval in zip(scores, intervals, strict=True):
+        alone = score.get("judge_gain_alone", score["judge_gain"])
+        made = score | {"judge_gain": asdict(interval), "judge_gain_alone": alone, "looks": len(scores)}
+        refused = refusals(made, gate, RankingChange(**score["ranking"]))
+        found.append(made | {"refused": refused, "admissible": not refused})
     return found
 
 

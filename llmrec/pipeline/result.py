@@ -143,6 +143,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "algorithm": run.config.algorithm,
         "improved": run.improved,
         "why_not_improved": list(run.verdict.reasons),
+        "traded": bool(run.improved and run.verdict.trade),
         "deployed": label(run.config.algorithm) if run.improved else SFT,
         "test_events": len(run.arena.examples),
         "test_users": len(run.arena.states),

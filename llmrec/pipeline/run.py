@@ -228,6 +228,7 @@ def _verdict(
         kept=SFT,
         variety=(lists[SFT], lists[after]),
         after=after,
+        smallest_gain=config.gate.smallest_gain,
     )
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.dataset.impressions import Impressions, impressions
@@ -16,9 +15,11 @@ from llmrec.errors import DataError
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work
-from llmrec.simulator.behaviour import BehaviourModel, load_behaviour
+from llmrec.seeding import numpy_stream
+from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.diagnostics import reliability
 from llmrec.simulator.ensemble import Ensemble, check_fit, fit_reward_and_judge, load_ensemble
+from llmrec.simulator.judge import load_judge
 from llmrec.simulator.metrics import fit_report
 
 MANY_TIMES = 10
@@ -41,14 +42,17 @@ def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
     key = {
         "data": data.dataset.manifest.content_hash,
         "config": [tree["simulator"], tree["data"], config.seed],
+        # who is kept from the fits
+        "met": [config.gate.users, config.gate.held_out, config.evaluation.users],
     }
 
     def build(out: Path, _: Path) -> None:
         # Fitted on the earliest part, calibrated on the next, reported on the last: calibration on the rows of the
         # fit would repeat its overconfidence, and a report on either would flatter both.
         train, valid, test = (log_of(config, data, part) for part in ("train", "valid", "test"))
+        met = Met.of(config, valid, test)
         reward, judge = fit_reward_and_judge(
-            data.dataset, train, seed=config.seed, settings=config.simulator, valid=valid
+            data.dataset, train, seed=config.seed, settings=config.simulator, valid=valid, left_out=met.all
         )
         reward.save(out / "reward")
         judge.save(out / "judge")
@@ -62,7 +66,7 @@ def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
     items = data.dataset.item_list
     return Simulators(
         load_ensemble(folder / "reward", items),
-        load_behaviour(folder / "judge", items),
+        load_judge(folder / "judge", items),
         read_json(folder / "fit.json"),
     )
 
@@ -85,7 +89,14 @@ def check_simulation(config: RunConfig, data: RunData, limit: int | None) -> Non
                 f"The {part} part of the split has no state with an impression or a click, so no user can be met "
                 f"there; {widening(config, data, part)}."
             )
-    check_fit(data.dataset.n_items, parts["train"], seed=config.seed, settings=config.simulator, valid=parts["valid"])
+    check_fit(
+        data.dataset.n_items,
+        parts["train"],
+        seed=config.seed,
+        settings=config.simulator,
+        valid=parts["valid"],
+        left_out=Met.of(config, parts["valid"], parts["test"]).all,
+    )
 
 
 def widening(config: RunConfig, data: RunData, part: Part) -> str:
@@ -136,11 +147,68 @@ def rates_note(config: RunConfig, data: RunData) -> str:
     return " ".join(said)
 
 
-def one_state_per_user(log: Impressions, limit: int, random: np.random.Generator) -> list[int]:
-    """Rows of `log.states`: each user's first state, at most `limit` users drawn at random."""
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Users who are met when policies are judged, and whom neither reward nor judge was fitted on.
+
+    `gate` are met on the validation period and decide what is promoted, `test` on the test period and have the last
+    word. Nobody is both.
+    """
+
+    gate: frozenset[str]
+    test: frozenset[str]
+
+    @property
+    def all(self) -> frozenset[str]:
+        """Both."""
+        return self.gate | self.test
+
+    @classmethod
+    def of(cls, config: RunConfig, valid: Impressions, test: Impressions) -> Met:
+        """Draws them: `gate.users` and `evaluation.users`, but at most the share `gate.held_out` each.
+
+        Raises:
+            DataError: a single user has a state in the validation and the test period.
+        """
+        later = [{str(user) for user in log.user_ids if user is not None} for log in (valid, test)]
+        everybody = sorted(later[0] | later[1])
+        if len(everybody) < 2 or not all(later):
+            raise DataError(
+                "The gate and the test need different users, but the validation and the test period have "
+                f"{len(everybody)} between them; {widening_both(config)}."
+            )
+        most = max(1, int(config.gate.held_out * len(everybody)))
+        order = [everybody[row] for row in numpy_stream(config.seed, "gate", "users").permutation(len(everybody))]
+        gate = [user for user in order if user in later[0]][: min(config.gate.users, most)]
+        # From the other end, so that both find enough where few users have a state in either period.
+        left = [user for user in reversed(order) if user in later[1] and user not in set(gate)]
+        if not left:
+            left, gate = (
+                [gate[-1]],
+                gate[:-1] or [user for user in order if user not in gate and user in later[0]][:1],
+            )
+        if not gate:
+            raise DataError(f"The gate and the test need different users; {widening_both(config)}.")
+        return cls(frozenset(gate), frozenset(left[: min(config.evaluation.users, most)]))
+
+
+def met_users(config: RunConfig, data: RunData) -> Met:
+    """Who is met at the gate and on the test period of a run."""
+    return Met.of(config, log_of(config, data, "valid"), log_of(config, data, "test"))
+
+
+def widening_both(config: RunConfig) -> str:
+    """What brings more users into the later periods."""
+    if config.data.split == "time":
+        return "set data.valid_fraction and data.test_fraction higher, or give events of more users"
+    return "give events of more users"
+
+
+def first_states(log: Impressions, users: Collection[str]) -> list[int]:
+    """Rows of `log.states`: the first state of each of the users."""
     # A user with many slates would otherwise count many times, and in an interval as if they were many people.
-    first: dict[str | None, int] = {}
+    first: dict[str, int] = {}
     for row, user in enumerate(log.user_ids):
-        first.setdefault(user, row)
-    rows = np.array(list(first.values()))
-    return sorted(random.choice(rows, size=min(limit, len(rows)), replace=False).tolist())
+        if user in users:
+            first.setdefault(str(user), row)
+    return sorted(first.values())

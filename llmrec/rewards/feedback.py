@@ -13,6 +13,7 @@ import numpy as np
 
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.term import lookup
+from llmrec.simulator.ensemble import member_deviation
 from llmrec.types import Feedback, FloatArray, IntArray, Item, State
 
 
@@ -26,7 +27,7 @@ class Valued(Protocol):
 class ValueEnsemble:
     """The mean of several models' expected values, less `pessimism` standard deviations over the models: (B, K).
 
-    Example: members that expect 4 and 3 stars and a pessimism of 1 give 3.5 - 1 * 0.5 = 3.
+    Example: members that expect 4 and 3 stars and a pessimism of 1 give 3.5 - 1 * 0.707 = 2.79.
     """
 
     members: tuple[Valued, ...]
@@ -35,7 +36,7 @@ class ValueEnsemble:
     def expected_value(self, states: Sequence[State], items_BK: IntArray) -> FloatArray:
         """Expected values, (B, K); nan for no item (-1)."""
         value_EBK = np.stack([member.expected_value(states, items_BK) for member in self.members])
-        return np.asarray(value_EBK.mean(axis=0) - self.pessimism * value_EBK.std(axis=0))
+        return np.asarray(value_EBK.mean(axis=0) - self.pessimism * member_deviation(value_EBK))
 
 
 @dataclass(frozen=True)

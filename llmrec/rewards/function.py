@@ -11,7 +11,7 @@ from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.feedback import ClickReward, ConversionReward
 from llmrec.rewards.term import Behaviour, RewardTerm, combine, is_list_level, needs_target
-from llmrec.simulator.ensemble import Disagreement
+from llmrec.simulator.ensemble import slate_doubt
 from llmrec.simulator.feedback import common_uniforms, expected_feedback, lucks, simulate_feedback
 from llmrec.types import Feedback, IntArray, Reward, State
 
@@ -20,9 +20,10 @@ class RewardFunction:
     """Reward of items or slates under a behaviour model.
 
     Args:
-        behaviour: Predicts clicks and conversions; with `settings.pessimism` it must have `disagreement` too.
+        behaviour: Predicts clicks and conversions; with `settings.pessimism` it must answer `by_member` too.
         settings: Weights of click and conversion; `sampled` draws 0 or 1 in place of probabilities; `pessimism` takes
-            so many standard deviations of the members off the expected click and conversion, never below 0.
+            so many standard deviations over the members off the value of the slate, or of each draw
+            (`simulator.ensemble.slate_doubt`).
         seed: Seed of the draws: common random numbers by user, step and place.
         terms: Further terms beside click and conversion; `reward_function` makes those that `settings` names.
         slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
@@ -90,20 +91,21 @@ class RewardFunction:
         feedback = expected_feedback(prediction)
         if not self.settings.pessimism:
             return feedback
-        spread: Disagreement = self.behaviour.disagreement(states, items_BK)  # type: ignore[attr-defined]
-        kappa = self.settings.pessimism
+        # A lower confidence bound: where members disagree the policy has left what the log can tell, which is where
+        # reinforcement learning against a simulator finds its faults.
+        click_EBK, joint_EBK = self.behaviour.by_member(states, items_BK)  # type: ignore[attr-defined]
+        own = self.settings
+        doubt = slate_doubt(click_EBK, joint_EBK, click=own.click, conversion=own.conversion, slate=self.slate)
         return Feedback(
-            # A lower confidence bound: where members disagree the policy has left what the log can tell, which is
-            # where reinforcement learning against a simulator finds its faults.
-            np.maximum(feedback.click_BK - kappa * spread.click_BK, 0.0),
-            np.maximum(feedback.conversion_BK - kappa * spread.joint_BK, 0.0),
+            feedback.click_BK - own.pessimism * doubt.click_BK,
+            feedback.conversion_BK - own.pessimism * doubt.conversion_BK,
         )
 
 
 def _check(behaviour: Behaviour, settings: RewardSettings) -> None:
     if settings.pessimism < 0:
         raise ConfigError(f"Key 'reward.pessimism' is {settings.pessimism}, but it must be 0 or more.")
-    if settings.pessimism and not hasattr(behaviour, "disagreement"):
+    if settings.pessimism and not hasattr(behaviour, "by_member"):
         raise ConfigError("Key 'reward.pessimism' needs an ensemble; set simulator.members to 2 or more.")
     if settings.pessimism and settings.sampled:
         raise ConfigError("Keys 'reward.pessimism' and 'reward.sampled' exclude each other; unset one.")

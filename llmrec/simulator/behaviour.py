@@ -171,6 +171,7 @@ class BehaviourModel:
         arrays, values = self.space.state()
         # Arrays and JSON alone: loading a model of a stranger runs no code.
         tensors = {f"net.{name}": value.numpy() for name, value in self.net.state_dict().items()} | arrays
+        tensors |= self._arrays()
         for head, calibrator in zip(("click", "conversion"), self.calibrators, strict=True):
             tensors[f"calibration.{head}"] = calibrator.array()
         if self.scale is not None:
@@ -179,6 +180,10 @@ class BehaviourModel:
             save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, work / "behaviour.safetensors")
             facts = {"kind": "behaviour", "architecture": self.architecture, "features": values, "facts": self.facts}
             write_json(work / "behaviour.json", facts)
+
+    def _arrays(self) -> dict[str, FloatArray]:
+        """What a kind of model keeps beside network, encoders and calibrators, by names of its own."""
+        return {}
 
 
 def load_behaviour(folder: Path, items: Sequence[Item] | Catalogued) -> BehaviourModel:

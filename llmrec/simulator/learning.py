@@ -126,6 +126,11 @@ def lesson(
     return Lesson(objective, (_labels(log, settings, scale), _labels(held_out, settings, scale)), scale)
 
 
+def logged_labels(log: Log, settings: SimulatorSettings) -> Labels:
+    """What was seen of a log's impressions, with the weights and places of `settings.correction`."""
+    return _labels(log, settings, None)
+
+
 def _labels(log: Log, settings: SimulatorSettings, scale: ValueScale | None) -> Labels:
     weight_M = value_M = place_M = None
     if settings.correction in WEIGHTED and len(log):

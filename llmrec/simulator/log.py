@@ -217,6 +217,19 @@ def of_users(impressions: ImpressionLog, users: Collection[str | None]) -> Subse
     )
 
 
+def both_logs(one: ImpressionLog, two: ImpressionLog | None) -> Subset:
+    """The impressions of two logs, one after the other; a column that one of them lacks is left out."""
+    every = slice(None)
+    if two is None:
+        return Subset(list(one.states), np.asarray(one.state_row_M), *_columns(one, every))
+    row_M = np.concatenate([np.asarray(one.state_row_M), np.asarray(two.state_row_M) + len(one.states)])
+    columns: list[Any] = [
+        None if a is None or b is None else np.concatenate([a, b])
+        for a, b in zip(_columns(one, every), _columns(two, every), strict=True)
+    ]
+    return Subset([*one.states, *two.states], row_M.astype(np.int64), *columns)
+
+
 def resampled_users(impressions: ImpressionLog, seed: int, *name: object) -> Subset:
     """A bootstrap of the users: each drawn with replacement, with all its impressions as often as it was drawn.
 
@@ -235,7 +248,7 @@ def resampled_users(impressions: ImpressionLog, seed: int, *name: object) -> Sub
     return Subset(list(impressions.states), row_M[at_M], *_columns(impressions, at_M))
 
 
-def _columns(impressions: ImpressionLog, keep_M: BoolArray | IntArray) -> list[Any]:
+def _columns(impressions: ImpressionLog, keep_M: BoolArray | IntArray | slice) -> list[Any]:
     columns = [np.asarray(getattr(impressions, name))[keep_M] for name in ("item_M", "click_M", "conversion_M")]
     given = (getattr(impressions, name, None) for name in OPTIONAL)
     return columns + [None if column is None else np.asarray(column)[keep_M] for column in given]

@@ -16,17 +16,19 @@ from llmrec.policy.filtered import padded
 from llmrec.rewards import RewardTerm, combine, is_causal
 from llmrec.seeding import stream_seed
 from llmrec.simulator.choice import make_choice
-from llmrec.simulator.ensemble import Disagreement
+from llmrec.simulator.ensemble import slate_doubt
 from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.simulator.environments.population import Population
 from llmrec.training.state_source import StateSource
-from llmrec.types import Feedback, IntArray, Reward, State
+from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
 
 
-class DisagreementModel(Protocol):
-    """Tells how far the members of an ensemble disagree; `llmrec.simulator.ensemble.Ensemble` is one."""
+class Members(Protocol):
+    """Tells what each member of an ensemble expects; `llmrec.simulator.ensemble.Ensemble` is one."""
 
-    def disagreement(self, states: Sequence[State], items_BK: IntArray) -> Disagreement: ...  # noqa: D102
+    def by_member(self, states: Sequence[State], items_BK: IntArray) -> tuple[FloatArray, FloatArray]:
+        """P(click) and P(click and conversion), both (E, B, K)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +39,31 @@ class SessionReward:
         terms: clicks, conversions and whatever else is weighed.
         sampled: what users did in place of what was to be expected in the state they were in. Their state moves by
             what they did in either case.
-        pessimism: so many standard deviations of `ensemble` about the items are taken off what was to be expected,
-            never below 0; not with `sampled`. They disagree about items that are looked at, so a place counts by
-            how far it is (`PlayedTurn.look_AK`).
+        pessimism: so many standard deviations of the slate's value over the members of `ensemble` are taken off what
+            was to be expected (`simulator.ensemble.slate_doubt`); not with `sampled`. Members speak of items that are
+            looked at, so each one's P(click) is first brought to that of its place (`PlayedTurn.look_AK`).
         ensemble: whose members disagree, in the text state and without dynamics.
+        click: worth of a click in the slate's value; `conversion` that of a conversion.
     """
 
     terms: tuple[RewardTerm, ...]
     sampled: bool = False
     pessimism: float = 0.0
-    ensemble: DisagreementModel | None = None
+    ensemble: Members | None = None
+    click: float = 1.0
+    conversion: float = 3.0
 
     def __call__(self, states: Sequence[State], items_AK: IntArray, played: PlayedTurn) -> Reward:
         """Rewards (A, K) of the slates `items_AK` that were shown in `states`."""
         feedback = played.drawn if self.sampled else played.expected
         if self.pessimism and self.ensemble is not None and not self.sampled:
-            spread = self.ensemble.disagreement(states, items_AK)
-            # The ensemble doubts clicks on items that are looked at. At a place that nobody reaches there is nothing
-            # to doubt.
-            doubt_AK = self.pessimism * (1.0 if played.look_AK is None else played.look_AK)
+            # At a place that nobody reaches there is nothing to doubt.
+            look_AK = 1.0 if played.look_AK is None else played.look_AK
+            click_EAK, joint_EAK = (look_AK * part_EAK for part_EAK in self.ensemble.by_member(states, items_AK))
+            doubt = slate_doubt(click_EAK, joint_EAK, click=self.click, conversion=self.conversion, slate=True)
             feedback = Feedback(
-                np.maximum(feedback.click_BK - doubt_AK * spread.click_BK, 0.0),
-                np.maximum(feedback.conversion_BK - doubt_AK * spread.joint_BK, 0.0),
+                feedback.click_BK - self.pessimism * doubt.click_BK,
+                feedback.conversion_BK - self.pessimism * doubt.conversion_BK,
             )
         return combine(self.terms, states, items_AK, feedback)
 

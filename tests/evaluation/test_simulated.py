@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from llmrec.errors import RequestError
 from llmrec.evaluation import simulated
+from llmrec.evaluation.significance import paired_bootstrap
 from llmrec.evaluation.simulated import simulate
 from llmrec.types import IntArray, Prediction, Slate, State
 
@@ -81,3 +83,46 @@ def test_bad_requests() -> None:
         simulate([slate(1)], STATES[:1], Broken([[np.nan]]))
     with pytest.raises(RequestError, match="shape"):
         simulate([slate(1)], STATES[:1], Broken([0.5]))
+
+
+def test_each_replicate_of_a_judge_values_slates_as_a_judge_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the interval of a difference is that of their differences, replicate by replicate."""
+
+    class Doubted(Known):
+        factors = (0.8, 1.0, 1.1)
+
+        def one(self, factor: float) -> Known:
+            class One(Known):
+                def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
+                    found = super().predict(states, items_BK)
+                    return Prediction(factor * found.click_BK, found.conversion_BK)
+
+            return One()
+
+        def replicates(self, states: Sequence[State], items_BK: IntArray) -> SimpleNamespace:
+            found = [self.one(factor).predict(states, np.maximum(items_BK, 0)) for factor in self.factors]
+            real_BK = items_BK >= 0
+            click_RBK = np.stack([one.click_BK * real_BK for one in found])
+            return SimpleNamespace(
+                click_RBK=click_RBK, joint_RBK=click_RBK * np.stack([o.conversion_BK for o in found])
+            )
+
+    judge = Doubted()
+    slates, others = [slate(0, 1), slate(2), slate(1, 2)], [slate(1, 3), slate(1), slate(2, 3)]
+    monkeypatch.setattr(simulated, "BATCH", 2)
+    found, base = simulate(slates, STATES, judge, k=2), simulate(others, STATES, judge, k=2)
+    for row, factor in enumerate(judge.factors):
+        plain = simulate(slates, STATES, judge.one(factor), k=2)
+        assert plain.replicas == {}
+        for name, values_B in plain.per_user.items():
+            np.testing.assert_allclose(found.replicas[name][row], values_B)
+    interval = found.minus(base, samples=400, seed=3)["value"]
+    wanted = paired_bootstrap(
+        found.value_B,
+        base.value_B,
+        users=found.users_B,
+        samples=400,
+        seed=3,
+        replicas=(found.replicas["value"], base.replicas["value"]),
+    )
+    assert interval == wanted

@@ -138,6 +138,9 @@ def test_verdict_names_the_change_of_the_ranking_metric() -> None:
     assert "does not change significantly" in verdict(simulated, same, after="PPO").sentence
     with pytest.raises(RequestError, match="paired difference"):
         verdict(simulated, None, after="SFT")
+    assert verdict(simulated, worse, after="PPO").trade == "NDCG@10 on held-out events falls significantly, by 20.0%"
+    assert verdict(simulated, same, after="PPO").trade == ""
+    assert verdict(simulated, same, after="PPO").relative == pytest.approx(0.5)
 
 
 def test_what_got_worse_lists_significant_losses_only() -> None:

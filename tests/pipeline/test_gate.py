@@ -94,9 +94,9 @@ def test_pessimism_takes_off_what_the_members_disagree_on(tiny):
     settings = RewardSettings(click=1.0, conversion=3.0)
     plain = slate_values(RewardFunction(simulators.reward, settings), states, slates)
     careful = RewardFunction(simulators.reward, dataclasses.replace(settings, pessimism=1.0))
-    # members expect 0.9 and 1.1 times the truth: the mean is the truth, the deviation a tenth of it
+    # members expect 0.9 and 1.1 times the truth: the mean is the truth, the deviation 0.1 * 2 ** 0.5 of it
     assert plain == pytest.approx(simulate(slates, states, simulators.judge).value_B)
-    assert slate_values(careful, states, slates) == pytest.approx(0.9 * plain)
+    assert slate_values(careful, states, slates) == pytest.approx((1 - 0.1 * 2**0.5) * plain)
 
 
 def test_importance_weights_equal_their_plain_twin(tiny):
@@ -159,11 +159,11 @@ def test_an_exploit_shows_in_the_difference_of_reward_and_judge(tiny, tmp_path):
     assert len({s["judge_value"] for s in scores.values()}) == 1
     values = {name: s["reward_value"] for name, s in scores.items()}
     assert values["honest"] < values["one"] < values["all"]
-    # Of two members mean - deviation is the lesser. Where one is exploitable that is the other (1.1 times the truth);
-    # an error that both share is not seen.
+    # Where one of two is exploitable, mean - deviation is below the other (1.1 times the truth); an error that both
+    # share is not seen.
     careful = {name: s["pessimistic_value"] for name, s in scores.items()}
-    assert careful["honest"] == pytest.approx(0.9 * values["honest"])
-    assert careful["honest"] < careful["one"] < 1.1 * values["honest"]
+    assert careful["honest"] == pytest.approx((1 - 0.1 * 2**0.5) * values["honest"])
+    assert careful["one"] < 1.1 * values["honest"]
     assert careful["all"] > 1.5 * values["honest"]
 
 

@@ -20,6 +20,7 @@ from llmrec.pipeline.promotion import (
     promote,
     ranking_change,
     refusals,
+    settled,
 )
 from llmrec.pipeline.simulation import Simulators
 from llmrec.simulator.ensemble import Ensemble
@@ -153,6 +154,42 @@ def test_the_four_figures_stand_side_by_side():
     assert "off_policy" not in gate_table([score(1)], GATE).metrics
 
 
+def planned(gains, draws_KS):
+    """Scores and draws of checkpoints whose single intervals are what their draws say."""
+    made = []
+    for step, (gain, draws_S) in enumerate(zip(gains, draws_KS, strict=True), 1):
+        low, high = np.quantile(draws_S, [0.025, 0.975])
+        one = score(step, gain) | {"ranking": dataclasses.asdict(KEPT)}
+        made.append(one | {"judge_gain": {"mean": gain, "low": low, "high": high, "level": 0.95}})
+    return made
+
+
+def test_more_checkpoints_ask_for_more():
+    """Two standard errors are significant for one checkpoint, and not for the best of six that vary alone."""
+    draws_KS = np.random.default_rng(0).normal(0.0, 1.0, (6, 4000)) * 0.01
+    gains = [0.021, 0.0, 0.0, 0.0, 0.0, 0.0]
+    scores = planned(gains, draws_KS)
+    (alone,) = settled(scores[:1], draws_KS[:1], GATE)
+    assert alone["admissible"]
+    assert alone["judge_gain"]["low"] == pytest.approx(0.021 - 1.96 * 0.01, abs=0.0008)
+    six = settled(scores, draws_KS, GATE)
+    assert not six[0]["admissible"]
+    # the 95% quantile of the largest of six independent |z|: 0.95 ** (1/6) two-sided, 2.63
+    assert six[0]["judge_gain"]["low"] == pytest.approx(0.021 - 2.63 * 0.01, abs=0.001)
+    assert six[0]["judge_gain_alone"] == scores[0]["judge_gain"]
+    assert "no significant gain" in six[0]["refused"][0]
+    assert settled(six, draws_KS, GATE) == six  # once more changes nothing
+    assert settled([], [], GATE) == []
+
+
+def test_checkpoints_that_are_one_and_the_same_cost_nothing():
+    draws_S = np.random.default_rng(0).normal(0.0, 0.01, 4000)
+    six = settled(planned([0.021] * 6, [draws_S] * 6), [draws_S] * 6, GATE)
+    assert all(one["admissible"] for one in six)
+    still = settled(planned([0.0], [np.zeros(10)]), [np.zeros(10)], GATE)
+    assert (still[0]["judge_gain"]["low"], still[0]["admissible"]) == (0.0, False)
+
+
 GAIN = Verdict("gain", "Significant gain: the value goes from 1 to 2.", figures="The value goes from 1 to 2.")
 NONE = Verdict("none", "No significant gain: the value goes from 1 to 1.", figures="The value goes from 1 to 1.")
 LOSS = Verdict("loss", "Significant loss: the value goes from 1 to 0.", figures="The value goes from 1 to 0.")
@@ -244,6 +281,50 @@ def test_one_list_for_everybody_is_named_and_is_no_plain_improvement():
     assert "SFT: 200 different lists for 200 users, coverage@10 100.0%" in found.sentence
 
 
+def _with_gain(share, trade="", smallest=1.0, variety=None):
+    judged = dataclasses.replace(GAIN, relative=share, trade=trade)
+    return run_verdict(
+        judged,
+        promoted=True,
+        promotion="Checkpoint 1 was promoted.",
+        ranking_kept=True,
+        ranking="NDCG@10 changed by −9%",
+        kept="SFT",
+        after="PPO",
+        smallest_gain=smallest,
+        variety=variety,
+    )
+
+
+def test_a_gain_too_small_to_be_of_interest_is_no_improvement():
+    found = _with_gain(0.001)
+    assert found.outcome == "none"
+    assert found.reasons == (
+        "The judged gain of +0.1% on the test period is below the smallest gain of interest, 1% "
+        "(gate.smallest_gain).",
+    )
+    assert found.sentence.startswith("Not improved, so SFT is handed on. The judged gain of +0.1%")
+    assert _with_gain(0.001, smallest=0.0).sentence.startswith("Improved. Significant gain")
+    large = _with_gain(0.05)
+    assert large.outcome == "gain"
+    assert "The smallest gain of interest is 1%." in large.sentence
+    assert _with_gain(None).outcome == "gain"  # a reference of 0 has no percent
+
+
+def test_a_trade_is_called_a_trade():
+    trade = "NDCG@10 on held-out events falls significantly, by 47.6%"
+    found = _with_gain(0.3, trade)
+    assert found.sentence.startswith(
+        "Traded: the judged value rises by 30.0%, NDCG@10 on held-out events falls significantly, by 47.6%. "
+    )
+    assert "Improved" not in found.sentence
+    assert (found.outcome, found.tone) == ("gain", "caution")
+    assert found.caveats[0].startswith("Traded:")
+    both = _with_gain(0.3, trade, variety=(OWN, SAME))
+    assert "PPO shows one list to everybody." in both.sentence
+    assert len(both.caveats) == 2
+
+
 def test_one_list_that_was_there_before_is_said_of_both():
     assert "but PPO shows one list to everybody, as SFT does." in _ended(GAIN, variety=(SAME, SAME)).sentence
 
@@ -271,6 +352,8 @@ def test_a_warm_start_with_one_list_is_named_where_it_is_handed_on(judged, kept,
         ("gate.events=0", "'gate.events' is 0"),
         ("gate.ndcg_tolerance=-0.1", "'gate.ndcg_tolerance' is -0.1"),
         ("gate.weight_cap=0", "'gate.weight_cap'"),
+        ("gate.smallest_gain=-1", "'gate.smallest_gain' is -1"),
+        ("gate.held_out=0.5", "'gate.held_out' is 0.5"),
     ],
 )
 def test_a_judge_that_is_none_is_refused_beforehand(override, words):

@@ -9,7 +9,6 @@ import pytest
 from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards import ClickReward, ConversionReward, CustomReward, RewardFunction, TRLReward, combine
-from llmrec.simulator.ensemble import Disagreement
 from llmrec.types import Feedback, Prediction, State
 
 STATES = [State(user_id="a"), State(user_id="b")]
@@ -17,13 +16,16 @@ ITEMS = np.array([[0, 1], [2, -1]])
 
 
 class Fixed:
-    """P(click) = 0.1 (item + 1), P(conversion | click) = 0.5; members disagree by 0.05 and 0.04."""
+    """P(click) = 0.1 (item + 1), P(conversion | click) = 0.5; two members whose deviations are 0.05 and 0.04."""
 
     def predict(self, states, items_BK):
         return Prediction((items_BK + 1) / 10, np.full(items_BK.shape, 0.5))
 
-    def disagreement(self, states, items_BK):
-        return Disagreement(np.full(items_BK.shape, 0.05), np.full(items_BK.shape, 0.04))
+    def by_member(self, states, items_BK):
+        found, there = self.predict(states, items_BK), items_BK >= 0
+        sides = np.array([-1, 1])[:, None, None] / np.sqrt(2)  # deviation 1 of two as a sample
+        joint = found.click_BK * found.conversion_BK
+        return found.click_BK + 0.05 * sides * there, joint + 0.04 * sides * there
 
 
 class NoEnsemble:
@@ -43,10 +45,27 @@ def test_weights_can_switch_a_term_off() -> None:
     np.testing.assert_allclose(reward.total_BK, reward.terms["conversion"])
 
 
-def test_pessimism_takes_off_disagreement_and_stops_at_zero() -> None:
+def test_pessimism_takes_the_members_deviation_off_each_draw() -> None:
     reward = RewardFunction(Fixed(), RewardSettings(pessimism=2.0))(STATES, ITEMS)
     np.testing.assert_allclose(reward.terms["click"], [[0.0, 0.1], [0.2, 0.0]], atol=1e-12)
-    np.testing.assert_allclose(reward.terms["conversion"], [[0.0, 0.02], [0.07, 0.0]], atol=1e-12)
+    np.testing.assert_allclose(reward.terms["conversion"], [[-0.03, 0.02], [0.07, 0.0]], atol=1e-12)
+
+
+def test_pessimism_about_a_slate_is_a_lower_bound_on_its_value() -> None:
+    """Members agree on the slate's worth and not on which of its items has it: nothing is to be taken off."""
+
+    class Divided:
+        def predict(self, states, items_BK):
+            return Prediction(np.array([[0.3, 0.3]]), np.array([[0.0, 0.0]]))
+
+        def by_member(self, states, items_BK):
+            return np.array([[[0.1, 0.5]], [[0.5, 0.1]]]), np.zeros((2, 1, 2))
+
+    settings = RewardSettings(click=1.0, conversion=3.0, pessimism=1.0)
+    whole = RewardFunction(Divided(), settings, slate=True)(STATES[:1], np.array([[0, 1]]))
+    np.testing.assert_allclose(whole.total_BK, [[0.3, 0.3]])
+    alone = RewardFunction(Divided(), settings)(STATES[:1], np.array([[0, 1]]))
+    np.testing.assert_allclose(alone.total_BK, [[0.3 - 0.4 / np.sqrt(2)] * 2])
 
 
 def test_drawn_rewards_are_common_to_equal_users_and_steps() -> None:

@@ -41,8 +41,8 @@ def test_spread_by_hand() -> None:
     found = ensemble.predict_with_spread([State()], np.zeros((1, 2), dtype=int))
     np.testing.assert_allclose(found.mean.click_BK, 0.4)
     np.testing.assert_allclose(found.mean.click_BK * found.mean.conversion_BK, (0.1 + 0.15) / 2)
-    np.testing.assert_allclose(found.deviation.click_BK, 0.2)
-    np.testing.assert_allclose(found.deviation.joint_BK, 0.025)
+    np.testing.assert_allclose(found.deviation.click_BK, 0.2 * 2**0.5)
+    np.testing.assert_allclose(found.deviation.joint_BK, 0.025 * 2**0.5)
     alone = Ensemble([Constant(0.2)]).predict_with_spread([State()], np.zeros((1, 2), dtype=int))
     assert not alone.deviation.click_BK.any()
 

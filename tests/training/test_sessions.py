@@ -26,7 +26,6 @@ from llmrec.config import (
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import ClickReward, ConversionReward
-from llmrec.simulator.ensemble import Disagreement
 from llmrec.simulator.environments.play import PlayedTurn
 from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.lora import adapter_of, make_lora
@@ -438,10 +437,15 @@ def test_two_processes_make_the_update_of_one(tmp_path):
     assert curves[0][:, 1].max() > 0  # somebody left
 
 
+def members(*deviation_BK):
+    """Two members around 0.5 with the standard deviations that are given (as a sample)."""
+    return tuple(0.5 + np.array([-1, 1])[:, None, None] / np.sqrt(2) * s_BK for s_BK in deviation_BK)
+
+
 def test_pessimism_takes_the_members_disagreement_off():
     class Split:
-        def disagreement(self, states, items_BK):
-            return Disagreement(np.full(items_BK.shape, 0.2), np.full(items_BK.shape, 0.1))
+        def by_member(self, states, items_BK):
+            return members(np.full(items_BK.shape, 0.2), np.full(items_BK.shape, 0.1))
 
     expected = Feedback(np.array([[0.5, 0.1]]), np.array([[0.25, 0.05]]))
     played = PlayedTurn(np.array([0]), expected, expected, np.array([False]), np.array([True]), [])
@@ -449,7 +453,8 @@ def test_pessimism_takes_the_members_disagreement_off():
     plain = SessionReward(terms)(states, items, played)
     careful = SessionReward(terms, pessimism=2.0, ensemble=Split())(states, items, played)
     assert plain.total_BK.tolist() == [pytest.approx([1.25, 0.25])]
-    assert careful.total_BK.tolist() == [pytest.approx([0.1 + 3 * 0.05, 0.0])]  # 0.5 - 0.4, 0.25 - 0.2; never below 0
+    # 0.5 - 0.4 and 0.25 - 0.2, 0.1 - 0.4 and 0.05 - 0.2: the slate's deviation is the sum where doubts are the same
+    assert careful.total_BK.tolist() == [pytest.approx([0.1 + 3 * 0.05, -0.3 - 3 * 0.15])]
 
 
 def test_pessimism_about_a_place_counts_as_far_as_it_is_looked_at():
@@ -457,8 +462,8 @@ def test_pessimism_about_a_place_counts_as_far_as_it_is_looked_at():
     look, a, s = np.array([[1.0, 0.5, 0.1]]), np.array([[0.6, 0.6, 0.6]]), 0.2
 
     class Split:
-        def disagreement(self, states, items_BK):
-            return Disagreement(np.full(items_BK.shape, s), np.full(items_BK.shape, s / 2))
+        def by_member(self, states, items_BK):
+            return members(np.full(items_BK.shape, s), np.full(items_BK.shape, s / 2))
 
     expected = Feedback(look * a, look * a / 2)
     played = PlayedTurn(np.array([0]), expected, expected, np.array([False]), np.array([True]), [], look)
@@ -471,8 +476,8 @@ def test_a_meeting_with_positions_hands_its_looks_to_the_doubter(shop):
     import tests.training.shop_users as users
 
     class Split:
-        def disagreement(self, states, items_BK):
-            return Disagreement(np.full(items_BK.shape, 0.05), np.full(items_BK.shape, 0.0))
+        def by_member(self, states, items_BK):
+            return members(np.full(items_BK.shape, 0.05), np.full(items_BK.shape, 0.0))
 
     plain = dataclasses.replace(users.meeting(), choice=ChoiceSettings(model="position", position_bias=1.0))
     terms = (ClickReward(1.0),)

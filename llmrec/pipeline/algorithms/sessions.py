@@ -68,7 +68,8 @@ def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, si
     """Users of the training period at their last state, as the reward's ensemble learned them, and the reward."""
     states, seen = last_states(config, data, "train")
     rewards = run_reward(config, data, simulators, policy, slate_size=config.session.slate)
-    reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward)
+    weights = config.reward.click, config.reward.conversion
+    reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward, *weights)
     population = LearnedUsers(simulators.reward, states, data.dataset)
     return SessionUsers(
         population, np.arange(len(states)), seen, reward, session_choice(config, data), config.dynamics
