@@ -17,6 +17,7 @@ from llmrec.files import new_folder
 from llmrec.pipeline.algorithms import ALGORITHMS
 from llmrec.pipeline.data import funnels
 from llmrec.pipeline.gate import who_judges
+from llmrec.pipeline.headroom import run_headroom
 from llmrec.pipeline.place import OURS
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.report import make_report, measurements
@@ -144,7 +145,7 @@ def model_card(run: RunResult, command: str) -> str:
         name=markdown(manifest.name),
         items=run.data.dataset.n_items,
         improved=_improved(run),
-        verdict=markdown(run.verdict.sentence),
+        verdict="\n\n".join(markdown(said) for said in (run.verdict.sentence, run_headroom(run)) if said),
         tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
         base="a small Qwen3-architecture model made from this data set's own texts"
         if run.base.nano

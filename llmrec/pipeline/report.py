@@ -29,6 +29,7 @@ from llmrec.pipeline.algorithms.preferences import REWARD_MODEL
 from llmrec.pipeline.data import funnels
 from llmrec.pipeline.exam import sentences
 from llmrec.pipeline.gate import who_judges
+from llmrec.pipeline.headroom import run_headroom
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import SFT, RunResult, control_sentences, label
 from llmrec.printing import command as shell_command
@@ -63,6 +64,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         seeds={"run": config.seed},
         seconds=run.seconds,
         verdict=run.verdict,
+        headroom=run_headroom(run),
         tables=tables,
         rows=measured_rows(run, work),
         samples=config.evaluation.bootstrap,

@@ -154,6 +154,8 @@ def test_the_demo_with_a_pretrained_model(tmp_path, cache):
     done = tiny.llmrec("demo", "--model", folder, "--out", tmp_path / "run", *arguments, cache=cache)
     assert "informed optimum" in done.stdout
     assert "of what SFT leaves to gain" in " ".join(done.stdout.split())
+    for page in ("report.md", "report.html", "README.md"):
+        assert "of what SFT leaves to gain" in (tmp_path / "run" / page).read_text("utf-8")
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text("utf-8"))
     assert saved["model"]["name"] == str(folder)
     assert saved["ppo"]["learning_rate"] == demo_config(0, None, str(folder)).improvement.learning_rate

@@ -244,3 +244,14 @@ def test_a_gain_with_a_caveat_is_not_green(caveats: tuple[str, ...], tone: str, 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f'<p class="verdict {tone}">Improved, so to speak.</p>' in page
     assert ".verdict.caution{border-color:var(--orange)}" in page
+
+
+def test_what_a_world_knows_of_the_headroom_stands_in_the_verdict(tmp_path: Path) -> None:
+    said = f"PPO closes 61% of what is left {HOSTILE}"
+    report = dataclasses.replace(sample_report(), verdict=Verdict("gain", "Improved."), headroom=said)
+    write_report(tmp_path, report)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert f"Improved. {said}" in page.text
+    (line,) = [x for x in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "closes 61%" in x]
+    assert line.startswith("> Improved. PPO closes 61% of what is left ")
+    assert "<script>" not in line

@@ -94,6 +94,7 @@ class RunReport:
         seeds: seeds by what they decide.
         seconds: duration of each stage.
         verdict: what reinforcement learning brought.
+        headroom: a sentence on how much of what can be found was found; only a generated world knows.
         tables: comparisons, each shown as a figure too.
         rows: what each of the tables was measured on; empty where that was not recorded.
         samples: bootstrap samples of the tables.
@@ -130,6 +131,7 @@ class RunReport:
     seeds: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
+    headroom: str = ""
     tables: Sequence[Comparison] = ()
     rows: Sequence[MeasuredRows] = ()
     samples: int = 1000
