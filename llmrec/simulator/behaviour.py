@@ -10,6 +10,7 @@ it was fitted by their text alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from llmrec.config import SimulatorSettings
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.files import new_folder, read_json, write_json
 from llmrec.seeding import stream_seed
+from llmrec.simulator.blend import Blend, Traces, fit_blend
 from llmrec.simulator.calibration import Calibrator, Platt, calibrator_of
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.fitting import FitCurve, pair_logits
@@ -35,7 +37,7 @@ from llmrec.simulator.networks import (
     encoded,
     require_architecture,
 )
-from llmrec.simulator.networks.parts import VALUE
+from llmrec.simulator.networks.parts import CLICK, VALUE
 from llmrec.simulator.networks.recurrent import LiveState, RecurrentNet, advanced, live_logits, started
 from llmrec.types import BoolArray, FloatArray, IntArray, Item, Prediction, State
 
@@ -69,6 +71,7 @@ class BehaviourModel:
         architecture: Its name in `ARCHITECTURES`.
         facts: What a report should say: counts, held-out losses by epoch, seed, and `proxy`, a sentence that is not
             empty where clicks, conversions or unclicked items are stand-ins.
+        blend: What counts beside the network where nothing was logged as shown, popularity among it; else None.
     """
 
     def __init__(
@@ -79,9 +82,10 @@ class BehaviourModel:
         calibrators: tuple[Calibrator, Calibrator],
         facts: dict[str, Any],
         scale: ValueScale | None = None,
+        blend: Blend | None = None,
     ) -> None:
         self.architecture, self.space, self.net = architecture, space, net
-        self.calibrators, self.facts, self.scale = calibrators, facts, scale
+        self.calibrators, self.facts, self.scale, self.blend = calibrators, facts, scale, blend
 
     @property
     def proxy(self) -> str:
@@ -125,7 +129,26 @@ class BehaviourModel:
         # An empty place is computed as item 0 and set to 0 afterwards.
         row_M = np.repeat(np.arange(items_BK.shape[0]), items_BK.shape[1])
         logits_MH = pair_logits(self.net, users, row_M, items_BK.clip(min=0).ravel())
-        return logits_MH.reshape(*items_BK.shape, logits_MH.shape[1]), items_BK >= 0
+        logits_BKH = logits_MH.reshape(*items_BK.shape, logits_MH.shape[1])
+        if self.blend is not None:
+            logits_BKH[..., CLICK] = self.blend.at(states, items_BK.clip(min=0), logits_BKH[..., CLICK])
+        return logits_BKH, items_BK >= 0
+
+    def without_popularity(self) -> BehaviourModel:
+        """The same model without the popularity that was kept apart; its probabilities are no longer calibrated.
+
+        Raises:
+            ConfigError: it keeps none apart (see `blend`).
+        """
+        if self.blend is None:
+            raise ConfigError(
+                f"This {self.architecture!r} model keeps no popularity apart; only one that was fitted on choices "
+                "without logged impressions and with simulator.blend does."
+            )
+        blend = self.blend.without_popularity()
+        return BehaviourModel(
+            self.architecture, self.space, self.net, self.calibrators, self.facts, self.scale, blend
+        )
 
     @torch.no_grad()
     def predict_all(self, states: Sequence[State]) -> Prediction:
@@ -134,7 +157,10 @@ class BehaviourModel:
         parts = [np.zeros((0, self.space.n_items, 2))]
         for low in range(0, len(states), _CHUNK):
             rows = torch.arange(low, min(low + _CHUNK, len(states)))
-            parts.append(self.net.grid(self.net.users(users.rows(rows)))[..., :2].double().numpy())
+            found = self.net.grid(self.net.users(users.rows(rows)))[..., :2].double().numpy()
+            if self.blend is not None:
+                found[..., CLICK] = self.blend.grid(states[low : low + _CHUNK], found[..., CLICK])
+            parts.append(found)
         return self._calibrated(np.concatenate(parts))
 
     def initial_state(self, states: Sequence[State]) -> LiveState:
@@ -176,6 +202,9 @@ class BehaviourModel:
             tensors[f"calibration.{head}"] = calibrator.array()
         if self.scale is not None:
             tensors["value.scale"] = self.scale.array()
+        if self.blend is not None:
+            tensors["blend.weights"] = self.blend.weight_J
+            tensors |= {f"blend.{name}": array for name, array in self.blend.traces.arrays().items()}
         with new_folder(folder, mark="behaviour.json") as work:
             save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, work / "behaviour.safetensors")
             facts = {"kind": "behaviour", "architecture": self.architecture, "features": values, "facts": self.facts}
@@ -204,12 +233,14 @@ def load_behaviour(folder: Path, items: Sequence[Item] | Catalogued) -> Behaviou
         net = ARCHITECTURES[facts["architecture"]](space)
         net.load_state_dict({k[4:]: torch.from_numpy(v) for k, v in tensors.items() if k.startswith("net.")})
         click, conversion = (calibrator_of(tensors[f"calibration.{head}"]) for head in ("click", "conversion"))
+        counts = {name[6:]: array for name, array in tensors.items() if name.startswith("blend.")}
+        blend = Blend(Traces.restore(counts), space, counts["weights"]) if counts else None
     except DataError:
         raise
     except Exception as error:  # safetensors and torch raise many kinds for a broken file
         raise RunError(f"{path} cannot be read as a behaviour model ({error}); fit it anew.") from None
     scale = ValueScale(*tensors["value.scale"].tolist()) if "value.scale" in tensors else None
-    return BehaviourModel(facts["architecture"], space, net, (click, conversion), facts["facts"], scale)
+    return BehaviourModel(facts["architecture"], space, net, (click, conversion), facts["facts"], scale, blend)
 
 
 def fit_behaviour(
@@ -252,9 +283,19 @@ def fit_behaviour(
     learner = Learner(architecture, space, settings, seed)
     users = learner.encoded(states)
     net, taught, curve = learner.learn(users, log, held_out, curve_K=examination_K)
-    found = calibrators(net, users, (log, held_out), taught, settings)
+    blend = None
+    if settings.blend and not getattr(dataset, "has_impressions", True) and not isinstance(net, RecurrentNet):
+
+        def clicks(row_M: IntArray, item_M: IntArray) -> FloatArray:
+            return pair_logits(net, users, row_M, item_M)[:, CLICK]
+
+        blend = fit_blend(log, held_out, states, space, clicks, seed)
+    blended = None if blend is None else partial(blend.pairs, states)
+    found = calibrators(net, users, (log, held_out), taught, settings, blended)
     facts = _facts(dataset, log, states, curve, found, seed) | taught.facts(settings)
-    return BehaviourModel(architecture, space, net, found, facts, taught.scale if architecture in VALUED else None)
+    facts |= {} if blend is None else {"blend": blend.weights}
+    scale = taught.scale if architecture in VALUED else None
+    return BehaviourModel(architecture, space, net, found, facts, scale, blend)
 
 
 def _facts(

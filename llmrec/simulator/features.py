@@ -55,6 +55,7 @@ class FeatureSpace:
     Attributes:
         known: `item_id` of each item met in fitting, in order; `known_N` maps an item index to its place there, or
             to `len(known)` for an item that came later.
+        texts: What there is to read about each item.
         words_NW: The longer text vector of each item.
         item_NF: Item rows: text vector, category indicators (unit length), standardised log price, price missing,
             number of impressions (log, as a spline: what the log's policy believed in tells something of an item;
@@ -77,7 +78,8 @@ class FeatureSpace:
         self.item_text, self.profile_text, self.shown_K = item_text, profile_text, shown_K
         place = {item_id: k for k, item_id in enumerate(self.known)}
         self.known_N = np.array([place.get(item.item_id, len(place)) for item in items], dtype=np.int64)
-        self.words_NW = item_text.encode([item_words(item) for item in items])
+        self.texts = [item_words(item) for item in items]
+        self.words_NW = item_text.encode(self.texts)
         self.text_ND = unit(self.words_NW[:, :TEXT])
         self.category_NC = unit(self._category_rows(items))
         self.price_N2 = self._price_rows(items)

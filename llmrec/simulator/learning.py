@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from llmrec.simulator.log import Log
 from llmrec.simulator.networks import VALUED, Net, encoded, fresh_net
 from llmrec.simulator.networks.factorised import UserTensors
 from llmrec.simulator.objectives import COUNTERFACTUAL, Examination, Labels, Objective
-from llmrec.types import FloatArray, State
+from llmrec.types import FloatArray, IntArray, State
 
 WEIGHTED = ("ips", "dr")
 PLACED = ("position", "inverse-position")
@@ -213,17 +213,25 @@ class Learner:
 
 
 def calibrators(
-    net: Net, users: UserTensors, logs: tuple[Log, Log], taught: Lesson, settings: SimulatorSettings
+    net: Net,
+    users: UserTensors,
+    logs: tuple[Log, Log],
+    taught: Lesson,
+    settings: SimulatorSettings,
+    blended: Callable[[IntArray, IntArray, FloatArray], FloatArray] | None = None,
 ) -> tuple[Calibrator, Calibrator]:
     """Calibrators of click and conversion, under the same weights and places as the fit.
 
     They are fitted on the second (held-out) one of `logs`, or on both (`settings.calibration`). ESCM²'s conversion
-    head is left as it is: calibrating it on clicked impressions would take its correction back.
+    head is left as it is: calibrating it on clicked impressions would take its correction back. `blended` turns rows,
+    items and the network's click logits into those that are calibrated (see `blend`).
     """
     log, labels = logs[1], taught.labels[1]
     if settings.calibration == "everything":
         log, labels = logs[0].joined(logs[1]), taught.labels[0].joined(taught.labels[1])
     logits_MH, clicked_M = pair_logits(net, users, log.row_M, log.item_M), log.click_M > 0
+    if blended is not None:
+        logits_MH[:, 0] = blended(log.row_M, log.item_M, logits_MH[:, 0])
     weight_M = None if labels.weight_M is None else labels.weight_M.numpy()
     # Raw click rates fall with the place, so a calibrator fitted on them would take the correction for places back;
     # its likelihood is that of look * p.
