@@ -32,7 +32,7 @@ class SimulatorSettings:
     """For a biased log: ips and dr need logged propensities, position and inverse-position logged positions."""
     clip: float = 20.0
     """Largest inverse-propensity weight (for ips and dr as a multiple of the median one)."""
-    blend: bool = True
+    blend: bool = False
     """Where no impressions are logged: weigh what follows what, likeness of texts, repeats and popularity beside the
     network (`llmrec.simulator.blend`); not with gru and lstm, which are fed event by event."""
     bootstrap: bool = False

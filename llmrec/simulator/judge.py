@@ -84,7 +84,9 @@ class Judge(BehaviourModel):
     """A behaviour model with heads; made by `fit_judge`."""
 
     def __init__(self, model: BehaviourModel, correction: Correction) -> None:
-        super().__init__(model.architecture, model.space, model.net, model.calibrators, model.facts, model.scale)
+        super().__init__(
+            model.architecture, model.space, model.net, model.calibrators, model.facts, model.scale, model.blend
+        )
         self.correction = correction
 
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction:
@@ -204,6 +206,8 @@ def with_heads(model: BehaviourModel, slice_: ImpressionLog, *, seed: int, setti
 def _pairs(model: BehaviourModel, states: Sequence[State], log: Log) -> Prediction:
     """The model's own prediction of each logged impression, (M, 1)."""
     logits_MH = pair_logits(model.net, encoded(model.net, model.space, states), log.row_M, log.item_M)
+    if model.blend is not None:
+        logits_MH[:, 0] = model.blend.pairs(states, log.row_M, log.item_M, logits_MH[:, 0])
     click, conversion = model.calibrators
     return Prediction(click(logits_MH[:, 0]), conversion(logits_MH[:, 1]))
 

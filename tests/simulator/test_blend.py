@@ -160,14 +160,14 @@ def followers():
 
 def test_a_model_of_choices_follows_what_follows(followers, tmp_path) -> None:
     dataset, train, valid, asked = followers
-    settings = SimulatorSettings(epochs=1)
+    settings = SimulatorSettings(epochs=1, blend=True)
     model = fit_behaviour(dataset, train, architecture="logistic", seed=0, settings=settings, valid=valid)
     plain = fit_behaviour(
         dataset,
         train,
         architecture="logistic",
         seed=0,
-        settings=SimulatorSettings(epochs=1, blend=False),
+        settings=SimulatorSettings(epochs=1),
         valid=valid,
     )
     right = np.array([(s.history[-1].item + 1) % 20 for s in asked])
@@ -195,7 +195,7 @@ def test_few_choices_weigh_nothing(followers) -> None:
 
 def test_recurrent_models_and_logged_impressions_are_left_as_they_were(followers) -> None:
     dataset, train, valid, _ = followers
-    settings = SimulatorSettings(epochs=1)
+    settings = SimulatorSettings(epochs=1, blend=True)
     assert fit_behaviour(dataset, train, architecture="gru", seed=0, settings=settings, valid=valid).blend is None
     shown = [dataset.item(i) for i in range(20)]  # a plain list of items says nothing of drawn negatives
     assert fit_behaviour(shown, train, architecture="logistic", seed=0, settings=settings, valid=valid).blend is None
