@@ -104,7 +104,10 @@ class GRPOSettings(RolloutSettings):
     """dr_grpo sums over choice points and divides by a constant: no bias by length of titles (Liu et al. 2025)."""
     clip: float = 0.2
     clip_high: float | None = None
-    scale_rewards: Literal["group", "batch", "none"] = "group"
+    scale_rewards: Literal["group", "batch", "none"] = "batch"
+    """What advantages are divided by: the deviation of all rewards of a rollout, that of the draws of a state, or
+    nothing. By group, states in which all draws earn nearly the same pull as hard as those in which much is at
+    stake."""
     ratio: Literal["token", "sequence"] = "token"
     """Importance ratios of tokens, or of whole items (GSPO, Zheng et al. 2025)."""
     stability: StabilitySettings = field(default_factory=lambda: StabilitySettings(resample=2))

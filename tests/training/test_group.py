@@ -31,7 +31,14 @@ from tests.training.worlds import lamps, run
 
 WORDS = ("<pad>", "x", "a", "b", "c", "d", "e")
 TINY = GRPOSettings(
-    steps=2, prompts=4, draws=4, minibatches=2, save_every=1, kl_coefficient=0.1, lora=LoraSettings(rank=4, alpha=8)
+    scale_rewards="group",
+    steps=2,
+    prompts=4,
+    draws=4,
+    minibatches=2,
+    save_every=1,
+    kl_coefficient=0.1,
+    lora=LoraSettings(rank=4, alpha=8),
 )
 SMALL_RLOO = RLOOSettings(
     steps=2, prompts=4, draws=4, minibatches=2, save_every=1, kl_coefficient=0.1, lora=LoraSettings(rank=4, alpha=8)

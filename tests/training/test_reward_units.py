@@ -159,8 +159,8 @@ ON_POLICY = {
     "reinforce": ReinforceSettings(**COMMON),
     "reinforce-white": ReinforceSettings(**COMMON, whiten=True),
     "reinforce-running": ReinforceSettings(**COMMON, baseline="running", stability=NORMALISED[2]),
-    "grpo": GRPOSettings(**COMMON),
-    "grpo-batch": GRPOSettings(**COMMON, scale_rewards="batch"),
+    "grpo": GRPOSettings(**COMMON, scale_rewards="group"),
+    "grpo-batch": GRPOSettings(**COMMON),
     "grpo-none": GRPOSettings(**COMMON, scale_rewards="none"),
     "grpo-running": GRPOSettings(**COMMON, stability=NORMALISED[2]),
     "grpo-sequence": GRPOSettings(**COMMON, ratio="sequence", loss="luspo"),
@@ -295,3 +295,35 @@ def test_the_entropy_floor_is_felt_and_is_let_go_again(small, tmp_path, name):
         found.append(part["advantages"])
     assert (found[1] - found[0]).norm() > 0.1 * found[0].norm()
     assert torch.equal(found[2], found[0])
+
+
+RARE = (0, 3)
+"""A group of items that the reference shows seldom."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
+def test_a_group_s_target_share_is_reached_at_the_weight_that_is_the_kl_coefficient(small, tmp_path, name):
+    """log(target / exposure) at weight beta, under the defaults: the group gets half, not nearly all.
+
+    Exposures are the reference's own, so that the optimum is pi_ref (target / exposure) of the item's group.
+    """
+    with torch.no_grad():
+        chance = small.log_pi(small.reference).exp().numpy()
+    of_group = np.isin(np.arange(len(PAIRS)), RARE)
+    exposed = float(chance[of_group].sum())
+    value = BETA * np.where(of_group, np.log(0.5 / exposed), np.log(0.5 / (1 - exposed)))
+
+    def fair(states, items_BK):
+        return Reward(value[items_BK], {})
+
+    kinds = {"ppo": PPOSettings, "grpo": GRPOSettings, "rloo": RLOOSettings}
+    common = {**COMMON, "entropy_coefficient": 0.0, "draws": 512, "steps": 40, "save_every": 40}
+    settings = kinds[name](**common, learning_rate=2e-2, warmup=0.1)
+    trainer = make_trainer(small.model, small.source, [GroupedReward(fair, [USER], 512)], settings, out=tmp_path)
+    trainer._reference, trainer.args.save_strategy = small.reference, "no"
+    trainer.train()
+    with torch.no_grad():
+        share = float(small.log_pi(small.model.eval()).exp()[torch.from_numpy(of_group)].sum())
+    assert abs(exposed - 0.5) > 0.1
+    assert share == pytest.approx(0.5, abs=0.03)
