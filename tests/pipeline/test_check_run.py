@@ -83,9 +83,10 @@ def refusal(dataset, place, **changes):
         (shop(20, times=2), {}, ["valid part", "2 distinct times", "leave-last-out"]),
         (shop(20, times=1), {}, ["same time", "leave-last-out"]),
         (shop(20, each=1), {"data.split": "leave-last-out"}, ["valid part", "more events"]),
-        (shop(20, users=1, each=60), {}, ["Users", "fewer than two"]),
-        (shop(20, users=2, each=30), {}, ["one user"]),
-        (shop(20, users=3, each=2), {}, ["one user"]),
+        (shop(20, users=1, each=60), {}, ["different users", "have 1 between them"]),
+        # one is met at the gate, one on the test period: nobody is left to fit on
+        (shop(20, users=2, each=30), {}, ["Users", "fewer than two"]),
+        (shop(20, users=3, each=2), {}, ["Users", "fewer than two"]),
         (shop(2, each=30, repeat="exclude"), {}, ["valid part", "repeats"]),
         (shop(20), {"data.valid_fraction": 0.0}, ["valid part", "data.valid_fraction"]),
         (shop(20, conversions=False), {"sft.target": "conversion"}, ["no conversion"]),
