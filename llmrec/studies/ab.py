@@ -134,10 +134,10 @@ def run_experiment(
 
 
 def sized(out: Path, turns: int | None, slate: int | None) -> dict[str, Any]:
-    """Overrides for sessions: the run's own sizes, or 5 turns of 10 places where it was a bandit."""
-    plain = read_config(out).session.plain
-    chosen = {"turns": (turns, 5), "slate": (slate, 10)}
-    sizes = {key: default if given is None and plain else given for key, (given, default) in chosen.items()}
+    """Overrides for sessions: the run's own sizes; where it was a bandit 5 turns, of 10 places if it drew items."""
+    own = read_config(out).session
+    chosen = {"turns": (turns, own.turns == 1, 5), "slate": (slate, own.plain, 10)}
+    sizes = {key: default if given is None and bandit else given for key, (given, bandit, default) in chosen.items()}
     return {f"session.{key}": value for key, value in sizes.items() if value is not None}
 
 

@@ -79,6 +79,13 @@ def test_a_bandit_is_met_in_sessions_by_default(run):
     assert sized(run, None, 3) == {"session.turns": 5, "session.slate": 3}
 
 
+def test_one_that_drew_slates_is_met_with_slates_of_their_size(tmp_path):
+    (tmp_path / "config.yaml").write_text("session: {turns: 1, slate: 4}\n", "utf-8")
+    assert sized(tmp_path, None, None) == {"session.turns": 5}
+    (tmp_path / "config.yaml").write_text("session: {turns: 2, slate: 4}\n", "utf-8")
+    assert sized(tmp_path, None, None) == {}
+
+
 @pytest.mark.parametrize(
     ("a", "b", "more", "message"),
     [
