@@ -186,11 +186,8 @@ def control_stages(
     simulators: Simulators,
     improvement: ImprovedStage,
     work: Work,
-    *,
-    names: Sequence[str] | None = None,
-    prefix: str = "control",
 ) -> dict[str, ControlStage]:
-    """Makes the controls of a finished improvement, each a stage of its own; by label.
+    """Makes the controls that a run asks for, of its finished improvement, each a stage of its own; by label.
 
     Args:
         config: of the improvement.
@@ -199,13 +196,11 @@ def control_stages(
         simulators: reward and judge.
         improvement: what is held against them.
         work: where the stages are.
-        names: which controls; by default those of `evaluation.controls`.
-        prefix: of the stages' names.
     """
     found = {}
-    for name, control in controls_of(config, names).items():
+    for name, control in controls_of(config).items():
         changed = control.changed(config, improvement.cpu_seconds / max(sft.cpu_seconds, 1e-9))
-        stage = improve_stage(changed, data, sft, simulators, work, name=f"{prefix}-{name}")
+        stage = improve_stage(changed, data, sft, simulators, work, name=f"control-{name}")
         found[control.label(config)] = ControlStage(name, changed, stage)
     return found
 

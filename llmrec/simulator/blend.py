@@ -28,9 +28,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
+from llmrec.log_linear import fit_logit
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.log import Log
@@ -43,8 +42,8 @@ POPULAR = ("popular", "recent")
 LEAST = 30
 """Held-out choices below which nothing is weighed: seven weights of so few would be noise."""
 CHOICES, ALTERNATIVES = 1500, 400
-PENALTY = 1e-3
-"""Of squared weights of standardised columns, a choice."""
+PENALTY = 2e-3
+"""Of half the squared weights of standardised columns, a choice."""
 DAY, HALF_LIFE = 86_400.0, 30.0
 NEAR, EVENTS = 10, 20
 _CELLS = 2_000_000
@@ -245,12 +244,22 @@ def fit_blend(
     blend = Blend(Traces.of(log, states, space.n_items), space, np.eye(len(COLUMNS))[0])
     asked_CA = alternatives(chosen.item_M, space.n_items, ALTERNATIVES, stream)
     row_M = np.repeat(chosen.row_M, asked_CA.shape[1])
-    columns_CAJ = np.empty((*asked_CA.shape, len(COLUMNS)))
-    columns_CAJ[..., 0] = network(row_M, asked_CA.ravel()).reshape(asked_CA.shape)
+    columns_JCA = np.empty((len(COLUMNS), *asked_CA.shape))
+    columns_JCA[0] = network(row_M, asked_CA.ravel()).reshape(asked_CA.shape)
     for rows in blend._parts(len(chosen)):
         found_BNJ = blend.columns([states[row] for row in chosen.row_M[rows]])
-        columns_CAJ[rows, :, 1:] = np.take_along_axis(found_BNJ, asked_CA[rows][..., None], axis=1)
-    return replace(blend, weight_J=conditional_logit(columns_CAJ))
+        found_BAJ = np.take_along_axis(found_BNJ, asked_CA[rows][..., None], axis=1)
+        columns_JCA[1:, rows] = np.moveaxis(found_BAJ, 2, 0)
+    return replace(blend, weight_J=weights_of(columns_JCA))
+
+
+def weights_of(columns_JCA: FloatArray, penalty: float = PENALTY) -> FloatArray:
+    """Weights (J,) under which the first alternative of each choice is likeliest; those of tastes are not below 0."""
+    choices, asked = columns_JCA.shape[1:]
+    # A negative weight of taste would turn a ranking round by chance; having had or being popular may repel.
+    least_J = [-np.inf if name in ("again", *POPULAR) else 0.0 for name in COLUMNS]
+    first_C, all_CA = np.zeros(choices, dtype=np.int64), np.ones((choices, asked), dtype=bool)
+    return fit_logit(list(columns_JCA), first_C, all_CA, penalty=penalty * choices, least_F=least_J)
 
 
 def alternatives(target_C: IntArray, n_items: int, size: int, stream: np.random.Generator) -> IntArray:
@@ -260,28 +269,3 @@ def alternatives(target_C: IntArray, n_items: int, size: int, stream: np.random.
     else:
         drawn_CA = np.stack([stream.choice(n_items - 1, size=size, replace=False) for _ in target_C])
     return np.concatenate([target_C[:, None], drawn_CA + (drawn_CA >= target_C[:, None])], axis=1)
-
-
-def conditional_logit(columns_CAJ: FloatArray, penalty: float = PENALTY) -> FloatArray:
-    """Weights (J,) under which the first alternative of each choice is likeliest; those that tell tastes are not < 0.
-
-    Minimises the mean of -log softmax(columns @ weights)[0] plus penalty times the squares of the weights of columns
-    scaled to deviation 1 (within choices).
-    """
-    centred_CAJ = columns_CAJ - columns_CAJ.mean(axis=1, keepdims=True)
-    scale_J = np.sqrt((centred_CAJ**2).mean(axis=(0, 1)))
-    scaled_CAJ = centred_CAJ / np.where(scale_J > 1e-9, scale_J, 1.0)
-
-    def loss(weight_J: FloatArray) -> tuple[float, FloatArray]:
-        log_CA = log_softmax(scaled_CAJ @ weight_J, axis=1)
-        # d/dw of -log softmax at 0 is E[column] - column of 0.
-        slope_CJ = np.einsum("ca,caj->cj", np.exp(log_CA), scaled_CAJ) - scaled_CAJ[:, 0]
-        value = -log_CA[:, 0].mean() + penalty * float(weight_J @ weight_J)
-        return value, slope_CJ.mean(axis=0) + 2 * penalty * weight_J
-
-    # A negative weight of taste would turn a ranking round by chance; having had or being popular may repel.
-    free = {"again", *POPULAR}
-    bounds = [(None if name in free else 0.0, None) for name in COLUMNS]
-    start_J = np.where(np.arange(len(COLUMNS)) == 0, 1.0, 0.0)
-    found_J = minimize(loss, start_J, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return np.where(scale_J > 1e-9, found_J / np.where(scale_J > 1e-9, scale_J, 1.0), 0.0)

@@ -20,7 +20,7 @@ from trl import SFTConfig
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.config import ContinuedSFTSettings, SFTSettings
+from llmrec.config import SFTSettings
 from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.files import sha256_of
@@ -33,13 +33,8 @@ from llmrec.training.imitation import StateLessons, train_imitation
 from llmrec.training.improvement import (
     Checkpointing,
     Fitted,
-    Improved,
     Plan,
-    WarmStart,
-    check_update,
-    require_above_zero,
     run_trainer,
-    trainable,
 )
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora, merge
 from llmrec.training.packed import Packed, pack
@@ -141,43 +136,6 @@ def train_sft(
     # off. Into four bits merging would round: the adapter is put on the published weights later.
     left = trained if is_quantised(model) else merge(trained)
     return SFTResult(left, fitted.curve, fitted.seconds, fitted.cpu_seconds, adapter)
-
-
-def continue_sft(
-    start: WarmStart,
-    lessons: Lessons,
-    settings: SFTSettings,
-    plan: ContinuedSFTSettings,
-    checkpointing: Checkpointing,
-) -> Improved:
-    """Gives a warm-started policy `plan.share` as many more of the same lessons: the control of what costs as much.
-
-    Args:
-        start: the policy; its seed decides order and augmentation, so it is another than that of the warm start.
-        lessons: what the warm start learnt from.
-        settings: the section `sft` of the warm start.
-        plan: the section `continued_sft`.
-        checkpointing: checkpoints and reports. It is judged at its end alone, as the warm start is.
-
-    Raises:
-        ConfigError: a setting that cannot be used.
-        DataError: nothing to learn from.
-    """
-    check_continued(plan)
-    model = trainable(start, plan)
-    teacher = dataclasses.replace(settings.teacher, epochs=settings.teacher.epochs * plan.share)
-    more = dataclasses.replace(
-        settings,
-        epochs=settings.epochs * plan.share,
-        learning_rate=plan.learning_rate,
-        warmup=plan.warmup,
-        save_every=plan.save_every,
-        teacher=teacher,
-    )
-    plain = dataclasses.replace(checkpointing, on_checkpoint=None)
-    given = (start.tokenizer, start.catalogue, start.renderer)
-    fitted = learn(model, *given, lessons, more, seed=start.seed, checkpointing=plain)
-    return Improved(model, fitted.curve, fitted.seconds, cpu_seconds=fitted.cpu_seconds)
 
 
 def learn(
@@ -475,17 +433,6 @@ def check_sft(settings: SFTSettings, *, taught: bool, identified: bool = False) 
         )
     if taught:
         check_teacher(settings.teacher)
-
-
-def check_continued(settings: ContinuedSFTSettings) -> None:
-    """Raises `ConfigError` for what a continued warm start cannot honour."""
-    section = "continued_sft"
-    require_above_zero(settings, section, ("share", "learning_rate", "save_every"))
-    check_update(settings, section)
-    if not 0 <= settings.warmup < 1:
-        raise ConfigError(f"Key '{section}.warmup' is {settings.warmup}; it must be in [0, 1).")
-    if settings.max_grad_norm != 1.0:
-        raise ConfigError(f"Key '{section}.max_grad_norm' is fixed at 1.0, as it is in the warm start; leave it out.")
 
 
 def _feedback(examples: Sequence[Example]) -> EventKind:

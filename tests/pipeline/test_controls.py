@@ -12,7 +12,7 @@ from llmrec.pipeline.base_model import Base
 from llmrec.pipeline.controls import CONTROLS, against, controls_of
 from llmrec.pipeline.improve import improvement_key
 from llmrec.pipeline.sft import SFTStage
-from llmrec.training.sft import check_continued
+from llmrec.training.continued import check_continued
 from tests.overrides import given
 
 

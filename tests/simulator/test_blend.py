@@ -14,9 +14,9 @@ from llmrec.simulator.blend import (
     Blend,
     Traces,
     alternatives,
-    conditional_logit,
     fit_blend,
     latest_items,
+    weights_of,
 )
 from llmrec.simulator.features import FeatureSpace
 from llmrec.simulator.log import Log, Subset
@@ -114,7 +114,7 @@ def test_weights_are_the_most_likely_ones() -> None:
     best = utility.argmax(axis=1)
     rows = np.arange(3000)
     columns[rows, 0], columns[rows, best] = columns[rows, best].copy(), columns[rows, 0].copy()
-    found = conditional_logit(columns, penalty=0.0)
+    found = weights_of(np.moveaxis(columns, 2, 0), penalty=0.0)
     assert found == pytest.approx(true, abs=0.12)
     weight = torch.tensor(found, requires_grad=True)
     loss = -torch.log_softmax(torch.from_numpy(columns) @ weight, dim=1)[:, 0].mean()
@@ -122,8 +122,8 @@ def test_weights_are_the_most_likely_ones() -> None:
     assert weight.grad.numpy()[found > 0] == pytest.approx(0, abs=2e-4)
     repelled = columns.copy()
     repelled[..., 1] *= -1
-    assert conditional_logit(repelled)[1] == 0
-    assert conditional_logit(np.zeros((3, 4, len(COLUMNS)))).tolist() == [0.0] * len(COLUMNS)
+    assert weights_of(np.moveaxis(repelled, 2, 0))[1] == 0
+    assert weights_of(np.zeros((len(COLUMNS), 3, 4))).tolist() == [0.0] * len(COLUMNS)
 
 
 @pytest.fixture(scope="module")

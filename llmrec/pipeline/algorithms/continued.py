@@ -10,8 +10,8 @@ from llmrec.pipeline.sft import lessons_of, warm_start
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import numpy_stream
+from llmrec.training.continued import check_continued, continue_sft
 from llmrec.training.improvement import Checkpointing, Improved
-from llmrec.training.sft import check_continued, continue_sft
 
 
 def improve_continued(

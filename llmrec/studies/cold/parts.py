@@ -1,4 +1,4 @@
-"""What systems say of every item, as features that a conditional logit can weigh (`policy.log_linear`).
+"""What systems say of every item, as features that a conditional logit can weigh (`llmrec.log_linear`).
 
 Every system is treated alike, alone or with others: to what it says of an item at a state come what it says of the
 item on the average over states (a part of what it says is about the item alone: a title that a language model likes,
@@ -26,11 +26,11 @@ from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
 from llmrec.dataset.examples import Examples
 from llmrec.errors import RequestError
 from llmrec.files import read_json, sha256_of, write_json
+from llmrec.log_linear import fit_logit, logit_scores
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker
-from llmrec.policy.log_linear import fit_logit, logit_scores
 from llmrec.progress import console
 from llmrec.types import BoolArray, FloatArray, State
 from llmrec.vectors.sentences import VARIABLE

@@ -1,12 +1,12 @@
-"""What several rankers say of every item as features of one conditional logit, fitted on validation rows.
+"""What several systems say of every item as features of one conditional logit, fitted on validation rows.
 
     P(i | s)  proportional to  exp( sum over features f of c_f x_f(i, s) )    over the items that the user may get
 
-A mixture (`mixture`) adds probabilities, and an item to which counts give none can only gain by what other parts put
-there. A product of experts (a logarithmic opinion pool, Genest and Zidek 1986; a multinomial logit, McFadden 1974)
-also takes features that are no distributions: likenesses, an item's own prior, or whether an item is new. The
-likelihood is concave in c, so nothing is searched for, and rows may have weights: where few rows ask for new items,
-these can count as much as all others together.
+A mixture (`policy.mixture`) adds probabilities, and an item to which counts give none can only gain by what other
+parts put there. A product of experts (a logarithmic opinion pool, Genest and Zidek 1986; a multinomial logit,
+McFadden 1974) also takes features that are no distributions: likenesses, an item's own prior, or whether an item is
+new. The likelihood is concave in c, so nothing is searched for, and rows may have weights: where few rows ask for new
+items, these can count as much as all others together.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def fit_logit(
     weights_B: FloatArray | None = None,
     *,
     penalty: float = PENALTY,
+    least_F: Sequence[float] | None = None,
 ) -> FloatArray:
     """The coefficients c (F,) of greatest penalised likelihood.
 
@@ -43,6 +44,7 @@ def fit_logit(
         open_BN: items that the user may get. A row whose target is not open says nothing.
         weights_B: of the rows; all 1 by default. Their mean is scaled to 1.
         penalty: see `PENALTY`; above 0, so that features which say the same share one coefficient.
+        least_F: the least value of each coefficient, 0 or -inf; none has one by default.
 
     Raises:
         RequestError: no row whose target is open, no feature, or a feature that is not finite or of another shape.
@@ -67,7 +69,9 @@ def fit_logit(
         return value / len(rows), (expected_F - own_FB @ weight_B + penalty * c_F) / len(rows)
 
     start_F = np.zeros(len(features))
-    found = minimize(loss, start_F, jac=True, method="L-BFGS-B", options={"maxiter": 200, "ftol": 1e-9})
+    bounds = None if least_F is None else [(least, None) for least in least_F]
+    options = {"maxiter": 200, "ftol": 1e-9}
+    found = minimize(loss, start_F, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     fitted_F: FloatArray = found.x / spread_F
     return fitted_F
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmrec.errors import RequestError
-from llmrec.policy.log_linear import fit_logit, logit_scores
+from llmrec.log_linear import fit_logit, logit_scores
 
 
 def drawn(rows, items, c_F, seed=0):
@@ -22,6 +22,14 @@ def test_it_finds_what_the_choices_were_drawn_from():
     x, targets, open_BN = drawn(6000, 12, c_F)
     found = fit_logit(x, targets, open_BN)
     assert found == pytest.approx(c_F, abs=0.06)
+
+
+def test_a_coefficient_is_held_at_its_least_value():
+    # alone, the mark would repel (c = -log 3); held at 0 or above it says nothing
+    marked, everything = np.array([0.0, 1.0]), np.ones((4, 2), dtype=bool)
+    targets = np.array([0, 0, 0, 1])
+    assert fit_logit([marked], targets, everything, penalty=1e-9) == pytest.approx([-np.log(3)], abs=1e-4)
+    assert fit_logit([marked], targets, everything, penalty=1e-9, least_F=[0.0]).tolist() == [0.0]
 
 
 def test_one_indicator_is_fitted_by_hand():
