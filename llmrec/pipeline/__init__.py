@@ -1,1 +1,1 @@
-"""The main job: data -> base model -> SFT -> simulator -> PPO -> evaluation -> a run folder."""
+"""The main job: data -> simulators -> base model -> SFT -> PPO -> evaluation -> a run folder."""

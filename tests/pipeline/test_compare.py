@@ -16,7 +16,7 @@ from llmrec.pipeline.systems import TruthJudge
 from llmrec.types import Slate
 
 CONFIG = RunConfig.read(
-    None, {"world.users": 60, "world.items": 40, "world.slates_per_user": 4, "evaluation.bootstrap": 50}
+    None, {"world.users": 600, "world.items": 40, "world.slates_per_user": 4, "evaluation.bootstrap": 50}
 )
 
 

@@ -51,7 +51,8 @@ def test_taken_up_again_nothing_more_is_trained(shop, tmp_path, monkeypatch):
     assert len(drawn) == 2
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     called = []
-    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: 0.0))  # loading takes no time
+    still = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0)  # loading takes no time
+    monkeypatch.setattr(callbacks, "time", still)
     again = run(shop, tmp_path / "b", on_checkpoint=stop_at(2, called), reward=reward)
     assert (called, len(drawn)) == ([], 2)
     left, right = adapter_of(again.model).tensors, adapter_of(first.model).tensors
@@ -59,8 +60,9 @@ def test_taken_up_again_nothing_more_is_trained(shop, tmp_path, monkeypatch):
     left, right = again.more["critic"].state_dict(), first.more["critic"].state_dict()
     assert all(torch.equal(left[name], right[name]) for name in left)
     assert again.curve == first.curve
-    marked = read_json(callbacks.last_checkpoint(tmp_path / "a") / callbacks.COMPLETE)["seconds"]
-    assert again.seconds == marked <= first.seconds
+    marked = read_json(callbacks.last_checkpoint(tmp_path / "a") / callbacks.COMPLETE)
+    assert again.seconds == marked["seconds"] <= first.seconds
+    assert again.cpu_seconds == marked["cpu_seconds"] <= first.cpu_seconds
 
 
 def test_an_answer_at_the_last_checkpoint_is_no_early_end(shop, tmp_path):
