@@ -64,16 +64,18 @@ def examined(config: RunConfig, data: RunData, simulators: Simulators, work: Wor
         return simulators
     for said in sentences(found):
         say(f"  {said}", style="dim" if "disguise" not in said else None)
-    require_judge(config, found)
+    require_judge(config, found, logged=data.dataset.has_impressions)
     return dataclasses.replace(simulators, exam=found)
 
 
-def require_judge(config: RunConfig, exam: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` where the judge may not judge."""
+def require_judge(config: RunConfig, exam: Mapping[str, Any], *, logged: bool = True) -> None:
+    """Raises `ConfigError` where the judge may not judge; `logged` says whether impressions are."""
+    # counts know people where a network that was taught by drawn negatives learnt what is popular
+    other = "" if logged or config.simulator.blend else "set simulator.blend=true, "
     if config.gate.exam == "refuse" and exam["judge"]["verdict"] == "popularity in disguise":
         raise ConfigError(
             f"{exam['judge']['sentence'].rstrip('.')}: such a judge cannot tell a policy that knows people from one "
-            "that shows everybody the same; choose another simulator.judge_architecture (it is "
+            f"that shows everybody the same; {other}choose another simulator.judge_architecture (it is "
             f"{config.simulator.judge_architecture!r}), give more data, or set gate.exam=warn to go on with it."
         )
 

@@ -55,6 +55,9 @@ def test_truth_passes_and_what_is_alike_for_everybody_is_refused(run, monkeypatc
     with pytest.raises(ConfigError, match=r"gate\.exam=warn") as refused:
         require_judge(CONFIG, found)
     assert "simulator.judge_architecture" in str(refused.value)
+    assert "simulator.blend" not in str(refused.value)  # it is for logs without impressions, and for those it is named
+    with pytest.raises(ConfigError, match=r"set simulator\.blend=true, choose another"):
+        require_judge(CONFIG, found, logged=False)
     require_judge(RunConfig.read(None, {"gate.exam": "warn"}), found)
     require_judge(CONFIG, {"reward": same, "judge": truth})  # a reward is named, and not refused
     require_judge(CONFIG, found | {"judge": same | {"verdict": "undecided"}})
