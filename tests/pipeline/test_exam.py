@@ -55,7 +55,7 @@ def test_truth_passes_and_what_is_alike_for_everybody_is_refused(run, monkeypatc
     with pytest.raises(ConfigError, match=r"gate\.exam=warn") as refused:
         require_judge(CONFIG, found)
     assert "simulator.judge_architecture" in str(refused.value)
-    assert "simulator.blend" not in str(refused.value)  # it is for logs without impressions, and for those it is named
+    assert "simulator.blend" not in str(refused.value)  # that is for logs without impressions
     with pytest.raises(ConfigError, match=r"set simulator\.blend=true, choose another"):
         require_judge(CONFIG, found, logged=False)
     require_judge(RunConfig.read(None, {"gate.exam": "warn"}), found)
