@@ -48,6 +48,17 @@ class UpdateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RehearsalSettings:
+    """What is kept of the warm start beside ranking (`llmrec.training.rehearsal`; Ouyang et al. 2022, PPO-ptx)."""
+
+    coefficient: float = 0.0
+    """Weight of the warm start's other tasks (`sft.mixture` without next_item), in units of the reward a nat; 0
+    rehearses nothing."""
+    rows: int = 16
+    """Rows of an optimiser step (all processes together)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutSettings(UpdateSettings):
     """What every algorithm has that draws items and learns from their rewards."""
 
@@ -67,6 +78,7 @@ class RolloutSettings(UpdateSettings):
     pi ~ (pi_ref^beta exp(r))^(1 / (beta + c)), however advantages and rewards are scaled."""
     entropy_coefficient: float = 0.0
     """c, in units of the reward a nat of an item's entropy."""
+    rehearsal: RehearsalSettings = field(default_factory=RehearsalSettings)
     stability: StabilitySettings = field(default_factory=StabilitySettings)
 
 

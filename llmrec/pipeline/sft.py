@@ -32,9 +32,11 @@ from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import PRECISION, load_configured, load_tokenizer, save_causal_lm
 from llmrec.progress import console
+from llmrec.seeding import numpy_stream
 from llmrec.training.improvement import WarmStart
 from llmrec.training.propensities import item_groups
 from llmrec.training.sft import Lessons, check_sft, train_sft
+from llmrec.training.sft_data import ID_TASKS, NEXT_ITEM, SFTRow, build_rows
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.weighting import BY_PROPENSITY, BY_VALUE, weighted_examples
 from llmrec.types import Example
@@ -249,8 +251,22 @@ def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePol
 
 def warm_start(config: RunConfig, data: RunData, policy: LanguagePolicy) -> WarmStart:
     """A policy as trainers start from it."""
+
+    def rehearsed(wanted: int) -> list[SFTRow]:
+        without = (NEXT_ITEM,) if config.identifiers.scheme != "title" else (NEXT_ITEM, *ID_TASKS)
+        others = {task: weight for task, weight in config.sft.mixture.items() if weight > 0 and task not in without}
+        if not others:
+            return []
+        settings = dataclasses.replace(config.sft, mixture=others, examples=wanted, epochs=1.0)
+        given = (data.dataset.item_list, policy.catalogue, policy.renderer, policy.tokenizer, settings)
+        # a stream of its own: not the warm start's rows once more
+        seed = int(numpy_stream(config.seed, "rehearsal").integers(2**31))
+        return build_rows(imitated(config, data), *given, seed=seed)
+
     repeat = data.dataset.manifest.repeat
-    return WarmStart(policy.model, policy.tokenizer, policy.catalogue, policy.renderer, repeat, config.seed)
+    return WarmStart(
+        policy.model, policy.tokenizer, policy.catalogue, policy.renderer, repeat, config.seed, rehearsed
+    )
 
 
 def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:

@@ -35,6 +35,7 @@ from llmrec.training.callbacks import (
     was_stopped,
 )
 from llmrec.training.lora import make_lora
+from llmrec.training.sft_data import SFTRow
 from llmrec.training.trl_seam.sharding import make_whole, whole_weights
 from llmrec.types import IntArray, State
 
@@ -53,6 +54,7 @@ class WarmStart:
         model: a plain causal language model. LoRA leaves its weights as they are, `weights: full` trains them.
         repeat: whether items that a user has seen may be drawn.
         seed: the run's seed.
+        rehearsed: at most so many rows of what the warm start learnt beside next items; None where nobody knows.
     """
 
     model: Any
@@ -61,6 +63,7 @@ class WarmStart:
     renderer: Any
     repeat: Literal["allow", "exclude"]
     seed: int
+    rehearsed: Callable[[int], Sequence[SFTRow]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

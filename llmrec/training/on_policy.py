@@ -33,6 +33,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
+from llmrec.training.rehearsal import Rehearsal, check_rehearsal, wanted_rows
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam import (
     CriticInput,
@@ -119,7 +120,9 @@ def train_on_policy(
     source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model = trainable(start, settings)
     rewards = [GroupedReward(reward_model, states, settings.draws), *map(checked, reward_funcs)]
-    method, digest = method_of(settings), sha256_of(repr(states), repr(excluded))
+    rehearsal = rehearsal_of(start, settings)
+    rehearsed = "" if rehearsal is None else rehearsal.packed.digest
+    method, digest = method_of(settings), sha256_of(repr(states), repr(excluded), rehearsed)
     # all that decides the result: a checkpoint of another of them is not gone on from
     decides = (method.name, as_json(settings), start.seed, start.repeat, critic_input, digest)
     plan = Plan(method.name, settings.steps, settings.iterations * settings.minibatches, "reward", decides)
@@ -135,6 +138,7 @@ def train_on_policy(
             out=checkpointing.out,
             report_to=checkpointing.report_to,
             critic_input=critic_input,
+            rehearsal=rehearsal,
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
@@ -152,6 +156,7 @@ def make_trainer(
     out: Path,
     report_to: Sequence[str] = (),
     critic_input: CriticInput = "reference",
+    rehearsal: Rehearsal | None = None,
 ) -> Any:
     """The trainer for `settings`; one with a critic hangs a fresh one on the base model of `model`."""
     method = method_of(settings)
@@ -165,10 +170,30 @@ def make_trainer(
         source,
         method.config(**arguments, **method.own(settings), **more),
         controls,
+        rehearsal,
         reward_funcs=list(reward_funcs),
         train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
         processing_class=source.tokenizer,
     )
+
+
+def rehearsal_of(start: WarmStart, settings: RolloutSettings) -> Rehearsal | None:
+    """What is rehearsed in the optimiser steps of a training; None for nothing.
+
+    Raises:
+        ConfigError: a coefficient, but nobody knows what the warm start learnt, or it learnt next items alone.
+    """
+    wanted = wanted_rows(settings.rehearsal, settings.steps * settings.iterations * settings.minibatches)
+    if not wanted:
+        return None
+    rows = [] if start.rehearsed is None else start.rehearsed(wanted)
+    if not rows:
+        raise ConfigError(
+            f"Key '{method_of(settings).name}.rehearsal.coefficient' is {settings.rehearsal.coefficient}, but the "
+            "warm start learnt nothing beside next items; give 'sft.mixture' another task (item_from_prompt), or set "
+            "it to 0."
+        )
+    return Rehearsal.of(rows, settings.rehearsal, start.catalogue.index)
 
 
 def trainer_arguments(
@@ -257,6 +282,7 @@ def check_settings(settings: RolloutSettings, number: int = 1, section: str | No
         if getattr(settings, key, 0) < 0:
             raise ConfigError(f"Key '{section}.{key}' is {getattr(settings, key)}; it must be 0 or more.")
     check_stability(settings.stability, f"{section}.stability")
+    check_rehearsal(settings.rehearsal, f"{section}.rehearsal")
     share = settings.minibatches * number
     if settings.prompts % share:
         raise ConfigError(

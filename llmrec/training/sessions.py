@@ -23,10 +23,12 @@ from llmrec.training.on_policy import (
     check_settings,
     hang_critic,
     method_of,
+    rehearsal_of,
     released_critic,
     stop_reason,
     trainer_arguments,
 )
+from llmrec.training.rehearsal import Rehearsal
 from llmrec.training.session_source import SessionReward, SessionSource, SessionUsers
 from llmrec.training.trl_seam import CriticInput, SessionReinforceTrainer, SessionTrainer
 from llmrec.types import IntArray, State
@@ -76,14 +78,17 @@ def train_sessions(
     source = SessionSource(
         meeting, session, start.repeat, start.renderer, start.catalogue, start.tokenizer, start.seed
     )
-    model = trainable(start, settings)
+    model, rehearsal = trainable(start, settings), rehearsal_of(start, settings)
     name = f"{method_of(settings).name} in sessions"
     plan = Plan(
         name,
         settings.steps,
         settings.iterations * settings.minibatches,
         "reward",
-        (name, as_json(settings), as_json(session), start.seed, start.repeat, critic_input, _digest(meeting, source)),
+        (
+            *(name, as_json(settings), as_json(session), start.seed, start.repeat, critic_input),
+            *(_digest(meeting, source), "" if rehearsal is None else rehearsal.packed.digest),
+        ),
     )
     ran = run_trainer(
         model,
@@ -96,6 +101,7 @@ def train_sessions(
             out=checkpointing.out,
             report_to=checkpointing.report_to,
             critic_input=critic_input,
+            rehearsal=rehearsal,
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)}
@@ -112,6 +118,7 @@ def make_session_trainer(
     out: Path,
     report_to: Sequence[str] = (),
     critic_input: CriticInput = "reference",
+    rehearsal: Rehearsal | None = None,
 ) -> Any:
     """The trainer for `settings`, which hangs a fresh critic on the base model of `model`."""
     method = method_of(settings)
@@ -124,6 +131,7 @@ def make_session_trainer(
         source,
         method.config(**arguments, critic_input=critic_input),
         Controls(settings.stability, settings.kl_coefficient, settings.entropy_coefficient),
+        rehearsal,
         reward_funcs=[source.reward],
         train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
         processing_class=source.tokenizer,

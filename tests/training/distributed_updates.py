@@ -3,6 +3,7 @@
 torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2|zero2|zero3 FOLDER CASE ...
 
 A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups anew, with the adaptive controls on;
+/rehearsal rehearses in every step;
 /cut ends the training in its last rollout and goes on from its checkpoint. Each leaves CASE.pt with the weights
 `before` and `after`.
 """
@@ -10,6 +11,7 @@ A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -25,6 +27,7 @@ from llmrec.config import (
     GRPOSettings,
     LoraSettings,
     PPOSettings,
+    RehearsalSettings,
     ReinforceSettings,
     RLOOSettings,
     SFTSettings,
@@ -34,7 +37,7 @@ from llmrec.training.arguments import processes, world_size
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.sft import train_sft
 from tests.training.conftest import make_shop
-from tests.training.worlds import lamps, run
+from tests.training.worlds import answers, lamps, run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {"steps": 4, "prompts": 8, "draws": 3, "save_every": 2, "learning_rate": 1e-3, "lora": LoraSettings(rank=4)}
@@ -57,6 +60,11 @@ def settings_of(algorithm, weights, resample):
     return dataclasses.replace(SECTIONS[algorithm], weights=weights, stability=stability)
 
 
+def rehearsing(settings, rows=5):
+    """With rows of which two processes get different numbers."""
+    return dataclasses.replace(settings, rehearsal=RehearsalSettings(coefficient=0.1, rows=rows))
+
+
 def train(case, shop, out):
     """The weights that a training starts from, those it ends with, and its curve."""
     algorithm, weights, *more = case.split("/")
@@ -76,6 +84,7 @@ def train(case, shop, out):
         after = result.adapter.tensors if weights == "lora" else plain(result.model)
         return before, after, result.curve
     settings = settings_of(algorithm, weights, "resample" in more)
+    settings = rehearsing(settings) if "rehearsal" in more else settings
     before = plain(make_lora(model, settings.lora, seed=5) if weights == "lora" else model)
     asked, judged = [], {}
 
@@ -89,7 +98,8 @@ def train(case, shop, out):
         judged[step] = plain(model)
 
     def once():
-        return run(shop, out, settings, model=shop.model(), reward=reward, on_checkpoint=judge)
+        asks = {"reward": reward, "on_checkpoint": judge, "rehearsed": functools.partial(answers, shop)}
+        return run(shop, out, settings, model=shop.model(), **asks)
 
     try:
         result = once()

@@ -17,14 +17,16 @@ from tests.training.distributed_updates import apart
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(Path(__file__).with_name("distributed_updates.py"))
 BOUND = 1e-4
-QUICK = ("sft/full", "sft/lora/timelines", "ppo/lora", "grpo/lora/resample")
+QUICK = ("sft/full", "sft/lora/timelines", "ppo/lora/rehearsal", "grpo/lora/resample")
 SLOW = (
     "sft/lora",
     "sft/full/timelines",
+    "ppo/lora",
     "ppo/full",
     "ppo/lora/resample",
     "grpo/lora",
     "grpo/full",
+    "grpo/full/rehearsal",
     "rloo/lora",
     "rloo/lora/resample",
     "reinforce/full",

@@ -22,6 +22,7 @@ import trl
 from torch import Tensor
 
 from llmrec.training.controls import Controls
+from llmrec.training.rehearsal import Rehearsal
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer
 
@@ -32,8 +33,19 @@ _EDGE = 1e-4
 class GroupTrainer(RolloutTrainer):
     """Mixin before `trl.GRPOTrainer` and `trl.RLOOTrainer`; see `RolloutTrainer`. TRL's `beta` is 0 in `args`."""
 
-    def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
-        super().__init__(model, source, args, controls, **rest)
+    _divided_by = 1.0
+    """What TRL divides this rollout's advantages by; a mean over its states."""
+
+    def __init__(
+        self,
+        model: Any,
+        source: StateSource,
+        args: Any,
+        controls: Controls,
+        rehearsal: Rehearsal | None = None,
+        **rest: Any,
+    ) -> None:
+        super().__init__(model, source, args, controls, rehearsal, **rest)
         self._drawn: Drawn | None = None
         self._request: ScoreRequest | None = None
 
@@ -52,6 +64,9 @@ class GroupTrainer(RolloutTrainer):
 
     def _regularise(self, batch: dict[str, Any]) -> None:
         """Brings KL and entropy into the advantages, where they are not part of the rewards."""
+
+    def _advantage_unit(self) -> float:
+        return self._reward_unit * self._divided_by
 
     def _cost(self) -> Tensor | None:
         """beta log(pi / pi_ref) + c log pi of this process's draws, (B, G), in the units of their rewards.
@@ -150,11 +165,12 @@ class GRPOTrainer(GroupTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl i
         return ids, tokens, None, titles, None, {}, None, []
 
     def _regularise(self, batch: dict[str, Any]) -> None:
-        cost_BG = self._cost()
+        cost_BG, scale_BG = self._cost(), self._scale_BG()
+        self._divided_by = self._mean(float(scale_BG.mean()))
         if cost_BG is not None:
             # Less the mean of its group, like TRL's advantages: a cost that all draws of a state share tells nothing
             # apart.
-            relative_BG = (cost_BG - cost_BG.mean(1, keepdim=True)) / self._scale_BG()
+            relative_BG = (cost_BG - cost_BG.mean(1, keepdim=True)) / scale_BG
             batch["advantages"] = batch["advantages"] - relative_BG.flatten().to(batch["advantages"])
 
     def _scale_BG(self) -> Tensor:
@@ -183,6 +199,16 @@ class RLOOTrainer(GroupTrainer, trl.RLOOTrainer):  # type: ignore[misc]  # trl i
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         return self._drawn_tokens()
+
+    def _regularise(self, batch: dict[str, Any]) -> None:
+        if self.normalize_advantages:
+            assert self._drawn is not None
+            cost_BG = self._cost()
+            earned_BG = self._drawn.reward_BG if cost_BG is None else self._drawn.reward_BG - cost_BG
+            # each less the mean of its siblings
+            draws = earned_BG.shape[1]
+            relative_BG = (earned_BG - earned_BG.mean(1, keepdim=True)) * draws / (draws - 1)
+            self._divided_by = float(self._gathered(relative_BG.flatten()).std()) + _EDGE
 
     def _calculate_rewards(self, *rest: Any) -> Tensor:
         given_WF, cost_BG = super()._calculate_rewards(*rest), self._cost()

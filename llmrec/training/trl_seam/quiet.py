@@ -31,6 +31,8 @@ class QuietTrainer:
     is_deepspeed_enabled: Any
     num_generations: Any
     num_iterations: Any
+    normalize_advantages: Any
+    state: Any
     reward_weights: Any
     reward_func_names: Any
     _step: Any

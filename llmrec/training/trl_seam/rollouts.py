@@ -21,14 +21,16 @@ from accelerate.utils import gather
 from peft import PeftModel
 from torch import Tensor
 
-from llmrec.errors import RunError
+from llmrec.errors import ConfigError, RunError
 from llmrec.policy.decoding import Samples, sample_items
-from llmrec.policy.forward import Also, answer_through_forward, with_scoring
+from llmrec.policy.forward import Also, answer_through_forward, ask_through_forward, with_scoring
 from llmrec.policy.modes import Noise, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.advantages import mean_and_variance, moments
 from llmrec.training.controls import Controls, Guard
+from llmrec.training.rehearsal import Rehearsal
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.asked import predicted, predictions
 from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy, without_adapter
 from llmrec.training.trl_seam.sharding import whole_weights
 
@@ -61,6 +63,7 @@ class RolloutTrainer(GuardedTrainer):
         source: the states, their prompts, filters and random numbers; rows come from `source.plan`.
         args: TRL's configuration. `per_device_train_batch_size` counts items and is a multiple of `num_generations`.
         controls: the coefficients and what moves them.
+        rehearsal: what else is learnt in each optimiser step; None for nothing.
         rest: as for TRL's trainer. Reward functions also get the fields `state`, `item`, `rollout` and `place`.
     """
 
@@ -74,7 +77,15 @@ class RolloutTrainer(GuardedTrainer):
     """What this rollout's rewards were divided by. `kl_coefficient` and `entropy_coefficient` are in units of the
     rewards as they were given, so that whatever divides those divides these too."""
 
-    def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        source: StateSource,
+        args: Any,
+        controls: Controls,
+        rehearsal: Rehearsal | None = None,
+        **rest: Any,
+    ) -> None:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         # Copied before TRL's constructor hangs anything on the model. Under LoRA no copy is needed: the reference is
         # the same weights with the adapter switched off.
@@ -87,7 +98,12 @@ class RolloutTrainer(GuardedTrainer):
                 parameter.data = whole.to(parameter.device)
         if "ref" in getattr(model, "peft_config", {}):  # TRL's copy of a fresh adapter, which is nothing but the base
             model.delete_adapter("ref")
-        self.base, self.source, self.controls = base, source, controls
+        if rehearsal is not None and self._deepspeed():
+            raise ConfigError(
+                "Key 'rehearsal.coefficient' asks for a second backward pass in a step, which DeepSpeed does not "
+                "make; set it to 0, or launch with FSDP or DDP."
+            )
+        self.base, self.source, self.controls, self.rehearsal = base, source, controls, rehearsal
         self.guard = Guard(controls.settings.skip_grad_norm, controls.settings.max_skipped)
         self.index = source.index.to(self.accelerator.device)
         self._buffered_inputs = None
@@ -112,6 +128,33 @@ class RolloutTrainer(GuardedTrainer):
             return request.score(self._reference.to(request.prompt_ids_BP.device))
         with without_adapter(self):
             return answer_through_forward(self.model, replace(request, with_more=False))[0]
+
+    # The update.
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One optimiser step's forward and backward, and those of what is rehearsed."""
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        return loss if self.rehearsal is None else loss + self._rehearsed(model, self.rehearsal)
+
+    def _rehearsed(self, model: Any, rehearsal: Rehearsal) -> Tensor:
+        """rho times the loss of this step's rows, in the units of the advantages; its gradient joins the others'."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        # by optimiser steps and not by calls: a resumed training rehearses what the uninterrupted one does
+        batch = rehearsal.batch(self.state.global_step, process, processes)
+        batch = {name: column.to(self.accelerator.device) for name, column in batch.items()}
+        still(self.base, self.noise)
+        total: Tensor = ask_through_forward(model, predictions(batch, self.index, shared=False))["loss"]
+        count = self._sum(predicted(batch).double()).clamp(min=1)
+        # DDP and FSDP average gradients over processes; the count is of all of them already
+        nats = total * processes / count.to(total.dtype)
+        self._metrics["train"]["rehearsal_loss"].append(self._mean(float(nats.detach())))
+        loss: Tensor = rehearsal.coefficient * nats / self._advantage_unit()
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _advantage_unit(self) -> float:
+        """What a reward of 1 is divided by until it is an advantage."""
+        return self._reward_unit
 
     # The rollout.
 

@@ -11,7 +11,7 @@ ranges below the prefix's children; nothing is computed outside of the legal tok
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,14 +21,13 @@ import trl
 from torch import Tensor
 from torch.nn import functional
 
-from llmrec.catalogue.index import PrefixIndex
-from llmrec.policy.forest import Choices, Predictions
 from llmrec.policy.forward import ask_through_forward, with_scoring
 from llmrec.policy.modes import Noise, base_model, still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Controls
 from llmrec.training.packed import CHOICES, FOREST, TARGETS, Packed, collate
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
+from llmrec.training.trl_seam.asked import predicted, predictions
 from llmrec.training.trl_seam.parts import Batch, InParts, halved, rows_in_parts
 from llmrec.training.trl_seam.plain import PolicyTrainer
 from llmrec.types import Example, FloatArray, IntArray
@@ -123,7 +122,7 @@ class PackedSFTTrainer(SFTTrainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         # rows count, which may share a token: its weight says how many do
-        count = torch.stack([_predicted(batch) for batch in batch_samples]).sum().to(device)
+        count = torch.stack([predicted(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(count).sum() if self.args.average_tokens_across_devices else count
 
     def compute_loss(
@@ -136,10 +135,10 @@ class PackedSFTTrainer(SFTTrainer):
         """As in `SFTTrainer`."""
         still(self.accelerator.unwrap_model(model), self.noise)
         loss: Tensor = ask_through_forward(model, predictions(inputs, self.index, shared=self.shared))["loss"]
-        return self._per_token(loss, _predicted(inputs), num_items_in_batch)
+        return self._per_token(loss, predicted(inputs), num_items_in_batch)
 
     def _predicted(self, inputs: Batch) -> Tensor:
-        return _predicted(inputs)
+        return predicted(inputs)
 
     def _whole_steps_only(self) -> bool:
         # processes hold different numbers of packed rows, and under FSDP all must make as many forward passes
@@ -151,15 +150,6 @@ class PackedSFTTrainer(SFTTrainer):
         return [part_of(inputs, low, min(low + count, rows)) for low in range(0, rows, count)]
 
 
-def predictions(batch: Mapping[str, Tensor], index: PrefixIndex | None = None, *, shared: bool = True) -> Predictions:
-    """What is asked of the model about a collated batch."""
-    choices = None
-    if index is not None:
-        choices = Choices(batch["at"], batch["node"], batch["child"], batch["times"], index)
-    end = batch["end"] if shared else None
-    return Predictions(batch["ids"], batch["depth"], end, batch["place"], batch["token"], batch["weight"], choices)
-
-
 def part_of(batch: Batch, low: int, high: int) -> Batch:
     """The packed rows from `low` up to `high` of a collated batch, with what is predicted in them."""
     width = batch["ids"].shape[1]
@@ -169,11 +159,6 @@ def part_of(batch: Batch, low: int, high: int) -> Batch:
         part |= {name: batch[name][inside] for name in names}
         part[place] = part[place] - low * width
     return part
-
-
-def _predicted(batch: Mapping[str, Tensor]) -> Tensor:
-    """How many tokens and choices a batch predicts."""
-    return batch["weight"].sum() + batch["times"].sum()
 
 
 class Lessons(Protocol):
