@@ -63,7 +63,7 @@ def test_the_coefficient_is_in_units_of_the_reward(small, tmp_path, name):
     kept = torch.cat([g.flatten() for g in torch.autograd.grad(nats(small, small.model.eval()), small.weights())])
     small.model.zero_grad()
     trainer.current_gradient_accumulation_steps = 1
-    trainer.training_step(small.model, [trainer.train_dataset[0]] * settings.draws)
+    trainer.training_step(small.model, [trainer.train_dataset[0]] * settings.draws, None)
     climbed = -torch.cat([p.grad.flatten() for p in small.weights()])
     found = torch.linalg.lstsq(torch.stack([gained, -kept], dim=1), climbed.unsqueeze(1)).solution[:, 0]
     assert float(found[1] / found[0]) == pytest.approx(RHO, rel=0.02)

@@ -193,9 +193,10 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
         except StopRollout:
             self._stopped = True
-            # TRL counts after its own step, which the exception has cut short. No gradient is left behind: the
-            # optimiser finds none and moves nothing, where a gradient of 0 would let Adam's momentum move the
-            # weights.
+            # TRL counts after its own step, which the exception has cut short. No gradient is left behind, that of a
+            # rehearsal neither: the optimiser finds none and moves nothing, where a gradient of 0 would let Adam's
+            # momentum move the weights.
+            model.zero_grad(set_to_none=True)
             self._step += 1
             return torch.zeros((), device=self.accelerator.device)
         return loss

@@ -131,13 +131,19 @@ class RolloutTrainer(GuardedTrainer):
 
     # The update.
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        """One optimiser step's forward and backward, and those of what is rehearsed."""
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
-        return loss if self.rehearsal is None else loss + self._rehearsed(model, self.rehearsal)
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """TRL's own; what is rehearsed has gone forward and backward before."""
+        if self.rehearsal is not None:
+            # apart, so that one of the two is in memory; gradients meet, and are averaged over processes once
+            with self.accelerator.no_sync(model):
+                self._rehearse(model, self.rehearsal)
+        loss: Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        return loss
 
-    def _rehearsed(self, model: Any, rehearsal: Rehearsal) -> Tensor:
-        """rho times the loss of this step's rows, in the units of the advantages; its gradient joins the others'."""
+    def _rehearse(self, model: Any, rehearsal: Rehearsal) -> None:
+        """Adds the gradient of rho times the loss of this step's rows, in the units of the advantages."""
         process, processes = self.accelerator.process_index, self.accelerator.num_processes
         # by optimiser steps and not by calls: a resumed training rehearses what the uninterrupted one does
         batch = rehearsal.batch(self.state.global_step, process, processes)
@@ -148,9 +154,7 @@ class RolloutTrainer(GuardedTrainer):
         # DDP and FSDP average gradients over processes; the count is of all of them already
         nats = total * processes / count.to(total.dtype)
         self._metrics["train"]["rehearsal_loss"].append(self._mean(float(nats.detach())))
-        loss: Tensor = rehearsal.coefficient * nats / self._advantage_unit()
-        self.accelerator.backward(loss)
-        return loss.detach()
+        self.accelerator.backward(rehearsal.coefficient * nats / self._advantage_unit())
 
     def _advantage_unit(self) -> float:
         """What a reward of 1 is divided by until it is an advantage."""
