@@ -43,8 +43,8 @@ class Doubt(Protocol):
 class Replicated(Protocol):
     """A judge that knows its own error, such as `llmrec.simulator.judge.Judge`."""
 
-    def replicates(self, states: Sequence[State], items_BK: IntArray) -> Doubt:
-        """What its replicates expect, each (R, B, K); 0 where there is no item."""
+    def with_replicates(self, states: Sequence[State], items_BK: IntArray) -> tuple[Prediction, Doubt]:
+        """`Judge.predict`, and what its replicates expect, each (R, B, K); 0 for both where there is no item."""
         ...
 
 
@@ -102,16 +102,15 @@ def simulate(
         raise RequestError(f"{len(states)} states need {len(states)} slates (at least one), not {len(slates)}.")
     items_BK = slates_to_items(slates, k)
     shown_BK = items_BK >= 0
-    # Empty places are asked about as item 0, since a judge takes a whole array, and masked afterwards.
-    click_BK, conversion_BK = _judged(states, np.where(shown_BK, items_BK, 0), judge)
+    click_BK, conversion_BK, replica_2RB = _judged(states, items_BK, judge)
     click_BK, conversion_BK = click_BK * shown_BK, conversion_BK * click_BK * shown_BK
     shown_B = shown_BK.sum(axis=1)
     # Per impression and not per slate: a system that leaves places empty gains nothing and loses nothing by it.
     per_B = np.maximum(shown_B, 1)
     click_B, conversion_B = click_BK.sum(axis=1) / per_B, conversion_BK.sum(axis=1) / per_B
     replica_3RB = None
-    if isinstance(judge, Replicated):
-        replica_2RB = _replicas(states, items_BK, judge) / per_B
+    if replica_2RB is not None:
+        replica_2RB = replica_2RB / per_B
         replica_3RB = np.stack([*replica_2RB, click * replica_2RB[0] + conversion * replica_2RB[1]])
     # "\0" stands in no id, so users without one stay apart from those with one, and from one another.
     users_B = tuple(s.user_id if s.user_id is not None else f"\0{row}" for row, s in enumerate(states))
@@ -119,27 +118,28 @@ def simulate(
     return Simulated(click_B, conversion_B, value_B, shown_B, users_B, replica_3RB)
 
 
-def _judged(states: Sequence[State], items_BK: IntArray, judge: Judge) -> tuple[FloatArray, FloatArray]:
-    """P(click) and P(conversion | click) of all rows, batch by batch."""
-    clicks, conversions = [], []
+def _judged(
+    states: Sequence[State], items_BK: IntArray, judge: Judge
+) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+    """P(click) and P(conversion | click) of all rows, batch by batch, and what replicates expect of each slate.
+
+    The latter are clicks and conversions, summed over places, (2, R, B); None for a judge without any.
+    """
+    clicks, conversions, replicas = [], [], []
     with Bar("Judging slates", len(states)) as bar:
         for start in range(0, len(states), BATCH):
-            rows = slice(start, start + BATCH)
-            prediction = judge.predict(states[rows], items_BK[rows])
-            clicks.append(_probabilities(prediction.click_BK, items_BK[rows], "click"))
-            conversions.append(_probabilities(prediction.conversion_BK, items_BK[rows], "conversion"))
-            bar.advance(len(items_BK[rows]))
-    return np.concatenate(clicks), np.concatenate(conversions)
-
-
-def _replicas(states: Sequence[State], items_BK: IntArray, judge: Replicated) -> FloatArray:
-    """Clicks and conversions of each user's slate by each replicate, summed over its places: (2, R, B)."""
-    parts = []
-    for start in range(0, len(states), BATCH):
-        rows = slice(start, start + BATCH)
-        found = judge.replicates(states[rows], items_BK[rows])
-        parts.append(np.stack([found.click_RBK.sum(axis=2), found.joint_RBK.sum(axis=2)]))
-    return np.concatenate(parts, axis=2)
+            part, items_bK = states[start : start + BATCH], items_BK[start : start + BATCH]
+            if isinstance(judge, Replicated):
+                prediction, doubt = judge.with_replicates(part, items_bK)
+                replicas.append(np.stack([doubt.click_RBK.sum(axis=2), doubt.joint_RBK.sum(axis=2)]))
+            else:
+                # Empty places are asked about as item 0, since a judge takes a whole array; `simulate` masks them.
+                prediction = judge.predict(part, np.maximum(items_bK, 0))
+            clicks.append(_probabilities(prediction.click_BK, items_bK, "click"))
+            conversions.append(_probabilities(prediction.conversion_BK, items_bK, "conversion"))
+            bar.advance(len(items_bK))
+    both = np.concatenate(clicks), np.concatenate(conversions)
+    return *both, np.concatenate(replicas, axis=2) if replicas else None
 
 
 def _probabilities(values_BK: FloatArray, items_BK: IntArray, what: str) -> FloatArray:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.dataset.impressions import Impressions, impressions
-from llmrec.dataset.linking import Funnel
+from llmrec.dataset.linking import Funnel, link_feedback
 from llmrec.dataset.split import Part
 from llmrec.errors import DataError
 from llmrec.files import read_json, write_json
@@ -50,7 +50,7 @@ def simulator_stage(config: RunConfig, data: RunData, work: Work) -> Simulators:
         # Fitted on the earliest part, calibrated on the next, reported on the last: calibration on the rows of the
         # fit would repeat its overconfidence, and a report on either would flatter both.
         train, valid, test = (log_of(config, data, part) for part in ("train", "valid", "test"))
-        met = Met.of(config, valid, test)
+        met = Met.of(config, valid.user_ids, test.user_ids)
         reward, judge = fit_reward_and_judge(
             data.dataset, train, seed=config.seed, settings=config.simulator, valid=valid, left_out=met.all
         )
@@ -95,7 +95,7 @@ def check_simulation(config: RunConfig, data: RunData, limit: int | None) -> Non
         seed=config.seed,
         settings=config.simulator,
         valid=parts["valid"],
-        left_out=Met.of(config, parts["valid"], parts["test"]).all,
+        left_out=Met.of(config, parts["valid"].user_ids, parts["test"].user_ids).all,
     )
 
 
@@ -164,13 +164,18 @@ class Met:
         return self.gate | self.test
 
     @classmethod
-    def of(cls, config: RunConfig, valid: Impressions, test: Impressions) -> Met:
+    def of(cls, config: RunConfig, valid: Iterable[str | None], test: Iterable[str | None]) -> Met:
         """Draws them: `gate.users` and `evaluation.users`, but at most the share `gate.held_out` each.
+
+        Args:
+            config: of the run.
+            valid: who has a state in the validation period.
+            test: and in the test period.
 
         Raises:
             DataError: a single user has a state in the validation and the test period.
         """
-        later = [{str(user) for user in log.user_ids if user is not None} for log in (valid, test)]
+        later = [{str(user) for user in users if user is not None} for users in (valid, test)]
         everybody = sorted(later[0] | later[1])
         if len(everybody) < 2 or not all(later):
             raise DataError(
@@ -194,7 +199,12 @@ class Met:
 
 def met_users(config: RunConfig, data: RunData) -> Met:
     """Who is met at the gate and on the test period of a run."""
-    return Met.of(config, log_of(config, data, "valid"), log_of(config, data, "test"))
+    # Only who was shown something: logs with every user's past are made by those who read them.
+    valid, test = (
+        link_feedback(data.dataset, data.split.part(part), config.data.link_window).shown["user_id"].unique()
+        for part in ("valid", "test")
+    )
+    return Met.of(config, valid, test)
 
 
 def widening_both(config: RunConfig) -> str:

@@ -2,9 +2,9 @@
 
 A judge's users are of two kinds. On the first its network is fitted, as any behaviour model is. On the second, its
 calibration slice, two heads (`heads`) correct the network's log-odds of a click and of a click that converts: their
-features are 1 and these two log-odds, standardised, and one number an item. `replicates` answers as R judges whose
-heads were found again on samples of the slice's users; a figure of the judge that is worked out once by each of them
-spreads as the judge's own error does (`evaluation.simulated` draws the users who are judged beside).
+features are 1 and these two log-odds, standardised, and one number an item. `with_replicates` answers as R judges
+whose heads were found again on samples of the slice's users; a figure of the judge that is worked out once by each of
+them spreads as the judge's own error does (`evaluation.simulated` draws the users who are judged beside).
 
 What that spread holds: the chance of who was in the slice, and with it whatever the network learnt wrongly in the
 directions of the heads, which the slice corrects. What it does not hold: what neither the network nor the heads can
@@ -104,10 +104,12 @@ class Judge(BehaviourModel):
         items_BK = np.asarray(items_BK)
         return self._headed(super().predict_from(state, items_BK), items_BK)
 
-    def replicates(self, states: Sequence[State], items_BK: IntArray) -> Replicates:
-        """What the judges of R samples of the calibration slice's users expect; 0 at -1."""
+    def with_replicates(self, states: Sequence[State], items_BK: IntArray) -> tuple[Prediction, Replicates]:
+        """`predict`, and what the judges of R samples of the calibration slice's users expect; 0 at -1."""
         items_BK = np.asarray(items_BK)
-        return self._corrected(super().predict(states, items_BK), items_BK, self.correction.drawn)
+        # The network, which costs most, is asked once for both.
+        found = super().predict(states, items_BK)
+        return self._headed(found, items_BK), self._corrected(found, items_BK, self.correction.drawn)
 
     def _headed(self, found: Prediction, items_BK: IntArray) -> Prediction:
         one = self._corrected(found, items_BK, self.correction.point)

@@ -99,13 +99,13 @@ def test_each_replicate_of_a_judge_values_slates_as_a_judge_of_its_own(monkeypat
 
             return One()
 
-        def replicates(self, states: Sequence[State], items_BK: IntArray) -> SimpleNamespace:
+        def with_replicates(self, states: Sequence[State], items_BK: IntArray) -> tuple[Prediction, SimpleNamespace]:
             found = [self.one(factor).predict(states, np.maximum(items_BK, 0)) for factor in self.factors]
             real_BK = items_BK >= 0
             click_RBK = np.stack([one.click_BK * real_BK for one in found])
-            return SimpleNamespace(
-                click_RBK=click_RBK, joint_RBK=click_RBK * np.stack([o.conversion_BK for o in found])
-            )
+            joint_RBK = click_RBK * np.stack([o.conversion_BK for o in found])
+            doubt = SimpleNamespace(click_RBK=click_RBK, joint_RBK=joint_RBK)
+            return self.predict(states, np.maximum(items_BK, 0)), doubt
 
     judge = Doubted()
     slates, others = [slate(0, 1), slate(2), slate(1, 2)], [slate(1, 3), slate(1), slate(2, 3)]

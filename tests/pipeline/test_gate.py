@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -15,9 +16,10 @@ from llmrec.evaluation.simulated import simulate
 from llmrec.files import read_json
 from llmrec.pipeline.base_model import make_renderer
 from llmrec.pipeline.data import open_data
-from llmrec.pipeline.gate import Gate, read_scores, slate_values
+from llmrec.pipeline.gate import Gate, read_scores
 from llmrec.pipeline.logged import LoggedImpressions
-from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.pipeline.panel import slate_values
+from llmrec.pipeline.simulation import Met, Simulators, log_of, met_users
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
@@ -145,6 +147,20 @@ def test_sft_itself_gains_nothing_and_is_refused(tiny, tmp_path):
     assert not score["admissible"]
     assert len(score["refused"]) == 1
     assert (tmp_path / "step-000005" / "model").is_dir()
+
+
+def test_who_is_met_is_read_off_the_periods_without_making_their_logs(tiny):
+    data, _, _ = tiny
+    logs = [log_of(CONFIG, data, part) for part in ("valid", "test")]
+    assert met_users(CONFIG, data) == Met.of(CONFIG, *(log.user_ids for log in logs))
+    # without impressions whoever clicked has a state
+    parts = {
+        name: data.split.part(name).filter(pl.col("kind") != "impression") for name in ("train", "valid", "test")
+    }
+    clicked = dataclasses.replace(data, split=dataclasses.replace(data.split, **parts))
+    logs = [log_of(CONFIG, clicked, part) for part in ("valid", "test")]
+    assert met_users(CONFIG, clicked) == Met.of(CONFIG, *(log.user_ids for log in logs))
+    assert met_users(CONFIG, clicked) != met_users(CONFIG, data)
 
 
 def test_an_exploit_shows_in_the_difference_of_reward_and_judge(tiny, tmp_path):

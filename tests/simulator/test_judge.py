@@ -102,7 +102,10 @@ def judged():
 def test_a_judge_answers_as_its_heads_say_and_is_the_same_when_loaded(judged, tmp_path):
     world, _, judge, _ = judged
     states, items = world.states[:7], np.tile(np.array([[3, 0, -1]]), (7, 1))
-    found, drawn = judge.predict(states, items), judge.replicates(states, items)
+    found, drawn = judge.with_replicates(states, items)
+    plain = judge.predict(states, items)
+    for name in ("click_BK", "conversion_BK"):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(found, name))
     assert drawn.click_RBK.shape == drawn.joint_RBK.shape == (60, 7, 3)
     assert not drawn.click_RBK[..., 2].any()
     assert not found.click_BK[:, 2].any()
@@ -115,7 +118,7 @@ def test_a_judge_answers_as_its_heads_say_and_is_the_same_when_loaded(judged, tm
     judge.save(tmp_path / "judge")
     again = load_judge(tmp_path / "judge", world.items)
     np.testing.assert_array_equal(again.predict(states, items).click_BK, found.click_BK)
-    np.testing.assert_array_equal(again.replicates(states, items).joint_RBK, drawn.joint_RBK)
+    np.testing.assert_array_equal(again.with_replicates(states, items)[1].joint_RBK, drawn.joint_RBK)
     assert again.facts["calibration_users"] == 60
 
 
@@ -219,7 +222,7 @@ def test_the_spread_of_the_judge_is_that_of_complete_refits_on_other_samples():
         return fit_judge(world.items, fit, slice_, architecture="logistic", seed=0, settings=SETTINGS)
 
     judge = fitted(None)
-    drawn = [judge.replicates(states, items) for items in slates]
+    drawn = [judge.with_replicates(states, items)[1] for items in slates]
     by_heads = [(d.click_RBK + 3 * d.joint_RBK).mean(axis=(1, 2)) for d in drawn]
     spread = (by_heads[0] - by_heads[1]).std(ddof=1)
     refits = []

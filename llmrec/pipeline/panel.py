@@ -1,0 +1,210 @@
+"""Who and what policies are put to at the gate: users and events of the validation period, and four measures.
+
+(a) The reward's own simulator, as it is and less its members' disagreement; (b) the judge; (c) NDCG on held-out
+validation events; (d) where the log has propensities and the policy probabilities, the off-policy value of logged
+feedback. A policy is measured by itself; two sets of figures of the same panel are paired row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from llmrec.config import OffPolicySettings, RewardSettings, RunConfig
+from llmrec.dataset.examples import Examples
+from llmrec.dataset.world.truth import examination_K
+from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
+from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
+from llmrec.evaluation.significance import bootstrap_means, paired_bootstrap, paired_replicas
+from llmrec.evaluation.simulated import BATCH, Judge, Simulated, simulate
+from llmrec.pipeline.data import RunData
+from llmrec.pipeline.logged import LoggedImpressions
+from llmrec.pipeline.promotion import Score, ranking_change, refusals
+from llmrec.pipeline.sft import targets
+from llmrec.pipeline.simulation import Simulators, first_states, log_of, met_users
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import RewardFunction
+from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures:
+    """A policy's figures row by row: simulators by user, NDCG by event, importance weights by logged impression."""
+
+    reward_B: FloatArray
+    pessimistic_B: FloatArray
+    judged: Simulated
+    ndcg_M: FloatArray
+    weight_M: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The users, events and logged impressions of a gate, and who values slates; made by `Panel.of`.
+
+    Attributes:
+        config: of the run.
+        slate: places that are shown.
+        reward: clicks and conversions as the reward's simulator expects them.
+        pessimistic: the same less `gate.pessimism` deviations of its members.
+        judge: never a reward.
+        states: one a user; `seen` what each has seen beside it.
+        examples: held-out events that are ranked.
+        logged: impressions with propensities; None where there are none.
+    """
+
+    config: RunConfig
+    slate: int
+    reward: RewardFunction
+    pessimistic: RewardFunction
+    judge: Judge
+    states: list[State]
+    seen: list[IntArray]
+    examples: Examples
+    logged: LoggedImpressions | None
+
+    @classmethod
+    def of(cls, config: RunConfig, data: RunData, simulators: Simulators, items: int) -> Panel:
+        """The panel of a run whose policies choose among `items` items."""
+        # Clicks and conversions alone: what further terms (novelty, margins) ask for is no opinion of users, and
+        # judge and logged feedback, which stand beside this figure, know nothing of it.
+        plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
+        careful = replace(plain, pessimism=config.gate.pessimism)
+        # The validation period: the training has not seen it, and the test period stays untouched for the last word.
+        log = log_of(config, data, "valid")
+        rows = first_states(log, met_users(config, data).gate)
+        return cls(
+            config,
+            min(config.gate.slate, items),
+            RewardFunction(simulators.reward, plain),
+            RewardFunction(simulators.reward, careful, slate=True),
+            simulators.judge,
+            [log.states[r] for r in rows],
+            [log.seen[r] for r in rows],
+            targets(config, data, "valid", config.gate.events),
+            LoggedImpressions.of(
+                log,
+                config.gate.events,
+                config.seed,
+                plain,
+                without_replacement=config.section(OffPolicySettings).without_replacement,
+                examination_K=_examination(config, data, simulators),
+            ),
+        )
+
+    @property
+    def metric(self) -> str:
+        """The ranking metric's name."""
+        return f"NDCG@{self.slate}"
+
+    def measure(self, policy: Ranker) -> PolicyFigures:
+        """All figures of a policy; importance weights only of a language model's, which has probabilities."""
+        slates = policy.recommend(self.states, self.slate, seen=self.seen)
+        weights = self.config.reward
+        found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
+        lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
+        ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
+        return PolicyFigures(
+            slate_values(self.reward, self.states, slates),
+            slate_values(self.pessimistic, self.states, slates),
+            simulate(slates, self.states, self.judge, click=weights.click, conversion=weights.conversion),
+            ranked.per_row[self.metric],
+            self.logged.weights(policy) if self.logged is not None and isinstance(policy, LanguagePolicy) else None,
+        )
+
+    def draws(self, found: PolicyFigures, base: PolicyFigures) -> FloatArray:
+        """The judge's gain over `base` in bootstrap samples that are the same for all policies, (S,)."""
+        after, before = found.judged, base.judged
+        both = (after.replicas.get("value"), before.replicas.get("value"))
+        apart_RB = None if both[0] is None or both[1] is None else paired_replicas(both[0], both[1])
+        value_B = after.per_user["value"] - before.per_user["value"]
+        return bootstrap_means(value_B, apart_RB, users=after.users_B, name=("gate",), **self._draw)
+
+    def score(self, step: int, found: PolicyFigures, base: PolicyFigures) -> Score:
+        """The figures of checkpoint `step` beside those of SFT, and what refuses it if it were the only one."""
+        users, draw = [str(e.state.user_id) for e in self.examples], self._draw
+        gate = self.config.gate
+        ranking = ranking_change(found.ndcg_M, base.ndcg_M, gate, metric=self.metric, users=users, **draw)
+        # Users are the unit that is drawn anew: slates of one user, and events of one user, are not independent.
+        people = base.judged.users_B
+        score: Score = {
+            "step": step,
+            "metric": self.metric,
+            "sft": self._means(base),
+            "reward_value": float(found.reward_B.mean()),
+            "reward_gain": asdict(paired_bootstrap(found.reward_B, base.reward_B, users=people, **draw)),
+            "pessimistic_value": float(found.pessimistic_B.mean()),
+            "pessimistic_gain": asdict(
+                paired_bootstrap(found.pessimistic_B, base.pessimistic_B, users=people, **draw)
+            ),
+            "judge_value": found.judged.means["value"],
+            "judge_gain": asdict(found.judged.minus(base.judged, **draw)["value"]),
+            "ndcg": float(found.ndcg_M.mean()),
+            "ndcg_change": asdict(paired_bootstrap(found.ndcg_M, base.ndcg_M, users=users, **draw)),
+            "ndcg_relative": {"mean": ranking.relative, "low": ranking.low, "level": 0.95},
+            "ranking": asdict(ranking),
+            "off_policy": self._off_policy(found, base),
+        }
+        refused = refusals(score, gate, ranking)
+        return score | {"refused": refused, "admissible": not refused}
+
+    @property
+    def _draw(self) -> dict[str, Any]:
+        return {"samples": self.config.evaluation.bootstrap, "seed": self.config.seed}
+
+    def _means(self, found: PolicyFigures) -> dict[str, float | None]:
+        """SFT's own figures."""
+        logged = None
+        if self.logged is not None and found.weight_M is not None and found.weight_M.any():
+            # Truncated and normalised by the sum of weights (SNIPS, Swaminathan and Joachims 2015): biased a little,
+            # but one impression of tiny propensity cannot carry the figure.
+            cut_M = np.minimum(found.weight_M, self.config.gate.weight_cap)
+            logged = float(cut_M @ self.logged.reward_M / cut_M.sum())
+        return {
+            "reward": float(found.reward_B.mean()),
+            "pessimistic": float(found.pessimistic_B.mean()),
+            "judge": found.judged.means["value"],
+            "ndcg": float(found.ndcg_M.mean()),
+            "off_policy": logged,
+        }
+
+    def _off_policy(self, found: PolicyFigures, base: PolicyFigures) -> dict[str, Any] | None:
+        """The value of logged feedback; None without propensities, or where a policy shows nothing of the log."""
+        log, base_M = self.logged, base.weight_M
+        if log is None or found.weight_M is None or base_M is None or not (found.weight_M.any() and base_M.any()):
+            return None
+        common: dict[str, Any] = {"cap": self.config.gate.weight_cap, "users": log.users_M, **self._draw}
+        value = off_policy_value(found.weight_M, log.reward_M, **common)
+        gain = off_policy_gain(found.weight_M, base_M, log.reward_M, **common)
+        return {
+            "value": value.value.mean,
+            "interval": asdict(value.value),
+            "gain": asdict(gain),
+            "ips": value.ips,
+            "effective_samples": value.effective_samples,
+            "impressions": value.rows,
+            "capped": value.capped,
+            "places": log.note,
+        }
+
+
+def _examination(config: RunConfig, data: RunData, simulators: Simulators) -> FloatArray | None:
+    """P(a place of a logged slate is looked at): a generated world's own, or as the judge has fitted it."""
+    if data.world is not None:
+        return examination_K(config.world.slate_size, config.world.position_bias)
+    curve_K: FloatArray | None = getattr(simulators.judge, "examination_K", None)
+    return curve_K
+
+
+def slate_values(reward: RewardFunction, states: Sequence[State], slates: Sequence[Slate]) -> FloatArray:
+    """Expected reward an impression of each user's slate, (B,)."""
+    items_BK = slates_to_items(slates)
+    parts = [slice(start, start + BATCH) for start in range(0, len(states), BATCH)]
+    total_BK = np.concatenate([reward(states[part], items_BK[part]).total_BK for part in parts])
+    # A mean over the places that are filled: a user to whom little is left to show is not worth less for it.
+    shown_BK = items_BK >= 0
+    value_B: FloatArray = (total_BK * shown_BK).sum(axis=1) / np.maximum(shown_BK.sum(axis=1), 1)
+    return value_B
