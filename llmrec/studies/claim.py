@@ -3,7 +3,8 @@
 closed = (V_PPO - V_SFT) / (V* - V_SFT), per seed; a t-interval over seeds says whether it is above 0. Nobody reaches
 V*, which knows every user's hidden interests. The share of the informed headroom has in its place what the best slate
 is worth that somebody can choose who sees the states only. The control is what needs no reinforcement learning: SFT's
-top 20 reranked by the same reward.
+top 20 reranked by the same reward. Beside it stands whether requests are still understood: how many of 150 requests
+"I liked TITLE" are answered, at the top place and by another item, within the title's first category.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import numpy as np
 
 from llmrec.config import RunConfig
 from llmrec.config_tree import Overrides
+from llmrec.dataset.store import Dataset, Signal
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import RERANKED, SFT, RunResult, label, last_label
 from llmrec.pipeline.run import check_config, evaluate, train_stages
+from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.systems import INFORMED, OPTIMUM
 from llmrec.pipeline.work import Work
+from llmrec.seeding import numpy_stream
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
+from llmrec.text.free_prompt import TitleIndex, resolve_prompt
+from llmrec.types import Ranker
 
 MEASURES = {"value@1": "top item", "value": "top ten"}
 RATES = ("click_rate", "conversion_rate")
@@ -37,6 +43,7 @@ CLICK_ONLY = {  # imitation is near the best that clicks alone can ask for: stay
     "ppo.save_every": 20,
     "gate.ndcg_tolerance": 0.0,
 }
+REQUESTS = 150
 NEEDED = 0.15
 MARGIN = 0.03
 
@@ -82,8 +89,32 @@ def rows_of(run: RunResult) -> SeedRows:
     }
     # Worlds call their users alike; without the seed two people would be one cluster.
     users = [f"{run.config.seed}/{e.state.user_id}" for e in run.arena.examples]
-    facts = {"names": (name, last), "seconds": sum(run.seconds.values())}
+    facts = {"names": (name, last), "seconds": sum(run.seconds.values()), "requests": _understood(run, name)}
     return SeedRows(run.config.seed, run.data.dataset.manifest.content_hash, measured, {NDCG: users}, facts)
+
+
+def _understood(run: RunResult, name: str) -> dict[str, float]:
+    """The shares of requests that SFT and the deployed policy `name` answer within the category."""
+    config, data, promoted = run.config, run.data, run.improvement.promoted
+    warm = sft_policy(config, data, run.sft)
+    share = {SFT: share_in_category(warm, data.dataset, config.seed)}
+    policy = warm if promoted is None else improved_policy(config, data, run.sft, promoted)
+    return share | {name: share_in_category(policy, data.dataset, config.seed)}
+
+
+def share_in_category(policy: Ranker, dataset: Dataset, seed: int, number: int = REQUESTS) -> float:
+    """How many of the requests "I liked TITLE" are answered within the first category of the title's item.
+
+    Titles are drawn without replacement. The answer is the best item that the request does not name.
+    """
+    items, kind = dataset.item_list, Signal.parse(dataset.manifest.click).kind
+    asked = numpy_stream(seed, "claim", "requests").permutation(len(items))[:number].tolist()
+    titles, found = TitleIndex(items), 0
+    states = [resolve_prompt(f"I liked {items[row].title}", titles, feedback=kind).state for row in asked]
+    for row, state, slate in zip(asked, states, policy.recommend(states, 2), strict=True):
+        answers = [item for item in slate.items_K if item not in state.seen()]
+        found += items[answers[0]].categories[:1] == items[row].categories[:1]
+    return found / len(asked)
 
 
 def answer_of(found: Pooled, *, click_only: bool) -> Answer:
@@ -115,6 +146,15 @@ def answer_of(found: Pooled, *, click_only: bool) -> Answer:
     headrooms = {s: {"the headroom": closed[s], "the informed headroom": informed.get(s, {})} for s in systems}
     sentences = [sentence for s in systems for sentence in _sentences(s, headrooms[s], ranking[s], events)]
     sentences += [_control(s, words, one) for s, of_s in beyond.items() for words, one in of_s.items()]
+    requests = [one.facts["requests"] for one in found.seeds]
+    figures["requests"] = {system: [shares[system] for shares in requests] for system in (SFT, name)}
+    sentences.append(
+        f'Of {REQUESTS} requests "I liked TITLE" a world, answered within the title\'s category at the top place: '
+        + "; ".join(
+            f"{system} {np.mean(shares):.0%} (by seed {', '.join(f'{share:.0%}' for share in shares)})"
+            for system, shares in figures["requests"].items()
+        )
+    )
     sentences.append(f"Claim ({what}): {'holds' if holds else 'DOES NOT HOLD'}")
     sheet = _sheet(found, figures, leave_out=() if last in systems else (last,))
     plots = {"headroom": forest("Share of SFT's headroom closed", closed)}
