@@ -13,6 +13,7 @@ from scipy.special import softmax
 
 from llmrec.baselines.memory import decayed
 from llmrec.baselines.ties import fair_top
+from llmrec.covisits import TIE_BREAK
 from llmrec.dataset.store import Dataset, Signal
 from llmrec.errors import RequestError
 from llmrec.seeding import numpy_stream
@@ -21,8 +22,7 @@ from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 BATCH = 256
 """States scored at a time: bounds the dense (B, N) scores."""
 
-POPULARITY = 0.001
-"""Weight of log(1 + count) where it only orders what a model leaves at zero."""
+POPULARITY = TIE_BREAK
 
 
 Meaning = Literal["weights", "log-probabilities", "numbers"]

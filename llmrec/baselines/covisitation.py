@@ -14,9 +14,8 @@ table.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -24,60 +23,31 @@ import scipy.sparse as sp
 
 from llmrec.baselines.base import (
     BATCH,
-    POPULARITY,
     ScoreRecommender,
     exclude,
     history_weights,
-    item_counts,
     positives,
 )
 from llmrec.baselines.likeness import TextLikeness, text_vectors
 from llmrec.baselines.ties import expected_gain, ndcg_gain, target_places
+from llmrec.covisits import FIXED_GRID, POPULARITIES, CovisitationSettings, fading, following
 from llmrec.dataset.store import Dataset
-from llmrec.errors import ConfigError
 from llmrec.progress import track
 from llmrec.types import Example, FloatArray, IntArray, State
 
-DAY = 86400.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class CovisitationSettings:
-    """Parameters of the formula above, `half_life` in days.
-
-    The defaults are those selected for counts with text, with a popularity that only breaks ties.
-    """
-
-    window: int = 1
-    decay: float = 0.8
-    back: float = 0.0
-    history_decay: float = 0.5
-    text: float = 0.4
-    popularity: float = POPULARITY
-    half_life: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.half_life is not None and not self.half_life > 0:
-            raise ConfigError(f"half_life is {self.half_life}; give a number of days above 0, or none.")
-
-    @property
-    def without_popularity(self) -> CovisitationSettings:
-        """The same with the default popularity."""
-        return replace(self, popularity=POPULARITY, half_life=None)
-
+__all__ = [
+    "COUNTS_ONLY",
+    "FIXED_GRID",
+    "GRID",
+    "POPULARITIES",
+    "Covisitation",
+    "CovisitationSettings",
+    "popular",
+    "transitions",
+]
 
 COUNTS_ONLY = CovisitationSettings(window=10, decay=0.8, back=0.5, history_decay=0.5, text=0.0)
 
-FIXED_GRID: tuple[CovisitationSettings, ...] = tuple(
-    CovisitationSettings(window=w, back=b, history_decay=h, text=t)
-    for w, b, h, t in itertools.product((1, 3, 10), (0.0, 0.5), (0.5, 0.8), (0.0, 0.2, 0.4, 0.8))
-)
-"""Settings whose popularity only breaks ties."""
-POPULARITIES: tuple[tuple[float, float | None], ...] = (
-    (POPULARITY, None),
-    *itertools.product((0.003, 0.01, 0.03, 0.1, 0.3), (None, 365.0, 120.0, 30.0)),
-)
-"""Weights and half-lives in days."""
 GRID: tuple[CovisitationSettings, ...] = tuple(
     replace(option, popularity=weight, half_life=half_life)
     for weight, half_life in POPULARITIES
@@ -102,8 +72,7 @@ class Covisitation(ScoreRecommender):
         self._text_of: pl.DataFrame | None = None  # the items that `text` was made from
 
     def _learn(self, dataset: Dataset, events: pl.DataFrame) -> None:
-        self.count_N = item_counts(events, dataset.n_items)
-        self.counts_NN = transitions(events, self.count_N, self.settings)
+        self.counts_NN = transitions(events, self.n_items, self.settings)
         self.popular_N = popular(events, dataset.n_items, self.settings)
         if self.settings.text and self._text_of is not dataset.items:
             self.text, self._text_of = TextLikeness(text_vectors(dataset)), dataset.items
@@ -160,37 +129,14 @@ def _first_best(
 
 def popular(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) -> FloatArray:
     """popularity log(1 + n) of the formula, (N,), from `positives` rows (item, time)."""
-    weight_E = None
-    if settings.half_life is not None:
-        time_E = events["time"].to_numpy()
-        weight_E = np.exp2((time_E - time_E.max(initial=0)) / (DAY * settings.half_life))
-    counted_N = np.bincount(events["item"].to_numpy(), weight_E, n_items).astype(np.float64)
-    weighed_N: FloatArray = settings.popularity * np.log1p(counted_N)
-    return weighed_N
+    item_E, time_E = events["item"].to_numpy(), events["time"].to_numpy()
+    return np.asarray(settings.popularity * fading(item_E, time_E, n_items, settings.half_life))
 
 
-def transitions(events: pl.DataFrame, count_N: FloatArray, settings: CovisitationSettings) -> sp.csr_matrix:
+def transitions(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) -> sp.csr_matrix:
     """C of the formula, sparse (N, N), from `positives` rows (user, item, time)."""
-    n_items = len(count_N)
-    # The log's order of events of one time is an accident; its reverse is as likely, and the mean of both counts
-    # neither.
-    turned = events.with_row_index("row").sort("user", "time", "row", descending=[False, False, True])
-    forward = 0.5 * (_following(events, n_items, settings) + _following(turned, n_items, settings))
-    both = forward + settings.back * forward.T
-    return sp.csr_matrix(sp.diags(1.0 / (count_N + 1.0)) @ both)
-
-
-def _following(events: pl.DataFrame, n_items: int, settings: CovisitationSettings) -> sp.csr_matrix:
-    """Sum of decay^(distance - 1) over the pairs in which j follows i, in the order of the rows."""
-    user, item = events["user"].to_numpy(), events["item"].to_numpy()
-    total = sp.csr_matrix((n_items, n_items), dtype=np.float64)
-    for distance in range(1, min(settings.window, len(item) - 1) + 1):
-        # Rows stand user by user, so the item d places on is a shift of the column by d, where the user is the same.
-        same = user[:-distance] == user[distance:]
-        pair = (item[:-distance][same], item[distance:][same])
-        weight = np.full(int(same.sum()), settings.decay ** (distance - 1))
-        total = total + sp.csr_matrix((weight, pair), shape=(n_items, n_items))
-    return total
+    user_E, item_E, time_E = (events[name].to_numpy() for name in ("user", "item", "time"))
+    return following(user_E, item_E, time_E, n_items, settings)
 
 
 def _grid_ndcg(
@@ -203,10 +149,9 @@ def _grid_ndcg(
     k: int,
 ) -> dict[CovisitationSettings, float]:
     """NDCG@k of each setting on `valid`; transitions and text likeness are computed once for all that share them."""
-    count_N = item_counts(events, dataset.n_items)
     # Settings that share their transition matrix: one matrix for each, however many weights are tried on it.
     keys = {option: replace(option.without_popularity, text=0.0, history_decay=0.0) for option in options}
-    counts = {key: transitions(events, count_N, key) for key in dict.fromkeys(keys.values())}
+    counts = {key: transitions(events, dataset.n_items, key) for key in dict.fromkeys(keys.values())}
     total = dict.fromkeys(options, 0.0)
     popular_N = {option: popular(events, dataset.n_items, option) for option in options}
     for start in track(range(0, len(valid), BATCH), "Selecting co-visitation settings"):

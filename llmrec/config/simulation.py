@@ -16,6 +16,9 @@ class SimulatorSettings:
     learning_rate: float = 5e-3
     negatives: int = 4
     """Unclicked items sampled for each click where the data set has no impressions."""
+    unshown: Literal["drawn", "catalogue"] = "drawn"
+    """What a choice is held against where no impressions are logged: the drawn items, each a click or none, or the
+    whole catalogue (a softmax; a uniform sample of it for networks that read item by item)."""
     judge_user_share: float = 0.5
     calibration_user_share: float = 0.5
     """Share of the judge's users on whom its network is not fitted but corrected, and its error measured."""

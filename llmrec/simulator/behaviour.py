@@ -280,22 +280,28 @@ def fit_behaviour(
         np.bincount(log.item_M, minlength=len(items)).astype(np.float64),
         seed=stream_seed(seed, "simulator", "text"),
     )
-    learner = Learner(architecture, space, settings, seed)
+    unshown = not getattr(dataset, "has_impressions", True)
+    learner = Learner(architecture, space, settings, seed, unshown)
     users = learner.encoded(states)
     net, taught, curve = learner.learn(users, log, held_out, curve_K=examination_K)
     blend = None
-    if settings.blend and not getattr(dataset, "has_impressions", True) and not isinstance(net, RecurrentNet):
+    if settings.blend and unshown and not isinstance(net, RecurrentNet):
 
         def clicks(row_M: IntArray, item_M: IntArray) -> FloatArray:
             return pair_logits(net, users, row_M, item_M)[:, CLICK]
 
-        blend = fit_blend(log, held_out, states, space, clicks, seed)
+        blend = fit_blend(log, held_out, states, space, clicks, seed, repeats=_repeats(dataset))
     blended = None if blend is None else partial(blend.pairs, states)
     found = calibrators(net, users, (log, held_out), taught, settings, blended)
     facts = _facts(dataset, log, states, curve, found, seed) | taught.facts(settings)
-    facts |= {} if blend is None else {"blend": blend.weights}
+    facts |= {} if blend is None else blend.facts
     scale = taught.scale if architecture in VALUED else None
     return BehaviourModel(architecture, space, net, found, facts, scale, blend)
+
+
+def _repeats(dataset: Any) -> bool:
+    """Whether what a user has chosen may be chosen again; a plain list of items does not say."""
+    return getattr(getattr(dataset, "manifest", None), "repeat", "allow") != "exclude"
 
 
 def _facts(

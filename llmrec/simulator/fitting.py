@@ -23,13 +23,15 @@ from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.log import Log
 from llmrec.simulator.networks import Net
-from llmrec.simulator.networks.factorised import UserTensors
-from llmrec.simulator.networks.parts import VALUE
+from llmrec.simulator.networks.factorised import FactorisedNet, UserTensors
+from llmrec.simulator.networks.parts import CLICK, VALUE, TwoSided
 from llmrec.simulator.objectives import Labels, Objective
 from llmrec.types import FloatArray, IntArray
 
 PATIENCE = 2
 AVERAGE = 0.99
+ALTERNATIVES, HELD_OUT = 256, 1024
+"""Of a softmax over a part of the catalogue; held-out choices at a time."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,58 @@ class Imputation:
         return Labels(torch.sigmoid(logits_MH[:, 0]), torch.sigmoid(logits_MH[:, 1]), value_M=value_M)
 
 
+@dataclass(frozen=True)
+class Catalogue:
+    """Choices against the whole catalogue: -log softmax of the click logits, in place of clicks among drawn items.
+
+    A choice among a few drawn items says little in a large catalogue; one against all of it says what was left. A
+    network that reads item by item is asked of `ALTERNATIVES` uniformly drawn ones instead, each of which stands for
+    (N - 1) / `ALTERNATIVES` of the others (importance sampling; Bengio and Senecal 2003).
+    """
+
+    n_items: int
+
+    def losses(
+        self,
+        net: Net,
+        rows: UserTensors,
+        pairs: tuple[Tensor, Tensor],
+        labels: Labels,
+        objective: Objective,
+        stream: np.random.Generator,
+    ) -> Tensor:
+        """Loss of each chosen one of `pairs` (state row, item), (M,)."""
+        row_M, item_M = pairs
+        user_SX = net.users(rows)
+        logits_MH = net.pairs(user_SX, row_M, item_M)
+        own_M = logits_MH[:, CLICK]
+        if isinstance(net, FactorisedNet | TwoSided):
+            all_M = torch.logsumexp(net.grid(user_SX)[..., CLICK], dim=1)[row_M]
+        else:
+            drawn_A = torch.from_numpy(stream.integers(0, self.n_items, ALTERNATIVES))
+            states = len(user_SX)
+            place_Z, drawn_Z = torch.arange(states).repeat_interleave(ALTERNATIVES), drawn_A.repeat(states)
+            score_SA = net.pairs(user_SX, place_Z, drawn_Z)[:, CLICK].reshape(states, ALTERNATIVES)
+            # each stands for its share of the others; the choice itself stands apart
+            other_MA = (drawn_A[None] != item_M[:, None]).to(score_SA.dtype)
+            share_M1 = (self.n_items - 1) / other_MA.sum(dim=1, keepdim=True).clamp(min=1)
+            weighed_MA = score_SA[row_M] + torch.log(other_MA * share_M1)
+            all_M = torch.logsumexp(torch.cat([own_M[:, None], weighed_MA], dim=1), dim=1)
+        return all_M - own_M + objective.after_choice(logits_MH, labels)
+
+    @torch.no_grad()
+    def held_out(self, net: Net, users: UserTensors, log: Log, objective: Objective, labels: Labels) -> float:
+        """Mean loss of the choices of `log`, with the same drawn items at each call."""
+        stream, total = numpy_stream(0, "simulator", "catalogue", "held out"), 0.0
+        if not len(log):
+            return total
+        batches = _Batches(log, labels, HELD_OUT)
+        for rows_S, row_M, at_M in batches.shuffled(stream):
+            pairs, seen = (row_M, batches.item_M[at_M]), batches.labels.at(at_M)
+            total += float(self.losses(net, users.rows(rows_S), pairs, seen, objective, stream).sum())
+        return total / len(log)
+
+
 def fit_net(
     net: Net,
     users: UserTensors,
@@ -99,6 +153,7 @@ def fit_net(
     objective: Objective | None = None,
     labels: tuple[Labels, Labels] | None = None,
     imputation: Imputation | None = None,
+    catalogue: Catalogue | None = None,
 ) -> FitCurve:
     """Trains `net` in place and leaves it at the epoch with the least held-out loss.
 
@@ -112,13 +167,19 @@ def fit_net(
         objective: The loss; by default the funnel's likelihood.
         labels: Labels of both logs with weights, values and places; by default clicks and conversions alone.
         imputation: Makes the loss doubly robust.
+        catalogue: Holds clicks against the whole catalogue; what was not clicked is then not read.
     """
     objective = objective or Objective()
     known, held_out = labels or (plain_labels(train), plain_labels(valid))
+    size = settings.batch_size
+    if catalogue is not None:
+        # as many steps as with the drawn items
+        size = max(1, round(size * float(train.click_M.mean())))
+        (train, known), (valid, held_out) = _clicked(train, known), _clicked(valid, held_out)
     # Examination by place, where it is fitted, learns with the network through the same likelihood.
     own = [] if objective.examination is None else [p for p in objective.examination.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW([*net.parameters(), *own], lr=settings.learning_rate, weight_decay=1e-3)
-    batches = _Batches(train, known, settings.batch_size)
+    batches = _Batches(train, known, size)
     total = settings.epochs * batches.count
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.02, total_iters=total)
     average = AveragedModel(cast(torch.nn.Module, net), multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))  # type: ignore[no-untyped-call]
@@ -132,7 +193,9 @@ def fit_net(
             for rows_S, row_M, at_M in batches.shuffled(numpy_stream(seed, "simulator", "batches", epoch)):
                 optimiser.zero_grad(set_to_none=True)
                 rows, item_M, seen = users.rows(rows_S), batches.item_M[at_M], batches.labels.at(at_M)
-                if imputation is None:
+                if catalogue is not None:
+                    data_loss = catalogue.losses(net, rows, (row_M, item_M), seen, objective, draws).mean()
+                elif imputation is None:
                     data_loss = objective(net.pairs(net.users(rows), row_M, item_M), seen)
                 else:
                     data_loss = imputation.risk(net, rows, (row_M, item_M), seen, objective, draws)
@@ -147,7 +210,8 @@ def fit_net(
             train_curve.append(float(np.mean(losses)))
             # The moving average is what is judged and kept: the last iterate of a stochastic method is noisier than
             # the mean of its last hundred (Polyak and Juditsky 1992).
-            valid_curve.append(held_out_loss(mean_net, users, valid, objective, held_out))
+            ask = held_out_loss if catalogue is None else catalogue.held_out
+            valid_curve.append(ask(mean_net, users, valid, objective, held_out))
             if not np.isfinite(valid_curve[-1]):
                 raise DataError("The behaviour model's loss is not finite; lower simulator.learning_rate.")
             if valid_curve[-1] < best:
@@ -158,6 +222,11 @@ def fit_net(
                 break
     net.load_state_dict(state)
     return FitCurve(tuple(train_curve), tuple(valid_curve), kept)
+
+
+def _clicked(log: Log, labels: Labels) -> tuple[Log, Labels]:
+    at_M = np.flatnonzero(log.click_M > 0)
+    return log.part(at_M), labels.at(torch.from_numpy(at_M))
 
 
 def plain_labels(log: Log) -> Labels:

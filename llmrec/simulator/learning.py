@@ -16,7 +16,7 @@ from llmrec.seeding import stream_seed
 from llmrec.simulator.calibration import Calibrator, Platt, fit_calibrator, fit_platt
 from llmrec.simulator.corrections import effective_size, inverse_weights
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import FitCurve, Imputation, fit_net, pair_logits
+from llmrec.simulator.fitting import Catalogue, FitCurve, Imputation, fit_net, pair_logits
 from llmrec.simulator.log import Log
 from llmrec.simulator.networks import VALUED, Net, encoded, fresh_net
 from llmrec.simulator.networks.factorised import UserTensors
@@ -78,6 +78,11 @@ def check_objective(settings: SimulatorSettings, architectures: Sequence[str] = 
     """Raises `ConfigError` where objective, correction and `architectures` exclude each other."""
     if settings.correction == "dr" and settings.objective != "funnel":
         raise ConfigError("Key 'simulator.correction' is dr, which goes with simulator.objective=funnel only.")
+    if settings.unshown == "catalogue" and (settings.objective, settings.correction) != ("funnel", "none"):
+        raise ConfigError(
+            "Key 'simulator.unshown' is catalogue, which goes with simulator.objective=funnel and "
+            "simulator.correction=none only."
+        )
     without = sorted(set(architectures) - VALUED)
     if settings.objective == "escm2-dr" and without:
         raise ConfigError(
@@ -164,6 +169,8 @@ class Learner:
     space: FeatureSpace
     settings: SimulatorSettings
     seed: int
+    unshown: bool = False
+    """Whether what was not clicked was drawn, as nothing was logged as shown."""
 
     def encoded(self, states: Sequence[State]) -> UserTensors:
         """States as this architecture reads them."""
@@ -204,6 +211,7 @@ class Learner:
             objective=taught.objective,
             labels=taught.labels,
             imputation=imputation,
+            catalogue=Catalogue(self.space.n_items) if self.unshown and settings.unshown == "catalogue" else None,
         )
         return net, taught, curve
 

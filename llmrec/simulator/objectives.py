@@ -127,6 +127,11 @@ class Objective:
         losses_M = self.losses(logits_MH, labels)
         return (losses_M if labels.weight_M is None else losses_M * labels.weight_M).mean()
 
+    def after_choice(self, logits_MH: Tensor, labels: Labels) -> Tensor:
+        """What is learnt of chosen items beside the choice itself, conversion and value: (M,)."""
+        wrong_M = binary_cross_entropy_with_logits(logits_MH[:, CONVERSION], labels.conversion_M, reduction="none")
+        return wrong_M + self._value(logits_MH, labels)
+
     def _funnel(self, logits_MH: Tensor, labels: Labels) -> Tensor:
         click_M = labels.click_M
         found_M = self._click(logits_MH, labels)
