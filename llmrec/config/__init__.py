@@ -71,6 +71,7 @@ __all__ = [
     "OffPolicySettings",
     "PPOSettings",
     "PatienceSettings",
+    "PilotSettings",
     "PreferenceSettings",
     "RLHFSettings",
     "RLOOSettings",

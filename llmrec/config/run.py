@@ -76,6 +76,20 @@ class GateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PilotSettings:
+    """What the reward could make of the warm start at best is judged before anything is trained on it
+    (`llmrec.pipeline.pilot`, docs/trust.md), for algorithms that draw items under a KL term."""
+
+    run: Literal["auto", "always", "never"] = "auto"
+    """auto: where the algorithm's `kl_coefficient` is left as it is by default. The pilot chooses it, or ends the
+    run at the warm start."""
+    coefficients: tuple[float, ...] = (0.005, 0.02, 0.1, 0.5)
+    """KL coefficients that are tried, in units of the reward a nat."""
+    depth: int = 50
+    """Of the warm start's list that is put in another order; what the reward thinks of further items is not asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
     """What is measured at the end. `k`: cut-offs of the ranking metrics; `beams`: width of the beam search."""
 
@@ -120,6 +134,7 @@ class RunConfig:
     dynamics: DynamicsSettings = field(default_factory=DynamicsSettings)
     """How users change from turn to turn; only sessions have turns (session.turns)."""
     gate: GateSettings = field(default_factory=GateSettings)
+    pilot: PilotSettings = field(default_factory=PilotSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report_to: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ from llmrec.files import new_folder, read_json, write_json
 from llmrec.pipeline.algorithms import learning_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.panel import Panel
-from llmrec.pipeline.promotion import Score, in_a_line, out_of_patience, settled
+from llmrec.pipeline.promotion import Looks, Score, in_a_line, out_of_patience, settled
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
@@ -30,9 +30,15 @@ class Gate:
     """Scores checkpoints; figures and adapters outlive a kill. Called by the trainer, it answers "stop" to end it."""
 
     def __init__(
-        self, config: RunConfig, data: RunData, sft: LanguagePolicy, simulators: Simulators, folder: Path
+        self,
+        config: RunConfig,
+        data: RunData,
+        sft: LanguagePolicy,
+        simulators: Simulators,
+        folder: Path,
+        besides: Looks | None = None,
     ) -> None:
-        self.config, self.folder, self.sft = config, folder, sft
+        self.config, self.folder, self.sft, self.besides = config, folder, sft, besides
         self.panel = Panel.of(config, data, simulators, len(sft.catalogue.item_ids))
         console.print(f"  {who_judges(config, simulators)}", style="dim")
         # Once, before the training: every checkpoint is paired with the same figures of SFT, row by row.
@@ -55,7 +61,7 @@ class Gate:
         # earlier than they ended it then.
         found = [score for score in read_scores(self.folder) if last is None or score["step"] <= last]
         draws = [np.load(self.folder / f"step-{score['step']:06d}" / DRAWS) for score in found]
-        return settled(found, draws, self.config.gate)
+        return settled(found, draws, self.config.gate, besides=self.besides)
 
     def _keep(self, place: Path, model: Any, score: Score, draws_S: FloatArray) -> None:
         with new_folder(place, mark="score.json") as out:

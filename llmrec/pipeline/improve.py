@@ -13,12 +13,14 @@ from llmrec.pipeline.algorithms import improve
 from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
+from llmrec.pipeline.measure import evaluation_key
+from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.promotion import promote
-from llmrec.pipeline.sft import SFTStage, sft_policy
+from llmrec.pipeline.sft import SFTStage, sft_policy, warm_start
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work, stage_key, stage_seconds
 from llmrec.training.callbacks import was_stopped
-from llmrec.training.improvement import Checkpointing
+from llmrec.training.improvement import Checkpointing, Improved, trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,25 @@ def improve_stage(
     work: Work,
     *,
     name: str | None = None,
+    pilot: PilotStage | None = None,
 ) -> ImprovedStage:
-    """Improves the warm-started policy by the configured algorithm, whose name is by default the stage's."""
+    """Improves the warm-started policy by the configured algorithm, whose name is by default the stage's.
+
+    With a `pilot` under the coefficient that it found, or not at all; its lists are looks at the gate's users, too.
+    """
+    if pilot is not None:
+        config = pilot.applied(config)
 
     def build(out: Path, scratch: Path) -> None:
-        gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate")
+        looks = None if pilot is None else pilot.looks
+        gate = Gate(config, data, sft_policy(config, data, sft), simulators, scratch / "gate", looks)
         checkpointing = Checkpointing(scratch / "trainer", gate, config.report_to)
-        result = improve(config, data, sft_policy(config, data, sft), simulators, checkpointing)
+        policy = sft_policy(config, data, sft)
+        if pilot is not None and pilot.kl_coefficient is None:
+            model = trainable(warm_start(config, data, policy), config.improvement)
+            result = Improved(model.eval(), [], 0.0, pilot.sentence)
+        else:
+            result = improve(config, data, policy, simulators, checkpointing)
         # The last policy is scored even if the training ended between two checkpoints: what "last" stands for in
         # tables is what was trained, whatever the rhythm of saving.
         last = int(max(row["step"] for row in result.curve)) if result.curve else 0
@@ -77,7 +91,8 @@ def improve_stage(
         record |= {"stopped": " ".join(filter(None, said)), "cpu_seconds": result.cpu_seconds}
         write_json(out / "improved.json", record)
 
-    folder = work.stage(name or config.algorithm, improvement_key(config, sft), build, together=True)
+    key = improvement_key(config, sft) | _pilot_key(pilot)
+    folder = work.stage(name or config.algorithm, key, build, together=True)
     record = read_json(folder / "improved.json")
     # Decided when it is read and not when it was made: the figures are the stage, the decision follows from them.
     best, verdict = promote(record["checkpoints"])
@@ -91,6 +106,10 @@ def improve_stage(
         record["stopped"],
         float(record.get("cpu_seconds") or stage_seconds(folder)),
     )
+
+
+def _pilot_key(pilot: PilotStage | None) -> dict[str, Any]:
+    return {} if pilot is None else {"pilot": stage_key(pilot.folder)}
 
 
 def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
@@ -107,11 +126,6 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     if logged is not config.improvement and not logged.without_replacement:
         key["without_replacement"] = False  # how the gate reads the log's propensities, whatever the algorithm
     return key
-
-
-def evaluation_key(config: RunConfig) -> dict[str, Any]:
-    """What decides how a system is measured; what else it is held against does not."""
-    return {key: value for key, value in config.tree()["evaluation"].items() if key != "controls"}
 
 
 def _keep(gate: Path, out: Path) -> None:

@@ -208,3 +208,8 @@ def _summary(ranking: Comparison, deployed: Mapping[str, Comparison]) -> Compari
         percent=("clicks", "buys"),
         labels=labels,
     )
+
+
+def evaluation_key(config: RunConfig) -> dict[str, Any]:
+    """What decides how a system is measured; what else it is held against does not."""
+    return {key: value for key, value in config.tree()["evaluation"].items() if key != "controls"}

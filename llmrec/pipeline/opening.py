@@ -92,4 +92,6 @@ def open_run(folder: Path) -> OpenRun:
     data, base, sft = stages.data, stages.base, stages.sft
     if base.nano and sft.has_adapter and not Path(base.name).is_dir():
         raise Unfinished(f"The nano model {base.name}, which {folder} was trained from, is gone; {mend}.")
-    return OpenRun(config, data, base, sft, stages.simulators, stages.improvement, stages.controls, folder, work)
+    return OpenRun(
+        config, data, base, sft, stages.simulators, stages.improvement, stages.controls, stages.pilot, folder, work
+    )

@@ -19,6 +19,14 @@ Score = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Looks:
+    """Lists that were judged on the gate's users beside checkpoints: K mean gains, and the same in S samples."""
+
+    gains_K: Sequence[float]
+    draws_KS: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
 class RankingChange:
     """Relative change of a ranking metric, its one-sided 95% limit, and whether that is within the tolerance."""
 
@@ -75,7 +83,9 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
     return found
 
 
-def settled(scores: Sequence[Score], draws: Sequence[FloatArray], gate: GateSettings) -> list[Score]:
+def settled(
+    scores: Sequence[Score], draws: Sequence[FloatArray], gate: GateSettings, *, besides: Looks | None = None
+) -> list[Score]:
     """The scores with the judge's gains corrected for how many checkpoints there are, and what follows from them.
 
     The best of several checkpoints is promoted, so each has its chance to look better than it is. Their intervals
@@ -85,14 +95,18 @@ def settled(scores: Sequence[Score], draws: Sequence[FloatArray], gate: GateSett
         scores: of all checkpoints so far.
         draws: of each the judge's mean gain in the same bootstrap samples, (S,).
         gate: its settings.
+        besides: other looks at the same users, which were chosen by; they count as checkpoints do.
     """
     if not scores:
         return []
-    intervals = simultaneous([score["judge_gain"]["mean"] for score in scores], np.stack(draws))
+    gains, looks = [score["judge_gain"]["mean"] for score in scores], [*draws]
+    if besides is not None:
+        gains, looks = [*gains, *besides.gains_K], [*looks, *besides.draws_KS]
+    intervals = simultaneous(gains, np.stack(looks))
     found = []
-    for score, interval in zip(scores, intervals, strict=True):
+    for score, interval in zip(scores, intervals, strict=False):  # the first ones are the checkpoints'
         alone = score.get("judge_gain_alone", score["judge_gain"])
-        made = score | {"judge_gain": asdict(interval), "judge_gain_alone": alone, "looks": len(scores)}
+        made = score | {"judge_gain": asdict(interval), "judge_gain_alone": alone, "looks": len(gains)}
         refused = refusals(made, gate, RankingChange(**score["ranking"]))
         found.append(made | {"refused": refused, "admissible": not refused})
     return found

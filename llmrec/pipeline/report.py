@@ -30,6 +30,7 @@ from llmrec.pipeline.data import funnels
 from llmrec.pipeline.exam import sentences
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.headroom import run_headroom
+from llmrec.pipeline.pilot import pilot_table
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import SFT, RunResult, control_sentences, label
 from llmrec.printing import command as shell_command
@@ -74,6 +75,8 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         curve=run.improvement.curve,
         algorithm=label(config.algorithm),
         reward_model=_reward_model(run.improvement.folder / REWARD_MODEL),
+        pilot=None if run.pilot is None else pilot_table(run.pilot),
+        pilot_said="" if run.pilot is None else run.pilot.sentence,
         gate=gate_table(run.improvement.checkpoints, config.gate),
         gate_curve=_gate_curve(run.improvement.checkpoints),
         decisions=decisions(run.improvement.checkpoints),

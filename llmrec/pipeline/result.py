@@ -18,6 +18,7 @@ from llmrec.pipeline.data import RunData, funnels
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, varieties
+from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
 
@@ -49,6 +50,8 @@ class Stages:
     improvement: ImprovedStage
     controls: dict[str, ControlStage]
     """What the improvement is held against, by label."""
+    pilot: PilotStage | None
+    """What was found out before it; None where nothing was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,18 @@ def controls_facts(run: RunResult) -> dict[str, Any]:
     return facts | {"cpu_seconds": {SFT: run.sft.cpu_seconds, run.after: run.improvement.cpu_seconds}}
 
 
+def pilot_facts(pilot: PilotStage | None) -> dict[str, Any] | None:
+    """Of metrics.json: what the pilot found; None where there was none."""
+    if pilot is None:
+        return None
+    return {
+        "sentence": pilot.sentence,
+        "kl_coefficient": pilot.kl_coefficient,
+        "flat_groups": pilot.flat_groups,
+        "lists": pilot.scores,
+    }
+
+
 def metrics_of(run: RunResult) -> dict[str, Any]:
     """metrics.json: every figure by plain names, with its intervals, and what they were measured on."""
     manifest = run.data.dataset.manifest
@@ -157,6 +172,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "checkpoints": run.improvement.checkpoints,
         "judge": who_judges(run.config, run.simulators),
         "promotion": run.promotion,
+        "pilot": pilot_facts(run.pilot),
         "controls": controls_facts(run),
         "verdict": {
             "outcome": run.verdict.outcome,

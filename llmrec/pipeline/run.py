@@ -21,7 +21,7 @@ from llmrec.pipeline.algorithms import check_algorithm, check_algorithm_on
 from llmrec.pipeline.algorithms.reward import check_terms, run_reward
 from llmrec.pipeline.base_model import base_model, check_base
 from llmrec.pipeline.before import before_sft
-from llmrec.pipeline.controls import control_stages, controls_of
+from llmrec.pipeline.controls import ControlStage, control_stages, controls_of
 from llmrec.pipeline.data import RunData, check_source, open_data
 from llmrec.pipeline.exam import check_exam, examined
 from llmrec.pipeline.finish import finish
@@ -38,6 +38,7 @@ from llmrec.pipeline.measure import (
     measure_run,
     varieties,
 )
+from llmrec.pipeline.pilot import check_pilot, piloted
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.promotion import ranking_change
 from llmrec.pipeline.result import (
@@ -132,9 +133,13 @@ def train_stages(
     simulators = examined(config, data, simulator_stage(config, data, work), work)
     base = base_model(config, data, work)
     sft = sft_stage(config, data, base, work)
-    improvement = improve_stage(config, data, sft, simulators, work, name=improved_name)
-    controls = control_stages(config, data, sft, simulators, improvement, work)
-    return Stages(config, data, base, sft, simulators, improvement, controls)
+    pilot = piloted(config, data, sft, simulators, work)
+    improvement = improve_stage(config, data, sft, simulators, work, name=improved_name, pilot=pilot)
+    controls: dict[str, ControlStage] = {}
+    if pilot is None or pilot.kl_coefficient is not None:
+        asked = config if pilot is None else pilot.applied(config)
+        controls = control_stages(asked, data, sft, simulators, improvement, work)
+    return Stages(config, data, base, sft, simulators, improvement, controls, pilot)
 
 
 def check_config(config: RunConfig) -> None:
@@ -148,6 +153,7 @@ def check_config(config: RunConfig) -> None:
     check_base(config)
     check_trust(config)
     check_exam(config)
+    check_pilot(config)
     check_warm_start(config)
     check_lora(config.improvement.lora, f"{config.algorithm}.lora")
     check_source(config)
@@ -197,6 +203,7 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
         stages.simulators,
         stages.improvement,
         stages.controls,
+        stages.pilot,
         arena,
         measured,
         tables,

@@ -21,8 +21,8 @@ from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.controls import ALL, CONTROLS, controls_of
-from llmrec.pipeline.improve import ImprovedStage, evaluation_key, improve_stage
-from llmrec.pipeline.measure import Arena, SystemFigures, measure_run
+from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.pipeline.measure import Arena, SystemFigures, evaluation_key, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
 from llmrec.pipeline.result import RERANKED, SFT, label, last_label
 from llmrec.pipeline.run import check_config

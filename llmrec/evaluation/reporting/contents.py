@@ -104,6 +104,8 @@ class RunReport:
         algorithm: what improved the policy.
         curve: its entries, with step and whatever it logs.
         reward_model: the learned reward model, where there is one.
+        pilot: what the reward could make of SFT at best, before anything was trained; None where nobody asked.
+        pilot_said: what followed from it.
         gate: the checkpoints' figures on validation data, SFT as the reference.
         gate_curve: for each checkpoint its step and its figures, from step 0 (SFT) on.
         decisions: a sentence for each checkpoint.
@@ -141,6 +143,8 @@ class RunReport:
     algorithm: str = "PPO"
     curve: Curve = ()
     reward_model: RewardModelFacts | None = None
+    pilot: Comparison | None = None
+    pilot_said: str = ""
     gate: Comparison | None = None
     gate_curve: Curve = ()
     decisions: Sequence[str] = ()

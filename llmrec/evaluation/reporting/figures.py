@@ -64,6 +64,16 @@ def _of_tables(runs: Sequence[ReportedRun], joined: Sequence[Joined]) -> Iterato
 def _of_run(run: ReportedRun, number: int, runs: int) -> Iterator[Figure]:
     """`number` of the run goes into the file names where there are several."""
     report, end = run.report, "" if runs == 1 else f"-{number}"
+    if report.pilot is not None:
+        yield Figure(
+            f"pilot{end}",
+            "pilot",
+            "Pilot",
+            "What the reward could make of SFT at best, by the weight of the KL term: difference to SFT with its "
+            "paired 95% interval; dashed: no difference.",
+            gate_figure(report.pilot),
+            run.name,
+        )
     if report.gate is not None:
         yield Figure(
             f"gate{end}",
