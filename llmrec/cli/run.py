@@ -46,6 +46,7 @@ def print_result(finished: RunResult) -> None:
     found = run_headroom(finished)
     if found:
         screen.print(found)
+    screen.print(finished.changed)
     screen.print(f"Run folder {one_line(finished.out)} (model card, metrics, report.html). Try it:")
     screen.print(f"  {try_it(finished.out, finished.data.dataset.item(0).title)}", soft_wrap=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.evaluation.ranking import coverage, slates_to_items
 from llmrec.seeding import numpy_stream
-from llmrec.types import IntArray, Slate
+from llmrec.types import FloatArray, IntArray, Slate
 
 ALL_ALIKE = 0.9
 """Share of the users with one list, or of two users' items in common, from which on all have one list."""
@@ -67,6 +67,50 @@ class Variety:
         lists = f"{self.distinct:,} different list{'s' if self.distinct != 1 else ''}"
         shown = f"coverage@{self.k} {self.coverage:.1%}"
         return f"{lists} for {self.users:,} users, {shown}, two users share {self.overlap:.0%} of their items"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What people see of a change: the first K places of the lists of B users before and after it.
+
+    Attributes:
+        k: K.
+        users: B.
+        other_top: users whose first item is another one.
+        stayed: items of a list that stayed in it, on average.
+        popular: share of the places with an item of the most chosen tenth of the catalogue, before and after.
+    """
+
+    k: int
+    users: int
+    other_top: int
+    stayed: float
+    popular: tuple[float, float]
+
+    @classmethod
+    def of(cls, before: Sequence[Slate], after: Sequence[Slate], count_N: FloatArray, k: int) -> Change:
+        """Compares the lists of the same users; `count_N` tells how often each item was chosen."""
+        lists = [slates_to_items(slates, k) for slates in (before, after)]
+        one_BK, two_BK = lists
+        # whether an item of the first list stands anywhere in the second
+        same_BK = ((one_BK[:, :, None] == two_BK[:, None, :]) & (one_BK >= 0)[:, :, None]).any(axis=2)
+        tenth = max(1, len(count_N) // 10)
+        popular_N = np.zeros(len(count_N), dtype=bool)
+        popular_N[np.argsort(-count_N, kind="stable")[:tenth]] = True
+        one, two = (float(popular_N[items_BK[items_BK >= 0]].mean()) for items_BK in lists)
+        other = int((one_BK[:, 0] != two_BK[:, 0]).sum())
+        return cls(k, len(one_BK), other, float(same_BK.sum(axis=1).mean()), (one, two))
+
+    def sentence(self, before: str, after: str) -> str:
+        """What it means for people, with the names of both systems."""
+        if not self.other_top and self.stayed >= self.k:
+            return f"For people nothing changes from {before} to {after}: everybody is shown the same items."
+        one, two = self.popular
+        return (
+            f"For people: {self.other_top:,} of {self.users:,} see another item at the top than under {before}, "
+            f"{self.stayed:.1f} of the {self.k} items in their list stay, and the most chosen tenth of the catalogue "
+            f"takes {two:.0%} of the places instead of {one:.0%}."
+        )
 
 
 def _overlap(items_BK: IntArray, seed: int) -> float:

@@ -145,7 +145,9 @@ def model_card(run: RunResult, command: str) -> str:
         name=markdown(manifest.name),
         items=run.data.dataset.n_items,
         improved=_improved(run),
-        verdict="\n\n".join(markdown(said) for said in (run.verdict.sentence, run_headroom(run)) if said),
+        verdict="\n\n".join(
+            markdown(said) for said in (run.verdict.sentence, run_headroom(run), run.changed) if said
+        ),
         tables="\n".join(f"### {markdown(t.title)}\n\n{t.to_markdown()}" for t in tables),
         base="a small Qwen3-architecture model made from this data set's own texts"
         if run.base.nano

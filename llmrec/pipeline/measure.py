@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from llmrec.baselines.base import item_counts, positives
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
@@ -17,7 +18,7 @@ from llmrec.evaluation.offline import Figures, list_figures
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
-from llmrec.evaluation.variety import Variety
+from llmrec.evaluation.variety import Change, Variety
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import first_states, log_of, met_users, rates_note
@@ -185,6 +186,15 @@ def varieties(config: RunConfig, arena: Arena, measured: SystemFigures) -> dict[
     """How far each system's deployed lists differ between users."""
     k = min(max(config.evaluation.k), arena.n_items)
     return {name: Variety.of(slates, arena.n_items, k, config.seed) for name, slates in measured.slates.items()}
+
+
+def change(
+    config: RunConfig, data: RunData, arena: Arena, measured: SystemFigures, *, before: str, after: str
+) -> Change:
+    """What people see of the step from one system to another."""
+    count_N = item_counts(positives(data.dataset, data.split.train), arena.n_items)
+    k = min(max(config.evaluation.k), arena.n_items)
+    return Change.of(measured.slates[before], measured.slates[after], count_N, k)
 
 
 def _summary(ranking: Comparison, deployed: Mapping[str, Comparison]) -> Comparison:

@@ -66,6 +66,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         seconds=run.seconds,
         verdict=run.verdict,
         headroom=run_headroom(run),
+        changed=run.changed,
         tables=tables,
         rows=measured_rows(run, work),
         samples=config.evaluation.bootstrap,

@@ -17,7 +17,7 @@ from llmrec.pipeline.controls import CONTROLS, Against, ControlStage, against, p
 from llmrec.pipeline.data import RunData, funnels
 from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.improve import ImprovedStage
-from llmrec.pipeline.measure import Arena, SystemFigures, Tables, varieties
+from llmrec.pipeline.measure import Arena, SystemFigures, Tables, change, varieties
 from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
@@ -86,6 +86,12 @@ class RunResult(Stages):
         """The system that is held against SFT: the promoted checkpoint, or the last where none was promoted."""
         name = label if self.improvement.promoted is not None else last_label
         return name(self.config.algorithm)
+
+    @property
+    def changed(self) -> str:
+        """What the improvement changed for people, in a sentence."""
+        found = change(self.config, self.data, self.arena, self.measured, before=SFT, after=self.after)
+        return found.sentence(SFT, self.after)
 
     def against_controls(self) -> list[Against]:
         """That system less each control, by the judge and on held-out events."""
@@ -173,6 +179,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "judge": who_judges(run.config, run.simulators),
         "promotion": run.promotion,
         "pilot": pilot_facts(run.pilot),
+        "changed": run.changed,
         "controls": controls_facts(run),
         "verdict": {
             "outcome": run.verdict.outcome,

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from llmrec.evaluation.variety import Variety
+from llmrec.evaluation.variety import Change, Variety
 from llmrec.types import Slate
 
 
@@ -63,3 +63,29 @@ def test_short_and_empty_lists():
     assert found.distinct == 3
     assert found.overlap == pytest.approx((0.5 + 0 + 0) / 3, abs=0.02)
     assert _of([[], []], k=3).overlap == 1.0
+
+
+def _change(before, after, counts):
+    lists = [[Slate(tuple(row), (0.0,) * len(row)) for row in rows] for rows in (before, after)]
+    return Change.of(*lists, np.array(counts, dtype=float), 3)
+
+
+def test_a_change_for_three_users_by_hand():
+    """Of 20 items the tenth that is chosen most are items 4 and 7."""
+    counts = [1] * 20
+    counts[4], counts[7] = 9, 5
+    found = _change([[4, 7, 1], [4, 1, 2], [7, 4]], [[4, 1, 2], [1, 4, 2], [0, 1]], counts)
+    assert found.other_top == 2
+    # 4 and 1 stay, then all three, then none; lists that are short have short comparisons
+    assert found.stayed == pytest.approx((2 + 3 + 0) / 3)
+    assert found.popular == (pytest.approx(5 / 8), pytest.approx(2 / 8))
+    said = found.sentence("SFT", "PPO")
+    assert "2 of 3 see another item at the top than under SFT" in said
+    assert "1.7 of the 3 items" in said
+    assert "takes 25% of the places instead of 62%" in said
+
+
+def test_no_change_is_said_to_be_none():
+    same = [[0, 1, 2], [2, 1, 0]]
+    assert "nothing changes from SFT to PPO" in _change(same, same, [1, 2, 3]).sentence("SFT", "PPO")
+    assert "0 of 2 see another item at the top" in _change(same, [[0, 2, 3], [2, 1, 0]], [1] * 4).sentence("A", "B")

@@ -94,6 +94,7 @@ class RunReport:
         seeds: seeds by what they decide.
         seconds: duration of each stage.
         verdict: what reinforcement learning brought.
+        changed: a sentence on what people see of the improvement.
         headroom: a sentence on how much of what can be found was found; only a generated world knows.
         tables: comparisons, each shown as a figure too.
         rows: what each of the tables was measured on; empty where that was not recorded.
@@ -134,6 +135,7 @@ class RunReport:
     seconds: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None
     headroom: str = ""
+    changed: str = ""
     tables: Sequence[Comparison] = ()
     rows: Sequence[MeasuredRows] = ()
     samples: int = 1000
