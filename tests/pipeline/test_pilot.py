@@ -230,11 +230,13 @@ def test_a_run_says_what_the_pilot_found(tmp_path, wanted):
     report = (tmp_path / "run" / "report.md").read_text()
     assert metrics["pilot"]["sentence"] == found.pilot.sentence
     assert "Pilot, on the validation period" in report
+    assert found.changed in report
     trained = found.pilot.kl_coefficient is not None
     assert bool(found.improvement.curve) is trained
     if not wanted:
         assert not trained
         assert found.improvement.last.name == "step-000000"
         assert not found.improved
+        assert "For people nothing changes from SFT to PPO (last)" in found.changed
         assert "nothing was trained" in found.improvement.stopped
     assert open_run(tmp_path / "run").pilot.kl_coefficient == found.pilot.kl_coefficient
