@@ -224,13 +224,16 @@ def flat_share(config: RunConfig, slates: Sequence[Slate], rewards: Sequence[Flo
     if settings.draws == 1:
         return None
     uniform_BG = numpy_stream(config.seed, "pilot", "draws").random((len(slates), settings.draws))
-    flat = 0
+    flat, states = 0, 0
     for slate, reward_K, uniform_G in zip(slates, rewards, uniform_BG, strict=True):
+        if not slate.items_K:  # all of a small catalogue has been seen
+            continue
+        states += 1
         chance_K = np.exp(np.asarray(slate.log_probs_K) - max(slate.log_probs_K))
         mass_K = chance_K.cumsum()
         drawn_G = reward_K[np.minimum(np.searchsorted(mass_K, uniform_G * mass_K[-1], side="right"), len(mass_K) - 1)]
         flat += float(np.ptp(drawn_G)) <= 1e-6 * max(float(np.abs(drawn_G).max()), 1e-6)
-    return flat / len(slates)
+    return flat / states if states else None
 
 
 def chosen(scores: Sequence[Score], config: RunConfig) -> tuple[float | None, str]:

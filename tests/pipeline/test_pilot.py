@@ -168,6 +168,8 @@ def test_groups_are_flat_where_all_draws_earn_the_same():
     assert flat_share(config, [sure] * 50, [apart] * 50) == 1.0
     # four draws of three that are equally likely are one and the same in 3 * (1 / 3)^4 = 1 / 27 of the states
     assert flat_share(config, [even] * 4000, [apart] * 4000) == pytest.approx(1 / 27, abs=0.012)
+    assert flat_share(config, [even, Slate((), ())], [equal, np.zeros(0)]) == 1.0
+    assert flat_share(config, [Slate((), ())], [np.zeros(0)]) is None
     assert flat_share(RunConfig.read(None, given("ppo.draws=1")), [even], [apart]) is None
 
 
