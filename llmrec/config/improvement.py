@@ -210,6 +210,9 @@ class OffPolicySettings(UpdateSettings):
     false: of each place by itself. Only slates of two places or more are told apart by it."""
     draws: int = 4
     """Draws per state for KL and entropy, and for the fitted reward's part (doubly-robust)."""
+    folds: int = 5
+    """Of users: the fitted reward (doubly-robust) of a user's slates comes from a model that was fitted on the others
+    alone. 1 takes the run's own reward, which was fitted on slates that it is asked about, and is biased by it."""
     examples: int = 4000
     """At most so many logged slates are used."""
     epochs: float = 1.0

@@ -118,7 +118,7 @@ def left_out(curve: list[dict[str, float]]) -> str | None:
 def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
     check_batches(settings, "off_policy", ("weight_cap", "examples", "max_grad_norm"), processes)
-    for key, why in (("slate", "K places"), ("draws", "draws of a state")):
+    for key, why in (("slate", "K places"), ("draws", "draws of a state"), ("folds", "of users")):
         if getattr(settings, key) < 1:
             raise ConfigError(f"Key 'off_policy.{key}' is {getattr(settings, key)} ({why}); it must be 1 or more.")
     for key in ("kl_coefficient", "entropy_coefficient"):

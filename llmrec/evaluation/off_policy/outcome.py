@@ -14,7 +14,7 @@ import numpy as np
 from llmrec.errors import RequestError
 from llmrec.evaluation.off_policy.log import BanditLog
 from llmrec.evaluation.significance import unit_codes
-from llmrec.seeding import numpy_stream
+from llmrec.folds import unit_folds
 from llmrec.types import FloatArray, IntArray
 
 WIDEST = 4000
@@ -189,12 +189,7 @@ class CrossFitted:
             RequestError: fewer than two folds, or fewer users than folds.
         """
         unit_M = np.arange(len(log)) if log.users is None else unit_codes(log.users)
-        units = int(unit_M.max()) + 1
-        if not 2 <= folds <= units:
-            raise RequestError(f"Cross-fitting needs 2 folds or more and a user in each, not {folds} of {units}.")
-        # Users and not rows: two rows of a user in different folds would let the model see the user.
-        fold_U = numpy_stream(seed, "off-policy", "folds").permutation(units) % folds
-        fold_M = fold_U[unit_M]
+        fold_M = unit_folds(int(unit_M.max()) + 1, folds, seed, "off-policy", "folds")[unit_M]
         models = tuple(model.fit(log, np.flatnonzero(fold_M != fold)) for fold in range(folds))
         return cls(models, fold_M)
 

@@ -16,8 +16,11 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.progress import console
+from llmrec.progress import Bar, console
 from llmrec.rewards import RewardFunction
+from llmrec.simulator.cross_fitted import CrossFitted
+from llmrec.simulator.ensemble import Predictor, fit_ensemble
+from llmrec.simulator.log import Subset
 from llmrec.training.improvement import Checkpointing, Improved
 from llmrec.training.logged import logged_slates
 from llmrec.training.off_policy import check_off_policy, train_off_policy
@@ -40,13 +43,40 @@ class LoggedFeedback:
 def improve_from_log(
     config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
 ) -> Improved:
-    """Learns from the training period's impressions; the reward, fitted on that log, is the doubly robust part."""
+    """Learns from the training period's impressions; the doubly robust part is a reward fitted on other users."""
     settings, reward = config.improvement, run_reward(config, data, simulators, policy)
     assert isinstance(settings, OffPolicySettings)
     log, groups = log_of(config, data, "train"), item_groups(data.dataset.item_list)
     slates = logged_slates(log, rewards_of(log, reward), settings, groups, seed=config.seed)
     console.print(f"  {slates.note}", style="dim")
-    return train_off_policy(warm_start(config, data, policy), slates, settings, checkpointing, value=reward)
+    folds, value = min(settings.folds, len(set(log.user_ids))), reward
+    if settings.estimator == "doubly-robust" and folds > 1:
+        value = fitted_on_others(config, data, reward, log, folds)
+    return train_off_policy(warm_start(config, data, policy), slates, settings, checkpointing, value=value)
+
+
+def fitted_on_others(
+    config: RunConfig, data: RunData, reward: RewardFunction, log: Impressions, folds: int
+) -> RewardFunction:
+    """`reward` with behaviour models that never saw the user they are asked about, one of them a fold.
+
+    They are single models without pessimism: what is wanted is an expectation.
+    """
+    simulator = dataclasses.replace(config.simulator, members=1)
+    with Bar("Fitting rewards on other users", folds) as bar:
+
+        def fit(train: Subset, valid: Subset | None) -> Predictor:
+            architecture = simulator.reward_architecture
+            found = fit_ensemble(
+                data.dataset, train, architecture=architecture, seed=config.seed, settings=simulator, valid=valid
+            )
+            bar.advance()
+            return found
+
+        model = CrossFitted.of(log, log_of(config, data, "valid"), fit, folds=folds, seed=config.seed)
+    return RewardFunction(
+        model, dataclasses.replace(reward.settings, pessimism=0.0), reward.seed, reward.own_terms, slate=reward.slate
+    )
 
 
 def check_log_settings(config: RunConfig, processes: int) -> None:
