@@ -10,12 +10,13 @@ from typing import Any
 
 from llmrec.config import SimulatorSettings, WorldConfig
 from llmrec.dataset.impressions import impressions
-from llmrec.dataset.split import make_split
+from llmrec.dataset.split import Part, make_split
 from llmrec.dataset.world.world import World, generate_world
 from llmrec.progress import Bar
 from llmrec.simulator.ensemble import fit_reward_and_judge
 from llmrec.simulator.metrics import auc, fit_report, value_agreement
 from llmrec.studies.answer import Answer, Sheet
+from llmrec.studies.simulator_exam import WORLD, run_exam
 from llmrec.studies.simulators import MODELS, SIGNALS, SOURCES, SimulatorCells, selected
 
 FIGURES = ("auc", "log_loss", "calibration_error")
@@ -32,6 +33,11 @@ def run_simulator_fit(
     items: int = WorldConfig().items,
     states: int = 1000,
     json_file: Path | None = None,
+    exam: bool = False,
+    seeds: Sequence[int] = (0,),
+    part: Part = "test",
+    events: int = 1000,
+    overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fits what is not finished in `out`, prints the tables and returns their figures.
 
@@ -46,7 +52,17 @@ def run_simulator_fit(
         items: of the world.
         states: latest test states of the world that are compared with its truth.
         json_file: the figures are also written here.
+        exam: examine simulators (`simulator_exam`) in place of the above: `data` are sources and the demo's world,
+            `models` rows of its table.
+        seeds: of the examination, of which data sets other than the world take the first.
+        part: whose choices the examination asks about.
+        events: how many of them.
+        overrides: of the examination's configurations.
     """
+    if exam:
+        names = [*SOURCES, WORLD] if data is None else data.split(",")
+        rows = None if models is None else models.split(";")
+        return run_exam(out, names, rows, seeds, json_file=json_file, part=part, events=events, overrides=overrides)
     if data == "world":
         world = generate_world(WorldConfig(users=users, items=items), seed=seed)
         answer, hashes = world_answer(world, seed, states), {data: world.dataset.manifest.content_hash}
