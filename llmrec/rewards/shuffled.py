@@ -17,12 +17,17 @@ Shuffle = Literal["rewards", "people"]
 class Shuffled:
     """A reward whose values go to the wrong states.
 
-    `rewards`: the draws of a state earn what those of another state earned. Rewards keep their size and their spread
-    and tell nothing of the items, so that a training on them has nothing to gain. `people`: a draw earns what it
-    would earn in another state: what is still gained is the same for everybody, and what is lost was personal.
+    `rewards`: what is permuted are whole rows of the rewards of a call, (B, K), over its B states: the draws of a
+    state earn, place by place, what those of another state earned. Rewards keep their size and their spread. States
+    are drawn for independently, so that what a draw earns is independent of the item that it is, whoever likes what
+    and however popular an item is: the expectation of (reward - baseline) * grad log pi is 0 for any baseline that
+    knows the group alone, and a training has nothing to gain. `people`: a draw earns what it would earn in another
+    state: what is still gained is the same for everybody, and what is lost was personal.
 
-    The other state is another one of the same call, drawn by seed and step; a call with a single state deals its
-    draws' rewards out among themselves, under `people` it keeps them.
+    The other state is another one of the same call, drawn by seed and step. A call with a single state has none:
+    its draws earn 0 under `rewards`, and under `people` what they earn. Dealt out within the state, rewards would
+    still tell which items were drawn: a group's mean is that of its own items, and a share 1 / K of the gradient of
+    the right reward would be left to a method whose baseline is a critic.
 
     Example: two states whose draws are (3, 7) and (7, 9), and a reward that is 1 for item 7. Values ((0, 1), (1, 0));
     under `rewards` ((1, 0), (0, 1)).
@@ -42,8 +47,8 @@ class Shuffled:
         if len(states) > 1:
             terms = {name: value_BK[other_B] for name, value_BK in given.terms.items()}
             return Reward(given.total_BK[other_B], terms)
-        other_K = numpy_stream(self.seed, "shuffled", "draws", step).permutation(items_BK.shape[1])
-        return Reward(given.total_BK[:, other_K], {name: value[:, other_K] for name, value in given.terms.items()})
+        none_BK = np.zeros_like(given.total_BK)
+        return Reward(none_BK, dict.fromkeys(given.terms, none_BK))
 
     def _others(self, states: int, step: int) -> IntArray:
         """For each state another one: a random circle, on which nobody stands at his own place."""

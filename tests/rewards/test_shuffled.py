@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -67,5 +69,47 @@ def test_nobody_gets_his_own_and_the_step_draws(drawn, kind):
     assert (others[0] != others[1]).any()
     first, again = (shuffled(STATES, drawn, 1).total_BK for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    one = shuffled(STATES[:1], drawn[:1], 1).total_BK
-    np.testing.assert_array_equal(np.sort(one), np.sort(reward(STATES[:1], drawn[:1]).total_BK))
+
+
+def test_a_state_alone_earns_nothing_shuffled_and_its_own_under_people(drawn):
+    right = reward(STATES[:1], drawn[:1])
+    assert right.total_BK.any()
+    alone = Shuffled(reward, "rewards", 3)(STATES[:1], drawn[:1], 1)
+    assert not alone.total_BK.any()
+    assert not alone.terms["hit"].any()
+    np.testing.assert_array_equal(Shuffled(reward, "people", 3)(STATES[:1], drawn[:1], 1).total_BK, right.total_BK)
+
+
+BASELINES = {
+    "none, as of a critic": lambda reward_BK: np.zeros_like(reward_BK),
+    "mean of the group": lambda reward_BK: np.broadcast_to(reward_BK.mean(1, keepdims=True), reward_BK.shape),
+    "the others of the group": lambda reward_BK: (
+        (reward_BK.sum(1, keepdims=True) - reward_BK) / (reward_BK.shape[1] - 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("baseline", BASELINES.values(), ids=BASELINES)
+@pytest.mark.parametrize("states", [1, 2])
+def test_the_expected_gradient_is_exactly_zero_by_enumeration(baseline, states):
+    """All draws of all states, each with its probability: nothing is left, neither of persons nor of an item's mean.
+
+    Item 1 is liked by everybody most, so that rewards dealt out by item would be found out.
+    """
+    pi_N, value_BN = np.array([0.5, 0.3, 0.2]), np.array([[0.1, 0.9, 0.3], [0.0, 0.8, 0.5]])[:states]
+    worth = lambda of, items_BK: Reward(np.take_along_axis(value_BN, items_BK, axis=1), {})  # noqa: E731
+    shuffled = Shuffled(worth, "rewards", 0)
+
+    def gradient(rewarder):
+        """(B, N), with respect to the logits of each state's softmax."""
+        total_BN = np.zeros((states, 3))
+        for drawn in itertools.product(range(3), repeat=2 * states):
+            items_BK = np.array(drawn).reshape(states, 2)
+            reward_BK = rewarder(STATES[:states], items_BK).total_BK
+            score_BKN = np.eye(3)[items_BK] - pi_N
+            advantage_BK = reward_BK - baseline(reward_BK)
+            total_BN += pi_N[items_BK].prod() * (advantage_BK[:, :, None] * score_BKN).sum(1)
+        return total_BN
+
+    assert np.abs(gradient(worth)).max() > 0.05
+    np.testing.assert_allclose(gradient(shuffled), 0.0, atol=1e-12)
