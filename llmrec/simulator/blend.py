@@ -15,9 +15,10 @@ i_k is the k-th latest item of the history that was not merely shown, C what fol
 n's half-life are those with the best NDCG@10 on held-out choices, the grid and the search of the baseline
 "covisitation". The weights then maximise the likelihood of held-out choices under the softmax over the catalogue (a
 conditional logit, McFadden 1974); alternatives are a uniform sample of it, which leaves the estimate consistent
-(McFadden 1978). The last three columns are left out where the others alone foresee held-out choices better (NDCG@10,
-cross-fitted over users). Fitted on the rows that made the counts they would trust counts that hold the answer itself.
-What a user has chosen before is no alternative where the data set excludes repeats: it was not to be had.
+(McFadden 1978). The last three columns are left out, and the network counts less or not at all, where that foresees
+held-out choices better (NDCG@10, cross-fitted over users; `chosen_weights`). Fitted on the rows that made the counts
+they would trust counts that hold the answer itself. What a user has chosen before is no alternative where the data
+set excludes repeats: it was not to be had.
 `popular`, `recent` and p stand apart, so that they can be reported and taken out.
 """
 
@@ -45,6 +46,8 @@ POPULAR = ("popular", "recent")
 LEAST = 30
 """Held-out choices below which nothing is weighed: weights of so few would be noise."""
 CHOICES, ALTERNATIVES, FOREMOST = 1500, 400, 40
+SHARES = (0.5, 0.25)
+"""Of the network's likeliest weight, which are tried by how they rank."""
 ASKED = 600
 """Held-out choices that settings of co-visitation are chosen by."""
 PENALTY = 2e-3
@@ -429,11 +432,12 @@ class Rivals:
 
 
 def chosen_weights(drawn: Rivals, foremost: Rivals, user_C: IntArray) -> FloatArray:
-    """Weights of all columns, or of network and co-visitation alone where these foresee the choice better.
+    """Weights of greatest likelihood, of the columns and with the share of the network that rank best.
 
-    The likelihood is about all of the catalogue, and most of it is what nothing speaks for: there popularity tells
-    much, and may do harm among the first ten. So two sets of columns are weighed on one half of the users and
-    compared by NDCG@10 on the other.
+    The likelihood is about all of the catalogue, and most of it is what nothing speaks for: there popularity and a
+    network's opinion tell much, and may do harm among the first ten. So sets of columns are weighed on one half of
+    the users and compared by NDCG@10 on the other: all or network and co-visitation alone, each with the network's
+    weight as fitted, at `SHARES` of it, and fitted without it. The first of equals wins.
 
     Args:
         drawn: choices among alternatives that were drawn uniformly, for the likelihood.
@@ -441,16 +445,24 @@ def chosen_weights(drawn: Rivals, foremost: Rivals, user_C: IntArray) -> FloatAr
         user_C: number of the user of each choice.
     """
     half_C = np.unique(user_C, return_inverse=True)[1] % 2
-    every_J = np.ones(len(COLUMNS), dtype=bool)
-    few_J = np.isin(COLUMNS, ("network", "counted"))
-    found = []
-    for kept_J in (every_J, few_J):
-        ndcg_C = np.zeros(len(user_C))
-        for half in (0, 1):
-            if (half_C != half).any():
-                ndcg_C[half_C == half] = foremost.ndcg(drawn.weights(kept_J, half_C != half))[half_C == half]
-        found.append(float(ndcg_C.mean()))
-    return drawn.weights(few_J if found[1] > found[0] else every_J)
+    network_J = np.isin(COLUMNS, ("network",))
+    best, most = (np.ones(len(COLUMNS), dtype=bool), 1.0), -1.0
+    for kept_J in (np.ones(len(COLUMNS), dtype=bool), np.isin(COLUMNS, ("network", "counted"))):
+        for with_J, shares in ((kept_J, (1.0, *SHARES)), (kept_J & ~network_J, (1.0,))):
+            weight_HJ = np.stack([drawn.weights(with_J, _rows(half_C != half)) for half in (0, 1)])
+            for share in shares:
+                scaled_HJ = np.where(network_J, share * weight_HJ, weight_HJ)
+                ndcg_HC = np.stack([foremost.ndcg(weight_J) for weight_J in scaled_HJ])
+                found = float(ndcg_HC[half_C, np.arange(len(half_C))].mean())
+                if found > most:
+                    best, most = (with_J, share), found
+    weight_J = drawn.weights(best[0])
+    return np.where(network_J, best[1] * weight_J, weight_J)
+
+
+def _rows(wanted_C: BoolArray) -> BoolArray:
+    """The choices that are wanted; all where there is none, as with a single user."""
+    return wanted_C if wanted_C.any() else ~wanted_C
 
 
 def best_settings(choices: Choices, asked: Asked, likeness: Likeness) -> CovisitationSettings:

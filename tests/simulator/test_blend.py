@@ -188,6 +188,24 @@ def test_popularity_that_harms_the_first_ten_is_left_out() -> None:
     assert chosen_weights(tempting, tempting, user)[4] > 0
 
 
+def test_a_network_that_harms_the_first_ten_counts_less() -> None:
+    """It tells the choice from what was drawn, and puts others above it among those that may stand first."""
+    random = np.random.default_rng(5)
+    columns = np.zeros((len(COLUMNS), 400, 60))
+    columns[1] = random.normal(size=(400, 60))
+    columns[1, :, 0] += 1.5
+    drawn, foremost = columns.copy(), columns.copy()
+    drawn[0, :, 0] = foremost[0, :, 1:] = 1.0
+    real, user = np.ones((400, 60), dtype=bool), np.arange(400) // 4
+    found = chosen_weights(Rivals(drawn, real), Rivals(foremost, real), user)
+    assert found[0] == 0
+    assert found[1] > 0
+    kept = chosen_weights(Rivals(drawn, real), Rivals(drawn, real), user)
+    assert kept[0] > 0
+    one_user = chosen_weights(Rivals(drawn, real), Rivals(drawn, real), np.zeros(400, dtype=np.int64))
+    assert one_user[0] > 0
+
+
 def test_settings_are_those_of_the_best_ranking() -> None:
     """Whatever was chosen, its successor comes two places later: a window of one sees nothing."""
     random = np.random.default_rng(4)
