@@ -50,6 +50,10 @@ class GateSettings:
     held_out: float = 0.15
     """At most this share of the users of validation and test period is kept from the fits of reward and judge to be
     met at the gate, and as many others to be met on the test period (`evaluation.users`)."""
+    judged: Literal["model", "witnessed"] = "model"
+    """Which figure of a policy's lists decides. model: what the judge expects. witnessed: that, and how far it was
+    off where the log shows what the policy would have shown (`llmrec.evaluation.witnesses`), in at most `events`
+    states of people who are not met: intervals that hold, and wide ones where the log shows little of it."""
     smallest_gain: float = 1.0
     """Percent of SFT's judged value: a smaller gain is of no interest, so a run that gained less is not improved."""
     ndcg_test: Literal["bound", "mean"] = "bound"

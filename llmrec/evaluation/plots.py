@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, columns_for, panels, style, to_svg
+from llmrec.evaluation.significance import wilson_bounds
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
 
@@ -56,7 +57,7 @@ class Reliability:
     def bounds(self) -> tuple[FloatArray, FloatArray]:
         """The interval of each bin's observed rate."""
         if self.low_J is None or self.high_J is None:
-            return _wilson(self.observed_J, self.count_J)
+            return wilson_bounds(self.observed_J, self.count_J)
         return self.low_J, self.high_J
 
 
@@ -159,14 +160,6 @@ def reliability_figure(bins: Mapping[str, Reliability]) -> str:
                 side.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.05 else 1))
                 side.set_major_locator(MaxNLocator(5))
         return to_svg(figure, "Reliability of the simulator: " + ", ".join(bins))
-
-
-def _wilson(rate_J: FloatArray, count_J: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Wilson's 95% score interval (1927) of a rate."""
-    z2 = 1.96**2
-    centre = (rate_J + z2 / (2 * count_J)) / (1 + z2 / count_J)
-    half = np.sqrt(rate_J * (1 - rate_J) * z2 / count_J + z2**2 / (4 * count_J**2)) / (1 + z2 / count_J)
-    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
 
 
 def comparison_figure(comparison: Comparison, metrics: Sequence[str] | None = None) -> str:

@@ -213,6 +213,14 @@ def t_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> 
     return Interval(mean, mean - half, mean + half, level)
 
 
+def wilson_bounds(rate_J: FloatArray, count_J: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Wilson's 95% score interval (1927) of rates over counts, both (J,)."""
+    z2 = 1.96**2
+    centre = (rate_J + z2 / (2 * count_J)) / (1 + z2 / count_J)
+    half = np.sqrt(rate_J * (1 - rate_J) * z2 / count_J + z2**2 / (4 * count_J**2)) / (1 + z2 / count_J)
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
 def user_deviation(values_B: FloatArray, users: Sequence[object] | None = None) -> float:
     """Standard deviation by user: that of the mean of `values_B` is this over the root of the number of users.
 

@@ -7,7 +7,7 @@ impression: an empty place of a slate is neither an impression nor a click.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -49,6 +49,21 @@ class Replicated(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeError:
+    """How far a judge is off on lists of a kind: clicks and conversions an impression.
+
+    Attributes:
+        mean_2: what is to be added to both.
+        mean_2R: the same by each replicate of the judge.
+        impressions: how many it was found on; both are 0 where these are too few.
+    """
+
+    mean_2: FloatArray
+    mean_2R: FloatArray
+    impressions: int
+
+
+@dataclass(frozen=True, slots=True)
 class Simulated(UserFigures):
     """Expected behaviour of each user, averaged over the impressions of the slate shown: shapes (B,).
 
@@ -74,6 +89,25 @@ class Simulated(UserFigures):
     def replicas(self) -> dict[str, FloatArray]:
         """The three measures by each replicate of the judge, (R, B); empty for a judge without any."""
         return {} if self.replica_3RB is None else dict(zip(self.per_user, self.replica_3RB, strict=True))
+
+    def corrected(self, error: JudgeError, *, click: float, conversion: float) -> Simulated:
+        """The same with the judge's error on these lists added to every user who was shown something.
+
+        The weights are those of `simulate`. Means are estimates of rates; a single user's figure may leave 0..1.
+        """
+        weights_2 = np.array([click, conversion])
+        shown_B = self.shown_B > 0
+        click_B, conversion_B = (
+            rate_B + shift * shown_B
+            for rate_B, shift in zip((self.click_B, self.conversion_B), error.mean_2, strict=True)
+        )
+        replica_3RB = self.replica_3RB
+        if replica_3RB is not None:
+            shift_3R = np.concatenate([error.mean_2R, (weights_2 @ error.mean_2R)[None]])
+            # As many of them as there are replicates of the judge, one and the same in both.
+            replica_3RB = replica_3RB + shift_3R[:, :, None] * shown_B
+        value_B = self.value_B + float(weights_2 @ error.mean_2) * shown_B
+        return replace(self, click_B=click_B, conversion_B=conversion_B, value_B=value_B, replica_3RB=replica_3RB)
 
 
 def simulate(

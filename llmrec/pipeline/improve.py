@@ -122,6 +122,7 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
         "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
+    key["config"][2] = {k: v for k, v in tree["gate"].items() if (k, v) != ("judged", "model")}  # as it always was
     logged = config.section(OffPolicySettings)
     if logged is not config.improvement and not logged.without_replacement:
         key["without_replacement"] = False  # how the gate reads the log's propensities, whatever the algorithm

@@ -19,7 +19,9 @@ from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Change, Variety
+from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.panel import witnesses_of
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import first_states, log_of, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
@@ -41,6 +43,8 @@ class Arena:
     repeat: str
     note: str = ""
     """What the check for leaks says of the split."""
+    witnesses: Witnesses | None = None
+    """What the log of the period says of the judge, where `gate.judged` asks for it."""
     rates: str = ""
     """What rates of clicks and conversions are worth, where negatives were sampled or nothing was converted."""
 
@@ -68,7 +72,8 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         DataError: training would know what it is tested on (see `check_leaks`).
     """
     log = log_of(config, data, "test")
-    rows = first_states(log, met_users(config, data).test)
+    met = met_users(config, data)
+    rows = first_states(log, met.test)
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
         judges["truth"] = TruthJudge(data.world)
@@ -82,6 +87,8 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         data.dataset.n_items,
         data.dataset.manifest.repeat,
         note,
+        # Of the test period, which decided nothing before, as those who are met.
+        witnesses_of(config, log, judge, met, config.evaluation.test_events),
         rates_note(config, data),
     )
 
@@ -133,17 +140,22 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
         items_BK = slates_to_items(found, top)
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
+        heard = None if arena.witnesses is None else arena.witnesses.lists(system, top)
         for judge in arena.judges:
-            deployed[judge][name], doubt[judge][name] = _deploy(config, arena, slates[name], judge, top)
+            own = heard if judge == "judge" else None
+            deployed[judge][name], doubt[judge][name] = _deploy(config, arena, slates[name], judge, top, own)
     return SystemFigures(ranking, deployed, slates, doubt)
 
 
 def _deploy(
-    config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int
+    config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int, heard_SK: IntArray | None
 ) -> tuple[Figures, Figures]:
     weights = {"click": config.reward.click, "conversion": config.reward.conversion}
     whole = simulate(slates, arena.states, arena.judges[judge], k=top, **weights)
     first = simulate(slates, arena.states, arena.judges[judge], k=1, **weights)
+    if arena.witnesses is not None and heard_SK is not None:
+        whole = whole.corrected(arena.witnesses.error(heard_SK), **weights)
+        first = first.corrected(arena.witnesses.error(heard_SK[:, :1]), **weights)
     doubt: Figures = {**whole.replicas, **({"value@1": first.replicas["value"]} if first.replicas else {})}
     return {**whole.per_user, "value@1": first.value_B}, doubt
 

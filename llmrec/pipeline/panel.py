@@ -15,18 +15,23 @@ import numpy as np
 
 from llmrec.config import OffPolicySettings, RewardSettings, RunConfig
 from llmrec.dataset.examples import Examples
+from llmrec.dataset.impressions import Impressions
 from llmrec.dataset.world.truth import examination_K
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import bootstrap_means, paired_bootstrap, paired_replicas
-from llmrec.evaluation.simulated import BATCH, Judge, Simulated, simulate
+from llmrec.evaluation.simulated import BATCH, Judge, Replicated, Simulated, simulate
+from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
 from llmrec.pipeline.sft import targets
-from llmrec.pipeline.simulation import Simulators, first_states, log_of, met_users
+from llmrec.pipeline.simulation import Met, Simulators, first_states, log_of, met_users
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
+from llmrec.simulator.behaviour import BehaviourModel
+from llmrec.simulator.judge import log_weights
+from llmrec.simulator.log import read_log
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 
@@ -54,6 +59,7 @@ class Panel:
         states: one a user; `seen` what each has seen beside it.
         examples: held-out events that are ranked.
         logged: impressions with propensities; None where there are none.
+        witnesses: where `gate.judged` asks for them, what the log says of the judge.
     """
 
     config: RunConfig
@@ -65,6 +71,7 @@ class Panel:
     seen: list[IntArray]
     examples: Examples
     logged: LoggedImpressions | None
+    witnesses: Witnesses | None = None
 
     @classmethod
     def of(cls, config: RunConfig, data: RunData, simulators: Simulators, items: int) -> Panel:
@@ -74,8 +81,8 @@ class Panel:
         plain = RewardSettings(click=config.reward.click, conversion=config.reward.conversion)
         careful = replace(plain, pessimism=config.gate.pessimism)
         # The validation period: the training has not seen it, and the test period stays untouched for the last word.
-        log = log_of(config, data, "valid")
-        rows = first_states(log, met_users(config, data).gate)
+        log, met = log_of(config, data, "valid"), met_users(config, data)
+        rows = first_states(log, met.gate)
         return cls(
             config,
             min(config.gate.slate, items),
@@ -93,6 +100,7 @@ class Panel:
                 without_replacement=config.section(OffPolicySettings).without_replacement,
                 examination_K=_examination(config, data, simulators),
             ),
+            witnesses_of(config, log, simulators.judge, met, config.gate.events),
         )
 
     @property
@@ -103,17 +111,24 @@ class Panel:
     def measure(self, policy: Ranker) -> PolicyFigures:
         """All figures of a policy; importance weights only of a language model's, which has probabilities."""
         slates = policy.recommend(self.states, self.slate, seen=self.seen)
-        weights = self.config.reward
         found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
         lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
         ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
         return PolicyFigures(
             slate_values(self.reward, self.states, slates),
             slate_values(self.pessimistic, self.states, slates),
-            simulate(slates, self.states, self.judge, click=weights.click, conversion=weights.conversion),
+            self.judged(policy, slates),
             ranked.per_row[self.metric],
             self.logged.weights(policy) if self.logged is not None and isinstance(policy, LanguagePolicy) else None,
         )
+
+    def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Simulated:
+        """What the judge expects of a policy's slates, with what witnesses say of it where there are any."""
+        weights: dict[str, Any] = {"click": self.config.reward.click, "conversion": self.config.reward.conversion}
+        found = simulate(slates, self.states, self.judge, **weights)
+        if self.witnesses is None:
+            return found
+        return found.corrected(self.witnesses.error(self.witnesses.lists(policy, self.slate)), **weights)
 
     def draws(self, found: PolicyFigures, base: PolicyFigures) -> FloatArray:
         """The judge's gain over `base` in bootstrap samples that are the same for all policies, (S,)."""
@@ -189,6 +204,16 @@ class Panel:
             "capped": value.capped,
             "places": log.note,
         }
+
+
+def witnesses_of(config: RunConfig, log: Impressions, judge: Judge, met: Met, limit: int) -> Witnesses | None:
+    """Those of a log, of `limit` states at most, who are not met; None where nobody asks for them."""
+    if config.gate.judged == "model" or not isinstance(judge, Replicated):
+        return None
+    look_M = None
+    if isinstance(judge, BehaviourModel):
+        _, look_M = log_weights(judge, read_log(log, judge.space.n_items), config.simulator)
+    return Witnesses.of(log, judge, left_out=met.all, limit=limit, seed=config.seed, look_M=look_M)
 
 
 def _examination(config: RunConfig, data: RunData, simulators: Simulators) -> FloatArray | None:

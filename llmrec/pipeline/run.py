@@ -26,7 +26,7 @@ from llmrec.pipeline.data import RunData, check_source, open_data
 from llmrec.pipeline.exam import check_exam, examined
 from llmrec.pipeline.finish import finish
 from llmrec.pipeline.gate import check_trust
-from llmrec.pipeline.improve import ImprovedStage, improve_stage
+from llmrec.pipeline.improve import improve_stage
 from llmrec.pipeline.item_tokens import check_naming
 from llmrec.pipeline.measure import (
     Arena,
@@ -194,7 +194,10 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     arena = make_arena(config, stages.data, stages.simulators.judge)
     measured = measure_run(config, arena, make_systems(stages))
     tables = make_tables(config, arena, measured, SFT)
-    found = _verdict(config, arena, measured, tables, stages.improvement)
+    improved = stages.improvement
+    found = said_of(
+        config, arena, measured, tables, promoted=improved.promoted is not None, promotion=improved.verdict
+    )
     return RunResult(
         config,
         stages.data,
@@ -213,11 +216,10 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     )
 
 
-def _verdict(
-    config: RunConfig, arena: Arena, measured: SystemFigures, tables: Tables, improved: ImprovedStage
+def said_of(
+    config: RunConfig, arena: Arena, measured: SystemFigures, tables: Tables, *, promoted: bool, promotion: str
 ) -> Verdict:
-    """The gate's own tests once more, on the test period."""
-    promoted = improved.promoted is not None
+    """The gate's own tests once more, on the test period, with what it promoted and why."""
     after = (label if promoted else last_label)(config.algorithm)
     metric = next(m for m in reversed(tables.ranking.metrics) if m.startswith("NDCG@"))
     rows = [np.asarray(measured.ranking[system][metric]) for system in (after, SFT)]
@@ -229,7 +231,7 @@ def _verdict(
     return run_verdict(
         judged,
         promoted=promoted,
-        promotion=improved.verdict,
+        promotion=promotion,
         ranking_kept=ranking.kept,
         ranking=ranking.sentence,
         kept=SFT,

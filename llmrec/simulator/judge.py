@@ -180,7 +180,7 @@ def with_heads(model: BehaviourModel, slice_: ImpressionLog, *, seed: int, setti
     odds_M2 = log_odds(_pairs(model, states, log))
     mean_2, deviation_2 = odds_M2.mean(axis=0), odds_M2.std(axis=0)
     scale_22 = np.stack([mean_2, np.where(deviation_2 > 0, deviation_2, 1.0)])
-    weight_M, look_M = _weights(model, log, settings)
+    weight_M, look_M = log_weights(model, log, settings)
     known = len(model.space.known)
     random = numpy_stream(seed, "simulator", "judge", "replicates")
     # The same samples for both heads: clicks and conversions of one user vary together.
@@ -214,7 +214,7 @@ def _pairs(model: BehaviourModel, states: Sequence[State], log: Log) -> Predicti
     return Prediction(click(logits_MH[:, 0]), conversion(logits_MH[:, 1]))
 
 
-def _weights(model: BehaviourModel, log: Log, settings: SimulatorSettings) -> tuple[FloatArray, FloatArray]:
+def log_weights(model: BehaviourModel, log: Log, settings: SimulatorSettings) -> tuple[FloatArray, FloatArray]:
     """Weight of each impression and P(its place is looked at), under the correction of the fit, each (M,)."""
     labels = logged_labels(log, settings)
     weight_M = np.ones(len(log)) if labels.weight_M is None else labels.weight_M.numpy()
