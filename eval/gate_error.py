@@ -2,9 +2,9 @@
 
     python eval/gate_error.py --out runs/gate-error --json gate-error.json
 
-Generated shops whose truth is known, each met by one people after another: of every people a judge's calibration slice,
-a gate and a test. Policies are lists by scores, of a true gain that is planted; panel, max-T, promotion and verdict are
-the run's own. Shares have Wilson's 95% intervals. Resumable: the answers of each shop are kept under --out.
+Generated shops whose truth is known, each met by one people after another: of every people a judge's calibration
+slice, a gate and a test. Policies are lists by scores, of a true gain that is planted; panel, max-T, promotion and
+verdict are the run's own. Shares have Wilson's 95% intervals. Resumable: answers of each shop are kept under --out.
 """
 
 from llmrec.cli.script import StudyScript

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, SERIES, columns_for, panels, style, to_svg
+from llmrec.evaluation.drawing import BLUE, GRID, INK, MUTED, ORANGE, SERIES, columns_for, panels, style, to_svg
 from llmrec.evaluation.significance import wilson_bounds
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
@@ -160,6 +160,26 @@ def reliability_figure(bins: Mapping[str, Reliability]) -> str:
                 side.set_major_formatter(PercentFormatter(1.0, decimals=0 if top > 0.05 else 1))
                 side.set_major_locator(MaxNLocator(5))
         return to_svg(figure, "Reliability of the simulator: " + ", ".join(bins))
+
+
+def coverage_figure(limits: Mapping[str, FloatArray], *, xlabel: str) -> str:
+    """Intervals less the truth, (W, 2) a panel, in order of their middles: those that miss 0 stand out."""
+    if not limits:
+        return ""
+    with style():
+        columns = min(2, columns_for(len(limits)))
+        figure, axes = panels(len(limits), columns, height=2.6)
+        for axis, (title, limit_W2) in zip(axes, limits.items(), strict=True):
+            limit_W2 = limit_W2[np.argsort(limit_W2.mean(axis=1), kind="stable")]
+            missed_W = (limit_W2[:, 0] > 0) | (limit_W2[:, 1] < 0)
+            for chosen_W, colour in ((~missed_W, BLUE), (missed_W, ORANGE)):
+                rows = np.flatnonzero(chosen_W)
+                axis.hlines(rows, limit_W2[rows, 0], limit_W2[rows, 1], color=colour, linewidth=0.9)
+            axis.axvline(0.0, color=MUTED, linewidth=0.8)
+            axis.set(title=f"{title}: {100 * (1 - missed_W.mean()):.0f}%", yticks=[])
+        for axis in axes[-columns:]:
+            axis.set_xlabel(xlabel)
+        return to_svg(figure, "Intervals less the truth: " + ", ".join(limits))
 
 
 def comparison_figure(comparison: Comparison, metrics: Sequence[str] | None = None) -> str:
