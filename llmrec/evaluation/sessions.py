@@ -55,6 +55,8 @@ class SessionFigures(UserFigures):
         visits_B: visits begun, 1 where the user did not leave and come back.
         regret_BT: expected value of the best slate in the user's state less that of the slate shown, turn by turn, 0
             after the user left (`best_values`); None where it was not asked for.
+        replica_RB: `value_B` by each replicate of a judge whom the users behave as, (R, B); None where there is none.
+            They value the turns that were played: that a replicate would have led elsewhere is left out.
     """
 
     value_B: FloatArray
@@ -68,6 +70,12 @@ class SessionFigures(UserFigures):
     revenue_B: FloatArray | None
     visits_B: FloatArray
     regret_BT: FloatArray | None = None
+    replica_RB: FloatArray | None = None
+
+    @property
+    def replicas(self) -> dict[str, FloatArray]:
+        """The session's value by each replicate, (R, B)."""
+        return {} if self.replica_RB is None else {"value": self.replica_RB}
 
     @property
     def retained_B(self) -> FloatArray:
@@ -101,6 +109,7 @@ def simulate_sessions(
     gamma: float = 1.0,
     sampled: bool = False,
     regret: bool = False,
+    doubt: bool = False,
     batch: int = 512,
 ) -> SessionFigures:
     """Plays one session of each user with what `system` would deploy.
@@ -117,6 +126,7 @@ def simulate_sessions(
         gamma: discount between turns.
         sampled: counts what users did in place of what was to be expected.
         regret: also asks the population for the best slate of every turn, over the whole catalogue.
+        doubt: also asks the replicates of a judge, where the users behave as one.
         batch: sessions played side by side.
 
     Raises:
@@ -126,7 +136,7 @@ def simulate_sessions(
     if not len(user_N) or (seen is not None and len(seen) != len(user_N)):
         raise RequestError(f"{len(user_N)} users need at least one session, and one list of seen items each.")
     price_N = population.items.price_N.astype(np.float64)
-    parts, lost = [], []
+    parts, lost, doubts = [], [], []
     with Bar("Playing sessions", len(user_N)) as bar:
         for low in range(0, len(user_N), batch):
             rows = user_N[low : low + batch]
@@ -135,7 +145,9 @@ def simulate_sessions(
             play.begin(stream_seed(seed, "evaluation", "sessions"), rows)
             before = [np.zeros(0, dtype=np.int64)] * len(rows) if seen is None else list(seen[low : low + batch])
             lost_BT = np.zeros((len(rows), sizes.turns)) if regret else None
-            parts.append(_played(system, play, before, gamma, sampled, price_N, lost_BT))
+            doubted: list[FloatArray] | None = [] if doubt else None
+            parts.append(_played(system, play, before, gamma, sampled, price_N, lost_BT, doubted))
+            doubts += [] if not doubted else [np.sum(doubted, axis=0)]
             lost.append(lost_BT)
             bar.advance(len(rows))
     columns: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -146,6 +158,7 @@ def simulate_sessions(
         **columns,
         users_B=tuple(name if name is not None else f"\0{row}" for row, name in enumerate(names)),
         regret_BT=np.concatenate([part for part in lost if part is not None]) if regret else None,
+        replica_RB=np.concatenate(doubts, axis=1) if doubts else None,
     )
 
 
@@ -157,8 +170,12 @@ def _played(
     sampled: bool,
     price_N: FloatArray,
     lost_BT: FloatArray | None,
+    doubted: list[FloatArray] | None,
 ) -> dict[str, FloatArray]:
-    """The columns of `SessionFigures` for the sessions of `play`, each (B,); `lost_BT` is filled with the regret."""
+    """The columns of `SessionFigures` for the sessions of `play`, each (B,).
+
+    `lost_BT` is filled with the regret, `doubted` with the value of each turn by each replicate, (R, B).
+    """
     sizes = play.settings
     found: dict[str, FloatArray] = {name: np.zeros(len(play.row_A)) for name in _COLUMNS}
     turn = 0
@@ -169,6 +186,10 @@ def _played(
         items_AK = without_repeats(slates_to_items(slates, sizes.slate_size))
         # Before the turn is played, in the state that the slate is chosen in.
         best_A = None if lost_BT is None else best_values(play)
+        by_replicate = None if doubted is None else play.doubted(items_AK)
+        if doubted is not None and by_replicate is not None:
+            click_RB, buy_RB = (one.sum(axis=2) for one in by_replicate)
+            doubted.append(gamma**turn * (sizes.click * click_RB + sizes.conversion * buy_RB))
         done = play.turn(items_AK)
         # Expectations have the draws' noise taken out (Rao-Blackwell) for the turn at hand; which state follows is
         # still drawn.

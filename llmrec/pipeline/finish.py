@@ -137,7 +137,7 @@ def model_card(run: RunResult, command: str) -> str:
     }
     if run.base.published is not None:
         header["base_model"] = run.base.published
-    tables = [run.tables.ranking, *run.tables.deployed.values()]
+    tables = [run.tables.ranking, *run.tables.judged.values()]
     gate = gate_table(run.improvement.checkpoints, run.config.gate)
     tables += [gate] if gate is not None else []
     return CARD.format(

@@ -14,6 +14,7 @@ from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.measure import evaluation_key
+from llmrec.pipeline.panel import in_sessions
 from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.promotion import promote
 from llmrec.pipeline.sft import SFTStage, sft_policy, warm_start
@@ -123,6 +124,8 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
     key["config"][2] = {k: v for k, v in tree["gate"].items() if (k, v) != ("judged", "model")}  # as it always was
+    if in_sessions(config):
+        key["judged"] = "sessions"
     logged = config.section(OffPolicySettings)
     if logged is not config.improvement and not logged.without_replacement:
         key["without_replacement"] = False  # how the gate reads the log's propensities, whatever the algorithm

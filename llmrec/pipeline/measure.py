@@ -20,12 +20,14 @@ from llmrec.evaluation.simulated import Judge, simulate
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Change, Variety
 from llmrec.evaluation.witnesses import Witnesses
+from llmrec.pipeline.algorithms.sessions import judged_sessions
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.panel import witnesses_of
+from llmrec.pipeline.panel import in_sessions, judged_measure, witnesses_of
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import first_states, log_of, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console
+from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 DOUBT = "Intervals hold the judge's own error: it was corrected on a sample of users, drawn anew with those met."
@@ -88,7 +90,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         data.dataset.manifest.repeat,
         note,
         # Of the test period, which decided nothing before, as those who are met.
-        witnesses_of(config, log, judge, met, config.evaluation.test_events),
+        None if in_sessions(config) else witnesses_of(config, log, judge, met, config.evaluation.test_events),
         rates_note(config, data),
     )
 
@@ -117,11 +119,21 @@ class SystemFigures:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The comparison as tables: `deployed` by judge, and `summary`, their main columns side by side."""
+    """The comparison as tables: `deployed` by judge, and `summary`, their main columns side by side.
+
+    `sessions` is what the judge expects of sessions with the systems that the run decides between, where it trained
+    in sessions; the verdict is on it then.
+    """
 
     ranking: Comparison
     deployed: dict[str, Comparison]
     summary: Comparison
+    sessions: Comparison | None = None
+
+    @property
+    def judged(self) -> dict[str, Comparison]:
+        """`deployed`, and the sessions if there are any."""
+        return self.deployed if self.sessions is None else {**self.deployed, "sessions": self.sessions}
 
 
 def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) -> SystemFigures:
@@ -188,6 +200,33 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
         for judge, rows in measured.deployed.items()
     }
     return Tables(ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=arena.rates))
+
+
+def session_table(
+    config: RunConfig, data: RunData, arena: Arena, systems: Mapping[str, Ranker], reference: str
+) -> Comparison | None:
+    """Sessions of the arena's users, who behave as the judge expects; None where the run is not of sessions."""
+    judge = arena.judges["judge"]
+    if not in_sessions(config) or not isinstance(judge, BehaviourModel):
+        return None
+    meeting = judged_sessions(config, data, judge, arena.states, arena.seen)
+    found = {}
+    for name, system in systems.items():
+        console.print(f"  sessions with {name}", style="dim")
+        found[name] = meeting.play(system, config, doubt=True)
+    doubted = {name: dict(figures.replicas) for name, figures in found.items()}
+    return Comparison.of(
+        f"Sessions of {len(arena.states)} users, up to {config.session.turns} turns of {config.session.slate}, as "
+        "the judge expects them",
+        {name: dict(figures.per_user) for name, figures in found.items()},
+        reference=reference,
+        samples=config.evaluation.bootstrap,
+        seed=config.seed,
+        lower_is_better=("left",),
+        labels={"value": f"value of {judged_measure(config)}", "first_turn": "value of the first turn"},
+        replicas=doubted,
+        note=DOUBT if any(doubted.values()) else "",
+    )
 
 
 def _arrays(rows: Mapping[str, Figures]) -> dict[str, dict[str, FloatArray]]:

@@ -19,9 +19,11 @@ from llmrec.dataset.impressions import Impressions
 from llmrec.dataset.world.truth import examination_K
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
-from llmrec.evaluation.significance import bootstrap_means, paired_bootstrap, paired_replicas
+from llmrec.evaluation.sessions import SessionFigures
+from llmrec.evaluation.significance import Interval, UserFigures, bootstrap_means, paired_bootstrap, paired_replicas
 from llmrec.evaluation.simulated import BATCH, Judge, Replicated, Simulated, simulate
 from llmrec.evaluation.witnesses import Witnesses
+from llmrec.pipeline.algorithms.sessions import SessionArena, judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
@@ -34,6 +36,9 @@ from llmrec.simulator.judge import log_weights
 from llmrec.simulator.log import read_log
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
+Judged = Simulated | SessionFigures
+"""What the judge expects of each user: of an impression, or of a session."""
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyFigures:
@@ -41,7 +46,7 @@ class PolicyFigures:
 
     reward_B: FloatArray
     pessimistic_B: FloatArray
-    judged: Simulated
+    judged: Judged
     ndcg_M: FloatArray
     weight_M: FloatArray | None = None
 
@@ -60,6 +65,8 @@ class Panel:
         examples: held-out events that are ranked.
         logged: impressions with propensities; None where there are none.
         witnesses: where `gate.judged` asks for them, what the log says of the judge.
+        sessions: where the training is of sessions, those of the panel's users, who behave as the judge expects; the
+            value of a session is what is judged then.
     """
 
     config: RunConfig
@@ -72,6 +79,7 @@ class Panel:
     examples: Examples
     logged: LoggedImpressions | None
     witnesses: Witnesses | None = None
+    sessions: SessionArena | None = None
 
     @classmethod
     def of(cls, config: RunConfig, data: RunData, simulators: Simulators, items: int) -> Panel:
@@ -83,14 +91,18 @@ class Panel:
         # The validation period: the training has not seen it, and the test period stays untouched for the last word.
         log, met = log_of(config, data, "valid"), met_users(config, data)
         rows = first_states(log, met.gate)
+        states, seen = [log.states[r] for r in rows], [log.seen[r] for r in rows]
+        judge, sessions = simulators.judge, None
+        if in_sessions(config):
+            sessions = judged_sessions(config, data, judge, states, seen)
         return cls(
             config,
             min(config.gate.slate, items),
             RewardFunction(simulators.reward, plain),
             RewardFunction(simulators.reward, careful, slate=True),
-            simulators.judge,
-            [log.states[r] for r in rows],
-            [log.seen[r] for r in rows],
+            judge,
+            states,
+            seen,
             targets(config, data, "valid", config.gate.events),
             LoggedImpressions.of(
                 log,
@@ -100,7 +112,8 @@ class Panel:
                 without_replacement=config.section(OffPolicySettings).without_replacement,
                 examination_K=_examination(config, data, simulators),
             ),
-            witnesses_of(config, log, simulators.judge, met, config.gate.events),
+            None if sessions else witnesses_of(config, log, judge, met, config.gate.events),
+            sessions,
         )
 
     @property
@@ -122,8 +135,10 @@ class Panel:
             self.logged.weights(policy) if self.logged is not None and isinstance(policy, LanguagePolicy) else None,
         )
 
-    def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Simulated:
-        """What the judge expects of a policy's slates, with what witnesses say of it where there are any."""
+    def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Judged:
+        """What the judge expects: of a policy's slates, with what witnesses say of it, or of sessions with it."""
+        if self.sessions is not None:
+            return self.sessions.play(policy, self.config, doubt=True)
         weights: dict[str, Any] = {"click": self.config.reward.click, "conversion": self.config.reward.conversion}
         found = simulate(slates, self.states, self.judge, **weights)
         if self.witnesses is None:
@@ -148,6 +163,7 @@ class Panel:
         score: Score = {
             "step": step,
             "metric": self.metric,
+            "judged": judged_measure(self.config),
             "sft": self._means(base),
             "reward_value": float(found.reward_B.mean()),
             "reward_gain": asdict(paired_bootstrap(found.reward_B, base.reward_B, users=people, **draw)),
@@ -156,7 +172,7 @@ class Panel:
                 paired_bootstrap(found.pessimistic_B, base.pessimistic_B, users=people, **draw)
             ),
             "judge_value": found.judged.means["value"],
-            "judge_gain": asdict(found.judged.minus(base.judged, **draw)["value"]),
+            "judge_gain": asdict(gain(found.judged, base.judged, **draw)),
             "ndcg": float(found.ndcg_M.mean()),
             "ndcg_change": asdict(paired_bootstrap(found.ndcg_M, base.ndcg_M, users=users, **draw)),
             "ndcg_relative": {"mean": ranking.relative, "low": ranking.low, "level": 0.95},
@@ -204,6 +220,21 @@ class Panel:
             "capped": value.capped,
             "places": log.note,
         }
+
+
+def gain(after: UserFigures, before: UserFigures, **draw: Any) -> Interval:
+    """The judged gain with its paired interval; `draw`: samples, seed."""
+    return after.minus(before, **draw)["value"]
+
+
+def in_sessions(config: RunConfig) -> bool:
+    """Whether a slate is judged by what it does to the turns after it."""
+    return config.session.turns > 1
+
+
+def judged_measure(config: RunConfig) -> str:
+    """What the judge's figure is the value of."""
+    return f"a session of up to {config.session.turns} turns" if in_sessions(config) else "an impression"
 
 
 def witnesses_of(config: RunConfig, log: Impressions, judge: Judge, met: Met, limit: int) -> Witnesses | None:

@@ -71,7 +71,7 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
     # By the mark that tables show, which takes rounding noise for no gain: a policy that changed nothing has an
     # interval of width 0 around 1e-17.
     if gain.mark(score["judge_value"]) != "▲":
-        found.append(f"the judge sees no significant gain over SFT ({signed(gain)})")
+        found.append(f"the judge sees no significant gain over SFT{_of(score)} ({signed(gain)})")
     if not ranking.kept:
         found.append(ranking.sentence)
     logged = score["off_policy"]
@@ -123,8 +123,14 @@ def promote(checkpoints: Sequence[Score]) -> tuple[Score | None, str]:
     best = max(admissible, key=lambda c: c["judge_value"])
     return best, (
         f"Checkpoint {best['step']} was promoted: of {len(admissible)} admissible among {len(checkpoints)} the judge "
-        f"values it most ({signed(Interval(**best['judge_gain']))} over SFT)."
+        f"values it most ({signed(Interval(**best['judge_gain']))} over SFT{_of(best)})."
     )
+
+
+def _of(score: Score) -> str:
+    """What a judged gain is of, where that is not an impression."""
+    judged = score.get("judged", "an impression")
+    return "" if judged == "an impression" else f" in the value of {judged}"
 
 
 def decisions(checkpoints: Sequence[Score]) -> list[str]:

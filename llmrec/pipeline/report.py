@@ -51,7 +51,7 @@ DIGITS = 16
 def make_report(run: RunResult, command: str, work: Path) -> RunReport:
     """What the report shows of a finished run whose stages lie in `work`."""
     config = run.config
-    tables, groups = [run.tables.ranking, *run.tables.deployed.values()], group_tables(run)
+    tables, groups = [run.tables.ranking, *run.tables.judged.values()], group_tables(run)
     return RunReport(
         title=f"llmrec run on {run.data.dataset.manifest.name}",
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),

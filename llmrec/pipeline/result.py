@@ -171,7 +171,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "means": run.measured.means(),
         "tables": {
             "ranking": run.tables.ranking.to_json(),
-            **{name: table.to_json() for name, table in run.tables.deployed.items()},
+            **{name: table.to_json() for name, table in run.tables.judged.items()},
         },
         "simulator": run.simulators.fit,
         "exam": run.simulators.exam,

@@ -8,6 +8,7 @@ would fail an hour later is refused before: settings by `check_config`, before a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from llmrec.pipeline.measure import (
     make_arena,
     make_tables,
     measure_run,
+    session_table,
     varieties,
 )
 from llmrec.pipeline.pilot import check_pilot, piloted
@@ -192,9 +194,11 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     console.print("evaluation", style="bold")
     config = stages.config
     arena = make_arena(config, stages.data, stages.simulators.judge)
-    measured = measure_run(config, arena, make_systems(stages))
-    tables = make_tables(config, arena, measured, SFT)
-    improved = stages.improvement
+    improved, systems = stages.improvement, make_systems(stages)
+    measured = measure_run(config, arena, systems)
+    after = _after(config, promoted=improved.promoted is not None)
+    sessions = session_table(config, stages.data, arena, {name: systems[name] for name in (SFT, after)}, SFT)
+    tables = replace(make_tables(config, arena, measured, SFT), sessions=sessions)
     found = said_of(
         config, arena, measured, tables, promoted=improved.promoted is not None, promotion=improved.verdict
     )
@@ -216,18 +220,24 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     )
 
 
+def _after(config: RunConfig, *, promoted: bool) -> str:
+    """The system that the verdict is on."""
+    return (label if promoted else last_label)(config.algorithm)
+
+
 def said_of(
     config: RunConfig, arena: Arena, measured: SystemFigures, tables: Tables, *, promoted: bool, promotion: str
 ) -> Verdict:
     """The gate's own tests once more, on the test period, with what it promoted and why."""
-    after = (label if promoted else last_label)(config.algorithm)
+    after = _after(config, promoted=promoted)
     metric = next(m for m in reversed(tables.ranking.metrics) if m.startswith("NDCG@"))
     rows = [np.asarray(measured.ranking[system][metric]) for system in (after, SFT)]
     users = [str(e.state.user_id) for e in arena.examples]
     draw = {"samples": config.evaluation.bootstrap, "seed": config.seed}
     ranking = ranking_change(rows[0], rows[1], config.gate, metric=metric, users=users, **draw)
     lists = varieties(config, arena, measured)
-    judged = verdict(tables.deployed["judge"], tables.ranking, after=after, ranking_metric=metric)
+    decides = tables.deployed["judge"] if tables.sessions is None else tables.sessions
+    judged = verdict(decides, tables.ranking, after=after, ranking_metric=metric)
     return run_verdict(
         judged,
         promoted=promoted,

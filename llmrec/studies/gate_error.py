@@ -312,13 +312,16 @@ class Bench:
         witnesses, weights = self.panel.witnesses, self.shop.config.reward
         assert witnesses is not None
         error = witnesses.error(witnesses.lists(policy, self.panel.slate))
+        assert isinstance(alone.judged, Simulated)
         judged = alone.judged.corrected(error, click=weights.click, conversion=weights.conversion)
         return alone, replace(alone, judged=judged)
 
 
 def some(found: PolicyFigures, rows: IntArray) -> PolicyFigures:
     """The same policy, met by some of the users."""
-    judged, drawn = found.judged, found.judged.replica_3RB
+    judged = found.judged
+    assert isinstance(judged, Simulated)
+    drawn = judged.replica_3RB
     columns: dict[str, Any] = {
         name: getattr(judged, name)[rows] for name in ("click_B", "conversion_B", "value_B", "shown_B")
     }
@@ -329,6 +332,7 @@ def some(found: PolicyFigures, rows: IntArray) -> PolicyFigures:
 
 def sure(found: PolicyFigures) -> PolicyFigures:
     """The same figures by a judge that takes itself for certain."""
+    assert isinstance(found.judged, Simulated)
     return replace(found, judged=replace(found.judged, replica_3RB=None))
 
 

@@ -139,8 +139,8 @@ class SessionArena:
     seen: list[IntArray]
     choice: ChoiceSettings
 
-    def play(self, system: Ranker, config: RunConfig) -> SessionFigures:
-        """Sessions of all users with `system`, under the luck of the run's seed."""
+    def play(self, system: Ranker, config: RunConfig, *, doubt: bool = False) -> SessionFigures:
+        """Sessions of all users with `system`, under the luck of the run's seed, with `doubt` where asked for."""
         return simulate_sessions(
             system,
             self.population,
@@ -150,7 +150,16 @@ class SessionArena:
             dynamics=config.dynamics,
             seen=self.seen,
             seed=config.seed,
+            doubt=doubt,
         )
+
+
+def judged_sessions(
+    config: RunConfig, data: RunData, judge: BehaviourModel, states: Sequence[State], seen: Sequence[IntArray]
+) -> SessionArena:
+    """Sessions of these users, who behave as the judge expects."""
+    learned = LearnedUsers(judge, states, data.dataset)
+    return SessionArena(learned, np.arange(len(states)), list(seen), session_choice(config, data))
 
 
 def session_arenas(config: RunConfig, data: RunData, judge: BehaviourModel | Ensemble) -> dict[str, SessionArena]:

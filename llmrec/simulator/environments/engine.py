@@ -229,6 +229,26 @@ class Engine:
         self.each_block(block)
         return Feedback(click_NK, buy_NK), look_NK
 
+    def doubted(self, actions_NK: npt.ArrayLike) -> tuple[FloatArray, FloatArray] | None:
+        """`expected` by each of R replicates of the population's model, clicks and conversions, (R, N, K) both.
+
+        None for a population that knows nothing of its own error.
+        """
+        assert self.people is not None
+        doubted = getattr(self.population, "doubted", None)
+        items_NK = without_repeats(self._items(actions_NK))
+        found = None if doubted is None else doubted(self.hidden, items_NK)
+        if found is None:
+            return None
+        shown_NK, satisfied_NK = items_NK >= 0, self._satisfaction(items_NK)
+        clicks, buys = [], []
+        for click_NK, buy_NK in zip(*found, strict=True):
+            if self.dynamics.transitions:
+                click_NK, buy_NK = self.dynamics.modulate(self.people, items_NK, click_NK, buy_NK)
+            clicks.append(self.choice.expected(click_NK * shown_NK, satisfied_NK))
+            buys.append(clicks[-1] * buy_NK * shown_NK)
+        return np.stack(clicks), np.stack(buys)
+
     def each_block(self, work: Callable[[slice], None]) -> None:
         """Calls `work` for one slice of users after another, or several at once on the threads."""
         size = self.settings.block

@@ -18,6 +18,7 @@ from llmrec.simulator.dynamics import ItemTable
 from llmrec.simulator.ensemble import Ensemble, mean_prediction
 from llmrec.simulator.environments.population import Float32Array
 from llmrec.simulator.features import TEXT
+from llmrec.simulator.judge import Judge
 from llmrec.simulator.networks.recurrent import LiveState, RecurrentNet
 from llmrec.simulator.sequence import CODES
 from llmrec.types import FloatArray, IntArray, Interaction, State
@@ -128,6 +129,15 @@ class LearnedUsers:
             predictions = [member.predict(states, items_BK) for member in self.members]
         mean = predictions[0] if len(predictions) == 1 else mean_prediction(predictions)
         return mean.click_BK, mean.conversion_BK
+
+    def doubted(self, hidden: Carried | KnownStates, items_BK: IntArray) -> tuple[FloatArray, FloatArray] | None:
+        """What each of R replicates of a judge would respond, (R, B, K) both; None for models that have none."""
+        judge = self.members[0]
+        if len(self.members) > 1 or not isinstance(judge, Judge) or isinstance(hidden, Carried):
+            return None
+        _, drawn = judge.with_replicates(hidden.state_B.tolist(), items_BK)
+        click_RBK, joint_RBK = drawn.click_RBK, drawn.joint_RBK
+        return click_RBK, np.divide(joint_RBK, click_RBK, out=np.zeros_like(joint_RBK), where=click_RBK > 0)
 
     def observe(self, hidden: Carried | KnownStates, items_BK: IntArray, click_BK: Any, conversion_BK: Any) -> None:
         """Adds what was chosen to the memories, in order of the slate."""

@@ -106,11 +106,19 @@ class Play:
         """What each of them was shown in the session so far, also what a text state no longer tells."""
         return [np.array(self._shown[row], dtype=np.int64) for row in self.row_A.tolist()]
 
-    def turn(self, items_AK: IntArray) -> PlayedTurn:
-        """Shows each of them a slate (-1: an empty place)."""
+    def doubted(self, items_AK: IntArray) -> tuple[FloatArray, FloatArray] | None:
+        """What is to be expected of the slates now by each replicate of the users' model (`Engine.doubted`)."""
+        return self.env.engine.doubted(self._actions(items_AK))
+
+    def _actions(self, items_AK: IntArray) -> IntArray:
         # Those who have left keep their row and get empty slates, so that everybody's luck stays what it is.
         actions_NK = np.full((self.env.num_envs, self.settings.slate_size), -1, dtype=np.int64)
         actions_NK[self.row_A] = items_AK
+        return actions_NK
+
+    def turn(self, items_AK: IntArray) -> PlayedTurn:
+        """Shows each of them a slate (-1: an empty place)."""
+        actions_NK = self._actions(items_AK)
         # Before the step, in the state in which the slate was chosen.
         expected, look_NK = self.env.engine.outlook(actions_NK)
         seen, _, gone_N, cut_N, info = self.env.step(actions_NK)
