@@ -26,6 +26,7 @@ from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.significance import unit_codes
 from llmrec.evaluation.simulated import BATCH, JudgeError, Replicated
 from llmrec.seeding import numpy_stream
+from llmrec.simulator.heads import user_draws
 from llmrec.types import FloatArray, IntArray, Ranker, State
 
 LEAST = 20
@@ -105,7 +106,6 @@ class Witnesses:
         outcome_2M = np.stack([log.click_M[at_M], log.conversion_M[at_M]]).astype(np.float64) / look_M[at_M]
         user_S = unit_codes([state.user_id or f"\0{row}" for row, state in enumerate(states)])
         users, replicas = int(user_S.max(initial=-1)) + 1, by_replicate_2RM.shape[1]
-        shares_U = np.full(users, 1.0 / max(1, users))
         return cls(
             states,
             [log.seen[row] for row in rows],
@@ -115,7 +115,7 @@ class Witnesses:
             outcome_2M[:, None] - by_replicate_2RM,
             look_M[at_M],
             user_S[row_M] if users else np.zeros(0, dtype=np.int64),
-            random.multinomial(users, shares_U, size=replicas).astype(np.float64),
+            user_draws(users, replicas, random) if users else np.zeros((replicas, 0)),
         )
 
     def lists(self, policy: Ranker, k: int) -> IntArray:

@@ -14,7 +14,7 @@ from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
 from llmrec.pipeline.measure import evaluation_key
-from llmrec.pipeline.panel import in_sessions
+from llmrec.pipeline.panel import gate_key, in_sessions
 from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.promotion import promote
 from llmrec.pipeline.sft import SFTStage, sft_policy, warm_start
@@ -115,7 +115,7 @@ def _pilot_key(pilot: PilotStage | None) -> dict[str, Any]:
 
 def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     """Everything that decides an improvement and its gate's figures."""
-    tree = config.tree() | {"evaluation": evaluation_key(config)}
+    tree = config.tree() | {"evaluation": evaluation_key(config), "gate": gate_key(config)}
     sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
     key: dict[str, Any] = {
         "sft": stage_key(sft.folder),
@@ -123,7 +123,6 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
         "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
-    key["config"][2] = {k: v for k, v in tree["gate"].items() if (k, v) != ("judged", "model")}  # as it always was
     if in_sessions(config):
         key["judged"] = "sessions"
     logged = config.section(OffPolicySettings)

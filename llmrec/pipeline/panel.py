@@ -227,6 +227,11 @@ def gain(after: UserFigures, before: UserFigures, **draw: Any) -> Interval:
     return after.minus(before, **draw)["value"]
 
 
+def gate_key(config: RunConfig) -> dict[str, Any]:
+    """The gate's settings as part of stages' keys, which are as they were before there was a choice of `judged`."""
+    return {key: value for key, value in config.tree()["gate"].items() if (key, value) != ("judged", "model")}
+
+
 def in_sessions(config: RunConfig) -> bool:
     """Whether a slate is judged by what it does to the turns after it."""
     return config.session.turns > 1

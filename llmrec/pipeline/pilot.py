@@ -34,7 +34,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import NEXT_ITEM, reward_key, run_reward
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.measure import evaluation_key
-from llmrec.pipeline.panel import Panel, PolicyFigures
+from llmrec.pipeline.panel import Panel, PolicyFigures, gate_key
 from llmrec.pipeline.promotion import Looks, Score, percent, settled, signed
 from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
@@ -81,7 +81,7 @@ def piloted(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulat
     """What the pilot found, said on the terminal; None where the configuration asks for none (`wants_pilot`)."""
     if not wants_pilot(config):
         return None
-    tree = config.tree()
+    tree = config.tree() | {"gate": gate_key(config)}
     key = {
         "sft": stage_key(sft.folder),
         "simulator": stage_key(work.folder / "simulator"),

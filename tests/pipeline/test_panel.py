@@ -1,0 +1,137 @@
+"""What the gate judges: sessions where the training is of sessions, impressions else, and what the verdict calls it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from llmrec.baselines.popularity import Popularity, Random
+from llmrec.config import RunConfig
+from llmrec.evaluation.sessions import SessionFigures
+from llmrec.evaluation.simulated import Simulated
+from llmrec.evaluation.verdict import verdict
+from llmrec.pipeline.data import open_data
+from llmrec.pipeline.measure import make_arena, session_table
+from llmrec.pipeline.panel import Panel, gate_key
+from llmrec.pipeline.promotion import RankingChange, promote, refusals, settled
+from llmrec.pipeline.simulation import simulator_stage
+from llmrec.pipeline.work import Work
+from llmrec.simulator.environments.learned_users import LearnedUsers
+from llmrec.simulator.judge import Correction, Judge
+
+TINY = {
+    "world.users": 120,
+    "world.items": 24,
+    "world.slates_per_user": 5,
+    "simulator.epochs": 2,
+    "simulator.members": 1,
+    "simulator.batch_size": 256,
+    "simulator.replicates": 7,
+    "gate.users": 20,
+    "gate.events": 30,
+    "gate.slate": 3,
+    "evaluation.users": 12,
+    "evaluation.test_events": 20,
+    "evaluation.bootstrap": 100,
+    "dynamics.trust.enabled": True,
+    "dynamics.satiation.enabled": True,
+}
+SESSIONS = TINY | {"session.turns": 3, "session.slate": 3, "ppo.draws": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    work = Work(tmp_path_factory.mktemp("panel"))
+    config = RunConfig.read(None, SESSIONS)
+    data = open_data(config, work)
+    simulators = simulator_stage(config, data, work)
+    start, other = (kind(seed=0).fit(data.dataset, data.split.train) for kind in (Popularity, Random))
+    return config, data, simulators, start, other
+
+
+def replicate(judge: Judge, r: int) -> Judge:
+    """A judge that takes the heads of replicate r for its own."""
+    heads = {
+        name: dataclasses.replace(one, feature_RP=one.feature_RP[r : r + 1], item_RN=one.item_RN[r : r + 1])
+        for name, one in judge.correction.drawn.items()
+    }
+    return Judge(judge, Correction(heads, judge.correction.drawn, judge.correction.scale_22))
+
+
+def test_sessions_are_judged_as_sessions_and_single_slates_as_slates(made):
+    config, data, simulators, start, other = made
+    panel = Panel.of(config, data, simulators, 24)
+    base, found = panel.measure(start), panel.measure(other)
+    assert isinstance(base.judged, SessionFigures)
+    assert base.judged.users_B == tuple(str(state.user_id) for state in panel.states)
+    assert base.judged.replicas["value"].shape == (7, len(panel.states))
+    assert (base.judged.turns_B > 1).any()
+    # several turns are worth more than the first, and that as much as the judge expects of the slate by itself
+    assert (base.judged.value_B >= base.judged.first_B - 1e-12).all()
+    assert base.judged.value_B.sum() > 1.5 * base.judged.first_B.sum()
+    plain = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
+    alone = Panel.of(plain, data, simulators, 24)
+    assert isinstance(alone.measure(start).judged, Simulated)
+    score = panel.score(1, found, base)
+    assert score["judged"] == "a session of up to 3 turns"
+    assert alone.score(1, alone.measure(other), alone.measure(start))["judged"] == "an impression"
+    gain = found.judged.value_B.mean() - base.judged.value_B.mean()
+    assert score["judge_gain"]["mean"] == pytest.approx(gain)
+    lost = settled([score], [panel.draws(found, base)], config.gate)[0]
+    worse = lost | {"judge_gain": {"mean": -0.1, "low": -0.2, "high": 0.1, "level": 0.95}}
+    refused = refusals(worse, config.gate, RankingChange(**score["ranking"]))
+    assert refused[0].startswith("the judge sees no significant gain over SFT in the value of a session of up to 3")
+    assert "over SFT in the value of a session of up to 3 turns)." in promote([worse | {"admissible": True}])[1]
+
+
+def test_each_replicate_values_a_turn_as_a_judge_of_its_own(made):
+    """Of the first turn, whose users are as they were; later turns are those that the judge itself led to."""
+    config, data, simulators, start, _ = made
+    one = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=2))
+    panel = Panel.of(one, data, simulators, 24)
+    arena = dataclasses.replace(panel.sessions)
+    first = dataclasses.replace(one, session=dataclasses.replace(one.session, turns=1))
+    whole = arena.play(start, first, doubt=True)
+    assert isinstance(arena.population, LearnedUsers)
+    for r in (0, 4):
+        own = LearnedUsers(
+            replicate(simulators.judge, r), panel.states, data.dataset, quality_N=arena.population.items.quality_N
+        )
+        plain = dataclasses.replace(arena, population=own).play(start, first)
+        np.testing.assert_allclose(whole.replicas["value"][r], plain.value_B, rtol=1e-6)
+    assert whole.replicas["value"].std(axis=0).min() > 0
+    two = arena.play(start, one, doubt=True)
+    assert (two.replicas["value"] >= whole.replicas["value"] - 1e-12).all()
+    assert arena.play(start, first).replicas == {}
+
+
+def test_the_verdict_names_the_session(made):
+    config, data, simulators, start, other = made
+    arena = make_arena(config, data, simulators.judge)
+    table = session_table(config, data, arena, {"SFT": start, "PPO": other}, "SFT")
+    said = verdict(table, None, after="PPO")
+    assert "he judged value of a session of up to 3 turns goes from" in said.sentence
+    assert "Intervals hold the judge's own error" in table.note
+    plain = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
+    assert session_table(plain, data, arena, {"SFT": start}, "SFT") is None
+
+
+def test_witnesses_are_heard_where_they_are_asked_for(made):
+    config, data, simulators, _, other = made
+    plain = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
+    heard = dataclasses.replace(plain, gate=dataclasses.replace(plain.gate, judged="witnessed"))
+    alone, panel = (Panel.of(one, data, simulators, 24) for one in (plain, heard))
+    assert alone.witnesses is None
+    met = {state.user_id for state in panel.states}
+    assert not met & {state.user_id for state in panel.witnesses.states}
+    error = panel.witnesses.error(panel.witnesses.lists(other, 3))
+    assert error.impressions > 20
+    weighed = error.mean_2 @ [plain.reward.click, plain.reward.conversion]
+    values = [one.measure(other).judged.value_B for one in (alone, panel)]
+    np.testing.assert_allclose(values[1] - values[0], weighed, atol=1e-9)
+    assert make_arena(heard, data, simulators.judge).witnesses is not None
+    # stages that were made before there was a choice are found again
+    assert "judged" not in gate_key(plain)
+    assert gate_key(heard)["judged"] == "witnessed"
