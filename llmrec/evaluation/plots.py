@@ -28,11 +28,25 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Implied rewards (nats)", ("rewards/chosen", "rewards/rejected")),
     ("Pairs in order (share)", ("rewards/accuracies | accuracy",)),
     ("Clipped ratios (share)", ("clip_fraction",)),
+    ("Groups without spread (share)", ("flat_groups",)),
+    ("Rehearsed tasks (nats)", ("rehearsal_loss",)),
     ("Turns of a session", ("turns",)),
     ("Users who left (share)", ("left",)),
     ("Simulators at checkpoints", ("gate/*",)),
+    ("Held-out events at checkpoints", ("ranking/*",)),
 )
 """What is drawn of an improvement, whatever the trainer: a key, the first of several (a | b), or all below (a/*)."""
+
+
+WATCHED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Reward", ("reward",)),
+    ("Simulators at checkpoints", ("gate/reward simulator", "gate/judge")),
+    ("NDCG@5 at checkpoints", ("ranking/NDCG@5",)),
+    ("KL from the SFT policy (nats)", ("rollout_kl",)),
+    ("Entropy (nats)", ("rollout_entropy",)),
+    ("Groups without spread (share)", ("flat_groups",)),
+)
+"""What to look at first in a training; see docs/recipe.md."""
 
 
 @dataclass(frozen=True, slots=True)

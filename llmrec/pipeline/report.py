@@ -79,7 +79,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         pilot=None if run.pilot is None else pilot_table(run.pilot),
         pilot_said="" if run.pilot is None else run.pilot.sentence,
         gate=gate_table(run.improvement.checkpoints, config.gate),
-        gate_curve=_gate_curve(run.improvement.checkpoints),
+        gate_curve=gate_curve(run.improvement.checkpoints),
         decisions=decisions(run.improvement.checkpoints),
         promotion=run.promotion,
         reliability=dict(_reliability(run.simulators.fit)),
@@ -229,12 +229,18 @@ def _reward_model(folder: Path) -> RewardModelFacts | None:
     return RewardModelFacts(curve=found["curve"], agreement=interval, pairs=pairs, seconds=found["seconds"])
 
 
-def _gate_curve(checkpoints: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """The simulators' figures over the steps, from SFT on."""
-    names = {"reward": "reward simulator", "judge": "judge"}
-    rows = [{"step": 0} | {key: checkpoints[0]["sft"][key] for key in names}] if checkpoints else []
-    rows += [{"step": c["step"]} | {key: c[f"{key}_value"] for key in names} for c in checkpoints]
-    return [{"step": float(r["step"])} | {f"gate/{said}": r[key] for key, said in names.items()} for r in rows]
+def gate_curve(checkpoints: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """The simulators' figures and the ranking of held-out events over the steps, from SFT on."""
+    if not checkpoints:
+        return []
+    ranking = f"ranking/{checkpoints[0]['metric']}"
+    names = {"reward": "gate/reward simulator", "judge": "gate/judge"}
+    first = checkpoints[0]["sft"]
+    rows = [{"step": 0.0} | {said: first[key] for key, said in names.items()} | {ranking: first["ndcg"]}]
+    for score in checkpoints:
+        found = {said: score[f"{key}_value"] for key, said in names.items()} | {ranking: score["ndcg"]}
+        rows.append({"step": float(score["step"])} | found)
+    return rows
 
 
 def _reliability(fit: dict[str, Any]) -> Iterator[tuple[str, Reliability]]:
