@@ -40,7 +40,14 @@ COURSES = {
     "sound": Course(),
     "exploited": Course(exploited=True),
     "collapsed": Course(
-        {"ppo.kl_coefficient": 0.0, "ppo.entropy_coefficient": 0.0, "ppo.learning_rate": 1e-2, "ppo.clip": 0.5}
+        {
+            "ppo.kl_coefficient": 0.0,
+            "ppo.entropy_coefficient": 0.0,
+            "ppo.weights": "full",
+            "ppo.learning_rate": 3e-3,
+            "ppo.iterations": 2,
+            "ppo.clip": 0.5,
+        }
     ),
     "flat": Course({"reward.click": 0.0, "reward.sampled": True, "ppo.draws": 4}),
 }
