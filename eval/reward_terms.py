@@ -27,6 +27,7 @@ from llmrec.types import Feedback, FloatArray, IntArray, State
 PLACES, TIMED, ROUNDS = 10, 256, 15
 NAMES = (
     "diversity",
+    "coherence",
     "calibration",
     "novelty",
     "long_tail",

@@ -15,6 +15,7 @@ REWARD_TERMS: tuple[str, ...] = (
     "revenue",
     "next_item",
     "diversity",
+    "coherence",
     "calibration",
     "novelty",
     "long_tail",
@@ -23,7 +24,7 @@ REWARD_TERMS: tuple[str, ...] = (
     "exposure",
 )
 """Names of the terms that `reward.terms` weighs, beside those of `reward.custom`; `docs/rewards.md` defines each."""
-LIST_LEVEL_TERMS = frozenset({"diversity", "calibration"})
+LIST_LEVEL_TERMS = frozenset({"diversity", "coherence", "calibration"})
 """Terms that are defined on a whole slate and need two places or more."""
 FEEDBACK_WEIGHTS = ("click", "conversion")
 
@@ -56,9 +57,11 @@ class RewardSettings:
     head_share: float = 0.8
     """`long_tail`: the head is the fewest items with this share of the training period's interactions."""
     group_by: Literal["category", "brand"] = "category"
-    """What `diversity`, `calibration`, `category_repetition` and `exposure` take for an item's category."""
+    """What `diversity`, `coherence`, `calibration`, `category_repetition` and `exposure` take for an item's
+    category."""
     diversity_by: Literal["group", "vector"] = "group"
-    """Distance of two items: by their groups (see `group_by`), or by vectors of their texts."""
+    """Distance of two items (`diversity`) and likeness (`coherence`): by their groups (see `group_by`), or by vectors of
+    their texts."""
     calibration_alpha: float = 0.01
     """`calibration`: share of the history's distribution that is mixed into the slate's, in (0, 1)."""
     repetition_window: int = 10

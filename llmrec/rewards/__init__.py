@@ -30,7 +30,7 @@ from llmrec.rewards.items import (
 )
 from llmrec.rewards.past import Categories
 from llmrec.rewards.registry import RewardContext, make_terms, reward_function
-from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
+from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, CoherenceReward, DiversityReward, VectorLikeness
 from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_causal, is_list_level, needs_target
 from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm
 
@@ -42,6 +42,7 @@ __all__ = [
     "CategoryRepetitionReward",
     "CheckedReward",
     "ClickReward",
+    "CoherenceReward",
     "ConversionReward",
     "CustomReward",
     "DiversityReward",

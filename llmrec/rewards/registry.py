@@ -35,13 +35,20 @@ from llmrec.rewards.items import (
     RepetitionReward,
 )
 from llmrec.rewards.past import Categories
-from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, DiversityReward, VectorLikeness
+from llmrec.rewards.slate import (
+    CalibrationReward,
+    CategoryLikeness,
+    CoherenceReward,
+    DiversityReward,
+    Likeness,
+    VectorLikeness,
+)
 from llmrec.rewards.term import Behaviour, RewardTerm
 from llmrec.rewards.trl import Written
 from llmrec.types import Example, FloatArray, IntArray, Item, State
 
 TEXT = 32
-"""Length of the text vectors that `diversity` compares items by."""
+"""Length of the text vectors that `diversity` and `coherence` compare items by."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,12 +181,18 @@ def _next_item(settings: RewardSettings, context: RewardContext, weight: float) 
 
 
 def _diversity(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return DiversityReward(_likeness(settings, context, "diversity"), weight)
+
+
+def _coherence(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    return CoherenceReward(_likeness(settings, context, "coherence"), weight)
+
+
+def _likeness(settings: RewardSettings, context: RewardContext, name: str) -> Likeness:
     if settings.diversity_by == "group":
-        return DiversityReward(CategoryLikeness(_groups(settings, context, "diversity")), weight)
+        return CategoryLikeness(_groups(settings, context, name))
     vector_ND = context.vector_ND
-    if vector_ND is None:
-        vector_ND = text_embedding(context.items, TEXT, seed=0)
-    return DiversityReward(VectorLikeness(vector_ND), weight)
+    return VectorLikeness(text_embedding(context.items, TEXT, seed=0) if vector_ND is None else vector_ND)
 
 
 def _calibration(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
@@ -231,6 +244,7 @@ BUILDERS: Mapping[str, Builder] = {
     "revenue": _revenue,
     "next_item": _next_item,
     "diversity": _diversity,
+    "coherence": _coherence,
     "calibration": _calibration,
     "novelty": _novelty,
     "long_tail": _long_tail,

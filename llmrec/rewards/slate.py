@@ -80,13 +80,37 @@ class DiversityReward:
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Credits of the places, (B, K); a slate's sum lies in 0..1, in 0..2 where vectors point apart."""
-        real_BK = items_BK >= 0
-        # each pair is credited to the later of its places, which is what makes the credit causal
-        earlier_KK = np.tri(items_BK.shape[1], k=-1, dtype=bool)
-        pair_BKK = real_BK[:, :, None] & real_BK[:, None, :] & earlier_KK
-        distance_BKK = np.where(pair_BKK, 1.0 - self.likeness(items_BK), 0.0)
-        pairs_B = pair_BKK.sum(axis=(1, 2))
-        return np.asarray(distance_BKK.sum(axis=2) / np.maximum(pairs_B, 1)[:, None])
+        return _mean_over_pairs(items_BK, 1.0 - self.likeness(items_BK))
+
+
+@dataclass(frozen=True, eq=False)
+class CoherenceReward:
+    """Mean similarity of the slate's pairs: lists that belong together; what `DiversityReward` takes from 1.
+
+    value = 2 / (K (K - 1)) * sum over j < k of cosine(j, k), credited to places as there.
+
+    Example: categories (a, a, b). Of the three pairs one is alike: 1/3. Credits 0, 1/3, 0.
+    """
+
+    likeness: Likeness
+    weight: float = 1.0
+    name: str = "coherence"
+    list_level: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
+
+    def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
+        """Credits of the places, (B, K); a slate's sum lies in 0..1, in -1..1 where vectors point apart."""
+        return _mean_over_pairs(items_BK, self.likeness(items_BK))
+
+
+def _mean_over_pairs(items_BK: IntArray, value_BKK: FloatArray) -> FloatArray:
+    """The mean of a value of pairs, each pair's share credited to the later of its places: (B, K)."""
+    real_BK = items_BK >= 0
+    # to the later one, which is what makes the credit causal
+    earlier_KK = np.tri(items_BK.shape[1], k=-1, dtype=bool)
+    pair_BKK = real_BK[:, :, None] & real_BK[:, None, :] & earlier_KK
+    pairs_B = pair_BKK.sum(axis=(1, 2))
+    return np.asarray(np.where(pair_BKK, value_BKK, 0.0).sum(axis=2) / np.maximum(pairs_B, 1)[:, None])
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,7 +50,7 @@ def found() -> dict[str, dict[str, float]]:
     }
     empty = {name: np.zeros(items_BK.shape) for name, items_BK in slates.items()}
     rewards = {n: combine(terms, states, i, Feedback(empty[n], empty[n])).terms for n, i in slates.items()}
-    lists = {"diversity", "calibration"}
+    lists = {"diversity", "coherence", "calibration"}
     return {
         slate: {
             name: float(value.sum(1).mean() if name in lists else value[slates[slate] >= 0].mean())

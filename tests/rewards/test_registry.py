@@ -155,7 +155,7 @@ def test_slates_and_draws_are_told_apart():
 
 def test_brands_stand_for_categories_where_there_are_none():
     items = [replace(item, categories=()) for item in CONTEXT.items]
-    for name in ("diversity", "calibration", "category_repetition", "exposure"):
+    for name in ("diversity", "coherence", "calibration", "category_repetition", "exposure"):
         with pytest.raises(DataError, match=rf"'{name}' needs items of different category.*set reward\.group_by"):
             make_terms(RewardSettings(terms={name: 1.0}), context(items=items))
         make_terms(RewardSettings(terms={name: 1.0}, group_by="brand"), context(items=items))

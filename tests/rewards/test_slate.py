@@ -15,7 +15,15 @@ from scipy.spatial.distance import cosine
 from scipy.stats import entropy
 
 from llmrec.errors import DataError
-from llmrec.rewards import CalibrationReward, Categories, CategoryLikeness, DiversityReward, VectorLikeness, combine
+from llmrec.rewards import (
+    CalibrationReward,
+    Categories,
+    CategoryLikeness,
+    CoherenceReward,
+    DiversityReward,
+    VectorLikeness,
+    combine,
+)
 from llmrec.types import Feedback, Interaction, Item, State
 
 from .sample import ITEMS, STATES
@@ -60,6 +68,25 @@ def test_diversity_by_hand():
     np.testing.assert_allclose(credits_of(term, [[0, 2, 1]], [State()]), [[0, 1 / 3, 1 / 3]], atol=1e-12)
     np.testing.assert_allclose(credits_of(term, [[0, -1, 2]], [State()]), [[0, 0, 1]], atol=1e-12)
     np.testing.assert_array_equal(credits_of(term, [[0, -1, -1], [-1, -1, -1]], [State()] * 2), np.zeros((2, 3)))
+
+
+def test_coherence_by_hand():
+    world = [("a",), ("a",), ("b",)]
+    term = CoherenceReward(CategoryLikeness(categories(world)))
+    np.testing.assert_allclose(credits_of(term, [[0, 1, 2]], [State()]), [[0, 1 / 3, 0]], atol=1e-12)
+    np.testing.assert_allclose(credits_of(term, [[0, -1, 1]], [State()]), [[0, 0, 1]], atol=1e-12)
+    np.testing.assert_array_equal(credits_of(term, [[0, -1, -1], [-1, -1, -1]], [State()] * 2), np.zeros((2, 3)))
+
+
+@given(WORLD, SLATES)
+@settings(deadline=None)
+def test_coherence_and_diversity_are_1_together(world, slates):
+    likeness = CategoryLikeness(categories(world))
+    both = [
+        credits_of(kind(likeness), slates, [State()] * len(slates)) for kind in (CoherenceReward, DiversityReward)
+    ]
+    pairs = np.array([sum(item >= 0 for item in slate) > 1 for slate in slates])
+    np.testing.assert_allclose(sum(both).sum(axis=1), pairs.astype(float), atol=1e-9)
 
 
 def test_items_of_two_categories_are_half_alike():
@@ -137,7 +164,12 @@ def test_calibration_is_one_minus_the_scaled_divergence(world, slates, chosen, a
 
 
 @pytest.mark.parametrize(
-    "make", [lambda c: DiversityReward(CategoryLikeness(c)), lambda c: CalibrationReward(c, ALPHA)]
+    "make",
+    [
+        lambda c: DiversityReward(CategoryLikeness(c)),
+        lambda c: CoherenceReward(CategoryLikeness(c)),
+        lambda c: CalibrationReward(c, ALPHA),
+    ],
 )
 @given(WORLD, st.permutations(range(6)), st.permutations(range(4)))
 @settings(deadline=None)
