@@ -60,7 +60,7 @@ class RewardSettings:
     """What `diversity`, `coherence`, `calibration`, `category_repetition` and `exposure` take for an item's
     category."""
     diversity_by: Literal["group", "vector"] = "group"
-    """Distance of two items (`diversity`) and likeness (`coherence`): by their groups (see `group_by`), or by vectors of
+    """Distance of two items (`diversity`), likeness (`coherence`): by their groups (see `group_by`), or by vectors of
     their texts."""
     calibration_alpha: float = 0.01
     """`calibration`: share of the history's distribution that is mixed into the slate's, in (0, 1)."""
