@@ -88,7 +88,7 @@ class PilotSettings:
     """auto: where the algorithm's `kl_coefficient` is left as it is by default. The pilot chooses it, or ends the
     run at the warm start."""
     coefficients: tuple[float, ...] = (0.005, 0.02, 0.1, 0.5)
-    """KL coefficients that are tried, in units of the reward a nat."""
+    """KL coefficients that are tried beside the algorithm's own, in units of the reward a nat."""
     depth: int = 50
     """Of the warm start's list that is put in another order; what the reward thinks of further items is not asked."""
 

@@ -126,7 +126,7 @@ def wants_pilot(config: RunConfig) -> bool:
 def check_pilot(config: RunConfig) -> None:
     """Refuses, before anything is made, a pilot that cannot be run; raises `ConfigError`."""
     pilot = config.pilot
-    if pilot.depth < config.gate.slate:
+    if wants_pilot(config) and pilot.depth < config.gate.slate:
         raise ConfigError(
             f"Key 'pilot.depth' is {pilot.depth}, below the places of a list (gate.slate is {config.gate.slate}); "
             "raise it."
@@ -147,6 +147,8 @@ def _unable(config: RunConfig) -> str:
     settings = config.improvement
     if not isinstance(settings, RolloutSettings) or isinstance(settings, RLHFSettings):
         return f"{config.algorithm} does not learn from the reward of a simulator under a KL term"
+    if settings.stability.kl_target is not None:
+        return f"{config.algorithm}.stability.kl_target moves the coefficient while it trains"
     if config.session.turns > 1:
         return "in sessions what an item is worth depends on all that follows (session.turns is above 1)"
     if NEXT_ITEM in config.reward.terms:
@@ -205,16 +207,24 @@ def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulat
     reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
     short = ShortList(policy, reward, min(config.pilot.depth, data.dataset.n_items))
     base = panel.measure(Tilted(short, None))
-    measured: list[PolicyFigures] = [panel.measure(Tilted(short, beta)) for beta in config.pilot.coefficients]
+    measured: list[PolicyFigures] = [panel.measure(Tilted(short, beta)) for beta in tried(config)]
     scores = [
         panel.score(place, found, base) | {"kl_coefficient": beta}
-        for place, (beta, found) in enumerate(zip(config.pilot.coefficients, measured, strict=True))
+        for place, (beta, found) in enumerate(zip(tried(config), measured, strict=True))
     ]
     return {
         "scores": scores,
         "draws": np.stack([panel.draws(found, base) for found in measured]),
         "flat_groups": flat_share(config, *short.of(panel.states, panel.seen)),
     }
+
+
+def tried(config: RunConfig) -> list[float]:
+    """KL coefficients whose lists are judged: `pilot.coefficients`, and the one that the algorithm has."""
+    settings = config.improvement
+    assert isinstance(settings, RolloutSettings)
+    own = {settings.kl_coefficient} if settings.kl_coefficient > 0 else set()
+    return sorted({*config.pilot.coefficients, *own})
 
 
 def flat_share(config: RunConfig, slates: Sequence[Slate], rewards: Sequence[FloatArray]) -> float | None:
@@ -243,13 +253,13 @@ def chosen(scores: Sequence[Score], config: RunConfig) -> tuple[float | None, st
     """
     least = config.gate.smallest_gain / 100
     wanted = [s for s in scores if s["admissible"] and s["judge_gain"]["mean"] >= least * abs(s["sft"]["judge"])]
-    tried = ", ".join(f"{score['kl_coefficient']:g}" for score in scores)
+    asked = ", ".join(f"{score['kl_coefficient']:g}" for score in scores)
     key = f"{config.algorithm}.kl_coefficient"
     if wanted:
         best = max(wanted, key=lambda score: score["judge_value"])
         ranking = best["ndcg_relative"]["mean"]
         return best["kl_coefficient"], (
-            f"Pilot: of {key} {tried}, {best['kl_coefficient']:g} is gone on with. The best that the reward could "
+            f"Pilot: of {key} {asked}, {best['kl_coefficient']:g} is gone on with. The best that the reward could "
             f"make there of the warm start's top {config.pilot.depth} is worth "
             f"{signed(Interval(**best['judge_gain']))} more to the judge, with {best['metric']} {percent(ranking)}."
         )
@@ -258,9 +268,9 @@ def chosen(scores: Sequence[Score], config: RunConfig) -> tuple[float | None, st
     small = f"a gain of {percent(share)}, and less than {config.gate.smallest_gain:g}% is of no interest"
     why = "; ".join(nearest["refused"]) or f"the judge sees {small}"
     return None, (
-        f"Pilot: at none of {key} {tried} is the best that the reward could make of the warm start's top "
+        f"Pilot: at none of {key} {asked} is the best that the reward could make of the warm start's top "
         f"{config.pilot.depth} wanted, so nothing was trained on it (nearest, {nearest['kl_coefficient']:g}: {why}). "
-        f"Set {key} or pilot.run=never to train all the same."
+        "Set pilot.run=never to train all the same."
     )
 
 

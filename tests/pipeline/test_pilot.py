@@ -39,7 +39,8 @@ ITEMS = 24
 LENIENT = dataclasses.replace(
     CONFIG,
     gate=dataclasses.replace(CONFIG.gate, ndcg_tolerance=1.0, slate=5),
-    pilot=dataclasses.replace(CONFIG.pilot, coefficients=(0.001, 0.05, 5.0), depth=ITEMS),
+    pilot=dataclasses.replace(CONFIG.pilot, coefficients=(0.001, 5.0), depth=ITEMS),
+    sections={**CONFIG.sections, "ppo": dataclasses.replace(CONFIG.improvement, kl_coefficient=0.05)},
 )
 
 
@@ -131,7 +132,7 @@ def test_a_reward_that_nobody_shares_is_not_trained_on(tiny):
     assert best is None
     assert "nothing was trained" in said
     assert "the judge sees no significant gain" in said
-    assert "ppo.kl_coefficient or pilot.run=never" in said
+    assert "Set pilot.run=never" in said
 
 
 def test_a_gain_below_the_smallest_of_interest_is_none(tiny):
@@ -183,6 +184,7 @@ def test_it_is_asked_where_nobody_has_chosen():
         ["session.turns=3", "session.slate=2", "ppo.draws=1"],
         ["reward.terms.next_item=1"],
         ["reward.shuffle=rewards"],
+        ["ppo.stability.kl_target=0.05"],
     ):
         assert not wants_pilot(RunConfig.read(None, given(*texts))), texts
     assert wants_pilot(RunConfig.read(None, given("ppo.kl_coefficient=0.1", "pilot.run=always")))
@@ -193,6 +195,7 @@ def test_it_is_asked_where_nobody_has_chosen():
     [
         (["pilot.run=always", "algorithm=dpo"], "dpo does not learn from the reward of a simulator"),
         (["pilot.run=always", "session.turns=3", "session.slate=2"], "session.turns is above 1"),
+        (["pilot.run=always", "ppo.stability.kl_target=0.05"], "kl_target moves the coefficient"),
         (["pilot.depth=5"], "'pilot.depth' is 5, below the places of a list"),
         (["pilot.coefficients=[0.1, 0.1]"], "each larger than the one before"),
         (["pilot.coefficients=[0.0, 0.1]"], "above 0"),
@@ -202,6 +205,11 @@ def test_it_is_asked_where_nobody_has_chosen():
 def test_what_cannot_be_asked_is_refused(texts, said):
     with pytest.raises(ConfigError, match=said.replace("[", r"\[")):
         check_pilot(RunConfig.read(None, given(*texts)))
+
+
+def test_long_lists_without_a_pilot_are_nobody_s_business():
+    check_pilot(RunConfig.read(None, given("gate.slate=60", "pilot.run=never")))
+    check_pilot(RunConfig.read(None, given("gate.slate=60", "ppo.kl_coefficient=0.1")))
 
 
 def test_the_coefficient_is_set_for_the_algorithm_alone(tmp_path):
