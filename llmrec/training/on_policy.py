@@ -170,7 +170,7 @@ def make_trainer(
         source,
         method.config(**arguments, **method.own(settings), **more),
         controls,
-        rehearsal,
+        rehearsal=rehearsal,
         reward_funcs=list(reward_funcs),
         train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
         processing_class=source.tokenizer,

@@ -131,7 +131,7 @@ def make_session_trainer(
         source,
         method.config(**arguments, critic_input=critic_input),
         Controls(settings.stability, settings.kl_coefficient, settings.entropy_coefficient),
-        rehearsal,
+        rehearsal=rehearsal,
         reward_funcs=[source.reward],
         train_dataset=source.plan(settings.steps, settings.prompts, settings.minibatches, world_size()),
         processing_class=source.tokenizer,

@@ -22,7 +22,6 @@ import trl
 from torch import Tensor
 
 from llmrec.training.controls import Controls
-from llmrec.training.rehearsal import Rehearsal
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer
 
@@ -36,16 +35,8 @@ class GroupTrainer(RolloutTrainer):
     _divided_by = 1.0
     """What TRL divides this rollout's advantages by; a mean over its states."""
 
-    def __init__(
-        self,
-        model: Any,
-        source: StateSource,
-        args: Any,
-        controls: Controls,
-        rehearsal: Rehearsal | None = None,
-        **rest: Any,
-    ) -> None:
-        super().__init__(model, source, args, controls, rehearsal, **rest)
+    def __init__(self, model: Any, source: StateSource, args: Any, controls: Controls, **rest: Any) -> None:
+        super().__init__(model, source, args, controls, **rest)
         self._drawn: Drawn | None = None
         self._request: ScoreRequest | None = None
 

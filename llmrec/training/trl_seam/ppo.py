@@ -31,7 +31,6 @@ from llmrec.training.advantages import gae, mean_and_variance, moments, whiten
 from llmrec.training.controls import Controls
 from llmrec.training.critic import load_critic, save_critic
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
-from llmrec.training.rehearsal import Rehearsal
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
 from llmrec.training.trl_seam.rollouts import RolloutTrainer
 from llmrec.training.trl_seam.sharding import load_whole
@@ -93,16 +92,8 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     A `critic` must hang on the base model of `model`.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        source: StateSource,
-        args: PPOConfig,
-        controls: Controls,
-        rehearsal: Rehearsal | None = None,
-        **rest: Any,
-    ) -> None:
-        super().__init__(model, source, args, controls, rehearsal, **rest)
+    def __init__(self, model: Any, source: StateSource, args: PPOConfig, controls: Controls, **rest: Any) -> None:
+        super().__init__(model, source, args, controls, **rest)
         self._stopped, self._unit = False, 1.0
 
     def also(self, request: Any, scores: TokenScores) -> dict[str, Tensor]:

@@ -83,6 +83,7 @@ class RolloutTrainer(GuardedTrainer):
         source: StateSource,
         args: Any,
         controls: Controls,
+        *,
         rehearsal: Rehearsal | None = None,
         **rest: Any,
     ) -> None:
