@@ -80,7 +80,7 @@ def test_a_change_for_three_users_by_hand():
     assert found.stayed == pytest.approx((2 + 3 + 0) / 3)
     assert found.popular == (pytest.approx(5 / 8), pytest.approx(2 / 8))
     said = found.sentence("SFT", "PPO")
-    assert "2 of 3 see another item at the top than under SFT" in said
+    assert "For people, from SFT to PPO: 2 of 3 see another item at the top, " in said
     assert "1.7 of the 3 items" in said
     assert "takes 25% of the places instead of 62%" in said
 
