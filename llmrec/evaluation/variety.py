@@ -107,7 +107,8 @@ class Change:
             return f"For people nothing changes from {before} to {after}: everybody is shown the same items."
         one, two = self.popular
         return (
-            f"For people, from {before} to {after}: {self.other_top:,} of {self.users:,} see another item at the top, "
+            f"For people, from {before} to {after}: {self.other_top:,} of {self.users:,} see another item at the "
+            "top, "
             f"{self.stayed:.1f} of the {self.k} items in their list stay, and the most chosen tenth of the catalogue "
             f"takes {two:.0%} of the places instead of {one:.0%}."
         )
