@@ -14,6 +14,7 @@ REWARD_TERMS: tuple[str, ...] = (
     "watch_time",
     "revenue",
     "next_item",
+    "next_item_rank",
     "diversity",
     "coherence",
     "calibration",
@@ -22,10 +23,13 @@ REWARD_TERMS: tuple[str, ...] = (
     "repetition",
     "category_repetition",
     "exposure",
+    "margin",
 )
 """Names of the terms that `reward.terms` weighs, beside those of `reward.custom`; `docs/rewards.md` defines each."""
 LIST_LEVEL_TERMS = frozenset({"diversity", "coherence", "calibration"})
 """Terms that are defined on a whole slate and need two places or more."""
+COMPARING_TERMS = frozenset({"margin"})
+"""Terms that compare the independent draws of a state, and need two of them or more."""
 FEEDBACK_WEIGHTS = ("click", "conversion")
 
 
@@ -95,6 +99,11 @@ def check_reward(settings: RewardSettings, slate_size: int) -> None:
             raise ConfigError(
                 f"Key 'reward.terms.{name}' is defined on slates of two items or more, but an action is one item "
                 "here; use a trainer of slates or remove the term."
+            )
+        if name in COMPARING_TERMS and slate_size > 1:
+            raise ConfigError(
+                f"Key 'reward.terms.{name}' compares independent draws of a state, but an action is a slate here; "
+                "set session.slate to 1 or remove the term."
             )
 
 

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import BestOfNSettings, ContinuedSFTSettings, RewardSettings, RunConfig
+from llmrec.config.reward import COMPARING_TERMS
 from llmrec.errors import ConfigError
 from llmrec.evaluation.significance import Interval, paired_bootstrap
 from llmrec.pipeline.algorithms import ALGORITHMS, BEST_OF_N, ROLLOUTS, learning_of
-from llmrec.pipeline.algorithms.reward import NEXT_ITEM
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work
+from llmrec.rewards import reading_next, without
 from llmrec.types import FloatArray
 
 ALL = "all"
@@ -79,8 +80,12 @@ def _best_of_n(config: RunConfig, share: float) -> RunConfig:
 
 
 def _plain(config: RunConfig) -> RunConfig:
-    """Without sessions, from which neither learns."""
-    return replace(config, session=replace(config.session, turns=1, slate=1))
+    """Without sessions and comparisons of draws, from which neither learns."""
+    return replace(
+        config,
+        session=replace(config.session, turns=1, slate=1),
+        reward=without(config.reward, tuple(COMPARING_TERMS)),
+    )
 
 
 def _rewarded(config: RunConfig, **changes: Any) -> RunConfig:
@@ -89,7 +94,7 @@ def _rewarded(config: RunConfig, **changes: Any) -> RunConfig:
 
 def _no_next_item(config: RunConfig, share: float) -> RunConfig:
     del share
-    return _rewarded(config, terms={k: v for k, v in config.reward.terms.items() if k != NEXT_ITEM})
+    return replace(config, reward=without(config.reward, reading_next(config.reward)))
 
 
 def _draws_missing(config: RunConfig) -> str:
@@ -99,10 +104,11 @@ def _draws_missing(config: RunConfig) -> str:
 
 
 def _next_item_missing(config: RunConfig) -> str:
-    if NEXT_ITEM not in config.reward.terms:
-        return f"reward.terms has no {NEXT_ITEM}"
+    if not reading_next(config.reward):
+        return "no term of the reward reads the logged next item"
     left: RewardSettings = _no_next_item(config, 0.0).reward
-    return "" if left.click or left.conversion or left.terms or left.custom else "nothing else is rewarded"
+    some = left.click or left.conversion or set(left.terms) - COMPARING_TERMS or left.custom
+    return "" if some else "nothing else is rewarded"
 
 
 def _other_than(algorithm: str) -> Callable[[RunConfig], str]:

@@ -26,12 +26,13 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RLHFSettings, RolloutSettings, RunConfig
+from llmrec.config.reward import COMPARING_TERMS
 from llmrec.errors import ConfigError
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms.reward import NEXT_ITEM, reward_key, run_reward
+from llmrec.pipeline.algorithms.reward import reward_key, run_reward
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.measure import evaluation_key
 from llmrec.pipeline.panel import Panel, PolicyFigures, gate_key
@@ -39,7 +40,7 @@ from llmrec.pipeline.promotion import Looks, Score, percent, settled, signed
 from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Unfinished, Work, say, stage_key
-from llmrec.rewards import RewardFunction
+from llmrec.rewards import RewardFunction, reading_next
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
@@ -151,8 +152,10 @@ def _unable(config: RunConfig) -> str:
         return f"{config.algorithm}.stability.kl_target moves the coefficient while it trains"
     if config.session.turns > 1:
         return "in sessions what an item is worth depends on all that follows (session.turns is above 1)"
-    if NEXT_ITEM in config.reward.terms:
-        return "the reward knows the logged next item, which no list may know (reward.terms.next_item)"
+    if known := reading_next(config.reward):
+        return f"the reward knows the logged next item, which no list may know (reward.terms.{known[0]})"
+    if comparing := sorted(COMPARING_TERMS & set(config.reward.terms)):
+        return f"the reward compares draws, which a list has not (reward.terms.{comparing[0]})"
     return ""
 
 

@@ -24,14 +24,26 @@ from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
     LongTailReward,
-    NextItemReward,
     NoveltyReward,
     RepetitionReward,
 )
+from llmrec.rewards.margin import MarginReward
+from llmrec.rewards.next_item import LoggedNext, NextItemRankReward, NextItemReward
 from llmrec.rewards.past import Categories
-from llmrec.rewards.registry import RewardContext, make_terms, reward_function
+from llmrec.rewards.registry import RewardContext, make_terms, reading_next, reward_function, without
 from llmrec.rewards.slate import CalibrationReward, CategoryLikeness, CoherenceReward, DiversityReward, VectorLikeness
-from llmrec.rewards.term import Behaviour, CustomReward, RewardTerm, combine, is_causal, is_list_level, needs_target
+from llmrec.rewards.term import (
+    Behaviour,
+    ComparingTerm,
+    CustomReward,
+    RewardTerm,
+    Term,
+    combine,
+    compares,
+    is_causal,
+    is_list_level,
+    needs_target,
+)
 from llmrec.rewards.trl import CheckedReward, TRLReward, TRLTerm
 
 __all__ = [
@@ -43,11 +55,15 @@ __all__ = [
     "CheckedReward",
     "ClickReward",
     "CoherenceReward",
+    "ComparingTerm",
     "ConversionReward",
     "CustomReward",
     "DiversityReward",
     "ExposureReward",
+    "LoggedNext",
     "LongTailReward",
+    "MarginReward",
+    "NextItemRankReward",
     "NextItemReward",
     "NoveltyReward",
     "RatingReward",
@@ -59,11 +75,13 @@ __all__ = [
     "SatisfactionReward",
     "TRLReward",
     "TRLTerm",
+    "Term",
     "ValueEnsemble",
     "Valued",
     "VectorLikeness",
     "WatchTimeReward",
     "combine",
+    "compares",
     "custom_digest",
     "custom_term",
     "is_causal",
@@ -71,5 +89,7 @@ __all__ = [
     "load_custom",
     "make_terms",
     "needs_target",
+    "reading_next",
     "reward_function",
+    "without",
 ]

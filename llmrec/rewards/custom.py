@@ -19,9 +19,10 @@ from llmrec.config import TRUST_CODE, RewardSettings, Unvouched
 from llmrec.errors import ConfigError
 from llmrec.files import sha256_of
 from llmrec.printing import short_line
-from llmrec.rewards.term import CustomReward, RewardTerm
+from llmrec.rewards.next_item import known_targets
+from llmrec.rewards.term import CustomReward, RewardTerm, needs_target
 from llmrec.rewards.trl import TRLTerm, Written
-from llmrec.types import State
+from llmrec.types import Example, State
 
 TRL_NAMES = frozenset({"prompts", "completions", "completion_ids"})
 
@@ -89,34 +90,41 @@ def _here() -> Iterator[None]:
 
 
 def custom_term(
-    spec: str, weight: float, catalogue: Written | None, prompts: Callable[[Sequence[State]], Sequence[str]] | None
+    spec: str,
+    weight: float,
+    catalogue: Written | None,
+    prompts: Callable[[Sequence[State]], Sequence[str]] | None,
+    targets: Sequence[Example] = (),
 ) -> RewardTerm:
     """The function named by `spec` as a term, named by the function.
 
     A function with a parameter `prompts`, `completions` or `completion_ids`, or with `**fields`, is called in TRL's
     signature (`TRLTerm`), any other as `function(state, items_K)` (`CustomReward`). An attribute `list_level = True`
-    of the function keeps it from independent draws.
+    of the function keeps it from independent draws. One with `needs_target = True` knows the logged next item: it is
+    given the field `target`, or a third argument.
 
     Raises:
         ConfigError: It cannot be imported, takes other arguments, or needs texts that are not there.
     """
     function, name = load_custom(spec), spec.rpartition(":")[2]
+    logged = known_targets(targets, name) if needs_target(function) else None
     if not _wants_trl(function):
         try:
-            inspect.signature(function).bind(None, ())
+            inspect.signature(function).bind(None, (), *([] if logged is None else [()]))
         except TypeError:
+            wanted = "(state, items)" if logged is None else "(state, items, targets)"
             raise ConfigError(
-                f"Reward {name!r} takes neither (state, items) nor TRL's (prompts, completions, completion_ids, "
+                f"Reward {name!r} takes neither {wanted} nor TRL's (prompts, completions, completion_ids, "
                 "**fields); change its parameters to one of these."
             ) from None
         marks = bool(getattr(function, "list_level", False)), getattr(function, "causal", None)
-        return CustomReward(name, weight, function, *marks)
+        return CustomReward(name, weight, function, *marks, logged=logged)
     if catalogue is None or prompts is None:
         raise ConfigError(
             f"Reward {name!r} in TRL's signature reads prompts and titles, which are not there before a policy is; "
             "write it as function(state, items) instead."
         )
-    return TRLTerm(name, weight, function, catalogue, prompts)
+    return TRLTerm(name, weight, function, catalogue, prompts, logged=logged)
 
 
 def _wants_trl(function: Callable[..., Any]) -> bool:

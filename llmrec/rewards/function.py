@@ -10,10 +10,10 @@ import numpy as np
 from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.feedback import ClickReward, ConversionReward
-from llmrec.rewards.term import Behaviour, RewardTerm, combine, is_list_level, needs_target
+from llmrec.rewards.term import Behaviour, Term, combine, compares, is_list_level, needs_target
 from llmrec.simulator.ensemble import slate_doubt
 from llmrec.simulator.feedback import common_uniforms, expected_feedback, lucks, simulate_feedback
-from llmrec.types import Feedback, IntArray, Reward, State
+from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
 
 
 class RewardFunction:
@@ -27,7 +27,8 @@ class RewardFunction:
         seed: Seed of the draws: common random numbers by user, step and place.
         terms: Further terms beside click and conversion; `reward_function` makes those that `settings` names.
         slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
-            each a slate of one item. List-level terms are refused for the latter.
+            each a slate of one item. List-level terms are refused for the latter, and terms that compare draws for
+            slates.
     """
 
     def __init__(
@@ -35,14 +36,14 @@ class RewardFunction:
         behaviour: Behaviour,
         settings: RewardSettings,
         seed: int = 0,
-        terms: Sequence[RewardTerm] = (),
+        terms: Sequence[Term] = (),
         *,
         slate: bool = False,
     ) -> None:
         _check(behaviour, settings)
         self.behaviour, self.settings, self.seed, self.slate = behaviour, settings, seed, slate
         self.own_terms = tuple(terms)
-        self.terms: tuple[RewardTerm, ...] = (
+        self.terms: tuple[Term, ...] = (
             ClickReward(settings.click),
             ConversionReward(settings.conversion),
             *self.own_terms,
@@ -62,6 +63,13 @@ class RewardFunction:
                 "another; use a trainer of slates (slate=True) or remove the term."
             )
 
+        comparing = [term.name for term in self.terms if compares(term)]
+        if comparing and slate:
+            raise ConfigError(
+                f"Reward {comparing[0]!r} compares independent draws of a state, but here a row is one slate; remove "
+                "the term, or draw single items."
+            )
+
     def __call__(self, states: Sequence[State], items_BK: IntArray, step: int = 0) -> Reward:
         """Rewards of the items `items_BK` (-1: none, worth 0); `step` names the draw where `sampled` is set."""
         items_BK = np.asarray(items_BK)
@@ -70,12 +78,20 @@ class RewardFunction:
     def for_ranking(self) -> RewardFunction:
         """The part of the reward by which candidates can be ranked one by one, at any state.
 
-        List-level terms are left out, and so are terms that know the logged next item: a reranker that read them
-        would be told the answer.
+        Terms of whole slates and of groups of draws are left out, and so are terms that know the logged next item: a
+        reranker that read them would be told the answer.
         """
-        kept = [term for term in self.own_terms if not (is_list_level(term) or needs_target(term))]
-        settings = replace(self.settings, terms={}, custom=())
-        return RewardFunction(self.behaviour, settings, self.seed, kept)
+        kept = [term for term in self.own_terms if not (_of_many(term) or needs_target(term))]
+        return RewardFunction(self.behaviour, replace(self.settings, terms={}, custom=()), self.seed, kept)
+
+    def candidates(self, states: Sequence[State], items_BM: IntArray, step: int = 0) -> FloatArray:
+        """What each of M items is expected to earn by itself, (B, M); 0 for none (-1).
+
+        Nothing is drawn, and terms of whole slates and of groups of draws are left out; `step` has no effect.
+        """
+        kept = [term for term in self.own_terms if not _of_many(term)]
+        settings = replace(self.settings, terms={}, custom=(), sampled=False)
+        return RewardFunction(self.behaviour, settings, self.seed, kept)(states, items_BM).total_BK
 
     def _feedback(self, states: Sequence[State], items_BK: IntArray, step: int) -> Feedback:
         prediction = self.behaviour.predict(states, items_BK)
@@ -100,6 +116,11 @@ class RewardFunction:
             feedback.click_BK - own.pessimism * doubt.click_BK,
             feedback.conversion_BK - own.pessimism * doubt.conversion_BK,
         )
+
+
+def _of_many(term: Term) -> bool:
+    """Whether a term says nothing of an item by itself."""
+    return is_list_level(term) or compares(term)
 
 
 def _check(behaviour: Behaviour, settings: RewardSettings) -> None:

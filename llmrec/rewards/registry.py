@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from llmrec.dataset.examples import target_events
 from llmrec.dataset.history import indexed
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError
-from llmrec.rewards.custom import custom_term
+from llmrec.rewards.custom import custom_term, load_custom
 from llmrec.rewards.feedback import (
     RatingReward,
     RevenueReward,
@@ -30,10 +30,11 @@ from llmrec.rewards.items import (
     CategoryRepetitionReward,
     ExposureReward,
     LongTailReward,
-    NextItemReward,
     NoveltyReward,
     RepetitionReward,
 )
+from llmrec.rewards.margin import MarginReward
+from llmrec.rewards.next_item import NextItemRankReward, NextItemReward
 from llmrec.rewards.past import Categories
 from llmrec.rewards.slate import (
     CalibrationReward,
@@ -43,7 +44,7 @@ from llmrec.rewards.slate import (
     Likeness,
     VectorLikeness,
 )
-from llmrec.rewards.term import Behaviour, RewardTerm
+from llmrec.rewards.term import Behaviour, RewardTerm, Term, needs_target
 from llmrec.rewards.trl import Written
 from llmrec.types import Example, FloatArray, IntArray, Item, State
 
@@ -100,10 +101,10 @@ def _counts(item_M: pl.Series, n_items: int) -> FloatArray:
     return np.bincount(item_M.to_numpy(), minlength=n_items).astype(np.float64)
 
 
-Builder = Callable[[RewardSettings, RewardContext, float], RewardTerm]
+Builder = Callable[[RewardSettings, RewardContext, float], Term]
 
 
-def make_terms(settings: RewardSettings, context: RewardContext) -> tuple[RewardTerm, ...]:
+def make_terms(settings: RewardSettings, context: RewardContext) -> tuple[Term, ...]:
     """The terms of `settings.terms`, in their order, and then those of `settings.custom` that it gives no weight.
 
     Raises:
@@ -114,12 +115,13 @@ def make_terms(settings: RewardSettings, context: RewardContext) -> tuple[Reward
     check_reward(settings, context.slate_size)
     custom = dict(zip(settings.custom_names(), settings.custom, strict=True))
     weights = {**settings.terms, **{name: 1.0 for name in custom if name not in settings.terms}}
-    terms: list[RewardTerm] = []
+    terms: list[Term] = []
     for name, weight in weights.items():
         if name in custom:
-            terms.append(custom_term(custom[name], weight, context.catalogue, context.prompts))
+            function = custom[name]
+            terms.append(custom_term(function, weight, context.catalogue, context.prompts, context.targets))
         else:
-            terms.append(BUILDERS[name](settings, context, weight))
+            terms.append(TERMS[name].build(settings, context, weight))
     return tuple(terms)
 
 
@@ -177,7 +179,17 @@ def _revenue(settings: RewardSettings, context: RewardContext, weight: float) ->
 def _next_item(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
     if not context.targets:
         raise _missing("next_item", "states with logged targets", "start rollouts from logged examples")
-    return NextItemReward(context.targets, weight)
+    return NextItemReward.of(context.targets, weight)
+
+
+def _next_item_rank(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
+    if not context.targets:
+        raise _missing("next_item_rank", "states with logged targets", "start rollouts from logged examples")
+    return NextItemRankReward.of(context.targets, slate=context.slate_size > 1, weight=weight)
+
+
+def _margin(settings: RewardSettings, context: RewardContext, weight: float) -> Term:
+    return MarginReward(weight)
 
 
 def _diversity(settings: RewardSettings, context: RewardContext, weight: float) -> RewardTerm:
@@ -237,18 +249,50 @@ def _target(target: str, group_N: IntArray, popularity_N: FloatArray) -> FloatAr
     return np.ones(len(group_N)) if target == "catalogue" else np.asarray(1.0 / np.bincount(group_N)[group_N])
 
 
-BUILDERS: Mapping[str, Builder] = {
-    "rating": _rating,
-    "satisfaction": _satisfaction,
-    "watch_time": _watch_time,
-    "revenue": _revenue,
-    "next_item": _next_item,
-    "diversity": _diversity,
-    "coherence": _coherence,
-    "calibration": _calibration,
-    "novelty": _novelty,
-    "long_tail": _long_tail,
-    "repetition": _repetition,
-    "category_repetition": _category_repetition,
-    "exposure": _exposure,
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A term that has a name in the configuration: its class, on which its marks stand, and what builds it."""
+
+    kind: type[Any]
+    build: Builder
+
+
+TERMS: Mapping[str, Known] = {
+    "rating": Known(RatingReward, _rating),
+    "satisfaction": Known(SatisfactionReward, _satisfaction),
+    "watch_time": Known(WatchTimeReward, _watch_time),
+    "revenue": Known(RevenueReward, _revenue),
+    "next_item": Known(NextItemReward, _next_item),
+    "next_item_rank": Known(NextItemRankReward, _next_item_rank),
+    "diversity": Known(DiversityReward, _diversity),
+    "coherence": Known(CoherenceReward, _coherence),
+    "calibration": Known(CalibrationReward, _calibration),
+    "novelty": Known(NoveltyReward, _novelty),
+    "long_tail": Known(LongTailReward, _long_tail),
+    "repetition": Known(RepetitionReward, _repetition),
+    "category_repetition": Known(CategoryRepetitionReward, _category_repetition),
+    "exposure": Known(ExposureReward, _exposure),
+    "margin": Known(MarginReward, _margin),
 }
+
+
+def reading_next(settings: RewardSettings) -> tuple[str, ...]:
+    """Names of the configured terms that read the logged next item, own ones among them, as the terms say themselves.
+
+    Raises:
+        ConfigError: an own function that cannot be imported, or that only a file names.
+    """
+    own = zip(settings.custom_names(), settings.custom, strict=True)
+    marked = {name: load_custom(spec) for name, spec in own}
+    known = {name: TERMS[name].kind for name in settings.terms if name in TERMS}
+    return tuple(name for name, term in {**known, **marked}.items() if needs_target(term))
+
+
+def without(settings: RewardSettings, names: Sequence[str]) -> RewardSettings:
+    """`settings` without the terms of these names, own ones among them."""
+    own = zip(settings.custom_names(), settings.custom, strict=True)
+    return replace(
+        settings,
+        terms={name: weight for name, weight in settings.terms.items() if name not in names},
+        custom=tuple(spec for name, spec in own if name not in names),
+    )

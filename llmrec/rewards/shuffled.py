@@ -9,7 +9,7 @@ import numpy as np
 
 from llmrec.rewards.trl import Rewarder, takes_step
 from llmrec.seeding import numpy_stream
-from llmrec.types import IntArray, Reward, State
+from llmrec.types import FloatArray, IntArray, Reward, State
 
 Shuffle = Literal["rewards", "people"]
 
@@ -49,6 +49,20 @@ class Shuffled:
             return Reward(given.total_BK[other_B], terms)
         none_BK = np.zeros_like(given.total_BK)
         return Reward(none_BK, dict.fromkeys(given.terms, none_BK))
+
+    def candidates(self, states: Sequence[State], items_BM: IntArray, step: int = 0) -> FloatArray:
+        """What each of M items is expected to earn by itself, (B, M).
+
+        Under `rewards` nothing that is known of an item tells what its draw will earn: 0 for all.
+        """
+        if self.kind == "rewards":
+            return np.zeros(items_BM.shape)
+        more: dict[str, Any] = {"step": step} if self._takes_step else {}
+        asked = [states[b] for b in self._others(len(states), step)]
+        if hasattr(self.reward, "candidates"):
+            found: FloatArray = self.reward.candidates(asked, items_BM, **more)
+            return found
+        return self.reward(asked, items_BM, **more).total_BK
 
     def _others(self, states: int, step: int) -> IntArray:
         """For each state another one: a random circle, on which nobody stands at his own place."""

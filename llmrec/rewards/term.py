@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -20,10 +20,16 @@ class Behaviour(Protocol):
     def predict(self, states: Sequence[State], items_BK: IntArray) -> Prediction: ...  # noqa: D102
 
 
+class Logged(Protocol):
+    """Tells what was chosen in which state (`llmrec.rewards.next_item.LoggedNext`)."""
+
+    def of(self, states: Sequence[State], name: str) -> list[tuple[int, ...]]: ...  # noqa: D102
+
+
 class RewardTerm(Protocol):
     """A named, weighted part of the reward; called with states, items (B, K) and feedback, it returns (B, K).
 
-    More is better. Three marks may stand on the class: `list_level = True` for a term that is defined on a whole
+    More is better. Three marks may stand on it: `list_level = True` for a term that is defined on a whole
     slate and must not see independent draws, `causal = True` for such a one whose value at a place does not depend on
     the places below, `needs_target = True` for one that knows what the log says comes next.
     """
@@ -33,6 +39,27 @@ class RewardTerm(Protocol):
     @property
     def weight(self) -> float: ...  # noqa: D102
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray: ...  # noqa: D102
+
+
+class ComparingTerm(Protocol):
+    """A named, weighted part of the reward that reads what the items of a row are worth beside one another.
+
+    `compares = True` stands on the class. It is asked last: `value_BK` is the weighted sum of all other terms.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def weight(self) -> float: ...  # noqa: D102
+    def compare(self, items_BK: IntArray, value_BK: FloatArray) -> FloatArray: ...  # noqa: D102
+
+
+Term = RewardTerm | ComparingTerm
+
+
+def compares(term: object) -> bool:
+    """Whether a term compares the values of a row's independent draws, which a slate or a candidate has not."""
+    return bool(getattr(term, "compares", False))
 
 
 def is_list_level(term: object) -> bool:
@@ -92,6 +119,8 @@ def lookup(table_N: FloatArray, items_BK: IntArray, name: str) -> FloatArray:
 class CustomReward:
     """A term of one's own: `function(state, items_K) -> one number an item`, called once a state.
 
+    With `logged` it knows what the log says was chosen, and is called as `function(state, items_K, targets)`.
+
     A function that compares the items of a slate with one another must say so by `list_level=True`: the items of a
     call may otherwise be independent draws, or candidates. If the value of a place then depends on the places above
     it and on its own alone, `causal=True` says so, and a policy is taught with less noise.
@@ -101,29 +130,51 @@ class CustomReward:
 
     name: str
     weight: float
-    function: Callable[[State, tuple[int, ...]], Sequence[float]]
+    function: Callable[..., Sequence[float]]
     list_level: bool = False
     causal: bool | None = None
+    logged: Logged | None = None
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether it knows the logged next item."""
+        return self.logged is not None
 
     def __call__(self, states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> FloatArray:
         """Values of shape (B, K); raises `DataError` for anything but K finite numbers a state."""
         values = np.zeros(items_BK.shape)
-        for b, state in enumerate(states):
-            given = self.function(state, tuple(items_BK[b].tolist()))
+        chosen = [()] * len(states) if self.logged is None else [(row,) for row in self.logged.of(states, self.name)]
+        for b, (state, more) in enumerate(zip(states, chosen, strict=True)):
+            given = self.function(state, tuple(items_BK[b].tolist()), *more)
             values[b] = plain_values(given, self.name, items_BK.shape[1])
         return values
 
 
-def combine(terms: Sequence[RewardTerm], states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> Reward:
-    """The weighted sum of `terms` and each of them unweighted; a missing item (-1) is worth 0 in all."""
+def combine(terms: Sequence[Term], states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> Reward:
+    """The weighted sum of `terms` and each of them unweighted; a missing item (-1) is worth 0 in all.
+
+    Terms that compare values get the sum of the others.
+    """
     real_BK = items_BK >= 0
     total_BK = np.zeros(items_BK.shape)
     named: dict[str, FloatArray] = {}
-    for term in terms:
+
+    def add(term: Term, value_BK: FloatArray) -> None:
+        nonlocal total_BK
         # an empty place is worth 0 in every term, whatever a term's table holds at -1
-        value_BK = np.where(real_BK, term(states, items_BK, feedback), 0.0)
+        value_BK = np.where(real_BK, value_BK, 0.0)
         if not np.isfinite(value_BK).all():
             raise DataError(f"Reward {term.name!r} is not finite; check the function that computes it.")
         named[term.name] = value_BK
         total_BK = total_BK + term.weight * value_BK
-    return Reward(total_BK, named)
+
+    comparing: list[ComparingTerm] = []
+    for term in terms:
+        if compares(term):
+            comparing.append(cast(ComparingTerm, term))
+        else:
+            add(term, cast(RewardTerm, term)(states, items_BK, feedback))
+    known_BK = total_BK
+    for one in comparing:
+        add(one, one.compare(items_BK, known_BK))
+    return Reward(total_BK, {term.name: named[term.name] for term in terms})

@@ -16,7 +16,7 @@ import torch
 
 from llmrec.errors import ConfigError, DataError
 from llmrec.rewards.function import RewardFunction
-from llmrec.rewards.term import is_list_level, plain_values
+from llmrec.rewards.term import Logged, compares, is_list_level, plain_values
 from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
 
 
@@ -45,12 +45,13 @@ class TRLReward:
         field: str = "state",
         name: str = "reward",
     ) -> None:
-        listed = [term.name for term in model.terms if is_list_level(term)]
-        if listed:
-            raise ConfigError(
-                f"Reward {listed[0]!r} is defined on a slate, but TRL's trainers write one item a completion; use a "
-                "trainer of slates or remove the term."
-            )
+        for term in model.terms:
+            if is_list_level(term) or compares(term):
+                what = "is defined on a slate" if is_list_level(term) else "compares the draws of a state"
+                raise ConfigError(
+                    f"Reward {term.name!r} {what}, but TRL's trainers write one item a completion; use a trainer of "
+                    "llmrec's or remove the term."
+                )
         self.model, self.states, self.item_of, self.field = model, states, item_of, field
         self.__name__ = name
         self.last_terms: Mapping[str, FloatArray] = {}
@@ -138,7 +139,7 @@ class TRLTerm:
     The function is asked once a call, for the items that are there: their states' prompts, their titles as
     completions, their token ids, and beside these the fields `item` (index), `place` (from 0), `user_id`,
     `user_state` (the `State`), `trainer_state` (None), `log_extra` (keeps nothing) and `log_metric`, whose values
-    stay in `metrics`. None counts as 0.
+    stay in `metrics`. None counts as 0. With `logged` there is `target` too, the items that were chosen in the state.
 
     Args:
         name: Name of the term.
@@ -147,6 +148,7 @@ class TRLTerm:
         catalogue: Titles and token ids of the items.
         prompts: Renders states, for example `StateRenderer.prompts`.
         conversational: Hand prompts and completions over as lists of one message each.
+        logged: Tells what the log says was chosen, to a function that knows it.
     """
 
     def __init__(
@@ -158,7 +160,9 @@ class TRLTerm:
         prompts: Callable[[Sequence[State]], Sequence[str]],
         *,
         conversational: bool = False,
+        logged: Logged | None = None,
     ) -> None:
+        self.logged, self.needs_target = logged, logged is not None
         self.name, self.weight, self.catalogue, self.prompts = name, weight, catalogue, prompts
         self.list_level = bool(getattr(function, "list_level", False))
         self.causal: bool | None = getattr(function, "causal", None)
@@ -175,6 +179,7 @@ class TRLTerm:
         items, rows = items_BK[row_M, place_M].tolist(), row_M.tolist()
         prompts = self.prompts(states)
         asked = [states[b] for b in rows]
+        more = {} if self.logged is None else {"target": self.logged.of(asked, self.name)}
         given = self.function(
             [self._said("user", prompts[b]) for b in rows],
             [self._said("assistant", self.catalogue.titles[item]) for item in items],
@@ -186,6 +191,7 @@ class TRLTerm:
             trainer_state=None,
             log_extra=_nothing,
             log_metric=self.metrics.__setitem__,
+            **more,
         )
         value_BK[row_M, place_M] = [0.0 if value is None else value for value in given]
         return value_BK
@@ -218,6 +224,15 @@ class GroupedReward:
     def __init__(self, model: Rewarder, states: Sequence[State], draws: int) -> None:
         self.model, self.states, self.draws = model, states, draws
         self.takes_step = takes_step(model)
+
+    def candidates(self, rows: Sequence[int], items_BM: IntArray, rollout: int) -> FloatArray:
+        """What each of M items is expected to earn by itself at the states of these rows, (B, M)."""
+        asked = [self.states[row] for row in rows]
+        more: dict[str, Any] = {"step": rollout} if self.takes_step else {}
+        if hasattr(self.model, "candidates"):
+            found: FloatArray = self.model.candidates(asked, items_BM, **more)
+            return found
+        return self.model(asked, items_BM, **more).total_BK
 
     def __call__(
         self, *, state: list[int], item: list[int], rollout: list[int], log_metric: Any, **_: Any

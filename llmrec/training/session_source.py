@@ -13,7 +13,7 @@ from torch import Tensor
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings, SessionSettings
 from llmrec.policy.filtered import padded
-from llmrec.rewards import RewardTerm, combine, is_causal
+from llmrec.rewards import Term, combine, is_causal
 from llmrec.seeding import stream_seed
 from llmrec.simulator.choice import make_choice
 from llmrec.simulator.ensemble import slate_doubt
@@ -46,7 +46,7 @@ class SessionReward:
         click: worth of a click in the slate's value; `conversion` that of a conversion.
     """
 
-    terms: tuple[RewardTerm, ...]
+    terms: tuple[Term, ...]
     sampled: bool = False
     pessimism: float = 0.0
     ensemble: Members | None = None

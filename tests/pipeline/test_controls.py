@@ -33,7 +33,7 @@ def test_all_are_those_that_mean_something():
     ("texts", "said"),
     [
         (["evaluation.controls=[luck]"], "luck"),
-        (["evaluation.controls=[no_next_item]"], "reward.terms has no next_item"),
+        (["evaluation.controls=[no_next_item]"], "no term of the reward reads the logged next item"),
         (["evaluation.controls=[shuffled_reward]", "algorithm=off_policy"], "does not learn from rewards"),
         (["evaluation.controls=[best_of_n]", "algorithm=best_of_n"], "it is best_of_n itself"),
         (
@@ -53,7 +53,9 @@ def test_one_without_meaning_is_refused(texts, said):
 
 
 def test_each_changes_one_thing():
-    config = config_of("reward.terms={next_item: 1, novelty: 0.1}", "evaluation.controls=[all]", "ppo.steps=10")
+    config = config_of(
+        "reward.terms={next_item: 1, novelty: 0.1, next_item_rank: 1}", "evaluation.controls=[all]", "ppo.steps=10"
+    )
     changed = {name: control.changed(config, 2.345) for name, control in controls_of(config).items()}
     assert changed["no_next_item"].reward.terms == {"novelty": 0.1}
     assert changed["other_people"].reward.shuffle == "people"
@@ -69,6 +71,18 @@ def test_each_changes_one_thing():
         check_algorithm(one)
     labels = [control.label(config) for control in CONTROLS.values()]
     assert len(set(labels)) == len(labels)
+
+
+def test_one_s_own_term_that_knows_the_next_item_is_left_out_too(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def told(state, items, targets):\n    return [0.0] * len(items)\ntold.needs_target = True\n")
+    config = config_of(
+        f"reward.custom=[{own}:told]", "reward.terms={told: 2, margin: 0.5}", "evaluation.controls=[all]"
+    )
+    found = controls_of(config)
+    assert found["no_next_item"].changed(config, 1.0).reward == config_of("reward.terms={margin: 0.5}").reward
+    for control in found.values():
+        check_algorithm(control.changed(config, 1.0))
 
 
 def test_controls_decide_nothing_of_the_improvement_and_change_no_key(tmp_path):

@@ -183,6 +183,8 @@ def test_it_is_asked_where_nobody_has_chosen():
         ["algorithm=rlhf"],
         ["session.turns=3", "session.slate=2", "ppo.draws=1"],
         ["reward.terms.next_item=1"],
+        ["reward.terms.next_item_rank=1"],
+        ["reward.terms.margin=1"],
         ["reward.shuffle=rewards"],
         ["ppo.stability.kl_target=0.05"],
     ):

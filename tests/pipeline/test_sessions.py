@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,10 +16,12 @@ from llmrec.dataset.world.truth import examination_K
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.algorithms import check_algorithm
-from llmrec.pipeline.algorithms.sessions import session_choice, session_sizes
+from llmrec.pipeline.algorithms.sessions import last_states, session_choice, session_sizes, session_starts
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import demo_config
 from llmrec.pipeline.result import RERANKED, SFT
+from llmrec.pipeline.sft import targets
+from llmrec.rewards import LoggedNext
 from llmrec.studies.sessions import SESSIONS, run_sessions, session_config
 from tests.overrides import given
 
@@ -63,6 +66,7 @@ def test_the_recipe_starts_from_what_the_demo_starts_from():
         (["session.gamma=2"], "session.gamma"),
         (["choice.fitted=true", "choice.model=cascade"], "'cascade' has no places to fit"),
         (["reward.terms={next_item: 1.0}"], "next_item' knows what the log says"),
+        (["reward.terms={next_item_rank: 1.0}"], "next_item_rank' knows what the log says"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(overrides, words):
@@ -74,6 +78,23 @@ def test_sizes_carry_the_weights_of_the_reward():
     sizes = session_sizes(of("reward.conversion=5", "session.remembered_turns=2"))
     assert (sizes.turns, sizes.slate_size, sizes.remembered_turns) == (3, 2, 2)
     assert (sizes.click, sizes.conversion) == (1.0, 5.0)
+
+
+def test_slates_begin_at_logged_choices_where_the_reward_knows_them():
+    """Each of the states is one whose next item is known, also at the moment where simulated sessions begin."""
+    sizes = {"world.users": 80, "world.items": 30, "session.slate": 3, "ppo.draws": 1, "ppo.steps": 5}
+    config = RunConfig.read(None, {**sizes, "reward.terms": {"next_item_rank": 1.0}})
+    check_algorithm(config)
+    world = generate_world(config.world, seed=4)
+    data = RunData(world.dataset, make_split(world.dataset, "time"), world)
+    states, seen = session_starts(config, data)
+    assert len(states) == len(seen) == 5 * config.improvement.prompts
+    logged = LoggedNext(targets(config, data, "train", None).rows)
+    found = logged.of([dataclasses.replace(state, time=10**10) for state in states], "next_item_rank")
+    assert found == logged.of(states, "next_item_rank")
+    assert all(found)
+    plain = RunConfig.read(None, sizes)
+    assert [s.time for s in session_starts(plain, data)[0]] == [s.time for s in last_states(plain, data, "train")[0]]
 
 
 @pytest.mark.parametrize(("bias", "allowed"), [(1.0, 0.1), (0.0, 0.15)])

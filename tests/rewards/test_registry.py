@@ -9,11 +9,22 @@ import polars as pl
 import pytest
 
 from llmrec.config import RewardSettings, RunConfig
-from llmrec.config.reward import LIST_LEVEL_TERMS, REWARD_TERMS, check_reward
+from llmrec.config.reward import COMPARING_TERMS, LIST_LEVEL_TERMS, REWARD_TERMS, check_reward
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError
-from llmrec.rewards import RewardContext, RewardFunction, TRLReward, is_list_level, make_terms, reward_function
-from llmrec.rewards.registry import BUILDERS
+from llmrec.rewards import (
+    MarginReward,
+    RewardContext,
+    RewardFunction,
+    TRLReward,
+    compares,
+    is_list_level,
+    make_terms,
+    reading_next,
+    reward_function,
+    without,
+)
+from llmrec.rewards.registry import TERMS
 from llmrec.types import Item
 from tests.overrides import given
 
@@ -25,21 +36,32 @@ FULL = context(
 
 
 def test_every_name_is_built_and_logged_apart():
-    assert set(BUILDERS) == set(REWARD_TERMS)
-    settings = RewardSettings(terms={name: 0.1 * (k + 1) for k, name in enumerate(REWARD_TERMS)})
-    terms = make_terms(settings, FULL)
-    assert {term.name: term.weight for term in terms} == settings.terms
-    assert {term.name for term in terms if is_list_level(term)} == LIST_LEVEL_TERMS
-    reward = reward_function(settings, Half(), FULL)(STATES, SHOWN)
-    assert list(reward.terms) == ["click", "conversion", *REWARD_TERMS]
-    weights = {"click": 1.0, "conversion": 3.0, **settings.terms}
-    total = sum(weights[name] * value_BK for name, value_BK in reward.terms.items())
-    np.testing.assert_allclose(reward.total_BK, total)
-    assert (reward.total_BK[SHOWN < 0] == 0).all()
+    assert set(TERMS) == set(REWARD_TERMS)
+    assert {name for name, known in TERMS.items() if is_list_level(known.kind)} == LIST_LEVEL_TERMS
+    assert {name for name, known in TERMS.items() if compares(known.kind)} == COMPARING_TERMS
+    for made, left_out in ((FULL, COMPARING_TERMS), (FULL_ALONE, LIST_LEVEL_TERMS)):
+        names = [name for name in REWARD_TERMS if name not in left_out]
+        settings = RewardSettings(terms={name: 0.1 * (k + 1) for k, name in enumerate(names)})
+        terms = make_terms(settings, made)
+        assert {term.name: term.weight for term in terms} == settings.terms
+        assert all(isinstance(term, TERMS[term.name].kind) for term in terms)
+        reward = reward_function(settings, Half(), made)(STATES, SHOWN)
+        assert list(reward.terms) == ["click", "conversion", *names]
+        weights = {"click": 1.0, "conversion": 3.0, **settings.terms}
+        total = sum(weights[name] * value_BK for name, value_BK in reward.terms.items())
+        np.testing.assert_allclose(reward.total_BK, total)
+        assert (reward.total_BK[SHOWN < 0] == 0).all()
+
+
+def test_terms_say_themselves_that_they_read_the_logged_next_item():
+    both = RewardSettings(terms={"next_item": 1.0, "novelty": 1.0, "next_item_rank": 0.5})
+    assert reading_next(both) == ("next_item", "next_item_rank")
+    assert without(both, reading_next(both)).terms == {"novelty": 1.0}
+    assert reading_next(RewardSettings(terms={"margin": 1.0})) == ()
 
 
 def test_the_order_of_independent_draws_is_of_no_account():
-    names = [name for name in REWARD_TERMS if name not in LIST_LEVEL_TERMS]
+    names = [name for name in REWARD_TERMS if name not in LIST_LEVEL_TERMS | COMPARING_TERMS]
     model = reward_function(RewardSettings(terms=dict.fromkeys(names, 1.0)), Half(), FULL_ALONE)
     together = model(STATES, SHOWN).total_BK
     for k in range(4):
@@ -68,6 +90,7 @@ def test_settings_are_read_from_the_command_line():
         ({"terms": {"bonuss": 1.0}, "custom": ("m:bonus",)}, 1, "did you mean 'bonus'"),
         ({"terms": {"click": 1.0}}, 1, "set 'reward.click' instead"),
         ({"terms": {"diversity": 1.0}}, 1, "'reward.terms.diversity' is defined on slates of two items or more"),
+        ({"terms": {"margin": 1.0}}, 2, "'reward.terms.margin' compares independent draws of a state"),
         ({"terms": {"calibration": 0.0}}, 1, "'reward.terms.calibration' is defined on slates"),
         ({"custom": ("a:f", "b:f")}, 1, "'reward.custom' names 'f', which another term is called too"),
         ({"custom": ("a:novelty",)}, 1, "names 'novelty'"),
@@ -95,6 +118,7 @@ def test_what_cannot_work_is_refused_before_anything_is_read(settings, size, wor
         ("watch_time", {}, "needs a model of seconds watched"),
         ("satisfaction", {"ratings": Stars()}, "needs the range of the ratings"),
         ("next_item", {"targets": ()}, "needs states with logged targets"),
+        ("next_item_rank", {"targets": ()}, "needs states with logged targets"),
         ("novelty", {"popularity_N": None}, "needs the items' clicks"),
         ("long_tail", {"popularity_N": None}, "needs the items' clicks"),
         ("exposure", {"popularity_N": None}, "needs the items' clicks"),
@@ -141,6 +165,12 @@ def test_slates_and_draws_are_told_apart():
     assert model.slate
     with pytest.raises(ConfigError, match="'diversity' is defined on a slate, but here the items of a row"):
         RewardFunction(Half(), settings, terms=make_terms(settings, CONTEXT))
+    with pytest.raises(
+        ConfigError, match="'margin' compares independent draws of a state, but here a row is one slate"
+    ):
+        RewardFunction(Half(), RewardSettings(), terms=[MarginReward()], slate=True)
+    with pytest.raises(ConfigError, match="'margin' compares the draws of a state, but TRL's trainers write"):
+        TRLReward(RewardFunction(Half(), RewardSettings(), terms=[MarginReward()]), STATES, lambda ids: ids[0])
     with pytest.raises(ConfigError, match="TRL's trainers write one item a completion"):
         TRLReward(model, STATES, lambda ids: ids[0])
     alone = model.for_ranking()

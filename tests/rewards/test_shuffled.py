@@ -113,3 +113,12 @@ def test_the_expected_gradient_is_exactly_zero_by_enumeration(baseline, states):
 
     assert np.abs(gradient(worth)).max() > 0.05
     np.testing.assert_allclose(gradient(shuffled), 0.0, atol=1e-12)
+
+
+def test_what_an_item_is_expected_to_earn_when_rewards_are_dealt_out_wrongly(drawn):
+    """Of others' rewards nothing is told by the item; in another state's place an item is worth what it is there."""
+    candidates = np.tile(np.arange(ITEMS), (MANY, 1))
+    assert not Shuffled(reward, "rewards", 3).candidates(STATES, candidates, 1).any()
+    people = Shuffled(reward, "people", 3)
+    found, drawn_BK = people.candidates(STATES, candidates, 1), people(STATES, drawn, 1).total_BK
+    np.testing.assert_array_equal(np.take_along_axis(found, drawn, axis=1), drawn_BK)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from llmrec.errors import ConfigError, DataError
+from llmrec.evaluation.ranking import ranking_metrics
 from llmrec.rewards import (
     CategoryRepetitionReward,
     ExposureReward,
     LongTailReward,
+    MarginReward,
+    NextItemRankReward,
     NextItemReward,
     NoveltyReward,
     RatingReward,
@@ -23,6 +28,7 @@ from llmrec.rewards import (
     ValueEnsemble,
     WatchTimeReward,
     combine,
+    is_causal,
 )
 from llmrec.types import Example, Feedback, Interaction, Item, State
 
@@ -80,7 +86,7 @@ def test_values_of_several_models_less_their_disagreement():
 
 
 def test_next_item_hits_any_logged_target():
-    term = NextItemReward([Example(SOME, 2), Example(NEW, 0), Example(SOME, 3)])
+    term = NextItemReward.of([Example(SOME, 2), Example(NEW, 0), Example(SOME, 3)])
     np.testing.assert_array_equal(values(term), [[0, 0, 1, 1], [0, 0, 1, 0]])
     again = State(SOME.user_id, history=SOME.history, session=SOME.session, time=10)
     np.testing.assert_array_equal(values(term, SHOWN[:1], [again]), [[0, 0, 1, 1]])
@@ -90,18 +96,90 @@ def test_next_item_hits_any_logged_target():
 def test_next_item_tells_states_apart_by_all_they_hold():
     # equal user, time, lengths and last item: only the older history differs
     one, two = (State("u", history=(Interaction(k, "click", 1), Interaction(5, "click", 2)), time=9) for k in (1, 2))
-    term = NextItemReward([Example(one, 0), Example(two, 1)])
+    term = NextItemReward.of([Example(one, 0), Example(two, 1)])
     np.testing.assert_array_equal(
         values(term, np.array([[0, 1], [0, 1]]), [one, two], Feedback(*np.zeros((2, 2, 2)))), np.eye(2)
     )
 
 
 def test_next_item_without_truth_is_refused():
-    term = NextItemReward([Example(SOME, 2)])
+    term = NextItemReward.of([Example(SOME, 2)])
     with pytest.raises(DataError, match="knows no target of user 'v' at time 10"):
         values(term)
     with pytest.raises(DataError, match="needs states with known targets"):
-        NextItemReward([])
+        NextItemReward.of([])
+
+
+def test_a_logged_state_is_found_at_another_moment_if_one_alone_is_meant():
+    """A simulated session begins where the whole log ends; a history tells which logged state it began with."""
+    term = NextItemReward.of([Example(SOME, 2), Example(NEW, 0)])
+    later = [replace(state, time=99) for state in STATES]
+    np.testing.assert_array_equal(values(term, SHOWN, later), [[0, 0, 1, 0], [0, 0, 1, 0]])
+    twice = NextItemReward.of([Example(NEW, 0), Example(replace(NEW, time=20), 1)])  # without history: two moments
+    np.testing.assert_array_equal(values(twice, SHOWN[:1], [NEW]), [[1, 0, 0, 0]])
+    with pytest.raises(DataError, match="knows no target of user 'v' at time 99"):
+        values(twice, SHOWN[:1], later[1:])
+
+
+def test_a_hit_is_worth_less_the_lower_it_stands():
+    examples = [Example(SOME, 2), Example(SOME, 3), Example(NEW, 0)]
+    ranked = NextItemRankReward.of(examples, slate=True)
+    # items 2 and 3 stand at places 3 and 4 of the first slate, item 0 at place 3 of the second
+    np.testing.assert_allclose(values(ranked), [[0, 0, 0.5, 1 / np.log2(5)], [0, 0, 0.5, 0]])
+    assert is_causal(ranked)
+    drawn = NextItemRankReward.of(examples, slate=False)
+    np.testing.assert_array_equal(values(drawn), values(NextItemReward.of(examples)))
+
+
+@given(st.permutations(range(12)), st.integers(0, 11))
+def test_the_gain_of_a_slate_is_its_ndcg(order, target):
+    slate = np.array([order[:10]])
+    term = NextItemRankReward.of([Example(NEW, target)], slate=True)
+    found = term([NEW], slate, FEEDBACK).sum()
+    assert found == pytest.approx(ranking_metrics(slate, [target], k=(10,)).per_row["NDCG@10"][0])
+
+
+MARGINS = MarginReward()
+
+
+@pytest.mark.parametrize(
+    ("value", "margin"),
+    [
+        ([0.5, 0.2, 0.4], [0.1, -0.3, -0.1]),
+        ([0.5, 0.5, 0.4], [0.0, 0.0, -0.1]),  # the best twice: neither is above the other
+        ([-1.0, -3.0], [2.0, -2.0]),
+        ([7.0], [0.0]),
+    ],
+)
+def test_margins_by_hand(value, margin):
+    items = np.arange(len(value))[None]
+    np.testing.assert_allclose(MARGINS.compare(items, np.array([value])), [margin], atol=1e-12)
+
+
+def test_what_is_not_there_is_nobody_s_rival():
+    items = np.array([[3, -1, 1], [-1, 2, -1]])
+    found = MARGINS.compare(items, np.array([[1.0, 9.0, 4.0], [9.0, 2.0, 9.0]]))
+    np.testing.assert_array_equal(found, [[-3, 0, 3], [0, 0, 0]])
+    assert MARGINS.compare(np.zeros((0, 2), dtype=np.int64), np.zeros((0, 2))).shape == (0, 2)
+
+
+@given(hnp.arrays(float, (3, 5), elements=st.floats(-9, 9)), st.floats(-9, 9), st.floats(0.01, 9))
+def test_margins_against_the_definition(value_BG, shift, factor):
+    items = np.zeros((3, 5), dtype=np.int64)
+    found = MARGINS.compare(items, value_BG)
+    plain = [[row[g] - max(row[h] for h in range(5) if h != g) for g in range(5)] for row in value_BG]
+    np.testing.assert_allclose(found, plain, atol=1e-12)
+    np.testing.assert_allclose(MARGINS.compare(items, value_BG + shift), found, atol=1e-9)
+    np.testing.assert_allclose(MARGINS.compare(items, value_BG * factor), found * factor, atol=1e-9)
+
+
+def test_a_margin_is_of_the_weighted_sum_of_all_other_terms():
+    price = RevenueReward.of(ITEMS, weight=0.5)
+    found = combine([MarginReward(2.0), price], STATES, SHOWN, FEEDBACK)
+    # revenue 30, 0, 8, 0 times 0.1 times 0.5: 1.5, 0, 0.4, 0; of the second row 0.4, none, 1.5, none
+    np.testing.assert_allclose(found.terms["margin"], [[1.1, -1.5, -1.1, -1.5], [-1.1, 0, 1.1, 0]])
+    np.testing.assert_allclose(found.total_BK[0], [1.5 + 2.2, -3.0, 0.4 - 2.2, -3.0])
+    assert list(found.terms) == ["margin", "revenue"]
 
 
 def test_novelty_in_bits():
@@ -200,7 +278,8 @@ def test_an_item_beyond_the_table_is_named():
         SatisfactionReward(Stars(), 1, 5),
         WatchTimeReward(Stars()),
         RevenueReward.of(ITEMS),
-        NextItemReward([Example(SOME, 2), Example(NEW, 1)]),
+        NextItemReward.of([Example(SOME, 2), Example(NEW, 1)]),
+        NextItemRankReward.of([Example(SOME, 2), Example(NEW, 1)], slate=False),
         NoveltyReward.of(np.ones(4)),
         LongTailReward.of(np.ones(4)),
         RepetitionReward(),

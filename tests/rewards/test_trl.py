@@ -21,6 +21,9 @@ from llmrec.rewards import (
     custom_term,
     load_custom,
     make_terms,
+    needs_target,
+    reading_next,
+    without,
 )
 
 from .sample import CONTEXT, FEEDBACK, SHOWN, STATES, Half, Written, context
@@ -132,6 +135,13 @@ def module(tmp_path, monkeypatch):
         "def even(state, items):\n    return [float(item % 2 == 0) for item in items]\n"
         "def spread(state, items):\n    return [1.0] * len(items)\n"
         "spread.list_level = True\n"
+        "def hit(state, items, targets):\n    return [float(item in targets) for item in items]\n"
+        "hit.needs_target = True\n"
+        "def told(completion_ids, item, target, **fields):\n"
+        "    return [float(i in t) for i, t in zip(item, target)]\n"
+        "told.needs_target = True\n"
+        "def blind(state, items):\n    return []\n"
+        "blind.needs_target = True\n"
         "def odd(a, b, c):\n    return []\n"
         "number = 3\n",
         encoding="utf-8",
@@ -157,6 +167,25 @@ def test_a_function_may_ask_for_whole_slates(module):
     assert (
         RewardFunction(Half(), RewardSettings(), terms=[term], slate=True)(STATES, SHOWN).terms["spread"].sum() == 6
     )
+
+
+@pytest.mark.parametrize("name", ["hit", "told"])
+def test_a_function_of_one_s_own_may_know_the_logged_next_item(module, name):
+    settings = RewardSettings(custom=("own_rewards:even", f"own_rewards:{name}"), terms={"novelty": 1.0})
+    assert reading_next(settings) == (name,)
+    left = without(settings, (name,))
+    assert (left.custom, left.terms) == (("own_rewards:even",), {"novelty": 1.0})
+    terms = {term.name: term for term in make_terms(settings, CONTEXT)}
+    assert needs_target(terms[name])
+    assert not needs_target(terms["even"])
+    # items 2 and 3 were chosen by the first, item 0 by the second
+    np.testing.assert_array_equal(terms[name](STATES, SHOWN, FEEDBACK) * (SHOWN >= 0), [[0, 0, 1, 1], [0, 0, 1, 0]])
+    model = RewardFunction(Half(), RewardSettings(), terms=list(terms.values()))
+    assert [term.name for term in model.for_ranking().own_terms] == ["novelty", "even"]
+    with pytest.raises(DataError, match=f"'{name}' needs states with known targets"):
+        make_terms(settings, context(targets=()))
+    with pytest.raises(ConfigError, match=r"takes neither \(state, items, targets\)"):
+        custom_term("own_rewards:blind", 1.0, None, None, CONTEXT.targets)
 
 
 @pytest.mark.parametrize(

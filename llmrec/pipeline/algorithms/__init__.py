@@ -24,12 +24,13 @@ from llmrec.config import (
     ReinforceSettings,
     RLHFSettings,
     RLOOSettings,
+    RolloutSettings,
     RunConfig,
     SDPOSettings,
     UpdateSettings,
     register_section,
 )
-from llmrec.config.reward import check_reward
+from llmrec.config.reward import COMPARING_TERMS, check_reward
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms.continued import (
     check_continued_data,
@@ -224,4 +225,23 @@ def check_algorithm(config: RunConfig) -> None:
             f"Key 'reward.shuffle' deals out the rewards of single draws, which {config.algorithm} does not learn "
             f"from here; set it to none, or take {', '.join(able)} without sessions."
         )
+    _check_comparing(config, learning)
     learning.check(config, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _check_comparing(config: RunConfig, learning: Learning) -> None:
+    """Refuses terms that compare the draws of a state where nothing is learnt from such draws."""
+    for name in sorted(COMPARING_TERMS & set(config.reward.terms)):
+        if learning is not ROLLOUTS:
+            able = [known for known, spec in ALGORITHMS.items() if spec.learning is ROLLOUTS]
+            raise ConfigError(
+                f"Key 'reward.terms.{name}' compares what the draws of a state earn, by which {config.algorithm} "
+                f"learns nothing here; remove the term, or take {', '.join(able)} without sessions."
+            )
+        settings = config.improvement
+        assert isinstance(settings, RolloutSettings)
+        if settings.draws < 2:
+            raise ConfigError(
+                f"Key 'reward.terms.{name}' compares the draws of a state, but '{config.algorithm}.draws' is "
+                f"{settings.draws}; give 2 or more, or remove the term."
+            )

@@ -12,11 +12,10 @@ from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
 from llmrec.rewards.custom import custom_digest
-from llmrec.rewards.registry import RewardContext, make_terms, reward_function
+from llmrec.rewards.registry import RewardContext, make_terms, reading_next, reward_function
 from llmrec.rewards.shuffled import Shuffled
 from llmrec.simulator.values import fit_values, require_values, with_values
 
-NEXT_ITEM = "next_item"
 VALUED = {"rating", "satisfaction", "watch_time"}
 """Terms that expect the value of an event: its rating, or the seconds that it was watched."""
 
@@ -33,7 +32,7 @@ def run_reward(
     more: dict[str, Any] = {"catalogue": policy.catalogue, "slate_size": slate_size}
     if hasattr(policy.renderer, "prompts"):
         more["prompts"] = policy.renderer.prompts
-    if NEXT_ITEM in config.reward.terms:
+    if reading_next(config.reward):
         # Of the training period alone: a reward that knows validation events would teach the policy what judges it.
         more["targets"] = targets(config, data, "train", None).rows
     if VALUED & set(config.reward.terms):
@@ -57,7 +56,7 @@ def check_terms(config: RunConfig, data: RunData, limit: int | None) -> None:
         LLMRecError: a term that this run cannot have; see `run_reward`.
     """
     more: dict[str, Any] = {"catalogue": NOTHING, "prompts": NOTHING, "slate_size": config.session.slate}
-    if NEXT_ITEM in config.reward.terms:
+    if reading_next(config.reward):
         more["targets"] = targets(config, data, "train", 1).rows
     named = _value_name(config, data) if VALUED & set(config.reward.terms) else None
     if named is not None:

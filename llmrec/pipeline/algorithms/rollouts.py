@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
-from llmrec.pipeline.algorithms.reward import NEXT_ITEM, learned_from
+from llmrec.pipeline.algorithms.reward import learned_from
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets, warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import reading_next
 from llmrec.seeding import numpy_stream
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
 from llmrec.training.improvement import Checkpointing, Improved, usable_states
@@ -69,15 +70,17 @@ class RolloutStates:
     seen: list[IntArray]
 
 
-def rollout_states(config: RunConfig, data: RunData, settings: RolloutSettings) -> RolloutStates:
-    """A sample of the training period's states, as many as the rollouts use, or all.
+def rollout_states(
+    config: RunConfig, data: RunData, settings: RolloutSettings, limit: int | None = None
+) -> RolloutStates:
+    """A sample of the training period's states, as many as the rollouts use, or all; with `limit` of so many states.
 
     `starts: slates` draws slates uniformly, so that heavy users with long histories are met often. `starts: users`
     lets users take turns, each time at one of their slates whose rank is log-uniform: half of a user's weight lies on
     the first root of their number, so beginnings are met as often as in a population that is always growing. Under a
     reward for the next item the states are those of the training events, whose next item is known.
     """
-    known = _known(config, data)
+    known = _known(config, data, limit)
     wanted = settings.steps * settings.prompts
     random = numpy_stream(config.seed, "ppo", "states")
     if settings.starts == "users":
@@ -87,15 +90,15 @@ def rollout_states(config: RunConfig, data: RunData, settings: RolloutSettings) 
     return RolloutStates([known.states[r] for r in rows], [known.seen[r] for r in rows])
 
 
-def _known(config: RunConfig, data: RunData) -> RolloutStates:
-    if NEXT_ITEM in config.reward.terms:
-        examples = targets(config, data, "train", None)
+def _known(config: RunConfig, data: RunData, limit: int | None = None) -> RolloutStates:
+    if reading_next(config.reward):
+        examples = targets(config, data, "train", limit)
         first: dict[int, int] = {}  # events of one moment share their state
         for row, example in enumerate(examples.rows):
             first.setdefault(id(example.state), row)
         rows = list(first.values())
         return RolloutStates([examples.rows[r].state for r in rows], [examples.seen[r] for r in rows])
-    log = log_of(config, data, "train")
+    log = log_of(config, data, "train", limit)
     return RolloutStates(log.states, log.seen)
 
 

@@ -11,11 +11,13 @@ from llmrec.config import ChoiceSettings, EnvironmentSettings, PPOSettings, Rein
 from llmrec.dataset.split import Part
 from llmrec.errors import ConfigError
 from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
-from llmrec.pipeline.algorithms.reward import NEXT_ITEM, run_reward
+from llmrec.pipeline.algorithms.reward import run_reward
+from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.rewards import reading_next
 from llmrec.rewards.custom import load_custom
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.behaviour import BehaviourModel
@@ -53,10 +55,10 @@ def check_session_settings(config: RunConfig, processes: int = 1, items: int | N
         raise ConfigError(
             "Key 'dynamics.drift.enabled' is true, but the interests of learned users are not known; set it to false."
         )
-    if NEXT_ITEM in config.reward.terms:
+    if config.session.turns > 1 and (known := reading_next(config.reward)):
         raise ConfigError(
-            f"Key 'reward.terms.{NEXT_ITEM}' knows what the log says comes next, which a simulated session does not "
-            "follow; remove the term, or set session.turns and session.slate to 1."
+            f"The reward {known[0]!r} knows what the log says comes next, which a session of several turns does not "
+            "follow; remove the term, or set session.turns to 1."
         )
     if config.choice.fitted:
         require_places(config.choice.model)
@@ -65,8 +67,12 @@ def check_session_settings(config: RunConfig, processes: int = 1, items: int | N
 
 
 def session_meeting(config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators) -> SessionUsers:
-    """Users of the training period at their last state, as the reward's ensemble learned them, and the reward."""
-    states, seen = last_states(config, data, "train")
+    """Who is met, as the reward's ensemble learned them, and the reward.
+
+    They are the users of the training period at their last state. Under a reward that knows the logged next item a
+    user is met at moments of the training period whose next item is known, each of them a row of its own.
+    """
+    states, seen = session_starts(config, data)
     rewards = run_reward(config, data, simulators, policy, slate_size=config.session.slate)
     weights = config.reward.click, config.reward.conversion
     reward = SessionReward(rewards.terms, config.reward.sampled, config.reward.pessimism, simulators.reward, *weights)
@@ -102,9 +108,19 @@ def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> N
         DataError: all users have seen too much, or see `session_choice`.
     """
     check_session_settings(config, items=data.dataset.n_items)
-    states, seen = last_states(config, data, "train", limit)
+    states, seen = session_starts(config, data, limit)
     require_room(states, seen, config.session, data.dataset.manifest.repeat, data.dataset.n_items)
     session_choice(config, data, limit)
+
+
+def session_starts(config: RunConfig, data: RunData, limit: int | None = None) -> tuple[list[State], list[IntArray]]:
+    """Where the sessions of a training begin (or those of a sample), and what each user has seen."""
+    if not reading_next(config.reward):
+        return last_states(config, data, "train", limit)
+    settings = config.improvement
+    assert isinstance(settings, PPOSettings | ReinforceSettings)
+    found = rollout_states(config, data, settings, limit)
+    return found.states, found.seen
 
 
 def last_states(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
+from llmrec.rewards import reading_next
 from llmrec.studies.table.entries import Entry, baseline_entries
 from llmrec.studies.table.mixtures import MixtureEntry
 from llmrec.studies.table.policies import FIRST, ImprovedEntry, PolicyEntry, Trainings
@@ -170,8 +171,9 @@ def roster(
 
 def _rl_description(protocol: Protocol) -> str:
     """What the recipe's RL is rewarded with: simulated users, and the logged choices where it says so."""
-    terms = RunConfig.read(protocol.recipe_file).reward.terms
-    also = ", and rewarded with the logged next item too" if terms.get("next_item") else ""
+    reward = RunConfig.read(protocol.recipe_file).reward
+    known = any(reward.terms.get(name, 1.0) for name in reading_next(reward))
+    also = ", and rewarded with the logged next item too" if known else ""
     return f"the same, improved by the recipe's RL against simulated users{also}"
 
 
