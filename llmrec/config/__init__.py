@@ -16,6 +16,7 @@ from llmrec.config.data import (
 from llmrec.config.improvement import (
     BestOfNSettings,
     ContinuedSFTSettings,
+    CreditSettings,
     GRPOSettings,
     OffPolicySettings,
     PPOSettings,
@@ -57,6 +58,7 @@ __all__ = [
     "CardSettings",
     "ChoiceSettings",
     "ContinuedSFTSettings",
+    "CreditSettings",
     "DataConfig",
     "DriftSettings",
     "DynamicsSettings",

@@ -8,6 +8,16 @@ from typing import Any, Literal
 from llmrec.config.training import LoraSettings
 
 
+def in_use(section: dict[str, Any]) -> dict[str, Any]:
+    """The plain values of a section without parts that are off and came later than others.
+
+    What a stage or a checkpoint was made with is compared with what was written down: there a part that is off must
+    not be told from one that did not exist.
+    """
+    off = {name for name, key in (("credit", "potential"),) if section.get(name, {}).get(key) == "none"}
+    return {name: value for name, value in section.items() if name not in off}
+
+
 @dataclass(frozen=True, kw_only=True)
 class StabilitySettings:
     """What keeps a training stable (`llmrec.training.controls`)."""
@@ -83,6 +93,17 @@ class RolloutSettings(UpdateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CreditSettings:
+    """Which of an item's tokens its reward is credited to (`llmrec.training.credit`; Ng, Harada and Russell 1999)."""
+
+    potential: Literal["none", "expected"] = "none"
+    """expected: a prefix is worth what the items below it are expected to earn under the policy that draws, so that a
+    right first code is worth something before the item is written; gae_lambda below 1 then credits tokens apart."""
+    candidates: int = 64
+    """The policy's best items of a state, whose rewards are asked for; all items of a catalogue that is no larger."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PPOSettings(RolloutSettings):
     """PPO (Schulman et al. 2017) with critic and GAE, on the constrained policy."""
 
@@ -95,6 +116,7 @@ class PPOSettings(RolloutSettings):
     gamma: float = 1.0
     gae_lambda: float = 1.0
     whiten: bool = True
+    credit: CreditSettings = field(default_factory=CreditSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config import OffPolicySettings, RunConfig
+from llmrec.config.improvement import in_use
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms import improve
 from llmrec.pipeline.algorithms.reward import reward_key
@@ -116,6 +117,7 @@ def _pilot_key(pilot: PilotStage | None) -> dict[str, Any]:
 def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
     """Everything that decides an improvement and its gate's figures."""
     tree = config.tree() | {"evaluation": evaluation_key(config), "gate": gate_key(config)}
+    tree[config.algorithm] = in_use(tree[config.algorithm])
     sections = ("simulator", config.algorithm, "gate", "evaluation", "session", "choice", "dynamics")
     key: dict[str, Any] = {
         "sft": stage_key(sft.folder),

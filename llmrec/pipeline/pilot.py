@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RLHFSettings, RolloutSettings, RunConfig
+from llmrec.config.improvement import in_use
 from llmrec.config.reward import COMPARING_TERMS
 from llmrec.errors import ConfigError
 from llmrec.evaluation.ranking import slates_to_items
@@ -83,6 +84,7 @@ def piloted(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulat
     if not wants_pilot(config):
         return None
     tree = config.tree() | {"gate": gate_key(config)}
+    tree[config.algorithm] = in_use(tree[config.algorithm])
     key = {
         "sft": stage_key(sft.folder),
         "simulator": stage_key(work.folder / "simulator"),

@@ -21,6 +21,7 @@ from llmrec.config import (
     RewardModelSettings,
     UpdateSettings,
 )
+from llmrec.config.improvement import in_use
 from llmrec.errors import ConfigError, DataError
 from llmrec.policy.forward import forget_scoring
 from llmrec.progress import Bar
@@ -215,7 +216,7 @@ def _curve(history: Sequence[dict[str, Any]], steps: int, watched: str) -> list[
 
 def as_json(settings: Any) -> dict[str, Any]:
     """A settings section as plain values, for `Plan.decides`."""
-    return dataclasses.asdict(settings)
+    return in_use(dataclasses.asdict(settings))
 
 
 def usable_states(

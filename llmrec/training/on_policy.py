@@ -228,7 +228,8 @@ def trainer_arguments(
 
 def _ppo(settings: PPOSettings) -> dict[str, Any]:
     same = ("value_clip", "value_coefficient", "target_kl", "gamma", "gae_lambda", "whiten")
-    return {key: getattr(settings, key) for key in same} | {"epsilon": settings.clip}
+    known = settings.credit.candidates if settings.credit.potential == "expected" else 0
+    return {key: getattr(settings, key) for key in same} | {"epsilon": settings.clip, "candidates": known}
 
 
 def _reinforce(settings: ReinforceSettings) -> dict[str, Any]:
@@ -318,6 +319,11 @@ def _check_together(settings: RolloutSettings, section: str) -> None:
 
 
 def _check_own(settings: RolloutSettings, section: str) -> None:
+    if isinstance(settings, PPOSettings) and settings.credit.candidates < 1:
+        raise ConfigError(
+            f"Key '{section}.credit.candidates' is {settings.credit.candidates}; give 1 item or more, or set "
+            f"'{section}.credit.potential' to none."
+        )
     if isinstance(settings, GRPOSettings | RLOOSettings) and settings.draws < 2:
         raise ConfigError(
             f"Key '{section}.draws' is {settings.draws}; {section} compares the draws of a state, so give 2 or more."

@@ -186,6 +186,11 @@ def _check_unread(settings: PPOSettings | ReinforceSettings, section: str) -> No
             raise ConfigError(
                 f"Key '{section}.{key}' is {given}, which sessions do not read: {mend}, and leave it out."
             )
+    if isinstance(settings, PPOSettings) and settings.credit.potential != "none":
+        raise ConfigError(
+            f"Key '{section}.credit.potential' credits the tokens of an item, but in sessions and slates a whole "
+            "item is one step; set it to none."
+        )
     normalised = settings.stability.reward_normalisation != "none"
     if normalised and isinstance(settings, ReinforceSettings) and settings.baseline == "running":
         raise ConfigError(

@@ -25,14 +25,17 @@ import torch
 import trl
 from torch import Tensor
 
+from llmrec.errors import ConfigError
+from llmrec.policy.decoding import beam_search
 from llmrec.policy.modes import evaluating
-from llmrec.policy.scoring import TokenScores, exact_kl_BGL
+from llmrec.policy.scoring import TokenScores, exact_kl_BGL, score_items
 from llmrec.training.advantages import gae, mean_and_variance, moments, whiten
 from llmrec.training.controls import Controls
+from llmrec.training.credit import Candidates, prefix_values
 from llmrec.training.critic import load_critic, save_critic
 from llmrec.training.losses import clipped_policy_loss, clipped_value_loss, moved_kl, over_items
 from llmrec.training.state_source import Rows, ScoreRequest, StateSource
-from llmrec.training.trl_seam.rollouts import RolloutTrainer
+from llmrec.training.trl_seam.rollouts import Drawn, RolloutTrainer
 from llmrec.training.trl_seam.sharding import load_whole
 
 CriticInput = Literal["reference", "policy", "shared"]
@@ -55,6 +58,8 @@ class PPOConfig(trl.GRPOConfig):  # type: ignore[misc]  # trl is untyped
     gae_lambda: float = 1.0
     whiten: bool = True
     critic_input: CriticInput = "reference"
+    candidates: int = 0
+    """Items of a state whose rewards make the potential of prefixes (`training.credit`); 0 for none."""
 
     def __post_init__(self) -> None:
         draws: int = getattr(self, "num_generations")  # noqa: B009  # a field that trl declares
@@ -70,7 +75,8 @@ class Minibatch:
     """One optimiser step's share of a rollout: whole groups, B prompts with G items each.
 
     `old_log_prob_BGL` is the sampler's own, `value_BGL` the critic's at the rollout, `reference` the scores of the
-    warm-started policy.
+    warm-started policy. Values and returns are of what the potential `potential_BGL` of the prefixes leaves (0 for
+    none).
     """
 
     request: ScoreRequest
@@ -80,6 +86,7 @@ class Minibatch:
     advantage_BGL: Tensor
     return_BGL: Tensor
     reference: TokenScores
+    potential_BGL: Tensor
 
 
 class StopRollout(Exception):
@@ -95,6 +102,11 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def __init__(self, model: Any, source: StateSource, args: PPOConfig, controls: Controls, **rest: Any) -> None:
         super().__init__(model, source, args, controls, **rest)
         self._stopped, self._unit = False, 1.0
+        if args.candidates and not any(hasattr(function, "candidates") for function in self.reward_funcs):
+            raise ConfigError(
+                "Key 'credit.potential' asks what items would earn that were not drawn, which no reward function "
+                "here can tell; set it to none, or give a reward of states and items."
+            )
 
     def also(self, request: Any, scores: TokenScores) -> dict[str, Tensor]:
         """The critic's values, inside the wrapped forward."""
@@ -113,9 +125,10 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         """Draws, rewards, values and advantages of a new rollout, split into minibatches."""
         self._stopped = False
         drawn = self._draw(inputs)
+        potential_BGL = self._potential(drawn)
         # Once: units that moved with the rewards would move the values that older rollouts were fitted to.
         if not bool(self.base.critic.ready):
-            self.base.critic.set_units(self._sums(drawn.reward_BG).unsqueeze(1))
+            self.base.critic.set_units(self._sums(drawn.reward_BG - potential_BGL[..., 0]).unsqueeze(1))
         number = self.args.steps_per_generation
         parts = [
             self._minibatch(*part)
@@ -123,13 +136,50 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
                 drawn.request.split(number),
                 drawn.log_prob_BGL.chunk(number),
                 drawn.reward_BG.chunk(number),
+                potential_BGL.chunk(number),
                 strict=True,
             )
         ]
-        self._log_explained([(part.return_BGL, part.value_BGL, part.choice_BGL) for part in parts])
+        self._log_explained(
+            [(p.return_BGL + p.potential_BGL, p.value_BGL + p.potential_BGL, p.choice_BGL) for p in parts]
+        )
         self._move_controls(drawn, [part.reference for part in parts])
         advantages = self._whitened([p.advantage_BGL for p in parts], [p.choice_BGL for p in parts])
         return [replace(part, advantage_BGL=advantage) for part, advantage in zip(parts, advantages, strict=True)]
+
+    def _potential(self, drawn: Drawn) -> Tensor:
+        """What the prefix before each token is expected to earn, (B, G, L), in units of the rewards; 0 for none."""
+        request = drawn.request
+        if not self.args.candidates:
+            return drawn.reward_BG.new_zeros((*request.items_BG.shape, self.index.max_length))
+        at, function = next((n, f) for n, f in enumerate(self.reward_funcs) if hasattr(f, "candidates"))
+        rows = drawn.rows[:: self.num_generations]
+        known = self._candidates(request)
+        given = function.candidates(
+            [row["state"] for row in rows], known.items_BM.cpu().numpy(), int(rows[0]["rollout"])
+        )
+        worth_BM = float(self.reward_weights[at]) * torch.from_numpy(given).to(known.log_prob_BM.device)
+        # as the draws' own rewards were shifted and scaled
+        value_BM = (worth_BM - self._reward_shift) / self._reward_unit
+        return prefix_values(self.index, known, value_BM, request.items_BG).to(drawn.reward_BG.dtype)
+
+    def _candidates(self, request: ScoreRequest) -> Candidates:
+        """The best items of each state under the policy that has just drawn, all of a small catalogue."""
+        ids, mask, many = request.prompt_ids_BP, request.prompt_mask_BP, self.args.candidates
+        if self.index.n_items <= many:
+            items_BM = torch.arange(self.index.n_items, device=ids.device).expand(len(ids), -1)
+            there_BM = torch.ones_like(items_BM, dtype=torch.bool)
+        else:
+            items_BM, log_prob_BM = beam_search(self.base, ids, mask, many, self.index, exclude=request.exclude)
+            there_BM = items_BM >= 0
+            # some other item where there are fewer, which counts for nothing
+            items_BM = torch.where(there_BM, items_BM, items_BM.amax(1, keepdim=True))
+            if request.exclude is None:
+                return Candidates(items_BM, log_prob_BM)
+        # under pi_F, which the draws are from, and not by the likelihood of which the best were found
+        with evaluating(self.base):
+            scores = score_items(self.base, ids, mask, items_BM, self.index, exclude=request.exclude)
+        return Candidates(items_BM, scores.exact_BG.masked_fill(~there_BM, -torch.inf))
 
     def _whitened(self, parts: list[Tensor], where: list[Tensor]) -> list[Tensor]:
         """Advantages as they are learned from; keeps what a reward of 1 has become, in `_unit`."""
@@ -150,7 +200,9 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def _advantage_unit(self) -> float:
         return self._unit
 
-    def _minibatch(self, request: ScoreRequest, old_log_prob_BGL: Tensor, reward_BG: Tensor) -> Minibatch:
+    def _minibatch(
+        self, request: ScoreRequest, old_log_prob_BGL: Tensor, reward_BG: Tensor, potential_BGL: Tensor
+    ) -> Minibatch:
         reference = self._reference_scores(request)
         if self.args.critic_input == "reference":
             request = replace(request, features_BGLH=reference.hidden_BGLH)
@@ -159,8 +211,11 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
         else:
             with evaluating(self.base):
                 value = self._answer(self.model, request)[1]["value_BGL"]
-        advantage, returns = self._advantage(reward_BG, value, reference.choice_BGL)
-        return Minibatch(request, reference.choice_BGL, old_log_prob_BGL, value, advantage, returns, reference)
+        choice = reference.choice_BGL
+        advantage, returns = self._advantage(reward_BG, value + potential_BGL, choice)
+        # what the critic is to learn is what the potential does not know
+        returns = torch.where(choice, returns - potential_BGL, returns)
+        return Minibatch(request, choice, old_log_prob_BGL, value, advantage, returns, reference, potential_BGL)
 
     def _advantage(self, reward_BG: Tensor, value_BGL: Tensor, choice_BGL: Tensor) -> tuple[Tensor, Tensor]:
         return gae(reward_BG, value_BGL, choice_BGL, gamma=self.args.gamma, lam=self.args.gae_lambda)

@@ -76,6 +76,8 @@ class RolloutTrainer(GuardedTrainer):
     _reward_unit = 1.0
     """What this rollout's rewards were divided by. `kl_coefficient` and `entropy_coefficient` are in units of the
     rewards as they were given, so that whatever divides those divides these too."""
+    _reward_shift = 0.0
+    """What was taken off them before."""
 
     def __init__(
         self,
@@ -317,10 +319,10 @@ class RolloutTrainer(GuardedTrainer):
 
     def _normalise(self, drawn: Drawn) -> None:
         """Shifts and scales the rewards in place, by moments over all processes, and keeps the scale."""
-        shift, self._reward_unit = self.controls.normalised(*self._sums(drawn.reward_BG).tolist())
+        self._reward_shift, self._reward_unit = self.controls.normalised(*self._sums(drawn.reward_BG).tolist())
         # In place, as `Drawn` is frozen. A shift moves no advantage that is relative to others or to a critic; the
         # scale does, so it is kept for KL and entropy.
-        drawn.reward_BG.sub_(shift).div_(self._reward_unit)
+        drawn.reward_BG.sub_(self._reward_shift).div_(self._reward_unit)
 
     def _log_rewards(self, drawn: Drawn) -> None:
         """Logs what the policy's draws earned, before any group of them is replaced or normalised."""
