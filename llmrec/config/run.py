@@ -50,6 +50,10 @@ class GateSettings:
     held_out: float = 0.15
     """At most this share of the users of validation and test period is kept from the fits of reward and judge to be
     met at the gate, and as many others to be met on the test period (`evaluation.users`)."""
+    met: Literal["first", "drawn"] = "first"
+    """In which state of the period a user is met, at the gate and on the test period alike: their first one, or one
+    drawn. Where most people come for the first time, first states are nearly all empty, and lists are judged by what
+    they show to strangers."""
     judged: Literal["model", "witnessed"] = "model"
     """Which figure of a policy's lists decides. model: what the judge expects. witnessed: that, and how far it was
     off where the log shows what the policy would have shown (`llmrec.evaluation.witnesses`), in at most `events`

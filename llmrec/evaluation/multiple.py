@@ -128,19 +128,49 @@ def simultaneous(
     Raises:
         RequestError: no mean, or draws that do not fit.
     """
-    draws_KS = np.asarray(draws_KS, dtype=np.float64)
-    if draws_KS.ndim != 2 or len(draws_KS) != len(means_K) or draws_KS.shape[1] < 2:
-        raise RequestError(f"{len(means_K)} means need draws of shape ({len(means_K)}, S), not {draws_KS.shape}.")
-    apart_KS = draws_KS - draws_KS.mean(axis=1, keepdims=True)
-    error_K = draws_KS.std(axis=1, ddof=1)
-    moved_K = error_K > 0
-    reach = 0.0
-    if moved_K.any():
-        reach = float(np.quantile((np.abs(apart_KS[moved_K]) / error_K[moved_K, None]).max(axis=0), level))
+    apart_KS, error_K = _apart(means_K, draws_KS)
+    reach = _reach(np.abs(apart_KS), error_K, level)
     return [
         Interval(float(mean), float(mean - reach * error), float(mean + reach * error), level)
         for mean, error in zip(means_K, error_K, strict=True)
     ]
+
+
+def simultaneous_lower(
+    means_K: Sequence[float] | FloatArray, draws_KS: FloatArray, *, level: float = 0.95
+) -> FloatArray:
+    """One-sided lower limits of K correlated means that hold all at once with probability `level`, (K,).
+
+    As `simultaneous`, with c the quantile of max_k (average of mean*_k - mean*_k) / se_k, and mean_k - c se_k for all
+    k: between 1.64 standard errors, where all means are one and the same, and the quantile of K independent ones.
+
+    Args:
+        means_K: the K means.
+        draws_KS: the same means in S samples, (K, S), sample by sample.
+        level: of all together.
+
+    Raises:
+        RequestError: no mean, or draws that do not fit.
+    """
+    apart_KS, error_K = _apart(means_K, draws_KS)
+    lower_K: FloatArray = np.asarray(means_K, dtype=np.float64) - _reach(-apart_KS, error_K, level) * error_K
+    return lower_K
+
+
+def _apart(means_K: Sequence[float] | FloatArray, draws_KS: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Draws less their average, (K, S), and their standard deviation, (K,)."""
+    draws_KS = np.asarray(draws_KS, dtype=np.float64)
+    if draws_KS.ndim != 2 or len(draws_KS) != len(means_K) or draws_KS.shape[1] < 2:
+        raise RequestError(f"{len(means_K)} means need draws of shape ({len(means_K)}, S), not {draws_KS.shape}.")
+    return draws_KS - draws_KS.mean(axis=1, keepdims=True), draws_KS.std(axis=1, ddof=1)
+
+
+def _reach(apart_KS: FloatArray, error_K: FloatArray, level: float) -> float:
+    """How many standard errors the farthest of the K means strays in a share `level` of the samples."""
+    moved_K = error_K > 0
+    if not moved_K.any():
+        return 0.0
+    return float(np.quantile((apart_KS[moved_K] / error_K[moved_K, None]).max(axis=0), level))
 
 
 def corrected_marks(

@@ -188,13 +188,35 @@ def noninferiority_bound(
         RequestError: as `bootstrap_interval`, or mean(b) not above 0 (then nothing is relative to it).
     """
     a_B, b_B = _pair(a_B, b_B)
+    relative_S = relative_draws(a_B, b_B, users=users, samples=samples, seed=seed, name=name)
+    # A resample in which the reference earns nothing has no ratio; it says nothing of how the two compare.
+    low = float(np.nanquantile(relative_S, 1.0 - level))
+    return RelativeBound(float(a_B.mean() / b_B.mean() - 1.0), low, level)
+
+
+def relative_draws(
+    a_B: FloatArray,
+    b_B: FloatArray,
+    *,
+    users: Sequence[object] | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    name: Sequence[object] = (),
+) -> FloatArray:
+    """mean(a) / mean(b) - 1 in S bootstrap samples, the same for all pairs of the same rows, (S,).
+
+    NaN where b earns nothing in a sample. Arguments as `bootstrap_interval`.
+
+    Raises:
+        RequestError: as `noninferiority_bound`.
+    """
+    a_B, b_B = _pair(a_B, b_B)
     if b_B.mean() <= 0:
         raise RequestError(f"A relative difference needs a reference above 0, but its mean is {b_B.mean():.4g}.")
     means_S2 = resampled_means((a_B, b_B), users, samples, numpy_stream(seed, "bootstrap", *name))
-    # A resample in which the reference earns nothing has no ratio; it says nothing of how the two compare.
-    means_S2 = means_S2[means_S2[:, 1] > 0]
-    low = float(np.quantile(means_S2[:, 0] / means_S2[:, 1] - 1.0, 1.0 - level))
-    return RelativeBound(float(a_B.mean() / b_B.mean() - 1.0), low, level)
+    relative_S = np.full(len(means_S2), np.nan)
+    np.divide(means_S2[:, 0], means_S2[:, 1], out=relative_S, where=means_S2[:, 1] > 0)
+    return relative_S - 1.0
 
 
 def t_interval(values: Sequence[float] | FloatArray, *, level: float = 0.95) -> Interval:

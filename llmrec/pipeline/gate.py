@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ from llmrec.types import FloatArray
 
 DRAWS = "draws.npy"
 """The judge's gain of a checkpoint in bootstrap samples, beside its score."""
+RANKING = "ranking.npy"
+"""The relative change of its ranking metric in bootstrap samples."""
 
 
 class Gate:
@@ -50,27 +53,36 @@ class Gate:
         if not (place / "score.json").is_file():
             policy = LanguagePolicy(model, self.sft.tokenizer, self.sft.catalogue, self.sft.renderer, self.sft.repeat)
             found = self.panel.measure(policy)
-            self._keep(place, model, self.panel.score(step, found, self.base), self.panel.draws(found, self.base))
+            draws = {
+                DRAWS: self.panel.draws(found, self.base),
+                RANKING: self.panel.ranking_draws(found, self.base),
+            }
+            self._keep(place, model, self.panel.score(step, found, self.base), draws)
             console.print(f"  {in_a_line(self.scores(step)[-1])}", style="dim")
         scores = self.scores(step)
         return "stop" if out_of_patience(scores, self.config.gate.patience) else None
 
     def scores(self, last: int | None = None) -> list[Score]:
-        """Of all checkpoints up to step `last`, with the judge's gains corrected for their number."""
+        """Of all checkpoints up to step `last`, corrected for their number."""
         # A resumed training passes checkpoints again that were scored before the kill; later ones must not end it
         # earlier than they ended it then.
         found = [score for score in read_scores(self.folder) if last is None or score["step"] <= last]
-        draws = [np.load(self.folder / f"step-{score['step']:06d}" / DRAWS) for score in found]
-        return settled(found, draws, self.config.gate, besides=self.besides)
+        places = [self.folder / f"step-{score['step']:06d}" for score in found]
+        draws = [np.load(place / DRAWS) for place in places]
+        # A training that an older version began has them for none of its first checkpoints.
+        whole = all((place / RANKING).is_file() for place in places)
+        ranking = [np.load(place / RANKING) for place in places] if whole else []
+        return settled(found, draws, self.config.gate, ranking=ranking, besides=self.besides)
 
-    def _keep(self, place: Path, model: Any, score: Score, draws_S: FloatArray) -> None:
+    def _keep(self, place: Path, model: Any, score: Score, draws: Mapping[str, FloatArray]) -> None:
         with new_folder(place, mark="score.json") as out:
             if isinstance(model, PeftModel):
                 adapter_of(model).save(out / "adapter")
             else:
                 (out / "model").mkdir()
                 save_causal_lm(model, self.sft.tokenizer, out / "model")
-            np.save(out / DRAWS, draws_S)
+            for name, draws_S in draws.items():
+                np.save(out / name, draws_S)
             write_json(out / "score.json", score)
 
 

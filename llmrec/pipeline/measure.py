@@ -24,7 +24,7 @@ from llmrec.pipeline.algorithms.sessions import judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.panel import in_sessions, judged_measure, witnesses_of
 from llmrec.pipeline.sft import targets
-from llmrec.pipeline.simulation import first_states, log_of, met_users, rates_note
+from llmrec.pipeline.simulation import log_of, met_states, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console
 from llmrec.simulator.behaviour import BehaviourModel
@@ -75,7 +75,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
     """
     log = log_of(config, data, "test")
     met = met_users(config, data)
-    rows = first_states(log, met.test)
+    rows = met_states(config, log, met.test)
     judges: dict[str, Judge] = {"judge": judge}
     if data.world is not None:
         judges["truth"] = TruthJudge(data.world)

@@ -20,7 +20,14 @@ from llmrec.dataset.world.truth import examination_K
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.sessions import SessionFigures
-from llmrec.evaluation.significance import Interval, UserFigures, bootstrap_means, paired_bootstrap, paired_replicas
+from llmrec.evaluation.significance import (
+    Interval,
+    UserFigures,
+    bootstrap_means,
+    paired_bootstrap,
+    paired_replicas,
+    relative_draws,
+)
 from llmrec.evaluation.simulated import BATCH, Judge, Replicated, Simulated, simulate
 from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.algorithms.sessions import SessionArena, judged_sessions
@@ -28,7 +35,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
 from llmrec.pipeline.sft import targets
-from llmrec.pipeline.simulation import Met, Simulators, first_states, log_of, met_users
+from llmrec.pipeline.simulation import Met, Simulators, log_of, met_states, met_users
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
 from llmrec.simulator.behaviour import BehaviourModel
@@ -90,7 +97,7 @@ class Panel:
         careful = replace(plain, pessimism=config.gate.pessimism)
         # The validation period: the training has not seen it, and the test period stays untouched for the last word.
         log, met = log_of(config, data, "valid"), met_users(config, data)
-        rows = first_states(log, met.gate)
+        rows = met_states(config, log, met.gate)
         states, seen = [log.states[r] for r in rows], [log.seen[r] for r in rows]
         judge, sessions = simulators.judge, None
         if in_sessions(config):
@@ -152,6 +159,16 @@ class Panel:
         apart_RB = None if both[0] is None or both[1] is None else paired_replicas(both[0], both[1])
         value_B = after.per_user["value"] - before.per_user["value"]
         return bootstrap_means(value_B, apart_RB, users=after.users_B, name=("gate",), **self._draw)
+
+    def ranking_draws(self, found: PolicyFigures, base: PolicyFigures) -> FloatArray:
+        """The relative change of the ranking metric in samples that are the same for all policies, (S,).
+
+        0 in all of them where `base` ranks nothing: it cannot fall.
+        """
+        if float(base.ndcg_M.mean()) <= 0:
+            return np.zeros(self.config.evaluation.bootstrap)
+        users = [str(e.state.user_id) for e in self.examples]
+        return relative_draws(found.ndcg_M, base.ndcg_M, users=users, **self._draw)
 
     def score(self, step: int, found: PolicyFigures, base: PolicyFigures) -> Score:
         """The figures of checkpoint `step` beside those of SFT, and what refuses it if it were the only one."""
@@ -228,8 +245,9 @@ def gain(after: UserFigures, before: UserFigures, **draw: Any) -> Interval:
 
 
 def gate_key(config: RunConfig) -> dict[str, Any]:
-    """The gate's settings as part of stages' keys, which are as they were before there was a choice of `judged`."""
-    return {key: value for key, value in config.tree()["gate"].items() if (key, value) != ("judged", "model")}
+    """The gate's settings as part of stages' keys, which are as before there was a choice of `judged` and `met`."""
+    before = {"judged": "model", "met": "first"}
+    return {key: value for key, value in config.tree()["gate"].items() if key not in before or value != before[key]}
 
 
 def in_sessions(config: RunConfig) -> bool:

@@ -11,8 +11,8 @@ it judges checkpoints. Training goes on with the coefficient whose lists it valu
 none is, the reward leads away from what people want, and nothing is trained. It costs about as much as judging one
 checkpoint.
 
-Every list is a look at the gate's users. Intervals of checkpoints hold together with those of the pilot's lists
-(`promotion.settled`), so that choosing by them is paid for.
+Every list is a look at the gate's users and events. Intervals of checkpoints, and the limits of their ranking metric,
+hold together with those of the pilot's lists (`promotion.settled`), so that choosing by them is paid for.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from llmrec.evaluation.table import Cell, Comparison
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import reward_key, run_reward
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.gate import RANKING
 from llmrec.pipeline.measure import evaluation_key
 from llmrec.pipeline.panel import Panel, PolicyFigures, gate_key
 from llmrec.pipeline.promotion import Looks, Score, percent, settled, signed
@@ -99,6 +100,7 @@ def piloted(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulat
         found = run_pilot(config, data, sft_policy(config, data, sft), simulators)
         write_json(out / "pilot.json", {name: found[name] for name in ("scores", "flat_groups")})
         np.save(out / "draws.npy", found["draws"])
+        np.save(out / RANKING, found["ranking"])
 
     try:
         folder = work.stage("pilot", key, build)
@@ -106,7 +108,10 @@ def piloted(config: RunConfig, data: RunData, sft: SFTStage, simulators: Simulat
         return None
     record = read_json(folder / "pilot.json")
     looks = Looks([score["judge_gain"]["mean"] for score in record["scores"]], np.load(folder / "draws.npy"))
-    scores = settled(record["scores"], list(looks.draws_KS), config.gate)
+    if (folder / RANKING).is_file():  # of a stage that an older version made they were not kept
+        changes = [score["ranking"]["relative"] for score in record["scores"]]
+        looks = dataclasses.replace(looks, relatives_K=changes, ranking_KS=np.load(folder / RANKING))
+    scores = settled(record["scores"], list(looks.draws_KS), config.gate, ranking=list(looks.ranking_KS))
     best, sentence = chosen(scores, config)
     say(f"  {sentence}")
     return PilotStage(folder, scores, best, sentence, record["flat_groups"], looks)
@@ -207,7 +212,7 @@ class Tilted:
 
 
 def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulators) -> dict[str, Any]:
-    """Scores of the lists at each coefficient, their bootstrap draws (K, S), and the share of flat groups."""
+    """Scores of the lists at each coefficient, their bootstrap draws (K, S) and the share of flat groups."""
     panel = Panel.of(config, data, simulators, data.dataset.n_items)
     reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
     short = ShortList(policy, reward, min(config.pilot.depth, data.dataset.n_items))
@@ -220,6 +225,7 @@ def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulat
     return {
         "scores": scores,
         "draws": np.stack([panel.draws(found, base) for found in measured]),
+        "ranking": np.stack([panel.ranking_draws(found, base) for found in measured]),
         "flat_groups": flat_share(config, *short.of(panel.states, panel.seen)),
     }
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from llmrec.config import GateSettings
-from llmrec.evaluation.multiple import simultaneous
+from llmrec.evaluation.multiple import simultaneous, simultaneous_lower
 from llmrec.evaluation.significance import Interval, noninferiority_bound
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.types import FloatArray
@@ -20,10 +20,19 @@ Score = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Lists that were judged on the gate's users beside checkpoints: K mean gains, and the same in S samples."""
+    """Lists that were looked at on the gate's users and events beside checkpoints.
+
+    Attributes:
+        gains_K: what the judge sees in each, as a mean gain.
+        draws_KS: the same in S samples of the users.
+        relatives_K: relative change of the ranking metric; empty where an older version did not keep the samples.
+        ranking_KS: the same in S samples of the events' users.
+    """
 
     gains_K: Sequence[float]
     draws_KS: FloatArray
+    relatives_K: Sequence[float] = ()
+    ranking_KS: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +62,20 @@ def ranking_change(
     if float(np.mean(before_M)) <= 0:
         return RankingChange(0.0, 0.0, True, f"{metric} was 0 before and cannot have fallen")
     bound = noninferiority_bound(after_M, before_M, users=users, samples=samples, seed=seed)
-    tested = bound.low if gate.ndcg_test == "bound" else bound.relative
+    return _put_to(bound.relative, bound.low, gate, metric)
+
+
+def _put_to(relative: float, low: float, gate: GateSettings, metric: str) -> RankingChange:
+    """Holds a change, or its limit, against `gate.ndcg_tolerance`."""
+    tested = low if gate.ndcg_test == "bound" else relative
     kept = tested >= -gate.ndcg_tolerance
     tolerance = f"{100 * gate.ndcg_tolerance:g}%"
-    found = f"{percent(bound.relative)}, one-sided 95% limit {percent(bound.low)}"
+    found = f"{percent(relative)}, one-sided 95% limit {percent(low)}"
     if gate.ndcg_test == "mean":
         sentence = f"{metric} changed by {found}; a fall of {tolerance} is tolerated in the mean"
     else:
         sentence = f"{metric} changed by {found}; the limit may not be below −{tolerance}"
-    return RankingChange(bound.relative, bound.low, kept, sentence)
+    return RankingChange(relative, low, kept, sentence)
 
 
 def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[str]:
@@ -84,18 +98,27 @@ def refusals(score: Score, gate: GateSettings, ranking: RankingChange) -> list[s
 
 
 def settled(
-    scores: Sequence[Score], draws: Sequence[FloatArray], gate: GateSettings, *, besides: Looks | None = None
+    scores: Sequence[Score],
+    draws: Sequence[FloatArray],
+    gate: GateSettings,
+    *,
+    ranking: Sequence[FloatArray] = (),
+    besides: Looks | None = None,
 ) -> list[Score]:
-    """The scores with the judge's gains corrected for how many checkpoints there are, and what follows from them.
+    """The scores corrected for how many checkpoints there are, and what follows from them.
 
-    The best of several checkpoints is promoted, so each has its chance to look better than it is. Their intervals
-    hold all at once (`multiple.simultaneous`): one that gained nothing is admissible in at most 5% of trainings.
+    The best of several checkpoints is promoted, so each has its chance to look better than it is. The judge's
+    intervals hold all at once (`multiple.simultaneous`): one that gained nothing is admissible in at most 5% of
+    trainings. So do the limits of the ranking metric: one that lost more than is tolerated is admissible in at most
+    5%, too. A checkpoint has to pass both.
 
     Args:
         scores: of all checkpoints so far.
         draws: of each the judge's mean gain in the same bootstrap samples, (S,).
         gate: its settings.
-        besides: other looks at the same users, which were chosen by; they count as checkpoints do.
+        ranking: of each the relative change of the ranking metric in the same samples, (S,). Empty where they were
+            not kept: each limit is then that of the checkpoint alone.
+        besides: other looks at the same users and events, which were chosen by; they count as checkpoints do.
     """
     if not scores:
         return []
@@ -104,12 +127,34 @@ def settled(
         gains, looks = [*gains, *besides.gains_K], [*looks, *besides.draws_KS]
     intervals = simultaneous(gains, np.stack(looks))
     found = []
-    for score, interval in zip(scores, intervals, strict=False):  # the first ones are the checkpoints'
+    for score, interval, change in zip(scores, intervals, _rankings(scores, ranking, gate, besides), strict=False):
+        # the first intervals are the checkpoints'
         alone = score.get("judge_gain_alone", score["judge_gain"])
         made = score | {"judge_gain": asdict(interval), "judge_gain_alone": alone, "looks": len(gains)}
-        refused = refusals(made, gate, RankingChange(**score["ranking"]))
+        made |= {"ranking": asdict(change), "ndcg_relative": {**score["ndcg_relative"], "low": change.low}}
+        refused = refusals(made, gate, change)
         found.append(made | {"refused": refused, "admissible": not refused})
     return found
+
+
+def _rankings(
+    scores: Sequence[Score], ranking: Sequence[FloatArray], gate: GateSettings, besides: Looks | None
+) -> list[RankingChange]:
+    """Each checkpoint's change of the ranking metric, with a limit that holds for all looks at once."""
+    alone = [RankingChange(**score["ranking"]) for score in scores]
+    if not len(ranking):
+        return alone
+    relatives, looks = [one.relative for one in alone], [*ranking]
+    if besides is not None:
+        relatives, looks = [*relatives, *besides.relatives_K], [*looks, *besides.ranking_KS]
+    # A sample in which SFT ranks nothing has no ratio and says nothing of how the two compare.
+    draws_KS = np.stack(looks)
+    draws_KS = np.where(np.isnan(draws_KS), np.nanmean(draws_KS, axis=1, keepdims=True), draws_KS)
+    limits_K = simultaneous_lower(relatives, draws_KS)
+    return [
+        _put_to(one.relative, float(low), gate, score["metric"]) if np.ptp(draws_S) > 0 else one
+        for one, low, score, draws_S in zip(alone, limits_K, scores, draws_KS, strict=False)
+    ]
 
 
 def promote(checkpoints: Sequence[Score]) -> tuple[Score | None, str]:

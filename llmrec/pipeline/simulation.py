@@ -214,6 +214,20 @@ def widening_both(config: RunConfig) -> str:
     return "give events of more users"
 
 
+def met_states(config: RunConfig, log: Impressions, users: Collection[str]) -> list[int]:
+    """Rows of `log.states` in which users are met when policies are judged (`gate.met`): one of each of the users."""
+    if config.gate.met == "first":
+        return first_states(log, users)
+    rows_of: dict[str, list[int]] = {}
+    for row, user in enumerate(log.user_ids):
+        if user in users:
+            rows_of.setdefault(str(user), []).append(row)
+    # A stream for each user: who else is met does not change in which state.
+    return sorted(
+        rows[int(numpy_stream(config.seed, "met", user).integers(len(rows)))] for user, rows in rows_of.items()
+    )
+
+
 def first_states(log: Impressions, users: Collection[str]) -> list[int]:
     """Rows of `log.states`: the first state of each of the users."""
     # A user with many slates would otherwise count many times, and in an interval as if they were many people.

@@ -16,7 +16,7 @@ from llmrec.pipeline.data import open_data
 from llmrec.pipeline.measure import make_arena, session_table
 from llmrec.pipeline.panel import Panel, gate_key
 from llmrec.pipeline.promotion import RankingChange, promote, refusals, settled
-from llmrec.pipeline.simulation import simulator_stage
+from llmrec.pipeline.simulation import log_of, met_states, met_users, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.judge import Correction, Judge
@@ -135,3 +135,42 @@ def test_witnesses_are_heard_where_they_are_asked_for(made):
     # stages that were made before there was a choice are found again
     assert "judged" not in gate_key(plain)
     assert gate_key(heard)["judged"] == "witnessed"
+
+
+def test_people_are_met_first_or_in_a_state_that_is_drawn(made):
+    config, data, _, _, _ = made
+    drawn = dataclasses.replace(config, gate=dataclasses.replace(config.gate, met="drawn"))
+    log, met = log_of(config, data, "valid"), met_users(config, data)
+    first = met_states(config, log, met.gate)
+    rows = met_states(drawn, log, met.gate)
+    people = [str(log.user_ids[row]) for row in rows]
+    assert sorted(people) == sorted(met.gate)
+    assert len(set(people)) == len(people) == len(first)
+    assert rows == sorted(rows) != first
+    # whoever else is met, a user is met in the same state
+    alone = people[3]
+    assert met_states(drawn, log, {alone}) == [rows[3]]
+    other = dataclasses.replace(drawn, seed=config.seed + 1)
+    assert met_states(other, log, met.gate) != rows
+
+
+def test_the_first_state_of_a_user_is_as_likely_met_as_another(made):
+    config, data, _, _, _ = made
+    log = log_of(config, data, "valid")
+    of: dict[str, list[int]] = {}
+    for row, user in enumerate(log.user_ids):
+        of.setdefault(str(user), []).append(row)
+    user, rows = max(of.items(), key=lambda one: len(one[1]))
+    gate = dataclasses.replace(config.gate, met="drawn")
+    seeds = range(600)
+    found = [met_states(dataclasses.replace(config, gate=gate, seed=seed), log, {user})[0] for seed in seeds]
+    share = np.bincount([rows.index(row) for row in found], minlength=len(rows)) / len(seeds)
+    assert len(rows) > 1
+    assert share == pytest.approx(1 / len(rows), abs=4 * np.sqrt(0.25 / len(seeds)))
+
+
+def test_a_gate_of_first_states_has_the_key_of_before(made):
+    config = made[0]
+    drawn = dataclasses.replace(config, gate=dataclasses.replace(config.gate, met="drawn"))
+    assert "met" not in gate_key(config)
+    assert gate_key(drawn) == gate_key(config) | {"met": "drawn"}

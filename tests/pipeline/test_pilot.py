@@ -99,7 +99,9 @@ def test_the_smaller_the_coefficient_the_more_the_reward_gets(tiny):
     found = run_pilot(LENIENT, data, policy(0), simulators)
     worth = [score["reward_value"] for score in found["scores"]]
     assert worth[0] > worth[1] > worth[2] >= found["scores"][0]["sft"]["reward"] - 1e-9
-    assert found["draws"].shape == (3, LENIENT.evaluation.bootstrap)
+    assert found["draws"].shape == found["ranking"].shape == (3, LENIENT.evaluation.bootstrap)
+    for score, change_S in zip(found["scores"], found["ranking"], strict=True):
+        assert np.nanquantile(change_S, 0.05) == pytest.approx(score["ranking"]["low"])
     assert 0.0 <= found["flat_groups"] <= 1.0
 
 

@@ -9,10 +9,13 @@ import pytest
 
 from llmrec.config import GateSettings, RunConfig, SimulatorSettings
 from llmrec.errors import ConfigError
+from llmrec.evaluation.multiple import simultaneous_lower
 from llmrec.evaluation.variety import Variety
 from llmrec.evaluation.verdict import Verdict, run_verdict
 from llmrec.pipeline.gate import check_trust, who_judges
 from llmrec.pipeline.promotion import (
+    Looks,
+    RankingChange,
     decisions,
     gate_table,
     in_a_line,
@@ -49,6 +52,7 @@ def score(step, gain=0.05, *, logged=None, effective=500.0, ranking=KEPT, **more
         "ndcg": 0.3,
         "ndcg_change": interval(0.0),
         "ndcg_relative": {"mean": 0.0, "low": -0.01, "level": 0.95},
+        "ranking": dataclasses.asdict(ranking),
         "off_policy": None,
     }
     if logged is not None:
@@ -180,6 +184,70 @@ def test_more_checkpoints_ask_for_more():
     assert "no significant gain" in six[0]["refused"][0]
     assert settled(six, draws_KS, GATE) == six  # once more changes nothing
     assert settled([], [], GATE) == []
+
+
+def ranked(change_KS):
+    """Scores of checkpoints that the judge is sure of, whose ranking changes are what their draws say, each alone."""
+    made = []
+    for step, change_S in enumerate(change_KS, 1):
+        low = float(np.quantile(change_S, 0.05))
+        change = RankingChange(float(np.mean(change_S)), low, low >= -GATE.ndcg_tolerance, f"limit {low}")
+        one = score(step, 0.05) | {"ranking": dataclasses.asdict(change)}
+        made.append(one | {"ndcg_relative": {"mean": change.relative, "low": low, "level": 0.95}})
+    return made
+
+
+SURE = np.random.default_rng(1).normal(0.05, 1e-4, 500)
+
+
+def test_more_looks_at_the_ranking_ask_for_more():
+    """1.9 standard errors above the limit pass for one checkpoint, and not beside five looks that vary alone."""
+    change_KS = np.random.default_rng(0).normal(0.0, 0.01, (6, 4000))
+    change_KS += (-GATE.ndcg_tolerance + 0.019) - change_KS.mean(axis=1, keepdims=True)
+    scores = ranked(change_KS)
+    (alone,) = settled(scores[:1], [SURE], GATE, ranking=list(change_KS[:1]))
+    assert alone["admissible"]
+    # the mean less 1.645 standard errors, which is what the checkpoint's own limit says
+    assert alone["ranking"]["low"] == pytest.approx(scores[0]["ranking"]["low"], abs=0.0005)
+    looks = Looks([0.05] * 5, np.tile(SURE, (5, 1)), change_KS[1:].mean(axis=1).tolist(), change_KS[1:])
+    (beside,) = settled(scores[:1], [SURE], GATE, ranking=list(change_KS[:1]), besides=looks)
+    # the 95% quantile of the largest of six independent z: Phi^-1(0.95 ** (1/6)) = 2.39
+    assert beside["ranking"]["low"] == pytest.approx(-GATE.ndcg_tolerance + 0.019 - 0.0239, abs=0.001)
+    assert beside["ndcg_relative"]["low"] == beside["ranking"]["low"]
+    assert not beside["admissible"]
+    assert "the limit may not be below" in beside["refused"][0]
+    six = settled(scores, [SURE] * 6, GATE, ranking=list(change_KS))
+    assert six[0]["ranking"] == beside["ranking"]
+    assert settled(six, [SURE] * 6, GATE, ranking=list(change_KS)) == six
+    # of draws that were not kept each limit is that of the checkpoint alone
+    assert settled(scores, [SURE] * 6, GATE)[0]["ranking"] == scores[0]["ranking"]
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.8])
+def test_ranking_that_fell_too_far_passes_in_one_training_of_twenty(alike):
+    """Nulls: NDCG truly falls by just what is tolerated at all ten looks, which vary alone or together."""
+    rng, trainings, samples, looks = np.random.default_rng(3), 400, 400, 10
+    mix = np.linalg.cholesky(alike + (1 - alike) * np.eye(looks)) * 0.01
+    passed = [0, 0]
+    for _ in range(trainings):
+        mean_K = -GATE.ndcg_tolerance + mix @ rng.normal(size=looks)
+        change_KS = mean_K[:, None] + mix @ rng.normal(size=(looks, samples))
+        change_KS += mean_K[:, None] - change_KS.mean(axis=1, keepdims=True)
+        limit_K = simultaneous_lower(mean_K, change_KS)
+        passed[0] += bool((limit_K >= -GATE.ndcg_tolerance).any())
+        passed[1] += bool((np.quantile(change_KS, 0.05, axis=1) >= -GATE.ndcg_tolerance).any())
+    # a binomial's 99.9% limit around 5% of 400
+    assert passed[0] / trainings <= 0.05 + 3.1 * np.sqrt(0.05 * 0.95 / trainings)
+    assert passed[1] / trainings > 0.15  # each look as if it were the only one
+
+
+def test_a_ranking_that_did_not_move_costs_nothing():
+    change_KS = np.stack([np.zeros(400), np.random.default_rng(0).normal(0.0, 0.01, 400)])
+    still, _ = settled(ranked(change_KS), [SURE] * 2, GATE, ranking=list(change_KS))
+    assert (still["ranking"]["low"], still["admissible"]) == (0.0, True)
+    blank = change_KS.copy()
+    blank[1, :5] = np.nan  # samples in which SFT ranked nothing
+    assert np.isfinite(settled(ranked(change_KS), [SURE] * 2, GATE, ranking=list(blank))[1]["ranking"]["low"])
 
 
 def test_checkpoints_that_are_one_and_the_same_cost_nothing():
