@@ -14,8 +14,10 @@ def in_use(section: dict[str, Any]) -> dict[str, Any]:
     What a stage or a checkpoint was made with is compared with what was written down: there a part that is off must
     not be told from one that did not exist.
     """
-    off = {name for name, key in (("credit", "potential"),) if section.get(name, {}).get(key) == "none"}
-    return {name: value for name, value in section.items() if name not in off}
+    # another section's key of the same name is a text
+    credit = section.get("credit")
+    off = isinstance(credit, dict) and credit.get("potential") == "none"
+    return {name: value for name, value in section.items() if not (off and name == "credit")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.config import CreditSettings, PPOSettings, RunConfig, StabilitySettings
+from llmrec.config import CreditSettings, PPOSettings, RunConfig, SessionSettings, StabilitySettings
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.rewards.trl import GroupedReward
@@ -282,3 +282,4 @@ def test_a_part_that_is_off_is_no_part_of_what_decides_a_training():
     assert "credit" not in as_json(PPOSettings())
     on = dataclasses.replace(PPOSettings(), credit=CreditSettings(potential="expected"))
     assert as_json(on)["credit"] == {"potential": "expected", "candidates": 64}
+    assert as_json(SessionSettings())["credit"] == "slate"
