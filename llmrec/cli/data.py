@@ -40,7 +40,7 @@ def check_command(
     from llmrec.dataset.check import check
     from llmrec.dataset.linking import Funnel
 
-    dataset = _load(folder)
+    dataset = load_dataset(folder)
     findings = check(dataset, link_window=link_window)
     _describe(dataset)
     echo(f"Feedback: {Funnel.of(dataset, window=link_window)}.")
@@ -70,10 +70,10 @@ def clean_command(
 
     only = None if rules is None else _names(rules)
     applied = {rule.name for rule in removable(only, _names(without))}
-    with _free(out, force) as place:
+    with free_place(out, force) as place:
         if place == resolve(source):
             raise DataError(f"{out} is the data set that is to be cleaned; name another folder for the copy.")
-        dataset, removals = clean(_load(source), only, without=_names(without))
+        dataset, removals = clean(load_dataset(source), only, without=_names(without))
         dataset.save(place)
     lines = [(r.rule, r.table, f"{r.count:,}") for r in removals]
     lines += [(r.name, r.table, "switched off") for r in RULES if r.removable and r.name not in applied]
@@ -174,7 +174,7 @@ def import_command(
         )
     elif kind in IMPORTERS:
         options = importer_options(IMPORTERS[kind], given)
-    with _free(out, force) as place:
+    with free_place(out, force) as place:
         dataset = import_dataset(kind, source, **options)
         dataset.save(place)
     for line in account_lines(dataset.manifest.account):
@@ -221,7 +221,7 @@ def world_command(
 
     tree: dict[str, Any] = {"domain": domain, "language": language, "users": users, "items": items}
     config = from_tree(WorldConfig, tree, "the command line")
-    with _free(out, force, "world.json", "world") as place:
+    with free_place(out, force, "world.json", "world") as place:
         world = generate_world(config, seed)
         world.save(place)
     _describe(world.dataset)
@@ -242,7 +242,7 @@ def split_info_command(
 
     tree = {"split": split, "valid_fraction": valid_fraction, "test_fraction": test_fraction}
     config = from_tree(DataConfig, tree, "the command line")
-    made = make_split(_load(folder), config.split, config.valid_fraction, config.test_fraction)
+    made = make_split(load_dataset(folder), config.split, config.valid_fraction, config.test_fraction)
     counts = made.counts
     columns = ("events", "users", "events_of_new_users")
     _table(
@@ -257,7 +257,8 @@ def split_info_command(
         _write_json(json_file, {**counts, "cut_valid": made.cut_valid, "cut_test": made.cut_test})
 
 
-def _load(folder: Path) -> Dataset:
+def load_dataset(folder: Path) -> Dataset:
+    """The data set of a folder, or the one in it: of a world, or of the data stage of a run."""
     from llmrec.dataset.store import MANIFEST, Dataset
 
     inner = folder / "dataset"  # a world, or the data stage of a run
@@ -265,7 +266,7 @@ def _load(folder: Path) -> Dataset:
 
 
 @contextmanager
-def _free(out: Path, force: bool, mark: str = "manifest.json", what: str = "data set") -> Iterator[Path]:
+def free_place(out: Path, force: bool, mark: str = "manifest.json", what: str = "data set") -> Iterator[Path]:
     """The resolved `out`, kept from other processes.
 
     Refuses one that holds something: without --force anything, with it all but its own kind.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from llmrec.cli.data import data_app
+from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
@@ -22,6 +23,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data_app, name="data")
+app.command("enrich")(enrich_command)
+app.command("review")(review_command)
 
 Out = Annotated[Path, typer.Option("--out", help="The run folder; it appears whole when the job is done.")]
 Overrides = Annotated[

@@ -80,7 +80,8 @@ class Manifest:
     are stand-ins (a rating for a click). `repeat` says whether items of the history may be recommended again.
     `counts` holds items, users, events and events by kind; `table_hashes` one SHA-256 a table, `content_hash` the
     one over all of them: equal hashes mean equal items, users, events and rows. `account` is what the import assumed
-    and where its rows went (`importers.reading.Ledger.tree`); empty where there is none.
+    and where its rows went (`importers.reading.Ledger.tree`); empty where there is none. `written` says which texts
+    were not given but written, by whom, and from which events (`authorship`); empty where all are as they were given.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Manifest:
     currency: str = ""
     table_hashes: dict[str, str] = field(default_factory=dict)
     account: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
@@ -163,6 +165,8 @@ def _check_keys(path: Path, tree: Any) -> None:
         account_lines(tree.get("account", {}))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise DataError(f"{path}: key 'account' is no account of an import; import the data anew.") from None
+    if not isinstance(tree.get("written", {}), dict):
+        raise DataError(f"{path}: key 'written' must map names to what was written; make the data set anew.")
     for key in ("counts", "table_hashes"):
         kind = int if key == "counts" else str
         value = tree.get(key, {})

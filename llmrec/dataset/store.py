@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -32,7 +32,9 @@ from llmrec.types import EVENT_KINDS, Item, User
 __all__ = ["MANIFEST", "Dataset", "Manifest", "Signal"]
 
 MANIFEST = "manifest.json"
-FILES = (MANIFEST, "items.parquet", "users.parquet", "events.parquet", "rows.parquet")
+TEXTS, REVIEW, OPINIONS = "texts.parquet", "review.json", "opinions.parquet"
+"""Beside a data set with written texts: who wrote each, what a person should look at, what reviews say."""
+FILES = (MANIFEST, TEXTS, REVIEW, OPINIONS, "items.parquet", "users.parquet", "events.parquet", "rows.parquet")
 _MANY_EVENTS = 1_000_000  # from here on building takes seconds and shows a bar
 _ORDER = ("time", "user_id", "order", "session", "position", "kind", "item_id", "value", "propensity", "split")
 _CHUNK = 1 << 20  # rows hashed at once; part of the format, since lengths and text alternate by chunk
@@ -152,6 +154,23 @@ class Dataset:
         )
         return Dataset(self.items, self.users, events, manifest, rows)
 
+    def with_texts(self, *, profiles: Sequence[str], descriptions: Sequence[str], written: dict[str, Any]) -> Dataset:
+        """The same data with other profiles (one a user) and descriptions (one an item), and who wrote them.
+
+        Raises:
+            DataError: a text that no data set takes.
+        """
+        users = self.users.with_columns(pl.Series("profile", profiles, dtype=pl.String))
+        items = self.items.with_columns(pl.Series("description", descriptions, dtype=pl.String))
+        validate_users(users)
+        validate_items(items)
+        hashes = {**self.manifest.table_hashes, "users": _content_hash(users, "users")}
+        hashes["items"] = _content_hash(items, "items")
+        manifest = dataclasses.replace(
+            self.manifest, content_hash=combine_hashes(hashes), table_hashes=hashes, written=written
+        )
+        return Dataset(items, users, self.events, manifest, self.rows)
+
     @property
     def n_items(self) -> int:
         """N, the size of the catalogue."""
@@ -198,9 +217,13 @@ class Dataset:
         if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file()):
             raise DataError(f"{folder} exists and is no llmrec data set, so it is not replaced; name a new folder.")
         with new_folder(folder, mark=MANIFEST, ours=matching(*FILES)) as work:
-            for table, frame in self._tables().items():
-                without_empty_later(frame, table).write_parquet(work / f"{table}.parquet", compression="zstd")
-            write_manifest(work / MANIFEST, self.manifest)
+            self.write(work)
+
+    def write(self, folder: Path) -> None:
+        """Writes the files of `save` into a folder that is the caller's to rename."""
+        for table, frame in self._tables().items():
+            without_empty_later(frame, table).write_parquet(folder / f"{table}.parquet", compression="zstd")
+        write_manifest(folder / MANIFEST, self.manifest)
 
     @classmethod
     def load(cls, folder: Path) -> Dataset:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmrec.config import RunConfig
+from llmrec.dataset.authorship import check_texts
 from llmrec.dataset.check import Finding, check, check_links, check_signals
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.linking import Funnel
@@ -128,6 +129,7 @@ def _changed(source: Path, kept: Path) -> str | None:
 def _checked(config: RunConfig, dataset: Dataset, world: World | None = None) -> RunData:
     data = config.data
     split = make_split(dataset, data.split, data.valid_fraction, data.test_fraction)
+    check_texts(dataset, split, withheld=bool(data.withheld.test))
     withheld = None
     if data.withheld.test:
         dataset, split, withheld = withhold(dataset, split, data.withheld, config.seed)
