@@ -28,7 +28,7 @@ from llmrec.files import entries, read_json
 from llmrec.printing import one_line, short_line
 from llmrec.progress import console
 from llmrec.storage import resolve
-from llmrec.written import check_written, handed_on
+from llmrec.written import check_written, forgotten_of, handed_on
 
 _OFFLINE = "HF_HUB_OFFLINE is set and {} is not in the Hub's cache here; unset it, or give a run folder."
 _HTTP_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]  # of the HTTP client that huggingface_hub happens to use
@@ -57,7 +57,13 @@ NEVER = ["*.pt", "*.bin", "*.pkl", "*.pickle", "*.ckpt", ".*", "*/.*", "events.p
 
 
 def push_run(
-    folder: Path, repository: str, *, public: bool = False, revision: str | None = None, create_pr: bool = False
+    folder: Path,
+    repository: str,
+    *,
+    public: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    with_forgotten: bool = False,
 ) -> str:
     """Uploads the run folder as one commit and returns the commit's address.
 
@@ -67,9 +73,11 @@ def push_run(
         public: make a new repository public. One that exists keeps its visibility.
         revision: branch to commit to; made from main if it does not exist.
         create_pr: open a pull request with the commit instead.
+        with_forgotten: hand on a run that was trained on users who have been forgotten since.
 
     Raises:
-        RunError: not a run folder, a branch together with a pull request, no login, no right to write, or the Hub
+        RunError: not a run folder, one that was trained on forgotten users,
+            a branch together with a pull request, no login, no right to write, or the Hub
             cannot be reached.
     """
     if create_pr and revision is not None:
@@ -83,6 +91,11 @@ def push_run(
     folder = resolve(folder)
     facts, names = read_json(folder / "llmrec.json"), handed_on(folder)
     check_written(folder)
+    if (lost := forgotten_of(folder)) and not with_forgotten:
+        raise RunError(
+            f"{folder} was trained on {lost:,} users who have been forgotten since; make it anew by its own "
+            "command with --force, or push it all the same with --with-forgotten."
+        )
     kept = sorted({name.split("/")[0] for name in entries(folder)} - {name.split("/")[0] for name in names})
     if kept:
         console.print(f"Not sent, as llmrec did not write it: {one_line(', '.join(kept), 200)}.", style="dim")

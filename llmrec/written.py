@@ -14,6 +14,8 @@ from llmrec.printing import one_line
 from llmrec.storage import resolve, shown
 
 LIST = "files.json"
+MARK = "forgotten.json"
+"""Lies in a run folder that was trained on users who have been forgotten since; it names none of them."""
 
 
 def write_list(folder: Path) -> None:
@@ -48,7 +50,8 @@ def written(otherwise: Ours) -> Ours:
         hashes = _listed(folder)
         there = [name for name in entries(folder) if name in hashes and not (folder / name).is_symlink()]
         # a file that a person has changed is theirs by now, and is kept
-        return [LIST, *(name for name in there if file_hash(folder / name) == hashes[name])]
+        own = [LIST, MARK] if (folder / MARK).is_file() else [LIST]  # another run has no such mark
+        return [*own, *(name for name in there if file_hash(folder / name) == hashes[name])]
 
     return ours
 
@@ -60,7 +63,7 @@ def file_hash(path: Path) -> str:
 
 
 RUN_FILES = (
-    *("llmrec.json", LIST, "items.parquet", "config.yaml", "metrics.json", "README.md"),
+    *("llmrec.json", LIST, MARK, "items.parquet", "config.yaml", "metrics.json", "README.md"),
     *("report.json", "report.md", "report.html", "figures/*.svg"),
     *("catalogue/catalogue.json", "catalogue/catalogue.safetensors", "catalogue/catalogue.arrow"),
     *(
@@ -139,6 +142,21 @@ def _listed(folder: Path) -> dict[str, str]:
         if "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise RunError(f"{shown(folder / LIST)} names a file outside of the folder; fetch or copy it again.")
     return hashes
+
+
+def forgotten_of(folder: Path) -> int:
+    """How many users the run was trained on who have been forgotten since (at most: a kill may count one twice).
+
+    Raises:
+        RunError: the mark is none.
+    """
+    if not (folder / MARK).is_file():
+        return 0
+    found = read_json(folder / MARK)
+    users = found.get("users") if isinstance(found, dict) else None
+    if not isinstance(users, int) or users < 0:
+        raise RunError(f"{shown(folder / MARK)} does not say how many users it is about; write it anew.")
+    return users
 
 
 @contextlib.contextmanager

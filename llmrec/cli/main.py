@@ -187,11 +187,51 @@ def push(
     public: Annotated[bool, typer.Option("--public", help="Make it public (private unless told otherwise).")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to push to (made if missing).")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of pushing.")] = False,
+    with_forgotten: Annotated[
+        bool, typer.Option("--with-forgotten", help="Push a run that was trained on users who were forgotten since.")
+    ] = False,
 ) -> None:
     """Uploads a run folder to the Hugging Face Hub as one commit."""
     from llmrec.hub import push_run
 
-    echo(push_run(run_folder, repository, public=public, revision=revision, create_pr=create_pr))
+    own: dict[str, Any] = {"public": public, "revision": revision, "create_pr": create_pr}
+    echo(push_run(run_folder, repository, **own, with_forgotten=with_forgotten))
+
+
+@app.command()
+def forget(
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PLACE...", help="Folders of data sets, and run folders, in any order.")
+    ],
+    user: Annotated[list[str], typer.Option("--user", help="A user's id; may be repeated.")] = [],  # noqa: B006
+    users: Annotated[Path | None, typer.Option("--users", help="A file of ids, one a line.")] = None,
+) -> None:
+    """Removes users from data sets and working folders, and marks the runs that were trained on them.
+
+    Files that were imported, and copies of any of it elsewhere, are not touched.
+    """
+    from llmrec.cli.show import forget_users
+
+    echo(forget_users(places, user, users))
+
+
+@app.command("config")
+def config_command(
+    sections: Annotated[
+        list[str] | None, typer.Argument(metavar="[SECTION]...", help="Only these, for example ppo gate.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="As a run on it would begin: with its recipe.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML configuration to fill up.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="What improves the policy.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Prints a configuration as YAML, every key with what it means: by default what a run has where nothing is set.
+
+    Save it, change it, and give it to `llmrec run --config FILE`.
+    """
+    from llmrec.cli.show import commented_config
+
+    echo(commented_config(sections or (), dataset, config, algorithm, overrides))
 
 
 @app.command()

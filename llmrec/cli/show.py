@@ -50,11 +50,11 @@ def asked_filters(
 
 
 def read_ids(path: Path, option: str) -> tuple[str, ...]:
-    """Item ids of a text file, one a line (see `llmrec.bounded.read_ids`), or a `RequestError`."""
+    """Ids of a text file, one a line (see `llmrec.bounded.read_ids`), or a `RequestError`."""
     try:
         return bounded.read_ids(path)
     except OSError as error:
-        raise RequestError(f"{path} ({option}) cannot be read: {error.strerror}; give a file of item ids.") from None
+        raise RequestError(f"{path} ({option}) cannot be read: {error.strerror}; give a file of ids.") from None
     except ValueError as error:
         raise RequestError(f"{path} ({option}) cannot be used: {error}.") from None
 
@@ -180,6 +180,36 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
         save_changed(changed, out)
     said = [f"Assumed: {one_line(text, 600)}" for text in ledger.assumptions]
     return "\n".join([*said, f"{len(new):,} added, {len(gone):,} removed; {out} has {len(changed.items):,} items."])
+
+
+def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None) -> str:
+    """Forgets `users` and those whose ids are in `file`; returns what was done, a line a place.
+
+    Raises:
+        LLMRecError: see `pipeline.forget.forget`, or a file that cannot be read.
+    """
+    from llmrec.pipeline.forget import forget
+
+    named = [*users, *(() if file is None else read_ids(file, "--users"))]
+    return "\n".join(str(done) for done in forget(places, named))
+
+
+def commented_config(
+    sections: Sequence[str], dataset: str | None, config: Path | None, algorithm: str | None, texts: Sequence[str]
+) -> str:
+    """The configuration that `llmrec run` would have by these options, as YAML with comments.
+
+    Raises:
+        ConfigError: a section, key or value that cannot be used.
+    """
+    from llmrec.config import RunConfig
+    from llmrec.config.commented import commented
+    from llmrec.pipeline.recipes import overrides_of, with_defaults
+
+    given = overrides_of({"data.dataset": dataset, "algorithm": algorithm}, texts)
+    plainly = dataset is None and config is None and algorithm is None
+    found = RunConfig.read(None, given) if plainly else with_defaults(config, given, algorithm=algorithm)
+    return commented(found, sections).rstrip("\n")
 
 
 def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -138,21 +138,43 @@ class Dataset:
         """
         events = cast_table(events, "events")
         validate_events(events)
-        events, coded = _sorted_events(events, self.items, self.users)
-        hashes = {**self.manifest.table_hashes, "events": _content_hash(coded, "events")}
-        if rows is None:
-            rows = self.rows
-        else:
+        if rows is not None:
             rows = cast_table(rows, "rows")
             validate_rows(rows, self.items["item_id"], self.users["user_id"])
-            hashes["rows"] = _content_hash(rows, "rows")
+        return self._with(self.users, events, self.rows if rows is None else rows)
+
+    def without_users(self, user_ids: Collection[str]) -> Dataset:
+        """The same without all that is held of these users: their profiles, events and evaluation rows.
+
+        Ids that there are not are passed over. Counts and hashes are made anew.
+
+        Raises:
+            DataError: no event would be left.
+        """
+        gone = pl.Series(sorted(user_ids), dtype=pl.String).implode()
+        users, events = (frame.filter(~pl.col("user_id").is_in(gone)) for frame in (self.users, self.events))
+        if events.is_empty():
+            raise DataError(
+                f"Data set {self.manifest.name!r} has no event of anybody else; remove its folder instead."
+            )
+        rows = None if self.rows is None else self.rows.filter(~pl.col("user_id").is_in(gone))
+        return self._with(users, events, rows)
+
+    def _with(self, users: pl.DataFrame, events: pl.DataFrame, rows: pl.DataFrame | None) -> Dataset:
+        """Checked tables in the place of these."""
+        events, coded = _sorted_events(events, self.items, users)
+        tables = {"users": users, "events": coded} | ({} if rows is None else {"rows": rows})
+        hashes = {
+            **self.manifest.table_hashes,
+            **{name: _content_hash(table, name) for name, table in tables.items()},
+        }
         manifest = dataclasses.replace(
             self.manifest,
-            counts=_counts(self.items, self.users, events, rows),
+            counts=_counts(self.items, users, events, rows),
             content_hash=combine_hashes(hashes),
             table_hashes=hashes,
         )
-        return Dataset(self.items, self.users, events, manifest, rows)
+        return Dataset(self.items, users, events, manifest, rows)
 
     def with_texts(self, *, profiles: Sequence[str], descriptions: Sequence[str], written: dict[str, Any]) -> Dataset:
         """The same data with other profiles (one a user) and descriptions (one an item), and who wrote them.

@@ -5,8 +5,10 @@ The nano model is cached by everything that decides it (texts, sizes, seed), und
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,10 +40,14 @@ from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
 from llmrec.training.sft import train_lm
 from llmrec.training.sft_data import longest_answer
-from llmrec.types import State
+from llmrec.types import Item, State
 
 NANO = "nano"
 TOKENIZER_TEXTS = 6000
+SHARED = 5
+"""Users at least whose profiles have a word that may be among a tokenizer's tokens, unless an item's text has it."""
+_HAN = "\u3400-\u9fff"
+_WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +108,12 @@ def base_model(config: RunConfig, data: RunData, work: Work) -> Base:
         check_cards_fit(config, data, load_tokenizer(config.model.name, config.model.revision))
         return named_base(config)
     states = training_states(config, data)
-    corpus = list(_nano_texts(config, data, states))
+    whole = list(_nano_texts(config, data, states))
+    common = common_profiles(states, data.dataset.item_list)
+    corpus = whole if common == states else list(_nano_texts(config, data, common))
     # The texts themselves are in the key, not the data set's hash: runs that differ in events after the training
     # period, or in nothing that the model reads, share one pretraining.
-    key = sha256_of(repr(_decides_nano(config)), *corpus)
+    key = sha256_of(repr(_decides_nano(config)), *whole, *([] if corpus is whole else ["common words"]))
     cached = cache_folder() / "nano" / key[:24]
     base = Base(str(cached), None, nano=True)
     if work.finished_only:  # a warm start with weights of its own needs no more of it than its name
@@ -208,6 +216,24 @@ def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterab
     # Byte-pair merges settle on far fewer texts than a large log has; every n-th state keeps all kinds of users in.
     per_state = max(1, len(states) // TOKENIZER_TEXTS)
     yield from documents(data.dataset.item_list, list(islice(states, 0, None, per_state)), wording)
+
+
+def common_profiles(states: Sequence[State], items: Sequence[Item]) -> list[State]:
+    """The states without the words of profiles that fewer than `SHARED` users have and no item's text has.
+
+    A tokenizer that is handed on lists its tokens in clear: a name or an address of one person must not be one.
+    """
+    profiles = {state.user_id: set(_WORD.findall(state.profile)) for state in states}
+    users = Counter(word for words in profiles.values() for word in words)
+    rare = {word for word, number in users.items() if number < SHARED}
+    for item in items if rare else ():
+        rare.difference_update(*map(_WORD.findall, (item.title, item.description, *item.categories, item.brand)))
+    return [
+        replace(state, profile=_WORD.sub(lambda word: "" if word.group() in rare else word.group(), state.profile))
+        if rare & profiles[state.user_id]
+        else state
+        for state in states
+    ]
 
 
 def _decides_nano(config: RunConfig) -> dict[str, Any]:

@@ -117,6 +117,27 @@ class Work:
         self.seconds[name] = time.monotonic() - start
         return place
 
+    def amend(self, name: str, change: Callable[[Path], None]) -> None:
+        """Lets `change(folder)` write into a copy of the finished stage `name`, which then takes its place.
+
+        The stage keeps its key: the same command finds it finished. What was built on it is found or made anew as
+        its own key says.
+
+        Raises:
+            RunError: it is damaged.
+            Busy: another process is making it.
+        """
+        place = self.folder / name
+        done = self._done(place)
+        if done is None:
+            raise Unfinished(f"{place} is not there, so there is nothing to change.")
+        self._check(place, done)
+        with new_folder(place, mark=DONE) as folder:
+            shutil.copytree(place, folder, dirs_exist_ok=True)
+            (folder / DONE).unlink()
+            change(folder)
+            write_json(folder / DONE, done | {"sha256": hashes_of(folder)})
+
     def _build(
         self, name: str, digest: str, place: Path, scratch: Path, build: Callable[[Path, Path], None], *, wait: bool
     ) -> None:
