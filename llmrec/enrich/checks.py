@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +15,14 @@ from llmrec.text.forbidden import FORBIDDEN, Forbidden, WordFilter
 
 _LONGEST = 600
 """Characters of one sentence; what is longer is no sentence."""
+_ROUNDS = 3
+_AGAINST = {
+    "en": re.compile(
+        r"\b(?:dis\w+|not|no|never|less|least|hat\w+|avoid\w*|bad\w*|poor\w*|low\w*|un\w+)\b|n['’]t\b", re.I
+    ),
+    "zh": re.compile("[不没无差]|讨厌|反感"),
+}
+"""Words that speak against something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +95,28 @@ class Checks:
             return Dropped(sentence, "language")
         if wrong := ground.ungrounded(sentence):
             return Dropped(sentence, wrong[0].reason, ", ".join(mention.text for mention in wrong))
-        if " ".join(tokens(sentence)) in seen:
+        said = f" {' '.join(tokens(sentence))} "
+        if wrong_way := [title for title in source.texts("disliked") if f" {' '.join(tokens(title))} " in said]:
+            if not _AGAINST[self.language].search(sentence):
+                return Dropped(sentence, "contrary", ", ".join(wrong_way))
+        if said.strip() in seen or _goes_round(tokens(sentence)):
             return Dropped(sentence, "repeated")
         found = self.words.find(sentence)
         if found:
-            said = ", ".join(one.word for one in found)
+            listed = ", ".join(one.word for one in found)
             if any(one.category == FORBIDDEN for one in found):
-                return Dropped(sentence, "forbidden", said)
+                return Dropped(sentence, "forbidden", listed)
             if self.decisions.get(entry_id(source, sentence)) != "accept":
-                return Dropped(sentence, "harmful", said)
+                return Dropped(sentence, "harmful", listed)
         return None
+
+
+def _goes_round(words: Sequence[str]) -> bool:
+    """Whether a sentence says four words in a row three times or more, as small models do without end."""
+    count = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
+    return max(count.values(), default=0) >= _ROUNDS
 
 
 def entry_id(source: Source, sentence: str = "") -> str:
     """A short name of a sentence about a subject, by which a person decides on it."""
     return sha256_of(source.kind, source.subject, source.field, sentence)[:12]
-
-
-def ungrounded_share(kept: Sequence[str], dropped: Sequence[Dropped], reasons: Sequence[str]) -> tuple[int, int]:
-    """How many sentences went for one of `reasons`, and how many there were."""
-    return sum(one.reason in reasons for one in dropped), len(kept) + len(dropped)

@@ -6,10 +6,12 @@ the one header that needs it, follows no redirect, and stands in no message, fil
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import random
+import socket
 import threading
 import time
 import urllib.parse
@@ -224,19 +226,32 @@ class EndpointWriter:
 
     def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Status, headers and body; the whole exchange within the timeout, however slowly bytes drip in."""
-        until = time.monotonic() + self.settings.timeout
+        seconds = self.settings.timeout
         kind = http.client.HTTPSConnection if self._address.scheme == "https" else http.client.HTTPConnection
-        link = kind(self._address.hostname or "", self._address.port, timeout=self.settings.timeout)
+        link = kind(self._address.hostname or "", self._address.port, timeout=seconds)
+        late = threading.Event()
         try:
-            link.request("POST", self._address.path, body, self._headers())
-            answer = link.getresponse()
-            return answer.status, answer.headers, _read(answer, link, until)
-        except TimeoutError:
-            raise _Again(f"no answer within {self.settings.timeout:g} s") from None
-        except http.client.HTTPException as error:
-            raise _Again(f"its answer breaks off or is no HTTP ({type(error).__name__})") from None
-        except OSError as error:
-            raise _Again(f"no connection ({one_line(error.strerror or type(error).__name__, 80)})") from None
+            link.connect()
+            # The socket's own timeout is one a piece; a byte a second would keep us for ever.
+            watch = threading.Timer(seconds, _hang_up, (link.sock, late))
+            watch.daemon = True
+            watch.start()
+            try:
+                link.request("POST", self._address.path, body, self._headers())
+                answer = link.getresponse()
+                found = answer.status, answer.headers, _read(answer)
+            finally:
+                watch.cancel()
+            if late.is_set():  # closed in the middle, which may look like an end
+                raise TimeoutError
+            return found
+        except (OSError, http.client.HTTPException) as error:
+            if late.is_set() or isinstance(error, TimeoutError):
+                raise _Again(f"no answer within {seconds:g} s") from None
+            if isinstance(error, http.client.HTTPException):
+                raise _Again(f"its answer breaks off or is no HTTP ({type(error).__name__})") from None
+            reason = one_line(error.strerror or type(error).__name__, 80)
+            raise _Again(f"no connection ({reason})") from None
         finally:
             link.close()
 
@@ -249,25 +264,19 @@ class EndpointWriter:
 _DOWN = "the endpoint gave nothing: "
 
 
-def _read(answer: http.client.HTTPResponse, link: http.client.HTTPConnection, until: float) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        left = until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        if link.sock is not None:
-            link.sock.settimeout(left)
-        part = answer.read1(65536)
-        if not part:
-            break
-        size += len(part)
-        if size > _LARGEST:
-            raise _Again(f"its answer has more than {_LARGEST >> 20} MiB")
-        parts.append(part)
+def _hang_up(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    data = answer.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise _Again(f"its answer has more than {_LARGEST >> 20} MiB")
     if answer.length:
-        raise _Again("its answer breaks off")
-    return b"".join(parts)
+        raise http.client.IncompleteRead(data)
+    return data
 
 
 def _content(tree: Any) -> tuple[str, bool]:
@@ -315,7 +324,8 @@ def _checked(settings: EndpointSettings) -> urllib.parse.SplitResult:
             "--endpoint holds a password, a query or a fragment; give the plain address, and the key in the "
             f"environment variable {settings.key_variable}."
         )
-    if found.scheme == "http" and found.hostname not in _LOCAL and _key(settings):
+    key = _key(settings)
+    if found.scheme == "http" and found.hostname not in _LOCAL and key:
         raise ConfigError(
             f"--endpoint is not encrypted, so the key of {settings.key_variable} could be read on its way; give an "
             "https address, or unset the variable."

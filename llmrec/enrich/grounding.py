@@ -123,7 +123,7 @@ class Ground:
     """What a source holds, ready to be asked.
 
     Args:
-        texts: the facts' texts and notes; a name has to stand in one of them.
+        texts: the facts' texts; a name has to stand in one of them.
         language: "en" or "zh", of the sentences.
     """
 
@@ -136,8 +136,8 @@ class Ground:
 
     @classmethod
     def of(cls, source: Source, language: str) -> Ground:
-        """The ground of one source."""
-        return cls((text for fact in source.facts for text in (fact.text, fact.note)), language)
+        """The ground of one source: its facts, but not the counts and values that only order them."""
+        return cls((fact.text for fact in source.facts), language)
 
     def holds(self, text: str) -> bool:
         """Whether the words of `text` stand in one fact, side by side."""
@@ -164,7 +164,7 @@ class Ground:
             if self._named(words):
                 continue
             # The beginning of a sentence has its capital anyway; what follows it is looked at by itself.
-            rest = words[1:] if first and words[0].casefold() in ORDINARY else words
+            rest = words[1:] if first and re.split("['’]", words[0].casefold())[0] in ORDINARY else words
             while rest and rest[0].casefold() in _JOINED:
                 rest = rest[1:]
             if rest and (rest is words or not self._named(rest)):

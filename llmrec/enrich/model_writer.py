@@ -95,23 +95,29 @@ class ModelWriter:
 
     def write(self, sources: Sequence[Source]) -> list[Draft]:
         """Greedy answers to the prompts of one batch."""
-        prompts = [self.prompts.fitting(source, self._fits) for source in sources]
+        leads = [self.prompts.lead(source) for source in sources]
+        prompts = [
+            self.prompts.fitting(source, lambda text, lead=lead: len(self._encoded(text, lead)) <= self._room)  # type: ignore[misc]
+            for source, lead in zip(sources, leads, strict=True)
+        ]
         rows = [row for row, prompt in enumerate(prompts) if prompt is not None]
         drafts = [Draft(failure="the prompt does not fit into the model's context")] * len(sources)
-        answers = self._answers([prompt for prompt in prompts if prompt is not None])
+        answers = self._answers([self._encoded(prompts[row] or "", leads[row]) for row in rows])
         for row, (text, cut) in zip(rows, answers, strict=True):
-            drafts[row] = draft_of(text, sources[row], self.prompts.language, cut=cut)
+            drafts[row] = draft_of(leads[row] + text, sources[row], self.prompts.language, cut=cut)
         return drafts
 
-    def _fits(self, prompt: str) -> bool:
-        return len(self.encoder.encode([prompt])[0]) <= self._room
+    def _encoded(self, prompt: str, lead: str) -> list[int]:
+        """The prompt's tokens, with the beginning of the answer behind them; that is our own text."""
+        space = "" if self.encoder.chat else " "
+        behind = self.tokenizer(space + lead, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        return [*self.encoder.encode([prompt])[0], *behind]
 
     @torch.no_grad()
-    def _answers(self, prompts: Sequence[str]) -> list[tuple[str, bool]]:
-        """Answers, each with whether it was cut off."""
-        if not prompts:
+    def _answers(self, ids: Sequence[list[int]]) -> list[tuple[str, bool]]:
+        """Answers to prompts as tokens, each with whether it was cut off."""
+        if not ids:
             return []
-        ids = self.encoder.encode(prompts)
         width, pad = max(map(len, ids)), self.tokenizer.pad_token_id
         device = self.model.device
         tokens_BL = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)

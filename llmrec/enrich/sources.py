@@ -104,7 +104,6 @@ class _Told:
         self.liked = Signal.parse(dataset.manifest.conversion)
 
     def long_term(self, user_id: str, known: str, past: Sequence[Interaction]) -> Iterable[Fact]:
-        yield Fact("choices", str(len(past)))
         yield from self._categories(past)
         liked = [i for i in past if self._is_liked(i)]
         best = sorted(liked, key=lambda i: (-(i.value or 0.0), -i.time, i.item))

@@ -27,9 +27,19 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
 Sentiment = Literal["positive", "negative", "mixed", "neutral"]
 SENTIMENTS: tuple[Sentiment, ...] = ("positive", "negative", "mixed", "neutral")
 Reason = Literal[
-    "number", "name", "quotation", "address", "language", "repeated", "cut", "long", "harmful", "forbidden"
+    "number",
+    "name",
+    "quotation",
+    "address",
+    "contrary",
+    "language",
+    "repeated",
+    "cut",
+    "long",
+    "harmful",
+    "forbidden",
 ]
-"""Why a sentence went. The first four say what in it the source does not hold."""
+"""Why a sentence went. The first four say what in it the source does not hold; "contrary" praises what is disliked."""
 UNGROUNDED: tuple[Reason, ...] = ("number", "name", "quotation", "address")
 
 

@@ -53,7 +53,6 @@ def test_long_term_and_recent_interests_are_told_apart_by_hand():
         ("b", "recent"),
     }  # b has one choice before the last two
     early, late = sources["a", "long_term"], sources["a", "recent"]
-    assert facts(early, "choices") == [("8", "")]
     assert facts(early, "category") == [("Tea", "5"), ("Tools", "3")]  # items 0 1 2 3 4 0 1 2
     assert facts(early, "liked") == [("Oak Board", "5"), ("Green Teapot", "4")]
     assert facts(early, "disliked") == [("Red Kettle", "1")]
