@@ -16,6 +16,7 @@ from llmrec.text.forbidden import FORBIDDEN, Forbidden, WordFilter
 _LONGEST = 600
 """Characters of one sentence; what is longer is no sentence."""
 _ROUNDS = 3
+_YEAR = re.compile(r"\s*[(（]\d{4}[)）]$")
 _AGAINST = {
     "en": re.compile(
         r"\b(?:dis\w+|not|no|never|less|least|hat\w+|avoid\w*|bad\w*|poor\w*|low\w*|un\w+)\b|n['’]t\b", re.I
@@ -96,9 +97,9 @@ class Checks:
         if wrong := ground.ungrounded(sentence):
             return Dropped(sentence, wrong[0].reason, ", ".join(mention.text for mention in wrong))
         said = f" {' '.join(tokens(sentence))} "
-        if wrong_way := [title for title in source.texts("disliked") if f" {' '.join(tokens(title))} " in said]:
-            if not _AGAINST[self.language].search(sentence):
-                return Dropped(sentence, "contrary", ", ".join(wrong_way))
+        disliked = [title for title in source.texts("disliked") if _bare(title) in said]
+        if disliked and not _AGAINST[self.language].search(sentence):
+            return Dropped(sentence, "contrary", ", ".join(disliked))
         if said.strip() in seen or _goes_round(tokens(sentence)):
             return Dropped(sentence, "repeated")
         found = self.words.find(sentence)
@@ -109,6 +110,12 @@ class Checks:
             if self.decisions.get(entry_id(source, sentence)) != "accept":
                 return Dropped(sentence, "harmful", listed)
         return None
+
+
+def _bare(title: str) -> str:
+    """A title's words without its year, which sentences leave out, as they stand between other words."""
+    bare = _YEAR.sub("", title)
+    return f" {' '.join(tokens(bare))} "
 
 
 def _goes_round(words: Sequence[str]) -> bool:

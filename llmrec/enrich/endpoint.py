@@ -127,6 +127,11 @@ class EndpointWriter:
         return 4 * self.settings.parallel
 
     @property
+    def together(self) -> bool:
+        """Requests know nothing of one another."""
+        return False
+
+    @property
     def author(self) -> Author:
         """The model's name and the endpoint's origin; what stands behind them nobody can check."""
         where = self._address
@@ -163,8 +168,8 @@ class EndpointWriter:
             try:
                 text, cut = self._ask(prompt)
             except _TooLong:
-                # Its context is not known, so the prompt is halved until it is taken; that is no failed attempt.
-                room = min(room, len(prompt)) // 2
+                # Its context is not known, so the prompt shrinks until it is taken; that is no failed attempt.
+                room = min(room, len(prompt)) * 3 // 4
                 continue
             except _Again as error:
                 failure = _DOWN + str(error)

@@ -28,6 +28,7 @@ class ExtractiveWriter:
     language: str
     domain: str
     batch: int = 256
+    together: bool = False
 
     @property
     def author(self) -> Author:

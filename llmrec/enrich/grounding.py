@@ -44,26 +44,27 @@ _JOINED = frozenset(_JOINED_WORDS.split())
 _PRONOUN = frozenset({"i", "i'm", "i've", "i'd", "i'll"})
 _ORDINARY_WORDS = """
 a about above according across additionally after again all along already also although always among an and any
-anyone apart appreciates are around article articles as aside at available based because before being belongs
+anyone apart appreciates are aren around article articles as aside at available based because before being belongs
 besides best better between blamed blames both brand but buys by can categories category choices chooses chose
 chosen clearly collectors combines comes comfortable compared complained complains complaints considering course
-courses customer customers description despite disliked dislikes doing drawn during each earlier easy either
-enjoyed enjoys especially even every everyone everything excellent fans favorite favorites favors favourite
-favourites favours features few film films finally find finds first follows for frequently from fully furthermore
-gave generally genre genres given gives good gravitates great had has have having he her here high him his history
-how however ideal if important in includes including indeed interest interested interests into is it item items
-its just keen known large lately later latest leans less like liked likely likes listener listeners listens little
-long looking loved lover lovers loves made mainly makes many mix mixed more moreover most mostly movie movies much
-my never new next no nobody none nor not notable noted now of offers often on once one only or other others
-otherwise our out over overall particularly people perfect perhaps person popular post posts praised praises
-preferred preferring prefers previously price primarily probably product products rarely rated rates rather rating
-ratings reader readers reading really recent recently regarding regularly related review reviewers reviews same
-second see seeks seems several she shopper shoppers short should shows similar simple since small so some someone
-something sometimes somewhat song songs still strong student students such suitable suits summary taste tastes
-tends than thanks that the their them then there therefore these they thing things this those though through
-throughout thus title to together too towards tracks typically under unlike until up use used useful user users
-uses usually various very viewer viewers viewing wants was watched watches watching we well were what when where
-whereas whether which while who whose why wide will with within without works would written yet you your
+courses customer customers description despite did didn disliked dislikes do does doesn doing don drawn during
+each earlier easy either enjoyed enjoys especially even every everyone everything excellent fans favorite
+favorites favors favourite favourites favours features few film films finally find finds first follows for
+frequently from fully furthermore gave generally genre genres given gives good gravitates great had has hasn have
+haven having he her here high him his history how however ideal if important in includes including indeed interest
+interested interests into is isn it item items its just keen known large lately later latest leans less like liked
+likely likes listener listeners listens little long looking loved lover lovers loves made mainly makes many mix
+mixed more moreover most mostly movie movies much my never new next no nobody none nor not notable noted now of
+offers often on once one only or other others otherwise our out over overall particularly people perfect perhaps
+person popular post posts praised praises preferred preferring prefers previously price primarily probably product
+products rarely rated rates rather rating ratings reader readers reading really recent recently regarding
+regularly related review reviewers reviews same second see seeks seems several she shopper shoppers short should
+shows similar simple since small so some someone something sometimes somewhat song songs still strong student
+students such suitable suits summary taste tastes tends than thanks that the their them then there therefore these
+they thing things this those though through throughout thus title to together too towards tracks typically under
+unlike until up use used useful user users uses usually various very viewer viewers viewing wants was wasn watched
+watches watching we well were what when where whereas whether which while who whose why wide will with within
+without works would written yet you your
 """
 ORDINARY = frozenset(_ORDINARY_WORDS.split())
 """What may begin a sentence with a capital without being a name."""

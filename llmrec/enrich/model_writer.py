@@ -73,6 +73,11 @@ class ModelWriter:
         """Prompts that are answered together."""
         return self._batch
 
+    @property
+    def together(self) -> bool:
+        """Padding and the shapes of products depend on the longest prompt of a batch."""
+        return True
+
     @cached_property
     def author(self) -> Author:
         """The model by name and the hash of its weights."""

@@ -26,20 +26,9 @@ FIELDS: dict[Kind, tuple[Field, ...]] = {
 }
 Sentiment = Literal["positive", "negative", "mixed", "neutral"]
 SENTIMENTS: tuple[Sentiment, ...] = ("positive", "negative", "mixed", "neutral")
-Reason = Literal[
-    "number",
-    "name",
-    "quotation",
-    "address",
-    "contrary",
-    "language",
-    "repeated",
-    "cut",
-    "long",
-    "harmful",
-    "forbidden",
-]
-"""Why a sentence went. The first four say what in it the source does not hold; "contrary" praises what is disliked."""
+Unfounded = Literal["number", "name", "quotation", "address"]
+Reason = Unfounded | Literal["contrary", "language", "repeated", "cut", "long", "harmful", "forbidden"]
+"""Why a sentence went: the first four say what in it the source lacks; "contrary" praises what is disliked."""
 UNGROUNDED: tuple[Reason, ...] = ("number", "name", "quotation", "address")
 
 
@@ -131,6 +120,11 @@ class Writer(Protocol):
     @property
     def batch(self) -> int:
         """How many sources it takes at a time."""
+        ...
+
+    @property
+    def together(self) -> bool:
+        """Whether a draft may depend, in the last bit, on the batch that it is written in."""
         ...
 
     def write(self, sources: Sequence[Source]) -> list[Draft]:

@@ -50,23 +50,27 @@ def write_texts(
 def draft_all(sources: Sequence[Source], writer: Writer, cache: DraftCache | None, what: str) -> list[Draft]:
     """One draft a source, from the cache where it is there.
 
-    Sources of like length share a batch. A batch is written whole even where the cache holds a part of it: what a
-    model writes may depend, in the last bit, on what is read beside it, and so a run that was killed ends with the
-    texts of one that was not.
+    Sources of like length share a batch. Where a draft may depend on its batch, that is written whole even if the
+    cache holds a part of it, so that a run that was killed ends with the texts of one that was not.
     """
     author = writer.author
-    found: list[Draft | None] = [None if cache is None else cache.get(source, author) for source in sources]
-    order = sorted(range(len(sources)), key=lambda row: (_length(sources[row]), row))
-    with Bar(what, len(sources)) as bar:
-        for rows in chunks(order, writer.batch):
-            if any(found[row] is None for row in rows):
-                for row, draft in zip(rows, writer.write([sources[row] for row in rows]), strict=True):
-                    if found[row] is None:
-                        found[row] = draft
+    one_of = {source.content_hash: source for source in sources}  # equal facts have equal texts
+    hashes = sorted(one_of, key=lambda name: (_length(one_of[name]), name))
+    found: dict[str, Draft] = {}
+    if cache is not None:
+        found = {name: kept for name in hashes if (kept := cache.get(one_of[name], author)) is not None}
+    with Bar(what, len(hashes)) as bar:
+        for names in chunks(hashes, writer.batch):
+            missing = [name for name in names if name not in found]
+            if missing:
+                asked = names if writer.together else missing
+                for name, draft in zip(asked, writer.write([one_of[name] for name in asked]), strict=True):
+                    if name not in found:
+                        found[name] = draft
                         if cache is not None:
-                            cache.put(sources[row], author, draft)
-            bar.advance(len(rows))
-    return [draft if draft is not None else Draft(failure="nothing was written") for draft in found]
+                            cache.put(one_of[name], author, draft)
+            bar.advance(len(names))
+    return [found[source.content_hash] for source in sources]
 
 
 def _length(source: Source) -> int:

@@ -144,14 +144,14 @@ def test_a_refusal_ends_at_once_with_the_mend(status, words, monkeypatch):
 
 def test_a_prompt_longer_than_the_context_is_shortened():
     def answer(number, body):
-        if len(body["messages"][0]["content"]) > 330:
+        if len(body["messages"][0]["content"]) > 250:
             return 400, {}, b'{"error": {"message": "maximum context length is 80 tokens"}}'
         return chat("Likes Tea.")
 
     with serving(answer) as (endpoint, address):
         assert writer(address).write(sources(1))[0].sentences == ("Likes Tea.",)
         lengths = [len(body["messages"][0]["content"]) for _, _, body in endpoint.requests]
-        assert lengths[0] > 330 >= lengths[-1]
+        assert lengths[0] > 250 >= lengths[-1]
     with serving(lambda number, body: (413, {}, b"")) as (_, address):
         assert "does not fit" in writer(address).write(sources(1))[0].failure
 

@@ -208,6 +208,7 @@ class Says:
     """A writer that says the same of everything."""
 
     batch = 3
+    together = True
 
     def __init__(self, *sentences, cut=False, failure=""):
         self.draft = Draft(sentences, cut, failure=failure)
@@ -235,6 +236,20 @@ def test_what_a_model_makes_up_goes_and_the_rest_is_left_to_the_rule():
     assert none.shares[says.author].empty == 3
     without = enrich(found, split(found), Says("Likes Star Wars."), Checks("en"), USERS, fallback=False)
     assert without.dataset.users.equals(found.users)
+
+
+def test_a_sentence_that_praises_what_is_disliked_or_goes_round_goes():
+    facts = (Fact("category", "Tea"), Fact("disliked", "Red Kettle (1997)"))
+    source = Source("user", "long_term", "a", facts)
+    said = ("Enjoys Red Kettle.", "Did not like Red Kettle.", "Likes tea and likes tea and likes tea and likes tea.")
+    kept, dropped = Checks("en").sift(source, Draft(said))
+    assert kept == ("Did not like Red Kettle.",)
+    assert [gone.reason for gone in dropped] == ["contrary", "repeated"]
+    kept, dropped = Checks("zh").sift(
+        source, Draft(("喜欢《Red Kettle》这件商品。", "不喜欢《Red Kettle》这件商品。"))
+    )
+    assert len(kept) == 1
+    assert dropped[0].reason == "contrary"
 
 
 def test_texts_keep_within_their_bounds():
