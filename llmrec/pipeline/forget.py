@@ -25,6 +25,8 @@ from llmrec.written import MARK, check_written, forgotten_of
 
 KEPT_DATA = "data/dataset"
 REPORT = "report"
+DRAFTS = "drafts"
+"""In the working folder of a data set with written texts (`llmrec.enrich.cache`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ def _forget(place: _Place, held: Mapping[Path, Dataset], rest: Mapping[Path, Dat
     events = 0 if before is None or after is None else before.events.height - after.events.height
     if place.run is None:
         if after is not None:
+            # what was written of people beside it goes whole: drafts have no names by which to find one of them
+            shutil.rmtree(work_folder(place.folder) / DRAFTS, ignore_errors=True)
             after.save(place.folder)
         return Forgotten(place.given, users, events)
     if before is None:

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from llmrec.config import RunConfig
-from llmrec.dataset.store import Dataset
+from llmrec.dataset.store import OPINIONS, REVIEW, TEXTS, Dataset
 from llmrec.errors import DataError, RequestError, RunError
 from llmrec.hub import push_run
 from llmrec.pipeline.data import open_data
@@ -115,6 +115,20 @@ def test_a_data_set_is_rewritten_and_reads_as_before(tmp_path):
     assert (place / "notes.txt").read_text() == "mine"
     with pytest.raises(RequestError, match="No place that was named knows user 'u0'"):
         forget([place], ["u0"])
+
+
+def test_what_was_written_of_people_goes_with_them(tmp_path):
+    """Who wrote what, what a person should look at, and drafts: all of it names or tells of people."""
+    place = saved(tmp_path)
+    for name in (TEXTS, REVIEW, OPINIONS):
+        (place / name).write_bytes(b"u0 likes tea")
+    drafts = tmp_path / "data.work" / "drafts" / "ab"
+    drafts.mkdir(parents=True)
+    (drafts / "abcd.json").write_text('{"sentences": ["Likes tea."]}')
+    forget([place], ["u0"])
+    assert not any((place / name).exists() for name in (TEXTS, REVIEW, OPINIONS))
+    assert not drafts.exists()
+    assert Dataset.load(place).users.height == 3
 
 
 def test_a_run_is_marked_and_its_working_folder_forgets(tmp_path):
