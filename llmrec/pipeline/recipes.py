@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmrec.config import Algorithm, RunConfig
+from llmrec.config import Algorithm, ModelConfig, RunConfig
 from llmrec.config_tree import Overrides, override_tree, parse_overrides, read_yaml
 from llmrec.errors import ConfigError
 from llmrec.pipeline.work import say
 from llmrec.storage import shown
 
+OWN = "own"
+"""The recipe of data of one's own: of every data set but generated worlds that has none of its name."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -32,8 +34,9 @@ def with_defaults(
 ) -> RunConfig:
     """The configuration of `path`, else the shipped recipe of the data set asked for, with `overrides` on top.
 
-    A source without the name of its data set is recognised, and said. A generated world takes the recipe of
-    `algorithm`, where one is named.
+    A data set without a recipe of its name has that of data of one's own (`OWN`), by the model's kind. A source
+    without the name of its data set is recognised, and said. A generated world takes the recipe of `algorithm`,
+    where one is named.
 
     Raises:
         ConfigError: a key or value that cannot be used, or a source for a generated world, which reads none.
@@ -41,8 +44,11 @@ def with_defaults(
     """
     overrides = {**overrides, **_recognised(path, overrides)}
     if path is None:
-        dataset = RunConfig.read(None, overrides).data.dataset
+        asked = RunConfig.read(None, overrides)
+        dataset = asked.data.dataset
         path = recipe_for(algorithm if algorithm and dataset == "world" else dataset)
+        if path is None and dataset != "world":
+            return _layered(OWN, overrides, pretrained=asked.model.name != ModelConfig().name)
     return RunConfig.read(path, overrides, trust_code=trust_code)
 
 
@@ -73,8 +79,14 @@ def demo_config(seed: int = 0, overrides: Overrides | None = None, model: str | 
     """The demo's configuration: train/recipes/demo.yaml, and demo-pretrained.yaml on top where a `model` is named."""
     given = {"seed": seed, **(overrides or {})}
     if model is not None:
-        given = {**_dotted(read_yaml(recipes_root() / "demo-pretrained.yaml")), "model.name": model, **given}
-    return RunConfig.read(recipes_root() / "demo.yaml", given)
+        given = {"model.name": model, **given}
+    return _layered("demo", given, pretrained=model is not None)
+
+
+def _layered(name: str, overrides: Overrides, *, pretrained: bool) -> RunConfig:
+    """The recipe of that name, with what it changes for a pretrained model on top, and `overrides` on top of both."""
+    changed = _dotted(read_yaml(recipes_root() / f"{name}-pretrained.yaml")) if pretrained else {}
+    return RunConfig.read(recipes_root() / f"{name}.yaml", {**changed, **overrides})
 
 
 def _dotted(tree: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A source alone: what is recognised is said and used, anything else is refused; it is never passed over for a world."""
 
+import dataclasses
 import gzip
 import json
 
@@ -7,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from llmrec.cli.main import app
-from llmrec.config import RunConfig
+from llmrec.config import DataConfig, RunConfig
 from llmrec.dataset.importers.layouts import recognise
 from llmrec.errors import ConfigError, DataError
-from llmrec.pipeline.recipes import demo_config, with_defaults
+from llmrec.pipeline.pilot import wants_pilot
+from llmrec.pipeline.recipes import demo_config, recipes_root, with_defaults
 from llmrec.pipeline.run import check_config
 from tests.overrides import given
 
@@ -114,3 +116,29 @@ def test_python_and_the_demo_refuse_it_as_well(tmp_path):
     for config in (demo_config(0, given("data.source=PLACE")), RunConfig.read(None, given("data.source=PLACE"))):
         with pytest.raises(ConfigError, match="world is generated and reads nothing"):
             check_config(config)
+
+
+def test_data_without_a_recipe_has_that_of_ones_own():
+    asked = {"data.dataset": "folder", "data.source": "shop"}
+    config, plain = with_defaults(None, asked), RunConfig.read(None, asked)
+    assert config.gate.met == "drawn"
+    assert (config.improvement.weights, plain.improvement.weights) == ("full", "lora")
+    assert config.sft == plain.sft
+    assert config.gate.patience * config.improvement.save_every <= config.improvement.steps / 2
+    assert wants_pilot(config)  # the coefficient is left to be found
+    # what is asked for wins, and a model that brings weights of its own gets an adapter
+    assert with_defaults(None, asked | {"ppo.weights": "lora", "gate.met": "first"}).gate.met == "first"
+    large = with_defaults(None, asked | {"model.name": "org/model"})
+    assert (large.improvement.weights, large.gate.met) == ("lora", "drawn")
+    assert large.improvement.learning_rate < plain.improvement.learning_rate
+    for algorithm in ("ppo", "grpo", "dpo", "off_policy"):
+        config = with_defaults(None, asked | {"algorithm": algorithm}, algorithm=algorithm)
+        check_config(dataclasses.replace(config, data=DataConfig()))
+
+
+def test_data_sets_with_a_recipe_and_worlds_have_nothing_of_it():
+    movies = {"data.dataset": "movielens", "data.source": "x"}
+    assert with_defaults(None, movies) == RunConfig.read(recipes_root() / "movielens.yaml", movies)
+    assert with_defaults(None, {"seed": 1}) == RunConfig.read(None, {"seed": 1})
+    grpo = {"seed": 1, "algorithm": "grpo"}
+    assert with_defaults(None, grpo, algorithm="grpo") == RunConfig.read(recipes_root() / "grpo.yaml", grpo)
