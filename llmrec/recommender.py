@@ -22,6 +22,7 @@ from llmrec.config_tree import read_yaml
 from llmrec.dataset.examples import History
 from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError, RunError
+from llmrec.explain import Explainer, Explanation
 from llmrec.export import CARD, Bundle, read_bundle, read_facts, work_folder
 from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
@@ -38,6 +39,8 @@ class RecommendedItem:
     item_id: str
     title: str
     log_prob: float
+    explanation: Explanation | None = None
+    """Why, where that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,12 @@ class Recommendation:
     wishes: tuple[Wish, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists."""
-        return asdict(self)
+        """Plain dictionaries and lists; items have the key `explanation` where that was asked for."""
+        tree = asdict(self)
+        for item in tree["items"]:
+            if item["explanation"] is None:
+                del item["explanation"]
+        return tree
 
     def __str__(self) -> str:
         return "\n".join(f"{n:2d}. {short_line(i.title)}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
@@ -142,6 +149,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         exact: bool = False,
         read_filters: bool = False,
+        explain: bool | int = False,
     ) -> Recommendation:
         """The top k items by log pi (log p after `fuse`) for exactly one of a known user, a free prompt or a `State`.
 
@@ -157,11 +165,13 @@ class Recommender:
             read_filters: whether categories, brands and prices that the prompt asks for become filters, beside
                 `filters`; `wishes` of the answer say which. Where they leave nothing they are let go, which `note`
                 says.
+            explain: whether each item says why it is recommended (`llmrec.explain`), or how many of the first do.
 
         Raises:
-            RequestError: not exactly one of the three, an unknown user, a k that cannot be met, or a filter that is
-                unknown or leaves nothing.
+            RequestError: not exactly one of the three, an unknown user, a k that cannot be met, a filter that is
+                unknown or leaves nothing, or `explain` below 1.
         """
+        explained = _to_explain(explain, k)
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
         matches: tuple[Match, ...] = ()
@@ -180,12 +190,18 @@ class Recommender:
         assert state is not None
         known = None if seen is None else [seen]
         policy = self._fused or self.bundle.policy
-        (slate,) = policy.recommend([state], k, seen=known, filters=filters, exclude_seen=exclude_seen, exact=exact)
+        options: dict[str, Any] = {"filters": filters, "exclude_seen": exclude_seen, "exact": exact}
+        (slate,) = policy.recommend([state], k, seen=known, **options)
         if len(slate.items_K) < k:
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
+        reasons: dict[int, Explanation] = {}
+        if explained and slate.items_K:
+            facts, told = self.bundle.facts, slate.items_K[:explained]
+            explainer = Explainer(policy, self.bundle.items, domain=facts["domain"], language=facts["language"])
+            reasons = dict(zip(told, explainer.explain(state, told, k=k, seen=seen, **options), strict=True))
         items = tuple(
-            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p))
+            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p), reasons.get(i))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
         return Recommendation(items, matches, rest, note, wishes)
@@ -239,6 +255,15 @@ class Recommender:
                     "The data set's items are not those of the model's catalogue; give the data set of the run."
                 )
         return self._fitting
+
+
+def _to_explain(explain: bool | int, k: int) -> int:
+    """How many of the first items say why."""
+    if isinstance(explain, bool):
+        return k if explain else 0
+    if explain < 1:
+        raise RequestError(f"explain is {explain}; give the number of items that are explained, at least 1.")
+    return explain
 
 
 def _changed_since(bundle: Bundle, item_ids: Sequence[str]) -> bool:

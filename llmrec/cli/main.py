@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
@@ -14,6 +15,9 @@ from llmrec.cli.guard import boundary, set_environment
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
 from llmrec.version import __version__
+
+ALL = "all"
+"""What a bare --explain asks for."""
 
 app = typer.Typer(
     name="llmrec",
@@ -105,7 +109,20 @@ def run(
     run_and_print(configuration, out, _command_line(), force=force, stage=stage)
 
 
-@app.command()
+class Recommend(TyperCommand):
+    """`--explain` with a number behind it or without one, which typer's options cannot be."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts ALL behind a bare --explain."""
+        given = [*args, ""]
+        for place in reversed([n for n, word in enumerate(args) if word == "--explain"]):
+            if not given[place + 1].lstrip("-").isdigit():
+                given.insert(place + 1, ALL)
+        rest: list[str] = super().parse_args(ctx, given[:-1])
+        return rest
+
+
+@app.command(cls=Recommend)
 def recommend(
     model: Annotated[str, typer.Option(help="A run folder or a Hub id (USER/NAME).")],
     user: Annotated[str | None, typer.Option(help="A user of the run's data set.")] = None,
@@ -126,6 +143,10 @@ def recommend(
     read_filters: Annotated[
         bool, typer.Option("--read-filters", help="Categories, brands and prices of the prompt become filters.")
     ] = False,
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="[N]", help="Say why the first N items are recommended, all of them by default."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -134,12 +155,13 @@ def recommend(
 
     Filters take items away and change no score.
     """
-    from llmrec.cli.show import asked_filters, show_recommendations
+    from llmrec.cli.show import asked_filters, asked_reasons, show_recommendations
 
     stock, filters = asked_filters(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
     asked: dict[str, Any] = {"filters": filters, "stock": stock, "exact": exact, "fuse": fuse}
+    asked["explain"] = asked_reasons(explain)
     show_recommendations(model, user, prompt, k, data, revision, as_json, read_filters=read_filters, **asked)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -49,6 +50,21 @@ def asked_filters(
     return stock, None if filters == Filters() else filters
 
 
+def asked_reasons(explain: str | None) -> bool | int:
+    """What `Recommender.recommend` takes for --explain: a number of items, all ("all") or none (None).
+
+    Raises:
+        RequestError: neither.
+    """
+    if explain is None or explain == "all":
+        return explain is not None
+    if not explain.isdecimal() or int(explain) < 1:
+        raise RequestError(
+            f"--explain is {short_line(explain)!r}; give a number of items, at least 1, or nothing behind it for all."
+        )
+    return int(explain)
+
+
 def read_ids(path: Path, option: str) -> tuple[str, ...]:
     """Ids of a text file, one a line (see `llmrec.bounded.read_ids`), or a `RequestError`."""
     try:
@@ -73,6 +89,7 @@ def show_recommendations(
     exact: bool = False,
     fuse: float | None = None,
     read_filters: bool = False,
+    explain: bool | int = False,
 ) -> None:
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
@@ -93,7 +110,7 @@ def show_recommendations(
     if fuse is not None:
         recommender.fuse(fuse)
     answer = recommender.recommend(
-        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters
+        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters, explain=explain
     )
     echo(json_line(answer.to_json())) if as_json else _print(answer)
 
@@ -141,6 +158,11 @@ def _print(answer: Recommendation) -> None:
         probability = f"{100 * math.exp(item.log_prob):.2f}%"
         table.add_row(str(place), Text(short_line(item.title)), probability, f"{item.log_prob:.3f}")
     screen.print(table)
+    for place, item in enumerate(answer.items, 1):
+        if (why := item.explanation) is not None:
+            screen.print(f"{place}. {short_line(item.title)}", style="bold")
+            for sentence in filter(None, (why.sentence, why.without)):
+                screen.print(Padding(Text(sentence), (0, 0, 0, 3), expand=False))
 
 
 def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revision: str | None = None) -> str:

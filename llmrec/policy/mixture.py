@@ -272,11 +272,14 @@ class Mixture:
         filled_PBC = _filled(values, scores)
         return Candidates(items_BC, filled_PBC[:, :, :-1] * (items_BC >= 0), filled_PBC[:, :, -1])
 
-    def probabilities(self, states: Sequence[State], items_BX: IntArray) -> FloatArray:
-        """p of items over the whole catalogue (0 at padding): (B, X)."""
-        scores = self._scores(states, np.empty((len(states), 0), dtype=np.int64))
+    def probabilities(
+        self, states: Sequence[State], items_BX: IntArray, given_BE: IntArray | None = None
+    ) -> FloatArray:
+        """p of items (0 at padding): (B, X); over the whole catalogue, or given that none of `given_BE` is chosen."""
+        given_BE = np.empty((len(states), 0), dtype=np.int64) if given_BE is None else given_BE
+        scores = self._scores(states, given_BE)
         values = [
-            _taken(scores[p], items_BX) if p in scores else _probabilities(part, states, items_BX)
+            _taken(scores[p], items_BX) if p in scores else _conditioned(part, states, items_BX, given_BE)
             for p, part in enumerate(self.parts)
         ]
         mixed_BX: FloatArray = np.einsum(
@@ -373,6 +376,17 @@ def _probabilities(part: Part, states: Sequence[State], items_BX: IntArray) -> F
             items = torch.from_numpy(items_BX[:, start : start + ROW_ITEMS].clip(min=0))
             values.append(part.log_prob(states, items).double().exp().cpu().numpy())
     return np.where(items_BX >= 0, np.concatenate(values, 1), 0.0)
+
+
+def _conditioned(part: Part, states: Sequence[State], items_BX: IntArray, given_BE: IntArray) -> FloatArray:
+    """p_m of items given that none of `given_BE` is chosen: (B, X), 0 at those and at padding."""
+    if not given_BE.shape[1]:
+        return _probabilities(part, states, items_BX)
+    width = items_BX.shape[1]
+    value_BX = _probabilities(part, states, np.concatenate([items_BX, given_BE], 1))
+    gone_BX = (items_BX[:, :, None] == np.where(given_BE < 0, -2, given_BE)[:, None, :]).any(2)
+    left_B1 = np.maximum(1.0 - value_BX[:, width:].sum(1, keepdims=True), np.finfo(np.float64).tiny)
+    return np.where(gone_BX, 0.0, np.minimum(value_BX[:, :width] / left_B1, 1.0))
 
 
 def _searched(

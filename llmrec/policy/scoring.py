@@ -6,6 +6,7 @@ It sums to 1 over the allowed items, but it is not pi conditioned on them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from llmrec.policy.packing import Prompts, align, packed_hidden, plain_hidden, r
 from llmrec.policy.sharing import supports_sharing
 
 Path = Literal["auto", "packed", "plain"]
+Hidden = Callable[[Any, Prompts, PrefixIndex, Tensor, Tensor], Tensor]
+"""Hidden states of (user, prefix) pairs, as `packed_hidden` gives them."""
 NOT_FINITE = "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
 _GATHER_COST = 32
 
@@ -71,7 +74,7 @@ def score_items(
     *,
     exclude: Tensor | Allowed | None = None,
     temperature: float = 1.0,
-    path: Path = "auto",
+    path: Path | Hidden = "auto",
 ) -> TokenScores:
     """Scores items under pi (or pi_F), differentiably in the model's parameters.
 
@@ -87,7 +90,8 @@ def score_items(
         exclude: item indices (B, E) padded with -1, or a filter made beforehand; it turns pi into pi_F, and an
             excluded item scores -inf.
         temperature: divides the logits.
-        path: "packed" (one row a prompt), "plain" (one row an item) or "auto" (packed where the model allows it).
+        path: "packed" (one row a prompt), "plain" (one row an item), "auto" (packed where the model allows it), or
+            another way to the same numbers (`variants.alike_hidden`).
 
     Raises:
         RequestError: everything is excluded for a user, a prompt is empty, an item is none of the catalogue's, or
@@ -157,7 +161,11 @@ def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Allowed | None) -
     return edges.only(kept), torch.where(branching, state, -1)
 
 
-def _hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor, path: Path) -> Tensor:
+def _hidden(
+    model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tensor, node_U: Tensor, path: Path | Hidden
+) -> Tensor:
+    if callable(path):
+        return path(model, prompts, index, user_U, node_U)
     length = prompts.ids_BP.shape[1] + index.max_length
     packed = supports_sharing(model, length) if path == "auto" else path == "packed"
     return (packed_hidden if packed else plain_hidden)(model, prompts, index, user_U, node_U)

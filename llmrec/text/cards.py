@@ -7,7 +7,8 @@ does not say again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from llmrec.config import CardSettings
@@ -97,7 +98,7 @@ class Cards:
         titled: bool = True,
     ) -> None:
         self.items, self.settings, self.currency = items, settings, currency
-        self._clean, self._cut, self._titled = clean, cut, titled
+        self._clean, self._cut, self._titled, self._language = clean, cut, titled, language
         shown = clean(currency, CURRENCY_CHARACTERS).translate(_MARKS)
         self._price = PRICES.get(language, {}).get(shown.upper()) or "{} " + shown.translate({123: None, 125: None})
         self._descriptions: dict[int, str] = {}
@@ -109,6 +110,20 @@ class Cards:
     def on(self) -> bool:
         """Whether anything but titles is told."""
         return bool(deciding(self.settings))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What cards tell beside titles: some of categories, brand, price, description."""
+        told = deciding(self.settings)
+        return (*told.get("attributes", ()), *(["description"] if told.get("description") else []))
+
+    def without(self, fields: Collection[str]) -> Cards:
+        """Cards of the same items that leave out some of `fields`."""
+        kept = tuple(name for name in self.settings.attributes if name not in fields)
+        description = 0 if "description" in fields else self.settings.description
+        settings = replace(self.settings, attributes=kept, description=description)
+        how: dict[str, Any] = {"currency": self.currency, "cut": self._cut, "titled": self._titled}
+        return Cards(self.items, settings, self._clean, language=self._language, **how)
 
     def levels(self, count: int) -> list[int]:
         """The level of the card of each of `count` entries, oldest first."""

@@ -9,8 +9,9 @@ end of the profile, the end of the context. It ends exactly where the answer's f
 from __future__ import annotations
 
 import bisect
+import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -181,6 +182,17 @@ class StateRenderer:
                 f"text.max_tokens is {max_tokens}, but the empty prompt alone takes {self._bare} tokens; raise it."
             )
         self._check_card_fits()
+
+    @property
+    def card_fields(self) -> tuple[str, ...]:
+        """What entries tell of an item beside its title."""
+        return self.wording.cards.fields
+
+    def without(self, fields: Collection[str]) -> Self:
+        """What a renderer would be whose cards leave out `fields`; it shares what is known of the tokenizer."""
+        other = copy.copy(self)
+        other.wording = self.wording.without(fields)
+        return other
 
     @property
     def templates(self) -> dict[str, str]:

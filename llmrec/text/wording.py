@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from llmrec.config import CardSettings
 from llmrec.errors import ConfigError, RequestError
@@ -170,6 +171,12 @@ class Wording:
             titled=history != "id",
         )
         self._forms: dict[tuple[int, str, float | None, int], Forms] = {}
+
+    def without(self, fields: Collection[str]) -> Self:
+        """The same wording with cards that leave out `fields` (see `cards.fields`)."""
+        other = copy.copy(self)
+        other.cards, other._forms = self.cards.without(fields), {}
+        return other
 
     def title(self, item: int) -> str:
         """The item's clean title; "item ID" where nothing visible is left of it."""

@@ -316,3 +316,21 @@ def test_only_what_matters_decides() -> None:
     assert deciding(card(("price", "brand"))) == deciding(card(("brand", "price")))
     assert deciding(card((), 9, older="title")) == deciding(card((), 9))
     assert deciding(card(("brand",), 9, recent=None, older="title")) == deciding(card(("brand",), 9, recent=None))
+
+
+@pytest.mark.parametrize("field", [*ALL, "description"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_renderer_without_a_field_is_one_that_was_made_without_it(
+    items: list[Item], base: Any, field: str, language: str
+) -> None:
+    whole = make(items, base, card=card(ALL, 6, recent=2), language=language, max_tokens=150)
+    assert whole.card_fields == (*ALL, "description")
+    kept = tuple(name for name in ALL if name != field)
+    made = make(
+        items, base, card=card(kept, 0 if field == "description" else 6, recent=2), language=language, max_tokens=150
+    )
+    states = [State(history=clicks(*range(n))) for n in range(8)]
+    before = whole.token_ids_many(states)
+    assert whole.without([field]).token_ids_many(states) == made.token_ids_many(states)
+    assert whole.without([field]).card_fields == made.card_fields
+    assert whole.token_ids_many(states) == before  # and the whole one is as it was
