@@ -16,6 +16,7 @@ from transformers import PrinterCallback
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import (
     BestOfNSettings,
+    LoraSettings,
     OffPolicySettings,
     PreferenceSettings,
     RewardModelSettings,
@@ -25,6 +26,7 @@ from llmrec.config.improvement import in_use
 from llmrec.errors import ConfigError, DataError
 from llmrec.policy.forward import forget_scoring
 from llmrec.progress import Bar
+from llmrec.training.anchor import Anchor, Pull, anchor_of, anchored
 from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import (
     AlreadyStopped,
@@ -56,6 +58,7 @@ class WarmStart:
         repeat: whether items that a user has seen may be drawn.
         seed: the run's seed.
         rehearsed: at most so many rows of what the warm start learnt beside next items; None where nobody knows.
+        anchor: an adapter on `model` to go on from; it is then what is stayed close to.
     """
 
     model: Any
@@ -65,6 +68,7 @@ class WarmStart:
     repeat: Literal["allow", "exclude"]
     seed: int
     rehearsed: Callable[[int], Sequence[SFTRow]] | None = None
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,11 @@ class Improved:
 
 
 def trainable(start: WarmStart, settings: UpdateSettings) -> Any:
-    """The model to train: with a fresh adapter, or as it is."""
+    """The model to train: with a fresh adapter, with the one that goes on, or as it is."""
+    if start.anchor is not None:
+        config = start.anchor.adapter.config
+        rank = LoraSettings(rank=int(config.r), alpha=int(config.lora_alpha))
+        return anchored(make_lora(start.model, rank, seed=start.seed), start.anchor)
     return make_lora(start.model, settings.lora, seed=start.seed) if settings.weights == "lora" else start.model
 
 
@@ -162,7 +170,9 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
     # checkpoint.
     with processes().main_process_first():
         # settings, data and the first weights: a checkpoint of any other training is never resumed from
-        digest = origin_digest(model, *plan.decides)
+        held = anchor_of(model)
+        pull = () if held is None else ("pull", held.pull)
+        digest = origin_digest(model, *plan.decides, *pull)
         start, before = open_checkpoints(checkpointing.out, digest, resume=checkpointing.resume)
         stopped = was_stopped(checkpointing.out)
     # checkpoints are numbered by optimiser steps and made at the ends of units
@@ -175,6 +185,8 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         checkpoints = CheckpointCallback(before, told, stopped=stopped, cpu_seconds=cpu_seconds_at(start))
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
+        if held is not None and held.pull:
+            trainer.add_callback(Pull(held))
         # The trainer loads weights and log before it finds out that it was at its end: the result is whole either
         # way.
         with suppress(AlreadyStopped):

@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from llmrec.errors import RunError
 from llmrec.policy.modes import evaluating
+from llmrec.training.anchor import anchor_of
 from llmrec.training.controls import Guard
 from llmrec.training.trl_seam.whole import WholeAdamW, is_short
 
@@ -100,8 +101,16 @@ class GuardedTrainer(QuietTrainer):
 
 @contextmanager
 def without_adapter(trainer: Any) -> Iterator[None]:
-    """The model that `trainer` trains as it was before its adapter, in evaluation mode: the reference."""
+    """The model that `trainer` trains as it was before its adapter, in evaluation mode: the reference.
+
+    An adapter that goes on (`training.anchor`) has its start for the reference.
+    """
     adapted = trainer.accelerator.unwrap_model(trainer.model)
+    held = anchor_of(adapted)
+    if held is not None:
+        with held.in_place(adapted), evaluating(adapted.get_base_model()):
+            yield
+        return
     # PEFT's `disable_adapter` and TRL's `use_adapter` first take stock of the whole model: 30 ms a call
     adapted.base_model.disable_adapter_layers()
     try:
