@@ -14,7 +14,7 @@ def test_every_language_has_the_same_domains_and_templates() -> None:
         for language in prompts_root().iterdir()
     }
     assert tree["en"] == tree["zh"]
-    assert len(tree["en"]) == 6 * (len(REQUIRED) + 1) + 2 + 4  # list.jinja, the two of _common, the four of _enrich
+    assert len(tree["en"]) == 6 * (len(REQUIRED) + 1) + 2 + 4 + 2  # list.jinja, _common, _enrich, _reasons
 
 
 def test_unknown_language_or_domain() -> None:
