@@ -213,7 +213,31 @@ def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None
     from llmrec.pipeline.forget import forget
 
     named = [*users, *(() if file is None else read_ids(file, "--users"))]
-    return "\n".join(str(done) for done in forget(places, named))
+    logs = [place for place in places if place.is_file()]
+    folders = [place for place in places if place not in logs]
+    if not logs or not named:
+        return "\n".join(str(done) for done in forget(folders, named))
+    from llmrec.online.log import EventLog, EventReader
+
+    held: dict[Path, set[str]] = {}
+    windows: dict[Path, int] = {}
+    for log in logs:
+        with EventReader(log) as reader:
+            held[log] = {user for user in named if reader.slates_of(user)}
+            windows[log] = reader.marks()["window"]
+    known = set().union(*held.values())
+    if strangers := sorted(set(named) - known) if not folders else []:
+        raise RequestError(f"No place that was named knows user {short_line(strangers[0])!r}; look at the ids in it.")
+    said = [str(done) for done in forget(folders, named, known=known)] if folders else []
+    for log, mine in held.items():
+        with EventLog(log, window_s=windows[log]) as writer:
+            gone = sum(writer.forget(user) for user in sorted(mine))
+        said.append(
+            f"{one_line(log)}: {len(mine):,} users and {gone:,} slates removed."
+            if mine
+            else f"{one_line(log)}: holds none of them."
+        )
+    return "\n".join(said)
 
 
 def commented_config(

@@ -95,6 +95,11 @@ class EventReader:
             outcomes, late = self._db.execute("SELECT COUNT(*), COALESCE(SUM(late), 0) FROM feedback").fetchone()
         return {"slates": slates, "outcomes": outcomes, "late": late, "jumps": self.marks()["jumps"]}
 
+    def slates_of(self, user_id: str) -> int:
+        """How many slates name the user."""
+        with self._lock, self._errors():
+            return int(self._db.execute("SELECT count(*) FROM slate WHERE user_id = ?", (user_id,)).fetchone()[0])
+
     def slate(self, slate_id: str) -> Logged | None:
         """One slate with all that came of it; None where it is not in the log."""
         with self._lock, self._errors():

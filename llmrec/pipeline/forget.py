@@ -91,7 +91,7 @@ class _Place:
     run: Run | None = None
 
 
-def forget(places: Sequence[Path], user_ids: Collection[str]) -> list[Forgotten]:
+def forget(places: Sequence[Path], user_ids: Collection[str], *, known: Collection[str] = ()) -> list[Forgotten]:
     """Removes users from data sets and working folders of runs, and marks the runs that were trained on them.
 
     A run without its working folder counts as trained on them if it was made from a data set that is named beside it.
@@ -100,6 +100,7 @@ def forget(places: Sequence[Path], user_ids: Collection[str]) -> list[Forgotten]
     Args:
         places: folders of data sets, and run folders.
         user_ids: ids as in the data.
+        known: those of them whom something else knows, so that it is no mistake if no place does.
 
     Returns:
         What was done, place by place.
@@ -118,8 +119,8 @@ def forget(places: Sequence[Path], user_ids: Collection[str]) -> list[Forgotten]
             raise RequestError(f"{shown(one.given)} is named twice; name each folder once.")
     gone = set(user_ids)
     held = {one.folder: Dataset.load(one.data) for one in found if one.data is not None}
-    known: set[str] = set().union(*(gone & dataset.user_index.keys() for dataset in held.values()))
-    if missing := sorted(gone - known):
+    found_here: set[str] = set().union(*(gone & dataset.user_index.keys() for dataset in held.values()))
+    if missing := sorted(gone - found_here - set(known)):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise RequestError(
             f"No place that was named knows user {short_line(missing[0])!r}{more}; look at the ids in "

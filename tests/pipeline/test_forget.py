@@ -5,10 +5,13 @@ import json
 import polars as pl
 import pytest
 
+from llmrec.cli.show import forget_users
 from llmrec.config import RunConfig
 from llmrec.dataset.store import OPINIONS, REVIEW, TEXTS, Dataset
 from llmrec.errors import DataError, RequestError, RunError
 from llmrec.hub import push_run
+from llmrec.online.events import Outcome, Served
+from llmrec.online.log import EventLog, EventReader
 from llmrec.pipeline.data import open_data
 from llmrec.pipeline.forget import forget
 from llmrec.pipeline.work import Work
@@ -225,6 +228,28 @@ def test_the_command_forgets_and_refuses(tmp_path, cache):
     refused = tiny.llmrec("forget", place, "--user", "u0", cache=cache, code=2)
     assert refused.stderr.count("\n") <= 3
     assert "knows user 'u0'" in " ".join(refused.stderr.split())
+
+
+def test_event_logs_forget_too(tmp_path):
+    place, log = saved(tmp_path), tmp_path / "events.sqlite"
+    with EventLog(log, window_s=60) as writer:
+        for name, user in (("a", "u0"), ("b", "u1"), ("c", "guest-7")):
+            writer.serve([Served(name, user, ("i1",), (0.5,), version=1, exploration="none")])
+        writer.receive([Outcome("c", "i1", "click")])
+    said = forget_users([log, place], ["u0", "guest-7"], None)
+    assert "1 user and 15 events removed" in said
+    assert "2 users and 2 slates removed" in said
+    assert b"guest-7" not in b"".join(file.read_bytes() for file in tmp_path.glob("events.sqlite*"))
+    with EventReader(log) as reader:
+        assert (reader.slates_of("u1"), reader.slates_of("guest-7")) == (1, 0)
+    for users, places in ((["guest-7"], [log]), (["guest-7"], [log, place]), (["u1", "guest-8"], [log])):
+        with pytest.raises(RequestError, match="knows user 'guest-"):
+            forget_users(places, users, None)
+    with EventReader(log) as reader:
+        assert reader.slates_of("u1") == 1
+    (tmp_path / "notes.txt").write_text("no log")
+    with pytest.raises(RunError, match="notes"):
+        forget_users([tmp_path / "notes.txt"], ["u1"], None)
 
 
 @pytest.fixture(scope="module")
