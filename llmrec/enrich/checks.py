@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from llmrec.enrich.grounding import Ground, is_whole, speaks, tokens
 from llmrec.enrich.types import Draft, Dropped, Opinion, Source
@@ -43,12 +43,14 @@ class Checks:
         bounds: of a text.
         forbidden: what a person forbids, beside the harmful words.
         decisions: of `llmrec review`, by entry: "accept" or "refuse".
+        known: names that have to stand in the source in whatever letters: the catalogue's categories (`naming`).
     """
 
     language: str
     bounds: Bounds = field(default_factory=Bounds)
     forbidden: Forbidden = field(default_factory=Forbidden)
     decisions: Mapping[str, str] = field(default_factory=dict)
+    known: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_filter", self.forbidden.filter())
@@ -59,9 +61,13 @@ class Checks:
         found: WordFilter = self._filter  # type: ignore[attr-defined]
         return found
 
+    def naming(self, categories: Iterable[str]) -> Checks:
+        """The same checks that also know these names."""
+        return replace(self, known=tuple(sorted(set(categories))))
+
     def sift(self, source: Source, draft: Draft) -> tuple[tuple[str, ...], tuple[Dropped, ...]]:
         """The sentences of a draft that may stay, and those that go with the reason."""
-        ground = Ground.of(source, self.language)
+        ground = Ground.of(source, self.language, self.known)
         kept: list[str] = []
         dropped: list[Dropped] = []
         seen: set[str] = set()

@@ -18,6 +18,7 @@ from llmrec.enrich.extractive import ExtractiveWriter
 from llmrec.enrich.review import Entry, flagged_items, flagged_sentences, write_entries
 from llmrec.enrich.reviews import Review
 from llmrec.enrich.sources import (
+    CATEGORY,
     SourceSettings,
     item_sources,
     review_sources,
@@ -29,6 +30,7 @@ from llmrec.enrich.writing import Shares, shares, write_texts
 from llmrec.errors import DataError, RunError
 from llmrec.files import matching, new_folder
 from llmrec.storage import shown
+from llmrec.text.escape import clean_text
 from llmrec.written import file_hash
 
 Mode = Literal["append", "replace"]
@@ -127,6 +129,7 @@ def enrich(
     unknown = checks.forbidden.items - dataset.item_index.keys()
     if unknown:
         raise DataError(f"Item {min(unknown)!r} is forbidden but not in the data set; mend the list.")
+    checks = checks.naming(clean_text(name, CATEGORY) for item in dataset.item_list for name in item.categories)
     rule = ExtractiveWriter(checks.language, dataset.manifest.domain)
     entries, unnamed = flagged_items(dataset.item_list, checks)
     past = training_reviews(reviews, split)

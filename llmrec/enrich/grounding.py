@@ -10,9 +10,10 @@ The check is deterministic and knows no model. What it looks for:
   word, and what stands around the dot of a transliterated name.
 - *quotations*: whatever stands between quotation or title marks, whole.
 - *addresses*: of the net.
+- *known names*: the catalogue's categories in any letters, as sentences write "horror" and not "Horror".
 
-A source may be told wrongly with its own words ("hates" for "likes"), and names in small letters are not seen; both
-are beyond such a check. What it promises is that no name with a capital, no number and no quotation comes from
+A source may be told wrongly with its own words ("hates" for "likes"), and other names in small letters are not seen;
+both are beyond such a check. What it promises is that no name with a capital, no number and no quotation comes from
 nowhere.
 """
 
@@ -126,19 +127,20 @@ class Ground:
     Args:
         texts: the facts' texts; a name has to stand in one of them.
         language: "en" or "zh", of the sentences.
+        known: names that count whatever their letters, such as the catalogue's categories ("horror").
     """
 
-    def __init__(self, texts: Iterable[str], language: str) -> None:
+    def __init__(self, texts: Iterable[str], language: str, known: Iterable[str] = ()) -> None:
         kept = list(texts)
-        self.language = language
+        self.language, self.known = language, known
         # A mark between facts: no name is put together of the end of one and the beginning of the next.
         self._text = " \x00 ".join(f" {' '.join(tokens(text))} " for text in kept)
         self._numbers = {number for text in kept for _, number in numbers(text)}
 
     @classmethod
-    def of(cls, source: Source, language: str) -> Ground:
+    def of(cls, source: Source, language: str, known: Iterable[str] = ()) -> Ground:
         """The ground of one source: its facts, but not the counts and values that only order them."""
-        return cls((fact.text for fact in source.facts), language)
+        return cls((fact.text for fact in source.facts), language, known)
 
     def holds(self, text: str) -> bool:
         """Whether the words of `text` stand in one fact, side by side."""
@@ -154,6 +156,8 @@ class Ground:
                 found.append(Mention("quotation", said))
         found += [Mention("number", text) for text, number in numbers(sentence) if number not in self._numbers]
         found += [Mention("name", name) for name in self._names(sentence)]
+        said = f" {' '.join(tokens(sentence))} "
+        found += [Mention("name", name) for name in self.known if _says(said, name) and not _says(self._text, name)]
         return found
 
     def _names(self, sentence: str) -> Iterator[str]:
@@ -176,6 +180,12 @@ class Ground:
         # as it is, without what makes it a possessive, or as the singular of what is said: "Comedies" of "Comedy"
         forms = (name, re.sub(r"['’]s?$", "", name), re.sub(r"s$", "", name), re.sub(r"ies$", "y", name))
         return any(map(self.holds, dict.fromkeys(forms)))
+
+
+def _says(said: str, name: str) -> bool:
+    """Whether a name, or its plural, is among the words, each between spaces."""
+    words = " ".join(tokens(name))
+    return bool(words) and any(f" {form} " in said for form in (words, f"{words}s", re.sub("y$", "ies", words)))
 
 
 def _runs(sentence: str) -> Iterator[tuple[list[str], bool]]:

@@ -65,6 +65,14 @@ def test_what_comes_from_nowhere_is_found(sentence, reason, words):
     assert (reason, words) in [(mention.reason, mention.text) for mention in found]
 
 
+def test_known_names_count_in_small_letters_too():
+    ground = Ground(FACTS, "en", ["Horror", "Comedy", "War"])
+    assert [m.text for m in ground.ungrounded("Likes comedies and horror movies.")] == ["Horror"]
+    assert ground.ungrounded("Likes comedy of the warm kind.") == []
+    assert Ground(["Star Wars"], "en", ["War"]).ungrounded("Likes Star Wars.") == []
+    assert [m.text for m in Ground(ZH, "zh", ["恐怖", "科幻"]).ungrounded("喜欢科幻和恐怖电影。")] == ["恐怖"]
+
+
 ZH = ["卧虎藏龙", "史蒂文·斯皮尔伯格", "25", "1994", "Heat", "科幻"]
 
 
