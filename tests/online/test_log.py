@@ -143,6 +143,9 @@ def test_feedback_counts_within_the_window_and_slates_ripen_when_it_is_over(log,
     assert not one.counted("click", "b")
     log.serve([replace(SLATE, slate_id="s2")])
     assert [found.served.slate_id for found in log.slates()] == ["s1"]
+    clock.now += 101
+    assert log.tick() == clock.now
+    assert [found.served.slate_id for found in log.slates()] == ["s1", "s2"]
     assert [found.served.slate_id for found in log.slates(mature=False)] == ["s1", "s2"]
 
 
