@@ -35,6 +35,7 @@ NAMES = (
     "category_repetition",
     "exposure",
     "next_item",
+    "next_item_rank",
 )
 
 
