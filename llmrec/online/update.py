@@ -38,7 +38,7 @@ ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateSettings:
+class OnlineSettings:
     """What an update is made of."""
 
     off_policy: OffPolicySettings = field(default_factory=OffPolicySettings)
@@ -91,7 +91,7 @@ class Updater:
     versions: Versions
     start: Callable[[], WarmStart]
     reward: RewardSettings
-    settings: UpdateSettings
+    settings: OnlineSettings
     seed: int
     examination_K: FloatArray | None = None
 

@@ -14,7 +14,7 @@ from llmrec.online.events import Logged, LoggedState, Outcome, Received, Served
 from llmrec.online.explore import WithoutReplacement
 from llmrec.online.log import EventLog
 from llmrec.online.replay import parted, replay
-from llmrec.online.update import ADAPTER, Updater, UpdateSettings
+from llmrec.online.update import ADAPTER, OnlineSettings, Updater
 from llmrec.online.versions import HotSwap, Versions
 from llmrec.training.lora import Adapter, load_adapter
 from llmrec.types import State
@@ -23,7 +23,7 @@ from tests.training.conftest import COLOURS
 
 REWARD = RewardSettings(click=1.0, conversion=3.0)
 LOOK = np.ones(3)
-SETTINGS = UpdateSettings(
+SETTINGS = OnlineSettings(
     off_policy=OffPolicySettings(
         slate=1, draws=2, batch_size=32, epochs=4.0, learning_rate=5e-3, lora=LoraSettings(rank=8), save_every=99
     ),
