@@ -35,7 +35,7 @@ from llmrec.policy.loading import check_vocabulary, is_local, load_causal_lm, lo
 from llmrec.policy.saved import check_documents, check_sizes
 from llmrec.printing import one_line, short_line
 from llmrec.progress import console
-from llmrec.storage import resolve, shown
+from llmrec.storage import shown
 from llmrec.text.render import StateRenderer
 from llmrec.types import Item
 from llmrec.version import __version__
@@ -47,14 +47,6 @@ if TYPE_CHECKING:
 FORMATS = (1, 2)
 """2 is 1 with identifiers, which an older llmrec would not look for."""
 CARD = "llmrec.json"
-
-
-def work_folder(out: Path) -> Path:
-    """Where the stages of the run `out` are kept; it stays where the run was made."""
-    place = resolve(out)
-    if not place.name:
-        raise RunError(f"{shown(out)} is the root of the file system; name a folder within it.")
-    return place.with_name(f"{place.name}.work")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,12 @@ from llmrec.dataset.examples import History
 from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError, RunError
 from llmrec.explain import Explainer, Explanation
-from llmrec.export import CARD, Bundle, read_bundle, read_facts, work_folder
+from llmrec.export import CARD, Bundle, read_bundle, read_facts
 from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
+from llmrec.storage import work_folder
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
 from llmrec.types import IntArray, Item, State
 

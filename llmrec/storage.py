@@ -56,6 +56,14 @@ def resolve(path: Path | str) -> Path:
         raise RunError(f"{shown(path)} is not a place on this machine ({shown(str(error))}); name another.") from None
 
 
+def work_folder(out: Path) -> Path:
+    """Where work on `out` is kept, beside it and private: a run's stages, drafts of texts."""
+    place = resolve(out)
+    if not place.name:
+        raise RunError(f"{shown(out)} is the root of the file system; name a folder within it.")
+    return place.with_name(f"{place.name}.work")
+
+
 def cache_folder() -> Path:
     """Where models made here are kept: LLMREC_CACHE, else ~/.cache/llmrec."""
     return Path(os.environ.get("LLMREC_CACHE") or Path.home() / ".cache" / "llmrec")

@@ -72,11 +72,11 @@ def enrich_command(
     from llmrec.enrich.cache import DraftCache
     from llmrec.enrich.checks import Bounds, Checks
     from llmrec.enrich.enriched import Wish, enrich
-    from llmrec.enrich.review import read_decisions, work_folder
+    from llmrec.enrich.review import read_decisions
     from llmrec.enrich.reviews import read_reviews
     from llmrec.enrich.sources import SourceSettings
     from llmrec.files import write_json
-    from llmrec.storage import resolve
+    from llmrec.storage import resolve, work_folder
     from llmrec.text.forbidden import Forbidden, read_forbidden
 
     what = _what(write)
@@ -131,7 +131,8 @@ def review_command(
     """
     from dataclasses import asdict
 
-    from llmrec.enrich.review import Decision, decide, read_decisions, read_entries, work_folder
+    from llmrec.enrich.review import Decision, decide, read_decisions, read_entries
+    from llmrec.storage import work_folder
 
     both = set(accept) & set(refuse)
     if both:

@@ -17,7 +17,7 @@ from llmrec.enrich.checks import Checks, entry_id
 from llmrec.enrich.types import Source, Written
 from llmrec.errors import RequestError, RunError
 from llmrec.files import read_json, write_json
-from llmrec.storage import resolve, shown
+from llmrec.storage import shown, work_folder
 from llmrec.text.forbidden import FORBIDDEN
 from llmrec.types import Item
 
@@ -46,12 +46,6 @@ class Entry:
     text: str
     reason: str
     words: str
-
-
-def work_folder(out: Path) -> Path:
-    """Where drafts and decisions of the data set `out` are kept: beside it, and private."""
-    place = resolve(out)
-    return place.with_name(f"{place.name}.work")
 
 
 def flagged_items(items: Sequence[Item], checks: Checks) -> tuple[list[Entry], frozenset[str]]:

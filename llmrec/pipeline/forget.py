@@ -15,12 +15,12 @@ from pathlib import Path
 
 from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import RequestError
-from llmrec.export import CARD, read_facts, work_folder
+from llmrec.export import CARD, read_facts
 from llmrec.files import write_json
 from llmrec.pipeline.opening import read_config
 from llmrec.pipeline.work import Work
 from llmrec.printing import short_line
-from llmrec.storage import resolve, shown
+from llmrec.storage import resolve, shown, work_folder
 from llmrec.written import MARK, check_written, forgotten_of
 
 KEPT_DATA = "data/dataset"

@@ -9,13 +9,13 @@ from typing import Literal
 from llmrec.config import RunConfig
 from llmrec.config_tree import Overrides
 from llmrec.errors import RunError
-from llmrec.export import work_folder
 from llmrec.pipeline.result import Stages
 from llmrec.pipeline.run import train_stages
 from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.work import Unfinished, Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.simulator.behaviour import BehaviourModel
+from llmrec.storage import work_folder
 
 PolicyName = Literal["sft", "promoted", "last"]
 

@@ -11,10 +11,10 @@ from llmrec.config import RunConfig
 from llmrec.config_tree import flat
 from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError, RunError
-from llmrec.export import CARD, work_folder
+from llmrec.export import CARD
 from llmrec.files import check_replaceable, check_writable, matching, read_json, reserved
 from llmrec.pipeline.work import Work, is_first
-from llmrec.storage import resolve, shown, storage_errors
+from llmrec.storage import resolve, shown, storage_errors, work_folder
 from llmrec.written import RUN_FILES, written
 
 OURS = written(matching(*RUN_FILES))

@@ -12,9 +12,9 @@ from llmrec.evaluation.reporting.page import Page
 from llmrec.evaluation.reporting.record import RECORD, fingerprint, read_record
 from llmrec.evaluation.reporting.reported_run import MEASUREMENTS, ReportedRun, RowFigures
 from llmrec.evaluation.reporting.write import FIGURES, HTML, MARKDOWN, write_page
-from llmrec.export import CARD, read_facts, work_folder
+from llmrec.export import CARD, read_facts
 from llmrec.files import check_writable, matching, new_folder
-from llmrec.storage import resolve
+from llmrec.storage import resolve, work_folder
 
 
 def report_runs(runs: Sequence[Path], out: Path, *, command: str, users: bool = True) -> Path:

@@ -17,7 +17,7 @@ from llmrec.config import RunConfig
 from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError, RequestError
-from llmrec.export import read_bundle, work_folder
+from llmrec.export import read_bundle
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.opening import open_run, read_config
 from llmrec.pipeline.sft import targets
@@ -28,6 +28,7 @@ from llmrec.policy.mixture import Mixture
 from llmrec.printing import one_line
 from llmrec.progress import console
 from llmrec.recommender import default_data
+from llmrec.storage import work_folder
 from llmrec.studies.answer import Answer
 from llmrec.studies.robustness_table import robustness_table, standard_perturbations
 from llmrec.studies.table.perturbed import run_perturbed

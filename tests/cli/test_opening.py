@@ -10,12 +10,13 @@ import yaml
 
 from llmrec.errors import RunError
 from llmrec.evaluation.reporting.reported_run import MEASUREMENTS, RowFigures
-from llmrec.export import read_bundle, work_folder
+from llmrec.export import read_bundle
 from llmrec.pipeline.opening import open_run
 from llmrec.pipeline.report import measurements
 from llmrec.pipeline.result import SFT, metrics_of
 from llmrec.pipeline.run import evaluate
 from llmrec.pipeline.work import Unfinished
+from llmrec.storage import work_folder
 from tests.cli import tiny
 
 

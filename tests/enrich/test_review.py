@@ -6,9 +6,10 @@ import pytest
 
 from llmrec.enrich.checks import Checks
 from llmrec.enrich.enriched import Wish, enrich
-from llmrec.enrich.review import decide, read_decisions, read_entries, work_folder
+from llmrec.enrich.review import decide, read_decisions, read_entries
 from llmrec.enrich.sources import SourceSettings
 from llmrec.errors import RequestError, RunError
+from llmrec.storage import work_folder
 from llmrec.text.forbidden import HARMFUL, Forbidden, WordFilter, read_forbidden
 from tests.enrich.data import dataset, split
 from tests.enrich.test_enriched import Says

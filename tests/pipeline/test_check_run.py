@@ -10,9 +10,9 @@ from llmrec.dataset.impressions import impressions
 from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, LLMRecError
-from llmrec.pipeline.place import work_folder
 from llmrec.pipeline.run import check_config, run_job
 from llmrec.simulator.log import of_users, two_parts
+from llmrec.storage import work_folder
 from tests.pipeline.test_identifiers import TINY
 
 NAMES = [

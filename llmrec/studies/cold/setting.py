@@ -14,7 +14,6 @@ from llmrec.config import ModelConfig, RunConfig
 from llmrec.config_tree import Overrides, flat
 from llmrec.dataset.examples import Examples
 from llmrec.errors import ConfigError
-from llmrec.export import work_folder
 from llmrec.pipeline.base_model import Base, base_model, check_base
 from llmrec.pipeline.before import TOKENS, base_policy
 from llmrec.pipeline.data import RunData, check_source, open_data
@@ -24,6 +23,7 @@ from llmrec.pipeline.recipes import with_defaults
 from llmrec.pipeline.sft import SFTStage, check_warm_start, sft_policy, sft_stage
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work, stage_key
+from llmrec.storage import work_folder
 from llmrec.studies.cold.parts import Part, baseline_part, likelihood_part, policy_part, popularity_part
 
 SHARE = 0.1
