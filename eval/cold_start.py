@@ -30,4 +30,5 @@ if __name__ == "__main__":
     script.add_argument("--test-rows", type=int, default=1000, help="test rows, at most")
     script.add_argument("--known-rows", type=int, help="test rows of known items, as many by default")
     script.add_argument("--no-nano", dest="nano", action="store_false", help="ask only the run's language model")
+    script.add_argument("--listed", type=int, metavar="N", help="items the run's model reads at a state, its best")
     script.run("llmrec.studies.cold:cold_starts")

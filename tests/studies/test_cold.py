@@ -12,13 +12,16 @@ from llmrec.pipeline.run import make_stage
 from llmrec.pipeline.work import LastStage
 from llmrec.studies.cold import cold_starts
 from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
-from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, said_by
+from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, policy_part, said_by
 from llmrec.studies.cold.setting import NANO, Setting
 from llmrec.studies.cold.users import EACH, cold_rows, known
 from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
-from tests.baselines.test_baselines import LOG, make
+from tests.baselines.test_baselines import LOG
+from tests.baselines.test_baselines import make as make_dataset
 from tests.overrides import given
+from tests.policy.test_language_policy import STATES, N
+from tests.policy.test_mixture import make
 
 TINY = [
     "world.users=80",
@@ -76,7 +79,7 @@ def test_every_part_stands_alone_and_with_the_others():
 def test_scores_become_features_by_what_they_are():
     from llmrec.baselines import Popularity
 
-    data = make(LOG)
+    data = make_dataset(LOG)
     log_BN, number_BN = said_by(Popularity().fit(data, data.events), [State(), State()])
     share = np.array([2, 2, 1, 0, 0]) / 5
     assert log_BN[1].tolist() == pytest.approx(np.log(share + FLOOR / 5).tolist(), abs=1e-5)
@@ -90,6 +93,34 @@ def test_what_is_good_for_new_and_for_known_items_alike():
     found = both(Pooled([SeedRows(0, "hash", rows)]))
     assert found["a"]["NDCG@10 of both"] == pytest.approx(2 * 0.1 * 0.3 / 0.4)
     assert found["b"]["NDCG@10 of both"] == 0.0
+
+
+def test_a_list_says_pi_of_its_items_and_an_even_share_of_the_others():
+    policy = make(0)
+    asked = [*STATES, *STATES]
+    whole_BN = policy_part("LM", policy).features(asked)[0]
+    assert whole_BN[: len(STATES)] == pytest.approx(whole_BN[len(STATES) :])
+    (all_BN,) = policy_part("LM", policy, listed=10 * N).features(asked)
+    assert all_BN == pytest.approx(whole_BN, abs=1e-4)
+    (some_BN,) = policy_part("LM", policy, listed=2).features(asked)
+    assert np.exp(some_BN).sum(1) == pytest.approx(1.0, abs=1e-4)
+    for whole_N, some_N in zip(whole_BN, some_BN, strict=True):
+        best = np.argsort(-whole_N)[:2]
+        assert some_N[best] == pytest.approx(whole_N[best], abs=1e-4)
+        others = np.delete(some_N, best)
+        assert others == pytest.approx(np.full(N - 2, others[0]))
+        assert others.max() <= some_N[best].min()
+
+
+def test_a_prompt_is_read_once(monkeypatch):
+    policy = make(0)
+    read = []
+    recommend = policy.recommend
+    monkeypatch.setattr(
+        policy, "recommend", lambda states, k, **how: read.append(states) or recommend(states, k, **how)
+    )
+    policy_part("LM", policy, listed=1).features([STATES[0], STATES[1], STATES[0]])
+    assert read == [[STATES[0], STATES[1]]]
 
 
 def test_the_first_events_are_what_is_known():

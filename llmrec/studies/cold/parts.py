@@ -32,7 +32,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker
 from llmrec.progress import console
-from llmrec.types import BoolArray, FloatArray, State
+from llmrec.types import BoolArray, FloatArray, Slate, State
 from llmrec.vectors.sentences import VARIABLE
 
 K = 10
@@ -136,18 +136,48 @@ def said_by(model: ScoreRecommender, states: Sequence[State]) -> list[FloatArray
     return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
 
-def policy_part(name: str, policy: LanguagePolicy, key: Any = None) -> Part:
+def policy_part(name: str, policy: LanguagePolicy, key: Any = None, *, listed: int | None = None) -> Part:
     """A language model: log pi of every item, and the likelihood of its text in the whole vocabulary.
 
-    Training pushes pi to what it saw; a text may still be likely after a state. What serves is fitted.
+    Training pushes pi to what it saw; a text may still be likely after a state. What serves is fitted. With `listed`
+    only that many items are read, the best of pi: the others share evenly what pi leaves them, which costs a tenth
+    where a catalogue is large, and there is no likelihood. Either way a prompt is read once, whoever asks it.
     """
     ranker = LikelihoodRanker(policy)
 
-    def features(states: Sequence[State]) -> list[FloatArray]:
+    def whole(states: Sequence[State]) -> list[FloatArray]:
         likelihood_BN, pi_BN = ranker.with_pi(states)
         return [pi_BN.astype(np.float32), likelihood_BN.astype(np.float32)]
 
-    return Part(name, features, key=key)
+    def best(states: Sequence[State]) -> list[FloatArray]:
+        n_items = len(policy.catalogue)
+        slates = policy.recommend(states, min(listed or n_items, n_items), exclude_seen=False)
+        return [np.stack([_listed(slate, n_items) for slate in slates])]
+
+    return Part(name, _each_once(policy, whole if listed is None else best), key=[key, listed] if listed else key)
+
+
+def _listed(slate: Slate, n_items: int) -> FloatArray:
+    """log pi of all items, (N,), those that are not on the list at their even share of what is left to them."""
+    log_prob_K = np.array(slate.log_probs_K, dtype=np.float64)
+    left = max(1.0 - float(np.exp(log_prob_K).sum()), 1e-9) / max(n_items - len(log_prob_K), 1)
+    log_N = np.full(n_items, min(np.log(left), float(log_prob_K[-1])), dtype=np.float32)
+    log_N[list(slate.items_K)] = log_prob_K
+    return log_N
+
+
+def _each_once(policy: LanguagePolicy, features: Features) -> Features:
+    """The same features, every prompt read once: people of whom the same is known are the same to a model."""
+
+    def ask(states: Sequence[State]) -> list[FloatArray]:
+        prompts = [tuple(policy.renderer.token_ids(state)) for state in states]
+        first = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
+        asked = sorted(first.values())
+        place = {prompts[row]: place for place, row in enumerate(asked)}
+        back_B = [place[prompt] for prompt in prompts]
+        return [x_BN[back_B] for x_BN in features([states[row] for row in asked])]
+
+    return ask
 
 
 def likelihood_part(name: str, policy: LanguagePolicy, tokens: int | None = None, key: Any = None) -> Part:

@@ -93,6 +93,7 @@ class Setting:
         config_file: Path | None = None,
         nano: bool = True,
         before: str | None = None,
+        listed: int | None = None,
     ) -> Setting:
         """Trains the nano model, unless that is done, and opens the run, if one is given.
 
@@ -106,6 +107,7 @@ class Setting:
             config_file: that run's configuration; `overrides` then belong to it.
             nano: whether the nano model is trained and asked.
             before: a pretrained model that is asked without any training, worded as the run or `overrides` say.
+            listed: how many items the run's model reads at a state, its best; all by default.
 
         Raises:
             ConfigError: settings that cannot be used, or a run that withholds nothing.
@@ -126,8 +128,8 @@ class Setting:
         if given is not None:
             name = f"LM {Path(given.base.name).name}"
             policy = sft_policy(given.config, data, given.sft)
-            models.append(policy_part(name, policy, stage_key(given.sft.folder)))
-            facts[name] = {"sft": given.config.tree()["sft"]}
+            models.append(policy_part(name, policy, stage_key(given.sft.folder), listed=listed))
+            facts[name] = {"sft": given.config.tree()["sft"], "listed": listed}
         if before is not None:
             base = dataclasses.replace(config if given is None else given.config, model=ModelConfig(name=before))
             check_base(base)
