@@ -30,6 +30,7 @@ from llmrec.config.improvement import (
     SDPOSettings,
     SessionSettings,
     StabilitySettings,
+    TiltedSettings,
     UpdateSettings,
 )
 from llmrec.config.reward import RewardSettings, Unvouched
@@ -93,6 +94,7 @@ __all__ = [
     "StabilitySettings",
     "TeacherSettings",
     "TextConfig",
+    "TiltedSettings",
     "TrustSettings",
     "Unvouched",
     "UpdateSettings",

@@ -17,6 +17,7 @@ from llmrec.config.improvement import (
     RLHFSettings,
     RLOOSettings,
     SDPOSettings,
+    TiltedSettings,
     UpdateSettings,
 )
 
@@ -32,6 +33,7 @@ SECTIONS: dict[Algorithm, type[UpdateSettings]] = {
     "rlhf": RLHFSettings,
     "off_policy": OffPolicySettings,
     "best_of_n": BestOfNSettings,
+    "tilted": TiltedSettings,
     "continued_sft": ContinuedSFTSettings,
 }
 SHIPPED = tuple(SECTIONS)

@@ -264,6 +264,25 @@ class BestOfNSettings(UpdateSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TiltedSettings(UpdateSettings):
+    """The optimum of reward and KL term, known in closed form, becomes the target of one more fine-tuning."""
+
+    kl_coefficient: float = 0.02
+    """beta, as in the sections of what learns from draws: target ~ pi_SFT exp(reward / beta)."""
+    depth: int = 50
+    """The warm start's best items of a state, which are put in the target's proportions; the others keep the share
+    that they have together."""
+    states: int = 4000
+    """At most so many states of the training period are used."""
+    starts: Literal["slates", "users"] = "slates"
+    """Where states come from, as in the sections of what learns from draws."""
+    epochs: float = 2.0
+    batch_size: int = 32
+    """States of an optimiser step."""
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContinuedSFTSettings(UpdateSettings):
     """The warm start continued without any reward: what else could be made of the compute of an improvement."""
 

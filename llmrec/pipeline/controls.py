@@ -17,7 +17,7 @@ from llmrec.config import BestOfNSettings, ContinuedSFTSettings, RewardSettings,
 from llmrec.config.reward import COMPARING_TERMS
 from llmrec.errors import ConfigError
 from llmrec.evaluation.significance import Interval, paired_bootstrap
-from llmrec.pipeline.algorithms import ALGORITHMS, BEST_OF_N, ROLLOUTS, learning_of
+from llmrec.pipeline.algorithms import ALGORITHMS, SHUFFLED, learning_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.sft import SFTStage
@@ -98,7 +98,7 @@ def _no_next_item(config: RunConfig, share: float) -> RunConfig:
 
 
 def _draws_missing(config: RunConfig) -> str:
-    if learning_of(config) in (ROLLOUTS, BEST_OF_N):
+    if learning_of(config) in SHUFFLED:
         return ""
     return f"{ALGORITHMS[config.algorithm].label} does not learn from rewards of single draws"
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from llmrec.config import RLHFSettings, RolloutSettings, RunConfig
+from llmrec.config import RLHFSettings, RolloutSettings, RunConfig, TiltedSettings
 from llmrec.config.improvement import in_use
 from llmrec.config.reward import COMPARING_TERMS
 from llmrec.errors import ConfigError
@@ -46,6 +46,8 @@ from llmrec.rewards import RewardFunction, reading_next
 from llmrec.seeding import numpy_stream
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
+Tethered = RolloutSettings | TiltedSettings
+"""Of algorithms that earn a reward under a KL term, whose optimum is known."""
 BATCH = 256
 """States whose short lists are rewarded at a time."""
 
@@ -75,7 +77,7 @@ class PilotStage:
         if self.kl_coefficient is None:
             return config
         settings = config.improvement
-        assert isinstance(settings, RolloutSettings)
+        assert isinstance(settings, Tethered)
         section = dataclasses.replace(settings, kl_coefficient=self.kl_coefficient)
         return dataclasses.replace(config, sections={**config.sections, config.algorithm: section})
 
@@ -126,7 +128,7 @@ def wants_pilot(config: RunConfig) -> bool:
     if config.pilot.run == "never" or _unable(config):
         return False
     settings = config.improvement
-    assert isinstance(settings, RolloutSettings)
+    assert isinstance(settings, Tethered)
     untouched = settings.kl_coefficient == type(settings)().kl_coefficient
     return config.pilot.run == "always" or (untouched and config.reward.shuffle == "none")
 
@@ -153,9 +155,9 @@ def check_pilot(config: RunConfig) -> None:
 def _unable(config: RunConfig) -> str:
     """Why the optimum is not known beforehand; empty where it is."""
     settings = config.improvement
-    if not isinstance(settings, RolloutSettings) or isinstance(settings, RLHFSettings):
+    if not isinstance(settings, Tethered) or isinstance(settings, RLHFSettings):
         return f"{config.algorithm} does not learn from the reward of a simulator under a KL term"
-    if settings.stability.kl_target is not None:
+    if isinstance(settings, RolloutSettings) and settings.stability.kl_target is not None:
         return f"{config.algorithm}.stability.kl_target moves the coefficient while it trains"
     if config.session.turns > 1:
         return "in sessions what an item is worth depends on all that follows (session.turns is above 1)"
@@ -233,7 +235,7 @@ def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulat
 def tried(config: RunConfig) -> list[float]:
     """KL coefficients whose lists are judged: `pilot.coefficients`, and the one that the algorithm has."""
     settings = config.improvement
-    assert isinstance(settings, RolloutSettings)
+    assert isinstance(settings, Tethered)
     own = {settings.kl_coefficient} if settings.kl_coefficient > 0 else set()
     return sorted({*config.pilot.coefficients, *own})
 
@@ -241,8 +243,7 @@ def tried(config: RunConfig) -> list[float]:
 def flat_share(config: RunConfig, slates: Sequence[Slate], rewards: Sequence[FloatArray]) -> float | None:
     """Share of states whose draws, from the policy among its short list, all have one and the same reward."""
     settings = config.improvement
-    assert isinstance(settings, RolloutSettings)
-    if settings.draws == 1:
+    if not isinstance(settings, RolloutSettings) or settings.draws == 1:
         return None
     uniform_BG = numpy_stream(config.seed, "pilot", "draws").random((len(slates), settings.draws))
     flat, states = 0, 0

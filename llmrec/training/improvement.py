@@ -20,6 +20,7 @@ from llmrec.config import (
     OffPolicySettings,
     PreferenceSettings,
     RewardModelSettings,
+    TiltedSettings,
     UpdateSettings,
 )
 from llmrec.config.improvement import in_use
@@ -45,7 +46,7 @@ from llmrec.types import IntArray, State
 OnCheckpoint = Callable[[int, Any], object]
 """Called on the main process with the units (rollouts or steps) done and the model in evaluation mode; the answer
 "stop" ends the training there, on all processes."""
-BatchSettings = PreferenceSettings | RewardModelSettings | OffPolicySettings | BestOfNSettings
+BatchSettings = PreferenceSettings | RewardModelSettings | OffPolicySettings | BestOfNSettings | TiltedSettings
 """Of improvements that go over batches and count optimiser steps."""
 
 

@@ -27,6 +27,7 @@ from llmrec.config import (
     RolloutSettings,
     RunConfig,
     SDPOSettings,
+    TiltedSettings,
     UpdateSettings,
     register_section,
 )
@@ -51,8 +52,10 @@ from llmrec.pipeline.algorithms.rollouts import (
     check_best_of_n_settings,
     check_rollout_settings,
     check_states,
+    check_tilted_settings,
     improve_best_of_n,
     improve_rollouts,
+    improve_tilted,
 )
 from llmrec.pipeline.algorithms.sessions import check_session_data, check_session_settings, improve_sessions
 from llmrec.pipeline.data import RunData
@@ -138,6 +141,13 @@ BEST_OF_N = Learning(
     check_states,
     draws=lambda settings: settings.rounds * settings.prompts * settings.draws,
 )
+TILTED = Learning(
+    "a reward",
+    improve_tilted,
+    check_tilted_settings,
+    check_states,
+    draws=lambda settings: settings.states * settings.depth,
+)
 PREFERENCES = Learning(
     "clicked against shown", improve_preferences, check_preference_settings, check_pairs, simulator_of_log
 )
@@ -149,6 +159,8 @@ REWARD_MODEL = Learning(
     lambda _: "The reward is a model learned from logged preferences; a simulator ({simulator}) values checkpoints.",
     ROLLOUTS.draws,
 )
+SHUFFLED = (ROLLOUTS, BEST_OF_N, TILTED)
+"""What learns from rewards that can be dealt out wrongly."""
 CONTINUED = Learning(
     "logged choices", improve_continued, check_continued_settings, check_continued_data, without_reward
 )
@@ -166,6 +178,7 @@ for _spec in (
         "off_policy", OffPolicySettings, "off-policy", LOG, phrase="off-policy learning from logged slates"
     ),
     AlgorithmSpec("best_of_n", BestOfNSettings, "best-of-n", BEST_OF_N, phrase="best-of-n distillation"),
+    AlgorithmSpec("tilted", TiltedSettings, "tilted SFT", TILTED, phrase="distillation of the tilted warm start"),
     AlgorithmSpec(
         "continued_sft", ContinuedSFTSettings, "SFT continued", CONTINUED, phrase="more of its warm start's lessons"
     ),
@@ -219,8 +232,8 @@ def check_algorithm(config: RunConfig) -> None:
     for function in config.reward.custom:
         load_custom(function)
     learning = learning_of(config)
-    if config.reward.shuffle != "none" and learning not in (ROLLOUTS, BEST_OF_N):
-        able = [name for name, spec in ALGORITHMS.items() if spec.learning in (ROLLOUTS, BEST_OF_N)]
+    if config.reward.shuffle != "none" and learning not in SHUFFLED:
+        able = [name for name, spec in ALGORITHMS.items() if spec.learning in SHUFFLED]
         raise ConfigError(
             f"Key 'reward.shuffle' deals out the rewards of single draws, which {config.algorithm} does not learn "
             f"from here; set it to none, or take {', '.join(able)} without sessions."

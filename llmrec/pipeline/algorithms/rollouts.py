@@ -1,12 +1,13 @@
-"""Learning from draws and a reward: the states that items are drawn for, rollouts, and best-of-n distillation."""
+"""Learning from a reward: the states that items are asked for; rollouts, and what is distilled from the reward."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig
+from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig, TiltedSettings
 from llmrec.pipeline.algorithms.reward import learned_from
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets, warm_start
@@ -17,7 +18,8 @@ from llmrec.seeding import numpy_stream
 from llmrec.training.best_of_n import check_best_of_n, train_best_of_n
 from llmrec.training.improvement import Checkpointing, Improved, usable_states
 from llmrec.training.on_policy import check_settings, train_on_policy
-from llmrec.types import IntArray, State
+from llmrec.training.tilted import check_tilted, train_tilted
+from llmrec.types import FloatArray, IntArray, State
 
 
 def improve_rollouts(
@@ -54,6 +56,31 @@ def check_best_of_n_settings(config: RunConfig, processes: int) -> None:
     settings = config.improvement
     assert isinstance(settings, BestOfNSettings)
     check_best_of_n(settings, processes)
+
+
+def improve_tilted(
+    config: RunConfig, data: RunData, policy: LanguagePolicy, simulators: Simulators, checkpointing: Checkpointing
+) -> Improved:
+    """Learns the optimum of reward and KL term at states of the training period."""
+    settings = config.improvement
+    assert isinstance(settings, TiltedSettings)
+    starts = rollout_states(config, data, RolloutSettings(steps=1, prompts=settings.states, starts=settings.starts))
+    reward, start = learned_from(config, data, simulators, policy), warm_start(config, data, policy)
+
+    def worth(states: Sequence[State], items_BK: IntArray) -> FloatArray:
+        # nobody expects anything of rewards that were dealt out wrongly; they are asked as draws are
+        if config.reward.shuffle == "rewards":
+            return reward(states, items_BK).total_BK
+        return reward.candidates(states, items_BK)
+
+    return train_tilted(start, starts.states, starts.seen, worth, settings, checkpointing)
+
+
+def check_tilted_settings(config: RunConfig, processes: int) -> None:
+    """Refuses settings that cannot work, by themselves or with so many processes."""
+    settings = config.improvement
+    assert isinstance(settings, TiltedSettings)
+    check_tilted(settings, processes)
 
 
 def check_states(config: RunConfig, data: RunData, limit: int | None) -> None:
