@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.progress import (
@@ -22,6 +24,17 @@ from llmrec.screen import Screen
 T = TypeVar("T")
 
 console = Screen(stderr=True)
+_silent: ContextVar[bool] = ContextVar("no bars within", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """No bar within is drawn: of many short trainings the bar of the whole tells enough."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 class Bar:
@@ -33,7 +46,7 @@ class Bar:
         self._rich: Progress | None = None
 
     def __enter__(self) -> Bar:
-        if console.is_terminal:
+        if console.is_terminal and not _silent.get():
             columns = (
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
@@ -53,6 +66,8 @@ class Bar:
         self.done, note = self.done + steps, one_line(note)
         if self._rich is not None:
             self._rich.update(self._task, advance=steps, note=note)
+            return
+        if _silent.get():
             return
         now = time.monotonic()
         # a log that nobody watches should not grow by a line a step

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from llmrec.errors import ConfigError, RunError
+from llmrec.errors import ConfigError
 from llmrec.training.arguments import world_size
-from llmrec.training.lora import DEFAULT, Adapter
+from llmrec.training.lora import DEFAULT, Adapter, put_adapter
 
 _PLACE = "llmrec_anchor"
 
@@ -32,10 +32,12 @@ class Anchor:
     Attributes:
         adapter: the served one; its rank is kept.
         pull: of the proximal term, in units of the loss a squared unit of weight; 0 for none.
+        gradient: filled with the gradient of the first optimiser step, under the adapter's names; None asks for none.
     """
 
     adapter: Adapter
     pull: float = 0.0
+    gradient: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Anchored:
 
     start: Mapping[str, Tensor]
     pull: float
+    gradient: dict[str, Tensor] | None = None
 
     @contextmanager
     def in_place(self, model: Any) -> Iterator[None]:
@@ -78,6 +81,23 @@ class Pull(TrainerCallback):  # type: ignore[misc]  # untyped base
                 parameter.grad.add_(away.to(parameter.grad.dtype), alpha=self.anchored.pull)
 
 
+class Told(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Writes down the gradient of the first optimiser step, which first-order meta-learning makes its own."""
+
+    def __init__(self, gradient: dict[str, Tensor]) -> None:
+        self.gradient = gradient
+
+    @torch.no_grad()
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        """Behind the clip and before the step; a step that the guard leaves out has no gradient to tell."""
+        if not self.gradient:
+            for name, parameter in more["model"].named_parameters():
+                if parameter.requires_grad and parameter.grad is not None:
+                    self.gradient[name.replace(f".{DEFAULT}.", ".")] = parameter.grad.detach().clone()
+
+
 def anchored(model: PeftModel, anchor: Anchor) -> PeftModel:
     """Puts the anchor's weights into the fresh adapter of `model`, and remembers them as the reference.
 
@@ -89,14 +109,9 @@ def anchored(model: PeftModel, anchor: Anchor) -> PeftModel:
         raise ConfigError("An adapter that goes on is trained by one process; launch the update without others.")
     if not anchor.pull >= 0:
         raise ConfigError(f"The pull of the proximal term is {anchor.pull}; it must be 0 or more.")
-    try:
-        told = set_peft_model_state_dict(model, dict(anchor.adapter.tensors), adapter_name=DEFAULT)
-    except RuntimeError:  # torch: sizes that do not fit
-        raise RunError("The adapter that should go on was made for another model; begin with a new one.") from None
-    if any("lora_" in key for key in (*told.missing_keys, *told.unexpected_keys)):
-        raise RunError("The adapter that should go on was made for another model; begin with a new one.")
+    put_adapter(model, anchor.adapter)
     start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    setattr(model, _PLACE, Anchored(start, anchor.pull))
+    setattr(model, _PLACE, Anchored(start, anchor.pull, anchor.gradient))
     return model
 
 

@@ -27,7 +27,7 @@ from llmrec.config.improvement import in_use
 from llmrec.errors import ConfigError, DataError
 from llmrec.policy.forward import forget_scoring
 from llmrec.progress import Bar
-from llmrec.training.anchor import Anchor, Pull, anchor_of, anchored
+from llmrec.training.anchor import Anchor, Pull, Told, anchor_of, anchored
 from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import (
     AlreadyStopped,
@@ -188,6 +188,8 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         trainer.add_callback(checkpoints)
         if held is not None and held.pull:
             trainer.add_callback(Pull(held))
+        if held is not None and held.gradient is not None:
+            trainer.add_callback(Told(held.gradient))
         # The trainer loads weights and log before it finds out that it was at its end: the result is whole either
         # way.
         with suppress(AlreadyStopped):

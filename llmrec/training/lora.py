@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from llmrec.config import LoraSettings
@@ -120,6 +120,21 @@ def adapter_of(model: PeftModel, name: str = DEFAULT) -> Adapter:
     return Adapter(config, {key: tensor.detach().clone() for key, tensor in tensors.items()})
 
 
+def put_adapter(model: PeftModel, adapter: Adapter) -> PeftModel:
+    """Writes the weights of `adapter` into the adapter of `model`, which has its rank; the same model.
+
+    Raises:
+        RunError: the adapter was made for another model.
+    """
+    try:
+        told = set_peft_model_state_dict(model, dict(adapter.tensors), adapter_name=DEFAULT)
+    except RuntimeError:  # torch: sizes that do not fit
+        told = None
+    if told is None or any("lora_" in key for key in (*told.missing_keys, *told.unexpected_keys)):
+        raise RunError("The adapter was made for another model; take one of this model, or begin with a new one.")
+    return model
+
+
 def merge(model: PeftModel) -> Any:
     """Adds the adapter into the weights and returns the plain model, in evaluation mode. `model` is used up."""
     return model.merge_and_unload().eval()
@@ -138,7 +153,7 @@ def combine_adapters(first: Adapter, second: Adapter) -> Adapter:
     if matrices[0] != matrices[1]:
         odd = sorted(matrices[0] ^ matrices[1])[0]
         raise RunError(f"The two adapters cannot be joined: only one of them adapts {odd!r}.")
-    tensors = {name: _joined(name, first, second) for name in first.tensors if "lora_" in name}
+    tensors = {name: _joined(name, (first, second), (1.0, 1.0)) for name in first.tensors if "lora_" in name}
     config = copy.deepcopy(first.config)
     # scaling is alpha / r = 1, as both scalings stand in B already
     config.r = config.lora_alpha = first.config.r + second.config.r
@@ -146,6 +161,28 @@ def combine_adapters(first: Adapter, second: Adapter) -> Adapter:
     for layer in {**_indices(first), **_indices(second)}:
         indices[layer], tensors[token_rows_key(layer)] = _joined_rows(layer, first, second)
     config.trainable_token_indices = indices or None
+    return Adapter(config, tensors)
+
+
+def weigh_adapters(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
+    """One adapter that changes the weights by the weighted sum of what all of them do.
+
+    Its rank is the sum of the ranks and its scaling 1: B = [w1 s1 B1, w2 s2 B2, ...] and A = [A1; A2; ...], so that
+    B A = w1 s1 B1 A1 + w2 s2 B2 A2 + ...
+
+    Raises:
+        RunError: no adapter, not one weight for each, other layers, or rows of tokens, which are no sums.
+    """
+    if not adapters or len(adapters) != len(weights):
+        raise RunError(f"There are {len(adapters)} adapters and {len(weights)} weights; give one weight for each.")
+    if any(_indices(adapter) for adapter in adapters):
+        raise RunError("An adapter with rows of new tokens cannot be weighed; take adapters without any.")
+    names = list(adapters[0].tensors)
+    if any(set(adapter.tensors) != set(names) for adapter in adapters):
+        raise RunError("Adapters of different layers cannot be weighed; make all of them for one model.")
+    tensors = {name: _joined(name, adapters, weights) for name in names}
+    config = copy.deepcopy(adapters[0].config)
+    config.r = config.lora_alpha = sum(adapter.config.r for adapter in adapters)
     return Adapter(config, tensors)
 
 
@@ -165,12 +202,13 @@ def _joined_rows(layer: str, first: Adapter, second: Adapter) -> tuple[list[int]
     return torch.cat([old[kept], new]).tolist(), torch.cat([rows[0][kept.to(rows[0].device)], rows[1]])
 
 
-def _joined(name: str, first: Adapter, second: Adapter) -> torch.Tensor:
-    a, b = first.tensors[name], second.tensors[name]
+def _joined(name: str, adapters: Sequence[Adapter], weights: Sequence[float]) -> torch.Tensor:
+    parts = [adapter.tensors[name] for adapter in adapters]
     if "lora_A" in name:
-        return torch.cat([a, b], dim=0)
-    # [s1 B1, s2 B2] [A1; A2] = s1 B1 A1 + s2 B2 A2
-    return torch.cat([a * _scaling(first), b * _scaling(second)], dim=1)
+        return torch.cat(parts, dim=0)
+    # [w1 s1 B1, w2 s2 B2] [A1; A2] = w1 s1 B1 A1 + w2 s2 B2 A2
+    scaled = [part * (weight * _scaling(a)) for part, weight, a in zip(parts, weights, adapters, strict=True)]
+    return torch.cat(scaled, dim=1)
 
 
 def _scaling(adapter: Adapter) -> float:

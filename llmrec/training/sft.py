@@ -301,6 +301,7 @@ class FitPlan:
     save_every: int
     dropout: bool = False
     micro_tokens: int = 0
+    max_grad_norm: float = 1.0
 
 
 def fit_rows(
@@ -394,6 +395,7 @@ def _arguments(
     )
     return SFTConfig(
         **common,
+        max_grad_norm=plan.max_grad_norm,
         per_device_train_batch_size=size,
         # rows are as long as they should be; TRL would cut them, answers first
         max_length=None,
