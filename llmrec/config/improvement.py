@@ -268,7 +268,8 @@ class TiltedSettings(UpdateSettings):
     """The optimum of reward and KL term, known in closed form, becomes the target of one more fine-tuning."""
 
     kl_coefficient: float = 0.02
-    """beta, as in the sections of what learns from draws: target ~ pi_SFT exp(reward / beta)."""
+    entropy_coefficient: float = 0.0
+    """beta and c, as in the sections of what learns from draws: target ~ (pi_SFT^beta exp(r))^(1 / (beta + c))."""
     depth: int = 50
     """The warm start's best items of a state, which are put in the target's proportions; the others keep the share
     that they have together."""

@@ -1,11 +1,12 @@
 """Distillation of the tilted warm start: the optimum that learning from a reward moves towards, as a target.
 
-J = E[r] - beta KL(pi || pi_SFT) has the optimum pi* ~ pi_SFT exp(r / beta) (Korbak et al. 2022, "RL with KL penalties
-is better viewed as Bayesian inference"). Where an item is chosen from a closed catalogue it need not be searched for
-by draws: the warm start's best items, which decoding lists, with what the reward expects of each, *are* pi* among
-themselves, and what lies beside the list keeps the share that it had. The loss is KL(pi* || pi) over this partition,
-whose gradient has no noise but that of the states (as in Khalifa et al. 2021, "A distributional approach to
-controlled text generation", where the target has to be sampled). It cannot find what the warm start does not list.
+J = E[r] - beta KL(pi || pi_SFT) + c H(pi) has the optimum pi* ~ (pi_SFT^beta exp(r))^(1 / (beta + c)) (Korbak et al.
+2022, "RL with KL penalties is better viewed as Bayesian inference"). Where an item is chosen from a closed catalogue
+it need not be searched for by draws: the warm start's best items, which decoding lists, with what the reward expects
+of each, *are* pi* among themselves, and what lies beside the list keeps the share that it had. The loss is
+KL(pi* || pi) over this partition, whose gradient has no noise but that of the states (as in Khalifa et al. 2021, "A
+distributional approach to controlled text generation", where the target has to be sampled). It cannot find what the
+warm start does not list.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def train_tilted(
     settings: TiltedSettings,
     checkpointing: Checkpointing,
 ) -> Improved:
-    """Improves a policy towards pi_SFT exp(r / beta).
+    """Improves a policy towards the optimum of reward, KL and entropy term.
 
     The curve has one dictionary per 10 optimiser steps or fewer: step, loss and target_kl (KL(target || pi), nats),
     reward and best (what the items of the lists earn in the policy's proportions, and in the target's), skipped,
@@ -105,5 +106,9 @@ def steps_of(settings: TiltedSettings, states: int) -> int:
 def check_tilted(settings: TiltedSettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
     check_batches(settings, "tilted", ("states", "depth", "kl_coefficient", "max_grad_norm"), processes)
+    if settings.entropy_coefficient < 0:
+        raise ConfigError(
+            f"Key 'tilted.entropy_coefficient' is {settings.entropy_coefficient}; it must be 0 or more."
+        )
     if settings.depth < 2:
         raise ConfigError("Key 'tilted.depth' is 1; a list of one item has one order, so give 2 or more.")

@@ -71,6 +71,15 @@ def test_a_whole_catalogue_is_tilted_to_the_optimum():
     assert part[1] / part[0] == pytest.approx(0.6 * math.exp(1 / 0.7))
 
 
+def test_a_bonus_for_entropy_flattens():
+    """Against the maximum of E[r] - beta KL + c H over a fine grid of distributions of three items."""
+    pi, reward, beta, bonus = np.array([0.5, 0.3, 0.2]), np.array([0.0, 1.0, 0.5]), 0.4, 0.3
+    grid = np.array([(a, b, 1 - a - b) for a in np.arange(0.002, 1, 0.002) for b in np.arange(0.002, 1 - a, 0.002)])
+    grid = grid[grid[:, 2] > 1e-9]
+    objective = grid @ reward - beta * (grid * np.log(grid / pi)).sum(1) - bonus * (grid * np.log(grid)).sum(1)
+    assert tilted(np.log(pi), reward, beta, bonus) == pytest.approx(grid[objective.argmax()], abs=3e-3)
+
+
 def test_no_reward_and_a_huge_coefficient_leave_pi():
     pi = np.array([0.4, 0.1, 0.2])
     assert tilted(np.log(pi), np.full(3, 5.0), 0.1) == pytest.approx(pi)
@@ -195,7 +204,15 @@ def test_a_reward_that_is_not_finite_is_an_error(shop, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("depth", 1), ("states", 0), ("kl_coefficient", 0.0), ("batch_size", 0), ("epochs", 0.0), ("warmup", -1)],
+    [
+        ("depth", 1),
+        ("states", 0),
+        ("kl_coefficient", 0.0),
+        ("entropy_coefficient", -0.1),
+        ("batch_size", 0),
+        ("epochs", 0.0),
+        ("warmup", -1),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(key, value):
     with pytest.raises(ConfigError, match=f"tilted.{key}"):

@@ -41,9 +41,9 @@ class Target:
     reward_K: FloatArray
 
 
-def tilted(log_prob_K: FloatArray, reward_K: FloatArray, beta: float) -> FloatArray:
-    """pi exp(r / beta) over a list, (K,), scaled to the probability that the list has under pi."""
-    log_K = log_prob_K + reward_K / beta
+def tilted(log_prob_K: FloatArray, reward_K: FloatArray, beta: float, bonus: float = 0.0) -> FloatArray:
+    """(pi^beta exp(r))^(1 / (beta + bonus)) over a list, (K,), scaled to what the list has under pi."""
+    log_K = (beta * log_prob_K + reward_K) / (beta + bonus)
     share_K: FloatArray = np.exp(log_K - log_K.max())
     found_K: FloatArray = share_K * (min(float(np.exp(log_prob_K).sum()), 1.0) / share_K.sum())
     return found_K
@@ -127,7 +127,8 @@ class TiltedTrainer(PolicyTrainer):
         made = []
         for items_K, log_prob_K, reward_K in zip(items_BK, log_prob_BK, reward_BK, strict=True):
             kept = items_K >= 0
-            target_K = tilted(log_prob_K[kept], reward_K[kept], self.settings.kl_coefficient)
+            beta, bonus = self.settings.kl_coefficient, self.settings.entropy_coefficient
+            target_K = tilted(log_prob_K[kept], reward_K[kept], beta, bonus)
             made.append(Target(items_K[kept], target_K, reward_K[kept]))
         return made
 
