@@ -28,6 +28,7 @@ from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
+from llmrec.rules import Exposure, Rule, RuleBook, Ruled, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
 from llmrec.types import IntArray, Item, State
@@ -75,21 +76,50 @@ class Recommender:
         self._fitting: Dataset | None = None
         self._history: History | None = None
         self._fused: Mixture | None = None
+        self._rules: tuple[Rule, ...] = ()
+        self._book: RuleBook | None = None
+        self._exposure = Exposure()
         if bundle.policy.filters is None:
             bundle.policy.set_attributes(Attributes.of(bundle.items))
 
     @classmethod
-    def load(cls, model: str | Path, *, revision: str | None = None, data: Path | str | None = None) -> Self:
+    def load(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        data: Path | str | None = None,
+        rules: Path | str | Sequence[Rule] = (),
+    ) -> Self:
         """Loads a run folder, or a Hub repository USER/NAME (downloaded to the Hub's cache).
+
+        Args:
+            model: the folder or repository.
+            revision: branch, tag or commit of a repository.
+            data: the data set's folder, by default the run's own.
+            rules: a file of rules, or rules, that every answer obeys (docs/rules.md).
 
         Raises:
             RunError: not a run folder, or the repository cannot be read.
             DataError: `data` is not a data set.
+            ConfigError: rules that cannot be read, contradict one another or name what no item has.
         """
+        asked = read_rules(Path(rules)) if isinstance(rules, str | Path) else tuple(rules)
         folder = run_folder(model, revision=revision)
         bundle = read_bundle(folder)
         place = Path(data) if data is not None else default_data(folder)
-        return cls(bundle, Dataset.load(place) if place is not None else None)
+        recommender = cls(bundle, Dataset.load(place) if place is not None else None)
+        recommender.set_rules(asked)
+        return recommender
+
+    def set_rules(self, rules: Sequence[Rule]) -> None:
+        """From now on every answer obeys these rules; none of them ends all.
+
+        Raises:
+            ConfigError: rules that contradict one another or name what no item has.
+        """
+        self._book = RuleBook.of(rules, self.bundle.items) if rules else None
+        self._rules, self._exposure = tuple(rules), Exposure()
 
     def set_stock(self, in_stock: Iterable[str]) -> None:
         """Says which items (by id) are in stock, for `Filters(in_stock=True)`; call it whenever that changes."""
@@ -105,9 +135,9 @@ class Recommender:
     def change_items(self, *, add: Sequence[Item] = (), remove: Collection[str] = ()) -> None:
         """Takes items out and then new ones in, in memory, without training; see `llmrec.assortment`.
 
-        The items that stay keep their stock; new ones are out of stock until `set_stock` names them. A mixture ends,
-        since its second score is of the items as they were: call `fuse` again. Users' events with items that are
-        gone do not count any more.
+        Rules hold for new items, too. The items that stay keep their stock; new ones are out of stock until
+        `set_stock` names them. A mixture ends, since its second score is of the items as they were: call `fuse`
+        again. Users' events with items that are gone do not count any more.
 
         Raises:
             CatalogueError: an id that is there already, is unknown or repeats, no item left, no title, or additions
@@ -116,6 +146,8 @@ class Recommender:
         self.bundle = change_items(self.bundle, add=add, remove=remove)
         # all three count items by their old indices
         self._fitting = self._history = self._fused = None
+        if self._rules:
+            self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
 
     def fuse(self, weight: float, scorer: Scorer | None = None) -> None:
         """From now on mixes pi with a second score: p = weight * pi + (1 - weight) * s, both normalised.
@@ -187,13 +219,22 @@ class Recommender:
             value = 5.0 if liked == "rating" else None
             resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
             state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
-            filters, wishes, note = self._asked(resolved.wishes, filters, state)
+            filters, wishes, note = self._asked(resolved.wishes, filters, state, k)
         assert state is not None
         known = None if seen is None else [seen]
         policy = self._fused or self.bundle.policy
-        options: dict[str, Any] = {"filters": filters, "exclude_seen": exclude_seen, "exact": exact}
-        (slate,) = policy.recommend([state], k, seen=known, **options)
-        if len(slate.items_K) < k:
+        options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
+        if self._book is None:
+            (slate,) = policy.recommend([state], k, seen=known, filters=filters, **options)
+        else:
+            assert self.bundle.policy.filters is not None
+            attributes = self.bundle.policy.filters.attributes
+            ruled = Ruled(policy, self._book, self.bundle.items, self._exposure, attributes=attributes)
+            (filters,) = ruled.asked([state], k, filters)
+            (slate,) = ruled.obeying([state], k, [filters], seen=known, **options)
+            note = " ".join(filter(None, (note, *self._book.remarks(filters, slate, k))))
+        options["filters"] = filters
+        if len(slate.items_K) < k and self._book is None:
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
         reasons: dict[int, Explanation] = {}
@@ -208,13 +249,17 @@ class Recommender:
         return Recommendation(items, matches, rest, note, wishes)
 
     def _asked(
-        self, wishes: tuple[Wish, ...], filters: Filters | None, state: State
+        self, wishes: tuple[Wish, ...], filters: Filters | None, state: State, k: int
     ) -> tuple[Filters | None, tuple[Wish, ...], str]:
         """The caller's filter with the prompt's wishes, those that hold, and a word where they had to be let go."""
         if not wishes:
             return filters, (), ""
         assert self.bundle.policy.filters is not None
-        found = wished(wishes, self.bundle.policy.filters.attributes, filters, hidden=state.seen())
+        attributes, given = self.bundle.policy.filters.attributes, filters
+        if self._book is not None:  # what rules forbid cannot be had by asking for it
+            attributes = self._book.attributes(attributes)
+            (given,) = self._book.asked([state], k, [] if filters is None else [filters], self._exposure)
+        found = wished(wishes, attributes, given, hidden=state.seen())
         if found is None:
             said = ", ".join(repr(short_line(wish.text)) for wish in wishes)
             return filters, (), f"No item is all that was asked for ({said}), so this is read as context alone."

@@ -1,9 +1,11 @@
-"""What a request may ask of its items: attributes, stock, candidates, and a maximum per category of the slate.
+"""What a request may ask of its items: attributes, stock, candidates, named groups, and bounds on the slate.
 
     attributes = Attributes.of(items)
     passes_N = attributes.passes(Filters(categories=("yoga",), price=(None, 20.0)))
 
-A filter takes items away and changes no score: the slate is ranked by log pi over the whole catalogue.
+A filter takes items away and changes no score: the slate is ranked by log pi over the whole catalogue. Groups of
+items that no attribute tells are named beforehand (`Attributes.with_groups`); `llmrec.rules` names those of its
+rules.
 """
 
 from __future__ import annotations
@@ -21,6 +23,26 @@ from llmrec.types import BoolArray, FloatArray, IntArray, Item
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """How many items of a slate may be of a named group.
+
+    Attributes:
+        group: its name in `Attributes.groups`.
+        low: at least so many, as far as there are items and places. What the caps forbid is not made up for.
+        high: at most so many; None for no bound.
+    """
+
+    group: str
+    low: int = 0
+    high: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"at least {self.low}"] if self.low else []
+        parts += [f"at most {self.high}"] if self.high is not None else []
+        return f"{' and '.join(parts) or 'any number'} of {self.group!r}"
+
+
+@dataclass(frozen=True, slots=True)
 class Filters:
     """A request's filters; all of them hold together.
 
@@ -33,6 +55,9 @@ class Filters:
         exclude: ids of items to leave out, beside those that the user has seen.
         max_per_category: items of the slate with the same first category, at most. Items without one are not
             counted. This bounds the slate as a whole and is no property of an item.
+        without: named groups whose items are left out.
+        within: named groups that an item must be in, in all of them.
+        bounds: on the number of the slate's items that are of a named group; of the slate as a whole, too.
     """
 
     categories: tuple[str, ...] = ()
@@ -42,12 +67,27 @@ class Filters:
     candidates: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
     max_per_category: int | None = None
+    without: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    bounds: tuple[Bound, ...] = ()
 
     @property
     def attributes(self) -> Filters | None:
-        """The part that asks for attributes alone, which many users share; None where there is none."""
-        kept = Filters(self.categories, self.brands, self.price, self.in_stock)
+        """The part that asks for attributes and groups alone, which many users share; None where there is none."""
+        kept = Filters(
+            self.categories, self.brands, self.price, self.in_stock, without=self.without, within=self.within
+        )
         return None if kept == Filters() else kept
+
+    @property
+    def bounds_slate(self) -> bool:
+        """Whether the slate as a whole is bounded, which no filter of single items can do."""
+        return self.max_per_category is not None or bool(self.bounds)
+
+    @property
+    def unbounded(self) -> Filters:
+        """The same without what bounds the slate as a whole."""
+        return replace(self, max_per_category=None, bounds=())
 
     def __str__(self) -> str:
         parts = [f"category {' or '.join(self.categories)}"] if self.categories else []
@@ -59,6 +99,8 @@ class Filters:
         parts += [f"{len(self.candidates)} candidates"] if self.candidates is not None else []
         parts += [f"without {len(self.exclude)} items"] if self.exclude else []
         parts += [f"at most {self.max_per_category} per category"] if self.max_per_category is not None else []
+        parts += [f"none of {name!r}" for name in self.without] + [f"only of {name!r}" for name in self.within]
+        parts += [str(bound) for bound in self.bounds]
         return ", ".join(parts) or "no filter"
 
 
@@ -73,6 +115,7 @@ class Attributes:
         price_N: NaN where an item has none.
         main_category_N: number of the first category, -1 where an item has none.
         stock_N: whether an item is in stock; None where nothing is known.
+        groups: named groups, whether an item is of each: (N,).
     """
 
     item_index: Mapping[str, int]
@@ -81,6 +124,7 @@ class Attributes:
     price_N: FloatArray
     main_category_N: IntArray
     stock_N: BoolArray | None = None
+    groups: Mapping[str, BoolArray] = field(default_factory=dict)
     _passes: dict[Filters, BoolArray] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -102,6 +146,19 @@ class Attributes:
         stock_N = np.zeros(len(self.price_N), dtype=np.bool_)
         stock_N[self.indices(in_stock, "in_stock")] = True
         return replace(self, stock_N=stock_N, _passes={})
+
+    def with_groups(self, groups: Mapping[str, BoolArray]) -> Attributes:
+        """The same attributes with these named groups, each (N,), in place of those before."""
+        for name, group_N in groups.items():
+            if group_N.shape != self.price_N.shape:
+                raise ValueError(f"Group {name!r} has the shape {group_N.shape}, not {self.price_N.shape}.")
+        return replace(self, groups=dict(groups), _passes={})
+
+    def group(self, name: str) -> BoolArray:
+        """Which items are of a named group, (N,). Raises `RequestError` for an unknown name."""
+        if name not in self.groups:
+            raise RequestError(f"The filter names the group {name!r}, {_unknown(name, self.groups, 'group')}")
+        return self.groups[name]
 
     def indices(self, item_ids: Iterable[str], what: str) -> IntArray:
         """Item indices of ids, each once, in order; `what` names the filter in the error for an unknown id."""
@@ -125,12 +182,16 @@ class Attributes:
             raise RequestError(f"max_per_category is {filters.max_per_category}; allow at least 1 item a category.")
         if filters.in_stock and self.stock_N is None:
             raise RequestError("The filter in_stock needs to know the stock; give the ids of the items in stock.")
+        for one in filters.bounds:
+            self.group(one.group)
+            if one.low < 0 or (one.high is not None and one.high < max(one.low, 0)):
+                raise RequestError(f"The bound {one} cannot be met; give a maximum that is at least the minimum.")
 
     def passes(self, filters: Filters) -> BoolArray:
         """Which items have the attributes that `filters` asks for: (N,), kept for the next request.
 
         Raises:
-            RequestError: an unknown category or brand, or a range that `check` refuses.
+            RequestError: an unknown category, brand or group, or a range that `check` refuses.
         """
         self.check(filters)
         kept = filters.attributes or Filters()
@@ -158,6 +219,10 @@ class Attributes:
             passes_N &= (self.price_N <= high) if high is not None else True
         if filters.in_stock and self.stock_N is not None:
             passes_N &= self.stock_N
+        for name in filters.within:
+            passes_N &= self.group(name)
+        for name in filters.without:
+            passes_N &= ~self.group(name)
         return passes_N
 
 

@@ -138,6 +138,9 @@ def recommend(
     ] = None,
     exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
     max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in the list.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules that the list obeys, a YAML file (docs/rules.md).")
+    ] = None,
     fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until the list is proven to be the best.")] = False,
     read_filters: Annotated[
@@ -161,7 +164,7 @@ def recommend(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
     asked: dict[str, Any] = {"filters": filters, "stock": stock, "exact": exact, "fuse": fuse}
-    asked["explain"] = asked_reasons(explain)
+    asked |= {"explain": asked_reasons(explain), "rules": rules}
     show_recommendations(model, user, prompt, k, data, revision, as_json, read_filters=read_filters, **asked)
 
 

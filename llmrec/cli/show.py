@@ -90,6 +90,7 @@ def show_recommendations(
     fuse: float | None = None,
     read_filters: bool = False,
     explain: bool | int = False,
+    rules: Path | None = None,
 ) -> None:
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
@@ -98,7 +99,7 @@ def show_recommendations(
         raise RequestError(f"-k is {k}; it must be at least 1.")
     from llmrec.recommender import Recommender
 
-    recommender = Recommender.load(model, revision=revision, data=data)
+    recommender = Recommender.load(model, revision=revision, data=data, rules=() if rules is None else rules)
     if stock is not None:
         recommender.set_stock(known_ids(recommender, stock, "--in-stock"))
     if filters is not None:

@@ -1,4 +1,4 @@
-"""Filters of requests turned into what decoding understands, and slates that obey a maximum per category.
+"""Filters of requests turned into what decoding understands; what bounds a whole slate is `slates`' business.
 
 Requests that ask for the same attributes share one dense filter, which is counted once and kept; what differs by
 user (seen items, candidates) is added for each batch.
@@ -7,7 +7,7 @@ user (seen items, candidates) is added for each batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,9 @@ from llmrec.catalogue.allowed import Allowed, ItemFilter
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.best_first import BestFirst
 from llmrec.types import BoolArray, IntArray, State
 
 _KEPT = 64
-_AHEAD = 2
-"""How many times the places still open are asked for at once when a slate is filled under a maximum."""
 
 
 @dataclass
@@ -46,18 +43,22 @@ class FilterBook:
 
     def group(self, filters: Filters) -> tuple[Any, ...]:
         """Requests with equal groups can be decoded in one batch."""
-        return (filters.attributes, filters.candidates is not None, filters.max_per_category is not None)
+        floors = tuple(sorted({bound.group for bound in filters.bounds if bound.low}))
+        return (filters.attributes, filters.candidates is not None, filters.bounds_slate, floors)
 
     def left_out(self, filters: Filters) -> IntArray:
         """Item indices that the filter takes away one by one."""
         return self.attributes.indices(filters.exclude, "exclude")
 
-    def allowed(self, filters_B: Sequence[Filters], exclude_BE: Tensor | None) -> Allowed | None:
+    def allowed(
+        self, filters_B: Sequence[Filters], exclude_BE: Tensor | None, *, may_be_empty: bool = False
+    ) -> Allowed | None:
         """What is left for each request of one group.
 
         Args:
             filters_B: filters of one group.
             exclude_BE: item indices to leave out, those of `left_out` among them, padded with -1.
+            may_be_empty: whether a request may be left nothing.
 
         Raises:
             RequestError: a filter that cannot be read, or that leaves a request nothing; it names both.
@@ -69,7 +70,8 @@ class FilterBook:
             rows = [self.attributes.indices(filters.candidates or (), "candidates") for filters in filters_B]
             candidates = torch.from_numpy(padded(rows))
         allowed = self.index.allowed(exclude_BE, dense=self._filter(filters_B[0]), candidates_BC=candidates)
-        self._require_items(filters_B, allowed)
+        if not may_be_empty:
+            self._require_items(filters_B, allowed)
         return allowed
 
     def _filter(self, filters: Filters) -> ItemFilter | None:
@@ -122,16 +124,27 @@ class FilteredCatalogue:
         """The filters of some states."""
         return [self.wishes_B[b] for b in part] if self.wishes_B else []
 
-    def allowed(self, part: Sequence[int]) -> Allowed | None:
-        """What is left for some states of one group."""
+    def allowed(self, part: Sequence[int], within: tuple[str, ...] = ()) -> Allowed | None:
+        """What is left for some states of one group; with `within` of the items of these groups, which may be
+        nothing.
+
+        Raises:
+            RequestError: a filter that cannot be read, or that leaves a state nothing by itself.
+        """
         left_out = None if self.exclude_BE is None else self.exclude_BE[list(part)]
         wishes = self.filters(part)
-        return self.book.allowed(wishes, left_out) if wishes else self.book.index.allowed(left_out)
+        if not wishes:
+            return self.book.index.allowed(left_out)
+        if within:
+            wishes = [replace(wish, within=(*wish.within, *within)) for wish in wishes]
+        return self.book.allowed(wishes, left_out, may_be_empty=bool(within))
 
-    def require_no_maximum(self) -> None:
-        """Raises `RequestError` for a maximum per category, which only a whole slate can obey."""
-        if any(wish.max_per_category is not None for wish in self.wishes_B):
-            raise RequestError("max_per_category bounds a recommended slate; leave it out to draw or to score items.")
+    def require_single_items(self) -> None:
+        """Raises `RequestError` for a maximum per category or another bound, which only a whole slate can obey."""
+        if any(wish.bounds_slate for wish in self.wishes_B):
+            raise RequestError(
+                "max_per_category and other bounds are on whole slates; leave them out to draw or to score items."
+            )
 
 
 def one_each(filters: Filters | Sequence[Filters] | None, states: int) -> list[Filters]:
@@ -165,17 +178,6 @@ def passing(attributes: Attributes, wishes_B: Sequence[Filters]) -> BoolArray:
     return passes_BN
 
 
-def bounded(category_C: IntArray, most: int) -> IntArray:
-    """Places of items in order that stand when no category may come more than `most` times; -1 is no category."""
-    counts: dict[int, int] = {}
-    kept = []
-    for place, category in enumerate(category_C.tolist()):
-        counts[category] = counts.get(category, 0) + 1
-        if category < 0 or counts[category] <= most:
-            kept.append(place)
-    return np.array(kept, dtype=np.int64)
-
-
 def padded(rows: Sequence[IntArray]) -> IntArray:
     """Item indices of each row, padded with -1 on the right."""
     out = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)
@@ -190,25 +192,3 @@ def hidden_items(states: Sequence[State], seen: Sequence[IntArray] | None = None
     if seen is None:
         return rows
     return [np.union1d(row, np.asarray(more, dtype=np.int64)) for row, more in zip(rows, seen, strict=True)]
-
-
-def bounded_slates(search: BestFirst, k: int, main_category_N: IntArray, most_B: Sequence[int]) -> list[Any]:
-    """Slates of at most k items with at most `most_B[b]` of one main category: (items, log pi) for each state.
-
-    Items are taken in their exact order while they fit, which gives the greatest sum of log pi that the bound allows
-    (the slates with few enough items of each category are a matroid). Items without a category are not counted.
-    """
-    found: list[list[tuple[int, float]]] = [[] for _ in most_B]
-    slates: list[list[tuple[int, float]]] = [[] for _ in most_B]
-    wanted_B = torch.ones(len(most_B), dtype=torch.bool)
-    while bool(wanted_B.any()):
-        asked = torch.nonzero(wanted_B).view(-1).tolist()
-        missing = max(k - len(slates[b]) for b in asked)
-        items_BC, log_prob_BC = search.next_items(min(_AHEAD * missing, search.index.n_items), wanted_B)
-        for b in asked:
-            pairs = zip(items_BC[b].tolist(), log_prob_BC[b].tolist(), strict=True)
-            found[b] += [(item, log_prob) for item, log_prob in pairs if item >= 0]
-            categories = main_category_N[np.array([item for item, _ in found[b]], dtype=np.int64)]
-            slates[b] = [found[b][place] for place in bounded(categories, most_B[b])[:k]]
-            wanted_B[b] = len(slates[b]) < k and bool((items_BC[b] >= 0).all())
-    return [([i for i, _ in slate], [p for _, p in slate]) for slate in slates]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,10 +16,11 @@ from llmrec.errors import RequestError
 from llmrec.policy.at_once import states_at_once
 from llmrec.policy.best_first import BestFirst, best_first_search
 from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
-from llmrec.policy.filtered import FilterBook, FilteredCatalogue, bounded_slates, hidden_items, one_each, padded
+from llmrec.policy.filtered import FilterBook, FilteredCatalogue, hidden_items, one_each, padded
 from llmrec.policy.modes import device_of
 from llmrec.policy.packing import padded_prompts
 from llmrec.policy.scoring import score_items
+from llmrec.policy.slates import Found, bounded_slates
 from llmrec.progress import track
 from llmrec.seeding import torch_stream
 from llmrec.types import IntArray, Slate, State
@@ -30,6 +32,22 @@ class Renderer(Protocol):
     def token_ids(self, state: State) -> list[int]:
         """Prompt tokens, ending right before the answer's first token."""
         ...
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The items of a search in exact order, as `slates.Source` has them."""
+
+    search: BestFirst
+
+    def following(self, states: Sequence[int], count: int) -> list[Found]:
+        """See `slates.Source`."""
+        wanted_B = torch.zeros(len(self.search.given_B), dtype=torch.bool)
+        wanted_B[list(states)] = True
+        items_BC, log_prob_BC = self.search.next_items(min(count, self.search.index.n_items), wanted_B)
+        rows = zip(items_BC.tolist(), log_prob_BC.tolist(), strict=True)
+        found = [[(i, p) for i, p in zip(items, values, strict=True) if i >= 0] for items, values in rows]
+        return [found[b] for b in states]
 
 
 class LanguagePolicy:
@@ -139,7 +157,7 @@ class LanguagePolicy:
             beams: width of the search; wider is slower and never worse on the whole.
             exclude_seen: leave out seen items; by default as `repeat` says.
             seen: all items each user has seen, beside those in the state.
-            filters: one for all states, or one for each. Under a maximum per category the slate is always exact.
+            filters: one for all states, or one for each. Under bounds on the slate it is always exact.
             exact: best-first search, which proves its list, in place of beam search.
             batch_size: states decoded at once; by default what suits the device.
 
@@ -151,29 +169,29 @@ class LanguagePolicy:
         slates: list[Slate] = [Slate((), ())] * len(states)
         batches = self.batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
-            found = self._decoded(ids, mask, k, beams, asked.allowed(part), asked.filters(part), exact)
+            # A bound on the slate is no filter: which item it takes away depends on the items above.
+            if asked.wishes_B and asked.wishes_B[part[0]].bounds_slate:
+                found = self._bounded(ids, mask, k, asked, part)
+            else:
+                found = self._decoded(ids, mask, k, beams, asked.allowed(part), exact)
             for b, slate in zip(part, found, strict=True):
                 slates[b] = slate
         return slates
 
+    def _bounded(self, ids: Tensor, mask: Tensor, k: int, asked: FilteredCatalogue, part: list[int]) -> list[Slate]:
+        """Slates of one batch whose filters bound them."""
+        assert self.filters is not None
+
+        def lists(within: tuple[str, ...]) -> _Search:
+            allowed = asked.allowed(part, within)
+            return _Search(BestFirst(self.model, ids, mask, self.index, exclude=allowed))
+
+        return bounded_slates(lists(()), lambda name: lists((name,)), asked.filters(part), self.filters.attributes, k)
+
     def _decoded(
-        self,
-        ids: Tensor,
-        mask: Tensor,
-        k: int,
-        beams: int | None,
-        allowed: Allowed | None,
-        asked: list[Filters],
-        exact: bool,
+        self, ids: Tensor, mask: Tensor, k: int, beams: int | None, allowed: Allowed | None, exact: bool
     ) -> list[Slate]:
         """Slates of one batch."""
-        # A bound on the slate is no filter: which item it takes away depends on the items above. Walking down the
-        # exact order and taking what still fits gives the greatest sum of log pi.
-        if asked and asked[0].max_per_category is not None and self.filters is not None:
-            search = BestFirst(self.model, ids, mask, self.index, exclude=allowed)
-            most = [filters.max_per_category or k for filters in asked]
-            categories = self.filters.attributes.main_category_N
-            return [Slate(tuple(i), tuple(p)) for i, p in bounded_slates(search, k, categories, most)]
         if exact:
             found = best_first_search(self.model, ids, mask, k, self.index, exclude=allowed)
             items_BK, log_prob_BK = found.items_BK, found.log_prob_BK
@@ -205,7 +223,7 @@ class LanguagePolicy:
             RequestError: a filter that leaves nothing, is unknown, or bounds a slate.
         """
         asked = self._asked(states, seen, exclude_seen, filters)
-        asked.require_no_maximum()
+        asked.require_single_items()
         shape = (len(states), draws, self.index.max_length)
         # all at once and by state, so that batches may be of any size and in any order
         uniform = torch.rand(shape, generator=torch_stream(seed, "policy", "sample", *name), dtype=torch.float64)
@@ -244,7 +262,7 @@ class LanguagePolicy:
             RequestError: as `sample` does.
         """
         asked = self._asked(states, seen, exclude_seen, filters)
-        asked.require_no_maximum()
+        asked.require_single_items()
         order: list[int] = []
         parts: list[Tensor] = []
         for part, ids, mask in self.batches(states, len(states), asked.groups_B):

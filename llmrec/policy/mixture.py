@@ -37,9 +37,10 @@ import torch
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.decoding import check_k
-from llmrec.policy.filtered import bounded, hidden_items, nothing_left, one_each, padded, passing
+from llmrec.policy.filtered import hidden_items, nothing_left, one_each, padded, passing
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.modes import evaluating
+from llmrec.policy.slates import Again, bounded_slates
 from llmrec.progress import track
 from llmrec.types import BoolArray, FloatArray, IntArray, Slate, State
 
@@ -49,6 +50,7 @@ Group = Callable[[State], int]
 """Number of a state's group, from 0."""
 Part: TypeAlias = "LanguagePolicy | Mixture | Scorer"
 
+_UNKNOWN = "This mixture knows no attributes of its items; give some before filtering."
 ROW_ITEMS = 256
 """Items of one state that are scored together: bounds the packed row."""
 
@@ -103,16 +105,12 @@ class Candidates:
         mixed_BC = np.einsum("bp,pbc->bc", weights_BP, self.parts_PBC)
         return np.where(self.items_BC >= 0, mixed_BC, -1.0)
 
-    def top(
-        self, weights_BP: FloatArray, k: int, most_B: Sequence[int | None], category_N: IntArray | None
-    ) -> list[tuple[Slate, bool]]:
-        """The k best candidates, at most `most_B` of one category, and whether no item outside is as good."""
+    def top(self, weights_BP: FloatArray, k: int) -> list[tuple[Slate, bool]]:
+        """The k best candidates, and whether no item outside is as good."""
         mixed_BC, outside_B = self.mixed(weights_BP), np.einsum("bp,pb->b", weights_BP, self.outside_PB)
         found = []
         for b, order_C in enumerate(np.argsort(-mixed_BC, axis=1, kind="stable")):
             kept_K = order_C[self.items_BC[b, order_C] >= 0]
-            if (most := most_B[b]) is not None and category_N is not None:
-                kept_K = kept_K[bounded(category_N[self.items_BC[b, kept_K]], most)]
             mixed_K = mixed_BC[b, kept_K := kept_K[:k]]
             with np.errstate(divide="ignore"):  # a candidate of a part without weight
                 slate = Slate(tuple(self.items_BC[b, kept_K].tolist()), tuple(np.log(mixed_K).tolist()))
@@ -188,26 +186,66 @@ class Mixture:
     ) -> list[Slate]:
         """The k candidates of each state with the greatest p; `log_probs_K` holds log p. Arguments as a policy's.
 
-        `exact` goes deeper until the list is proven; so does a maximum per category, as with a policy.
+        `exact` goes deeper until the list is proven; so do bounds on the slate, as with a policy (`slates`).
 
         Raises:
             RequestError: k below 1 or above the catalogue's size, an unfit score, a state of a group that has no
                 weights, or a filter that leaves nothing or is unknown.
         """
-        n_items, wishes = self.items.n_items, one_each(filters, len(states))
-        depth = candidate_depth(n_items, k, self.depth)
-        most = [wish.max_per_category for wish in wishes] or [None] * len(states)
-        exact = exact or any(bound is not None for bound in most)
-        weights_BP, known = self.weights_GP[self.groups_of(states)], self.attributes
-        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "filters": wishes}
-        options |= {"exact": exact, "batch_size": batch_size}
+        wishes = one_each(filters, len(states))
+        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "batch_size": batch_size}
+        if any(wish.bounds_slate for wish in wishes):
+            return self._bounded(states, k, wishes, seen, options)
+        depth = candidate_depth(self.items.n_items, k, self.depth)
+        weights_BP = self.weights_GP[self.groups_of(states)]
         while True:
             found: list[tuple[Slate, bool]] = []
-            for rows, candidates in self.candidates(states, depth, **options):
-                found += candidates.top(weights_BP[rows], k, most[rows], known.main_category_N if known else None)
-            if not exact or depth == n_items or all(proven for _, proven in found):
+            asked = self.candidates(states, depth, seen=seen, filters=wishes, exact=exact, **options)
+            for rows, candidates in asked:
+                found += candidates.top(weights_BP[rows], k)
+            if not exact or depth == self.items.n_items or all(proven for _, proven in found):
                 return [slate for slate, _ in found]
-            depth = min(2 * depth, n_items)
+            depth = min(2 * depth, self.items.n_items)
+
+    def _bounded(
+        self,
+        states: Sequence[State],
+        k: int,
+        wishes: Sequence[Filters],
+        seen: Sequence[IntArray] | None,
+        options: dict[str, Any],
+    ) -> list[Slate]:
+        """Slates under bounds, of lists that are exact."""
+        check_k(k, self.items.n_items)
+        known = self.attributes
+        if known is None:
+            raise RequestError(_UNKNOWN)
+        for wish in wishes:
+            known.check(wish)
+        hide = self.items.repeat == "exclude" if options["exclude_seen"] is None else options["exclude_seen"]
+        hidden = hidden_items(states, seen) if hide else []
+
+        def lists(within: tuple[str, ...]) -> Again:
+            asked = [dataclasses.replace(wish.unbounded, within=(*wish.within, *within)) for wish in wishes]
+            # what a floor asks for may not be there, which is no fault of the request
+            open_BN = passing(known, asked) if within else np.ones((len(states), 1), dtype=np.bool_)
+            for b, items in enumerate(hidden if within else ()):
+                open_BN[b, items] = False
+
+            def ask(part: Sequence[int], depth: int) -> list[Slate]:
+                found = dict.fromkeys(part, Slate((), ()))
+                left = [b for b in part if open_BN[b].any()]
+                if left:
+                    given = None if seen is None else [seen[b] for b in left]
+                    own: dict[str, Any] = {"seen": given, "filters": [asked[b] for b in left], **options}
+                    deep = self if self.depth is None else self.changed(depth=max(self.depth, depth))
+                    slates = deep.recommend([states[b] for b in left], depth, exact=True, **own)
+                    found |= dict(zip(left, slates, strict=True))
+                return [found[b] for b in part]
+
+            return Again(ask, len(states), self.items.n_items)
+
+        return bounded_slates(lists(()), lambda name: lists((name,)), wishes, known, k)
 
     def candidates(
         self,
@@ -224,14 +262,14 @@ class Mixture:
         """The union of every part's `depth` best items, with the probability that each part gives them.
 
         With `depth` at the catalogue's size these are all items. Arguments as those of `recommend`; `filters` are
-        none, or one for each state, and their maximum per category is not looked at.
+        none, or one for each state, and what bounds a slate is not looked at.
 
         Yields:
             Which states, and their candidates; `batch_size` states at a time.
         """
         hide = self.items.repeat == "exclude" if exclude_seen is None else exclude_seen
         hidden_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
-        wishes = [dataclasses.replace(wish, max_per_category=None) for wish in filters]
+        wishes = [wish.unbounded for wish in filters]
         options: dict[str, Any] = {"exclude_seen": hide, "seen": seen, "filters": wishes or None, "exact": exact}
         options |= {"beams": max(depth, 20 if beams is None else beams), "batch_size": batch_size}
         lists: dict[int, list[Slate]] = {}
@@ -317,7 +355,7 @@ class Mixture:
         """What is left for each state, (B, N)."""
         attributes = self.attributes
         if wishes and attributes is None:
-            raise RequestError("This mixture knows no attributes of its items; give some before filtering.")
+            raise RequestError(_UNKNOWN)
         open_BN = np.ones((len(hidden_BE), self.items.n_items), dtype=np.bool_)
         if attributes is not None and wishes:
             open_BN = passing(attributes, wishes)

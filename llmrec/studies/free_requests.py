@@ -229,7 +229,7 @@ def _by_weight(mixture: Mixture, states: Sequence[State]) -> dict[float, list[Sl
     for _, candidates in mixture.candidates(states, 2 * K, exclude_seen=True):
         rows = len(candidates.items_BC)
         for weight, slates in found.items():
-            top = candidates.top(np.tile([weight, 1 - weight], (rows, 1)), K, [None] * rows, None)
+            top = candidates.top(np.tile([weight, 1 - weight], (rows, 1)), K)
             slates += [slate for slate, _ in top]
     return found
 

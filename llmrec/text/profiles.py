@@ -6,6 +6,16 @@ import re
 
 _AGES = ((25, "under 25"), (35, "25-34"), (50, "35-49"), (1000, "50+"))
 _AGE = re.compile(r"\b(\d{1,3})-year-old\b|\baged (?:under )?(\d{1,3})\b|\b(\d{1,3})(?:[-+]\d*)? years old\b")
+_UNDER = r"(?P<under>\b(?:under|below|younger than|less than|not yet|up to|at most)\s+|未满|不到|不满|小于)?"
+_SPAN = r"(?P<least>\d{1,3})(?:\s*(?:-|–|to|or|and|until|到|至|~)\s*(?:more|over|above|\d{1,3})|\+)?"
+_STATED = re.compile(
+    rf"{_UNDER}\s*{_SPAN}\s*(?:[- ]?years?[- ]?old\b|[- ]?year[- ]olds?\b|\s?y/?o\b|岁(?P<below>以下|以内)?)"
+    rf"|\baged?\s*(?:[:：]|is|of)?\s*{_UNDER.replace('under>', 'under2>')}\s*{_SPAN.replace('least>', 'least2>')}"
+    rf"|年龄\s*[:：]?\s*{_UNDER.replace('under>', 'under3>')}\s*{_SPAN.replace('least>', 'least3>')}"
+    r"(?:\s*岁)?(?P<below3>以下|以内)?",
+    re.IGNORECASE,
+)
+_AGE_KEY = re.compile(r"\s*(?:age|年龄)\s*[:：]", re.IGNORECASE)
 _GENDER = re.compile(r"\b(man|woman|male|female)\b", re.IGNORECASE)
 _PAIR = re.compile(r"\s*([^\W\d_][\w '-]{0,23})\s*[:：]\s*(\S.{0,39}?)\s*")
 _END = r"[;。；\n]|\.(?:\s|$)"
@@ -38,6 +48,23 @@ def profile_facts(profile: str) -> dict[str, str]:
         elif income := _INCOME.fullmatch(part):
             found["income"] = income[1]
     return found
+
+
+def stated_age(profile: str) -> int | None:
+    """The least age in years that a profile allows for; None where it says none.
+
+    Of a span it is the lower end, of "under 18" it is 0, and where several ages are named it is the least of them:
+    what is forbidden below an age must not be shown because of a doubt. Ages are read from the first two parts of a
+    profile, as `profile_facts` does, and from parts that begin with "age:".
+    """
+    parts = re.split(_END, profile[:2000])
+    told = [*parts[:2], *(part for part in parts[2:] if _AGE_KEY.match(part))]
+    found = []
+    for match in _STATED.finditer(" ; ".join(told)):
+        low = next(match[name] for name in ("least", "least2", "least3") if match[name])
+        under = any(match[name] for name in ("under", "under2", "under3", "below", "below3"))
+        found.append(0 if under else int(low))
+    return min(found, default=None)
 
 
 def profile_fields(profile: str) -> tuple[str, ...]:

@@ -1,0 +1,133 @@
+"""Any ranker under rules: a policy, a mixture, a reranker, a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.policy.filtered import nothing_left, one_each, passing
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture import Mixture
+from llmrec.policy.retrieved import Retrieved
+from llmrec.policy.slates import Again, bounded_slates
+from llmrec.rules.book import Exposure, RuleBook
+from llmrec.types import IntArray, Item, Ranker, Slate, State
+
+
+class Ruled:
+    """A `types.Ranker` whose slates obey rules.
+
+    Policies and mixtures search under the rules, so that their slates are the best that obey them (`policy.slates`).
+    Anything else is asked for longer lists until the best obeying slate of its order is known. A reranker whose
+    order of items hangs on how many it is asked for obeys as well; best is then by the order of the longest list.
+
+    Args:
+        ranker: recommends.
+        book: the rules.
+        items: the catalogue in item-index order.
+        exposure: counts what is shown, where rules ask for a share of a day.
+        attributes: what filters look at beside; made of `items` by default.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        book: RuleBook,
+        items: Sequence[Item],
+        exposure: Exposure | None = None,
+        *,
+        attributes: Attributes | None = None,
+    ) -> None:
+        self.ranker, self.book, self.exposure = ranker, book, exposure
+        self.attributes = book.attributes(Attributes.of(items) if attributes is None else attributes)
+        self._policies = policies_of(ranker)
+
+    def recommend(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        **options: Any,
+    ) -> list[Slate]:
+        """The best slates that obey; shorter where fewer items are left. `options` are the ranker's.
+
+        Raises:
+            RequestError: the rules leave a state nothing at all.
+        """
+        asked = self.asked(states, k, filters)
+        return self.obeying(states, k, asked, seen=seen, **options)
+
+    def asked(
+        self, states: Sequence[State], k: int, filters: Filters | Sequence[Filters] | None = None
+    ) -> list[Filters]:
+        """What the rules, and `filters` beside them, ask of the slates of some states."""
+        return self.book.asked(states, k, one_each(filters, len(states)), self.exposure)
+
+    def obeying(
+        self,
+        states: Sequence[State],
+        k: int,
+        asked: Sequence[Filters],
+        *,
+        seen: Sequence[IntArray] | None = None,
+        **options: Any,
+    ) -> list[Slate]:
+        """The best slates that are as `asked` says; they count as shown."""
+        if self._policies:
+            self.tell()
+            ranker: Any = self.ranker
+            slates: list[Slate] = ranker.recommend(states, k, seen=seen, filters=asked, **options)
+        else:
+            slates = self._listed(states, k, seen, asked, options)
+        if self.exposure is not None:
+            self.exposure.add(slates, self.book.groups)
+        return slates
+
+    def tell(self) -> None:
+        """Tells the policies which items the rules are about, where they do not know it, or know other rules."""
+        for policy in self._policies:
+            known = self.attributes if policy.filters is None else policy.filters.attributes
+            if policy.filters is None or any(known.groups.get(n) is not g for n, g in self.book.groups.items()):
+                policy.set_attributes(self.book.attributes(known))
+
+    def _listed(
+        self,
+        states: Sequence[State],
+        k: int,
+        seen: Sequence[IntArray] | None,
+        asked: Sequence[Filters],
+        options: dict[str, Any],
+    ) -> list[Slate]:
+        attributes = self.attributes
+        for wish in asked:
+            attributes.check(wish)
+        passes_BN = passing(attributes, asked) if states else np.empty((0, len(attributes.price_N)), dtype=np.bool_)
+        for wish, passes_N in zip(asked, passes_BN, strict=True):
+            if not passes_N.any():
+                raise nothing_left(wish)
+
+        def ask(part: Sequence[int], depth: int) -> Sequence[Slate]:
+            own = None if seen is None else [seen[b] for b in part]
+            return self.ranker.recommend([states[b] for b in part], depth, seen=own, **options)
+
+        n_items = len(attributes.price_N)
+        main = Again(ask, len(states), n_items, passes_BN)
+
+        def floor(name: str) -> Again:
+            return Again(ask, len(states), n_items, passes_BN & attributes.group(name))
+
+        return bounded_slates(main, floor, asked, attributes, k)
+
+
+def policies_of(ranker: Any) -> list[LanguagePolicy]:
+    """The policies that a ranker recommends by, whose attributes must know the rules' groups."""
+    if isinstance(ranker, LanguagePolicy):
+        return [ranker]
+    if isinstance(ranker, Mixture):
+        return ranker.policies
+    return policies_of(ranker.policy) if isinstance(ranker, Retrieved) else []

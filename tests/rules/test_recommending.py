@@ -1,0 +1,78 @@
+"""Rules in `Recommender` and `llmrec recommend`: who asks decides, new items obey, and bad rules are one sentence."""
+
+import pytest
+import torch
+import yaml
+from typer.testing import CliRunner
+
+from llmrec import Recommender
+from llmrec.cli.main import app
+from llmrec.errors import ConfigError, RequestError
+from llmrec.rules import parse_rules
+from llmrec.types import Item, State
+from tests.test_assortment import dataset, write_run  # noqa: F401
+
+RULES = [
+    {"minimum_age": 18, "items": {"words": ["kettle"]}, "name": "hot water"},
+    {"at_most": 2, "items": {"words": ["rug"]}},
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, dataset):  # noqa: F811
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("ruled") / "run"
+    write_run(place, dataset, "title")
+    return place
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    place = tmp_path_factory.mktemp("rules") / "rules.yaml"
+    place.write_text(yaml.safe_dump({"rules": RULES}))
+    return place
+
+
+def kinds(answer):
+    return [item.title.split()[0] for item in answer.items]
+
+
+def test_who_asks_decides_and_new_items_obey(run, file):
+    recommender = Recommender.load(run, rules=file)
+    adult = recommender.recommend(state=State(profile="A 40-year-old man."), k=12, exact=True)
+    assert kinds(adult).count("rug") == 2
+    assert kinds(adult).count("kettle") == 5
+    assert adult.note == ""
+    child = recommender.recommend(state=State(profile="A 9-year-old girl."), k=10, exact=True)
+    assert kinds(child).count("kettle") == 0
+    assert len(child.items) == 7
+    assert child.note == "Only 7 of 10 items are left under the rules."
+    asked = recommender.recommend(prompt="Anything with a kettle?", k=3)
+    assert "kettle" not in kinds(asked), "a prompt says no age"
+    explained = recommender.recommend(state=State(), k=2, explain=1)
+    assert explained.items[0].explanation is not None
+    recommender.change_items(add=[Item("n", "kettle tiny")], remove=["i1"])
+    assert "kettle" not in kinds(recommender.recommend(state=State(), k=8))
+    recommender.set_rules(())
+    assert "kettle" in kinds(recommender.recommend(state=State(), k=14))
+
+
+def test_nothing_left_is_one_sentence(run):
+    rules = parse_rules([{"minimum_age": 18, "items": {"words": ["kettle", "lamp", "rug"]}}], "a test")
+    with pytest.raises(RequestError, match="leaves no item"):
+        Recommender.load(run, rules=rules).recommend(state=State(), k=2)
+    with pytest.raises(ConfigError, match="which no item has"):
+        Recommender.load(run, rules=parse_rules([{"never": {"brands": ["Acme"]}}], "a test"))
+
+
+def test_on_the_command_line(run, file, tmp_path):
+    call = ["recommend", "--model", str(run), "--prompt", "something", "-k", "4", "--json", "--rules"]
+    done = CliRunner().invoke(app, [*call, str(file)])
+    assert done.exit_code == 0
+    assert "kettle" not in done.output
+    bad = tmp_path / "bad.yaml"
+    for text, said in (("rules: [{at_most: 0}]", "at most 0"), ("x: 1", "one key, rules"), ("rules: [", "YAML")):
+        bad.write_text(text)
+        done = CliRunner().invoke(app, [*call, str(bad)])
+        assert isinstance(done.exception, ConfigError)
+        assert said in str(done.exception)
