@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.guard import boundary, set_environment
+from llmrec.cli.online import online_app
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
 from llmrec.version import __version__
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(online_app, name="online")
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 

@@ -44,12 +44,21 @@ class Drift:
         self._random, self._number = numpy_stream(self._seed, "online", "drift", number), number
         self._sorted: list[float] = []
         self._running_S = np.zeros(len(self._slope_S))
+        self._best_S, self._since_S = np.zeros(len(self._slope_S)), np.zeros(len(self._slope_S), dtype=np.int64)
         self.evidence = 1.0
 
     @property
     def seen(self) -> int:
         """Rewards since the last beginning."""
         return len(self._sorted)
+
+    @property
+    def since(self) -> int:
+        """How many rewards came before the change, if there was one: the beginning of the bet that has won most.
+
+        An estimate, which the level says nothing of.
+        """
+        return int(self._since_S[self._best_S.argmax()])
 
     @property
     def alarm(self) -> bool:
@@ -67,7 +76,12 @@ class Drift:
         rank = (low + self._random.random() * (high - low + 1)) / n
         # a bet of slope s pays 1 + s (1 - 2 rank), which is 1 on average over a uniform rank
         pays_S = 1 + self._slope_S * (1 - 2 * rank)
-        self._running_S = pays_S * (self._running_S + 1 / (n * (n + 1)))
+        stake = 1 / (n * (n + 1))
+        self._running_S = pays_S * (self._running_S + stake)
+        # all bets that run multiply by the same, so the best of them stays the best until a later one begins above it
+        later_S = stake > self._best_S
+        self._since_S[later_S] = n - 1
+        self._best_S = pays_S * np.where(later_S, stake, self._best_S)
         # bets that begin later still hold their stakes, which sum to 1 / (n + 1)
         self.evidence = float(self._running_S.mean()) + 1 / (n + 1)
         return self.alarm
@@ -101,6 +115,10 @@ class Worse:
         self._log_S = np.zeros(len(_STAKES))
         self._waiting: tuple[list[float], list[float]] = ([], [])
         self.pairs = 0
+
+    def waits(self, *, new: bool) -> bool:
+        """Whether a slate of that version waits for its partner; leave further ones of it out to keep pairs close."""
+        return bool(self._waiting[not new])
 
     @property
     def evidence(self) -> float:

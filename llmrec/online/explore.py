@@ -32,7 +32,10 @@ class Proposal:
 class Explorer(Protocol):
     """Turns a policy into slates. What is drawn for a slate depends on its name and state, on nothing beside it."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How slates are drawn, in a word."""
+        ...
 
     def propose(
         self, states: Sequence[State], k: int, names: Sequence[str], *, seen: Sequence[IntArray] | None = None

@@ -95,6 +95,12 @@ class EventReader:
             outcomes, late = self._db.execute("SELECT COUNT(*), COALESCE(SUM(late), 0) FROM feedback").fetchone()
         return {"slates": slates, "outcomes": outcomes, "late": late, "jumps": self.marks()["jumps"]}
 
+    def count(self, after: int, until: int) -> int:
+        """How many slates have a sequence number above `after` and up to `until`."""
+        with self._lock, self._errors():
+            query = "SELECT COUNT(*) FROM slate WHERE seq > ? AND seq <= ?"
+            return int(self._db.execute(query, (after, until)).fetchone()[0])
+
     def slates_of(self, user_id: str) -> int:
         """How many slates name the user."""
         with self._lock, self._errors():

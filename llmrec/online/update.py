@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmrec.config import GateSettings, OffPolicySettings, RewardSettings
-from llmrec.errors import ConfigError, RequestError
+from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.significance import Interval
 from llmrec.online.events import Logged
@@ -27,6 +28,7 @@ from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import signed
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.storage import shown
 from llmrec.training.anchor import Anchor
 from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.logged import logged_slates
@@ -35,6 +37,40 @@ from llmrec.training.off_policy import check_off_policy, train_off_policy
 from llmrec.types import FloatArray
 
 ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleSettings:
+    """When a served policy is updated, and what is watched meanwhile."""
+
+    every: int = 1000
+    """Mature slates between two updates; 0 leaves it to `every_days`."""
+    every_days: float = 0.0
+    """Days of the log between two updates; 0 leaves it to `every`."""
+    least: int = 400
+    """Mature slates without which an update is not tried: behind an alarm, those since the change."""
+    drift_level: float = 0.01
+    """Probability at most of ever calling a change that is none, of each served version; 0 watches for none."""
+    trial_share: float = 0.3
+    """Share of the slates that the version before goes on to make after a promotion, to be compared with."""
+    trial_pairs: int = 200
+    """Pairs of slates after which the new version serves alone; 0 makes no trial."""
+    worse_level: float = 0.05
+    """Probability at most of ever taking back a version that is no worse."""
+
+    def check(self) -> None:
+        """Raises `ConfigError` for what cannot work."""
+        if min(self.every, self.every_days, self.trial_pairs) < 0 or self.every == self.every_days == 0:
+            raise ConfigError(
+                "Set cycle.every or cycle.every_days above 0; neither they nor trial_pairs are below 0."
+            )
+        if self.least < 1:
+            raise ConfigError(f"Key 'cycle.least' is {self.least}; an update needs at least one slate.")
+        for key in ("trial_share", "worse_level"):
+            if not 0 < getattr(self, key) < 1:
+                raise ConfigError(f"Key 'cycle.{key}' is {getattr(self, key)}; it must lie between 0 and 1.")
+        if not 0 <= self.drift_level < 1:
+            raise ConfigError(f"Key 'cycle.drift_level' is {self.drift_level}; it must be below 1, and 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +89,11 @@ class OnlineSettings:
     """`weight_cap`, and `effective_samples` without which nothing is promoted."""
     samples: int = 1000
     """Of the bootstrap over users."""
+    position_bias: float | None = None
+    """P(a slate's place k = 0, 1, ... is looked at) = (k + 1) ** -position_bias; null: not known, so that the first
+    place alone judges, and all places teach as they are."""
+    cycle: CycleSettings = field(default_factory=CycleSettings)
+    """When to update, and what is watched (`llmrec.online.cycle`)."""
 
     def check(self) -> None:
         """Raises `ConfigError` for what cannot work."""
@@ -63,6 +104,15 @@ class OnlineSettings:
             raise ConfigError(f"The share of held-out users is {self.held_out}; it must lie between 0 and 1.")
         if self.newest < 1 or self.samples < 1:
             raise ConfigError("Replay and bootstrap need at least one slate and one sample; set newest and samples.")
+        if self.position_bias is not None and not 0 <= self.position_bias <= 5:
+            raise ConfigError(f"Key 'position_bias' is {self.position_bias}, but it must lie in 0..5, or be null.")
+        self.cycle.check()
+
+    def looks(self, places: int) -> FloatArray | None:
+        """P(a place is looked at), (places,); None where it is not known."""
+        if self.position_bias is None:
+            return None
+        return np.asarray(np.arange(1, places + 1, dtype=np.float64) ** -self.position_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +135,7 @@ class Updater:
         start: a fresh warm start at each call, with a plain model: an adapter is put on it in place.
         reward: what clicks and conversions are worth.
         seed: of the updates.
-        examination_K: P(a place is looked at); None where it is not known, and the first place alone judges.
+        origin: tells the warm start from any other; versions of another one are refused.
     """
 
     versions: Versions
@@ -93,16 +143,35 @@ class Updater:
     reward: RewardSettings
     settings: OnlineSettings
     seed: int
-    examination_K: FloatArray | None = None
+    origin: str = ""
 
     def begin(self) -> Version:
-        """Serves the warm start itself, as a version with an adapter that changes nothing."""
+        """Serves the warm start itself, as a version with an adapter that changes nothing; the one there, if any.
+
+        Raises:
+            RunError: the folder holds versions of another model.
+        """
         self.settings.check()
-        start = self.start()
-        model = make_lora(start.model, self.settings.off_policy.lora, seed=start.seed)
-        first = self.versions.add(lambda folder: adapter_of(model).save(folder / ADAPTER), {"made": "warm start"})
-        self.versions.promote(first.number, "the warm start")
-        return first
+        first = next(iter(self.versions.numbers()), None)
+        if first is None:
+            start = self.start()
+            model = make_lora(start.model, self.settings.off_policy.lora, seed=start.seed)
+            facts = {"made": "warm start", "origin": self.origin}
+            first = self.versions.add(lambda folder: adapter_of(model).save(folder / ADAPTER), facts).number
+        version = self.versions.version(first)
+        if version.facts.get("origin", "") != self.origin:
+            raise RunError(
+                f"{shown(self.versions.folder)} holds versions of another model than this run's; name the run that "
+                "they began from, or a new folder."
+            )
+        if self.versions.serving().number is None:
+            self.versions.promote(first, "the warm start")
+        return version
+
+    @cached_property
+    def row_of(self) -> Mapping[str, int]:
+        """Item index of each item id."""
+        return {item: row for row, item in enumerate(self.start().catalogue.item_ids)}
 
     def policy(self, version: Version) -> LanguagePolicy:
         """What a version serves, freshly loaded; the function for `HotSwap`."""
@@ -110,21 +179,25 @@ class Updater:
         model = load_adapter_onto(start.model, version.folder / ADAPTER, start.tokenizer)
         return LanguagePolicy(model, start.tokenizer, start.catalogue, start.renderer, start.repeat)
 
-    def update(self, reader: EventReader, scratch: Path, *, after: int = 0) -> Verdict:
+    def update(self, reader: EventReader, scratch: Path, *, after: int = 0, until: int | None = None) -> Verdict:
         """Learns from the newest mature slates behind `after`, and puts what came of it to the gate.
+
+        An update that was killed goes on where it was: with the same log up to `until`, the version that was made is
+        found again, judged alike and promoted, if it was not yet.
 
         Args:
             reader: the log.
             scratch: of the trainer; a killed update goes on from its checkpoints there.
             after: sequence number up to which the log is not looked at, as after an alarm of `drift.Drift`.
+            until: sequence number of the last slate that is looked at; by default that of the newest mature one.
 
         Raises:
             RequestError: nothing is served yet, or too little is logged.
             DataError: nothing that was logged earned anything.
         """
         self.settings.check()
-        served = self._served()
-        newest: deque[Logged] = deque(reader.slates(after), maxlen=self.settings.newest)
+        before = None if until is None else until + 1
+        newest: deque[Logged] = deque(reader.slates(after, before=before), maxlen=self.settings.newest)
         learnt, held = parted(newest, self.settings.held_out, self.seed)
         taught, judged = self._replay(learnt), self._replay(held)
         if not len(taught.log) or not len(judged.log):
@@ -132,29 +205,50 @@ class Updater:
                 f"The log has {len(learnt)} slates to learn from and {len(held)} to judge by whose window is over, "
                 "or knows their items no longer; serve more before the next update."
             )
-        number = self.versions.serving().change
-        start = replace(self.start(), seed=self.seed + number)
+        last = newest[-1].seq
+        candidate = self._made_at(last) or self._learn(taught, last, scratch)
+        return self.judge(candidate.number, judged, against=int(candidate.facts["from"]))
+
+    def _made_at(self, seq: int) -> Version | None:
+        """The newest version, if it was made of the log up to `seq`."""
+        numbers = self.versions.numbers()
+        newest = self.versions.version(numbers[-1]) if numbers else None
+        return newest if newest is not None and newest.facts.get("last_seq") == seq else None
+
+    def _learn(self, taught: Replay, last: int, scratch: Path) -> Version:
+        """A new version: the served adapter, gone on with."""
+        served = self._served()
+        start = replace(self.start(), seed=self.seed + last)
         anchor = Anchor(load_adapter(served.folder / ADAPTER), self.settings.pull)
         groups = np.zeros(len(start.catalogue), dtype=np.int64)  # propensities are logged: none is fitted by group
         settings = self.settings.off_policy
         slates = logged_slates(taught.log, self._looked_at(taught), settings, groups, seed=start.seed)
         made = train_off_policy(replace(start, anchor=anchor), slates, settings, Checkpointing(scratch))
-        facts = {"made": "update", "from": served.number, "slates": len(slates), "last_seq": newest[-1].seq}
-        candidate = self.versions.add(lambda folder: adapter_of(made.model).save(folder / ADAPTER), facts)
-        return self.judge(candidate.number, judged)
+        facts = {"made": "update", "from": served.number, "slates": len(slates), "last_seq": last}
+        return self.versions.add(lambda folder: adapter_of(made.model).save(folder / ADAPTER), facts)
 
-    def judge(self, number: int, held: Replay) -> Verdict:
-        """Promotes version `number` where held-out feedback values it significantly above what is served."""
-        verdict = self._verdict(number, held)
-        if verdict.promoted:
-            self.versions.promote(number, verdict.reason)
+    def judge(self, number: int, held: Replay, *, against: int | None = None) -> Verdict:
+        """Promotes version `number` where held-out feedback values it significantly above what is served.
+
+        Args:
+            number: of the candidate.
+            held: what held-out users did.
+            against: the version that is served, for a judgement that is made once more.
+        """
+        against = self._served().number if against is None else against
+        verdict = self._verdict(number, held, self.versions.version(against))
+        serving = self.versions.serving()
+        if not verdict.promoted or serving.number == number:
+            return verdict
+        if serving.number != against:  # somebody has promoted or rolled back meanwhile
+            return replace(verdict, promoted=False, reason=f"version {against} is not served any more")
+        self.versions.promote(number, verdict.reason)
         return verdict
 
-    def _verdict(self, number: int, held: Replay) -> Verdict:
-        gate, served = self.settings.gate, self._served()
-        logged = LoggedImpressions.of(
-            held.log, len(held.log.states), self.seed, self.reward, examination_K=self.examination_K
-        )
+    def _verdict(self, number: int, held: Replay, served: Version) -> Verdict:
+        gate = self.settings.gate
+        looks = self.settings.looks(_places(held))
+        logged = LoggedImpressions.of(held.log, len(held.log.states), self.seed, self.reward, examination_K=looks)
         if logged is None:
             return Verdict(number, False, "the held-out log has no propensities")
         ours, theirs = (logged.weights(self.policy(self.versions.version(n))) for n in (number, served.number))
@@ -177,12 +271,16 @@ class Updater:
         return self.versions.version(number)
 
     def _replay(self, slates: list[Logged]) -> Replay:
-        row_of: Mapping[str, int] = {item: row for row, item in enumerate(self.start().catalogue.item_ids)}
-        return replay(slates, row_of, self.reward)
+        return replay(slates, self.row_of, self.reward)
 
     def _looked_at(self, taught: Replay) -> FloatArray:
         """Rewards over P(their place is looked at), as the gate has them, where that is known."""
-        if self.examination_K is None:
+        looks = self.settings.looks(_places(taught))
+        if looks is None:
             return taught.reward_M
-        curve_K = np.asarray(self.examination_K, dtype=np.float64)
-        return np.asarray(taught.reward_M / curve_K[taught.log.position_M.astype(np.int64)])
+        return np.asarray(taught.reward_M / looks[taught.log.position_M.astype(np.int64)])
+
+
+def _places(found: Replay) -> int:
+    """Places of the longest slate."""
+    return 1 + int(found.log.position_M.max(initial=0))

@@ -22,13 +22,13 @@ from tests.training import logged_world
 from tests.training.conftest import COLOURS
 
 REWARD = RewardSettings(click=1.0, conversion=3.0)
-LOOK = np.ones(3)
 SETTINGS = OnlineSettings(
     off_policy=OffPolicySettings(
         slate=1, draws=2, batch_size=32, epochs=4.0, learning_rate=5e-3, lora=LoraSettings(rank=8), save_every=99
     ),
     gate=GateSettings(effective_samples=30.0),
     samples=200,
+    position_bias=0.0,
 )
 
 
@@ -73,7 +73,7 @@ def updater(shop, tmp_path):
     def start():
         return logged_world.start(shop, 5, model=shop.model(hidden=32, seed=5))
 
-    return Updater(Versions(tmp_path / "versions"), start, REWARD, SETTINGS, seed=1, examination_K=LOOK)
+    return Updater(Versions(tmp_path / "versions"), start, REWARD, SETTINGS, seed=1)
 
 
 def earned(state, item):

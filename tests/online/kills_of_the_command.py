@@ -1,0 +1,136 @@
+"""Kills `llmrec online simulate` at random moments and looks for what was lost, half-written or served by mistake.
+
+    python -m tests.online.kills_of_the_command RUN FOLDER --kills 50 --seed 0
+
+Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL after a random
+time. What the log and the versions held before must be there unchanged, every version whole, and every slate of a
+version that was promoted. In the end log, versions and decisions must be those of a simulation that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from llmrec.config import GateSettings, OffPolicySettings
+from llmrec.errors import RunError
+from llmrec.online.cycle import Progress
+from llmrec.online.log import EventReader
+from llmrec.online.simulated import EVENTS, VERSIONS, simulate
+from llmrec.online.traffic import TrafficSettings
+from llmrec.online.update import CycleSettings, OnlineSettings
+from llmrec.online.versions import Versions
+
+TRAFFIC = TrafficSettings(days=14, visits=25, places=3)
+SETTINGS = OnlineSettings(
+    off_policy=OffPolicySettings(slate=3, draws=1, learning_rate=1e-2, epochs=1.0, save_every=1),
+    gate=GateSettings(effective_samples=5.0),
+    samples=100,
+    cycle=CycleSettings(every=60, least=50, trial_pairs=5),
+)
+
+
+def serve(run: Path, out: Path) -> int:
+    """Goes on with the simulation in a process of its own; its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with out.with_suffix(".log").open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        simulate(run, out, SETTINGS, TRAFFIC, temperature=1.0, seed=3)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def found(out: Path) -> dict[str, Any]:
+    """What stands in the log and in the versions; raises where a part of it is not whole."""
+    slates: dict[str, Any] = {}
+    if (out / EVENTS).is_file():
+        try:
+            with EventReader(out / EVENTS) as log:
+                assert log._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+                slates = {one.served.slate_id: one for one in log.slates(mature=False)}
+                last = log.last_seq
+                entries = sorted(
+                    [s.seq for s in slates.values()] + [r.seq for s in slates.values() for r in s.received]
+                )
+                assert entries == list(range(1, last + 1)), "a gap in the log"
+        except RunError:  # the very first transaction had not come to its end; `kept` knows whether it had
+            slates = {}
+    held = Versions(out / VERSIONS)
+    whole = {
+        number: dict(json.loads((held.version(number).folder / "version.json").read_text()))
+        for number in held.numbers()
+    }
+    serving = held.serving()
+    promoted = {serving.number, *serving.before, *serving.withdrawn}
+    assert {one.served.version for one in slates.values()} <= promoted, "a version was served that nobody promoted"
+    return {"slates": slates, "versions": whole, "progress": Progress.read(held.folder)}
+
+
+def kept(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises where something that was there is gone or has changed."""
+    for name, one in before["slates"].items():
+        again = now["slates"][name]
+        assert (again.seq, again.served) == (one.seq, one.served), f"{name} has changed"
+        assert again.received[: len(one.received)] == one.received, f"feedback on {name} is lost"
+    assert {n: now["versions"].get(n) for n in before["versions"]} == before["versions"], "a version has changed"
+    decisions = before["progress"].decisions
+    assert now["progress"].decisions[: len(decisions)] == decisions, "a decision is lost"
+
+
+def run(source: Path, folder: Path, kills: int, seed: int, longest: float) -> dict[str, Any]:
+    """Kills a simulation `kills` times, lets it end, and holds it against one that was not disturbed."""
+    draw, out = random.Random(seed), folder / "killed"
+    told, ended = found(out), 0
+    for _ in range(kills):
+        child = serve(source, out)
+        time.sleep(draw.uniform(0, longest))
+        os.kill(child, signal.SIGKILL)
+        ended += os.WIFEXITED(os.waitpid(child, 0)[1])
+        now = found(out)
+        kept(told, now)
+        told = now
+    for place in (out, folder / "whole"):
+        assert os.waitstatus_to_exitcode(os.waitpid(serve(source, place), 0)[1]) == 0, place.with_suffix(
+            ".log"
+        ).read_text()
+    killed, whole = found(out), found(folder / "whole")
+    kept(told, killed)
+    assert killed == whole, "the killed simulation came to something else"
+    kinds = [one.kind for one in killed["progress"].decisions]
+    return {
+        "kills": kills,
+        "ended by themselves": ended,
+        "slates": len(killed["slates"]),
+        "reports": sum(len(one.received) for one in killed["slates"].values()),
+        "versions": len(killed["versions"]),
+        "decisions": kinds,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--longest", type=float, default=6.0, help="seconds until a kill, at most")
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    print(json.dumps(run(asked.run, asked.folder, asked.kills, asked.seed, asked.longest)))

@@ -1,0 +1,299 @@
+"""The cycle around an updater that learns nothing: when it is called, what it is given, and what becomes of versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from llmrec.config import RewardSettings
+from llmrec.errors import ConfigError, RequestError, RunError
+from llmrec.locks import Busy
+from llmrec.online.cycle import CYCLE, Cycle, Progress
+from llmrec.online.drift import Drift
+from llmrec.online.events import Outcome, Served
+from llmrec.online.log import EventLog
+from llmrec.online.serving import Server
+from llmrec.online.update import CycleSettings, OnlineSettings, Verdict
+from llmrec.online.versions import Versions
+from llmrec.types import State
+
+REWARD = RewardSettings(click=1.0, conversion=3.0)
+
+
+class Learner:
+    """An updater whose gate lets pass what `passes` says; it writes down what it was asked."""
+
+    def __init__(self, folder, passes=(), **cycle):
+        self.versions, self.reward, self.seed, self.passes = Versions(folder), REWARD, 1, list(passes)
+        given = {"every": 50, "least": 20, "drift_level": 0.01, "trial_pairs": 30}
+        self.settings = OnlineSettings(cycle=CycleSettings(**{**given, **cycle}))
+        self.asked: list[tuple[int, int]] = []
+        self.row_of = {"a": 0, "b": 1}
+
+    def add(self, **facts):
+        return self.versions.add(lambda folder: (folder / "weights").write_text(str(facts)), facts)
+
+    def begin(self):
+        if not self.versions.numbers():
+            self.versions.promote(self.add().number, "the warm start")
+
+    def update(self, reader, scratch, *, after, until):
+        self.asked.append((after, until))
+        # as the true one: a version that this very log has made is found again
+        numbers = self.versions.numbers()
+        made = next((n for n in numbers if self.versions.version(n).facts.get("last_seq") == until), None)
+        passes = self.passes[(made or numbers[-1] + 1) - 2 : (made or numbers[-1] + 1) - 1] == [True]
+        number = made or self.add(last_seq=until).number
+        if passes and self.versions.serving().number != number:
+            self.versions.promote(number, "better")
+        return Verdict(number, passes, "better" if passes else "no better")
+
+    def policy(self, version):
+        return version.number
+
+
+class Explorer:
+    name = "fixed"
+
+    def __init__(self, version):
+        self.version = version
+
+    def propose(self, states, k, names, *, seen=None):
+        from llmrec.online.explore import Proposal
+
+        return [Proposal((0, 1)[:k], (0.5, 1.0)[:k]) for _ in states]
+
+
+class Shop:
+    """A log whose slates earn what `earn(version, number)` says, in clicks, and are mature at once."""
+
+    def __init__(self, tmp_path, learner, earn):
+        self.learner, self.earn, self.now, self.number = learner, earn, 1000, 0
+        self.log = EventLog(tmp_path / "events.sqlite", window_s=0, clock=lambda: self.now)
+
+    def serve(self, cycle, count):
+        server = Server(cycle, Explorer)
+        names = [f"s{self.number + n:05d}" for n in range(count)]
+        self.number += count
+        made = server.slates([State(f"u{n}") for n in names], 1, names)
+        self.log.serve(made)
+        worth = [self.earn(one.version, int(one.slate_id[1:])) for one in made]
+        self.log.receive([Outcome(one.slate_id, "a", "click") for one, yes in zip(made, worth, strict=True) if yes])
+        self.now += 1
+        self.log.tick()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    shops = []
+
+    def made(learner, earn):
+        shops.append(Shop(tmp_path, learner, earn))
+        return shops[-1]
+
+    yield made
+    for one in shops:
+        one.log.close()
+
+
+def chance(share):
+    random = np.random.default_rng(0)
+    luck = random.random(20_000)
+    return lambda version, number: luck[number] < (share(version, number) if callable(share) else share)
+
+
+def kinds(cycle):
+    return [(one.kind, one.version) for one in cycle.progress.decisions]
+
+
+def test_updates_come_on_schedule_and_a_promotion_is_tried(shop, tmp_path):
+    learner = Learner(tmp_path / "v", passes=[False, True])
+    here = shop(learner, chance(0.3))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for _ in range(12):
+            here.serve(cycle, 25)
+            cycle.step()
+        assert learner.asked[:2] == [(0, _seq(here, 50)), (0, _seq(here, 100))]
+        assert kinds(cycle)[:4] == [("begun", 1), ("refused", 2), ("promoted", 3), ("kept", 3)]
+        shares = [one.served.version for one in here.log.slates(after=_seq(here, 100), mature=False)]
+        assert {1, 3} == set(shares)
+        # about a third by the older version until 30 pairs were compared, none of it afterwards
+        last = max(n for n, version in enumerate(shares) if version == 1)
+        assert 0.2 < np.mean(np.array(shares[: last + 1]) == 1) < 0.45
+        assert last < 150
+        # no update while the trial ran
+        assert learner.asked[2][1] > cycle.progress.decisions[3].seq - 1
+
+
+def _seq(here, slates):
+    """The sequence number of the slate of that place in the log."""
+    return [one.seq for one in here.log.slates(mature=False)][slates - 1]
+
+
+def test_rewards_that_fall_raise_an_alarm_and_what_was_before_is_left_out(shop, tmp_path):
+    learner = Learner(tmp_path / "v", every=100_000)
+    here = shop(learner, chance(lambda version, number: 0.8 if number < 300 else 0.1))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for _ in range(24):
+            here.serve(cycle, 20)
+            cycle.step()
+    (alarm,) = [one for one in cycle.progress.decisions if one.kind == "alarm"]
+    assert abs(alarm.after - _seq(here, 300)) < 25
+    assert _seq(here, 300) < alarm.seq < _seq(here, 360)
+    # one update at the alarm, as soon as enough slates have come since the change
+    assert [after for after, _ in learner.asked] == [alarm.after]
+    assert learner.asked[0][1] - alarm.after >= learner.settings.cycle.least
+
+
+def test_a_version_that_is_worse_is_taken_back_and_never_served_again(shop, tmp_path):
+    learner = Learner(tmp_path / "v", passes=[True], trial_pairs=400, drift_level=0.0)
+    here = shop(learner, chance(lambda version, number: 0.9 if version == 1 else 0.1))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for _ in range(30):
+            here.serve(cycle, 20)
+            cycle.step()
+        assert kinds(cycle)[1:3] == [("promoted", 2), ("taken back", 2)]
+        back = cycle.progress.decisions[2].seq
+        assert all(one.served.version == 1 for one in here.log.slates(after=back + 40, mature=False))
+        with pytest.raises(RunError, match="taken back"):
+            learner.versions.promote(2, "again")
+
+
+def test_what_somebody_promotes_by_hand_is_tried_too(shop, tmp_path):
+    learner = Learner(tmp_path / "v", every=100_000, trial_pairs=400, drift_level=0.0)
+    here = shop(learner, chance(lambda version, number: 0.9 if version == 1 else 0.1))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        here.serve(cycle, 40)
+        cycle.step()
+        learner.versions.promote(learner.add().number, "I know better")
+        for _ in range(30):
+            cycle.step()
+            here.serve(cycle, 20)
+    assert kinds(cycle) == [("begun", 1), ("changed", 2), ("taken back", 2)]
+    assert cycle.progress.decisions[1].reason == "I know better"
+
+
+def test_a_killed_cycle_decides_as_one_that_was_not(tmp_path):
+    def month(place, killed):
+        learner = Learner(place / "v", passes=[True, False, True, True], trial_pairs=15)
+        here = Shop(place, learner, earn)
+        cycle = Cycle(learner, here.log)
+        with cycle.alone():
+            for turn in range(30):
+                here.serve(cycle, 20)
+                if killed and turn % 2:
+                    # the decisions of this step are lost, what they did is not
+                    told = (learner.versions.folder / CYCLE).read_bytes()
+                    cycle.step()
+                    (learner.versions.folder / CYCLE).write_bytes(told)
+                    cycle = Cycle(learner, here.log)
+                cycle.step()
+        here.log.close()
+        return cycle.progress, [one.served for one in _all(place)]
+
+    earn = chance(lambda version, number: 0.7 if number < 350 else 0.2)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, slates = month(tmp_path / "a", killed=False)
+    again, others = month(tmp_path / "b", killed=True)
+    assert len(whole.decisions) >= 5
+    assert again == whole
+    assert others == slates
+
+
+def _all(place):
+    from llmrec.online.log import EventReader
+
+    with EventReader(place / "events.sqlite") as reader:
+        return list(reader.slates(mature=False))
+
+
+def test_a_trial_that_nobody_serves_ends(shop, tmp_path):
+    learner = Learner(tmp_path / "v", passes=[True, True])
+    here = shop(learner, chance(0.3))
+    cycle = Cycle(learner, here.log)
+
+    def serve(count):  # a server that knows of no trials
+        version = learner.versions.serving().number
+        names = [f"s{here.number + n}" for n in range(count)]
+        here.number += count
+        here.log.serve([Served(name, None, ("a",), (0.5,), version) for name in names])
+        here.now += 1
+        here.log.tick()
+
+    with cycle.alone():
+        with pytest.raises(RequestError, match="0 slates have ripened so far"):
+            cycle.update()
+        serve(30)
+        assert [one.kind for one in cycle.update()] == ["promoted"]
+        with pytest.raises(RequestError, match="is on trial against version 1"):
+            cycle.update()
+        serve(40)
+        assert [one.kind for one in cycle.update()] == ["kept", "promoted"]
+        assert cycle.progress.decisions[-2].reason == "version 1 was not served beside it"
+
+
+def test_one_cycle_at_a_time_and_its_file_is_checked(shop, tmp_path):
+    learner = Learner(tmp_path / "v")
+    here = shop(learner, chance(0.3))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        import threading
+
+        said = []
+
+        def other():
+            try:
+                with Cycle(learner, here.log).alone():
+                    pass
+            except Busy as error:
+                said.append(str(error))
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert "is in use by process" in said[0]
+    (tmp_path / "v" / CYCLE).write_text('{"format": "llmrec-cycle-1", "seq": "x"}')
+    with pytest.raises(RunError, match="is damaged"):
+        Progress.read(tmp_path / "v")
+    (tmp_path / "v" / CYCLE).write_text("{}")
+    with pytest.raises(RunError, match="not of the format"):
+        Progress.read(tmp_path / "v")
+
+
+def test_settings_of_the_cycle_that_cannot_be():
+    for change, said in (
+        ({"every": 0}, "cycle.every"),
+        ({"least": 0}, "cycle.least"),
+        ({"trial_share": 1.0}, "cycle.trial_share"),
+        ({"drift_level": 1.0}, "cycle.drift_level"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(CycleSettings(), **change).check()
+    with pytest.raises(ConfigError, match="position_bias"):
+        OnlineSettings(position_bias=-1.0).check()
+
+
+def test_the_change_is_where_the_best_bet_begins():
+    """Each bet is kept apart, by its slope and beginning, and the best is looked for."""
+    random = np.random.default_rng(3)
+    drift, pays = Drift(0.01, seed=5), []
+    rewards = [*random.random(60), *(0.3 * random.random(40))]
+    for n, reward in enumerate(rewards, 1):
+        before = drift._running_S.copy()
+        drift.add(reward)
+        pays.append(drift._running_S / (before + 1 / (n * (n + 1))))
+        capital = {
+            (start, slope): np.prod([one[slope] for one in pays[start:]]) / ((start + 1) * (start + 2))
+            for start in range(n)
+            for slope in range(4)
+        }
+        best = max(capital, key=capital.__getitem__)
+        assert capital[(drift.since, best[1])] == pytest.approx(capital[best], rel=1e-9)
+    assert 50 < drift.since < 70
