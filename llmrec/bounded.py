@@ -28,6 +28,8 @@ DEFAULT_LIMIT = 8.0
 RATIO = 100
 """A gzip or Parquet file that grows by more than this, to more than `FREE` bytes, is not data."""
 FREE = 64 << 20
+LINE = 4 << 20
+"""The longest line of JSON lines in bytes."""
 DEPTH = 64
 """The deepest nesting of JSON and YAML that is read."""
 DOCUMENT = 256 << 20
@@ -162,6 +164,28 @@ def read_document(path: Path, limit: int = DOCUMENT) -> str:
     if "\0" in text:
         raise ValueError("it holds NUL bytes, so it is not text; save it as UTF-8")
     return text
+
+
+def json_objects(path: Path, longest: int = LINE) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, plain or gzipped, each with its line's number; empty lines are skipped.
+
+    Raises:
+        ValueError: A line is no JSON object or too long, or the file is broken.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as raw:
+        for number, line in enumerate(Unpacked(raw).lines(longest), 1):
+            if not line.strip():
+                continue
+            if len(line) > longest:
+                raise ValueError(f"line {number} is longer than {longest >> 20} MiB; write one object a line")
+            try:
+                value = parse_json(line.decode("utf-8-sig"))
+            except (ValueError, UnicodeDecodeError) as error:
+                raise ValueError(f"line {number} is no JSON in UTF-8 ({one_line(error, 120)}); mend it") from None
+            if not isinstance(value, dict):
+                raise ValueError(f"line {number} is no JSON object; write one object a line")
+            yield number, value
 
 
 def parse_json(text: str) -> Any:

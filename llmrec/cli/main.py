@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmrec.cli.audit import audit_command
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.guard import boundary, set_environment
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(online_app, name="online")
+app.command("audit")(audit_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 

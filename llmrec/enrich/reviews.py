@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmrec.bounded import Unpacked, parse_json
+from llmrec.bounded import json_objects
 from llmrec.enrich.types import Opinion, Sentiment
 from llmrec.errors import DataError
 from llmrec.printing import one_line
@@ -22,7 +22,6 @@ _LAYOUTS: tuple[dict[str, str], ...] = (
     {"user": "reviewerID", "item": "asin", "text": "reviewText", "time": "unixReviewTime"},
     {"user": "user_id", "item": "parent_asin", "text": "text", "time": "timestamp"},
 )
-_LINE = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +48,16 @@ def read_reviews(path: Path) -> list[Review]:
     found: list[Review] = []
     layout: dict[str, str] | None = None
     try:
-        with path.open("rb") as raw:
-            for number, line in enumerate(track(Unpacked(raw).lines(_LINE), f"Reading {path.name}"), 1):
-                if not line.strip():
-                    continue
-                row = _row(path, number, line)
-                layout = layout or _layout(path, row)
-                review = _review(path, number, row, layout)
-                if review is not None:
-                    found.append(review)
+        for number, row in track(json_objects(path), f"Reading {path.name}"):
+            layout = layout or _layout(path, row)
+            review = _review(path, number, row, layout)
+            if review is not None:
+                found.append(review)
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {one_line(error, 200)}.") from None
     if not found:
         raise DataError(f"{path} holds no review with a text; give another file, or leave --reviews out.")
     return found
-
-
-def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        row = parse_json(line.decode("utf-8-sig"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path}, line {number} is no JSON in UTF-8 ({one_line(error, 120)}); mend that line."
-        ) from None
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number} is no JSON object; write one review a line.")
-    return row
 
 
 def _layout(path: Path, row: dict[str, Any]) -> dict[str, str]:
