@@ -2,7 +2,8 @@
 
 A prefix's log-probability bounds all items below it from above, and one that leads to a single item has that item's
 own. So prefixes are expanded in the order of their log-probability, and an item is proven as soon as no prefix that
-is still open lies above it (A* with the bound 0 for all that is to come). Beam search has no such certificate.
+is still open lies above it (A* with the bound 0 for all that is to come). Beam search certifies only the places above
+the best prefix that it let go.
 
 Items may be scored in another way than by log pi (`walks`): a prefix then stands at its sum plus the most that
 any item below it may still get.
@@ -10,7 +11,6 @@ any item below it may still get.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,34 +19,15 @@ from torch import Tensor
 from llmrec.catalogue.allowed import Allowed, take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
-from llmrec.policy.decoding import check_k, walker_of
+from llmrec.policy.decoding import Found, check_k, walker_of
 from llmrec.policy.edges import Edges, table_places
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import device_of, evaluating
+from llmrec.policy.prefill import Prefill
 from llmrec.policy.walks import Walk, walk_of
 
 BATCH = 8
 """Prefixes of a user that are expanded together; more need fewer forwards and expand more in vain."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The best items found.
-
-    Attributes:
-        items_BK: item indices, best first; -1 where fewer were found.
-        log_prob_BK: log pi, float64; -inf where there is no item.
-        proven_B: whether the list is shown to be the exact one.
-        bound_B: log pi that an item outside the list can have at most; -inf where none is left. Places with
-            `log_prob_BK >= bound_B` are exact, whether or not the search was ended early.
-        expansions_B: prefixes whose continuations were computed.
-    """
-
-    items_BK: Tensor
-    log_prob_BK: Tensor
-    proven_B: Tensor
-    bound_B: Tensor
-    expansions_B: Tensor
 
 
 class BestFirst:
@@ -64,6 +45,7 @@ class BestFirst:
         batch: prefixes of a state that are expanded at once.
         most: items of a state that will ever be asked for; what cannot be among them is then forgotten.
         walk: how items are scored; by default by log pi.
+        walker: these prompts where they were read before, with the same model and index.
 
     Raises:
         RequestError: batch below 1, or prompt and item are longer than the model can read.
@@ -80,6 +62,7 @@ class BestFirst:
         batch: int = BATCH,
         most: int | None = None,
         walk: Walk | None = None,
+        walker: Prefill | None = None,
     ) -> None:
         if batch < 1:
             raise RequestError(f"A batch of {batch} expands nothing; expand at least 1 prefix at a time.")
@@ -89,7 +72,7 @@ class BestFirst:
         self.allowed = self.index.exclusion(exclude)
         # the prompts are read here and the cache kept: the search may be gone on with at any later time
         with torch.no_grad(), evaluating(model):
-            self.walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, self.index)
+            self.walker = walker or walker_of(model, prompt_ids_BP, prompt_mask_BP, self.index)
         # entries of each state, best first: open prefixes and finished items; -inf is an empty place
         self.node_BW = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=self.index.device)
         user_B1 = torch.arange(len(self.node_BW), device=self.index.device).unsqueeze(1)
@@ -222,6 +205,7 @@ def best_first_search(
     batch: int = BATCH,
     max_expansions: int | None = None,
     walk: Walk | None = None,
+    walker: Prefill | None = None,
 ) -> Found:
     """The k best items of each prompt by log pi(item | state), proven exact unless the budget runs out before.
 
@@ -238,6 +222,7 @@ def best_first_search(
         batch: prefixes of a state that are expanded at once.
         max_expansions: prefixes of a state that are expanded at most; a flat distribution may need very many.
         walk: how items are scored; by default by log pi.
+        walker: these prompts where they were read before, with the same model and index.
 
     Raises:
         RequestError: k below 1 or above the catalogue's size, batch or max_expansions below 1.
@@ -246,6 +231,7 @@ def best_first_search(
     check_k(k, index.n_items)
     if max_expansions is not None and max_expansions < 1:
         raise RequestError(f"A budget of {max_expansions} expansions finds nothing; allow at least 1.")
-    search = BestFirst(model, prompt_ids_BP, prompt_mask_BP, index, exclude=exclude, batch=batch, most=k, walk=walk)
+    options: dict[str, Any] = {"exclude": exclude, "batch": batch, "most": k, "walk": walk, "walker": walker}
+    search = BestFirst(model, prompt_ids_BP, prompt_mask_BP, index, **options)
     search.prove(torch.full_like(search.given_B, k), max_expansions)
     return search.found(k)

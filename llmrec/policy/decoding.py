@@ -35,6 +35,26 @@ class Samples:
     token_log_prob_BGL: Tensor
 
 
+@dataclass(frozen=True)
+class Found:
+    """The best items found.
+
+    Attributes:
+        items_BK: item indices, best first; -1 where fewer were found.
+        log_prob_BK: log pi; -inf where there is no item. float64 of a best-first search.
+        proven_B: whether the list is shown to be the exact one.
+        bound_B: log pi that an item outside the list can have at most; -inf where none is left. Places with
+            `log_prob_BK >= bound_B` are exact, whether or not the search was ended early.
+        expansions_B: prefixes whose continuations were computed.
+    """
+
+    items_BK: Tensor
+    log_prob_BK: Tensor
+    proven_B: Tensor
+    bound_B: Tensor
+    expansions_B: Tensor
+
+
 def walker_of(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
     """What walks down the tree from these prompts: in one row a prompt where the model allows it."""
     prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
@@ -43,7 +63,6 @@ def walker_of(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -
     return (SharedPrefill if shared else PlainPrefill)(model, prompts, index)
 
 
-@torch.no_grad()
 def beam_search(
     model: Any,
     prompt_ids_BP: Tensor,
@@ -73,6 +92,37 @@ def beam_search(
     Raises:
         RequestError: k below 1 or above the catalogue's size, or beams below k.
     """
+    found = certified_beams(model, prompt_ids_BP, prompt_mask_BP, k, index, beams=beams, exclude=exclude)
+    return found.items_BK, found.log_prob_BK
+
+
+@torch.no_grad()
+def certified_beams(
+    model: Any,
+    prompt_ids_BP: Tensor,
+    prompt_mask_BP: Tensor,
+    k: int,
+    index: PrefixIndex,
+    *,
+    beams: int | None = None,
+    exclude: Tensor | Allowed | None = None,
+    walker: Prefill | None = None,
+) -> Found:
+    """`beam_search` with what it can say for certain: the best prefix that it let go bounds all that it did not list.
+
+    Args:
+        model: see `beam_search`, as the others.
+        prompt_ids_BP: token ids.
+        prompt_mask_BP: 1 at tokens, 0 at padding.
+        k: items wanted.
+        index: the catalogue's prefix index.
+        beams: width of the search.
+        exclude: items to leave out.
+        walker: these prompts where they were read before, with the same model and index.
+
+    Raises:
+        RequestError: see `beam_search`.
+    """
     check_k(k, index.n_items)
     beams = max(2 * k, 20) if beams is None else beams
     if beams < k:
@@ -80,27 +130,34 @@ def beam_search(
     index, head = index.to(device_of(model)), checked_head(model)
     exclusion = index.exclusion(exclude)
     with evaluating(model):
-        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
+        walker = walker or walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
         node = torch.zeros((len(prompt_ids_BP), 1), dtype=torch.long, device=index.device)
         users = torch.arange(len(node), device=index.device).unsqueeze(1)
         score = torch.zeros(node.shape, device=index.device)
         # a user who is left no item gets none, in a batch whose other users get theirs
         score = score.masked_fill(~index.is_allowed(node, users, exclusion), -torch.inf)
-        score, live = _living(index, node, score, k)
+        bound, expansions = torch.full_like(score[:, 0], -torch.inf), torch.zeros_like(node[:, 0])
+        score, live, bound = _living(index, node, score, k, bound)
         while bool(live.any()):
-            node, score = _extend(walker, head, index, exclusion, node, score, live, min(beams, index.n_items))
-            score, live = _living(index, node, score, k)
-    return _best(index, node, score, k)
+            expansions = expansions + live.sum(1)
+            width = min(beams, index.n_items)
+            node, score, bound = _extend(walker, head, index, exclusion, node, score, live, width, bound)
+            score, live, bound = _living(index, node, score, k, bound)
+    return _best(index, node, score, k, bound, expansions)
 
 
-def _living(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _living(
+    index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int, bound_B: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Drops beams below the k-th best finished item, which they cannot pass, and tells which are still to extend."""
     decided = index.is_decided(node_BK)
     if k <= score_BK.shape[1]:
         finished = score_BK.masked_fill(~decided, -torch.inf)
         # log pi only falls on the way down, so what lies below k finished items already will end below them
-        score_BK = score_BK.masked_fill(score_BK < finished.topk(k, dim=1).values[:, -1:], -torch.inf)
-    return score_BK, torch.isfinite(score_BK) & ~decided
+        below = score_BK < finished.topk(k, dim=1).values[:, -1:]
+        bound_B = torch.maximum(bound_B, score_BK.masked_fill(~below, -torch.inf).amax(1))
+        score_BK = score_BK.masked_fill(below, -torch.inf)
+    return score_BK, torch.isfinite(score_BK) & ~decided, bound_B
 
 
 def _extend(
@@ -112,7 +169,8 @@ def _extend(
     score_BK: Tensor,
     live_BK: Tensor,
     beams: int,
-) -> tuple[Tensor, Tensor]:
+    bound_B: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Replaces live beams by their children and keeps the best; finished beams compete with the score they have."""
     user_U, _ = torch.nonzero(live_BK, as_tuple=True)
     # All edges, whatever is excluded: a softmax over what a filter has left would rank by pi_F, whose seen items hand
@@ -130,17 +188,26 @@ def _extend(
     value = torch.cat([score_BK.masked_fill(live_BK, -torch.inf), value], 1)
     child = torch.cat([node_BK, child], 1)
     # finished beams stand in the same contest: each of them would else hold a place that a better prefix could use
-    score, kept = value.topk(min(beams, value.shape[1]), dim=1)
-    return child.gather(1, kept), score
+    score, kept = value.topk(min(beams + 1, value.shape[1]), dim=1)
+    if score.shape[1] > beams:  # the best that is let go
+        bound_B = torch.maximum(bound_B, score[:, beams])
+    return child.gather(1, kept[:, :beams]), score[:, :beams], bound_B
 
 
-def _best(index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    score, kept = score_BK.topk(min(k, score_BK.shape[1]), dim=1)
+def _best(
+    index: PrefixIndex, node_BK: Tensor, score_BK: Tensor, k: int, bound_B: Tensor, expansions_B: Tensor
+) -> Found:
+    score, kept = score_BK.topk(min(k + 1, score_BK.shape[1]), dim=1)
+    if score.shape[1] > k:
+        bound_B = torch.maximum(bound_B, score[:, k])
+    score, kept = score[:, :k], kept[:, :k]
     items = index.item_of(node_BK.gather(1, kept)).masked_fill(~torch.isfinite(score), -1)
     # k may be more than there are beams where the catalogue is small or filtered
     missing = (0, k - score.shape[1])
     pad = torch.nn.functional.pad
-    return pad(items, missing, value=-1), pad(score, missing, value=-torch.inf)
+    items, score = pad(items, missing, value=-1), pad(score, missing, value=-torch.inf)
+    # a list that is not full is the exact one where nothing was let go
+    return Found(items, score, score[:, -1] >= bound_B, bound_B, expansions_B)
 
 
 def check_k(k: int, n_items: int) -> None:

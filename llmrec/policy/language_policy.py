@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,7 +17,7 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.at_once import states_at_once
 from llmrec.policy.best_first import BestFirst, best_first_search
-from llmrec.policy.decoding import Samples, beam_search, check_k, sample_items
+from llmrec.policy.decoding import Samples, certified_beams, check_k, sample_items
 from llmrec.policy.filtered import FilterBook, FilteredCatalogue, hidden_items, one_each, padded
 from llmrec.policy.modes import device_of
 from llmrec.policy.packing import padded_prompts
@@ -48,6 +50,30 @@ class _Search:
         rows = zip(items_BC.tolist(), log_prob_BC.tolist(), strict=True)
         found = [[(i, p) for i, p in zip(items, values, strict=True) if i >= 0] for items, values in rows]
         return [found[b] for b in states]
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """A slate with what is known for certain of it.
+
+    Attributes:
+        slate: the items.
+        proven: whether it is shown to be the exact list, up to ties.
+        bound: log pi that an item outside of it can have at most; -inf where none is left, None where the search
+            does not say (bounds on the slate, whose lists are always exact).
+    """
+
+    slate: Slate
+    proven: bool
+    bound: float | None
+
+    @property
+    def exact_places(self) -> int:
+        """How many of the first places are exact for certain."""
+        if self.proven:
+            return len(self.slate.items_K)
+        bound = math.inf if self.bound is None else self.bound
+        return sum(log_prob >= bound for log_prob in self.slate.log_probs_K)
 
 
 class LanguagePolicy:
@@ -136,7 +162,6 @@ class LanguagePolicy:
         parts = [group[i : i + size] for group in together.values() for i in range(0, len(group), size)]
         return [(part, *self._pad([rows[b] for b in part])) for part in parts]
 
-    @torch.no_grad()  # not inference_mode: tensors that layers cache meanwhile must stay fit for training
     def recommend(
         self,
         states: Sequence[State],
@@ -164,9 +189,27 @@ class LanguagePolicy:
         Raises:
             RequestError: k below 1 or above the catalogue's size, or a filter that leaves nothing or is unknown.
         """
+        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "filters": filters}
+        found = self.certified(states, k, **options, exact=exact, batch_size=batch_size)
+        return [one.slate for one in found]
+
+    @torch.no_grad()  # not inference_mode: tensors that layers cache meanwhile must stay fit for training
+    def certified(
+        self,
+        states: Sequence[State],
+        k: int,
+        *,
+        beams: int | None = None,
+        exclude_seen: bool | None = None,
+        seen: Sequence[IntArray] | None = None,
+        filters: Filters | Sequence[Filters] | None = None,
+        exact: bool = False,
+        batch_size: int | None = None,
+    ) -> list[Certified]:
+        """`recommend` with a certificate for each slate; arguments and errors are the same."""
         check_k(k, len(self.catalogue))
         asked = self._asked(states, seen, exclude_seen, filters)
-        slates: list[Slate] = [Slate((), ())] * len(states)
+        slates = [Certified(Slate((), ()), True, None)] * len(states)
         batches = self.batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
             # A bound on the slate is no filter: which item it takes away depends on the items above.
@@ -178,7 +221,9 @@ class LanguagePolicy:
                 slates[b] = slate
         return slates
 
-    def _bounded(self, ids: Tensor, mask: Tensor, k: int, asked: FilteredCatalogue, part: list[int]) -> list[Slate]:
+    def _bounded(
+        self, ids: Tensor, mask: Tensor, k: int, asked: FilteredCatalogue, part: list[int]
+    ) -> list[Certified]:
         """Slates of one batch whose filters bound them."""
         assert self.filters is not None
 
@@ -186,21 +231,23 @@ class LanguagePolicy:
             allowed = asked.allowed(part, within)
             return _Search(BestFirst(self.model, ids, mask, self.index, exclude=allowed))
 
-        return bounded_slates(lists(()), lambda name: lists((name,)), asked.filters(part), self.filters.attributes, k)
+        wishes, attributes = asked.filters(part), self.filters.attributes
+        slates = bounded_slates(lists(()), lambda name: lists((name,)), wishes, attributes, k)
+        return [Certified(slate, True, None) for slate in slates]
 
     def _decoded(
         self, ids: Tensor, mask: Tensor, k: int, beams: int | None, allowed: Allowed | None, exact: bool
-    ) -> list[Slate]:
+    ) -> list[Certified]:
         """Slates of one batch."""
-        if exact:
-            found = best_first_search(self.model, ids, mask, k, self.index, exclude=allowed)
-            items_BK, log_prob_BK = found.items_BK, found.log_prob_BK
-        else:
-            items_BK, log_prob_BK = beam_search(self.model, ids, mask, k, self.index, beams=beams, exclude=allowed)
+        decode = best_first_search if exact else partial(certified_beams, beams=beams)
+        found = decode(self.model, ids, mask, k, self.index, exclude=allowed)
         # fewer where fewer are allowed; empty places are at the end
-        kept_B = (items_BK >= 0).sum(1).tolist()
-        pairs = zip(items_BK.tolist(), log_prob_BK.tolist(), kept_B, strict=True)
-        return [Slate(tuple(items[:n]), tuple(log_probs[:n])) for items, log_probs, n in pairs]
+        kept_B = (found.items_BK >= 0).sum(1).tolist()
+        columns = (found.items_BK, found.log_prob_BK, found.proven_B, found.bound_B)
+        return [
+            Certified(Slate(tuple(items[:n]), tuple(log_probs[:n])), proven, bound)
+            for items, log_probs, proven, bound, n in zip(*(c.tolist() for c in columns), kept_B, strict=True)
+        ]
 
     def sample(
         self,

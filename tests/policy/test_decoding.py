@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from llmrec.errors import RequestError
 from llmrec.policy import decoding
-from llmrec.policy.decoding import beam_search, sample_items
+from llmrec.policy.decoding import beam_search, certified_beams, sample_items
 from llmrec.policy.prefill import PlainPrefill, SharedPrefill
 from llmrec.policy.scoring import score_items
 from tests.policy.tiny import ITEMS, SHARING, brute_log_pi, index_of, prompts, tiny_model, unpadded
@@ -216,3 +216,27 @@ def test_requests_that_cannot_be_met():
     one = beam_search(model, IDS, MASK, 1, index_of([(5, 1)]))
     assert one[0].tolist() == [[0]] * 3
     assert one[1].tolist() == [[0.0]] * 3
+
+
+@pytest.mark.parametrize("beams", [1, 2, 3, 6, N])
+@pytest.mark.parametrize("k", [1, 3])
+def test_what_a_beam_search_certifies_is_true(beams, k):
+    """The first places above its bound are those of the exact list, and nothing outside is above the bound."""
+    if beams < k:
+        return
+    model = tiny_model()
+    found = certified_beams(model, IDS, MASK, k, INDEX, beams=beams)
+    plain = beam_search(model, IDS, MASK, k, INDEX, beams=beams)
+    assert torch.equal(found.items_BK, plain[0])
+    assert torch.equal(found.log_prob_BK, plain[1])
+    items, log_prob = beam_search(model, IDS, MASK, N, INDEX, beams=N)
+    for row in range(len(IDS)):
+        own = found.items_BK[row]
+        outside = log_prob[row][~torch.isin(items[row], own)]
+        assert float(found.bound_B[row]) >= float(outside.max()) - 1e-6
+        sure = int((found.log_prob_BK[row] >= found.bound_B[row]).sum())
+        assert torch.equal(own[:sure], items[row][:sure])
+        assert not bool(found.proven_B[row]) or sure == k
+    if beams == N:
+        assert bool(found.proven_B.all())
+        assert torch.equal(certified_beams(model, IDS, MASK, N, INDEX, beams=N).bound_B, torch.full((3,), -torch.inf))
