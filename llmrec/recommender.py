@@ -8,8 +8,8 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,7 +31,7 @@ from llmrec.printing import short_line
 from llmrec.rules import Exposure, Rule, RuleBook, Ruled, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
-from llmrec.types import IntArray, Item, State
+from llmrec.types import IntArray, Item, Slate, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,22 @@ class Recommendation:
 
     def __str__(self) -> str:
         return "\n".join(f"{n:2d}. {short_line(i.title)}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it was read: the state, what the user has seen beside it, and what was asked of items.
+
+    `matches`, `rest`, `wishes` and `note` are those of the answer.
+    """
+
+    state: State
+    seen: IntArray | None = None
+    filters: Filters | None = None
+    matches: tuple[Match, ...] = ()
+    rest: str = ""
+    wishes: tuple[Wish, ...] = ()
+    note: str = ""
 
 
 class Recommender:
@@ -205,48 +221,80 @@ class Recommender:
                 unknown or leaves nothing, or `explain` below 1.
         """
         explained = _to_explain(explain, k)
-        if sum(x is not None for x in (user, prompt, state)) != 1:
-            raise RequestError("Give exactly one of user, prompt and state.")
-        matches: tuple[Match, ...] = ()
-        wishes: tuple[Wish, ...] = ()
-        rest = note = ""
-        seen: IntArray | None = None
-        if user is not None:
-            state, seen = self._user_state(user, before)
-            note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
-        elif prompt is not None:
-            liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
-            value = 5.0 if liked == "rating" else None
-            resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
-            state, matches, rest = resolved.state, tuple(resolved.matches), resolved.rest
-            filters, wishes, note = self._asked(resolved.wishes, filters, state, k)
-        assert state is not None
-        known = None if seen is None else [seen]
+        who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
+        request = self.read(**who, filters=filters, read_filters=read_filters, k=k)
+        known = None if request.seen is None else [request.seen]
         policy = self._fused or self.bundle.policy
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
         if self._book is None:
-            (slate,) = policy.recommend([state], k, seen=known, filters=filters, **options)
+            (slate,) = policy.recommend([request.state], k, seen=known, filters=request.filters, **options)
         else:
             assert self.bundle.policy.filters is not None
             attributes = self.bundle.policy.filters.attributes
             ruled = Ruled(policy, self._book, self.bundle.items, self._exposure, attributes=attributes)
-            (filters,) = ruled.asked([state], k, filters)
-            (slate,) = ruled.obeying([state], k, [filters], seen=known, **options)
-            note = " ".join(filter(None, (note, *self._book.remarks(filters, slate, k))))
-        options["filters"] = filters
+            (filters,) = ruled.asked([request.state], k, request.filters)
+            (slate,) = ruled.obeying([request.state], k, [filters], seen=known, **options)
+            note = " ".join(filter(None, (request.note, *self._book.remarks(filters, slate, k))))
+            request = replace(request, filters=filters, note=note)
+        reasons = self.reasons(request, slate.items_K[:explained], k, **options)
+        return self.answer(request, slate, k, reasons)
+
+    def read(
+        self,
+        *,
+        user: str | None = None,
+        prompt: str | None = None,
+        state: State | None = None,
+        before: int | None = None,
+        filters: Filters | None = None,
+        read_filters: bool = False,
+        k: int = 10,
+    ) -> Request:
+        """What `recommend` reads of the same arguments, without recommending: for callers that decode many at once.
+
+        Raises:
+            RequestError: not exactly one of user, prompt and state, or an unknown user.
+        """
+        if sum(x is not None for x in (user, prompt, state)) != 1:
+            raise RequestError("Give exactly one of user, prompt and state.")
+        if user is not None:
+            state, seen = self.user_state(user, before)
+            note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
+            return Request(state, seen, filters, note=note)
+        if state is not None:
+            return Request(state, None, filters)
+        assert prompt is not None
+        liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
+        value = 5.0 if liked == "rating" else None
+        resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
+        filters, wishes, note = self._asked(resolved.wishes, filters, resolved.state, k)
+        return Request(resolved.state, None, filters, tuple(resolved.matches), resolved.rest, wishes, note)
+
+    def reasons(self, request: Request, items: Sequence[int], k: int, **options: Any) -> dict[int, Explanation]:
+        """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation."""
+        if not items:
+            return {}
+        policy, facts = self._fused or self.bundle.policy, self.bundle.facts
+        explainer = Explainer(policy, self.bundle.items, domain=facts["domain"], language=facts["language"])
+        options["filters"] = request.filters
+        found = explainer.explain(request.state, items, k=k, seen=request.seen, **options)
+        return dict(zip(items, found, strict=True))
+
+    def answer(
+        self, request: Request, slate: Slate, k: int, reasons: Mapping[int, Explanation] | None = None
+    ) -> Recommendation:
+        """A slate as a recommendation; fewer items than the `k` asked for are said in its note."""
+        note = request.note
         if len(slate.items_K) < k and self._book is None:
+            filters = request.filters
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
-        reasons: dict[int, Explanation] = {}
-        if explained and slate.items_K:
-            facts, told = self.bundle.facts, slate.items_K[:explained]
-            explainer = Explainer(policy, self.bundle.items, domain=facts["domain"], language=facts["language"])
-            reasons = dict(zip(told, explainer.explain(state, told, k=k, seen=seen, **options), strict=True))
+        told = reasons or {}
         items = tuple(
-            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p), reasons.get(i))
+            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p), told.get(i))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
-        return Recommendation(items, matches, rest, note, wishes)
+        return Recommendation(items, request.matches, request.rest, note, request.wishes)
 
     def _asked(
         self, wishes: tuple[Wish, ...], filters: Filters | None, state: State, k: int
@@ -265,7 +313,16 @@ class Recommender:
             return filters, (), f"No item is all that was asked for ({said}), so this is read as context alone."
         return found, wishes, ""
 
-    def _user_state(self, user: str, before: int | None) -> tuple[State, IntArray]:
+    def has_user(self, user: str) -> bool:
+        """Whether the data set, where there is one, knows the user."""
+        return self._data is not None and self._data.user(user) is not None
+
+    def user_state(self, user: str, before: int | None = None) -> tuple[State, IntArray]:
+        """What is known of a user of the data set strictly before `before` (seconds), and all that the user has seen.
+
+        Raises:
+            RequestError: there is no data set, one of other items, or no such user in it.
+        """
         if self._data is None:
             source = _recorded(self.bundle.folder)
             lost = "" if source is None else f", and its data set ({source}) is not there any more, or was changed"
@@ -281,6 +338,14 @@ class Recommender:
                 f"User {user!r} is not in the data set; use a user id of its users table, or a prompt."
             )
         return self._history.state(user, before), np.asarray(self._history.seen(user, before))
+
+    def fitted_data(self) -> Dataset | None:
+        """The data set, where there is one, with exactly the catalogue's items.
+
+        Raises:
+            RequestError: its items are neither the catalogue's nor those that the recorded changes began with.
+        """
+        return None if self._data is None else self._fitted_data(self._data)
 
     def _fitted_data(self, data: Dataset) -> Dataset:
         """`data` with exactly the catalogue's items; events with items that are gone since the training go as well.

@@ -14,6 +14,7 @@ from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
+from llmrec.cli.serve import serve_command
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
 from llmrec.version import __version__
@@ -33,6 +34,7 @@ app.add_typer(online_app, name="online")
 app.command("audit")(audit_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
+app.command("serve")(serve_command)
 
 Out = Annotated[Path, typer.Option("--out", help="The run folder; it appears whole when the job is done.")]
 Overrides = Annotated[

@@ -112,6 +112,22 @@ class EventReader:
             rows = self._db.execute("SELECT * FROM slate WHERE slate_id = ?", (slate_id,)).fetchall()
             return next(iter(self._logged(rows)), None)
 
+    def outcomes_of(self, user_id: str) -> list[Received]:
+        """All that came of a user's slates in its order, what came late as well: it happened all the same."""
+        query = (
+            "SELECT f.seq, f.time, s.slate_id, f.item_id, f.kind, f.value, f.name, f.late FROM slate s "
+            "JOIN feedback f ON f.slate_seq = s.seq WHERE s.user_id = ? ORDER BY f.seq"
+        )
+        with self._lock, self._errors():
+            rows = self._db.execute(query, (user_id,)).fetchall()
+        return [Received(seq, time, Outcome(*outcome), bool(late)) for seq, time, *outcome, late in rows]
+
+    def user_of(self, slate_id: str) -> tuple[bool, str | None]:
+        """Whether a slate is in the log, and the user whom it names."""
+        with self._lock, self._errors():
+            row = self._db.execute("SELECT user_id FROM slate WHERE slate_id = ?", (slate_id,)).fetchone()
+        return row is not None, None if row is None else row[0]
+
     def slates(self, after: int = 0, *, mature: bool = True, before: int | None = None) -> Iterator[Logged]:
         """Slates in order of their sequence numbers, each with all that came of it so far.
 

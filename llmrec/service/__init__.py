@@ -1,0 +1,1 @@
+"""A recommender behind an API (docs/serving.md): requests in batches, feedback into the event log."""

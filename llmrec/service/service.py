@@ -1,0 +1,285 @@
+"""The service without its web side: requests in, answers out, feedback into the log."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmrec.config import RunConfig
+from llmrec.errors import RequestError
+from llmrec.online.events import LoggedState, Outcome, Receipt, Served
+from llmrec.online.log import EventLog
+from llmrec.policy.language_policy import Certified
+from llmrec.recommender import Recommendation, Recommender, Request
+from llmrec.service import wire
+from llmrec.service.batches import Batcher, Closed, Drawn, Job
+from llmrec.service.deployed import Deployed
+from llmrec.service.engine import decoded
+from llmrec.service.fallback import Fallback
+from llmrec.service.logs import Journal, place_of
+from llmrec.service.metrics import Metrics
+from llmrec.service.settings import ServiceSettings
+from llmrec.service.users import Users
+from llmrec.storage import resolve
+from llmrec.types import Slate
+
+EVENTS = "events.sqlite"
+
+
+class UnknownSlate(RequestError):
+    """Feedback on a slate that was never served."""
+
+
+class Service:
+    """Answers requests for one run folder. Close it in the end.
+
+    Args:
+        recommender: of the run folder, with its data set where users are to be known.
+        state: folder of what the service keeps: the event log. One service at a time works on it.
+        settings: limits.
+        journal: where lines go.
+
+    Raises:
+        Busy: another process serves from the same folder.
+    """
+
+    def __init__(
+        self, recommender: Recommender, state: Path, settings: ServiceSettings, journal: Journal | None = None
+    ) -> None:
+        settings.check()
+        self.settings, self.journal, self.metrics = settings, journal or Journal(), Metrics()
+        self.state = resolve(state)
+        self._config = RunConfig.read(recommender.bundle.folder / "config.yaml")
+        self.deployed = self._deploy(recommender, 0, 0)
+        self.log = EventLog(self.state / EVENTS)
+        self.users = Users(self.log)
+        self.batcher = Batcher(
+            self._answer_batch, batch=settings.batch, waiting=settings.waiting, seen=self._seen_batch
+        )
+        self.ready = True
+
+    def _deploy(self, recommender: Recommender, version: int, catalogue: int) -> Deployed:
+        made = Deployed(recommender, Fallback(recommender, self._config), version, catalogue)
+        # a first request reads what the later ones find in memory: tries of the architecture, histories, filters
+        warm = Job(Request(recommender.read(state=wire_state(wire.StateBody(), made)[0]).state), made, 1, "warm")
+        decoded([warm], self.settings.seed)
+        data = recommender.fitted_data()
+        if data is not None and len(data.users):
+            recommender.user_state(data.users["user_id"][0])
+        return made
+
+    def close(self) -> bool:
+        """Works off what waits and ends; whether all of it was answered."""
+        self.ready = False
+        done = self.batcher.close(self.settings.grace_s)
+        self.log.close()
+        return done
+
+    def read(self, body: wire.RecommendBody, deployed: Deployed) -> Request:
+        """What a request asks for.
+
+        Raises:
+            RequestError: what cannot be met.
+        """
+        recommender = deployed.recommender
+        filters = None if body.filters is None else body.filters.filters()
+        if filters is not None:
+            book = deployed.policy.filters
+            assert book is not None
+            book.attributes.passes(filters)
+            book.attributes.indices(filters.candidates or (), "candidates")
+            book.attributes.indices(filters.exclude, "exclude")
+        if body.user_id is not None:
+            request = self.users.request(body.user_id, recommender, deployed.row_of)
+            return Request(request.state, request.seen, filters, note=request.note)
+        if body.prompt is not None:
+            return recommender.read(prompt=body.prompt, filters=filters, read_filters=body.read_filters, k=body.k)
+        assert body.state is not None
+        state, lost = wire_state(body.state, deployed)
+        note = f"{lost} of the state's interactions are with items that the catalogue does not have." if lost else ""
+        return Request(state, None, filters, note=note)
+
+    async def recommend(self, body: wire.RecommendBody) -> wire.RecommendAnswer:
+        """The answer to a request, by the policy or, where that takes too long, by the fallback.
+
+        Raises:
+            RequestError: what cannot be met.
+            TooBusy: too many requests wait.
+            Closed: the service is shutting down.
+        """
+        if not self.ready:
+            raise Closed
+        deployed = self.deployed
+        self._check(body, deployed)
+        loop = asyncio.get_running_loop()
+        request = await loop.run_in_executor(None, self.read, body, deployed)
+        explore = None if body.explore is None else (body.explore.seed, body.explore.temperature)
+        job = Job(
+            request,
+            deployed,
+            body.k,
+            uuid.uuid4().hex,
+            body.exclude_seen,
+            body.exact,
+            min(body.explain, body.k),
+            explore,
+            body.user_id,
+        )
+        self.batcher.submit(job)
+        patience = self.settings.deadline_s
+        if body.deadline_ms is not None:
+            patience = min(patience, body.deadline_ms / 1000)
+        done = asyncio.wrap_future(job.done)
+        try:
+            answer: wire.RecommendAnswer = await asyncio.wait_for(asyncio.shield(done), patience)
+            return answer
+        except TimeoutError:
+            if not job.claim():  # it is just being written down
+                return await done  # type: ignore[no-any-return]
+            done.cancel()
+            reason: Any = "deadline"
+        except (RequestError, Closed):
+            raise
+        except asyncio.CancelledError:
+            job.claim()
+            raise
+        except Exception as error:
+            self.journal.say("fault", where=place_of(error))
+            reason = "fault"
+        return await loop.run_in_executor(None, self._fallback, job, reason)
+
+    def feedback(self, body: wire.FeedbackBody) -> Receipt:
+        """Logs feedback; when this returns it is on the disk.
+
+        Raises:
+            UnknownSlate: the slate was never served.
+            RequestError: an item that it did not show, or a report that contradicts one before.
+        """
+        outcome = Outcome(body.slate_id, body.item_id, body.kind, body.value, body.feedback_id)
+        try:
+            receipt = self.users.receive(outcome)
+        except RequestError as error:
+            if not self.log.user_of(body.slate_id)[0]:
+                raise UnknownSlate(str(error)) from None
+            raise
+        self.metrics.feedback.labels(body.kind).inc()
+        return receipt
+
+    def _check(self, body: wire.RecommendBody, deployed: Deployed) -> None:
+        items, most = len(deployed.item_ids), self.settings
+        if body.k > min(items, most.k):
+            raise RequestError(f"k is {body.k}; ask for at most {min(items, most.k)} items.")
+        if body.explain > most.explain:
+            raise RequestError(f"explain is {body.explain}; ask why of at most {most.explain} items.")
+
+    def _seen_batch(self, jobs: int, seconds: float) -> None:
+        self.metrics.batch.observe(jobs)
+        self.metrics.decode.observe(seconds)
+
+    def _answer_batch(self, jobs: Sequence[Job]) -> None:
+        """What the worker does with a batch; those that ask for reasons come last, as these take long."""
+        found = decoded(jobs, self.settings.seed)
+        pairs = list(zip(jobs, found, strict=True))
+        for job, one in pairs:
+            if isinstance(one, RequestError) and job.claim():
+                job.done.set_exception(one)
+        drawn = [(job, one) for job, one in pairs if not isinstance(one, RequestError)]
+        self._hand_out([(job, one, _answer_of(job, one.certified.slate)) for job, one in drawn if not job.explain])
+        for job, one in drawn:
+            if job.explain and not job.claimed:
+                self._hand_out([(job, one, self._explained(job, one.certified.slate))])
+
+    def _explained(self, job: Job, slate: Slate) -> Recommendation:
+        recommender, told = job.deployed.recommender, slate.items_K[: job.explain]
+        options = {"exclude_seen": job.exclude_seen, "exact": job.exact}
+        reasons = recommender.reasons(job.request, told, job.k, **options)
+        return recommender.answer(job.request, slate, job.k, reasons)
+
+    def _hand_out(self, made: Sequence[tuple[Job, Drawn, Recommendation]]) -> None:
+        """Logs slates in one transaction, then gives them out."""
+        ours = [(job, drawn, told) for job, drawn, told in made if job.claim()]
+        shown = [(job, drawn) for job, drawn, _ in ours if drawn.certified.slate.items_K]
+        self.log.serve([_served(job, d.certified.slate, d.propensity_K, d.exploration) for job, d in shown])
+        for job, drawn, told in ours:
+            certified = drawn.certified
+            answer = _body(job, told, drawn.propensity_K)
+            answer.certificate = _certificate(certified)
+            answer.tokens = _tokens(drawn)
+            self.metrics.slates.labels("model").inc()
+            job.done.set_result(answer)
+
+    def _fallback(self, job: Job, reason: Any) -> wire.RecommendAnswer:
+        items = job.deployed.fallback.items(job.request, job.k, job.exclude_seen)
+        slate = Slate(items, (float("nan"),) * len(items))
+        chances = (1.0,) * len(items)
+        if items:
+            self.log.serve([_served(job, slate, chances, f"fallback {reason}")])
+        answer = _body(job, job.deployed.recommender.answer(job.request, slate, job.k), chances)
+        answer.source, answer.fallback_reason = "fallback", reason
+        self.metrics.slates.labels("fallback").inc()
+        return answer
+
+
+def wire_state(body: wire.StateBody, deployed: Deployed) -> tuple[Any, int]:
+    """The state that a request gives, and how many of its interactions are with items that are not there."""
+    told = [[one.choice() for one in part] for part in (body.history, body.session)]
+    logged = LoggedState(body.profile, tuple(told[0]), tuple(told[1]), body.context, body.time)
+    state = logged.state(None, deployed.row_of)
+    lost = sum(map(len, told)) - len(state.history) - len(state.session)
+    return state, lost
+
+
+def _answer_of(job: Job, slate: Slate) -> Recommendation:
+    return job.deployed.recommender.answer(job.request, slate, job.k)
+
+
+def _served(job: Job, slate: Slate, chances: tuple[float, ...], exploration: str) -> Served:
+    ids = job.deployed.item_ids
+    items = tuple(ids[item] for item in slate.items_K)
+    # What was asked in free text and by nobody who can ask to be forgotten is not kept: such slates teach nothing.
+    state = None if job.user_id is None else LoggedState.of(job.request.state, ids)
+    return Served(job.name, job.user_id, items, chances, job.deployed.version, exploration, state)
+
+
+def _body(job: Job, told: Recommendation, chances: tuple[float, ...]) -> wire.RecommendAnswer:
+    items = []
+    for place, (item, chance) in enumerate(zip(told.items, chances, strict=True), 1):
+        log_prob, why = wire.number(item.log_prob), item.explanation
+        items.append(
+            wire.ChoiceBody(
+                place=place,
+                item_id=item.item_id,
+                title=item.title,
+                log_probability=log_prob,
+                probability=None if log_prob is None else min(math.exp(log_prob), 1.0),
+                propensity=chance,
+                reason=None if why is None else why.sentence,
+                without=None if why is None else why.without or None,
+            )
+        )
+    return wire.RecommendAnswer(
+        slate_id=job.name if items else None,
+        source="model",
+        version=job.deployed.version,
+        catalogue=job.deployed.catalogue,
+        items=items,
+        certificate=None,
+        tokens=None,
+        note=told.note,
+        matches=[match.title for match in told.matches],
+        wishes=[wish.text for wish in told.wishes],
+    )
+
+
+def _certificate(one: Certified) -> wire.CertificateBody:
+    bound = None if one.bound is None else wire.number(one.bound)
+    return wire.CertificateBody(proven=one.proven, exact_places=one.exact_places, bound=bound)
+
+
+def _tokens(drawn: Drawn) -> wire.TokensBody:
+    read = drawn.prompt_tokens - drawn.cached_tokens
+    return wire.TokensBody(prompt=drawn.prompt_tokens, cached=drawn.cached_tokens, read=read)

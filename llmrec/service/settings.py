@@ -1,0 +1,42 @@
+"""What a service allows, and what it does when it cannot keep up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmrec.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """Limits of a service; all of them bound memory or time.
+
+    Attributes:
+        batch: requests that are decoded at once, at most.
+        waiting: requests that may wait; one more is answered with 429.
+        deadline_s: seconds after which the fallback answers; a request may ask for less.
+        k: items of an answer, at most.
+        explain: items of an answer that say why, at most.
+        body: bytes of a request, at most.
+        body_s: seconds within which a request's body must have arrived.
+        grace_s: seconds that a shutdown waits for what is being answered.
+        seed: of the draws of requests that explore.
+    """
+
+    batch: int = 32
+    waiting: int = 256
+    deadline_s: float = 5.0
+    k: int = 100
+    explain: int = 10
+    body: int = 1 << 20
+    body_s: float = 10.0
+    grace_s: float = 20.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises `RequestError` for a limit that lets nothing through."""
+        for name in ("batch", "waiting", "deadline_s", "k", "explain", "body", "body_s"):
+            if not getattr(self, name) > 0:
+                raise RequestError(f"The service's {name} is {getattr(self, name)}; it must be above 0.")
+        if self.grace_s < 0:
+            raise RequestError(f"The service's grace_s is {self.grace_s}; it must be 0 or more.")

@@ -1,0 +1,231 @@
+"""What goes over the wire, as the OpenAPI document shows it. Unknown keys and other kinds of values are refused."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from llmrec.catalogue.filters import Filters
+from llmrec.online.events import LONGEST_ID
+from llmrec.types import EventKind
+
+LONGEST_TEXT = 8_000
+LONGEST_HISTORY = 1_000
+_TIME = 1 << 53
+"""Seconds at most, either way: whole numbers that every JSON reader keeps."""
+
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seconds = Annotated[int, Field(ge=-_TIME, le=_TIME)]
+Kind = Literal["impression", "click", "conversion", "rating", "cart"]
+Outcome = Literal["click", "cart", "conversion", "rating"]
+
+
+def _config(*examples: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(
+        extra="forbid", strict=True, json_schema_extra={"examples": list(examples)} if examples else None
+    )
+
+
+class FilterBody(BaseModel):
+    """What the items must be; all of it holds together. It takes items away and changes no score."""
+
+    model_config = _config({"categories": ["kitchen"], "max_price": 20.0})
+    categories: list[Text] = Field(default=[], max_length=100, description="Items in any of these categories.")
+    brands: list[Text] = Field(default=[], max_length=100, description="Items of any of these brands.")
+    min_price: Finite | None = None
+    max_price: Finite | None = None
+    in_stock: bool = Field(default=False, description="Only items in stock; see /v1/items.")
+    candidates: list[Id] | None = Field(default=None, max_length=10_000, description="Choose from these item ids.")
+    exclude: list[Id] = Field(default=[], max_length=10_000, description="Leave out these item ids.")
+    max_per_category: int | None = Field(default=None, ge=1, description="Items of one category, at most.")
+
+    def filters(self) -> Filters:
+        """The same as `Filters`."""
+        return Filters(
+            tuple(self.categories),
+            tuple(self.brands),
+            (self.min_price, self.max_price),
+            self.in_stock,
+            None if self.candidates is None else tuple(self.candidates),
+            tuple(self.exclude),
+            self.max_per_category,
+        )
+
+
+class InteractionBody(BaseModel):
+    """Something that happened with an item."""
+
+    model_config = _config({"item_id": "item-7", "kind": "click", "time": 1_700_000_000})
+    item_id: Id
+    kind: Kind = "click"
+    time: Seconds = Field(default=0, description="Seconds since 1970.")
+    value: Finite | None = Field(default=None, description="A rating or an amount.")
+
+    def choice(self) -> tuple[str, EventKind, int, float | None]:
+        """Item id, feedback, time and value."""
+        return self.item_id, self.kind, self.time, self.value
+
+
+class StateBody(BaseModel):
+    """What is known of somebody, oldest first. Items that the catalogue does not have are left out."""
+
+    model_config = _config({"profile": "Likes tea.", "history": [{"item_id": "item-7", "kind": "conversion"}]})
+    profile: Text = ""
+    history: list[InteractionBody] = Field(default=[], max_length=LONGEST_HISTORY)
+    session: list[InteractionBody] = Field(default=[], max_length=LONGEST_HISTORY)
+    context: Text = ""
+    time: Seconds | None = None
+
+
+class ExploreBody(BaseModel):
+    """Draws the slate from the policy, place by place without replacement, with exact propensities."""
+
+    model_config = _config({"seed": 1, "temperature": 1.0})
+    seed: int | None = Field(
+        default=None, ge=0, lt=1 << 63, description="Equal seeds draw with equal luck; a new draw by default."
+    )
+    temperature: float = Field(default=1.0, ge=0.01, le=100.0, allow_inf_nan=False)
+
+
+class RecommendBody(BaseModel):
+    """Whom to recommend for (exactly one of user_id, prompt and state), and how."""
+
+    model_config = _config(
+        {"user_id": "user-1", "k": 5},
+        {"prompt": "I liked the red kettle", "k": 3, "filters": {"max_price": 20.0}, "explain": 1},
+        {"state": {"history": [{"item_id": "item-7", "kind": "click"}]}, "exact": True},
+        {"user_id": "user-1", "explore": {"seed": 1}},
+    )
+    user_id: Id | None = Field(default=None, description="A user; one who is not known yet is a cold start.")
+    prompt: str | None = Field(default=None, min_length=1, max_length=LONGEST_TEXT, description="Free text.")
+    state: StateBody | None = None
+    k: int = Field(default=10, ge=1, le=10_000, description="Items wanted.")
+    filters: FilterBody | None = None
+    exclude_seen: bool | None = Field(
+        default=None, description="Leave out what the user has seen; by default as the data set says."
+    )
+    exact: bool = Field(default=False, description="Search until the list is proven.")
+    read_filters: bool = Field(
+        default=False, description="Categories, brands and prices that the prompt asks for become filters."
+    )
+    explain: int = Field(default=0, ge=0, le=10_000, description="How many of the first items say why.")
+    explore: ExploreBody | None = None
+    deadline_ms: int | None = Field(
+        default=None, ge=1, le=600_000, description="After so long the fallback answers; never longer than set."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if sum(x is not None for x in (self.user_id, self.prompt, self.state)) != 1:
+            raise ValueError("give exactly one of user_id, prompt and state")
+        if self.explore is not None and (self.filters is not None or self.exact or self.read_filters):
+            raise ValueError("a slate that explores takes no filters and is not exact; leave out one of them")
+        return self
+
+
+class ChoiceBody(BaseModel):
+    """One place of a slate."""
+
+    place: int
+    item_id: str
+    title: str
+    log_probability: float | None = Field(description="log pi(item | state); null in a fallback slate.")
+    probability: float | None
+    propensity: float = Field(description="P(item at this place | the state, the items above); 1 without exploring.")
+    reason: str | None = Field(default=None, description="Why, in a sentence, where that was asked for.")
+    without: str | None = Field(default=None, description="What would undo it.")
+
+
+class CertificateBody(BaseModel):
+    """What is known for certain of the list."""
+
+    proven: bool = Field(description="Whether it is shown to be the exact one.")
+    exact_places: int = Field(description="So many of the first places are exact in any case.")
+    bound: float | None = Field(
+        description="log pi that an item outside of the list can have at most; null where there is none."
+    )
+
+
+class TokensBody(BaseModel):
+    """Tokens of the prompt, and how many of them were read before and kept."""
+
+    prompt: int
+    cached: int
+    read: int
+
+
+class RecommendAnswer(BaseModel):
+    """A slate; name `slate_id` in feedback on it."""
+
+    slate_id: str | None = Field(description="Null where the slate is empty.")
+    source: Literal["model", "fallback"]
+    fallback_reason: Literal["deadline", "fault"] | None = None
+    version: int = Field(description="Of the policy; 0 is the run's own.")
+    catalogue: int = Field(description="Of the items; 0 is the run's own.")
+    items: list[ChoiceBody]
+    certificate: CertificateBody | None
+    tokens: TokensBody | None
+    note: str = ""
+    matches: list[str] = Field(default=[], description="Titles that the prompt named.")
+    wishes: list[str] = Field(default=[], description="Words of the prompt that became filters.")
+
+
+class FeedbackBody(BaseModel):
+    """What somebody did with an item of a slate."""
+
+    model_config = _config({"slate_id": "5f0c…", "item_id": "item-7", "kind": "click"})
+    slate_id: Id
+    item_id: Id
+    kind: Outcome
+    value: Finite | None = Field(default=None, description="A rating or an amount.")
+    feedback_id: str = Field(
+        default="",
+        max_length=LONGEST_ID,
+        description="By which a repeated report is known; by default kind and item.",
+    )
+
+
+class FeedbackAnswer(BaseModel):
+    """The report is on the disk."""
+
+    seq: int
+    repeated: bool = Field(description="It stood in the log before, and counts once.")
+    late: bool = Field(description="It came after the slate's window and does not count.")
+
+
+class HealthAnswer(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyAnswer(BaseModel):
+    """Whether requests are taken."""
+
+    ready: bool
+    version: int
+    catalogue: int
+    items: int
+
+
+class ErrorDetail(BaseModel):
+    """One sentence, and a code that stays the same over versions."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: ErrorDetail
+
+
+def number(value: float) -> float | None:
+    """A float for JSON, which has no infinity."""
+    return value if math.isfinite(value) else None
