@@ -29,6 +29,11 @@ if __name__ == "__main__":
     script.add_argument("--valid-rows", type=int, default=600, help="validation rows of each kind, at most")
     script.add_argument("--test-rows", type=int, default=1000, help="test rows, at most")
     script.add_argument("--known-rows", type=int, help="test rows of known items, as many by default")
+    events = "users: how many of their first events a state holds"
+    script.add_argument("--events", type=int, nargs="+", default=(0, 1, 3, 5, 10), help=events)
+    first = "users: targets are events of the first session alone (gaps of up to 30 minutes)"
+    script.add_argument("--first-session", action="store_true", help=first)
+    script.add_argument("--not-judged", dest="judged", action="store_false", help="users: without judged rewards")
     script.add_argument("--no-nano", dest="nano", action="store_false", help="ask only the run's language model")
     script.add_argument("--listed", type=int, metavar="N", help="items the run's model reads at a state, its best")
     script.run("llmrec.studies.cold:cold_starts")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmrec.dataset.examples import Examples
-from llmrec.errors import ConfigError
+from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.run import make_stage
 from llmrec.pipeline.work import LastStage
@@ -14,7 +14,7 @@ from llmrec.studies.cold import cold_starts
 from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
 from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, policy_part, said_by
 from llmrec.studies.cold.setting import NANO, Setting
-from llmrec.studies.cold.users import EACH, cold_rows, known
+from llmrec.studies.cold.users import EACH, GAP, REWARD, cold_rows, in_first_session, known
 from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
 from tests.baselines.test_baselines import LOG
@@ -133,6 +133,16 @@ def test_the_first_events_are_what_is_known():
     assert [r.target for r in joined(rows, rows)] == [7, 7]
 
 
+def test_a_first_session_ends_with_the_first_long_gap():
+    def asked_at(*times, at):
+        return Example(State("a", "p", tuple(Interaction(n, "click", t) for n, t in enumerate(times)), time=at), 7)
+
+    assert in_first_session(asked_at(0, GAP, 2 * GAP, at=3 * GAP))
+    assert not in_first_session(asked_at(0, GAP, 2 * GAP, at=3 * GAP + 1))
+    assert not in_first_session(asked_at(0, GAP + 1, at=GAP + 2))
+    assert not in_first_session(asked_at(at=5))
+
+
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     return tmp_path_factory.mktemp("cold")
@@ -165,11 +175,19 @@ def test_users_from_end_to_end(out, monkeypatch):
     options = {"seeds": [0], "out": out, "dataset": "world", "valid_rows": 40, "test_rows": 40}
     setting = Setting.of(0, out, overrides=given(*TINY))
     trained = set(setting.data.split.train["user_id"])
-    rows = cold_rows(setting, "test", 1000)
+    rows = cold_rows(setting, "test", 1000, least=3)
     users = [e.state.user_id for e in rows]
     assert not trained & set(users)
     assert max(users.count(user) for user in users) <= EACH
-    found = cold_starts("users", overrides=given(*TINY), **options)
+    first = cold_rows(setting, "test", 1000, least=0, first_session=True)
+    assert all(row.state.history[-1].time + GAP >= row.state.time for row in first)
+    found = cold_starts("users", overrides=given(*TINY), events=(0, 1, 3), **options)
+    assert (out / "study-curves.svg").is_file()
+    assert f"With the profile alone (k=0) {NANO}" in (out / "study.md").read_text()
+    value = found["values"][NANO + AS_IS][f"{REWARD} k=3"]
+    assert 0 < value < 4
+    with pytest.raises(RequestError, match="must rise"):
+        cold_starts("users", overrides=given(*TINY), events=(3, 1), **options)
     assert {f"{NANO}, no profile", "group-popularity", NO_LM} <= set(found["values"])
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from llmrec.studies.cold.items import cold_items
 from llmrec.studies.cold.setting import Rows
-from llmrec.studies.cold.users import cold_users
+from llmrec.studies.cold.users import KNOWN, cold_users
 
 
 def cold_starts(
@@ -20,6 +20,9 @@ def cold_starts(
     valid_rows: int = 600,
     test_rows: int = 1000,
     known_rows: int | None = None,
+    events: Sequence[int] = KNOWN,
+    first_session: bool = False,
+    judged: bool = True,
     json_file: Path | None = None,
     **which: Any,
 ) -> dict[str, Any]:
@@ -33,10 +36,15 @@ def cold_starts(
         valid_rows: validation rows (of new and of known items each) that everything is fitted on, at most.
         test_rows: rows that are reported, at most: of new items, or of cold users.
         known_rows: the same of known items, `test_rows` by default.
+        events: for users: how many of their events a state holds.
+        first_session: for users: whether targets are events of their first session alone.
+        judged: for users: whether lists are judged too.
         json_file: the figures are also written here.
         which: data and language models, see `setting.Setting.of`.
     """
     seeds = seeds if run is None else (0,)
     rows = Rows(valid_rows, test_rows, test_rows if known_rows is None else known_rows)
-    asked = cold_items if ask == "items" else cold_users
-    return asked(seeds, out, json_file, rows, run=run, **which)
+    if ask == "items":
+        return cold_items(seeds, out, json_file, rows, run=run, **which)
+    how: dict[str, Any] = {"events": events, "first_session": first_session, "judged": judged}
+    return cold_users(seeds, out, json_file, rows, **how, run=run, **which)

@@ -1,10 +1,14 @@
 """Cold users: what is a profile worth where there is no past?
 
-Asked are users without any training event, at events of the test period that come after their first three. Of those
-three a state holds the first k = 0, 1 or 3 and nothing else, so the targets are the same for every k and only what is
-known differs. Counts within groups of people (age, gender, occupation: `baselines.popularity.GroupPopularity`,
-attributes and smoothing chosen on validation rows) are what a language model that reads profiles has to beat; itself
-without profiles says what the profile adds.
+Asked are users without any training event, at events of the test period that come after their first ten (the
+greatest k). Of those ten a state holds the first k = 0, 1, 3, 5 or 10 and nothing else, so the targets are the same
+for every k and only what is known differs: figures over k are curves. With `first_session` targets are events of the
+user's first session alone, which is then the unit. Counts within groups of people (age, gender, occupation:
+`baselines.popularity.GroupPopularity`, attributes and smoothing chosen on validation rows) are what a language model
+that reads profiles has to beat; itself without profiles says what the profile adds.
+
+Beside NDCG and HR of the targets stands the judged reward of the ten items shown: what the run's judge, who reads the
+user's whole past, expects of them. A generated world's truth is asked in its place where there is one.
 
 Every system and mixture is weighed by the same conditional logit (`parts`), fitted for each k on the validation rows
 of users who are cold there; what a system says without it stands beside it as "as it is".
@@ -13,7 +17,8 @@ of users who are cold there; what a system says without it stands beside it as "
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +28,11 @@ import numpy as np
 from llmrec.baselines.registry import baseline
 from llmrec.dataset.examples import Examples, examples
 from llmrec.dataset.split import Part as Period
-from llmrec.errors import DataError
+from llmrec.errors import DataError, RequestError
+from llmrec.evaluation.significance import Interval
+from llmrec.evaluation.simulated import BATCH, Judge
+from llmrec.pipeline.simulation import simulator_stage
+from llmrec.pipeline.systems import TruthJudge
 from llmrec.seeding import numpy_stream
 from llmrec.studies.answer import Answer, forest, signed
 from llmrec.studies.cold.parts import Asked, K, Part, Weighed, baseline_part, popularity_part
@@ -34,42 +43,79 @@ from llmrec.types import Example, FloatArray
 AS_IS, SILENT = ", as it is", ", no profile"
 NO_LM = "all without LM"
 GROUPS = "group-popularity"
-KNOWN = (0, 1, 3)
+KNOWN = (0, 1, 3, 5, 10)
 """Events of the user that a state holds."""
+GAP = 30 * 60
+"""Seconds without an event that end a session."""
 EACH = 8
 """Rows of one user, at most: people count alike."""
-NDCG, HR = f"NDCG@{K}", f"HR@{K}"
+NDCG, HR, REWARD = f"NDCG@{K}", f"HR@{K}", f"judged reward@{K}"
+POPULARITY = "popularity"
 
 
-def cold_users(seeds: Sequence[int], out: Path, json_file: Path | None, rows: Rows, **which: Any) -> dict[str, Any]:
-    """Asks all systems for cold users, at most `EACH` rows of one; arguments of `items.cold_items`."""
+def cold_users(
+    seeds: Sequence[int],
+    out: Path,
+    json_file: Path | None,
+    rows: Rows,
+    *,
+    events: Sequence[int] = KNOWN,
+    first_session: bool = False,
+    judged: bool = True,
+    **which: Any,
+) -> dict[str, Any]:
+    """Asks all systems for cold users, at most `EACH` rows of one.
+
+    Args:
+        seeds: as `out`, `json_file` and `rows`: see `items.cold_items`.
+        events: how many of the user's events a state holds, each k once, in rising order.
+        first_session: whether targets are events of the user's first session alone.
+        judged: whether the lists are judged too, by a judge that is fitted for it or by a world's truth.
+        which: see `Setting.of`.
+
+    Raises:
+        RequestError: numbers of events that are none.
+    """
+    if not events or list(events) != sorted(set(events)) or events[0] < 0:
+        raise RequestError(
+            f"The numbers of events {list(events)} must rise from 0 or more; give --events 0 1 3 5 10."
+        )
 
     def measure(seed: int) -> SeedRows:
-        return rows_of(Setting.of(seed, out, **which), rows)
+        return rows_of(Setting.of(seed, out, **which), rows, tuple(events), first_session, judged=judged)
 
-    return Study(seeds, measure, answer_of, unit="seed").run(out, json_file)
+    def answer(found: Pooled) -> Answer:
+        return answer_of(found, tuple(events))
+
+    return Study(seeds, measure, answer, unit="seed").run(out, json_file)
 
 
-def rows_of(setting: Setting, limits: Rows) -> SeedRows:
+def rows_of(
+    setting: Setting, limits: Rows, events: Sequence[int] = KNOWN, first_session: bool = False, *, judged: bool = True
+) -> SeedRows:
     """What all systems give under one seed."""
     data = setting.data
     assert data.withheld is not None
     if not data.dataset.users["profile"].str.strip_chars().str.len_chars().gt(0).any():
         raise DataError(f"No user of {data.dataset.manifest.name!r} has a profile, so there is nothing to ask for.")
-    valid, test = cold_rows(setting, "valid", limits.valid), cold_rows(setting, "test", limits.test)
+    asking = functools.partial(cold_rows, setting, least=max(events), first_session=first_session)
+    valid, test = asking("valid", limits.valid), asking("test", limits.test)
     parts = _parts(setting, known(valid, 0))
+    judge = _judge(setting) if judged else None
     rows: dict[str, dict[str, FloatArray]] = {}
-    for k in KNOWN:
+    for k in events:
         fit, asked = (
             Asked.of(known(found, k), parts, data, setting.work, f"{period} k={k}")
             for period, found in (("valid", valid), ("test", test))
         )
         weights_B = np.ones(len(valid))
         for name, members in _systems(parts).items():
-            gains = asked.gains(Weighed.fit(members, fit, weights_B).score(asked))
+            score_BN = Weighed.fit(members, fit, weights_B).score(asked)
+            gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
             rows.setdefault(name, {}).update(_named(gains, k))
         for part in parts:
-            gains = asked.gains(asked.features[part.name][0])
+            score_BN = asked.features[part.name][0]
+            gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
             rows.setdefault(part.name + AS_IS, {}).update(_named(gains, k))
     users = [str(example.state.user_id) for example in test]
     users = [f"{setting.seed}/{user}" for user in users] if data.world is not None else users
@@ -78,8 +124,45 @@ def rows_of(setting: Setting, limits: Rows) -> SeedRows:
     return SeedRows(setting.seed, data.withheld.data_hash, rows, dict.fromkeys(rows[NO_LM], users), facts)
 
 
-def cold_rows(setting: Setting, period: Period, limit: int) -> Examples:
-    """Events of users who trained nothing, at most `EACH` a user, after at least as many as the states may hold.
+def _judge(setting: Setting) -> Judge:
+    """Who judges lists: a world's truth, else the judge that a run on these data would have."""
+    if setting.data.world is not None:
+        return TruthJudge(setting.data.world)
+    return simulator_stage(setting.config, setting.data, setting.work).judge
+
+
+def _reward(
+    setting: Setting, judge: Judge | None, test: Examples, asked: Asked, score_BN: FloatArray
+) -> dict[str, FloatArray]:
+    """What the judge expects of the ten items that each row's scores put first, an item: (B,).
+
+    It reads the user's whole past, whatever the systems were shown of it.
+    """
+    if judge is None:
+        return {}
+    open_BN = np.where(asked.open_BN, score_BN, -np.inf)
+    items_BK = np.argsort(-open_BN, axis=1, kind="stable")[:, :K]
+    weights = setting.config.reward
+    found = []
+    for low in range(0, len(test), BATCH):
+        states = [example.state for example in test[low : low + BATCH]]
+        said = judge.predict(states, items_BK[low : low + BATCH])
+        found.append((said.click_BK * (weights.click + weights.conversion * said.conversion_BK)).mean(axis=1))
+    return {REWARD: np.concatenate(found)}
+
+
+def in_first_session(example: Example) -> bool:
+    """Whether no gap between the user's events up to the target is longer than `GAP`."""
+    times = [event.time for event in example.state.history]
+    if example.state.time is None or not times:
+        return False
+    return bool(np.diff([*times, example.state.time]).max() <= GAP)
+
+
+def cold_rows(
+    setting: Setting, period: Period, limit: int, *, least: int = max(KNOWN), first_session: bool = False
+) -> Examples:
+    """Events of users who trained nothing, at most `EACH` a user, behind `least` others or more.
 
     Raises:
         DataError: there is no such event.
@@ -93,7 +176,8 @@ def cold_rows(setting: Setting, period: Period, limit: int) -> Examples:
     by_user: dict[str, list[int]] = {}
     for row, example in enumerate(everything):
         user = example.state.user_id
-        if user is not None and user not in trained and len(example.state.history) >= max(KNOWN):
+        enough = user is not None and user not in trained and len(example.state.history) >= least
+        if user is not None and enough and (in_first_session(example) or not first_session):
             by_user.setdefault(user, []).append(row)
     stream = numpy_stream(setting.seed, "cold users", period)
     kept = [
@@ -102,7 +186,10 @@ def cold_rows(setting: Setting, period: Period, limit: int) -> Examples:
         for row in stream.choice(own, size=min(EACH, len(own)), replace=False)
     ]
     if not kept:
-        raise DataError(f"The {period} part has no user without training events; split by time, or widen it.")
+        raise DataError(
+            f"The {period} part has no user without training events who has more than {least} events"
+            f"{' in a first session' if first_session else ''}; split by time, widen it, or know fewer (--events)."
+        )
     chosen = sorted(stream.choice(kept, size=min(limit, len(kept)), replace=False).tolist())
     return Examples([everything.rows[row] for row in chosen], [everything.seen[row] for row in chosen])
 
@@ -140,23 +227,51 @@ def _named(gains: dict[str, FloatArray], k: int) -> dict[str, FloatArray]:
     return {f"{name} k={k}": gain_B for name, gain_B in gains.items()}
 
 
-def answer_of(found: Pooled) -> Answer:
-    """A table by k; each language model against groups and against itself without profiles."""
+def answer_of(found: Pooled, events: Sequence[int] = KNOWN) -> Answer:
+    """A table by k, and curves; each language model against popularity, groups and itself without profiles."""
     models = [s for s in found.sides if s.startswith("LM") and SILENT not in s and AS_IS not in s]
     reference = models[-1] if models else GROUPS
     counts = found.seeds[0].facts["rows"]
-    measures = [f"{name} k={k}" for name in (NDCG, HR) for k in KNOWN]
+    kinds = [kind for kind in (NDCG, REWARD, HR) if f"{kind} k={events[0]}" in found.measures(reference)]
+    measures = [f"{name} k={k}" for name in kinds for k in events]
     title = f"{counts['test']} events of {counts['users']} users without training events, differences to {reference}"
-    pairs = [(model, base) for model in models for base in (GROUPS, model + SILENT)]
+    pairs = [(model, base) for model in models for base in (POPULARITY, GROUPS, model + SILENT)]
     pairs += [(f"all with {model}", NO_LM) for model in models]
     claims = {f"{a} against {b}": {m: found.difference(a, b, m) for m in measures} for a, b in pairs}
     plain = {name: {m: asdict(d) for m, d in of.items()} for name, of in claims.items()}
     values = {side: {m: float(np.mean(found.rows(side, m))) for m in measures} for side in found.sides}
     figures = {"rows": counts, "values": values, "claims": plain, "facts": [dict(one.facts) for one in found.seeds]}
     sentences = [
-        f"{name}, {NDCG}: " + ", ".join(f"k={k} {signed(of[f'{NDCG} k={k}'])}" for k in KNOWN)
+        f"{name}, {kind}: " + ", ".join(f"k={k} {signed(of[f'{kind} k={k}'])}" for k in events)
         for name, of in claims.items()
+        for kind in kinds
+        if kind != HR
     ]
-    tables = [found.comparison(title, measures, reference)]
+    sentences += [_beats(model, claims[f"{model} against {POPULARITY}"], kinds) for model in models if events[0] == 0]
+    tables = [found.comparison(title, [m for m in measures if m.startswith(kind)], reference) for kind in kinds]
     plots = {"claims": forest("Difference for cold users", plain)} if plain else {}
-    return Answer("Cold users with a profile", figures, tables, sentences, plots)
+    curves = curves_of(values, events, [kind for kind in kinds if kind != HR])
+    return Answer("Cold users with a profile", figures, tables, sentences, {**plots, "curves": curves})
+
+
+def _beats(model: str, claim: Mapping[str, Interval], kinds: Sequence[str]) -> str:
+    """Whether the profile alone beats popularity, said plainly."""
+    said = []
+    for kind in kinds:
+        found = claim[f"{kind} k=0"]
+        word = "beats" if found.low > 0 else "is worse than" if found.high < 0 else "does not beat"
+        said.append(f"{word} popularity in {kind} ({signed(found)})")
+    return f"With the profile alone (k=0) {model} " + ", ".join(said)
+
+
+def curves_of(values: Mapping[str, Mapping[str, float]], events: Sequence[int], kinds: Sequence[str]) -> str:
+    """The systems over k, a panel a measure: SVG."""
+    from llmrec.evaluation.plots import curve_figure  # matplotlib, for those who want a plot
+
+    sides = [side for side in values if AS_IS not in side]
+    rows = [
+        {"step": float(k)} | {f"{kind}/{s}": values[s][f"{kind} k={k}"] for s in sides for kind in kinds}
+        for k in events
+    ]
+    wanted = [(kind, tuple(f"{kind}/{side}" for side in sides)) for kind in kinds]
+    return curve_figure(rows, wanted, label="Cold users over the events that are known", xlabel="events known (k)")
