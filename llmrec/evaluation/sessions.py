@@ -57,6 +57,7 @@ class SessionFigures(UserFigures):
             after the user left (`best_values`); None where it was not asked for.
         replica_RB: `value_B` by each replicate of a judge whom the users behave as, (R, B); None where there is none.
             They value the turns that were played: that a replicate would have led elsewhere is left out.
+        turn_BT: value of each turn, not discounted, 0 after the user left.
     """
 
     value_B: FloatArray
@@ -71,6 +72,7 @@ class SessionFigures(UserFigures):
     visits_B: FloatArray
     regret_BT: FloatArray | None = None
     replica_RB: FloatArray | None = None
+    turn_BT: FloatArray | None = None
 
     @property
     def replicas(self) -> dict[str, FloatArray]:
@@ -178,6 +180,7 @@ def _played(
     """
     sizes = play.settings
     found: dict[str, FloatArray] = {name: np.zeros(len(play.row_A)) for name in _COLUMNS}
+    found["turn_BT"] = np.zeros((len(play.row_A), sizes.turns))
     turn = 0
     while play.goes_on:
         # A text state tells the last turns only; what was shown before that is excluded by this list.
@@ -197,6 +200,7 @@ def _played(
         clicks, buys = feedback.click_BK.sum(1), feedback.conversion_BK.sum(1)
         value = sizes.click * clicks + sizes.conversion * buys
         found["value_B"][rows] += gamma**turn * value
+        found["turn_BT"][rows, turn] = value
         found["click_B"][rows] += clicks
         found["conversion_B"][rows] += buys
         found["turns_B"][rows] += 1.0
