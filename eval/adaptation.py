@@ -23,9 +23,12 @@ def pair(text: str) -> tuple[str, object]:
 if __name__ == "__main__":
     script = StudyScript(__doc__, out="runs/adaptation", seeds=(0, 1, 2, 3, 4), settings=False)
     script.add_argument("--methods", nargs="+", default=("reptile", "joint"), help="reptile, fomaml, joint")
-    script.add_argument("--draws", type=int, default=3, help="of five users")
-    script.add_argument("--asked", type=int, default=80, help="users of the unseen domain who are recommended to")
-    script.add_argument("--played", type=int, default=60, help="strangers of each domain")
+    script.add_argument(
+        "--parts", nargs="+", default=("new-domain", "in-context", "many-domains"), help="what is asked"
+    )
+    script.add_argument("--draws", type=int, default=2, help="of five users")
+    script.add_argument("--asked", type=int, default=60, help="users of the unseen domain who are recommended to")
+    script.add_argument("--played", type=int, default=40, help="strangers of each domain")
     script.add_argument("--steps", type=int, help="outer steps of the meta-training")
     script.add_argument("--size", dest="sizes", type=pair, action="append", default=[], help="a size, as users=100")
     script.add_argument("--inner", type=pair, action="append", default=[], help="of the inner steps, as steps=5")

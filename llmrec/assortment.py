@@ -12,7 +12,7 @@ identifiers). The figures of `metrics.json` are those of the run as it was train
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,11 @@ def change_items(bundle: Bundle, *, add: Sequence[Item] = (), remove: Collection
     return Bundle(bundle.folder, facts, changed, items, identifiers)
 
 
-def save_changed(bundle: Bundle, out: Path) -> None:
+def save_changed(bundle: Bundle, out: Path, write_weights: Callable[[Path], None] | None = None) -> None:
     """Writes a changed bundle as a run folder of its own, whole or not at all.
 
     Catalogue, identifiers, items and `llmrec.json` are the bundle's; the other files of a run are copied from
-    `bundle.folder`, and a person's own beside them are not.
+    `bundle.folder`, and a person's own beside them are not. `write_weights` writes other weights into the new folder.
 
     Raises:
         RunError: `out` exists, lies within the run folder, or cannot be written.
@@ -107,6 +107,8 @@ def save_changed(bundle: Bundle, out: Path) -> None:
                 bundle.identifiers.save(folder / "identifiers")
             items_frame(bundle.items).write_parquet(folder / "items.parquet")
             write_json(folder / CARD, bundle.facts)
+            if write_weights is not None:
+                write_weights(folder)
             write_list(folder)
     except OSError as error:
         raise RunError(

@@ -14,7 +14,7 @@ from llmrec.errors import ConfigError
 from tests.cli import tiny
 
 RECIPES = sorted(Path("train/recipes").glob("*.yaml"))
-RUNS = [path for path in RECIPES if not path.name.startswith(("ablations", "demo-pretrained"))]
+RUNS = [path for path in RECIPES if not path.name.startswith(("ablations", "demo-pretrained", "meta"))]
 
 
 @pytest.mark.parametrize("recipe", [None, *RUNS], ids=lambda path: "none" if path is None else path.stem)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmrec.cli.adapt import adapt_command, meta_command
 from llmrec.cli.audit import audit_command
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
@@ -35,6 +36,8 @@ app.command("audit")(audit_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 app.command("serve")(serve_command)
+app.command("adapt")(adapt_command)
+app.command("meta-train")(meta_command)
 
 Out = Annotated[Path, typer.Option("--out", help="The run folder; it appears whole when the job is done.")]
 Overrides = Annotated[

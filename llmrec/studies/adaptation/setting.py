@@ -45,14 +45,14 @@ class StudySettings:
 
     trained: int = 3
     """Domains that are trained on; the next one is unseen."""
-    users: int = 400
+    users: int = 300
     """Of each world."""
-    items: int = 60
+    items: int = 40
     slates: int = 8
     """Of ten items, for each user."""
     new: int = 100
     """Users of each world whose sessions no training meets."""
-    examples: int = 1500
+    examples: int = 1000
     """Choices of each domain that the warm start learns from, in two forms: as history and as session."""
     epochs: float = 1.5
     max_tokens: int = 128
@@ -60,7 +60,7 @@ class StudySettings:
     """Interactions of a running session that a state tells of."""
     model: ModelConfig = field(
         default_factory=lambda: ModelConfig(
-            nano_hidden=64, nano_layers=3, nano_vocabulary=2000, nano_pretrain_sequences=1500
+            nano_hidden=64, nano_layers=3, nano_vocabulary=2000, nano_pretrain_sequences=1000
         )
     )
     learning_rate: float = 2e-3

@@ -51,12 +51,13 @@ CHEAP = ("popularity", "covisitation-fixed", "content")
 KNOWING, HIDDEN, SHOWN = "in context", "session hidden", "feedback hidden"
 VALUE, EARLY, LATE = "true value@10", "turns 1-{half}", "turns {next}-{turns}"
 SUPPORT, SLATE, TURNS = 5, 4, 10
+PARTS = NEW_DOMAIN, IN_CONTEXT, MANY_DOMAINS = "new-domain", "in-context", "many-domains"
 
 INNER = InnerSettings(steps=10, batch_size=16, learning_rate=3e-3, lora=LoraSettings(rank=8, alpha=16))
 META = {
-    "reptile": MetaSettings(method="reptile", steps=16, tasks=3, rate=0.5, inner=INNER),
-    "fomaml": MetaSettings(method="fomaml", steps=16, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
-    "joint": MetaSettings(method="joint", steps=16, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
+    "reptile": MetaSettings(method="reptile", steps=12, tasks=3, rate=0.5, inner=INNER),
+    "fomaml": MetaSettings(method="fomaml", steps=12, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
+    "joint": MetaSettings(method="joint", steps=12, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
 }
 
 
@@ -65,9 +66,10 @@ def run_adaptation(
     out: Path,
     *,
     methods: Sequence[str] = ("reptile", "joint"),
-    draws: int = 3,
-    asked: int = 80,
-    played: int = 60,
+    parts: Sequence[str] = PARTS,
+    draws: int = 2,
+    asked: int = 60,
+    played: int = 40,
     sizes: Sequence[tuple[str, Any]] = (),
     inner: Sequence[tuple[str, Any]] = (),
     steps: int | None = None,
@@ -79,6 +81,7 @@ def run_adaptation(
         seeds: each has worlds of its own, and another unseen domain than the seed before.
         out: stages and answer are kept here.
         methods: how adapters are meta-trained: reptile, fomaml, joint.
+        parts: what is asked: new-domain, in-context, many-domains.
         draws: of five users of the unseen domain.
         asked: other users of it who are recommended to.
         played: users whose sessions are played.
@@ -90,9 +93,12 @@ def run_adaptation(
     Raises:
         RequestError: an unknown method, or nobody to ask.
     """
-    unknown = [name for name in methods if name not in META]
-    if unknown or not methods or min(draws, asked, played) < 1:
-        raise RequestError(f"Give methods among {', '.join(META)}, and one draw, user asked and user played or more.")
+    if not set(methods) <= META.keys() or not methods or not set(parts) <= set(PARTS) or NEW_DOMAIN not in parts:
+        raise RequestError(
+            f"Give methods among {', '.join(META)}, and parts among {', '.join(PARTS)}, the first always."
+        )
+    if min(draws, asked, played) < 1:
+        raise RequestError("Give one draw, one user asked and one user played, or more.")
     settings = from_tree(StudySettings, dict(sizes), "--size")
     own = from_tree(InnerSettings, asdict(INNER) | dict(inner), "--inner")
     metas = {name: replace(META[name], inner=own, steps=steps or META[name].steps) for name in methods}
@@ -106,31 +112,32 @@ def run_adaptation(
             write_json(folder / "rows.json", {side: values.tolist() for side, values in found["rows"].items()})
             write_json(folder / "facts.json", {"users": found["users"], "facts": found["facts"]})
 
-        folder = setting.work.stage("new-domain", {**key, "asked": asked}, build)
+        folders = {NEW_DOMAIN: setting.work.stage(NEW_DOMAIN, {**key, "asked": asked}, build)}
 
         def play(folder: Path, _: Path) -> None:
             write_json(folder / "rows.json", {n: v.tolist() for n, v in in_context(setting, played).items()})
 
-        sessions = setting.work.stage("in-context", {**key, "played": played, "meta": "", "draws": 0}, play)
-
         def each(folder: Path, scratch: Path) -> None:
             write_json(folder / "rows.json", many_domains(setting, asked, scratch))
 
-        domains = setting.work.stage("many-domains", {**key, "asked": asked, "meta": "", "draws": 0}, each)
-        return _rows(setting, folder, sessions, domains)
+        plain = {**key, "meta": "", "draws": 0}
+        if IN_CONTEXT in parts:
+            folders[IN_CONTEXT] = setting.work.stage(IN_CONTEXT, {**plain, "played": played}, play)
+        if MANY_DOMAINS in parts:
+            folders[MANY_DOMAINS] = setting.work.stage(MANY_DOMAINS, {**plain, "asked": asked}, each)
+        return _rows(setting, folders)
 
     return Study(seeds, measure, answer_of, unit="seed").run(out, json_file)
 
 
-def _rows(setting: Setting, adapted: Path, sessions: Path, domains: Path) -> SeedRows:
-    facts = read_json(adapted / "facts.json")
-    values = {side: np.array(row) for side, row in read_json(adapted / "rows.json").items()}
+def _rows(setting: Setting, folders: Mapping[str, Path]) -> SeedRows:
+    facts = read_json(folders[NEW_DOMAIN] / "facts.json")
+    values = {side: np.array(row) for side, row in read_json(folders[NEW_DOMAIN] / "rows.json").items()}
     users = [f"{setting.seed}/{user}" for user in facts["users"]]
     more = {
         "unseen": setting.unseen.place.name,
         "trained": [domain.place.name for domain in setting.trained],
-        "sessions": read_json(sessions / "rows.json"),
-        "domains": read_json(domains / "rows.json"),
+        **{part: read_json(folder / "rows.json") for part, folder in folders.items() if part != NEW_DOMAIN},
         **facts["facts"],
     }
     return SeedRows(
@@ -262,10 +269,17 @@ def answer_of(found: Pooled) -> Answer:
     tables: list[Any] = [
         found.comparison("True value of an item, new users of a domain nobody trained on", [VALUE], START)
     ]
-    played, curves, said = _in_context(found)
-    sentences += said
-    domains, more = _domains(found)
-    sentences += more
+    facts = found.seeds[0].facts
+    plots: dict[str, Comparison | str] = {"gains": forest("Gain over the warm start", rows)}
+    played: dict[str, Any] = {}
+    domains: dict[str, Any] = {}
+    if IN_CONTEXT in facts:
+        played, plots["turns"], said = _in_context(found)
+        sentences += said
+        tables.append(_turns_sheet(played))
+    if MANY_DOMAINS in facts:
+        domains, said = _domains(found)
+        sentences += said
     figures = {
         "gains": {side: row[VALUE] for side, row in rows.items()},
         "gains_by_seed": {side: over_seeds(_gains(found, side)) for side in found.sides if side != START},
@@ -275,8 +289,6 @@ def answer_of(found: Pooled) -> Answer:
         "many_domains": domains,
         "seeds": [dict(one.facts) for one in found.seeds],
     }
-    plots: dict[str, Comparison | str] = {"gains": forest("Gain over the warm start", rows), "turns": curves}
-    tables.append(_turns_sheet(played))
     return Answer("Quick adaptation", figures, tables, sentences, plots)
 
 
@@ -302,12 +314,12 @@ def _in_context(found: Pooled) -> tuple[dict[str, Any], str, list[str]]:
 
     played: dict[str, Any] = {}
     sentences = []
-    for side in found.seeds[0].facts["sessions"]:
-        turn_BT = np.concatenate([np.array(one.facts["sessions"][side]) for one in found.seeds])
+    for side in found.seeds[0].facts[IN_CONTEXT]:
+        turn_BT = np.concatenate([np.array(one.facts[IN_CONTEXT][side]) for one in found.seeds])
         early_B, late_B = halves(turn_BT)
         rise = paired_bootstrap(late_B, early_B)
         per_seed = [
-            float(np.subtract(*halves(np.array(one.facts["sessions"][side]))[::-1]).mean()) for one in found.seeds
+            float(np.subtract(*halves(np.array(one.facts[IN_CONTEXT][side]))[::-1]).mean()) for one in found.seeds
         ]
         played[side] = {
             "users": len(turn_BT),
@@ -340,12 +352,12 @@ def _domains(found: Pooled) -> tuple[dict[str, Any], list[str]]:
     from llmrec.evaluation.significance import paired_bootstrap
 
     once, each = (
-        np.concatenate([np.array(of[side]) for one in found.seeds for of in one.facts["domains"].values()])
+        np.concatenate([np.array(of[side]) for one in found.seeds for of in one.facts[MANY_DOMAINS].values()])
         for side in ("at once", "one each")
     )
     gain = paired_bootstrap(once, each)
     by_seed = [
-        float(np.mean([np.mean(of["at once"]) - np.mean(of["one each"]) for of in one.facts["domains"].values()]))
+        float(np.mean([np.mean(of["at once"]) - np.mean(of["one each"]) for of in one.facts[MANY_DOMAINS].values()]))
         for one in found.seeds
     ]
     figures = {"at once": float(once.mean()), "one each": float(each.mean()), "gain": asdict(gain)}
