@@ -96,7 +96,7 @@ def test_a_run_is_adapted_whole_and_its_own_folder_stays(made, tmp_path):
     with torch.no_grad():
         gain = new.policy.log_prob(states, items) - old.log_prob(states, items)
     assert float(gain.mean()) > 0.02
-    assert len(Recommender.load(tmp_path / "out").recommend(prompt="likes red", k=3)) == 3
+    assert len(Recommender.load(tmp_path / "out").recommend(prompt="likes red", k=3).items) == 3
     with pytest.raises(RunError, match="exists already"):
         adapt_run(read_bundle(home / "run"), mixed, INNER, tmp_path / "out")
 
