@@ -13,6 +13,7 @@ from llmrec.cli.adapt import adapt_command, meta_command
 from llmrec.cli.audit import audit_command
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
+from llmrec.cli.evaluate import evaluate_command
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
 from llmrec.cli.serve import serve_command
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(online_app, name="online")
 app.command("audit")(audit_command)
+app.command("evaluate")(evaluate_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 app.command("serve")(serve_command)

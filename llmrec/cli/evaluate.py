@@ -1,0 +1,77 @@
+"""`llmrec evaluate`: finished runs on data, the ones that they were made with or new ones."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmrec.errors import RequestError
+from llmrec.printing import command, short_line
+
+BASELINES = ["popularity", "covisitation"]
+
+
+def evaluate_command(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders or Hub ids.")],
+    data: Annotated[Path, typer.Option(help="A data set's folder (llmrec data import).")],
+    since: Annotated[
+        str | None,
+        typer.Option(
+            help="The test is all from this moment on, a date (2026-11-01) or seconds: for data that go on from "
+            "those of the run."
+        ),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Without --since: time, leave-last-out or given, as the run was trained.")
+    ] = "time",
+    baselines: Annotated[
+        list[str], typer.Option("--baseline", help="Baselines beside the runs; may be repeated.")
+    ] = BASELINES,
+    reference: Annotated[
+        str | None, typer.Option(help="What the others are compared with; the first baseline.")
+    ] = None,
+    test_events: Annotated[int, typer.Option(help="A uniform sample of this many; 0 takes all.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Of samples and intervals.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
+) -> None:
+    """Ranks held-out events by finished runs and baselines, over the whole catalogue, with paired intervals.
+
+    A run may meet data that it was not made with: items are matched by their ids, and those that it does not know are
+    counted as missed.
+    """
+    import sys
+
+    from llmrec.cli.data import load_dataset
+    from llmrec.files import write_json
+    from llmrec.studies.held_out import held_out
+
+    found = held_out(
+        load_dataset(data),
+        data=data,
+        runs=runs,
+        systems=baselines,
+        split=split,
+        since=None if since is None else _seconds(since),
+        reference=reference or baselines[0],
+        test_events=test_events or None,
+        seed=seed,
+    )
+    found.show()
+    if json_file is not None:
+        write_json(json_file, {"command": command(["llmrec", *sys.argv[1:]]), **found.to_json()})
+
+
+def _seconds(text: str) -> int:
+    """Seconds of a date or moment, UTC where it does not say."""
+    if text.lstrip("-").isdecimal() and len(text) > 4:
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise RequestError(
+            f"--since is {short_line(text)!r}; give a date such as 2026-11-01, or seconds since 1970."
+        ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
