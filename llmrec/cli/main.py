@@ -29,7 +29,7 @@ app = typer.Typer(
     help="Turn a language model into a recommender and improve it by reinforcement learning.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    add_completion=True,
 )
 app.add_typer(data_app, name="data")
 app.add_typer(online_app, name="online")

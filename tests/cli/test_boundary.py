@@ -121,3 +121,12 @@ def test_info_tells_no_secret(monkeypatch):
     assert "secret" not in json.dumps(collect_info())
     assert shortened(f"{Path.home()}/a/b") == "~/a/b"
     assert shortened("/data/b") == "/data/b"
+
+
+def test_the_shell_can_complete_commands():
+    from typer.testing import CliRunner
+
+    from llmrec.cli.main import app
+
+    asked = {"_LLMREC_COMPLETE": "complete_bash", "COMP_WORDS": "llmrec au", "COMP_CWORD": "1"}
+    assert CliRunner().invoke(app, [], prog_name="llmrec", env=asked).output.split() == ["audit"]
