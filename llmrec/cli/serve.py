@@ -25,6 +25,7 @@ def serve_command(
     waiting: Annotated[int, typer.Option(help="Requests that may wait; one more is answered with 429.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Seconds until the fallback answers.", min=0.001)] = 5.0,
     most: Annotated[int, typer.Option("--most", help="Items of an answer, at most.", min=1)] = 100,
+    cache: Annotated[int, typer.Option(help="Megabytes of prompts kept for returning users.", min=0)] = 256,
     seed: Annotated[int, typer.Option(help="Seed of slates that explore.")] = 0,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
 ) -> None:
@@ -48,7 +49,9 @@ def serve_command(
         ) from None
     from llmrec.service.settings import ServiceSettings
 
-    settings = ServiceSettings(batch=batch, waiting=waiting, deadline_s=deadline, k=most, seed=seed)
+    settings = ServiceSettings(
+        batch=batch, waiting=waiting, deadline_s=deadline, k=most, seed=seed, cache=cache << 20
+    )
     serve(
         model,
         host=host,

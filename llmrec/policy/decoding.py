@@ -6,6 +6,7 @@ item is finished. Nothing is ever read from a checkpoint's generation configurat
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_roots, table_places
 from llmrec.policy.heads import Head, checked_head
+from llmrec.policy.kept import KeptPrompts
 from llmrec.policy.modes import device_of, evaluating
 from llmrec.policy.packing import align, require_room
 from llmrec.policy.prefill import PlainPrefill, Prefill, SharedPrefill
@@ -55,12 +57,23 @@ class Found:
     expansions_B: Tensor
 
 
-def walker_of(model: Any, ids_BP: Tensor, mask_BP: Tensor, index: PrefixIndex) -> Prefill:
-    """What walks down the tree from these prompts: in one row a prompt where the model allows it."""
+def walker_of(
+    model: Any,
+    ids_BP: Tensor,
+    mask_BP: Tensor,
+    index: PrefixIndex,
+    kept: KeptPrompts | None = None,
+    names: Sequence[Hashable] = (),
+) -> Prefill:
+    """What walks down the tree from these prompts: in one row a prompt where the model allows it.
+
+    What `kept` has of the prompts of these names is not read again, and they are kept; where the model does not allow
+    rows to be shared nothing is.
+    """
     prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
     require_room(model, prompts, index)
     shared = supports_sharing(model, prompts.ids_BP.shape[1] + index.max_length)
-    return (SharedPrefill if shared else PlainPrefill)(model, prompts, index)
+    return SharedPrefill(model, prompts, index, kept, names) if shared else PlainPrefill(model, prompts, index)
 
 
 def beam_search(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -17,10 +17,12 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
 from llmrec.policy.at_once import states_at_once
 from llmrec.policy.best_first import BestFirst, best_first_search
-from llmrec.policy.decoding import Samples, certified_beams, check_k, sample_items
+from llmrec.policy.decoding import Samples, certified_beams, check_k, sample_items, walker_of
 from llmrec.policy.filtered import FilterBook, FilteredCatalogue, hidden_items, one_each, padded
-from llmrec.policy.modes import device_of
+from llmrec.policy.kept import KeptPrompts
+from llmrec.policy.modes import device_of, evaluating
 from llmrec.policy.packing import padded_prompts
+from llmrec.policy.prefill import Prefill, SharedPrefill
 from llmrec.policy.scoring import score_items
 from llmrec.policy.slates import Found, bounded_slates
 from llmrec.progress import track
@@ -61,11 +63,15 @@ class Certified:
         proven: whether it is shown to be the exact list, up to ties.
         bound: log pi that an item outside of it can have at most; -inf where none is left, None where the search
             does not say (bounds on the slate, whose lists are always exact).
+        tokens: of the prompt.
+        cached: those of them that were kept from an earlier prompt.
     """
 
     slate: Slate
     proven: bool
     bound: float | None
+    tokens: int = 0
+    cached: int = 0
 
     @property
     def exact_places(self) -> int:
@@ -205,42 +211,72 @@ class LanguagePolicy:
         filters: Filters | Sequence[Filters] | None = None,
         exact: bool = False,
         batch_size: int | None = None,
+        kept: KeptPrompts | None = None,
+        names: Sequence[Hashable] = (),
     ) -> list[Certified]:
-        """`recommend` with a certificate for each slate; arguments and errors are the same."""
+        """`recommend` with a certificate for each slate; arguments and errors are the same.
+
+        With `kept` (of this model) prompts are read from where they part from the last one of the same name, one name
+        a state; the answers are the same.
+        """
         check_k(k, len(self.catalogue))
         asked = self._asked(states, seen, exclude_seen, filters)
         slates = [Certified(Slate((), ()), True, None)] * len(states)
         batches = self.batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
             # A bound on the slate is no filter: which item it takes away depends on the items above.
-            if asked.wishes_B and asked.wishes_B[part[0]].bounds_slate:
-                found = self._bounded(ids, mask, k, asked, part)
+            bounds = bool(asked.wishes_B) and asked.wishes_B[part[0]].bounds_slate
+            allowed = None if bounds else asked.allowed(part)
+            own = [names[b] for b in part] if kept is not None else ()
+            read = partial(self._read, ids, mask, kept, own)
+            walker = read()
+            if bounds:
+                found = self._bounded(ids, mask, k, asked, part, walker, read)
             else:
-                found = self._decoded(ids, mask, k, beams, asked.allowed(part), exact)
-            for b, slate in zip(part, found, strict=True):
-                slates[b] = slate
+                found = self._decoded(ids, mask, k, beams, allowed, exact, walker)
+            cached = walker.cached_B.tolist() if isinstance(walker, SharedPrefill) else [0] * len(part)
+            for b, slate, saved, tokens in zip(part, found, cached, mask.sum(1).tolist(), strict=True):
+                slates[b] = replace(slate, tokens=tokens, cached=saved)
         return slates
 
+    def _read(self, ids: Tensor, mask: Tensor, kept: KeptPrompts | None, names: Sequence[Hashable]) -> Prefill:
+        with evaluating(self.model):
+            return walker_of(self.model, ids, mask, self.index, kept, names)
+
     def _bounded(
-        self, ids: Tensor, mask: Tensor, k: int, asked: FilteredCatalogue, part: list[int]
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        k: int,
+        asked: FilteredCatalogue,
+        part: list[int],
+        walker: Prefill,
+        read: Callable[[], Prefill],
     ) -> list[Certified]:
-        """Slates of one batch whose filters bound them."""
+        """Slates of one batch whose filters bound them; each search walks by itself."""
         assert self.filters is not None
 
         def lists(within: tuple[str, ...]) -> _Search:
-            allowed = asked.allowed(part, within)
-            return _Search(BestFirst(self.model, ids, mask, self.index, exclude=allowed))
+            allowed, own = asked.allowed(part, within), read() if within else walker
+            return _Search(BestFirst(self.model, ids, mask, self.index, exclude=allowed, walker=own))
 
         wishes, attributes = asked.filters(part), self.filters.attributes
         slates = bounded_slates(lists(()), lambda name: lists((name,)), wishes, attributes, k)
         return [Certified(slate, True, None) for slate in slates]
 
     def _decoded(
-        self, ids: Tensor, mask: Tensor, k: int, beams: int | None, allowed: Allowed | None, exact: bool
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        k: int,
+        beams: int | None,
+        allowed: Allowed | None,
+        exact: bool,
+        walker: Prefill,
     ) -> list[Certified]:
         """Slates of one batch."""
         decode = best_first_search if exact else partial(certified_beams, beams=beams)
-        found = decode(self.model, ids, mask, k, self.index, exclude=allowed)
+        found = decode(self.model, ids, mask, k, self.index, exclude=allowed, walker=walker)
         # fewer where fewer are allowed; empty places are at the end
         kept_B = (found.items_BK >= 0).sum(1).tolist()
         columns = (found.items_BK, found.log_prob_BK, found.proven_B, found.bound_B)

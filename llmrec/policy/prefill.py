@@ -6,6 +6,7 @@ or reordered, and a pruned beam's slots are masked out because they are no ances
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.kept import Kept, KeptPrompts, Layers
 from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import Prompts, Slots, ancestry, for_model, plain_hidden, run_decoder
 
@@ -44,30 +46,84 @@ class PlainPrefill:
 
 
 class SharedPrefill:
-    """Tree attention over one cache a user; for models where `supports_sharing` holds."""
+    """Tree attention over one cache a user; for models where `supports_sharing` holds.
 
-    def __init__(self, model: Any, prompts: Prompts, index: PrefixIndex) -> None:
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        prompts: to read.
+        index: the catalogue's prefix index.
+        kept: prompts that were read before by the same model; what they have in common is not read again.
+        names: of the prompts there, one each.
+
+    Attributes:
+        cached_B: tokens of each prompt that were kept.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Prompts,
+        index: PrefixIndex,
+        kept: KeptPrompts | None = None,
+        names: Sequence[Hashable] = (),
+    ) -> None:
         self.model, self.prompts, self.index = base_model(model), prompts, index
         # without a configuration every layer keeps all keys; one built with it drops keys of sliding layers
         self.cache = DynamicCache()
-        positions = torch.arange(prompts.ids_BP.shape[1], device=prompts.ids_BP.device).expand_as(prompts.ids_BP)
+        ids_BP, length_B = prompts.ids_BP, prompts.length_B
+        rows = (
+            [ids[:n] for ids, n in zip(ids_BP.tolist(), length_B.tolist(), strict=True)] if kept is not None else []
+        )
+        known = [kept.find(name, row) for name, row in zip(names, rows, strict=True)] if kept is not None else []
+        start_B = length_B.new_tensor([common for _, common in known]) if known else torch.zeros_like(length_B)
+        before = int(start_B.max())
+        # Keys of a row: what was kept, padded to `before`, then what is read now, from where its own prompt parts.
+        new = int((length_B - start_B).max())
+        place_BN = start_B.unsqueeze(1) + torch.arange(new, device=ids_BP.device)
+        there_BN = place_BN < length_B.unsqueeze(1)
+        place_BN = place_BN.clamp(max=ids_BP.shape[1] - 1)  # a position that the model has, also at padding
+        old_BW = torch.arange(before, device=ids_BP.device).expand(len(ids_BP), before)
+        self.place_BK = torch.cat([old_BW, place_BN], 1)
+        self.valid_BK = torch.cat([old_BW < start_B.unsqueeze(1), there_BN], 1)
+        if before:
+            self._restore(known, before)
+        self._start()
         hidden = run_decoder(
             self.model,
-            input_ids=prompts.ids_BP,
-            attention_mask=self._mask(prompts.ids_BP.new_zeros((len(prompts.ids_BP), 0)), positions),
-            position_ids=positions,
+            input_ids=ids_BP.gather(1, place_BN).masked_fill(~there_BN, 0),
+            attention_mask=self._mask(ids_BP.new_zeros((len(ids_BP), 0)), place_BN),
+            position_ids=place_BN,
             past_key_values=self.cache,
             use_cache=True,
         )
-        users = torch.arange(len(prompts.length_B), device=hidden.device)
-        self.root_BH = hidden[users, prompts.length_B - 1]
-        self._start()
+        users = torch.arange(len(length_B), device=hidden.device)
+        self.root_BH = hidden[users, length_B - start_B - 1]
+        self.cached_B = start_B
+        if kept is not None:
+            for b, (name, row) in enumerate(zip(names, rows, strict=True)):
+                kept.keep(name, Kept(tuple(row), self._read(b)))
+
+    def _restore(self, known: Sequence[tuple[Kept | None, int]], before: int) -> None:
+        """Puts what was kept of each prompt at the left of the cache."""
+        first = next(kept for kept, _ in known if kept is not None)
+        for layer, (key, value) in enumerate(first.layers):
+            both = [x.new_zeros((len(known), x.shape[0], before, x.shape[2])) for x in (key, value)]
+            for b, (kept, common) in enumerate(known):
+                if kept is not None:
+                    for whole, own in zip(both, kept.layers[layer], strict=True):
+                        whole[b, :, :common] = own[:, :common]
+            self.cache.update(both[0], both[1], layer)
+
+    def _read(self, b: int) -> Layers:
+        """Keys and values of one prompt, without padding."""
+        valid = self.valid_BK[b]
+        return [(layer.keys[b][:, valid], layer.values[b][:, valid]) for layer in self.cache.layers]
 
     def _start(self) -> None:
         """No slot yet."""
         ids_BP = self.prompts.ids_BP
         self.node_BS = ids_BP.new_zeros((len(ids_BP), 0))
-        self.position_BS = torch.arange(ids_BP.shape[1], device=ids_BP.device).expand_as(ids_BP)
+        self.position_BS = self.place_BK
         self.done_X = ids_BP.new_zeros(0)
 
     def forget(self) -> None:
@@ -105,12 +161,12 @@ class SharedPrefill:
 
     def _mask(self, query_BQ: Tensor, position_BQ: Tensor) -> Any:
         """Queries that are slots see prompt and ancestors; with no slot yet, the prompt sees itself."""
-        valid = self.prompts.valid_BP
+        valid = self.valid_BK
         if query_BQ.shape[1]:
             prompt = valid.unsqueeze(1).expand(-1, query_BQ.shape[1], -1)
-            seen = torch.cat([prompt, ancestry(self.index, query_BQ, self.node_BS)], -1)
-            keys = self.position_BS
+            seen, keys = torch.cat([prompt, ancestry(self.index, query_BQ, self.node_BS)], -1), self.position_BS
         else:
-            seen, keys = valid.unsqueeze(1) & (position_BQ.unsqueeze(2) >= position_BQ.unsqueeze(1)), position_BQ
+            keys = self.place_BK
+            seen = valid.unsqueeze(1) & (position_BQ.unsqueeze(2) >= keys.unsqueeze(1))
         # a padded slot sees its prompt, so no row of the mask is empty
         return for_model(self.model, seen, position_BQ, keys, dtype_of(self.model))

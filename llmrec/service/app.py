@@ -80,6 +80,7 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
     async def metrics() -> Response:
         """For Prometheus."""
         service.metrics.waiting.set(len(service.batcher))
+        service.metrics.kept.set(service.deployed.kept.size)
         service.metrics.version.set(service.deployed.version)
         service.metrics.catalogue.set(service.deployed.catalogue)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)

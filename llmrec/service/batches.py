@@ -46,15 +46,11 @@ class Drawn:
         certified: items with log pi, and what is certain of them.
         propensity_K: of each item at its place.
         exploration: how it was drawn.
-        prompt_tokens: of the prompt.
-        cached_tokens: those of them that were kept from before.
     """
 
     certified: Certified
     propensity_K: tuple[float, ...]
     exploration: str
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
 
 
 @dataclass(eq=False)

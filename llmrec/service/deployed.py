@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from llmrec.policy.kept import KeptPrompts
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.recommender import Recommender
 from llmrec.service.fallback import Fallback
@@ -16,6 +17,7 @@ class Deployed:
 
     Attributes:
         recommender: reads requests and writes answers.
+        kept: prompts that were read before, by users; the worker's alone.
         fallback: answers where the policy cannot in time.
         version: of the policy; 0 is the run's own.
         catalogue: of the items; 0 is the run's own.
@@ -23,6 +25,7 @@ class Deployed:
 
     recommender: Recommender
     fallback: Fallback
+    kept: KeptPrompts
     version: int = 0
     catalogue: int = 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,9 @@ def _ranked(jobs: Sequence[Job]) -> list[Drawn]:
     options: dict[str, Any] = {"exclude_seen": first.exclude_seen, "exact": first.exact}
     if any(job.request.filters is not None for job in jobs):
         options["filters"] = [job.request.filters or Filters() for job in jobs]
+    options |= {"kept": first.deployed.kept, "names": [job.user_id for job in jobs]}
     found = policy.certified([job.request.state for job in jobs], first.size, seen=_seen(jobs), **options)
-    cut = (shortened(one, job.k) for one, job in zip(found, jobs, strict=True))
+    cut = [shortened(one, job.k) for one, job in zip(found, jobs, strict=True)]
     return [Drawn(one, (1.0,) * len(one.slate.items_K), "") for one in cut]
 
 
@@ -73,9 +75,9 @@ def shortened(one: Certified, k: int) -> Certified:
         return one
     slate = Slate(items[:k], log_probs[:k])
     if one.bound is None:
-        return Certified(slate, one.proven, None)
+        return replace(one, slate=slate)
     bound = max(one.bound, log_probs[k])
-    return Certified(slate, one.proven or log_probs[k - 1] >= bound, bound)
+    return replace(one, slate=slate, proven=one.proven or log_probs[k - 1] >= bound, bound=bound)
 
 
 def _seen(jobs: Sequence[Job]) -> list[IntArray]:

@@ -13,6 +13,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import RequestError
 from llmrec.online.events import LoggedState, Outcome, Receipt, Served
 from llmrec.online.log import EventLog
+from llmrec.policy.kept import KeptPrompts
 from llmrec.policy.language_policy import Certified
 from llmrec.recommender import Recommendation, Recommender, Request
 from llmrec.service import wire
@@ -63,7 +64,9 @@ class Service:
         self.ready = True
 
     def _deploy(self, recommender: Recommender, version: int, catalogue: int) -> Deployed:
-        made = Deployed(recommender, Fallback(recommender, self._config), version, catalogue)
+        made = Deployed(
+            recommender, Fallback(recommender, self._config), KeptPrompts(self.settings.cache), version, catalogue
+        )
         # a first request reads what the later ones find in memory: tries of the architecture, histories, filters
         warm = Job(Request(recommender.read(state=wire_state(wire.StateBody(), made)[0]).state), made, 1, "warm")
         decoded([warm], self.settings.seed)
@@ -208,7 +211,9 @@ class Service:
             certified = drawn.certified
             answer = _body(job, told, drawn.propensity_K)
             answer.certificate = _certificate(certified)
-            answer.tokens = _tokens(drawn)
+            answer.tokens = _tokens(certified)
+            self.metrics.tokens.labels("read").inc(certified.tokens - certified.cached)
+            self.metrics.tokens.labels("cached").inc(certified.cached)
             self.metrics.slates.labels("model").inc()
             job.done.set_result(answer)
 
@@ -280,6 +285,7 @@ def _certificate(one: Certified) -> wire.CertificateBody:
     return wire.CertificateBody(proven=one.proven, exact_places=one.exact_places, bound=bound)
 
 
-def _tokens(drawn: Drawn) -> wire.TokensBody:
-    read = drawn.prompt_tokens - drawn.cached_tokens
-    return wire.TokensBody(prompt=drawn.prompt_tokens, cached=drawn.cached_tokens, read=read)
+def _tokens(one: Certified) -> wire.TokensBody | None:
+    if not one.tokens:  # a draw reads all of its prompt
+        return None
+    return wire.TokensBody(prompt=one.tokens, cached=one.cached, read=one.tokens - one.cached)

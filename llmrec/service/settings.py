@@ -15,6 +15,7 @@ class ServiceSettings:
         batch: requests that are decoded at once, at most.
         waiting: requests that may wait; one more is answered with 429.
         deadline_s: seconds after which the fallback answers; a request may ask for less.
+        cache: bytes of prompts that are kept, so that a returning user's is read from where it is new; 0 keeps none.
         k: items of an answer, at most.
         explain: items of an answer that say why, at most.
         body: bytes of a request, at most.
@@ -26,6 +27,7 @@ class ServiceSettings:
     batch: int = 32
     waiting: int = 256
     deadline_s: float = 5.0
+    cache: int = 1 << 28
     k: int = 100
     explain: int = 10
     body: int = 1 << 20
