@@ -47,7 +47,7 @@ from llmrec.types import FloatArray, Ranker, State
 START, PLAIN = "warm start", "fine-tuned"
 NEAREST, MIXED = "library, nearest", "library, mixture"
 ADAPTED, BEFORE = "{}, adapted", "{}, before"
-CHEAP = ("popularity", "covisitation-fixed", "content")
+CHEAP = ("popularity", "covisitation-fixed", "content", "linucb")
 KNOWING, HIDDEN, SHOWN = "in context", "session hidden", "feedback hidden"
 VALUE, EARLY, LATE = "true value@10", "turns 1-{half}", "turns {next}-{turns}"
 SUPPORT, SLATE, TURNS = 5, 4, 10
