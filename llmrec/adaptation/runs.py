@@ -18,12 +18,11 @@ import numpy as np
 
 from llmrec.adaptation.inner import InnerSettings
 from llmrec.adaptation.meta import MetaSettings, meta_train
-from llmrec.adaptation.sessions import Sessions
+from llmrec.adaptation.sessions import logged
 from llmrec.adaptation.tasks import TASK_KINDS, Place, TaskKind, Tasks
 from llmrec.adaptation.ways import FewSteps, adapter_in, plain_model
 from llmrec.assortment import change_items, check_free, save_changed
-from llmrec.dataset.impressions import Impressions, impressions
-from llmrec.dataset.split import Split
+from llmrec.dataset.impressions import Impressions
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError, RunError
 from llmrec.export import Bundle
@@ -155,10 +154,7 @@ def with_items(bundle: Bundle, dataset: Dataset) -> Bundle:
 
 def place_of(bundle: Bundle, dataset: Dataset) -> Place:
     """The bundle's catalogue and wording with the sessions of `dataset`, whose items it has."""
-    events = dataset.events
-    split = Split(events, events.clear(), events.clear(), "given")
-    shown = bundle.facts["history_events"]
-    log = impressions(dataset, split, "train", history_events=shown, negatives=0)
+    sessions = logged(dataset, dataset.events, bundle.facts["history_events"])
     row_of = {item.item_id: row for row, item in enumerate(bundle.items)}
     index = np.array([row_of[item.item_id] for item in dataset.item_list], dtype=np.int64)
     policy = bundle.policy
@@ -167,7 +163,7 @@ def place_of(bundle: Bundle, dataset: Dataset) -> Place:
         policy.catalogue,
         policy.renderer,
         policy.repeat,
-        Sessions(renumbered(log, index)),
+        replace(sessions, log=renumbered(sessions.log, index)),
         item_groups(bundle.items),
         bundle.items,
     )

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 
 from llmrec.config import OffPolicySettings, WeightingSettings
-from llmrec.dataset.impressions import Impressions
+from llmrec.dataset.impressions import Impressions, impressions
+from llmrec.dataset.split import Split
+from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError
 from llmrec.training.logged import LoggedSlates, logged_slates
 from llmrec.training.weighting import weighted_examples
@@ -95,6 +98,16 @@ class Sessions:
     def slates(self, settings: OffPolicySettings, group_N: IntArray, seed: int) -> LoggedSlates:
         """The same as rows of off-policy learning; see `training.logged.logged_slates`."""
         return logged_slates(self.log, self.reward_M, settings, group_N, seed=seed)
+
+
+def logged(dataset: Dataset, events: pl.DataFrame, history_events: int = 20) -> Sessions:
+    """All slates of `events`, a part of the data set's, with what came of them.
+
+    Where no impressions are logged a choice is a slate of one item. States tell of earlier events among `events`
+    alone, the newest `history_events` of them.
+    """
+    split = Split(events, events.clear(), events.clear(), "given")
+    return Sessions(impressions(dataset, split, "train", history_events=history_events, negatives=0))
 
 
 def joined(parts: Sequence[Sessions]) -> Sessions:

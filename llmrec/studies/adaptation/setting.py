@@ -15,14 +15,11 @@ import numpy as np
 import polars as pl
 
 from llmrec.adaptation.context import as_sessions
-from llmrec.adaptation.sessions import Sessions
+from llmrec.adaptation.sessions import Sessions, logged
 from llmrec.adaptation.tasks import Place
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ModelConfig, SFTSettings, WorldConfig
 from llmrec.dataset.history import History
-from llmrec.dataset.impressions import impressions
-from llmrec.dataset.split import Split
-from llmrec.dataset.store import Dataset
 from llmrec.dataset.world.world import World, generate_world
 from llmrec.files import write_json
 from llmrec.pipeline.work import Work
@@ -177,12 +174,6 @@ def domain_rows(domain: Domain, tokenizer: Any, settings: StudySettings, seed: i
         )
         rows += build_rows(examples, place.items, place.catalogue, place.renderer, tokenizer, sft, seed=seed + form)
     return rows
-
-
-def logged(dataset: Dataset, events: pl.DataFrame) -> Sessions:
-    """All slates of `events` with what came of them."""
-    split = Split(events, events.clear(), events.clear(), "given")
-    return Sessions(impressions(dataset, split, "train", negatives=0))
 
 
 def _world(settings: StudySettings, domain: str) -> WorldConfig:
