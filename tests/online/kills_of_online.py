@@ -1,6 +1,6 @@
 """Kills `llmrec online simulate` at random moments and looks for what was lost, half-written or served by mistake.
 
-    python -m tests.online.kills_of_the_command RUN FOLDER --kills 50 --seed 0
+    python -m tests.online.kills_of_online RUN FOLDER --kills 50 --seed 0
 
 Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL after a random
 time. What the log and the versions held before must be there unchanged, every version whole, and every slate of a

@@ -1,0 +1,573 @@
+"""A month of traffic in a world whose demand shifts in the middle: who notices, and how soon?
+
+People of a generated world meet, on the same days and with the same luck, a policy that stays as it is, one that
+goes on learning (`llmrec.online`), one that is trained anew every block of days on all that is known by then, and
+two counts that are made anew as often. Each learns from its own traffic alone. The informed optimum, which knows the
+world and its shift but not the people (docs/world.md), is asked at the states in which they were when the month
+began, as it cannot read what other policies have shown; it is the ceiling, but for what the month tells of people.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from llmrec.baselines.registry import baseline
+from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, RewardSettings, RunConfig
+from llmrec.config_tree import Overrides
+from llmrec.dataset.split import Split
+from llmrec.dataset.store import Dataset
+from llmrec.dataset.world.scenario import DAY, DAYS, START
+from llmrec.files import read_json, write_json
+from llmrec.online.cycle import Cycle
+from llmrec.online.events import Logged, LoggedState, Served
+from llmrec.online.explore import EpsilonGreedy, Explorer, WithoutReplacement
+from llmrec.online.log import EventLog
+from llmrec.online.replay import parted, replay
+from llmrec.online.report import by_day, draw
+from llmrec.online.simulated import serve_days
+from llmrec.online.traffic import Serve, TrafficSettings, WorldTraffic
+from llmrec.online.update import ADAPTER, CycleSettings, OnlineSettings, Updater
+from llmrec.online.versions import Versions
+from llmrec.pipeline.base_model import Base, base_model
+from llmrec.pipeline.data import RunData, open_data
+from llmrec.pipeline.recipes import demo_config
+from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, warm_start
+from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.progress import Bar
+from llmrec.seeding import numpy_stream
+from llmrec.studies.answer import Answer, Sheet
+from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
+from llmrec.training.lora import Adapter, load_adapter
+from llmrec.types import FloatArray, Interaction, Ranker, Slate, State
+
+FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
+COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
+ARMS = (FROZEN, UPDATED, RETRAINED, COUNTS, MEANS)
+BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
+RECOVERED = 0.9
+PRIOR = 20.0
+"""Impressions of the average reward that stand beside an item's own, in the means."""
+WORLD: Mapping[str, Any] = {
+    "world.users": 500,
+    "world.items": 60,
+    "world.slates_per_user": 8,
+    "world.scenario.kind": "shift",
+    "data.valid_fraction": 0.05,
+    "model.nano_hidden": 64,
+    "model.nano_layers": 2,
+    "model.nano_vocabulary": 1024,
+    "model.nano_pretrain_sequences": 600,
+    "sft.examples": 2500,
+    "sft.epochs": 1.5,
+    "sft.mixture": {"next_item": 1.0},
+}
+"""A small world and a small model: a month with five arms in minutes of a core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Month:
+    """What is played.
+
+    Attributes:
+        days: of the month; demand shifts in its middle.
+        visits: slates a day.
+        places: items of a slate.
+        block: days between two trainings anew, and two counts.
+        temperature: at which a policy's slates are drawn.
+        epsilon: share of places at which counts explore.
+        after: days behind the month in which a bad version is tried.
+        sessions: people whose interest moves within a session.
+    """
+
+    days: int = 30
+    visits: int = 100
+    places: int = 5
+    block: int = 5
+    temperature: float = 0.5
+    epsilon: float = 0.1
+    after: int = 8
+    sessions: int = 200
+
+    @property
+    def settings(self) -> OnlineSettings:
+        """Of the policy that goes on; chosen on worlds that are not asked here."""
+        return OnlineSettings(
+            off_policy=OffPolicySettings(
+                slate=self.places,
+                draws=1,
+                batch_size=32,
+                epochs=3.0,
+                learning_rate=3e-3,
+                kl_coefficient=0.005,
+                lora=LoraSettings(rank=16),
+                save_every=1000,
+            ),
+            newest=1500,
+            gate=GateSettings(effective_samples=40.0),
+            position_bias=0.0,
+            cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30),
+        )
+
+
+def month_study(
+    seeds: Sequence[int], out: Path, overrides: Overrides, month: Month, json_file: Path | None
+) -> dict[str, Any]:
+    """Plays the month in a world for each seed and returns the figures."""
+
+    def measure(seed: int) -> SeedRows:
+        return _measured(seed, out / f"world-{seed}", overrides, month)
+
+    return Study(seeds, measure, lambda pooled: answer_of(pooled, month)).run(out, json_file)
+
+
+def _config(seed: int, overrides: Overrides, month: Month) -> RunConfig:
+    """The world of a seed: the month is the end of its log, in whose place the played traffic stands."""
+    begins = DAYS - month.days
+    own = {**WORLD, "data.test_fraction": month.days / (DAYS - 2), "world.scenario.day": begins + month.days / 2}
+    return demo_config(seed, {**own, **overrides})
+
+
+def _measured(seed: int, folder: Path, overrides: Overrides, month: Month) -> SeedRows:
+    """One world: all arms, or what they gave before."""
+    config = _config(seed, overrides, month)
+    work = Work(folder)
+    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings)]
+
+    def build(place: Path, scratch: Path) -> None:
+        del scratch
+        rows, facts, data_hash = Played.of(config, month, work).all()
+        write_json(place / "rows.json", {"rows": rows, "facts": facts, "hash": data_hash})
+
+    told = read_json(work.stage("month", key, build) / "rows.json")
+    rows = {side: {m: np.array(v) for m, v in own.items()} for side, own in told["rows"].items()}
+    return SeedRows(seed, told["hash"], rows, facts=told["facts"])
+
+
+@dataclass(frozen=True)
+class Played:
+    """A world at the beginning of its month, and what plays it."""
+
+    config: RunConfig
+    month: Month
+    work: Work
+    data: RunData
+    base: Base
+    stage: SFTStage
+    policy: LanguagePolicy
+    start: int
+
+    @classmethod
+    def of(cls, config: RunConfig, month: Month, work: Work) -> Played:
+        """Trains the policy that all arms begin with."""
+        data = open_data(config, work)
+        start = START + (DAYS - month.days) * DAY
+        known = data.dataset.events.filter(pl.col("time") < start)
+        data = _cut(data, known)
+        base = base_model(config, data, work)
+        stage = sft_stage(config, data, base, work)
+        return cls(config, month, work, data, base, stage, sft_policy(config, data, stage), start)
+
+    def people(self, days: int | None = None) -> WorldTraffic:
+        """The same people for every arm."""
+        month = self.month
+        settings = TrafficSettings(days=days or month.days, visits=month.visits, places=month.places)
+        assert self.data.world is not None
+        return WorldTraffic(self.data.world, settings, self.config.data.history_events, self.start, self.config.seed)
+
+    def all(self) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """Rows of every side, facts, and the hash of the data."""
+        values: dict[str, FloatArray] = {}
+        facts: dict[str, Any] = {}
+        slates: list[Logged] = []
+        for arm in ARMS:
+            began, cpu = time.monotonic(), time.process_time()
+            folder = self.work.folder / "arms" / arm.replace(" ", "-").replace(",", "")
+            if arm == UPDATED:
+                slates, facts[arm] = self._updated(folder)
+            else:
+                slates, facts[arm] = self._played(arm, folder), {}
+            values[arm] = self.people().values(slates)
+            facts[arm] |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
+        values[INFORMED] = self._informed(slates)
+        facts["by_day"] = {arm: value.reshape(self.month.days, -1).mean(1).tolist() for arm, value in values.items()}
+        facts["session"] = self._sessions()
+        rows = {
+            arm: {part: value.tolist() for part, value in self._parts(value).items()} for arm, value in values.items()
+        }
+        return rows, facts, self.data.dataset.manifest.content_hash
+
+    def _parts(self, value_M: FloatArray) -> dict[str, FloatArray]:
+        """Slates before and after the shift, and of the last days."""
+        visits, half = self.month.visits, self.month.days // 2
+        parts = {BEFORE: value_M[: half * visits], AFTER: value_M[half * visits :], END: value_M[-5 * visits :]}
+        return {name: np.asarray(part) for name, part in parts.items()}
+
+    def _played(self, arm: str, folder: Path) -> list[Logged]:
+        """The month of an arm without versions, whose slates are made by what it last learnt."""
+        people, month = self.people(), self.month
+        explorer: Explorer | None = None
+        made_at = -1
+
+        def explorer_at(day: int, slates: list[Logged]) -> Explorer:
+            block = day // month.block * month.block
+            told = [one for one in slates if one.time < people.time_of(block)]
+            if arm == FROZEN or (arm == RETRAINED and not block):
+                return WithoutReplacement(self.policy, self.config.seed, month.temperature)
+            if arm == RETRAINED:
+                data = self._with(told)
+                work = Work(folder / f"block-{block}")
+                policy = sft_policy(self.config, data, sft_stage(self.config, data, self.base, work))
+                return WithoutReplacement(policy, self.config.seed, month.temperature)
+            data = self._with(told)
+            newest = month.settings.newest * month.places
+            ranker: Ranker = Means(_item_means(data.dataset, newest, self.config.reward))
+            if arm == COUNTS:
+                ranker = baseline("covisitation-fixed").fitted(data.dataset, data.dataset.events)
+            return EpsilonGreedy(ranker, data.dataset.n_items, month.epsilon, self.config.seed, repeat="allow")
+
+        with EventLog(folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
+            first = people.resume(log)
+            with Bar(arm, max(0, people.last + 1 - first)) as bar:
+                for day in range(first, people.last + 1):
+                    begins = day // month.block
+                    if day < month.days and (explorer is None or begins != made_at):
+                        explorer, made_at = explorer_at(day, list(log.slates(mature=False))), begins
+                    people.day(day, log, _serve(explorer, people))
+                    bar.advance(1)
+            return list(log.slates(mature=False))
+
+    def _with(self, slates: Sequence[Logged]) -> RunData:
+        """All that is known by then: the log before the month, and the slates with what has come of them."""
+        events = pl.concat([self.data.dataset.events, _events(slates)], how="diagonal_relaxed")
+        return _cut(self.data, events)
+
+    def _updated(self, folder: Path) -> tuple[list[Logged], dict[str, Any]]:
+        """The month of the policy that goes on, and what becomes of bad versions behind it."""
+        month, seed = self.month, self.config.seed
+        people = self.people(month.days + month.after)
+
+        def start() -> Any:
+            # loaded anew, as an adapter is put on it in place
+            policy = sft_policy(self.config, self.data, self.stage)
+            return warm_start(self.config, self.data, policy)
+
+        updater = Updater(Versions(folder / "versions"), start, self.config.reward, month.settings, seed)
+
+        def explorer(policy: LanguagePolicy) -> Explorer:
+            return WithoutReplacement(policy, seed, month.temperature)
+
+        with EventLog(folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
+            cycle = Cycle(updater, log)
+            with cycle.alone():
+                serve_days(people, log, cycle, explorer, until=month.days)
+                bad = self._bad(updater, log, folder)
+                # what comes of the bad versions alone is looked at behind the month
+                quiet = dataclasses.replace(month.settings.cycle, every=10**9, trial_pairs=10**6, drift_level=0.0)
+                last = dataclasses.replace(updater, settings=dataclasses.replace(month.settings, cycle=quiet))
+            forced = Cycle(last, log)
+            with forced.alone():
+                serve_days(people, log, forced, explorer)
+            slates = list(log.slates(mature=False))
+        whole = [one for one in slates if one.time < people.time_of(month.days)]
+        decided = forced.progress.decisions
+        days = by_day(whole, self.config.reward, self.start, people.values(whole))
+        svg = draw(
+            days, [d for d in decided if d.time < people.time_of(month.days)], self.start, "The updated policy"
+        )
+        kinds = [d.kind for d in decided if d.time < people.time_of(month.days)]
+        return whole, {
+            "promoted": kinds.count("promoted"),
+            "refused": kinds.count("refused"),
+            "taken back": kinds.count("taken back"),
+            "alarms": [(d.time - self.start) // DAY + 1 for d in decided if d.kind == "alarm"],
+            "bad": {**bad, **_came_of(slates, decided, bad["forced"], self.start)},
+            "svg": svg,
+        }
+
+    def _bad(self, updater: Updater, log: EventLog, folder: Path) -> dict[str, Any]:
+        """Puts bad versions to the gate, and one past it: of noise, and of feedback that was turned round."""
+        file = folder / "bad.json"
+        if file.is_file():
+            found: dict[str, Any] = read_json(file)
+            return found
+        versions = updater.versions
+        number = versions.serving().number
+        assert number is not None
+        served = load_adapter(versions.version(number).folder / ADAPTER)
+        random = torch.Generator().manual_seed(self.config.seed)
+        tensors = {name: torch.randn(t.shape, generator=random) * 0.3 for name, t in served.tensors.items()}
+        noise = Adapter(served.config, tensors)
+        reward = self.config.reward
+        turned = RewardSettings(click=-reward.click, conversion=-reward.conversion)
+        copied = folder / "turned"
+        shutil.rmtree(copied, ignore_errors=True)
+        shutil.copytree(versions.folder, copied)
+        other = dataclasses.replace(updater, versions=Versions(copied), reward=turned)
+        newest = list(log.slates())[-self.month.settings.newest :]
+        made = other.update(log, folder / "turned.work", after=newest[0].seq)
+        reverse = load_adapter(other.versions.version(made.number).folder / ADAPTER)
+        held = replay(parted(newest, updater.settings.held_out, updater.seed)[1], updater.row_of, reward)
+        found = {}
+        for name, adapter in (("noise", noise), ("turned", reverse)):
+            added = versions.add(lambda place, a=adapter: a.save(place / ADAPTER), {"made": name})  # type: ignore[misc]
+            verdict = updater.judge(added.number, held)
+            gain = None if verdict.gain is None else dataclasses.asdict(verdict.gain)
+            found[name] = {"version": added.number, "promoted": verdict.promoted, "gain": gain}
+        found["forced"] = found["noise"]["version"]
+        versions.promote(found["forced"], "promoted without the gate")
+        write_json(file, found)
+        return found
+
+    def _informed(self, slates: Sequence[Logged]) -> FloatArray:
+        """True values of what is best to show to each visitor by the state at the beginning, at the slate's time."""
+        people, world = self.people(), self.data.world
+        assert world is not None
+        found = np.zeros(len(slates))
+        half = people.time_of(self.month.days // 2)
+        for late in (False, True):
+            rows = [row for row, one in enumerate(slates) if (one.time >= half) == late]
+            users = sorted({str(slates[row].served.user_id) for row in rows})
+            states = [people.state(user) for user in users]
+            moment = half if late else self.start
+            reward = self.config.reward
+            told = world.informed_optimum(
+                states, self.month.places, reward.click, reward.conversion, moment, particles=128, least=32
+            )
+            value_B = world.value_of_BK(users, told.items_BK, time=moment).mean(1)
+            of = dict(zip(users, value_B.tolist(), strict=True))
+            found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
+        return found
+
+    def _sessions(self) -> dict[str, list[float]]:
+        """What the frozen policy's lists are worth for people whose interest becomes that of somebody else.
+
+        By the number of choices in the session since; `own`: for the other person with his own history.
+        """
+        people, world = self.people(), self.data.world
+        assert world is not None
+        stream = numpy_stream(self.config.seed, "online", "sessions")
+        order = stream.permutation(len(people.users))[: 2 * self.month.sessions]
+        pairs = list(zip(order[::2].tolist(), order[1::2].tolist(), strict=False))
+        olds, others = [people.users[a] for a, _ in pairs], [people.users[b] for _, b in pairs]
+        click_BN = world.expected_click_BN(others, self.start)
+        value_BN = world.value_BN(others, time=self.start)
+        # what somebody of the new interest would click on first: draws by P(click), sharpened as by looking around
+        gumbel_BN = 3 * np.log(click_BN) + stream.gumbel(size=click_BN.shape)
+        chosen_BK = np.argsort(-gumbel_BN, axis=1)[:, :5]
+
+        def worth(states: list[State]) -> float:
+            lists = self.policy.recommend(states, self.month.places)
+            return float(np.mean([value_BN[row, list(one.items_K)].mean() for row, one in enumerate(lists)]))
+
+        found: dict[str, list[float]] = {"choices": [], "read": [], "own": []}
+        for count in (0, 1, 3, 5):
+            states = []
+            for row, user in enumerate(olds):
+                session = tuple(Interaction(int(i), "click", self.start - 60) for i in chosen_BK[row, :count])
+                states.append(dataclasses.replace(people.state(user), session=session))
+            found["choices"].append(count)
+            found["read"].append(worth(states))
+        found["own"].append(worth([people.state(user) for user in others]))
+        return found
+
+
+@dataclass(frozen=True)
+class Means:
+    """The same list for everybody, by the mean reward of each item."""
+
+    mean_N: FloatArray
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Any = None) -> list[Any]:
+        """The k items of highest mean."""
+        del seen
+        best = np.argsort(-self.mean_N, kind="stable")[:k].tolist()
+        return [Slate(tuple(best), tuple(self.mean_N[best].tolist()))] * len(states)
+
+
+def _item_means(dataset: Dataset, newest: int, reward: RewardSettings) -> FloatArray:
+    """Mean reward of an impression of each item among the newest impressions, drawn to the mean of all."""
+    row_of = {item: row for row, item in enumerate(dataset.items["item_id"].to_list())}
+    shown = dataset.events.filter(pl.col("kind") == "impression").sort("time").tail(newest)
+    since = int(shown["time"].min()) if shown.height else 0  # type: ignore[arg-type]
+    recent = dataset.events.filter(pl.col("time") >= since)
+
+    def count(kind: str) -> FloatArray:
+        rows = [row_of[item] for item in recent.filter(pl.col("kind") == kind)["item_id"]]
+        return np.bincount(np.array(rows, dtype=np.int64), minlength=len(row_of)).astype(np.float64)
+
+    earned_N = reward.click * count("click") + reward.conversion * count("conversion")
+    shown_N = count("impression")
+    mean = earned_N.sum() / max(shown_N.sum(), 1.0)
+    return np.asarray((earned_N + PRIOR * mean) / (shown_N + PRIOR))
+
+
+def _serve(explorer: Explorer | None, people: WorldTraffic) -> Serve:
+    """Slates of one explorer, as version 1."""
+    ids = people.world.dataset.items["item_id"].to_list()
+
+    def serve(states: Sequence[State], k: int, names: Sequence[str]) -> list[Served]:
+        assert explorer is not None
+        made = explorer.propose(states, k, names)
+        rows = zip(names, states, made, strict=True)
+        return [
+            Served(
+                n,
+                s.user_id,
+                tuple(ids[i] for i in m.items_K),
+                m.propensity_K,
+                1,
+                explorer.name,
+                LoggedState.of(s, ids),
+            )
+            for n, s, m in rows
+        ]
+
+    return serve
+
+
+def _events(slates: Sequence[Logged]) -> pl.DataFrame:
+    """Slates with what has come of them as events; what was bought was clicked."""
+    rows = [
+        (one.served.user_id, item, kind, one.time, place, chance, one.served.slate_id)
+        for one in slates
+        for place, (item, chance) in enumerate(zip(one.served.items_K, one.served.propensity_K, strict=True))
+        for kind in ("impression", "click", "conversion")
+        if kind == "impression" or one.counted(kind, item)
+    ]
+    columns = {"user_id": pl.String, "item_id": pl.String, "kind": pl.String, "time": pl.Int64}
+    more = {"position": pl.Int32, "propensity": pl.Float64, "session": pl.String}
+    return pl.DataFrame(rows, schema={**columns, **more}, orient="row")
+
+
+def _cut(data: RunData, events: pl.DataFrame) -> RunData:
+    """Data that are known whole: all events train."""
+    dataset = data.dataset.with_events(events)
+    none = dataset.events.clear()
+    return dataclasses.replace(data, dataset=dataset, split=Split(dataset.events, none, none, "time"))
+
+
+def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) -> dict[str, Any]:
+    """What became of the version that was promoted without the gate."""
+    back = [one for one in decided if one.kind == "taken back" and one.version == forced]
+    mine = [one for one in slates if one.served.version == forced]
+    if not back:
+        return {"taken back": False, "slates": len(mine)}
+    later = [one for one in mine if one.time > back[0].time + 3 * DAY]
+    return {
+        "taken back": True,
+        "day": (back[0].time - start) // DAY + 1,
+        "slates": len(mine),
+        "served three days later": len(later),
+        "reason": back[0].reason,
+    }
+
+
+def recovery(by_day: Mapping[str, Sequence[float]], arm: str, month: Month) -> dict[str, Any]:
+    """When an arm is back at 90% of the informed optimum: items shown since the shift, or how far it came.
+
+    By the mean of three days, so that one lucky day is none.
+    """
+    half = month.days // 2
+    share_D = np.array(by_day[arm][half:]) / np.array(by_day[INFORMED][half:])
+    three_D = np.convolve(share_D, np.ones(3) / 3, mode="valid")
+    there = np.flatnonzero(three_D >= RECOVERED)
+    shown = None if not len(there) else int((there[0] + 3) * month.visits * month.places)
+    return {"interactions": shown, "share": float(share_D[-5:].mean()), "first": float(share_D[:3].mean())}
+
+
+def answer_of(pooled: Pooled, month: Month) -> Answer:
+    """Rewards, recoveries, what became of bad versions, costs."""
+    arms = (*ARMS, INFORMED)
+    facts = [one.facts for one in pooled.seeds]
+    found: dict[str, Any] = {"arms": {}, "seeds": {}}
+    rows = []
+    for arm in arms:
+        means = {part: pooled.means(arm, part) for part in (BEFORE, AFTER, END)}
+        back = [recovery(one["by_day"], arm, month) for one in facts]
+        cost = [one[arm]["cpu_seconds"] if arm in one else 0.0 for one in facts]
+        entry: dict[str, Any] = {part: over_seeds(value) for part, value in means.items()}
+        entry |= {
+            "recovery": back,
+            "cpu_seconds": over_seeds(cost),
+            "share": over_seeds([one["share"] for one in back]),
+        }
+        if arm not in (FROZEN, INFORMED):
+            gains = [a - b for a, b in zip(means[AFTER], pooled.means(FROZEN, AFTER), strict=True)]
+            rows_gain = pooled.difference(arm, FROZEN, AFTER, samples=1000, seed=0)
+            entry["gain"] = {"over seeds": over_seeds(gains), "over slates": dataclasses.asdict(rows_gain)}
+        found["arms"][arm] = entry
+        times = [one["interactions"] for one in back]
+        said = ", ".join("never" if one is None else f"{one:,}" for one in times)
+        cells = [f"{np.mean(means[part]):.4f}" for part in (BEFORE, AFTER, END)]
+        rows.append([arm, *cells, _interval([one["share"] for one in back], 3), said, f"{np.mean(cost):.0f}"])
+    title = "True value a place of what was served"
+    heads = [
+        "",
+        BEFORE,
+        AFTER,
+        f"{END} (5)",
+        "share of the informed optimum, last 5 days",
+        "items until 90%",
+        "CPU s",
+    ]
+    tables = [Sheet(title, heads, rows, "Items until 90%: shown since the shift, one figure a seed.")]
+    found["seeds"] = {
+        one.seed: {"by_day": one.facts["by_day"], UPDATED: _plain(one.facts[UPDATED])} for one in pooled.seeds
+    }
+    read = np.array([one["session"]["read"] for one in facts])
+    found["session"] = {
+        "choices": facts[0]["session"]["choices"],
+        "read": read.tolist(),
+        "own": [one["session"]["own"] for one in facts],
+    }
+    moved = [["with the session in the state", *(f"{v:.4f}" for v in read.mean(0))]]
+    other = np.mean([one["session"]["own"] for one in facts])
+    tables.append(
+        Sheet(
+            "An interest that moves within a session: what the frozen policy shows is worth, by choices since",
+            ["", *map(str, facts[0]["session"]["choices"])],
+            moved,
+            f"For people of that interest with a history of their own: {other:.4f}.",
+        )
+    )
+    sentences = [_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds]
+    plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
+    return Answer("A month with a shift of demand", found, tables, sentences, plots)
+
+
+def _plain(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in told.items() if key != "svg"}
+
+
+def _interval(values: Sequence[float], digits: int) -> str:
+    told = over_seeds(values)
+    if "low" not in told:
+        return f"{values[0]:.{digits}f}"
+    return f"{told['mean']:.{digits}f} ({told['low']:.{digits}f} to {told['high']:.{digits}f})"
+
+
+def _said(seed: int, told: Mapping[str, Any]) -> str:
+    bad = told["bad"]
+    passed = [name for name in ("noise", "turned") if bad[name]["promoted"]]
+    gate = "neither bad version passed the gate" if not passed else f"{' and '.join(passed)} passed the gate"
+    back = (
+        f"the one promoted without it was taken back on day {bad['day']} after {bad['slates']} slates, and made "
+        f"{bad['served three days later']} slates from the third day on"
+        if bad["taken back"]
+        else f"the one promoted without it was not taken back ({bad['slates']} slates)"
+    )
+    return (
+        f"World {seed}: {told['promoted']} updates promoted, {told['refused']} refused, {told['taken back']} taken "
+        f"back; alarms on days {told['alarms']}; {gate}; {back}."
+    )
