@@ -21,15 +21,17 @@ from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.config_tree import read_yaml
 from llmrec.dataset.examples import History
 from llmrec.dataset.store import MANIFEST, Dataset
+from llmrec.enrich.review import decided_items, read_decisions
 from llmrec.errors import RequestError, RunError
-from llmrec.explain import Explainer, Explanation
+from llmrec.explain import Explainer, Explanation, Unsaid
 from llmrec.export import CARD, Bundle, read_bundle, read_facts
 from llmrec.files import read_json
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
-from llmrec.rules import Exposure, Rule, RuleBook, Ruled, read_rules
+from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
+from llmrec.text.forbidden import Forbidden
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
 from llmrec.types import IntArray, Item, Slate, State
 
@@ -95,6 +97,8 @@ class Recommender:
         self._rules: tuple[Rule, ...] = ()
         self._book: RuleBook | None = None
         self._exposure = Exposure()
+        decisions = read_decisions(work_folder(bundle.folder))
+        self._refused, self._accepted = decided_items(bundle.items, decisions)
         if bundle.policy.filters is None:
             bundle.policy.set_attributes(Attributes.of(bundle.items))
 
@@ -136,6 +140,13 @@ class Recommender:
         """
         self._book = RuleBook.of(rules, self.bundle.items) if rules else None
         self._rules, self._exposure = tuple(rules), Exposure()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Lets the policy know which items the rules are about."""
+        filters = self.bundle.policy.filters
+        if self._book is not None and filters is not None:
+            self.bundle.policy.set_attributes(self._book.attributes(filters.attributes))
 
     def set_stock(self, in_stock: Iterable[str]) -> None:
         """Says which items (by id) are in stock, for `Filters(in_stock=True)`; call it whenever that changes."""
@@ -164,6 +175,7 @@ class Recommender:
         self._fitting = self._history = self._fused = None
         if self._rules:
             self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
+            self._tell()
 
     def fuse(self, weight: float, scorer: Scorer | None = None) -> None:
         """From now on mixes pi with a second score: p = weight * pi + (1 - weight) * s, both normalised.
@@ -226,16 +238,7 @@ class Recommender:
         known = None if request.seen is None else [request.seen]
         policy = self._fused or self.bundle.policy
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
-        if self._book is None:
-            (slate,) = policy.recommend([request.state], k, seen=known, filters=request.filters, **options)
-        else:
-            assert self.bundle.policy.filters is not None
-            attributes = self.bundle.policy.filters.attributes
-            ruled = Ruled(policy, self._book, self.bundle.items, self._exposure, attributes=attributes)
-            (filters,) = ruled.asked([request.state], k, request.filters)
-            (slate,) = ruled.obeying([request.state], k, [filters], seen=known, **options)
-            note = " ".join(filter(None, (request.note, *self._book.remarks(filters, slate, k))))
-            request = replace(request, filters=filters, note=note)
+        (slate,) = policy.recommend([request.state], k, seen=known, filters=request.filters, **options)
         reasons = self.reasons(request, slate.items_K[:explained], k, **options)
         return self.answer(request, slate, k, reasons)
 
@@ -252,30 +255,45 @@ class Recommender:
     ) -> Request:
         """What `recommend` reads of the same arguments, without recommending: for callers that decode many at once.
 
+        `filters` of what is returned hold the rules, too: a slate of `k` that is decoded under them obeys.
+
         Raises:
             RequestError: not exactly one of user, prompt and state, or an unknown user.
         """
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
+        if refused := self.known(sorted(self._refused))[0]:  # a person has looked at them and said no
+            asked = filters or Filters()
+            filters = replace(asked, exclude=(*asked.exclude, *refused))
         if user is not None:
             state, seen = self.user_state(user, before)
             note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
-            return Request(state, seen, filters, note=note)
+            return Request(state, seen, self._under_rules(state, filters, k), note=note)
         if state is not None:
-            return Request(state, None, filters)
+            return Request(state, None, self._under_rules(state, filters, k))
         assert prompt is not None
         liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
         value = 5.0 if liked == "rating" else None
         resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
         filters, wishes, note = self._asked(resolved.wishes, filters, resolved.state, k)
+        filters = self._under_rules(resolved.state, filters, k)
         return Request(resolved.state, None, filters, tuple(resolved.matches), resolved.rest, wishes, note)
+
+    def _under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
+        """What the rules and a caller's filter together ask of a slate of `k`."""
+        if self._book is None:
+            return filters
+        return self._book.asked([state], k, [] if filters is None else [filters], self._exposure)[0]
 
     def reasons(self, request: Request, items: Sequence[int], k: int, **options: Any) -> dict[int, Explanation]:
         """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation."""
         if not items:
             return {}
         policy, facts = self._fused or self.bundle.policy, self.bundle.facts
-        explainer = Explainer(policy, self.bundle.items, domain=facts["domain"], language=facts["language"])
+        words = [word for rule in self._rules if isinstance(rule, ForbiddenWords) for word in rule.words]
+        unsaid = Unsaid(Forbidden(tuple(words)).filter(), self._refused, self._accepted)
+        named: dict[str, Any] = {"domain": facts["domain"], "language": facts["language"], "unsaid": unsaid}
+        explainer = Explainer(policy, self.bundle.items, **named)
         options["filters"] = request.filters
         found = explainer.explain(request.state, items, k=k, seen=request.seen, **options)
         return dict(zip(items, found, strict=True))
@@ -283,9 +301,12 @@ class Recommender:
     def answer(
         self, request: Request, slate: Slate, k: int, reasons: Mapping[int, Explanation] | None = None
     ) -> Recommendation:
-        """A slate as a recommendation; fewer items than the `k` asked for are said in its note."""
+        """A slate as a recommendation; fewer items than the `k` asked for are said in its note. It counts as shown."""
         note = request.note
-        if len(slate.items_K) < k and self._book is None:
+        if self._book is not None:
+            self._exposure.add([slate], self._book.groups)
+            note = " ".join(filter(None, (note, *self._book.remarks(request.filters or Filters(), slate, k))))
+        elif len(slate.items_K) < k:
             filters = request.filters
             why = "leaving out what was seen" if filters is None else f"the filter ({filters})"
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
@@ -303,11 +324,8 @@ class Recommender:
         if not wishes:
             return filters, (), ""
         assert self.bundle.policy.filters is not None
-        attributes, given = self.bundle.policy.filters.attributes, filters
-        if self._book is not None:  # what rules forbid cannot be had by asking for it
-            attributes = self._book.attributes(attributes)
-            (given,) = self._book.asked([state], k, [] if filters is None else [filters], self._exposure)
-        found = wished(wishes, attributes, given, hidden=state.seen())
+        given = self._under_rules(state, filters, k)  # what rules forbid cannot be had by asking for it
+        found = wished(wishes, self.bundle.policy.filters.attributes, given, hidden=state.seen())
         if found is None:
             said = ", ".join(repr(short_line(wish.text)) for wish in wishes)
             return filters, (), f"No item is all that was asked for ({said}), so this is read as context alone."

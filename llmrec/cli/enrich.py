@@ -119,7 +119,9 @@ def enrich_command(
 
 
 def review_command(
-    folder: Annotated[Path, typer.Argument(metavar="DATA", help="A data set that `llmrec enrich` wrote.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A data set that `llmrec enrich` wrote, or a run folder.")
+    ],
     accept: Annotated[list[str], typer.Option(help="Let this entry stand; may be repeated.")] = [],  # noqa: B006
     refuse: Annotated[list[str], typer.Option(help="Leave this entry out; may be repeated.")] = [],  # noqa: B006
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -127,11 +129,12 @@ def review_command(
     """Lists what a person should look at: harmful words in what was written, or in what items say of themselves.
 
     A sentence stays out unless it is accepted; an item stays in unless it is refused. Decisions take effect when the
-    same `llmrec enrich` command is given again with --force.
+    same `llmrec enrich` command is given again with --force. Of a run they take effect at once: a refused item is no
+    longer recommended, and reasons name an item with a harmful word once it is accepted.
     """
     from dataclasses import asdict
 
-    from llmrec.enrich.review import Decision, decide, read_decisions, read_entries
+    from llmrec.enrich.review import RUN, Decision, decide, read_decisions, read_entries
     from llmrec.storage import work_folder
 
     both = set(accept) & set(refuse)
@@ -151,7 +154,7 @@ def review_command(
         echo(f"    {one_line(entry.text, 200)}")
     still = sum(entry.id not in known for entry in entries)
     echo(f"{len(entries)} entries, {still} open." if entries else "There is nothing to look at.")
-    if decisions:
+    if decisions and not (folder / RUN).is_file():
         echo("Give the same `llmrec enrich` command again with --force to let decisions take effect.")
 
 

@@ -1,8 +1,9 @@
 """What a person should look at, and what they decided.
 
 A data set with written texts has `review.json` beside its tables: sentences that went because of a harmful word, and
-items whose own texts hold one. Decisions lie in the working folder beside the data set, so that they outlive it; they
-take effect when the texts are written again, which the cache makes quick.
+items whose own texts hold one. Of a run folder it is the items alone: one that is refused is neither recommended nor
+named in reasons, one that is accepted is named whatever words it holds. Decisions lie in the working folder beside
+the data set, so that they outlive it; they take effect when the texts are written again, which the cache makes quick.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from llmrec.bounded import check_parquet, read_parquet
+from llmrec.dataset.schema import cast_table
 from llmrec.dataset.store import REVIEW
 from llmrec.enrich.checks import Checks, entry_id
 from llmrec.enrich.types import Source, Written
-from llmrec.errors import RequestError, RunError
+from llmrec.errors import DataError, RequestError, RunError
 from llmrec.files import read_json, write_json
+from llmrec.printing import one_line
 from llmrec.storage import shown, work_folder
 from llmrec.text.forbidden import FORBIDDEN
 from llmrec.types import Item
 
+ITEMS, RUN = "items.parquet", "llmrec.json"
+"""Files by which a run folder is known."""
 DECISIONS = "decisions.json"
 Decision = Literal["accept", "refuse"]
 
@@ -89,13 +95,17 @@ def write_entries(folder: Path, entries: Sequence[Entry]) -> None:
 
 
 def read_entries(folder: Path) -> list[Entry]:
-    """The entries of a data set with written texts.
+    """The entries of a data set with written texts, or of a run: its items whose own texts hold a harmful word.
 
     Raises:
         RunError: there are none, or the file is no such list.
     """
+    if (folder / RUN).is_file():
+        return flagged_items(_items_of(folder), Checks("en"))[0]
     if not (folder / REVIEW).is_file():
-        raise RunError(f"{shown(folder)} has no {REVIEW}; give a data set that `llmrec enrich` wrote.")
+        raise RunError(
+            f"{shown(folder)} has no {REVIEW}; give a data set that `llmrec enrich` wrote, or a run folder."
+        )
     tree = read_json(folder / REVIEW, "run `llmrec enrich` again")
     try:
         found = [Entry(**entry) for entry in tree["entries"]]
@@ -104,6 +114,35 @@ def read_entries(folder: Path) -> list[Entry]:
     except (KeyError, TypeError):
         pass
     raise RunError(f"{shown(folder / REVIEW)} is no list of what to look at; run `llmrec enrich` again.")
+
+
+def _items_of(run: Path) -> list[Item]:
+    try:
+        check_parquet(run / ITEMS)
+        frame = cast_table(read_parquet(run / ITEMS), "items")
+    except (ValueError, OSError, DataError) as error:
+        raise RunError(f"{shown(run / ITEMS)} cannot be used: {one_line(error, 200)}; fetch the run again.") from None
+    columns = ("item_id", "title", "description", "categories", "brand")
+    return [
+        Item(
+            row["item_id"],
+            row["title"] or "",
+            row["description"] or "",
+            tuple(row["categories"] or ()),
+            row["brand"] or "",
+        )
+        for row in frame.select(columns).iter_rows(named=True)
+    ]
+
+
+def decided_items(items: Sequence[Item], decisions: Mapping[str, str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Ids of the items that a person refused, and of those that a person accepted."""
+    found: dict[str, set[str]] = {"refuse": set(), "accept": set()}
+    for item in items if decisions else ():
+        decision = decisions.get(entry_id(Source("item", "description", item.item_id, ())))
+        if decision in found:
+            found[decision].add(item.item_id)
+    return frozenset(found["refuse"]), frozenset(found["accept"])
 
 
 def read_decisions(work: Path) -> dict[str, str]:

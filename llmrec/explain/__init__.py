@@ -5,6 +5,7 @@ from llmrec.explain.effects import Effect, Joint, Whole
 from llmrec.explain.explainer import Explainer, Explanation
 from llmrec.explain.parts import Part, Parted, Variant
 from llmrec.explain.scores import Explained, explained
+from llmrec.explain.sentences import Unsaid
 
 __all__ = [
     "Counterfactual",
@@ -15,6 +16,7 @@ __all__ = [
     "Joint",
     "Part",
     "Parted",
+    "Unsaid",
     "Variant",
     "Whole",
     "explained",

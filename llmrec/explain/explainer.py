@@ -11,7 +11,7 @@ from llmrec.explain.counterfactual import MOST_SETS, Counterfactual, counterfact
 from llmrec.explain.effects import Effect, Joint, Whole, attribute
 from llmrec.explain.parts import Parted
 from llmrec.explain.scores import Meaning, explained
-from llmrec.explain.sentences import Sentences
+from llmrec.explain.sentences import Sentences, Unsaid
 from llmrec.types import IntArray, Item, Ranker, State
 
 
@@ -55,6 +55,7 @@ class Explainer:
         domain: of the words of sentences.
         language: "en" or "zh".
         most_sets: bound on the sets that are tried one and all for a counterfactual; 0 leaves counterfactuals out.
+        unsaid: what sentences do not name; by default whatever holds a harmful word.
     """
 
     def __init__(
@@ -65,9 +66,10 @@ class Explainer:
         domain: str,
         language: str,
         most_sets: int = MOST_SETS,
+        unsaid: Unsaid | None = None,
     ) -> None:
         self.ranker, self.items, self.most_sets = ranker, items, most_sets
-        self.sentences = Sentences(domain, language)
+        self.sentences = Sentences(domain, language, unsaid)
 
     def explain(
         self,

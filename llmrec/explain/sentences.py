@@ -1,11 +1,14 @@
 """Effects in words: a sentence that names parts with large effects, in quotation marks that no name can close.
 
 Words are templates (`prompts/LANGUAGE/_reasons/`), names come from the data and are untrusted: each is on one line,
-without markers or what acts on a terminal, cut, and without quotation marks of its own.
+without markers or what acts on a terminal, cut, and without quotation marks of its own. What has a harmful or
+forbidden word in its name is not named, and a sentence that holds one all the same is not said.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +19,7 @@ from llmrec.explain.counterfactual import Counterfactual
 from llmrec.explain.effects import MATTERS, Attribution, Effect
 from llmrec.explain.parts import Part
 from llmrec.text.escape import clean_text
+from llmrec.text.forbidden import HARMFUL, WordFilter
 from llmrec.text.sandbox import BoundedSandbox
 from llmrec.text.templates import prompts_root
 
@@ -27,19 +31,50 @@ _QUOTES = str.maketrans(dict.fromkeys('“”„‟«»「」『』《》〈〉"
 _REASON, _WITHOUT = "reason.jinja", "without.jinja"
 
 
+@dataclass(frozen=True)
+class Unsaid:
+    """What no sentence may say.
+
+    Attributes:
+        words: listed words; by default the harmful ones.
+        items: ids of items that are not named.
+        allowed: ids of items that are named whatever words they hold, as a person has looked at them.
+    """
+
+    words: WordFilter = field(default_factory=lambda: WordFilter(HARMFUL))
+    items: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
+
+    def covers(self, part: Part) -> bool:
+        """Whether a part may not be named."""
+        if part.item_id is not None and part.item_id in self.allowed:
+            return False
+        return part.item_id in self.items or bool(self.words.find(part.name))
+
+
 class Sentences:
     """Words for one domain and language.
+
+    Args:
+        domain: of the items.
+        language: "en" or "zh".
+        unsaid: what is not named.
 
     Raises:
         ConfigError: a language or a domain that there are no words for.
     """
 
-    def __init__(self, domain: str, language: str) -> None:
+    def __init__(self, domain: str, language: str, unsaid: Unsaid | None = None) -> None:
         self.domain, self._templates = domain, _templates(language)
+        self.unsaid = Unsaid() if unsaid is None else unsaid
 
     def reason(self, found: Attribution) -> str:
         """Why: what speaks for the item and what against, of the largest effects; else that no part decides."""
-        told = [effect for effect in found.effects[:TOP] if abs(effect.nats) >= MATTERS]
+        told = [
+            effect
+            for effect in found.effects[:TOP]
+            if abs(effect.nats) >= MATTERS and not self.unsaid.covers(effect.part)
+        ]
         causes = [effect for effect in told if effect.nats > 0]
         against = [effect for effect in told if effect.nats < 0]
         joint = found.joint
@@ -48,8 +83,10 @@ class Sentences:
             joint = None
         wholes = {whole.of: whole for whole in found.wholes}
         everything = wholes.get("everything")
+        spoken = [effect.part for effect in told] + ([] if joint is None else list(joint.parts))
         return self._render(
             _REASON,
+            spoken,
             causes=[self._effect(effect) for effect in causes[: TOP - 1]],
             against=[self._effect(effect) for effect in against[:1]],
             joint=None
@@ -64,9 +101,11 @@ class Sentences:
         )
 
     def without(self, found: Counterfactual) -> str:
-        """What would have to be unknown."""
+        """What would have to be unknown; nothing where one of the names may not be said."""
+        if any(map(self.unsaid.covers, found.parts)):
+            return ""
         names = [_name(part) for part in found.parts]
-        return self._render(_WITHOUT, names=names, k=found.k, greedy=found.found == "greedy")
+        return self._render(_WITHOUT, found.parts, names=names, k=found.k, greedy=found.found == "greedy")
 
     def _effect(self, effect: Effect) -> dict[str, Any]:
         part = effect.part
@@ -79,13 +118,19 @@ class Sentences:
             "against": effect.nats < 0,
         }
 
-    def _render(self, name: str, **values: Any) -> str:
+    def _render(self, name: str, spoken: Sequence[Part], **values: Any) -> str:
+        """A template's words, or none where they hold a listed word beside the names that a person let stand."""
         try:
             with self._templates.budget():
                 text = self._templates.get_template(name).render(domain=self.domain, **values)
         except jinja2.TemplateError as error:
             raise ConfigError(f"The words of reasons for {self.domain!r} cannot be used: {error}.") from None
-        return " ".join(text.split())
+        said = " ".join(text.split())
+        rest = said
+        for part in spoken:
+            if part.item_id in self.unsaid.allowed:
+                rest = rest.replace(_name(part), "")
+        return "" if self.unsaid.words.find(rest) else said
 
 
 def _name(part: Part) -> str:

@@ -1,5 +1,8 @@
 """Rules in `Recommender` and `llmrec recommend`: who asks decides, new items obey, and bad rules are one sentence."""
 
+import json
+
+import polars as pl
 import pytest
 import torch
 import yaml
@@ -7,6 +10,7 @@ from typer.testing import CliRunner
 
 from llmrec import Recommender
 from llmrec.cli.main import app
+from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RequestError
 from llmrec.rules import parse_rules
 from llmrec.types import Item, State
@@ -76,3 +80,27 @@ def test_on_the_command_line(run, file, tmp_path):
         done = CliRunner().invoke(app, [*call, str(bad)])
         assert isinstance(done.exception, ConfigError)
         assert said in str(done.exception)
+
+
+def test_a_person_decides_on_items_of_a_run(tmp_path, dataset):  # noqa: F811
+    from llmrec.storage import work_folder
+
+    titles = dataset.items["title"].to_list()
+    texts = ["heroin inside" if title == "lamp red" else "" for title in titles]
+    table = dataset.items.with_columns(pl.Series("description", texts))
+    about = {"name": "home", "domain": "shop", "click": "click", "conversion": "conversion"}
+    named = Dataset.build(table, dataset.users, dataset.events, **about)
+    place = tmp_path / "run"
+    write_run(place, named, "title")
+    listed = CliRunner().invoke(app, ["review", str(place), "--json"])
+    (entry,) = [json.loads(line) for line in listed.output.splitlines()]
+    assert (entry["text"], entry["reason"], entry["decision"]) == ("lamp red", "drugs", "")
+    before = Recommender.load(place).recommend(state=State(), k=15)
+    assert "lamp red" in [item.title for item in before.items]
+    assert CliRunner().invoke(app, ["review", str(place), "--refuse", entry["id"]]).exit_code == 0
+    after = Recommender.load(place).recommend(state=State(), k=15)
+    assert "lamp red" not in [item.title for item in after.items]
+    assert len(after.items) == 14
+    assert CliRunner().invoke(app, ["review", str(place), "--accept", entry["id"]]).exit_code == 0
+    assert len(Recommender.load(place).recommend(state=State(), k=15).items) == 15
+    assert work_folder(place).is_dir()
