@@ -262,25 +262,25 @@ class Recommender:
         """
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
-        if refused := self.known(sorted(self._refused))[0]:  # a person has looked at them and said no
-            asked = filters or Filters()
-            filters = replace(asked, exclude=(*asked.exclude, *refused))
         if user is not None:
             state, seen = self.user_state(user, before)
             note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."
-            return Request(state, seen, self._under_rules(state, filters, k), note=note)
+            return Request(state, seen, self.under_rules(state, filters, k), note=note)
         if state is not None:
-            return Request(state, None, self._under_rules(state, filters, k))
+            return Request(state, None, self.under_rules(state, filters, k))
         assert prompt is not None
         liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
         value = 5.0 if liked == "rating" else None
         resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
         filters, wishes, note = self._asked(resolved.wishes, filters, resolved.state, k)
-        filters = self._under_rules(resolved.state, filters, k)
+        filters = self.under_rules(resolved.state, filters, k)
         return Request(resolved.state, None, filters, tuple(resolved.matches), resolved.rest, wishes, note)
 
-    def _under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
-        """What the rules and a caller's filter together ask of a slate of `k`."""
+    def under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
+        """What rules, refused items (`llmrec review`) and a caller's filter together ask of a slate of `k`."""
+        if refused := self.known(sorted(self._refused))[0]:  # a person has looked at them and said no
+            asked = filters or Filters()
+            filters = replace(asked, exclude=tuple(dict.fromkeys((*asked.exclude, *refused))))
         if self._book is None:
             return filters
         return self._book.asked([state], k, [] if filters is None else [filters], self._exposure)[0]
@@ -301,7 +301,7 @@ class Recommender:
     def answer(
         self, request: Request, slate: Slate, k: int, reasons: Mapping[int, Explanation] | None = None
     ) -> Recommendation:
-        """A slate as a recommendation; fewer items than the `k` asked for are said in its note. It counts as shown."""
+        """A slate as a recommendation, which counts as shown; fewer items than `k` are said in its note."""
         note = request.note
         if self._book is not None:
             self._exposure.add([slate], self._book.groups)
@@ -324,7 +324,7 @@ class Recommender:
         if not wishes:
             return filters, (), ""
         assert self.bundle.policy.filters is not None
-        given = self._under_rules(state, filters, k)  # what rules forbid cannot be had by asking for it
+        given = self.under_rules(state, filters, k)  # what rules forbid cannot be had by asking for it
         found = wished(wishes, self.bundle.policy.filters.attributes, given, hidden=state.seen())
         if found is None:
             said = ", ".join(repr(short_line(wish.text)) for wish in wishes)
