@@ -12,8 +12,8 @@ identifiers). The figures of `metrics.json` are those of the run as it was train
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,25 @@ def change_items(bundle: Bundle, *, add: Sequence[Item] = (), remove: Collection
         changed.set_attributes(_attributes(policy.filters.attributes, items))
     facts = _facts(bundle, change, catalogue, identifiers)
     return Bundle(bundle.folder, facts, changed, items, identifiers)
+
+
+def repriced(bundle: Bundle, prices: Mapping[str, float | None]) -> Bundle:
+    """The bundle with other prices of some items, by id; stock stays. `bundle` itself stays as it is.
+
+    Raises:
+        CatalogueError: an id that the catalogue does not have.
+    """
+    known = {item.item_id for item in bundle.items}
+    for item_id in prices:
+        if item_id not in known:
+            raise CatalogueError(f"Item {item_id!r} cannot be priced: the catalogue has no such item.")
+    items = [replace(i, price=prices[i.item_id]) if i.item_id in prices else i for i in bundle.items]
+    policy, named = bundle.policy, None if bundle.identifiers is None else bundle.identifiers.texts()
+    renderer = StateRenderer.load(bundle.folder / "prompts", items, policy.tokenizer, named)
+    changed = LanguagePolicy(policy.model, policy.tokenizer, policy.catalogue, renderer, policy.repeat)
+    attributes = Attributes.of(items) if policy.filters is None else _attributes(policy.filters.attributes, items)
+    changed.set_attributes(attributes)
+    return Bundle(bundle.folder, bundle.facts, changed, items, bundle.identifiers)
 
 
 def save_changed(bundle: Bundle, out: Path, write_weights: Callable[[Path], None] | None = None) -> None:

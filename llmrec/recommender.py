@@ -357,6 +357,11 @@ class Recommender:
             )
         return self._history.state(user, before), np.asarray(self._history.seen(user, before))
 
+    @property
+    def data(self) -> Dataset | None:
+        """The data set as it was given."""
+        return self._data
+
     def fitted_data(self) -> Dataset | None:
         """The data set, where there is one, with exactly the catalogue's items.
 

@@ -73,6 +73,11 @@ class KeptPrompts:
         self.hits += common > 0
         return found, common
 
+    def holds(self, name: Hashable, ids: Sequence[int]) -> bool:
+        """Whether this very prompt is kept by that name."""
+        kept = self._kept.get(name)
+        return kept is not None and kept.ids == tuple(ids)
+
     def keep(self, name: Hashable, kept: Kept) -> None:
         """Keeps a prompt in place of the one of that name."""
         before = self._kept.pop(name, None)

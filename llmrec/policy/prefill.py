@@ -101,7 +101,8 @@ class SharedPrefill:
         self.cached_B = start_B
         if kept is not None:
             for b, (name, row) in enumerate(zip(names, rows, strict=True)):
-                kept.keep(name, Kept(tuple(row), self._read(b)))
+                if not kept.holds(name, row):
+                    kept.keep(name, Kept(tuple(row), self._read(b)))
 
     def _restore(self, known: Sequence[tuple[Kept | None, int]], before: int) -> None:
         """Puts what was kept of each prompt at the left of the cache."""

@@ -19,6 +19,7 @@ from llmrec.errors import LLMRecError, RunError
 from llmrec.printing import one_line
 from llmrec.service import wire
 from llmrec.service.batches import Closed, TooBusy
+from llmrec.service.deployed import Deployed
 from llmrec.service.keys import Keys, given_key
 from llmrec.service.logs import place_of
 from llmrec.service.metrics import CONTENT_TYPE
@@ -62,6 +63,16 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
         receipt = await run_in_threadpool(service.feedback, body)
         return wire.FeedbackAnswer(seq=receipt.seq, repeated=receipt.repeated, late=receipt.late)
 
+    @app.post("/v1/items", responses=_ERRORS, tags=["catalogue"])
+    async def items(body: wire.ItemsBody) -> wire.ItemsAnswer:
+        """Other items from now on, all of the change or nothing; requests that run go on with what they have."""
+        return _items(await run_in_threadpool(service.change_items, body))
+
+    @app.post("/v1/items/rollback", responses=_ERRORS, tags=["catalogue"])
+    async def roll_back() -> wire.ItemsAnswer:
+        """Back to the items before the last change."""
+        return _items(await run_in_threadpool(service.roll_back_items))
+
     @app.get("/health", tags=["operation"])
     async def health() -> wire.HealthAnswer:
         """The process answers."""
@@ -88,6 +99,10 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
     _handle_errors(app, service)
     app.add_middleware(Gate, service=service, keys=keys or Keys())
     return app
+
+
+def _items(made: Deployed) -> wire.ItemsAnswer:
+    return wire.ItemsAnswer(catalogue=made.catalogue, items=len(made.item_ids))
 
 
 def _handle_errors(app: FastAPI, service: Service) -> None:
@@ -194,7 +209,7 @@ class Gate:
         if not self.keys.allows(key):
             said = "Give an API key as Authorization: Bearer KEY."
             return failed(scope, 401, "unauthorized", said, {"WWW-Authenticate": "Bearer"})
-        if path in ADMIN and not self.keys.allows(key, admin=True):
+        if path.startswith(ADMIN) and not self.keys.allows(key, admin=True):
             return failed(scope, 403, "forbidden", "This needs a key that may change the catalogue.")
         return None
 

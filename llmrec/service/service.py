@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from llmrec.service.fallback import Fallback
 from llmrec.service.logs import Journal, place_of
 from llmrec.service.metrics import Metrics
 from llmrec.service.settings import ServiceSettings
+from llmrec.service.shelf import Changes, Shelf
 from llmrec.service.users import Users
 from llmrec.storage import resolve
 from llmrec.types import Slate
@@ -55,8 +58,15 @@ class Service:
         self.settings, self.journal, self.metrics = settings, journal or Journal(), Metrics()
         self.state = resolve(state)
         self._config = RunConfig.read(recommender.bundle.folder / "config.yaml")
-        self.deployed = self._deploy(recommender, 0, 0)
-        self.log = EventLog(self.state / EVENTS)
+        self.log = EventLog(self.state / EVENTS)  # holds the lock of the folder from here on
+        self._own, self._changing = recommender, threading.Lock()
+        self.shelf = Shelf(self.state / "catalogue")
+        try:
+            catalogue, self.changes = self.shelf.current()
+            self.deployed = self._deploy(self._with(self.changes), 0, catalogue)
+        except BaseException:
+            self.log.close()
+            raise
         self.users = Users(self.log)
         self.batcher = Batcher(
             self._answer_batch, batch=settings.batch, waiting=settings.waiting, seen=self._seen_batch
@@ -73,6 +83,45 @@ class Service:
         data = recommender.fitted_data()
         if data is not None and len(data.users):
             recommender.user_state(data.users["user_id"][0])
+        return made
+
+    def _with(self, changes: Changes) -> Recommender:
+        """The run's recommender with other items."""
+        if changes == Changes():
+            return self._own
+        return Recommender(changes.applied(self._own.bundle), self._own.data)
+
+    def change_items(self, body: wire.ItemsBody) -> Deployed:
+        """Serves other items from now on: all of the change, on the disk, or nothing. Requests that run go on.
+
+        Raises:
+            CatalogueError: what cannot be changed; then nothing is.
+        """
+        with self._changing:
+            changes = self.changes.then(
+                add=[item.item() for item in body.add],
+                remove=body.remove,
+                in_stock=body.in_stock,
+                prices={price.item_id: price.price for price in body.prices},
+            )
+            return self._swap(changes, lambda: self.shelf.put(changes))
+
+    def roll_back_items(self) -> Deployed:
+        """Goes back to the items before the last change.
+
+        Raises:
+            RequestError: there was none.
+        """
+        with self._changing:
+            if not self.shelf.versions.serving().before:
+                raise RequestError("There was no change of the items that could be taken back.")
+            return self._swap(self.shelf.before(), self.shelf.roll_back)
+
+    def _swap(self, changes: Changes, write: Callable[[], int]) -> Deployed:
+        # made and tried first, then written, then served: whatever fails or is killed, one whole catalogue is served
+        made = self._deploy(self._with(changes), self.deployed.version, self.deployed.catalogue)
+        made = replace(made, catalogue=write())
+        self.deployed, self.changes = made, changes
         return made
 
     def close(self) -> bool:

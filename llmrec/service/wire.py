@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmrec.catalogue.filters import Filters
 from llmrec.online.events import LONGEST_ID
-from llmrec.types import EventKind
+from llmrec.types import EventKind, Item
 
 LONGEST_TEXT = 8_000
 LONGEST_HISTORY = 1_000
@@ -195,6 +195,58 @@ class FeedbackAnswer(BaseModel):
     seq: int
     repeated: bool = Field(description="It stood in the log before, and counts once.")
     late: bool = Field(description="It came after the slate's window and does not count.")
+
+
+class ItemBody(BaseModel):
+    """A new item."""
+
+    model_config = _config({"item_id": "n1", "title": "kettle tiny", "categories": ["kettle"], "price": 9.5})
+    item_id: Id
+    title: str = Field(min_length=1, max_length=LONGEST_TEXT)
+    description: Text = ""
+    categories: list[Text] = Field(default=[], max_length=100)
+    brand: Text = ""
+    price: Finite | None = None
+
+    def item(self) -> Item:
+        """The same as `Item`."""
+        return Item(self.item_id, self.title, self.description, tuple(self.categories), self.brand, self.price)
+
+
+class PriceBody(BaseModel):
+    """A new price; null for none."""
+
+    model_config = _config({"item_id": "i7", "price": 9.5})
+    item_id: Id
+    price: Finite | None
+
+
+class ItemsBody(BaseModel):
+    """A change of the catalogue, all of it or nothing: `remove` first, then `add`, then stock and prices."""
+
+    model_config = _config(
+        {"add": [{"item_id": "n1", "title": "kettle tiny", "categories": ["kettle"]}], "remove": ["i3"]},
+        {"in_stock": ["i1", "i2"], "prices": [{"item_id": "i7", "price": 9.5}]},
+    )
+    add: list[ItemBody] = Field(default=[], max_length=10_000)
+    remove: list[Id] = Field(default=[], max_length=10_000)
+    in_stock: list[Id] | None = Field(
+        default=None, max_length=1_000_000, description="All items that are in stock from now on."
+    )
+    prices: list[PriceBody] = Field(default=[], max_length=10_000)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not (self.add or self.remove or self.prices or self.in_stock is not None):
+            raise ValueError("give at least one of add, remove, in_stock and prices")
+        return self
+
+
+class ItemsAnswer(BaseModel):
+    """The catalogue that is served from now on."""
+
+    catalogue: int = Field(description="Its version; answers name it.")
+    items: int
 
 
 class HealthAnswer(BaseModel):
