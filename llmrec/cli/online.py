@@ -61,13 +61,13 @@ def update(
 
     with EventReader(events) as reader:
         cycle = Cycle(deployed(run, versions, _settings(overrides)), reader)
-        with cycle.alone():
-            known = len(cycle.progress.decisions)
-            try:
+        known = len(cycle.progress.decisions)
+        try:
+            with cycle.alone():
                 cycle.update()
-            finally:
-                for one in cycle.progress.decisions[known:]:
-                    echo(sentence(one))
+        finally:
+            for one in cycle.progress.decisions[known:]:
+                echo(sentence(one))
     echo(f"Version {cycle.updater.versions.serving().number} is served.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -150,7 +151,8 @@ def _check_same(place: Path, told: dict[str, Any]) -> None:
     """Refuses to go on with a simulation of other settings."""
     if not place.is_file():
         return
-    before = read_json(place)
+    # as JSON has it: tuples come back as lists
+    before, told = read_json(place), json.loads(json.dumps(told))
     here = {key: value for key, value in told.items() if not isinstance(before, dict) or before.get(key) != value}
     if here:
         raise RunError(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from llmrec.config import RewardSettings
 from llmrec.errors import ConfigError, RequestError, RunError
+from llmrec.files import write_json
 from llmrec.locks import Busy
 from llmrec.online.cycle import CYCLE, Cycle, Progress
 from llmrec.online.drift import Drift
 from llmrec.online.events import Outcome, Served
 from llmrec.online.log import EventLog
 from llmrec.online.serving import Server
+from llmrec.online.simulated import _check_same
 from llmrec.online.update import CycleSettings, OnlineSettings, Verdict
 from llmrec.online.versions import Versions
 from llmrec.types import State
@@ -265,6 +267,16 @@ def test_one_cycle_at_a_time_and_its_file_is_checked(shop, tmp_path):
     (tmp_path / "v" / CYCLE).write_text("{}")
     with pytest.raises(RunError, match="not of the format"):
         Progress.read(tmp_path / "v")
+
+
+def test_a_simulation_knows_its_settings_again_and_refuses_others(tmp_path):
+    place = tmp_path / "simulation.json"
+    told = {"seed": 1, "settings": asdict(OnlineSettings()), "pair": (1, 2)}
+    _check_same(place, told)
+    write_json(place, told)
+    _check_same(place, told)
+    with pytest.raises(RunError, match="another seed and another settings"):
+        _check_same(place, {**told, "seed": 2, "settings": asdict(OnlineSettings(pull=1.0))})
 
 
 def test_settings_of_the_cycle_that_cannot_be():
