@@ -33,6 +33,8 @@ if __name__ == "__main__":
     script.add_argument("--events", type=int, nargs="+", default=(0, 1, 3, 5, 10), help=events)
     first = "users: targets are events of the first session alone (gaps of up to 30 minutes)"
     script.add_argument("--first-session", action="store_true", help=first)
+    least = "users: events before the targets, the greatest of --events by default"
+    script.add_argument("--least", type=int, help=least)
     script.add_argument("--not-judged", dest="judged", action="store_false", help="users: without judged rewards")
     script.add_argument("--no-nano", dest="nano", action="store_false", help="ask only the run's language model")
     script.add_argument("--listed", type=int, metavar="N", help="items the run's model reads at a state, its best")

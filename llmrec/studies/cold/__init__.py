@@ -23,6 +23,7 @@ def cold_starts(
     events: Sequence[int] = KNOWN,
     first_session: bool = False,
     judged: bool = True,
+    least: int | None = None,
     json_file: Path | None = None,
     **which: Any,
 ) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def cold_starts(
         events: for users: how many of their events a state holds.
         first_session: for users: whether targets are events of their first session alone.
         judged: for users: whether lists are judged too.
+        least: for users: how many events they have before the targets; by default the greatest of `events`.
         json_file: the figures are also written here.
         which: data and language models, see `setting.Setting.of`.
     """
@@ -46,5 +48,5 @@ def cold_starts(
     rows = Rows(valid_rows, test_rows, test_rows if known_rows is None else known_rows)
     if ask == "items":
         return cold_items(seeds, out, json_file, rows, run=run, **which)
-    how: dict[str, Any] = {"events": events, "first_session": first_session, "judged": judged}
+    how: dict[str, Any] = {"events": events, "first_session": first_session, "judged": judged, "least": least}
     return cold_users(seeds, out, json_file, rows, **how, run=run, **which)

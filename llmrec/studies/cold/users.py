@@ -62,6 +62,7 @@ def cold_users(
     events: Sequence[int] = KNOWN,
     first_session: bool = False,
     judged: bool = True,
+    least: int | None = None,
     **which: Any,
 ) -> dict[str, Any]:
     """Asks all systems for cold users, at most `EACH` rows of one.
@@ -71,6 +72,7 @@ def cold_users(
         events: how many of the user's events a state holds, each k once, in rising order.
         first_session: whether targets are events of the user's first session alone.
         judged: whether the lists are judged too, by a judge that is fitted for it or by a world's truth.
+        least: events of a user before the targets; by default the greatest of `events`.
         which: see `Setting.of`.
 
     Raises:
@@ -81,8 +83,15 @@ def cold_users(
             f"The numbers of events {list(events)} must rise from 0 or more; give --events 0 1 3 5 10."
         )
 
+    least = max(events) if least is None else least
+    if least < max(events):
+        raise RequestError(f"A state holds up to {max(events)} events, so --least cannot be {least}; raise it.")
+
     def measure(seed: int) -> SeedRows:
-        return rows_of(Setting.of(seed, out, **which), rows, tuple(events), first_session, judged=judged)
+        setting = Setting.of(seed, out, **which)
+        asking = functools.partial(cold_rows, setting, least=least, first_session=first_session)
+        found = asking("valid", rows.valid), asking("test", rows.test)
+        return rows_of(setting, *found, tuple(events), judged=judged)
 
     def answer(found: Pooled) -> Answer:
         return answer_of(found, tuple(events))
@@ -91,15 +100,17 @@ def cold_users(
 
 
 def rows_of(
-    setting: Setting, limits: Rows, events: Sequence[int] = KNOWN, first_session: bool = False, *, judged: bool = True
+    setting: Setting, valid: Examples, test: Examples, events: Sequence[int] = KNOWN, *, judged: bool = True
 ) -> SeedRows:
-    """What all systems give under one seed."""
+    """What all systems give under one seed; they are fitted on the rows `valid`.
+
+    Raises:
+        DataError: the data set has no profiles.
+    """
     data = setting.data
     assert data.withheld is not None
     if not data.dataset.users["profile"].str.strip_chars().str.len_chars().gt(0).any():
         raise DataError(f"No user of {data.dataset.manifest.name!r} has a profile, so there is nothing to ask for.")
-    asking = functools.partial(cold_rows, setting, least=max(events), first_session=first_session)
-    valid, test = asking("valid", limits.valid), asking("test", limits.test)
     parts = _parts(setting, known(valid, 0))
     judge = _judge(setting) if judged else None
     rows: dict[str, dict[str, FloatArray]] = {}
