@@ -51,8 +51,8 @@ class StudySettings:
     """Users of each world whose sessions no training meets."""
     examples: int = 1000
     """Choices of each domain that the warm start learns from, in two forms: as history and as session."""
-    epochs: float = 1.5
-    max_tokens: int = 128
+    epochs: float = 1.0
+    max_tokens: int = 96
     remembered: int = 20
     """Interactions of a running session that a state tells of."""
     model: ModelConfig = field(
@@ -153,7 +153,7 @@ class Setting:
             rows += domain_rows(domain, tokenizer, settings, self.seed)
         order = numpy_stream(self.seed, "adaptation", "warm start").permutation(len(rows))
         rate, steps = settings.learning_rate, -(-len(rows) // settings.batch_size)
-        plan = FitPlan("Warm start", settings.batch_size, rate, 0.05, steps)
+        plan = FitPlan("Warm start", settings.batch_size, rate, 0.05, min(100, steps))
         given: dict[str, Any] = {"seed": self.seed, "out": scratch / "trainer", "resume": True, "report_to": ()}
         fitted = fit_rows(model, tokenizer, [rows[n] for n in order], plan, **given)
         save_causal_lm(model, tokenizer, out)
