@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.evaluation.facts import machine_facts
+from llmrec.export import CARD
 from llmrec.files import write_json
 from llmrec.printing import echo
 from llmrec.seeding import numpy_stream
@@ -201,7 +202,8 @@ async def _run(work: Callable[[Load], Awaitable[None]], load: Load) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a finished run folder with its data set")
+    parser.add_argument("run", help="a finished run folder with its data set; made by `llmrec demo` where it is not")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], help="of a run that is made")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each phase")
     parser.add_argument("--warm", type=float, default=2.0, help="seconds before each phase that do not count")
     parser.add_argument("--clients", type=int, default=32)
@@ -213,6 +215,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not (Path(options.run) / CARD).is_file():
+        made = [f"--set={override}" for override in options.overrides]
+        subprocess.run([sys.executable, "-m", "llmrec", "demo", "--out", options.run, *made], check=True)
     users = _users(options.run)
     rates: dict[str, Any] = {"machine": machine_facts(), "run": Path(options.run).name, "users": len(users)}
     patient = ["--deadline", "60"]

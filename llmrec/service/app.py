@@ -63,6 +63,13 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
         receipt = await run_in_threadpool(service.feedback, body)
         return wire.FeedbackAnswer(seq=receipt.seq, repeated=receipt.repeated, late=receipt.late)
 
+    @app.post("/v1/completions", responses=_ERRORS, tags=["recommend"])
+    async def completions(body: wire.CompletionBody) -> wire.CompletionAnswer:
+        """Titles of items as completions of a prompt, for clients that speak OpenAI's protocol."""
+        asked = [wire.RecommendBody(prompt=prompt, k=body.n) for prompt in body.prompts]
+        found = await asyncio.gather(*(service.recommend(one) for one in asked), return_exceptions=True)
+        return _completion(body, [one for one in found if not _raised(one)])
+
     @app.post("/v1/items", responses=_ERRORS, tags=["catalogue"])
     async def items(body: wire.ItemsBody) -> wire.ItemsAnswer:
         """Other items from now on, all of the change or nothing; requests that run go on with what they have."""
@@ -99,6 +106,35 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
     _handle_errors(app, service)
     app.add_middleware(Gate, service=service, keys=keys or Keys())
     return app
+
+
+def _raised(found: object) -> bool:
+    """Raises what one of several requests was refused with, when all have ended."""
+    if isinstance(found, BaseException):
+        raise found
+    return False
+
+
+def _completion(body: wire.CompletionBody, found: list[Any]) -> wire.CompletionAnswer:
+    listed = [(answer, item) for answer in found for item in answer.items]
+    choices = [
+        wire.CompletionChoice(
+            index=place,
+            text=item.title,
+            item_id=item.item_id,
+            slate_id=answer.slate_id,
+            log_probability=item.log_probability,
+        )
+        for place, (answer, item) in enumerate(listed)
+    ]
+    tokens = sum(answer.tokens.prompt for answer in found if answer.tokens is not None)
+    return wire.CompletionAnswer(
+        id=f"cmpl-{uuid.uuid4().hex}",
+        created=int(time.time()),
+        model=body.model,
+        choices=choices,
+        usage=wire.CompletionUsage(prompt_tokens=tokens, total_tokens=tokens),
+    )
 
 
 def _items(made: Deployed) -> wire.ItemsAnswer:

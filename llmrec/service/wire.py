@@ -249,6 +249,63 @@ class ItemsAnswer(BaseModel):
     items: int
 
 
+class CompletionBody(BaseModel):
+    """A completion as OpenAI's clients ask for it; what has no meaning for a list of items is not taken."""
+
+    model_config = _config({"model": "llmrec", "prompt": "I liked the red kettle", "n": 3})
+    model: str = Field(default="llmrec", max_length=LONGEST_ID)
+    prompt: str | list[str] = Field(description="Free text, one or several.")
+    n: int = Field(default=1, ge=1, le=100, description="Items for each prompt, the best first.")
+    user: Id | None = Field(default=None, description="Taken and not used: the prompt says all.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Taken and not used: an item is never cut.")
+    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False, description="Not used.")
+    top_p: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False, description="Not used.")
+    stream: Literal[False] = False
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        prompts = self.prompts
+        if not 1 <= len(prompts) <= 16 or not all(1 <= len(prompt) <= LONGEST_TEXT for prompt in prompts):
+            raise ValueError(f"give 1 to 16 prompts of 1 to {LONGEST_TEXT} characters")
+        return self
+
+    @property
+    def prompts(self) -> list[str]:
+        """All prompts."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+class CompletionChoice(BaseModel):
+    """An item of the catalogue; nothing else can be answered."""
+
+    index: int
+    text: str = Field(description="The item's title.")
+    finish_reason: Literal["stop"] = "stop"
+    logprobs: None = None
+    item_id: str
+    slate_id: str | None = Field(description="For feedback.")
+    log_probability: float | None
+
+
+class CompletionUsage(BaseModel):
+    """Tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    total_tokens: int
+
+
+class CompletionAnswer(BaseModel):
+    """As OpenAI's clients read it."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage
+
+
 class HealthAnswer(BaseModel):
     """The process answers."""
 

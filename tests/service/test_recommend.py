@@ -311,3 +311,14 @@ def test_a_closed_service_is_not_ready_and_answers_503(starting):
         assert one.service.close()
         assert one.client.get("/ready").status_code == 503
         assert one.ask(503, user_id="user-1", k=1)["error"]["code"] == "closing"
+
+
+def test_completions_are_titles_of_items(running):
+    told = running.ask(path="/v1/completions", prompt=["I liked kettle red", "a lamp"], n=2, temperature=0.0)
+    assert [choice["index"] for choice in told["choices"]] == [0, 1, 2, 3]
+    assert all(choice["text"] in TITLES for choice in told["choices"])
+    own = running.recommender.recommend(prompt="a lamp", k=2)
+    assert [choice["item_id"] for choice in told["choices"][2:]] == [item.item_id for item in own.items]
+    assert told["usage"]["prompt_tokens"] > 20
+    for body in ({"prompt": []}, {"prompt": ""}, {"prompt": "x", "stream": True}, {"prompt": "x", "n": 17}):
+        running.ask(422, path="/v1/completions", **body)

@@ -1,0 +1,158 @@
+"""The command itself: it starts, answers what its page shows, ends as it was asked to, and loses nothing by a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from llmrec.errors import RequestError, RunError
+from llmrec.online.log import EventReader
+from llmrec.service.server import serve
+from llmrec.service.service import EVENTS
+from llmrec.service.settings import ServiceSettings
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+
+
+@contextlib.contextmanager
+def serving(run, state, *more, environment=None):
+    command = [sys.executable, "-m", "llmrec", "serve", str(run / "run"), "--data", str(run / "data"), "--port", "0"]
+    own = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    process = subprocess.Popen([*command, "--state", str(state), *more], stderr=subprocess.PIPE, text=True, env=own)
+    try:
+        said = next(line for line in process.stderr if '"serving"' in line)
+        threading.Thread(target=process.stderr.read, daemon=True).start()
+        yield process, json.loads(said)["port"]
+    finally:
+        process.kill()
+        process.wait(30)
+
+
+def post(port, path, body):
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def commands():
+    """The curl commands of the page, each on one line."""
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("curl")]
+
+
+def filled(line, answers):
+    """A command with the last slate in place of the page's words."""
+    slates = [answer for answer in answers if answer.get("slate_id")]
+    if not slates:
+        return line
+    return line.replace("SLATE", slates[-1]["slate_id"]).replace("ITEM", slates[-1]["items"][0]["item_id"])
+
+
+def test_the_page_s_commands_are_answered(starting):
+    asked, answers = commands(), []
+    assert len(asked) >= 8
+    with starting(deadline_s=60.0) as one:
+        for line in asked:
+            words = shlex.split(filled(line, answers))
+            (place,) = (word for word in words if word.startswith("localhost:8000"))
+            sent = words[words.index("-d") + 1] if "-d" in words else None
+            path = place.removeprefix("localhost:8000")
+            got = one.client.post(path, content=sent, headers={"Content-Type": "application/json"})
+            assert got.status_code == 200, (line, got.text)
+            answers.append(got.json())
+        counts = one.service.log.counts()
+    assert counts["outcomes"] == 1
+    assert counts["slates"] >= 4
+
+
+@pytest.mark.slow
+def test_the_page_s_commands_in_a_shell_and_the_end_by_a_signal(run, tmp_path):
+    answers = []
+    with serving(run, tmp_path / "state") as (process, port):
+        for line in commands():
+            line = filled(line, answers).replace("localhost:8000", f"127.0.0.1:{port}")
+            done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+            answers.append(json.loads(done.stdout))
+            assert "error" not in answers[-1], (line, answers[-1])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    with EventReader(tmp_path / "state" / EVENTS) as log:
+        assert log.counts()["outcomes"] == 1
+
+
+def test_what_is_refused_before_anything_is_loaded(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("LLMREC_API_KEYS", raising=False)
+    asked = {"port": 0, "settings": ServiceSettings(), "state": tmp_path}
+    with pytest.raises(RequestError, match=r"needs API keys"):
+        serve(str(run / "run"), host="0.0.0.0", **asked)
+    with pytest.raises(RunError, match=r"Nothing can listen at no such host"):
+        serve(str(run / "run"), host="no such host", **{**asked, "port": 1}, keys=_keys(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(RunError, match=r"Nothing can listen"):
+        serve(str(run / "run"), host="127.0.0.1", **{**asked, "port": taken.getsockname()[1]})
+
+
+def _keys(folder):
+    (folder / "keys").write_text("k" * 24)
+    return folder / "keys"
+
+
+@pytest.mark.slow
+def test_kills_at_random_writes_lose_no_feedback_that_was_acknowledged(run, tmp_path):
+    """Thirty kills by SIGKILL while feedback and changes of the catalogue come in."""
+    draw, state = random.Random(0), tmp_path / "state"
+    said: list[tuple[int, str, str]] = []
+    numbers = {0}
+    for turn in range(30):
+        with serving(run, state) as (process, port):
+            stop = threading.Event()
+
+            def write(port=port, stop=stop, turn=turn):
+                number = 0
+                while not stop.is_set():
+                    number += 1
+                    with contextlib.suppress(OSError, ValueError):
+                        slate = post(port, "/v1/recommend", {"user_id": f"user-{number % 12}", "k": 3})
+                        item = slate["items"][number % 3]["item_id"]
+                        report = {"slate_id": slate["slate_id"], "item_id": item, "kind": "click"}
+                        got = post(port, "/v1/feedback", report)
+                        said.append((got["seq"], slate["slate_id"], item))
+
+            def change(port=port, stop=stop, turn=turn):
+                with contextlib.suppress(OSError, ValueError):
+                    new = {"item_id": f"new-{turn}", "title": f"lamp number {turn}"}
+                    numbers.add(post(port, "/v1/items", {"add": [new]})["catalogue"])
+
+            threads = [threading.Thread(target=work) for work in (write, write, change)]
+            for thread in threads:
+                thread.start()
+            time.sleep(draw.uniform(0.05, 1.0))
+            process.kill()
+            stop.set()
+            for thread in threads:
+                thread.join(60)
+    with serving(run, state) as (_, port), urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
+        ready = json.load(answer)
+    assert ready["ready"]
+    assert ready["catalogue"] >= max(numbers), "a change that was acknowledged is served"
+    with EventReader(state / EVENTS) as log:
+        for seq, slate, item in said:
+            assert [r.seq for r in log.slate(slate).received if r.outcome.item_id == item] == [seq]
+    assert len(said) > 30
