@@ -84,10 +84,14 @@ def choose(score_C: FloatArray, groups: Sequence[Group], k: int) -> IntArray:
         groups: bounds.
         k: places.
     """
-    caps = [group for group in groups if group.high is not None]
-    covered_C = np.sum([group.member_C for group in caps], axis=0) if caps else np.zeros(len(score_C))
-    if all(not group.low for group in groups) and (covered_C <= 1).all():
-        return _walked(caps, len(score_C), k)
+    caps, floors = ([group for group in groups if bool(group.low) == low] for low in (False, True))
+    first_K = np.arange(min(k, len(score_C)))
+    apart = len(caps) < 2 or (np.sum([group.member_C for group in caps], axis=0) <= 1).all()
+    # without the floors the walk is the best there is; where it meets them, it is so with them
+    walked_K = _walked(caps, len(score_C), k) if apart else first_K
+    meets = all(group.member_C[walked_K].sum() >= group.low for group in floors)
+    if meets and (apart or all(group.member_C[first_K].sum() <= (group.high or 0) for group in caps)):
+        return walked_K
     return _by_kinds(np.maximum(score_C, LEAST), groups, k)
 
 

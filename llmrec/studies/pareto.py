@@ -73,7 +73,7 @@ class Sizes:
     """How much is trained and measured: steps of SFT and RL, states a step and of the test, weights of the front."""
 
     steps: int = 60
-    rl_steps: int = 250
+    rl_steps: int = 600
     batch: int = 32
     states: int = 120
     front: int = 30
