@@ -86,6 +86,7 @@ def pareto(
     steps: int = Sizes.steps,
     rl_steps: int = Sizes.rl_steps,
     states: int = Sizes.states,
+    batch: int = Sizes.batch,
     overrides: Overrides | None = None,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
@@ -97,10 +98,11 @@ def pareto(
         steps: of SFT.
         rl_steps: of RL under drawn weights.
         states: of other users that are asked.
+        batch: states of a step.
         overrides: values by key, over those of the study.
         json_file: the figures are also written here.
     """
-    sizes = Sizes(steps=steps, rl_steps=rl_steps, states=states)
+    sizes = Sizes(steps=steps, rl_steps=rl_steps, states=states, batch=batch)
 
     def measure(seed: int) -> SeedRows:
         config = RunConfig.read(None, {**SMALL, "seed": seed, **(overrides or {})})
