@@ -21,6 +21,9 @@ def serve_command(
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys, one a line (default: those of LLMREC_API_KEYS).")
     ] = None,
+    versions: Annotated[
+        Path | None, typer.Option(help="Versions of the policy by llmrec online; the promoted one is served.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Requests decoded at once.", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; one more is answered with 429.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Seconds until the fallback answers.", min=0.001)] = 5.0,
@@ -61,4 +64,5 @@ def serve_command(
         revision=revision,
         state=state,
         keys=keys,
+        versions=versions,
     )

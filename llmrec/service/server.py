@@ -37,6 +37,7 @@ def serve(
     revision: str | None = None,
     state: Path | None = None,
     keys: Path | None = None,
+    versions: Path | None = None,
 ) -> None:
     """Serves a run folder or a Hub repository; returns after a shutdown that was asked for.
 
@@ -49,6 +50,7 @@ def serve(
         revision: of the Hub repository.
         state: folder of the event log; by default RUN.service beside the run.
         keys: file of API keys; by default those of LLMREC_API_KEYS.
+        versions: folder of the policy's versions, whose promoted one is served.
 
     Raises:
         RequestError: an address without keys, or settings that let nothing through.
@@ -65,7 +67,8 @@ def serve(
     with listening:
         folder = run_folder(model, revision=revision)
         recommender = Recommender.load(str(folder), data=data)
-        service = Service(recommender, state_folder(folder) if state is None else state, settings)
+        place = state_folder(folder) if state is None else state
+        service = Service(recommender, place, settings, versions=versions)
         try:
             app = create_app(service, known)
             config = uvicorn.Config(
@@ -79,8 +82,8 @@ def serve(
                 date_header=False,
             )
             server = uvicorn.Server(config)
-            place = listening.getsockname()
-            service.journal.say("serving", host=place[0], port=place[1], items=len(service.deployed.item_ids))
+            address = listening.getsockname()
+            service.journal.say("serving", host=address[0], port=address[1], items=len(service.deployed.item_ids))
             try:
                 server.run(sockets=[listening])
             except Stopped:  # uvicorn raises the signal again when it has ended: it ended as it was asked to

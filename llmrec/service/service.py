@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from llmrec.config import RunConfig
-from llmrec.errors import RequestError
+from llmrec.errors import RequestError, RunError
 from llmrec.online.events import LoggedState, Outcome, Receipt, Served
 from llmrec.online.log import EventLog
+from llmrec.online.versions import HotSwap
 from llmrec.policy.kept import KeptPrompts
-from llmrec.policy.language_policy import Certified
+from llmrec.policy.language_policy import Certified, LanguagePolicy
 from llmrec.recommender import Recommendation, Recommender, Request
 from llmrec.service import wire
 from llmrec.service.batches import Batcher, Closed, Drawn, Job
@@ -28,7 +29,7 @@ from llmrec.service.metrics import Metrics
 from llmrec.service.settings import ServiceSettings
 from llmrec.service.shelf import Changes, Shelf
 from llmrec.service.users import Users
-from llmrec.storage import resolve
+from llmrec.storage import resolve, shown
 from llmrec.types import Slate
 
 EVENTS = "events.sqlite"
@@ -46,13 +47,20 @@ class Service:
         state: folder of what the service keeps: the event log. One service at a time works on it.
         settings: limits.
         journal: where lines go.
+        versions: folder of the policy's versions (`online.versions`), of which the promoted one is served, a new one
+            within seconds; None serves the run's own policy.
 
     Raises:
         Busy: another process serves from the same folder.
     """
 
     def __init__(
-        self, recommender: Recommender, state: Path, settings: ServiceSettings, journal: Journal | None = None
+        self,
+        recommender: Recommender,
+        state: Path,
+        settings: ServiceSettings,
+        journal: Journal | None = None,
+        versions: Path | None = None,
     ) -> None:
         settings.check()
         self.settings, self.journal, self.metrics = settings, journal or Journal(), Metrics()
@@ -63,7 +71,9 @@ class Service:
         self.shelf = Shelf(self.state / "catalogue")
         try:
             catalogue, self.changes = self.shelf.current()
+            self._hot = None if versions is None else served_versions(recommender.bundle.folder, versions)
             self.deployed = self._deploy(self._with(self.changes), 0, catalogue)
+            self.refresh()
         except BaseException:
             self.log.close()
             raise
@@ -71,7 +81,37 @@ class Service:
         self.batcher = Batcher(
             self._answer_batch, batch=settings.batch, waiting=settings.waiting, seen=self._seen_batch
         )
+        self._ended = threading.Event()
+        if self._hot is not None:
+            threading.Thread(target=self._follow, name="llmrec-versions", daemon=True).start()
         self.ready = True
+
+    def refresh(self) -> None:
+        """Serves the version that is promoted, where it is another one; requests that run go on with what they have.
+
+        Raises:
+            RunError: it cannot be loaded.
+        """
+        if self._hot is None or self._hot.versions.serving().number in (None, self.deployed.version):
+            return
+        number, policy = self._hot.current()
+        with self._changing:
+            if number == self.deployed.version:
+                return
+            before, self._own = self._own, Recommender(replace(self._own.bundle, policy=policy), self._own.data)
+            try:
+                self.deployed = self._deploy(self._with(self.changes), number, self.deployed.catalogue)
+            except BaseException:
+                self._own = before
+                raise
+        self.journal.say("version", version=number)
+
+    def _follow(self) -> None:
+        while not self._ended.wait(self.settings.poll_s):
+            try:
+                self.refresh()
+            except Exception as error:  # the version that is served stays
+                self.journal.say("fault", where=place_of(error))
 
     def _deploy(self, recommender: Recommender, version: int, catalogue: int) -> Deployed:
         made = Deployed(
@@ -127,6 +167,7 @@ class Service:
     def close(self) -> bool:
         """Works off what waits and ends; whether all of it was answered."""
         self.ready = False
+        self._ended.set()
         done = self.batcher.close(self.settings.grace_s)
         self.log.close()
         return done
@@ -276,6 +317,24 @@ class Service:
         answer.source, answer.fallback_reason = "fallback", reason
         self.metrics.slates.labels("fallback").inc()
         return answer
+
+
+def served_versions(run: Path, folder: Path) -> HotSwap[LanguagePolicy]:
+    """The promoted version of a run's policy, loaded when it changes.
+
+    Raises:
+        RunError: the folder holds versions of another model.
+    """
+    from llmrec.online.deployed import deployed
+    from llmrec.online.update import OnlineSettings
+
+    updater = deployed(run, folder, OnlineSettings())
+    first = next(iter(updater.versions.numbers()), None)
+    if first is not None and updater.versions.version(first).facts.get("origin", "") != updater.origin:
+        raise RunError(
+            f"{shown(folder)} holds versions of another model than this run's; name the run that they began from."
+        )
+    return HotSwap(updater.versions, updater.policy)
 
 
 def wire_state(body: wire.StateBody, deployed: Deployed) -> tuple[Any, int]:

@@ -20,6 +20,7 @@ class ServiceSettings:
         explain: items of an answer that say why, at most.
         body: bytes of a request, at most.
         body_s: seconds within which a request's body must have arrived.
+        poll_s: seconds between two looks for a version of the policy that was promoted.
         grace_s: seconds that a shutdown waits for what is being answered.
         seed: of the draws of requests that explore.
     """
@@ -32,12 +33,13 @@ class ServiceSettings:
     explain: int = 10
     body: int = 1 << 20
     body_s: float = 10.0
+    poll_s: float = 1.0
     grace_s: float = 20.0
     seed: int = 0
 
     def check(self) -> None:
         """Raises `RequestError` for a limit that lets nothing through."""
-        for name in ("batch", "waiting", "deadline_s", "k", "explain", "body", "body_s"):
+        for name in ("batch", "waiting", "deadline_s", "k", "explain", "body", "body_s", "poll_s"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"The service's {name} is {getattr(self, name)}; it must be above 0.")
         if self.grace_s < 0:
