@@ -276,10 +276,12 @@ def _beats(model: str, claim: Mapping[str, Interval], kinds: Sequence[str]) -> s
 
 
 def curves_of(values: Mapping[str, Mapping[str, float]], events: Sequence[int], kinds: Sequence[str]) -> str:
-    """The systems over k, a panel a measure: SVG."""
+    """Single systems over k, a panel a measure: SVG."""
     from llmrec.evaluation.plots import curve_figure  # matplotlib, for those who want a plot
 
-    sides = [side for side in values if AS_IS not in side]
+    # few enough for their names to stand beside the lines; the tables have all
+    single = (POPULARITY, GROUPS, WORDS, SENTENCES)
+    sides = [s for s in values if s in single or (s.startswith("LM") and AS_IS not in s and SILENT not in s)]
     rows = [
         {"step": float(k)} | {f"{kind}/{s}": values[s][f"{kind} k={k}"] for s in sides for kind in kinds}
         for k in events
