@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from llmrec.catalogue.filters import Filters
 from llmrec.config import RunConfig
 from llmrec.errors import RequestError, RunError
 from llmrec.online.events import LoggedState, Outcome, Receipt, Served
@@ -178,7 +179,6 @@ class Service:
         Raises:
             RequestError: what cannot be met.
         """
-        recommender = deployed.recommender
         filters = None if body.filters is None else body.filters.filters()
         if filters is not None:
             book = deployed.policy.filters
@@ -186,15 +186,25 @@ class Service:
             book.attributes.passes(filters)
             book.attributes.indices(filters.candidates or (), "candidates")
             book.attributes.indices(filters.exclude, "exclude")
-        if body.user_id is not None:
-            request = self.users.request(body.user_id, recommender, deployed.row_of)
-            return Request(request.state, request.seen, filters, note=request.note)
+        request = self._asked(body, filters, deployed)
+        if body.explore is not None and request.filters is not None:
+            # what a person has refused is left out by a filter, which draws do not take
+            raise RequestError("Slates that explore leave no refused items out (llmrec review); ask without explore.")
+        return request
+
+    def _asked(self, body: wire.RecommendBody, filters: Filters | None, deployed: Deployed) -> Request:
+        """The request with all that its list must obey: the caller's filter, and items that a person refused."""
+        recommender = deployed.recommender
         if body.prompt is not None:
             return recommender.read(prompt=body.prompt, filters=filters, read_filters=body.read_filters, k=body.k)
-        assert body.state is not None
-        state, lost = wire_state(body.state, deployed)
-        note = f"{lost} of the state's interactions are with items that the catalogue does not have." if lost else ""
-        return Request(state, None, filters, note=note)
+        if body.user_id is not None:
+            request = self.users.request(body.user_id, recommender, deployed.row_of)
+        else:
+            assert body.state is not None
+            state, lost = wire_state(body.state, deployed)
+            what = "of the state's interactions are with items that the catalogue does not have."
+            request = Request(state, note=f"{lost} {what}" if lost else "")
+        return replace(request, filters=recommender.under_rules(request.state, filters, body.k))
 
     async def recommend(self, body: wire.RecommendBody) -> wire.RecommendAnswer:
         """The answer to a request, by the policy or, where that takes too long, by the fallback.

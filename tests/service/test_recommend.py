@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,11 +12,18 @@ import torch
 from starlette.testclient import TestClient
 
 from llmrec.catalogue.filters import Filters
+from llmrec.enrich.checks import entry_id
+from llmrec.enrich.review import DECISIONS
+from llmrec.enrich.types import Source
 from llmrec.errors import RequestError
+from llmrec.files import write_json
 from llmrec.online.log import EventReader
+from llmrec.recommender import Recommender
 from llmrec.service.app import create_app
 from llmrec.service.keys import Keys
-from llmrec.service.service import EVENTS
+from llmrec.service.service import EVENTS, Service
+from llmrec.service.settings import ServiceSettings
+from llmrec.storage import work_folder
 from llmrec.types import Interaction, State
 from tests.service.conftest import HOSTILE, TITLES, held, until
 
@@ -322,3 +330,32 @@ def test_completions_are_titles_of_items(running):
     assert told["usage"]["prompt_tokens"] > 20
     for body in ({"prompt": []}, {"prompt": ""}, {"prompt": "x", "stream": True}, {"prompt": "x", "n": 17}):
         running.ask(422, path="/v1/completions", **body)
+
+
+def test_what_a_person_refused_is_never_shown(run, dataset, tmp_path):
+    """`llmrec review RUN --refuse` holds for users, states and prompts alike, in the policy's lists
+    and the fallback's."""
+    place = tmp_path / "run"
+    shutil.copytree(run / "run", place)
+    shutil.copytree(run / "data", tmp_path / "data")
+    with_all = Recommender.load(place, data=tmp_path / "data")
+    title = with_all.recommend(user="user-5", k=1).items[0].title
+    refused = with_all.recommend(user="user-5", k=1).items[0].item_id
+    work_folder(place).mkdir()
+    write_json(work_folder(place) / DECISIONS, {entry_id(Source("item", "description", refused, ())): "refuse"})
+    service = Service(
+        Recommender.load(place, data=tmp_path / "data"), tmp_path / "state", ServiceSettings(deadline_s=60.0)
+    )
+    asked = [{"user_id": "user-5"}, {"state": {"profile": "Likes rugs."}}, {"prompt": f"like {title}"}]
+    try:
+        with TestClient(create_app(service)) as client:
+            for body in asked:
+                for more in ({}, {"deadline_ms": 1}):
+                    answer = client.post("/v1/recommend", json={**body, **more, "k": 10}).json()
+                    assert answer["items"]
+                    assert refused not in ids(answer)
+            drawn = client.post("/v1/recommend", json={"user_id": "user-5", "k": 3, "explore": {"seed": 1}})
+            assert drawn.status_code == 422
+            assert "refused items" in drawn.json()["error"]["message"]
+    finally:
+        service.close()
