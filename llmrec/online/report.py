@@ -121,9 +121,11 @@ def draw(days: Days, decisions: Sequence[Decision], start: int, title: str) -> s
             label = None if name in told else name
             axis.plot([at], [low - 0.08 * (high - low)], marker=marker, color=ORANGE, linestyle="", label=label)
             told.add(name)
-        axis.set_title(title)
+        axis.set_title(title, pad=22)
         axis.set_xlabel("day")
-        axis.legend(fontsize=8, ncols=3)
+        axis.locator_params(axis="x", integer=True)
+        # above the axes, where no line of the plot runs through it
+        axis.legend(fontsize=8, ncols=6, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2)
         return to_svg(figure, title)
 
 
