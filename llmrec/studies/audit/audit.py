@@ -21,7 +21,7 @@ from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
 from llmrec.evaluation.multiple import simultaneous
 from llmrec.evaluation.offline import Ranking, rank_systems
-from llmrec.evaluation.ranking import ranking_metrics
+from llmrec.evaluation.ranking import ranking_metrics, slates_to_items
 from llmrec.evaluation.significance import Interval, bootstrap_means
 from llmrec.printing import short_line
 from llmrec.studies.answer import Answer, Sheet, signed
@@ -193,10 +193,7 @@ def _baselines(dataset: Dataset, split: Split, test: Examples, k: int, seed: int
         chosen = spec.chosen(dataset, split.train, valid, seed=seed, k=k)
         settings = spec.settings if chosen is None else chosen.settings
         model: Ranker = spec.make(settings, seed).fit(dataset, split.until("valid"))
-        items_BK = np.full((len(test), k), -1, dtype=np.int64)
-        for row, slate in enumerate(model.recommend(states, k, seen=test.seen)):
-            items_BK[row, : len(slate.items_K)] = slate.items_K
-        lists[name] = items_BK
+        lists[name] = slates_to_items(model.recommend(states, k, seen=test.seen), k)
     return lists
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -202,11 +203,7 @@ def tied_scores(found: Matched, k: int) -> list[Finding]:
         given.append(float(gain_K[places[0]]) if places[0] < k else 0.0)
         above, tied = np.array([(scores_K > own).sum()]), np.array([(scores_K == own).sum()])
         fair.append(float(expected_gain(above, tied, gain_K)[0]))
-    if len(given) < MANY:
-        return []
-    apart_B = np.array(given) - np.array(fair)
-    error = float(apart_B.std(ddof=1)) / np.sqrt(len(apart_B))
-    if apart_B.mean() <= 3 * max(error, 1e-9):
+    if not _too_lucky(given, fair):
         return []
     return [
         Finding(
@@ -215,6 +212,15 @@ def tied_scores(found: Matched, k: int) -> list[Finding]:
             f"NDCG@{k} is {np.mean(given):.4f} as listed and {np.mean(fair):.4f} in a fair order of equal scores.",
         )
     ]
+
+
+def _too_lucky(given: Sequence[float], fair: Sequence[float]) -> bool:
+    """Whether figures as listed are above their expectation by more than three standard errors, on enough rows."""
+    if len(given) < MANY:
+        return False
+    apart_B = np.array(given) - np.array(fair)
+    error = float(apart_B.std(ddof=1)) / math.sqrt(len(apart_B))
+    return float(apart_B.mean()) > 3 * max(error, 1e-9)
 
 
 def collisions(found: Matched, identifiers: Mapping[str, str], dataset: Dataset, k: int) -> list[Finding]:
@@ -243,10 +249,8 @@ def collisions(found: Matched, identifiers: Mapping[str, str], dataset: Dataset,
         fair = expected_gain(np.array([above]), np.array([counts[own]]), gain_K)
         by_item.append(float(fair[0]) if own in codes else 0.0)
     many = sum(counts[code] for code in shared)
-    apart_B = np.array(listed_B) - np.array(by_item)
-    error = float(apart_B.std(ddof=1)) / np.sqrt(len(apart_B)) if len(apart_B) > 1 else 0.0
     # a list that names one of the items that share an identifier by chance is as good as its expectation
-    lucky = float(apart_B.mean()) > 3 * error and len(apart_B) >= MANY
+    lucky = _too_lucky(listed_B, by_item)
     more = f", and {np.mean(listed_B):.4f} as listed: the target stands for its whole group" if lucky else ""
     return [
         Finding(
