@@ -239,7 +239,7 @@ def main() -> None:
 
 def _users(run: str) -> list[str]:
     from llmrec.dataset.store import Dataset
-    from llmrec.recommender import default_data
+    from llmrec.finding import default_data
 
     place = default_data(Path(run))
     if place is None:

@@ -7,7 +7,6 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,14 +17,14 @@ import polars as pl
 
 from llmrec.assortment import change_items, hash_of_ids, items_frame
 from llmrec.catalogue.filters import Attributes, Filters
-from llmrec.config_tree import read_yaml
 from llmrec.dataset.examples import History
-from llmrec.dataset.store import MANIFEST, Dataset
+from llmrec.dataset.store import Dataset
 from llmrec.enrich.review import decided_items, read_decisions
-from llmrec.errors import RequestError, RunError
+from llmrec.errors import RequestError
 from llmrec.explain import Explainer, Explanation, Unsaid
-from llmrec.export import CARD, Bundle, read_bundle, read_facts
-from llmrec.files import read_json
+from llmrec.export import Bundle, read_bundle
+from llmrec.finding import default_data, recorded_source, run_folder
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
@@ -198,6 +197,22 @@ class Recommender:
             scorer = Covisitation().fit(data, data.events).score
         self._fused = Mixture([self.bundle.policy, scorer], [weight, 1.0 - weight])
 
+    @property
+    def ranker(self) -> LanguagePolicy | Mixture:
+        """What ranks: the policy, or the mixture that `fuse` made of it."""
+        return self._fused or self.bundle.policy
+
+    def told(self) -> dict[str, Any]:
+        """What answers depend on beside run and data, as JSON takes it: rules, stock, refusals, mixture."""
+        filters = self.bundle.policy.filters
+        stock_N = None if filters is None else filters.attributes.stock_N
+        return {
+            "rules": [repr(rule) for rule in self._rules],
+            "refused": sorted(self._refused),
+            "stock": None if stock_N is None else np.flatnonzero(stock_N).tolist(),
+            "mixture": None if self._fused is None else self._fused.weights_GP.tolist(),
+        }
+
     def recommend(
         self,
         *,
@@ -236,9 +251,8 @@ class Recommender:
         who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
         request = self.read(**who, filters=filters, read_filters=read_filters, k=k)
         known = None if request.seen is None else [request.seen]
-        policy = self._fused or self.bundle.policy
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
-        (slate,) = policy.recommend([request.state], k, seen=known, filters=request.filters, **options)
+        (slate,) = self.ranker.recommend([request.state], k, seen=known, filters=request.filters, **options)
         reasons = self.reasons(request, slate.items_K[:explained], k, **options)
         return self.answer(request, slate, k, reasons)
 
@@ -278,7 +292,8 @@ class Recommender:
 
     def under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
         """What rules, refused items (`llmrec review`) and a caller's filter together ask of a slate of `k`."""
-        if refused := self.known(sorted(self._refused))[0]:  # a person has looked at them and said no
+        # a person has looked at them and said no
+        if refused := self.known(sorted(self._refused))[0] if self._refused else ():
             asked = filters or Filters()
             filters = replace(asked, exclude=tuple(dict.fromkeys((*asked.exclude, *refused))))
         if self._book is None:
@@ -289,7 +304,7 @@ class Recommender:
         """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation."""
         if not items:
             return {}
-        policy, facts = self._fused or self.bundle.policy, self.bundle.facts
+        policy, facts = self.ranker, self.bundle.facts
         words = [word for rule in self._rules if isinstance(rule, ForbiddenWords) for word in rule.words]
         unsaid = Unsaid(Forbidden(tuple(words)).filter(), self._refused, self._accepted)
         named: dict[str, Any] = {"domain": facts["domain"], "language": facts["language"], "unsaid": unsaid}
@@ -342,7 +357,7 @@ class Recommender:
             RequestError: there is no data set, one of other items, or no such user in it.
         """
         if self._data is None:
-            source = _recorded(self.bundle.folder)
+            source = recorded_source(self.bundle.folder)
             lost = "" if source is None else f", and its data set ({source}) is not there any more, or was changed"
             raise RequestError(
                 f"The run folder {self.bundle.folder} holds no users{lost}; give the data set's folder with --data "
@@ -407,74 +422,3 @@ def _changed_since(bundle: Bundle, item_ids: Sequence[str]) -> bool:
         return False
     now = bundle.policy.catalogue.item_ids
     return hash_of_ids(item_ids) == recorded.get("first_items") or set(item_ids) == set(now)
-
-
-def run_folder(model: str | Path, *, revision: str | None = None) -> Path:
-    """The run folder `model`, or that of the Hub repository USER/NAME, downloaded to the Hub's cache.
-
-    Raises:
-        RunError: neither a folder nor a Hub id, or the repository cannot be read.
-    """
-    folder = Path(model).expanduser()
-    if folder.exists():
-        return folder
-    near = _near(folder)
-    hub = str(model).count("/") == 1 and not str(model).startswith((".", "~", "/"))
-    if not hub or (near and revision is None):
-        mend = f"did you mean {near[0]}?" if near else f"give a run folder (with {CARD}) or a Hub id USER/NAME."
-        more = " For a Hub repository of that name give --revision main." if hub else ""
-        raise RunError(f"{model} does not exist; {mend}{more}")
-    from llmrec.hub import fetch_run
-
-    try:
-        return fetch_run(str(model), revision=revision)
-    except RunError as error:
-        raise RunError(f"There is no folder {model} here, so it was looked up on the Hub. {error}") from None
-
-
-def _near(folder: Path) -> list[Path]:
-    """Run folders with a name like that of `folder`, beside it or under runs/, the likeliest first."""
-    places = (folder.parent, Path("runs")) if len(folder.parts) == 1 else (folder.parent,)
-    there = {
-        place.name: place
-        for parent in reversed(places)
-        if parent.is_dir()
-        for place in sorted(parent.iterdir())[:1000]
-        if (place / CARD).is_file()
-    }
-    return [there[name] for name in difflib.get_close_matches(folder.name, list(there), n=1)]
-
-
-def default_data(folder: Path) -> Path | None:
-    """The data set of the run in `folder`, if it is still there: in its working folder, or where it was read from.
-
-    What lies where the run read it is taken only if it has the contents that the run folder names.
-    """
-    data = work_folder(folder) / "data"
-    kept = next((place for place in (data / "dataset", data / "world" / "dataset") if place.is_dir()), None)
-    return kept or _source(folder)
-
-
-def _source(folder: Path) -> Path | None:
-    """The saved data set (`--dataset folder`) that the run was made from, unchanged."""
-    recorded = _recorded(folder)
-    if recorded is None:
-        return None
-    wanted = read_facts(folder).get("dataset", {}).get("content_hash")
-    for place in (recorded, folder.parent / recorded):
-        try:
-            if (place / MANIFEST).is_file() and read_json(place / MANIFEST).get("content_hash") == wanted:
-                return place
-        except (RunError, OSError, AttributeError):
-            continue
-    return None
-
-
-def _recorded(folder: Path) -> Path | None:
-    """The source that a run on a saved data set names in its configuration."""
-    if not (folder / "config.yaml").is_file():
-        return None
-    data = read_yaml(folder / "config.yaml").get("data")
-    if not isinstance(data, dict) or data.get("dataset") != "folder" or not isinstance(data.get("source"), str):
-        return None
-    return Path(data["source"])

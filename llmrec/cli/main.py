@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from llmrec.cli.adapt import adapt_command, meta_command
 from llmrec.cli.audit import audit_command
+from llmrec.cli.batch import batch_command
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(online_app, name="online")
 app.command("audit")(audit_command)
+app.command("batch")(batch_command)
 app.command("evaluate")(evaluate_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)

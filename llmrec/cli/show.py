@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
 from rich.table import Table
@@ -97,6 +97,36 @@ def show_recommendations(
         raise RequestError("Give either --user ID or --prompt TEXT.")
     if k < 1:
         raise RequestError(f"-k is {k}; it must be at least 1.")
+    given: dict[str, Any] = {
+        "data": data,
+        "revision": revision,
+        "filters": filters,
+        "stock": stock,
+        "fuse": fuse,
+        "rules": rules,
+    }
+    recommender, filters = loaded(model, **given)
+    answer = recommender.recommend(
+        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters, explain=explain
+    )
+    echo(json_line(answer.to_json())) if as_json else _print(answer)
+
+
+def loaded(
+    model: str,
+    *,
+    data: Path | None = None,
+    revision: str | None = None,
+    filters: Filters | None = None,
+    stock: Sequence[str] | None = None,
+    fuse: float | None = None,
+    rules: Path | None = None,
+) -> tuple[Recommender, Filters | None]:
+    """A run as the options ask for it, and the filter without the ids that it does not know.
+
+    Raises:
+        LLMRecError: whatever cannot be read, or a list of ids of which the run knows none.
+    """
     from llmrec.recommender import Recommender
 
     recommender = Recommender.load(model, revision=revision, data=data, rules=() if rules is None else rules)
@@ -110,10 +140,7 @@ def show_recommendations(
         filters = dataclasses.replace(filters, candidates=candidates, exclude=exclude)
     if fuse is not None:
         recommender.fuse(fuse)
-    answer = recommender.recommend(
-        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters, explain=explain
-    )
-    echo(json_line(answer.to_json())) if as_json else _print(answer)
+    return recommender, filters
 
 
 def known_ids(
@@ -190,8 +217,8 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
     from llmrec.dataset.importers.table import read_items
     from llmrec.export import items_from_frame, read_bundle
     from llmrec.files import reserved
+    from llmrec.finding import run_folder
     from llmrec.printing import one_line
-    from llmrec.recommender import run_folder
 
     gone = () if remove is None else read_ids(remove, "--remove")
     ledger = Ledger(skippable=False)

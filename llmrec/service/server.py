@@ -9,8 +9,9 @@ from pathlib import Path
 import uvicorn
 
 from llmrec.errors import RequestError, RunError, Stopped
+from llmrec.finding import run_folder
 from llmrec.printing import one_line
-from llmrec.recommender import Recommender, run_folder
+from llmrec.recommender import Recommender
 from llmrec.service.app import create_app
 from llmrec.service.keys import VARIABLE, Keys
 from llmrec.service.service import Service

@@ -18,6 +18,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, DataError, RequestError
 from llmrec.export import read_bundle
+from llmrec.finding import default_data
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.opening import open_run, read_config
 from llmrec.pipeline.sft import targets
@@ -27,7 +28,6 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture
 from llmrec.printing import one_line
 from llmrec.progress import console
-from llmrec.recommender import default_data
 from llmrec.storage import work_folder
 from llmrec.studies.answer import Answer
 from llmrec.studies.robustness_table import robustness_table, standard_perturbations

@@ -3,7 +3,7 @@
 import polars as pl
 
 from llmrec import Recommender
-from llmrec.recommender import default_data
+from llmrec.finding import default_data
 from tests.cli import tiny
 
 

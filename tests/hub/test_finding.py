@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from llmrec.cli.main import app
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
+from llmrec.finding import default_data
+from llmrec.finding import run_folder as find
 from llmrec.hub import fetch_run
-from llmrec.recommender import Recommender, default_data
-from llmrec.recommender import run_folder as find
+from llmrec.recommender import Recommender
 
 PROMPT = ("--prompt", "I liked Fargo", "-k", "2")
 

@@ -1,0 +1,66 @@
+"""`llmrec batch`: the best items of every user of a data set, into one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmrec.errors import RequestError
+from llmrec.printing import echo, json_line
+
+
+def batch_command(
+    model: Annotated[str, typer.Option(help="A run folder or a Hub id (USER/NAME).")],
+    out: Annotated[Path, typer.Option("--out", help="The Parquet file; it appears whole when all is done.")],
+    data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items for each user.")] = 10,
+    users: Annotated[
+        Path | None, typer.Option(help="Only these users, ids one a line, in this order (default: all).")
+    ] = None,
+    category: Annotated[list[str], typer.Option(help="Only items of this category; may be repeated.")] = [],  # noqa: B006
+    brand: Annotated[list[str], typer.Option(help="Only items of this brand; may be repeated.")] = [],  # noqa: B006
+    min_price: Annotated[float | None, typer.Option(help="Least price.")] = None,
+    max_price: Annotated[float | None, typer.Option(help="Greatest price.")] = None,
+    in_stock: Annotated[Path | None, typer.Option(help="Only items whose ids are in this file, one a line.")] = None,
+    candidates: Annotated[
+        Path | None, typer.Option(help="Choose from the item ids in this file, one a line.")
+    ] = None,
+    exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
+    max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in a list.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules that every list obeys, a YAML file (docs/rules.md).")
+    ] = None,
+    fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Search until each list is proven to be the best.")] = False,
+    titles: Annotated[bool, typer.Option("--titles/--no-titles", help="With a column of titles.")] = True,
+    part: Annotated[int, typer.Option(help="Users that are decoded and kept together.", min=1)] = 256,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a file of another origin, or parts of another job.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Writes the best items of every user: user_id, rank, item_id, title, log_prob. The same command resumes it.
+
+    On several processes: accelerate launch -m llmrec batch ..., or torchrun -m llmrec batch ...
+    """
+    from llmrec.cli.show import asked_filters, loaded, read_ids
+
+    if out.suffix != ".parquet":
+        raise RequestError(f"--out is {out}; let the file's name end with .parquet.")
+    bounds = (min_price, max_price)
+    stock, filters = asked_filters(category, brand, bounds, in_stock, candidates, exclude, max_per_category)
+    chosen = None if users is None else read_ids(users, "--users")
+    from llmrec.training.arguments import world_size
+
+    world_size()  # joins the processes, so that each has a device of its own
+    given: dict[str, Any] = {"data": data, "revision": revision, "fuse": fuse, "rules": rules}
+    recommender, filters = loaded(model, **given, filters=filters, stock=stock)
+    from llmrec.batch import BatchJob, write_slates
+
+    job = BatchJob(k, chosen, filters, exact, titles=titles, part=part)
+    found = write_slates(recommender, out, job, force=force)
+    if found is not None:
+        echo(json_line(found.to_json()) if as_json else found)
