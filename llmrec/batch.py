@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +272,8 @@ class _Decoder:
         """The rows of some users, and how many of them have fewer items than were asked for."""
         job, bundle = self.job, self.recommender.bundle
         requests = [self.recommender.read(user=user, filters=job.filters, k=job.k) for user in users]
+        if (book := self.recommender.book) is not None:  # whichever lists are shown
+            requests = [replace(one, filters=book.alone(one.filters or Filters(), job.k)) for one in requests]
         slates = self._slates(requests)
         items = [bundle.items[item] for slate in slates for item in slate.items_K]
         columns: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Where a run and its data set are: a folder or a Hub repository, and what the run was made from."""
+"""Where a run and its data set are: a folder or a Hub repository, what the run was made from and what it obeys."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 
 from llmrec.config_tree import read_yaml
 from llmrec.dataset.store import MANIFEST
-from llmrec.errors import RunError
+from llmrec.errors import ConfigError, RunError
 from llmrec.export import CARD, read_facts
 from llmrec.files import read_json
+from llmrec.rules import Rule, parse_rules
 from llmrec.storage import work_folder
 
 
@@ -82,3 +83,16 @@ def recorded_source(folder: Path) -> Path | None:
     if not isinstance(data, dict) or data.get("dataset") != "folder" or not isinstance(data.get("source"), str):
         return None
     return Path(data["source"])
+
+
+def rules_of(folder: Path) -> tuple[Rule, ...]:
+    """The rules of a run's configuration.
+
+    Raises:
+        ConfigError: rules that cannot be read.
+    """
+    path = folder / "config.yaml"
+    given = read_yaml(path).get("rules", []) if path.is_file() else []
+    if not isinstance(given, list):
+        raise ConfigError(f"Key 'rules' of {path} must hold a list of rules (docs/rules.md).")
+    return parse_rules(given, str(path))

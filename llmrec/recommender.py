@@ -23,7 +23,7 @@ from llmrec.enrich.review import decided_items, read_decisions
 from llmrec.errors import RequestError
 from llmrec.explain import Explainer, Explanation, Unsaid
 from llmrec.export import Bundle, read_bundle
-from llmrec.finding import default_data, recorded_source, run_folder
+from llmrec.finding import default_data, recorded_source, rules_of, run_folder
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
@@ -108,7 +108,7 @@ class Recommender:
         *,
         revision: str | None = None,
         data: Path | str | None = None,
-        rules: Path | str | Sequence[Rule] = (),
+        rules: Path | str | Sequence[Rule] | None = None,
     ) -> Self:
         """Loads a run folder, or a Hub repository USER/NAME (downloaded to the Hub's cache).
 
@@ -116,30 +116,64 @@ class Recommender:
             model: the folder or repository.
             revision: branch, tag or commit of a repository.
             data: the data set's folder, by default the run's own.
-            rules: a file of rules, or rules, that every answer obeys (docs/rules.md).
+            rules: a file of rules, or rules, that every answer obeys (docs/rules.md), in place of the run's own;
+                None: those of the run's configuration.
 
         Raises:
             RunError: not a run folder, or the repository cannot be read.
             DataError: `data` is not a data set.
             ConfigError: rules that cannot be read, contradict one another or name what no item has.
         """
-        asked = read_rules(Path(rules)) if isinstance(rules, str | Path) else tuple(rules)
+        asked = read_rules(Path(rules)) if isinstance(rules, str | Path) else rules
         folder = run_folder(model, revision=revision)
         bundle = read_bundle(folder)
         place = Path(data) if data is not None else default_data(folder)
         recommender = cls(bundle, Dataset.load(place) if place is not None else None)
-        recommender.set_rules(asked)
+        # items may have come and gone since the run's own rules were written
+        own = asked is None
+        recommender.set_rules(rules_of(folder) if asked is None else asked, known=not own)
         return recommender
 
-    def set_rules(self, rules: Sequence[Rule]) -> None:
+    def set_rules(self, rules: Sequence[Rule], *, known: bool = True) -> None:
         """From now on every answer obeys these rules; none of them ends all.
+
+        Args:
+            rules: what must hold.
+            known: whether all that they name must be in the catalogue.
 
         Raises:
             ConfigError: rules that contradict one another or name what no item has.
         """
-        self._book = RuleBook.of(rules, self.bundle.items) if rules else None
+        self._book = RuleBook.of(rules, self.bundle.items, known=known) if rules else None
         self._rules, self._exposure = tuple(rules), Exposure()
         self._tell()
+
+    def over(self, bundle: Bundle) -> Recommender:
+        """A recommender of other items or of another policy, over the same data and under the same rules: they are
+        read anew for its items, and what was shown today counts on.
+
+        Raises:
+            ConfigError: the rules leave nothing of these items.
+        """
+        made = Recommender(bundle, self._data)
+        made.set_rules(self._rules, known=False)
+        made._exposure = self._exposure
+        return made
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What every answer obeys."""
+        return self._rules
+
+    @property
+    def book(self) -> RuleBook | None:
+        """The rules with their items; None where there are none."""
+        return self._book
+
+    @property
+    def exposure(self) -> Exposure:
+        """What was shown today."""
+        return self._exposure
 
     def _tell(self) -> None:
         """Lets the policy know which items the rules are about."""
@@ -250,11 +284,20 @@ class Recommender:
         explained = _to_explain(explain, k)
         who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
         request = self.read(**who, filters=filters, read_filters=read_filters, k=k)
+        if self._book is not None:
+            (asked,) = self._book.today([request.filters or Filters()], [k], self._exposure)
+            request = replace(request, filters=asked)
         known = None if request.seen is None else [request.seen]
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
         (slate,) = self.ranker.recommend([request.state], k, seen=known, filters=request.filters, **options)
         reasons = self.reasons(request, slate.items_K[:explained], k, **options)
+        self.shown(slate)
         return self.answer(request, slate, k, reasons)
+
+    def shown(self, slate: Slate) -> None:
+        """Counts a slate for floors of a day."""
+        if self._book is not None:
+            self._exposure.add([slate], self._book.groups)
 
     def read(
         self,
@@ -269,7 +312,8 @@ class Recommender:
     ) -> Request:
         """What `recommend` reads of the same arguments, without recommending: for callers that decode many at once.
 
-        `filters` of what is returned hold the rules, too: a slate of `k` that is decoded under them obeys.
+        `filters` of what is returned hold the rules, too: a slate of `k` that is decoded under them obeys, but for
+        floors of a day, which `book.today` or, where nobody counts what is shown, `book.alone` adds.
 
         Raises:
             RequestError: not exactly one of user, prompt and state, or an unknown user.
@@ -291,14 +335,14 @@ class Recommender:
         return Request(resolved.state, None, filters, tuple(resolved.matches), resolved.rest, wishes, note)
 
     def under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
-        """What rules, refused items (`llmrec review`) and a caller's filter together ask of a slate of `k`."""
-        # a person has looked at them and said no
-        if refused := self.known(sorted(self._refused))[0] if self._refused else ():
-            asked = filters or Filters()
+        """What rules (but for floors of a day), refused items (`llmrec review`) and a caller's filter together ask of
+        a slate of `k`."""
+        if self._refused and (refused := self.known(sorted(self._refused))[0]):
+            asked = filters or Filters()  # a person has looked at them and said no
             filters = replace(asked, exclude=tuple(dict.fromkeys((*asked.exclude, *refused))))
         if self._book is None:
             return filters
-        return self._book.asked([state], k, [] if filters is None else [filters], self._exposure)[0]
+        return self._book.lasting([state], k, [] if filters is None else [filters])[0]
 
     def reasons(self, request: Request, items: Sequence[int], k: int, **options: Any) -> dict[int, Explanation]:
         """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation."""
@@ -316,10 +360,9 @@ class Recommender:
     def answer(
         self, request: Request, slate: Slate, k: int, reasons: Mapping[int, Explanation] | None = None
     ) -> Recommendation:
-        """A slate as a recommendation, which counts as shown; fewer items than `k` are said in its note."""
+        """A slate as a recommendation; what it lacks is said in its note."""
         note = request.note
         if self._book is not None:
-            self._exposure.add([slate], self._book.groups)
             note = " ".join(filter(None, (note, *self._book.remarks(request.filters or Filters(), slate, k))))
         elif len(slate.items_K) < k:
             filters = request.filters

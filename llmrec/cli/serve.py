@@ -24,6 +24,10 @@ def serve_command(
     versions: Annotated[
         Path | None, typer.Option(help="Versions of the policy by llmrec online; the promoted one is served.")
     ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="Rules that every answer obeys, a YAML file (docs/rules.md; default: the run's own)."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Requests decoded at once.", min=1)] = 32,
     waiting: Annotated[int, typer.Option(help="Requests that may wait; one more is answered with 429.", min=1)] = 256,
     deadline: Annotated[float, typer.Option(help="Seconds until the fallback answers.", min=0.001)] = 5.0,
@@ -65,4 +69,5 @@ def serve_command(
         state=state,
         keys=keys,
         versions=versions,
+        rules=rules,
     )

@@ -129,7 +129,7 @@ def loaded(
     """
     from llmrec.recommender import Recommender
 
-    recommender = Recommender.load(model, revision=revision, data=data, rules=() if rules is None else rules)
+    recommender = Recommender.load(model, revision=revision, data=data, rules=rules)
     if stock is not None:
         recommender.set_stock(known_ids(recommender, stock, "--in-stock"))
     if filters is not None:

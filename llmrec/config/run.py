@@ -145,6 +145,8 @@ class RunConfig:
     pilot: PilotSettings = field(default_factory=PilotSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     report_to: tuple[str, ...] = ()
+    rules: tuple[dict[str, Any], ...] = ()
+    """What every list of the finished run obeys, each as in a file of rules (docs/rules.md)."""
 
     @classmethod
     def read(cls, path: Path | None = None, overrides: Overrides | None = None, *, trust_code: bool = False) -> Self:

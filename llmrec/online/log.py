@@ -106,6 +106,12 @@ class EventReader:
         with self._lock, self._errors():
             return int(self._db.execute("SELECT count(*) FROM slate WHERE user_id = ?", (user_id,)).fetchone()[0])
 
+    def shown(self, *, since: int) -> Iterator[tuple[str, ...]]:
+        """Items of each slate that was served at a time (seconds) or later."""
+        with self._lock, self._errors():
+            rows = self._db.execute("SELECT items FROM slate WHERE time >= ? ORDER BY seq", (since,)).fetchall()
+        yield from (tuple(json.loads(items)) for (items,) in rows)
+
     def slate(self, slate_id: str) -> Logged | None:
         """One slate with all that came of it; None where it is not in the log."""
         with self._lock, self._errors():

@@ -26,6 +26,7 @@ SFT = "SFT"
 RERANKED, GREEDY = "SFT top 20, reranked", "simulator's argmax"
 POPULARITY, COVISITATION = "popularity", "covisitation"
 BEFORE_SFT = "before SFT"
+UNDER_RULES = "handed on, under the rules"
 
 
 def label(algorithm: Algorithm) -> str:

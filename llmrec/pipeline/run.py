@@ -50,6 +50,7 @@ from llmrec.pipeline.result import (
     POPULARITY,
     RERANKED,
     SFT,
+    UNDER_RULES,
     RunResult,
     Stages,
     label,
@@ -62,11 +63,13 @@ from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
 from llmrec.progress import console
+from llmrec.rules import RuleBook, Ruled, parse_rules
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
 from llmrec.training.lora import check_lora
 from llmrec.types import Ranker
 
+RULES = "the configuration"
 SAMPLE = 4000
 """States of a part that are looked at where there are many: what is not refused for these is not for all."""
 CHECKS: tuple[Callable[[RunConfig, RunData, int | None], None], ...] = (
@@ -160,6 +163,16 @@ def check_config(config: RunConfig) -> None:
     check_lora(config.improvement.lora, f"{config.algorithm}.lora")
     check_source(config)
     check_evaluation(config)
+    parse_rules(config.rules, RULES)
+
+
+def run_rules(config: RunConfig, data: RunData) -> RuleBook:
+    """What every list of the finished run obeys.
+
+    Raises:
+        ConfigError: rules that contradict one another or name what no item has.
+    """
+    return RuleBook.of(parse_rules(config.rules, RULES), data.dataset.item_list)
 
 
 def make_systems(stages: Stages) -> dict[str, Ranker]:
@@ -180,6 +193,10 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
     systems[SFT] = start
     if improved.promoted is not None:
         systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
+    if config.rules:
+        handed_on = systems[SFT if improved.promoted is None else label(config.algorithm)]
+        assert isinstance(handed_on, Policy)
+        systems[UNDER_RULES] = Ruled(handed_on.policy, run_rules(config, data), data.dataset.item_list)
     if improved.promoted != improved.last:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
     for name, control in stages.controls.items():
@@ -258,6 +275,7 @@ def check_run(config: RunConfig, data: RunData) -> None:
         LLMRecError: what is missing, and how to mend it.
     """
     items = data.dataset.n_items
+    run_rules(config, data)
     if items < 2:
         raise DataError("The catalogue has one item, so there is nothing to choose between; add items.")
     check_wording(config, data)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,12 +37,14 @@ class Exposure:
         day: the number of the day that is counted.
         shown: places that were shown.
         of_group: places of each rule's items.
+        lock: of several threads that count.
     """
 
     clock: Callable[[], float] = time.time
     day: int = -1
     shown: int = 0
     of_group: dict[str, int] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def begin(self) -> None:
         """Forgets the counts of another day."""
@@ -49,8 +53,20 @@ class Exposure:
         if today > self.day:
             self.day, self.shown, self.of_group = today, 0, {}
 
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[None]:
+        """No other thread counts meanwhile, and what was counted within is taken back where the block fails."""
+        with self.lock:
+            before = self.day, self.shown, dict(self.of_group)
+            try:
+                yield
+            except BaseException:
+                self.day, self.shown, self.of_group = before
+                raise
+
     def add(self, slates: Sequence[Slate], groups: dict[str, BoolArray]) -> None:
         """Counts slates that were shown."""
+        self.begin()
         self.shown += sum(len(slate.items_K) for slate in slates)
         for name, group_N in groups.items():
             more = sum(int(group_N[list(slate.items_K)].sum()) for slate in slates)
@@ -98,6 +114,11 @@ class RuleBook:
         """What filters look at, with the rules' groups beside those that are there."""
         return known.with_groups({**known.groups, **self.groups})
 
+    @property
+    def daily(self) -> tuple[AtLeast, ...]:
+        """Floors of all that is shown in a day."""
+        return tuple(rule for rule in self.rules if isinstance(rule, AtLeast) and rule.over == "day")
+
     def asked(
         self,
         states: Sequence[State],
@@ -113,17 +134,59 @@ class RuleBook:
             filters: none, or those of each request.
             exposure: what was shown today; without it a floor of a day holds for each slate.
         """
-        if exposure is not None:
-            exposure.begin()
-        promised: dict[str, int] = {}
-        return [
-            self._of(state, k, filters[b] if filters else Filters(), exposure, promised, b)
-            for b, state in enumerate(states)
-        ]
+        lasting = self.lasting(states, k, filters)
+        if exposure is None:
+            return [self.alone(one, k) for one in lasting]
+        return self.today(lasting, [k] * len(lasting), exposure)
 
-    def _of(
-        self, state: State, k: int, asked: Filters, exposure: Exposure | None, promised: dict[str, int], before: int
-    ) -> Filters:
+    def lasting(self, states: Sequence[State], k: int, filters: Sequence[Filters] = ()) -> list[Filters]:
+        """The same without floors of a day: what holds whenever the slates are made."""
+        return [self._of(state, k, filters[b] if filters else Filters()) for b, state in enumerate(states)]
+
+    def alone(self, asked: Filters, k: int) -> Filters:
+        """What `lasting` asks, and floors of a day held by a slate of k for itself."""
+        return _bounded(asked, [(rule, _share(rule, k)) for rule in self.daily])
+
+    def today(
+        self, asked: Sequence[Filters], places: Sequence[int], exposure: Exposure, *, spare: bool = False
+    ) -> list[Filters]:
+        """What `lasting` asks, and so much of the floors of a day as makes them whole after each slate.
+
+        Args:
+            asked: of slates that are shown one after the other.
+            places: of each slate.
+            exposure: what was shown before them.
+            spare: use up nothing that was shown beyond the floors, so that slates that are being made beside these
+                find all that they count on.
+        """
+        exposure.begin()
+        promised = dict(exposure.of_group)
+        shown, found = exposure.shown, []
+        for one, k in zip(asked, places, strict=True):
+            shown += k
+            lows = []
+            for rule in self.daily:
+                # as many as make the share whole if the slates before it show what they were asked to
+                low = _of_places(rule, shown) - promised.get(rule.name, 0)
+                low = min(max(low, _share(rule, k) if spare else 0), k)
+                promised[rule.name] = promised.get(rule.name, 0) + low
+                lows.append((rule, low))
+            found.append(_bounded(one, lows))
+        return found
+
+    def holds_today(self, asked: Filters, slate: Slate, exposure: Exposure) -> bool:
+        """Whether the floors of a day are whole after a slate, or it was asked for all that could be had."""
+        exposure.begin()
+        lows = {bound.group: bound.low for bound in asked.bounds}
+        for rule in self.daily:
+            count = int(self.groups[rule.name][list(slate.items_K)].sum())
+            wanted = _of_places(rule, exposure.shown + len(slate.items_K)) - exposure.of_group.get(rule.name, 0)
+            short_of_what_was_asked = count < lows.get(rule.name, 0)
+            if count < min(wanted, len(slate.items_K)) and not short_of_what_was_asked:
+                return False
+        return True
+
+    def _of(self, state: State, k: int, asked: Filters) -> Filters:
         facts, age = profile_facts(state.profile), stated_age(state.profile)
         without, bounds, most = [], [], asked.max_per_category
         for rule in self.rules:
@@ -137,8 +200,8 @@ class RuleBook:
             elif isinstance(rule, Never):
                 without.append(rule.name)
             elif isinstance(rule, AtLeast):
-                low = _places(rule, k, exposure, promised, before)
-                bounds += [Bound(rule.name, low=min(low, k))] if low > 0 else []
+                if rule.over == "slate":
+                    bounds.append(Bound(rule.name, low=min(_share(rule, k), k)))
             elif rule.items is None:
                 most = rule.most if most is None else min(most, rule.most)
             else:
@@ -195,17 +258,19 @@ class RuleBook:
             )
 
 
-def _places(rule: AtLeast, k: int, exposure: Exposure | None, promised: dict[str, int], before: int) -> int:
-    """Places of a slate of k that a floor asks for."""
-    if rule.share is None:
-        return rule.least or 0
-    if rule.over == "slate" or exposure is None:
-        return math.ceil(rule.share * k - 1e-9)
-    # As many as make the share whole after this slate, if those before it in the batch show what they were asked to.
-    had = exposure.of_group.get(rule.name, 0) + promised.get(rule.name, 0)
-    low = min(max(math.ceil(rule.share * (exposure.shown + (before + 1) * k) - 1e-9) - had, 0), k)
-    promised[rule.name] = promised.get(rule.name, 0) + low
-    return low
+def _share(rule: AtLeast, k: int) -> int:
+    """Places of a slate of k that a floor asks for by itself."""
+    return (rule.least or 0) if rule.share is None else _of_places(rule, k)
+
+
+def _of_places(rule: AtLeast, places: int) -> int:
+    return math.ceil((rule.share or 0.0) * places - 1e-9)
+
+
+def _bounded(asked: Filters, lows: Sequence[tuple[AtLeast, int]]) -> Filters:
+    """`asked` with floors beside; none where they ask for nothing."""
+    more = [Bound(rule.name, low=low) for rule, low in lows if low > 0]
+    return dataclasses.replace(asked, bounds=tuple(dict.fromkeys((*asked.bounds, *more)))) if more else asked
 
 
 def _meant(to: People, facts: dict[str, str]) -> bool:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmrec.catalogue.filters import Filters
 from llmrec.policy.language_policy import Certified
 from llmrec.recommender import Request
 from llmrec.service.deployed import Deployed
@@ -64,6 +65,7 @@ class Job:
         name: of the slate.
         explain: items that say why.
         explore: seed and temperature, None to serve the best list.
+        filters: what the list must obey: those of the request, and what rules ask for at the moment beside.
     """
 
     request: Request
@@ -76,14 +78,19 @@ class Job:
     explore: tuple[int | None, float] | None = None
     user_id: str | None = None
     done: Future[Any] = field(default_factory=Future)
+    filters: Filters | None = field(init=False)
     _claimed: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.filters = self.request.filters
 
     @property
     def size(self) -> int:
         """Items that are searched for."""
-        filters = self.request.filters
-        if filters is not None and filters.bounds_slate:  # a slate under bounds is no beginning of a longer one
+        filters, book = self.request.filters, self.deployed.recommender.book
+        # a slate under bounds is no beginning of a longer one
+        if (filters is not None and filters.bounds_slate) or (book is not None and book.daily):
             return self.k
         return min(next((size for size in SIZES if self.k <= size), self.k), len(self.deployed.policy.catalogue))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
 from llmrec.policy.kept import KeptPrompts
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.recommender import Recommender
+from llmrec.rules import write_rules
 from llmrec.service.fallback import Fallback
 
 
@@ -33,6 +35,11 @@ class Deployed:
     def policy(self) -> LanguagePolicy:
         """pi."""
         return self.recommender.bundle.policy
+
+    @cached_property
+    def rules_hash(self) -> str:
+        """By which rules are known in answers: the first twelve digits of the SHA-256 of `rules.write_rules`."""
+        return hashlib.sha256(write_rules(self.recommender.rules).encode()).hexdigest()[:12]
 
     @cached_property
     def item_ids(self) -> list[str]:

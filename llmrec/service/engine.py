@@ -38,8 +38,8 @@ def decoded(jobs: Sequence[Job], seed: int) -> list[Drawn | RequestError]:
 def _ranked(jobs: Sequence[Job]) -> list[Drawn]:
     first, policy = jobs[0], jobs[0].deployed.policy
     options: dict[str, Any] = {"exclude_seen": first.exclude_seen, "exact": first.exact}
-    if any(job.request.filters is not None for job in jobs):
-        options["filters"] = [job.request.filters or Filters() for job in jobs]
+    if any(job.filters is not None for job in jobs):
+        options["filters"] = [job.filters or Filters() for job in jobs]
     options |= {"kept": first.deployed.kept, "names": [job.user_id for job in jobs]}
     found = policy.certified([job.request.state for job in jobs], first.size, seen=_seen(jobs), **options)
     cut = [shortened(one, job.k) for one, job in zip(found, jobs, strict=True)]

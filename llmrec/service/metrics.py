@@ -23,6 +23,13 @@ class Metrics:
         self.decode = Histogram("llmrec_batch_seconds", "Time of a batch.", buckets=_SECONDS, registry=own)
         self.waiting = Gauge("llmrec_waiting_requests", "Requests that wait to be decoded.", registry=own)
         self.slates = Counter("llmrec_slates", "Slates served.", ["source"], registry=own)
+        self.rules = Gauge("llmrec_rules", "Rules that every slate obeys.", registry=own)
+        self.ruled = Counter(
+            "llmrec_slates_under_rules",
+            "Slates made under rules, by whether all places and floors could be had.",
+            ["complete"],
+            registry=own,
+        )
         self.feedback = Counter("llmrec_feedback", "Feedback received.", ["kind"], registry=own)
         self.tokens = Counter("llmrec_prompt_tokens", "Tokens of prompts.", ["how"], registry=own)
         self.kept = Gauge("llmrec_prefix_cache_bytes", "Bytes of prompts that are kept.", registry=own)

@@ -39,6 +39,7 @@ def serve(
     state: Path | None = None,
     keys: Path | None = None,
     versions: Path | None = None,
+    rules: Path | None = None,
 ) -> None:
     """Serves a run folder or a Hub repository; returns after a shutdown that was asked for.
 
@@ -52,9 +53,11 @@ def serve(
         state: folder of the event log; by default RUN.service beside the run.
         keys: file of API keys; by default those of LLMREC_API_KEYS.
         versions: folder of the policy's versions, whose promoted one is served.
+        rules: file of rules that every answer obeys; by default those of the run's configuration.
 
     Raises:
         RequestError: an address without keys, or settings that let nothing through.
+        ConfigError: rules that cannot be read or contradict one another.
         RunError: no run, the port is taken, or another service uses the same folder.
     """
     settings.check()
@@ -67,7 +70,7 @@ def serve(
     listening = _listen(host, port)
     with listening:
         folder = run_folder(model, revision=revision)
-        recommender = Recommender.load(str(folder), data=data)
+        recommender = Recommender.load(str(folder), data=data, rules=rules)
         place = state_folder(folder) if state is None else state
         service = Service(recommender, place, settings, versions=versions)
         try:
@@ -84,7 +87,8 @@ def serve(
             )
             server = uvicorn.Server(config)
             address = listening.getsockname()
-            service.journal.say("serving", host=address[0], port=address[1], items=len(service.deployed.item_ids))
+            facts = {"items": len(service.deployed.item_ids), "rules": len(recommender.rules)}
+            service.journal.say("serving", host=address[0], port=address[1], **facts)
             try:
                 server.run(sockets=[listening])
             except Stopped:  # uvicorn raises the signal again when it has ended: it ended as it was asked to

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Sequence
@@ -14,13 +14,15 @@ from typing import Any
 from llmrec.catalogue.filters import Filters
 from llmrec.config import RunConfig
 from llmrec.errors import RequestError, RunError
-from llmrec.online.events import LoggedState, Outcome, Receipt, Served
+from llmrec.online.events import Outcome, Receipt
 from llmrec.online.log import EventLog
 from llmrec.online.versions import HotSwap
 from llmrec.policy.kept import KeptPrompts
-from llmrec.policy.language_policy import Certified, LanguagePolicy
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.recommender import Recommendation, Recommender, Request
+from llmrec.rules.book import DAY_S
 from llmrec.service import wire
+from llmrec.service.answers import answer_of, body_of, certificate_of, served, tokens_of, wire_state
 from llmrec.service.batches import Batcher, Closed, Drawn, Job
 from llmrec.service.deployed import Deployed
 from llmrec.service.engine import decoded
@@ -29,11 +31,14 @@ from llmrec.service.logs import Journal, place_of
 from llmrec.service.metrics import Metrics
 from llmrec.service.settings import ServiceSettings
 from llmrec.service.shelf import Changes, Shelf
+from llmrec.service.today import asked_today, counted
 from llmrec.service.users import Users
 from llmrec.storage import resolve, shown
 from llmrec.types import Slate
 
 EVENTS = "events.sqlite"
+TURNS = 3
+"""After so many a batch is made while no fallback counts for floors of a day."""
 
 
 class UnknownSlate(RequestError):
@@ -73,8 +78,10 @@ class Service:
         try:
             catalogue, self.changes = self.shelf.current()
             self._hot = None if versions is None else served_versions(recommender.bundle.folder, versions)
+            self.metrics.rules.set(len(recommender.rules))
             self.deployed = self._deploy(self._with(self.changes), 0, catalogue)
             self.refresh()
+            self._count_today()
         except BaseException:
             self.log.close()
             raise
@@ -99,7 +106,7 @@ class Service:
         with self._changing:
             if number == self.deployed.version:
                 return
-            before, self._own = self._own, Recommender(replace(self._own.bundle, policy=policy), self._own.data)
+            before, self._own = self._own, self._own.over(replace(self._own.bundle, policy=policy))
             try:
                 self.deployed = self._deploy(self._with(self.changes), number, self.deployed.catalogue)
             except BaseException:
@@ -130,7 +137,17 @@ class Service:
         """The run's recommender with other items."""
         if changes == Changes():
             return self._own
-        return Recommender(changes.applied(self._own.bundle), self._own.data)
+        return self._own.over(changes.applied(self._own.bundle))
+
+    def _count_today(self) -> None:
+        """What was shown today before this process began counts for floors of a day."""
+        recommender, exposure = self.deployed.recommender, self.deployed.recommender.exposure
+        if recommender.book is None or not recommender.book.daily:
+            return
+        exposure.begin()
+        rows = self.deployed.row_of
+        for items in self.log.shown(since=exposure.day * DAY_S):
+            recommender.shown(Slate(tuple(rows[item] for item in items if item in rows), ()))
 
     def change_items(self, body: wire.ItemsBody) -> Deployed:
         """Serves other items from now on: all of the change, on the disk, or nothing. Requests that run go on.
@@ -187,10 +204,14 @@ class Service:
             book.attributes.indices(filters.candidates or (), "candidates")
             book.attributes.indices(filters.exclude, "exclude")
         request = self._asked(body, filters, deployed)
-        if body.explore is not None and request.filters is not None:
-            # what a person has refused is left out by a filter, which draws do not take
-            raise RequestError("Slates that explore leave no refused items out (llmrec review); ask without explore.")
-        return request
+        rules = deployed.recommender.book
+        if body.explore is not None and (request.filters not in (None, Filters()) or (rules and rules.daily)):
+            # what rules forbid and what a person has refused is left out by filters, which draws do not take
+            raise RequestError(
+                "Slates that explore take no filters, so they obey no rules and leave no refused items out; ask "
+                "without explore."
+            )
+        return replace(request, filters=None) if body.explore is not None else request
 
     def _asked(self, body: wire.RecommendBody, filters: Filters | None, deployed: Deployed) -> Request:
         """The request with all that its list must obey: the caller's filter, and items that a person refused."""
@@ -284,49 +305,75 @@ class Service:
         self.metrics.decode.observe(seconds)
 
     def _answer_batch(self, jobs: Sequence[Job]) -> None:
-        """What the worker does with a batch; those that ask for reasons come last, as these take long."""
+        """What the worker does with a batch: once, but where floors of a day changed while it was in the model."""
+        rules, left, turn = jobs[0].deployed.recommender, list(jobs), 0
+        while left:
+            # fallbacks may count meanwhile; in the end they wait, so that every slate is made at last
+            with contextlib.nullcontext() if turn < TURNS else rules.exposure.lock:
+                left, turn = self._answered(left), turn + 1
+
+    def _answered(self, jobs: Sequence[Job]) -> list[Job]:
+        """Answers jobs, those that ask for reasons last, as these take long; the ones that must be made once more."""
+        for job, asked in zip(jobs, asked_today(jobs), strict=True):
+            job.filters = asked
         found = decoded(jobs, self.settings.seed)
         pairs = list(zip(jobs, found, strict=True))
         for job, one in pairs:
             if isinstance(one, RequestError) and job.claim():
                 job.done.set_exception(one)
         drawn = [(job, one) for job, one in pairs if not isinstance(one, RequestError)]
-        self._hand_out([(job, one, _answer_of(job, one.certified.slate)) for job, one in drawn if not job.explain])
+        plain = [
+            (job, one, answer_of(job, job.filters, one.certified.slate)) for job, one in drawn if not job.explain
+        ]
+        left = self._hand_out(plain)
         for job, one in drawn:
             if job.explain and not job.claimed:
-                self._hand_out([(job, one, self._explained(job, one.certified.slate))])
+                left += self._hand_out([(job, one, self._explained(job, one.certified.slate))])
+        return left
 
     def _explained(self, job: Job, slate: Slate) -> Recommendation:
         recommender, told = job.deployed.recommender, slate.items_K[: job.explain]
         options = {"exclude_seen": job.exclude_seen, "exact": job.exact}
         reasons = recommender.reasons(job.request, told, job.k, **options)
-        return recommender.answer(job.request, slate, job.k, reasons)
+        return answer_of(job, job.filters, slate, reasons)
 
-    def _hand_out(self, made: Sequence[tuple[Job, Drawn, Recommendation]]) -> None:
-        """Logs slates in one transaction, then gives them out."""
-        ours = [(job, drawn, told) for job, drawn, told in made if job.claim()]
-        shown = [(job, drawn) for job, drawn, _ in ours if drawn.certified.slate.items_K]
-        self.log.serve([_served(job, d.certified.slate, d.propensity_K, d.exploration) for job, d in shown])
+    def _hand_out(self, made: Sequence[tuple[Job, Drawn, Recommendation]]) -> list[Job]:
+        """Logs slates in one transaction, then gives them out; the jobs whose floors of a day hold no more."""
+        if not made:
+            return []
+        with made[0][0].deployed.recommender.exposure.counting():  # in the order of the log
+            ours, left = counted(made)
+            shown = [(job, drawn) for job, drawn, _ in ours if drawn.certified.slate.items_K]
+            self.log.serve([served(job, d.certified.slate, d.propensity_K, d.exploration) for job, d in shown])
         for job, drawn, told in ours:
             certified = drawn.certified
-            answer = _body(job, told, drawn.propensity_K)
-            answer.certificate = _certificate(certified)
-            answer.tokens = _tokens(certified)
+            answer = body_of(job, job.filters, certified.slate, told, drawn.propensity_K)
+            answer.certificate = certificate_of(certified)
+            answer.tokens = tokens_of(certified)
             self.metrics.tokens.labels("read").inc(certified.tokens - certified.cached)
             self.metrics.tokens.labels("cached").inc(certified.cached)
-            self.metrics.slates.labels("model").inc()
+            self._count(answer)
             job.done.set_result(answer)
+        return left
 
     def _fallback(self, job: Job, reason: Any) -> wire.RecommendAnswer:
-        items = job.deployed.fallback.items(job.request, job.k, job.exclude_seen)
-        slate = Slate(items, (float("nan"),) * len(items))
-        chances = (1.0,) * len(items)
-        if items:
-            self.log.serve([_served(job, slate, chances, f"fallback {reason}")])
-        answer = _body(job, job.deployed.recommender.answer(job.request, slate, job.k), chances)
+        recommender = job.deployed.recommender
+        with recommender.exposure.counting():
+            (asked,) = asked_today([job], spare=True)
+            items = job.deployed.fallback.items(replace(job.request, filters=asked), job.k, job.exclude_seen)
+            slate, chances = Slate(items, (float("nan"),) * len(items)), (1.0,) * len(items)
+            recommender.shown(slate)
+            if items:
+                self.log.serve([served(job, slate, chances, f"fallback {reason}")])
+        answer = body_of(job, asked, slate, answer_of(job, asked, slate), chances)
         answer.source, answer.fallback_reason = "fallback", reason
-        self.metrics.slates.labels("fallback").inc()
+        self._count(answer)
         return answer
+
+    def _count(self, answer: wire.RecommendAnswer) -> None:
+        self.metrics.slates.labels(answer.source).inc()
+        if answer.rules is not None:
+            self.metrics.ruled.labels("yes" if answer.rules.complete else "no").inc()
 
 
 def served_versions(run: Path, folder: Path) -> HotSwap[LanguagePolicy]:
@@ -345,65 +392,3 @@ def served_versions(run: Path, folder: Path) -> HotSwap[LanguagePolicy]:
             f"{shown(folder)} holds versions of another model than this run's; name the run that they began from."
         )
     return HotSwap(updater.versions, updater.policy)
-
-
-def wire_state(body: wire.StateBody, deployed: Deployed) -> tuple[Any, int]:
-    """The state that a request gives, and how many of its interactions are with items that are not there."""
-    told = [[one.choice() for one in part] for part in (body.history, body.session)]
-    logged = LoggedState(body.profile, tuple(told[0]), tuple(told[1]), body.context, body.time)
-    state = logged.state(None, deployed.row_of)
-    lost = sum(map(len, told)) - len(state.history) - len(state.session)
-    return state, lost
-
-
-def _answer_of(job: Job, slate: Slate) -> Recommendation:
-    return job.deployed.recommender.answer(job.request, slate, job.k)
-
-
-def _served(job: Job, slate: Slate, chances: tuple[float, ...], exploration: str) -> Served:
-    ids = job.deployed.item_ids
-    items = tuple(ids[item] for item in slate.items_K)
-    # What was asked in free text and by nobody who can ask to be forgotten is not kept: such slates teach nothing.
-    state = None if job.user_id is None else LoggedState.of(job.request.state, ids)
-    return Served(job.name, job.user_id, items, chances, job.deployed.version, exploration, state)
-
-
-def _body(job: Job, told: Recommendation, chances: tuple[float, ...]) -> wire.RecommendAnswer:
-    items = []
-    for place, (item, chance) in enumerate(zip(told.items, chances, strict=True), 1):
-        log_prob, why = wire.number(item.log_prob), item.explanation
-        items.append(
-            wire.ChoiceBody(
-                place=place,
-                item_id=item.item_id,
-                title=item.title,
-                log_probability=log_prob,
-                probability=None if log_prob is None else min(math.exp(log_prob), 1.0),
-                propensity=chance,
-                reason=None if why is None else why.sentence,
-                without=None if why is None else why.without or None,
-            )
-        )
-    return wire.RecommendAnswer(
-        slate_id=job.name if items else None,
-        source="model",
-        version=job.deployed.version,
-        catalogue=job.deployed.catalogue,
-        items=items,
-        certificate=None,
-        tokens=None,
-        note=told.note,
-        matches=[match.title for match in told.matches],
-        wishes=[wish.text for wish in told.wishes],
-    )
-
-
-def _certificate(one: Certified) -> wire.CertificateBody:
-    bound = None if one.bound is None else wire.number(one.bound)
-    return wire.CertificateBody(proven=one.proven, exact_places=one.exact_places, bound=bound)
-
-
-def _tokens(one: Certified) -> wire.TokensBody | None:
-    if not one.tokens:  # a draw reads all of its prompt
-        return None
-    return wire.TokensBody(prompt=one.tokens, cached=one.cached, read=one.tokens - one.cached)

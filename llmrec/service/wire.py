@@ -150,6 +150,16 @@ class CertificateBody(BaseModel):
     )
 
 
+class RulesBody(BaseModel):
+    """The rules that the list obeys, whoever made it."""
+
+    count: int
+    hash: str = Field(description="Of their text; it changes where one of them does.")
+    complete: bool = Field(
+        description="Whether all places and floors could be had; else the note says what is missing."
+    )
+
+
 class TokensBody(BaseModel):
     """Tokens of the prompt, and how many of them were read before and kept."""
 
@@ -169,6 +179,7 @@ class RecommendAnswer(BaseModel):
     items: list[ChoiceBody]
     certificate: CertificateBody | None
     tokens: TokensBody | None
+    rules: RulesBody | None = Field(default=None, description="Null where the service has none.")
     note: str = ""
     matches: list[str] = Field(default=[], description="Titles that the prompt named.")
     wishes: list[str] = Field(default=[], description="Words of the prompt that became filters.")

@@ -62,6 +62,19 @@ def test_each_list_is_the_one_that_is_recommended_alone(recommender, whole):
     assert not out.with_name("slates.parquet.work").exists()
 
 
+def test_a_share_of_the_day_holds_whichever_lists_are_shown(recommender, tmp_path):
+    few = [item.item_id for item in recommender.bundle.items[:20]]
+    (tmp_path / "rules.yaml").write_text(f"rules: [{{at_least: 50%, of: day, items: {{ids: {few}}}}}]\n")
+    recommender.set_rules(read_rules(tmp_path / "rules.yaml"))
+    try:
+        write_slates(recommender, tmp_path / "out.parquet", BatchJob(k=5, part=50))
+    finally:
+        recommender.set_rules(())
+    frame = pl.read_parquet(tmp_path / "out.parquet")
+    counts = frame.group_by("user_id").agg(pl.col("item_id").is_in(few).sum())["item_id"]
+    assert counts.min() >= 3
+
+
 def test_filters_rules_and_users_are_as_they_are_asked(run, tmp_path):
     recommender = Recommender.load(run)
     items = recommender.bundle.items
@@ -106,8 +119,8 @@ def test_a_job_that_is_killed_goes_on_and_ends_with_the_same_file(recommender, w
     if not child:  # stops to be killed when three parts are there
         decode = recommender.ranker.recommend
         recommender.ranker.recommend = lambda *a, **b: (
-            time.sleep(60) if len(list(parts.glob("part-*"))) == 3 else None
-        ) or decode(*a, **b)
+            (time.sleep(60) if len(list(parts.glob("part-*"))) == 3 else None) or decode(*a, **b)
+        )
         try:
             write_slates(recommender, out, job)
         finally:

@@ -9,15 +9,26 @@ from safetensors.torch import load_file, save_file
 
 from llmrec.online.deployed import deployed
 from llmrec.online.update import ADAPTER, OnlineSettings
+from llmrec.recommender import Recommender
+from llmrec.rules import parse_rules
 from llmrec.service.logs import Journal
 from llmrec.service.service import Service
 from llmrec.service.settings import ServiceSettings
 from llmrec.service.wire import RecommendBody
-from tests.service.conftest import recommender_of, until
+from tests.service.conftest import until
 
 
 async def asked(service):
-    return await service.recommend(RecommendBody(state={}, k=16, exact=True))
+    answer = await service.recommend(RecommendBody(state={}, k=14, exact=True))
+    # rules are set anew for every version
+    assert len(answer.items) == 11
+    assert not any("lamp" in item.title for item in answer.items)
+    assert answer.rules is not None
+    assert answer.rules.count == 1
+    return answer
+
+
+RULES = [{"forbidden_words": ["lamp"]}]
 
 
 def test_a_promoted_version_is_served_and_a_rollback_goes_back(run, tmp_path):
@@ -25,10 +36,9 @@ def test_a_promoted_version_is_served_and_a_rollback_goes_back(run, tmp_path):
 
     updater = deployed(run / "run", tmp_path / "versions", OnlineSettings())
     lines: list[str] = []
+    ruled = Recommender.load(run / "run", data=run / "data", rules=parse_rules(RULES, "a test"))
     settings = ServiceSettings(deadline_s=60.0, poll_s=0.05)
-    service = Service(
-        recommender_of(run), tmp_path / "state", settings, Journal(lines.append), updater.versions.folder
-    )
+    service = Service(ruled, tmp_path / "state", settings, Journal(lines.append), updater.versions.folder)
     try:
         own = asyncio.run(asked(service))
         assert own.version == 0
