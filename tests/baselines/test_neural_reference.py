@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forked
 from tests.baselines.neural_world import make_dataset
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "reference_sasrec.py"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=600)
+    return forked.run([sys.executable, SCRIPT, *arguments], env=forked.environment())
 
 
 def test_the_files_hold_every_prefix_and_the_rows(tmp_path: Path) -> None:

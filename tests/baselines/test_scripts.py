@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmrec.dataset.importers import import_dataset
+from tests import forked
 from tests.baselines.worlds import clusters
 from tests.dataset.tiny import real_data
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "eval" / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    return forked.run(command, cwd=ROOT, env=forked.environment())
 
 
 def test_table_of_the_baselines_of_a_saved_data_set(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.experiment import Design
 from llmrec.studies.ab import run_experiment, sized
+from tests import forked
 from tests.cli import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ SMALL = {"session.turns": 2, "session.slate": 5, "evaluation.users": 20}
 
 def ab(run, *parts, cache, code=0):
     line = [sys.executable, "eval/ab.py", str(run), *map(str, parts)]
-    done = subprocess.run(line, env=tiny.environment(cache), cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = forked.run(line, env=tiny.environment(cache), cwd=ROOT)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

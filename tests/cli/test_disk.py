@@ -12,6 +12,7 @@ from llmrec.dataset.world.world import generate_world
 from llmrec.errors import RunError
 from llmrec.files import new_folder, write_json
 from llmrec.pipeline.work import Work
+from tests import forked
 from tests.cli import tiny
 
 
@@ -99,7 +100,7 @@ def test_a_run_on_a_disk_that_is_full_again_and_again_ends_with_the_same_figures
     while True:
         mount(disk, "remount", f"size={size}k")
         line = tiny.command("demo", "--out", disk / out.name, *tiny.arguments())
-        done = subprocess.run(line, env=tiny.environment(cache), capture_output=True, text=True, timeout=1000)
+        done = forked.run(line, env=tiny.environment(cache))
         if done.returncode == 0:
             break
         last = done.stderr.strip().splitlines()[-1]

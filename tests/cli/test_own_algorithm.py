@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import yaml
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
+from tests import forked
 from tests.cli import tiny
 from tests.overrides import given
 
@@ -36,9 +36,7 @@ def test_an_algorithm_of_another_package_is_run_by_its_name(cache, tmp_path):
     out = tmp_path / "run"
     line = tiny.command("run", "--algorithm", "exact_ascent", "--out", out, *tiny.arguments(**OURS))
     path = os.pathsep.join([str(PACKAGE), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        line, env=tiny.environment(cache, PYTHONPATH=path), capture_output=True, text=True, timeout=1000
-    )
+    done = forked.run(line, env=tiny.environment(cache, PYTHONPATH=path))
     assert done.returncode == 0, done.stderr
     found = tiny.metrics(out)
     assert found["algorithm"] == "exact_ascent"

@@ -2,9 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from tests import forked
 
 SETTINGS = {
     "world.users": 120,
@@ -47,9 +48,7 @@ def command(*parts):
 
 
 def llmrec(*parts, cache: Path, code: int = 0, cwd: Path | None = None):
-    done = subprocess.run(
-        command(*parts), env=environment(cache), cwd=cwd, capture_output=True, text=True, timeout=1000
-    )
+    done = forked.run(command(*parts), env=environment(cache), cwd=cwd)
     assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

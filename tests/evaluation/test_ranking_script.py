@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from llmrec.dataset.store import Dataset
+from tests import forked
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "eval" / "ranking.py"
@@ -43,8 +43,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    environment = {**os.environ, "COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return forked.run(command, cwd=ROOT, env=forked.environment(COLUMNS="160"))
 
 
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
@@ -75,8 +74,8 @@ def test_the_tables_of_a_walk_that_covisitation_knows(data: Path, tmp_path: Path
 
 def test_a_pipe_gets_whole_columns(data: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(data), "--k", "1", "4", "--defaults"]
-    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    environment = {k: v for k, v in forked.environment().items() if k != "COLUMNS"}
+    done = forked.run(command, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     (header, *_) = [line for line in done.stdout.splitlines() if "system" in line]
     assert "NDCG@4" in header

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from llmrec.studies.study import Pooled
 from llmrec.studies.table.protocol import PROTOCOLS
 from llmrec.studies.warm_starts import MEMBER, AblationSettings, Facts, Shared, Side, SideSettings
 from llmrec.types import Example, State
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -214,7 +214,7 @@ def test_stages_are_shared_and_kept_and_an_ensemble_of_one_is_the_side_itself(tm
 
 def script(tmp_path, *parts):
     command = [sys.executable, "eval/ablations.py", *map(str, parts), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = forked.run(command, cwd=ROOT, env=forked.environment())
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -34,6 +32,7 @@ from llmrec.studies.table.roster import (
 )
 from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.table.writing import write
+from tests import forked
 from tests.overrides import given
 
 SCRIPT = Path(__file__).parents[2] / "eval" / "table.py"
@@ -271,9 +270,9 @@ def test_unknown_names_are_refused(tmp_path):
 
 
 def run(*arguments: str, **environment: str):
-    given = {k: v for k, v in os.environ.items() if k != "LLMREC_DATA"} | environment
+    given = {k: v for k, v in forked.environment().items() if k != "LLMREC_DATA"} | environment
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=given, timeout=300)
+    return forked.run(command, env=given)
 
 
 def test_the_command(tmp_path):

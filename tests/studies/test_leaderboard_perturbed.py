@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from llmrec.studies.table.protocol import open_table, protocol_of
 from llmrec.studies.table.scores import ScorePart
 from llmrec.studies.views import under, with_texts
 from llmrec.text.perturb import OtherWording, Typos
+from tests import forked
 from tests.cli.tiny import environment
 from tests.overrides import given
 from tests.studies.test_leaderboard import TINY, films
@@ -182,7 +182,7 @@ def test_the_command(made, tmp_path):
 
     def run(*arguments):
         command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(tmp_path), timeout=300)
+        return forked.run(command, env=environment(tmp_path))
 
     table = ("--table", out, "--dataset", "movielens-100k", "--source", out.with_name("ml"))
     done = run(*table, "--json", tmp_path / "figures.json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from llmrec.errors import DataError
 from llmrec.studies.off_policy.hillstrom import POLICIES, HillstromWorld, run_hillstrom
 from llmrec.studies.off_policy.jester import Drawer, JesterWorld, run_jester, softmax
 from llmrec.studies.off_policy.open_bandit import item_position
+from tests import forked
 from tests.dataset.test_importers_bandit import jester
 from tests.dataset.tiny import real_data
 
@@ -115,8 +115,7 @@ def test_places_are_added_up():
 
 def run_script(out: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "eval" / "off_policy.py"), "--out", str(out), *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=600)
+    return forked.run(command, cwd=ROOT, env=forked.environment())
 
 
 def test_the_script_refuses_in_one_sentence(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -32,6 +31,7 @@ from llmrec.text.hostile import Hostile
 from llmrec.text.perturb import DroppedHistory, OtherWording, ShuffledHistory, Typos
 from llmrec.text.render import StateRenderer
 from llmrec.types import Example, Slate, State
+from tests import forked
 from tests.cli.tiny import environment, llmrec
 from tests.policy.tiny import BASE, byte_tokenizer
 from tests.text.conftest import clicks
@@ -242,7 +242,7 @@ def test_the_script_prints_tables_and_refuses_what_is_no_run(tmp_path):
 
     def script(*parts):
         command = [sys.executable, "eval/robustness.py", *map(str, parts)]
-        return subprocess.run(command, env=environment(cache), capture_output=True, text=True, timeout=600)
+        return forked.run(command, env=environment(cache))
 
     done = script(run, "--test-events", 20, "--k", 5, "--json", tmp_path / "figures.json")
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from llmrec.training.on_policy import check_settings
 from llmrec.training.sft import train_sft
 from llmrec.training.state_source import StateSource
 from llmrec.types import Example, Reward, State
+from tests import forked
 from tests.training.conftest import COLOURS
 from tests.training.worlds import SMALL, best, lamps, run
 
@@ -142,9 +142,7 @@ run(make_shop(), Path(sys.argv[1]), reward=reward)
 
 def test_a_killed_training_resumes_to_the_same_result(shop, tmp_path):
     whole = run(shop, tmp_path / "whole")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "cut")], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = forked.run([sys.executable, "-c", KILLED, tmp_path / "cut"], cwd=ROOT, env=forked.environment())
     assert done.returncode == 9, done.stderr
     assert not (tmp_path / "cut" / "checkpoint-16").exists()
     called = []

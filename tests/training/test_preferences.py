@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from llmrec.training.losses import softmax_preference_loss
 from llmrec.training.preferences import LOSSES, check_preferences, make_preference_trainer, train_preferences
 from llmrec.training.state_source import PairSource
 from llmrec.types import State
+from tests import forked
 from tests.training.clicks import begin, keep, pairs_of, share_of_optimum
 from tests.training.test_group import Letters, gradient, whole_vocabulary
 from tests.training.test_ppo_gradient import oracle_log_probs
@@ -246,7 +246,7 @@ def short(shop, out, on_checkpoint=None):
 def test_a_killed_training_resumes_to_the_same_result(shop, tmp_path):
     whole = short(shop, tmp_path / "whole")
     run = [sys.executable, "-c", KILLED, str(tmp_path / "cut")]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run(run, cwd=ROOT, env=forked.environment())
     assert done.returncode == 9, done.stderr
     called = []
     again = short(shop, tmp_path / "cut", lambda step, model: called.append(step))

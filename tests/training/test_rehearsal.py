@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from llmrec.training.lora import adapter_of
 from llmrec.training.on_policy import check_settings, make_trainer
 from llmrec.training.rehearsal import MOST, Rehearsal, wanted_rows
 from llmrec.training.sft_data import SFTRow
+from tests import forked
 from tests.training.conftest import make_shop
 from tests.training.test_reward_units import ON_POLICY, PAIRS, SLOW, USER, World, exact, reward
 from tests.training.worlds import answers, lamps, run
@@ -141,7 +141,7 @@ def train(out, last=None):
 def test_a_killed_training_rehearses_on(tmp_path):
     whole, cut = train(tmp_path / "whole"), tmp_path / "cut"
     asked = [sys.executable, "-m", "tests.training.test_rehearsal", str(cut)]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = forked.run(asked, cwd=ROOT, env=forked.environment())
     assert done.returncode == 9, done.stderr[-2000:]
     again = train(cut)
     left, right = adapter_of(again.model).tensors, adapter_of(whole.model).tensors

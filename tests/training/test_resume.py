@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 
 from llmrec.config import GRPOSettings, LoraSettings, PPOSettings, ReinforceSettings, RLOOSettings, StabilitySettings
 from llmrec.training.lora import adapter_of
+from tests import forked
 from tests.training.conftest import make_shop
 from tests.training.worlds import lamps, run
 
@@ -49,12 +49,8 @@ QUICK = ("ppo", "grpo")  # the others share their loop and are run with the slow
 def test_a_killed_training_resumes_to_the_same_result(tmp_path, name):
     whole, _ = train(name, tmp_path / "whole")
     cut = tmp_path / "cut"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.test_resume", name, str(cut)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = forked.run(
+        [sys.executable, "-m", "tests.training.test_resume", name, cut], cwd=ROOT, env=forked.environment()
     )
     assert done.returncode == 9, done.stderr[-2000:]
     again, called = train(name, cut)
