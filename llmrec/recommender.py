@@ -32,7 +32,7 @@ from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
-from llmrec.types import IntArray, Item, Slate, State
+from llmrec.types import IntArray, Item, Ranker, Slate, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,14 +344,33 @@ class Recommender:
             return filters
         return self._book.lasting([state], k, [] if filters is None else [filters])[0]
 
-    def reasons(self, request: Request, items: Sequence[int], k: int, **options: Any) -> dict[int, Explanation]:
-        """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation."""
+    def reasons(
+        self,
+        request: Request,
+        items: Sequence[int],
+        k: int,
+        *,
+        ranker: Ranker | None = None,
+        without: bool = True,
+        **options: Any,
+    ) -> dict[int, Explanation]:
+        """Why each of some items of a slate of `k` is recommended; `options` are those of the recommendation.
+
+        Args:
+            request: what was asked.
+            items: item indices.
+            k: places of the slate.
+            ranker: who recommended them, where it was another one (a baseline) on the same catalogue.
+            without: whether what would undo the recommendation is searched for, which takes longest.
+            options: `exclude_seen` and `exact` of the recommendation.
+        """
         if not items:
             return {}
-        policy, facts = self.ranker, self.bundle.facts
+        policy, facts = ranker or self.ranker, self.bundle.facts
         words = [word for rule in self._rules if isinstance(rule, ForbiddenWords) for word in rule.words]
         unsaid = Unsaid(Forbidden(tuple(words)).filter(), self._refused, self._accepted)
         named: dict[str, Any] = {"domain": facts["domain"], "language": facts["language"], "unsaid": unsaid}
+        named |= {} if without else {"most_sets": 0}
         explainer = Explainer(policy, self.bundle.items, **named)
         options["filters"] = request.filters
         found = explainer.explain(request.state, items, k=k, seen=request.seen, **options)

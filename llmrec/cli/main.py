@@ -17,6 +17,7 @@ from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
+from llmrec.cli.page import page_command
 from llmrec.cli.serve import serve_command
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
@@ -40,6 +41,7 @@ app.command("evaluate")(evaluate_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 app.command("serve")(serve_command)
+app.command("page")(page_command)
 app.command("adapt")(adapt_command)
 app.command("meta-train")(meta_command)
 

@@ -21,7 +21,7 @@ from llmrec.pipeline.headroom import run_headroom
 from llmrec.pipeline.place import OURS
 from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.report import make_report, measurements
-from llmrec.pipeline.result import RunResult, metrics_of
+from llmrec.pipeline.result import RunResult, Stages, metrics_of
 from llmrec.pipeline.sft import improved_policy, sft_policy
 from llmrec.pipeline.wording import run_language
 from llmrec.printing import one_line
@@ -91,7 +91,7 @@ def finish(run: RunResult, command: str, work: Path) -> None:
     with new_folder(run.out, ours=OURS) as folder:
         write_bundle(
             folder,
-            weights=_weights(run, policy.model),
+            weights=handed_weights(run, policy.model, run.deployed),
             policy=policy,
             dataset=data.dataset,
             config=config,
@@ -109,21 +109,20 @@ def finish(run: RunResult, command: str, work: Path) -> None:
     )
 
 
-def _weights(run: RunResult, merged: Any) -> Weights:
-    """Full weights, or one adapter on the Hub model: SFT's, the improvement's, or both joined."""
-    deployed = run.deployed
+def handed_weights(stages: Stages, merged: Any, checkpoint: Path | None) -> Weights:
+    """Full weights, or one adapter on the Hub model: SFT's, or that joined with a checkpoint's of the improvement."""
     # weights turned back from a GGUF file are nobody else's, so an adapter would have nothing to stand on
     if (
-        run.base.nano
-        or run.base.gguf is not None
-        or not run.sft.has_adapter
-        or (deployed is not None and (deployed / "model").is_dir())
+        stages.base.nano
+        or stages.base.gguf is not None
+        or not stages.sft.has_adapter
+        or (checkpoint is not None and (checkpoint / "model").is_dir())
     ):
         return Weights(merged)
-    adapter = load_adapter(run.sft.folder / "adapter")
-    if deployed is not None:
-        adapter = combine_adapters(adapter, load_adapter(deployed / "adapter"))
-    return Weights(merged, adapter, run.base.name, run.base.revision)
+    adapter = load_adapter(stages.sft.folder / "adapter")
+    if checkpoint is not None:
+        adapter = combine_adapters(adapter, load_adapter(checkpoint / "adapter"))
+    return Weights(merged, adapter, stages.base.name, stages.base.revision)
 
 
 def model_card(run: RunResult, command: str) -> str:

@@ -67,7 +67,7 @@ def serve(
             f"{one_line(host, 60)} can be reached from other machines, so it needs API keys; set {VARIABLE} or give "
             "--keys FILE."
         )
-    listening = _listen(host, port)
+    listening = listen(host, port)
     with listening:
         folder = run_folder(model, revision=revision)
         recommender = Recommender.load(str(folder), data=data, rules=rules)
@@ -104,7 +104,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A socket that listens already, so that a port which is taken is said before a model is loaded."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -333,7 +333,7 @@ class Service:
 
     def _explained(self, job: Job, slate: Slate) -> Recommendation:
         recommender, told = job.deployed.recommender, slate.items_K[: job.explain]
-        options = {"exclude_seen": job.exclude_seen, "exact": job.exact}
+        options: dict[str, Any] = {"exclude_seen": job.exclude_seen, "exact": job.exact}
         reasons = recommender.reasons(job.request, told, job.k, **options)
         return answer_of(job, job.filters, slate, reasons)
 

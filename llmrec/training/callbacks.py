@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from llmrec.errors import RunError
-from llmrec.files import read_json, sha256_of, write_json
+from llmrec.files import read_json, sha256_of, write_json, write_text
 from llmrec.progress import Bar, console
 from llmrec.storage import shown
 from llmrec.written import first_changed, hashes_of
 
 COMPLETE = "complete.json"
 ORIGIN = "origin.json"
+LIVE = "curve.jsonl"
+"""The curve of a training that runs."""
 
 
 class BarCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
@@ -37,6 +39,29 @@ class BarCallback(TrainerCallback):  # type: ignore[misc]  # untyped base
         if state.is_world_process_zero and state.global_step % self.every == 0:
             last = next((entry[self.key] for entry in reversed(state.log_history) if self.key in entry), None)
             self.bar.advance(note="" if last is None else f"{self.key} {last:.3f}")
+
+
+class LiveLog(TrainerCallback):  # type: ignore[misc]  # untyped base
+    """Keeps the curve in `path` while a training runs, a JSON object a line, for whoever wants to watch it.
+
+    Args:
+        path: the file; a training that goes on writes it anew from its checkpoint's log.
+        rows: what the curve is of entries of the log.
+    """
+
+    def __init__(self, path: Path, rows: Callable[[Sequence[dict[str, Any]]], Sequence[dict[str, float]]]) -> None:
+        self.path, self.rows = path, rows
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Writes what was logged before."""
+        if state.is_world_process_zero:
+            write_text(self.path, "".join(f"{json.dumps(row)}\n" for row in self.rows(state.log_history)))
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Adds the last entry."""
+        if state.is_world_process_zero and state.log_history:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{json.dumps(row)}\n" for row in self.rows(state.log_history[-1:]))
 
 
 class AlreadyStopped(Exception):

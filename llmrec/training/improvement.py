@@ -30,9 +30,11 @@ from llmrec.progress import Bar
 from llmrec.training.anchor import Anchor, Pull, Told, anchor_of, anchored
 from llmrec.training.arguments import common_arguments, per_process, processes, quiet, world_size
 from llmrec.training.callbacks import (
+    LIVE,
     AlreadyStopped,
     BarCallback,
     CheckpointCallback,
+    LiveLog,
     cpu_seconds_at,
     open_checkpoints,
     origin_digest,
@@ -186,6 +188,9 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         checkpoints = CheckpointCallback(before, told, stopped=stopped, cpu_seconds=cpu_seconds_at(start))
         trainer.add_callback(BarCallback(bar, every=plan.steps, key=plan.watched))
         trainer.add_callback(checkpoints)
+        trainer.add_callback(
+            LiveLog(checkpointing.out / LIVE, lambda history: _curve(history, plan.steps, plan.watched))
+        )
         if held is not None and held.pull:
             trainer.add_callback(Pull(held))
         if held is not None and held.gradient is not None:
