@@ -56,6 +56,7 @@ class Shares:
     popularity: float = 0.0
 
 
+_KEPT = ("_empty", "prior_N", "_tail_N", "_remembered")
 GRID = tuple(
     Shares(prior, popularity)
     for prior, popularity in itertools.product((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.5, 1.0, 2.0, 4.0, 8.0))
@@ -108,6 +109,7 @@ class LikelihoodRanker:
         if count_N is None and shares.popularity:
             raise RequestError("A share of the items' popularity needs their counts; give count_N.")
         self._nodes = len(nodes_to_read(policy.index, tokens))
+        self._remembered: dict[State, FloatArray] = {}
 
     @property
     def _decided(self) -> bool:
@@ -134,19 +136,27 @@ class LikelihoodRanker:
         return tail_N
 
     def with_shares(self, shares: Shares) -> Self:
-        """The same with other shares; what was read without a state is kept."""
+        """The same with other shares; what was read, without a state and to be remembered, is kept."""
         other = type(self)(self.policy, shares, tokens=self.tokens, count_N=self.count_N)
-        kept = {name: value for name, value in vars(self).items() if name in ("_empty", "prior_N", "_tail_N")}
+        kept = {name: value for name, value in vars(self).items() if name in _KEPT}
         vars(other).update(kept)
         return other
 
     def likelihood(self, states: Sequence[State]) -> FloatArray:
         """log-likelihood of every item at each state, (B, N)."""
+        if self._remembered and all(state in self._remembered for state in states):
+            return np.array([self._remembered[state] for state in states]).reshape(-1, len(self.policy.catalogue))
         out = np.empty((len(states), len(self.policy.catalogue)))
         for part, ids, mask in self._batches(states):
             value_BM = read_tree(self.policy.model, ids, mask, self.policy.index, tokens=self.tokens)
             out[part] = _array(item_sums(self.policy.index, value_BM))
         return out + self._tail_N
+
+    def remember(self, states: Sequence[State]) -> None:
+        """Reads `states` once and for all: rankers of other shares of this one answer about them from memory (B x N)."""
+        new = list(dict.fromkeys(state for state in states if state not in self._remembered))
+        if new:
+            self._remembered |= zip(new, self.likelihood(new), strict=True)
 
     def with_pi(self, states: Sequence[State]) -> tuple[FloatArray, FloatArray]:
         """`likelihood` and log pi of every item, (B, N) each, from one reading.
@@ -207,7 +217,8 @@ class LikelihoodRanker:
             raise RequestError(
                 f"Items of which {self.tokens} tokens are read cannot be searched for; read all items."
             )
-        if search or (search is None and searchable and self._nodes > READ):
+        read = bool(self._remembered) and all(state in self._remembered for state in states)
+        if search or (search is None and searchable and self._nodes > READ and not read):
             return self._searched(states, k, hidden_BE)
         score_BN = self.score(states)
         row, at = np.nonzero(hidden_BE >= 0)

@@ -79,6 +79,7 @@ def measure_before_sft(
     counts = item_counts(positives(data.dataset, train), n_items)
     start = LikelihoodRanker(policy, tokens=tokens or None, count_N=counts)
     states, chosen = [e.state for e in rows], [e.target for e in rows]
+    start.remember([example.state for part in (rows, held) for example in part])
     k = min(K, n_items)
     alone = start.calibrated(states, chosen, seen=rows.seen, k=k, grid=[s for s in GRID if not s.popularity]).ranker
     both = start.calibrated(states, chosen, seen=rows.seen, k=k).ranker

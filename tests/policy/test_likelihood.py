@@ -200,6 +200,22 @@ def test_scores_and_slates_by_hand(policy, tokens, shares):
             ranker.recommend(STATES, 4, search=True)
 
 
+@pytest.mark.parametrize("tokens", [2, None])
+def test_what_is_remembered_is_not_read_again(policy, tokens, monkeypatch):
+    start, plain = (LikelihoodRanker(policy, tokens=tokens, count_N=COUNT) for _ in range(2))
+    shares = Shares(0.7, 0.5)
+    expected, slates = plain.with_shares(shares).score(STATES), plain.with_shares(shares).recommend(STATES, 4)
+    start.remember([*STATES, STATES[0]])
+    assert start.prior_N == pytest.approx(plain.prior_N)
+    monkeypatch.setattr("llmrec.policy.likelihood_ranker.read_tree", None)
+    other = start.with_shares(shares)
+    start.remember(STATES)
+    assert other.score(STATES[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+    assert [slate.items_K for slate in other.recommend(STATES, 4)] == [slate.items_K for slate in slates]
+    with pytest.raises(TypeError):
+        other.score([State(context="something else")])
+
+
 def test_seen_items_and_repeats(policy):
     ranker = LikelihoodRanker(policy)
     seen = [np.array([8])] * len(STATES)
