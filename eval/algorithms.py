@@ -3,6 +3,7 @@
     python eval/algorithms.py --dataset world --out runs/algorithms/world --json world.json
     python eval/algorithms.py --dataset movielens --source FOLDER --out runs/algorithms/movielens
     python eval/algorithms.py --algorithms ppo --controls continued_sft shuffled_reward --out runs/algorithms/world
+    python eval/algorithms.py --dataset shop --algorithms tilted ppo --controls continued_sft --seeds 1 2 3
     python eval/algorithms.py --dataset amazon-minionerec --source FOLDER --algorithms ppo grpo --seeds 0 1 2
 
 For each algorithm the promoted checkpoint (SFT itself where the gate refused all) and the last one: true or judged
@@ -18,7 +19,11 @@ from llmrec.pipeline.controls import ALL, CONTROLS
 
 if __name__ == "__main__":
     script = StudyScript(__doc__, out="runs/algorithms", seeds=(0, 1, 2))
-    script.add_argument("--dataset", default="world", help="world, movielens or amazon-minionerec")
+    script.add_argument(
+        "--dataset",
+        default="world",
+        help="world, shop (a newcomer's log, made by the seed), movielens or amazon-minionerec",
+    )
     script.add_argument("--source", help="the data set's folder")
     script.add_argument("--algorithms", nargs="+", choices=SHIPPED, default=SHIPPED)
     held = "what the first algorithm is held against; all: every control that has a meaning for it"

@@ -153,7 +153,7 @@ class LikelihoodRanker:
         return out + self._tail_N
 
     def remember(self, states: Sequence[State]) -> None:
-        """Reads `states` once and for all: rankers of other shares of this one answer about them from memory (B x N)."""
+        """Reads `states` once: this ranker, and it with other shares, answer about them from memory (B x N)."""
         new = list(dict.fromkeys(state for state in states if state not in self._remembered))
         if new:
             self._remembered |= zip(new, self.likelihood(new), strict=True)

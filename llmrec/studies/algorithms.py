@@ -29,12 +29,15 @@ from llmrec.pipeline.run import check_config
 from llmrec.pipeline.systems import INFORMED, OPTIMUM, best_known
 from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.shop import saved_shop
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.types import FloatArray, Ranker
 
 FIRST = ("value@1", "value")
 """What judges say of the top item, and of a place of the whole slate."""
 NDCG = "NDCG@10"
+SHOP = "shop"
+"""The data set that is made for each seed, as a newcomer's log (`studies.shop`), where no source is named."""
 Rows = dict[str, dict[str, FloatArray]]
 """By system and measure."""
 
@@ -71,7 +74,7 @@ def run_algorithms(
     """
     if not algorithms:
         raise RequestError("A study needs at least one algorithm.")
-    config_of = study_config(dataset, source, overrides or {}, start_seed)
+    config_of = study_config(dataset, source, overrides or {}, start_seed, out / "shops")
     held = controls_of(config_of(algorithms[0], seeds[0]), controls) if seeds else {}
     names = [name for name in held if name not in algorithms]
 
@@ -290,9 +293,15 @@ def _sheet(figures: Mapping[str, Any], judge: str, seeds: int) -> Sheet:
 
 
 def study_config(
-    dataset: str, source: str | Path | None, overrides: Overrides, start_seed: int | None = None
+    dataset: str,
+    source: str | Path | None,
+    overrides: Overrides,
+    start_seed: int | None = None,
+    shops: Path = Path("shops"),
 ) -> Callable[[Algorithm, int], RunConfig]:
     """Configurations by algorithm and seed, from train/recipes/study-DATASET.yaml.
+
+    Shops without a `source` are made when they are asked for, and kept in the folder `shops`.
 
     Raises:
         RequestError: there is no recipe of that study.
@@ -301,10 +310,13 @@ def study_config(
     if not place.is_file():
         known = ", ".join(sorted(p.stem.removeprefix("study-") for p in recipes_root().glob("study-*.yaml")))
         raise RequestError(f"There is no study of {dataset!r}; known ones: {known}.")
-    given = {} if source is None else {"data.source": source}
 
     def config_of(algorithm: Algorithm, seed: int) -> RunConfig:
         seeded = {"seed": seed} if start_seed is None else {"seed": start_seed, "improvement_seed": seed}
+        place_of_data = source
+        if source is None and dataset == SHOP:
+            place_of_data = saved_shop(shops, seeded["seed"])
+        given = {} if place_of_data is None else {"data.source": str(place_of_data)}
         return with_defaults(place, {"algorithm": algorithm, **seeded, **given, **overrides})
 
     return config_of
