@@ -33,20 +33,37 @@ LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a control may take, and how.
+
+    Attributes:
+        share: what the improvement cost, in trainings of the warm start.
+        adapter: whether the warm start trained a LoRA adapter rather than all weights (`SFTStage.has_adapter`).
+    """
+
+    share: float
+    adapter: bool = False
+
+    @classmethod
+    def of(cls, improvement: ImprovedStage, sft: SFTStage) -> Cost:
+        """That of a finished improvement, by seconds of the processor."""
+        return cls(improvement.cpu_seconds / max(sft.cpu_seconds, 1e-9), sft.has_adapter)
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """One control.
 
     Attributes:
         label: its name in tables.
         asks: what it asks, as a clause.
-        changed: the configuration of its training. The number is what the run's improvement cost, in trainings of the
-            warm start.
+        changed: the configuration of its training.
         missing: why a configuration has no such control; "" where it has.
     """
 
     label: Callable[[RunConfig], str]
     asks: str
-    changed: Callable[[RunConfig, float], RunConfig]
+    changed: Callable[[RunConfig, Cost], RunConfig]
     missing: Callable[[RunConfig], str]
 
 
@@ -54,23 +71,22 @@ def _with_section(config: RunConfig, algorithm: str, settings: Any) -> RunConfig
     return replace(config, algorithm=algorithm, sections={**config.sections, algorithm: settings})
 
 
-def _continued(config: RunConfig, share: float) -> RunConfig:
+def _continued(config: RunConfig, cost: Cost) -> RunConfig:
     sft = config.sft
-    whole = sft.weights == "full" or (sft.weights == "auto" and config.model.name == "nano")
     own = replace(
         config.section(ContinuedSFTSettings),
-        share=max(round(share, 3), LEAST_SHARE),
+        share=max(round(cost.share, 3), LEAST_SHARE),
         learning_rate=sft.learning_rate,
         warmup=sft.warmup,
         save_every=sft.save_every,
-        weights="full" if whole else "lora",
+        weights="lora" if cost.adapter else "full",
         lora=replace(sft.lora, dropout=0.0),
     )
     return _with_section(_plain(config), "continued_sft", own)
 
 
-def _best_of_n(config: RunConfig, share: float) -> RunConfig:
-    del share
+def _best_of_n(config: RunConfig, cost: Cost) -> RunConfig:
+    del cost
     own = config.section(BestOfNSettings)
     drawn = learning_of(config).draws(config.improvement)
     if drawn:  # as many draws as the improvement makes
@@ -92,8 +108,8 @@ def _rewarded(config: RunConfig, **changes: Any) -> RunConfig:
     return replace(config, reward=replace(config.reward, **changes))
 
 
-def _no_next_item(config: RunConfig, share: float) -> RunConfig:
-    del share
+def _no_next_item(config: RunConfig, cost: Cost) -> RunConfig:
+    del cost
     return replace(config, reward=without(config.reward, reading_next(config.reward)))
 
 
@@ -106,7 +122,7 @@ def _draws_missing(config: RunConfig) -> str:
 def _next_item_missing(config: RunConfig) -> str:
     if not reading_next(config.reward):
         return "no term of the reward reads the logged next item"
-    left: RewardSettings = _no_next_item(config, 0.0).reward
+    left: RewardSettings = _no_next_item(config, Cost(0.0)).reward
     some = left.click or left.conversion or set(left.terms) - COMPARING_TERMS or left.custom
     return "" if some else "nothing else is rewarded"
 
@@ -205,7 +221,7 @@ def control_stages(
     """
     found = {}
     for name, control in controls_of(config).items():
-        changed = control.changed(config, improvement.cpu_seconds / max(sft.cpu_seconds, 1e-9))
+        changed = control.changed(config, Cost.of(improvement, sft))
         stage = improve_stage(changed, data, sft, simulators, work, name=f"control-{name}")
         found[control.label(config)] = ControlStage(name, changed, stage)
     return found

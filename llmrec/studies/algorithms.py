@@ -20,7 +20,7 @@ from llmrec.config_tree import Overrides
 from llmrec.errors import RequestError
 from llmrec.evaluation.facts import PeakMemory
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.controls import ALL, CONTROLS, controls_of
+from llmrec.pipeline.controls import ALL, CONTROLS, Cost, controls_of
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.measure import Arena, SystemFigures, evaluation_key, measure_run
 from llmrec.pipeline.recipes import recipes_root, with_defaults
@@ -110,7 +110,7 @@ def _measured(
     first = config_of(algorithms[0], seed)
     for name in controls:
         control = CONTROLS[name]
-        changed = control.changed(first, stages[0].cpu_seconds / max(ready.sft.cpu_seconds, 1e-9))
+        changed = control.changed(first, Cost.of(stages[0], ready.sft))
         names = (control.label(first), f"{control.label(first)} (last)")
         own, cost, _ = _one_algorithm(
             ready, arena, changed, seed, rows[SFT], names=names, stage_name=f"control-{algorithms[0]}-{name}"

@@ -9,7 +9,7 @@ from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
 from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.base_model import Base
-from llmrec.pipeline.controls import CONTROLS, against, controls_of
+from llmrec.pipeline.controls import CONTROLS, Cost, against, controls_of
 from llmrec.pipeline.improve import improvement_key
 from llmrec.pipeline.sft import SFTStage
 from llmrec.training.continued import check_continued
@@ -56,7 +56,7 @@ def test_each_changes_one_thing():
     config = config_of(
         "reward.terms={next_item: 1, novelty: 0.1, next_item_rank: 1}", "evaluation.controls=[all]", "ppo.steps=10"
     )
-    changed = {name: control.changed(config, 2.345) for name, control in controls_of(config).items()}
+    changed = {name: control.changed(config, Cost(2.345)) for name, control in controls_of(config).items()}
     assert changed["no_next_item"].reward.terms == {"novelty": 0.1}
     assert changed["other_people"].reward.shuffle == "people"
     assert changed["shuffled_reward"].reward.shuffle == "rewards"
@@ -66,7 +66,9 @@ def test_each_changes_one_thing():
     assert best.draws * best.rounds * best.prompts == 10 * config.improvement.prompts * config.improvement.draws
     more = changed["continued_sft"].improvement
     assert more.share == 2.345
-    assert more.weights == "full"  # as the nano model's warm start trained all of them
+    assert more.weights == "full"
+    # as the warm start was trained, which a small model of any name does with all weights
+    assert CONTROLS["continued_sft"].changed(config, Cost(1.0, adapter=True)).improvement.weights == "lora"
     for one in changed.values():
         check_algorithm(one)
     labels = [control.label(config) for control in CONTROLS.values()]
@@ -80,9 +82,9 @@ def test_one_s_own_term_that_knows_the_next_item_is_left_out_too(tmp_path):
         f"reward.custom=[{own}:told]", "reward.terms={told: 2, margin: 0.5}", "evaluation.controls=[all]"
     )
     found = controls_of(config)
-    assert found["no_next_item"].changed(config, 1.0).reward == config_of("reward.terms={margin: 0.5}").reward
+    assert found["no_next_item"].changed(config, Cost(1.0)).reward == config_of("reward.terms={margin: 0.5}").reward
     for control in found.values():
-        check_algorithm(control.changed(config, 1.0))
+        check_algorithm(control.changed(config, Cost(1.0)))
 
 
 def test_controls_decide_nothing_of_the_improvement_and_change_no_key(tmp_path):
