@@ -327,7 +327,8 @@ def _answer(found: Pooled, settings: MarketSettings) -> Answer:
             intervals = {key: t_interval(values) for key, values in each.items()}
             own[way] = {key: dataclasses.asdict(interval) for key, interval in intervals.items()}
             against.append((name, way, *(signed(interval, 3) for interval in intervals.values())))
-        own["settled"] = [bool(one.facts[name].get("settled", False)) for one in found.seeds]
+        if "best responses" in ways:
+            own["settled"] = [one.facts[name]["settled"] for one in found.seeds]
         figures["recommenders"][name] = own
     note = "Figures a visit, in list prices; surplus in units of ln(price). Means over worlds."
     columns = ("recommender", "sellers", "price", "promoted", *SHOWN)
@@ -351,5 +352,5 @@ def _prices(found: Pooled, names: Sequence[str]) -> str:
             )
         axis.set_xlabel("rounds (%)")
         axis.set_ylabel("price that is looked at")
-        axis.legend(fontsize=8.5)
+        axis.legend(fontsize=8.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
         return to_svg(figure, "Prices while sellers learn, by who ranks")
