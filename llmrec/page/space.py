@@ -57,7 +57,9 @@ NO_USERS = "no users, whose data are not handed on"
 
 
 def write_space(run: Path, out: Path) -> Path:
-    """Writes the Space of a finished run into the folder `out`, whole or not at all; a Space there is replaced, a person's own files stay.
+    """Writes the Space of a finished run into the folder `out`, whole or not at all.
+
+    A Space there is replaced; a person's own files stay.
 
     It holds the run folder, the policy that the run did not hand on (where the working folder is there), and users
     only of a generated world: those of other data sets are persons.

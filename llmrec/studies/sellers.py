@@ -245,7 +245,7 @@ def sellers_study(
     if sellers < 2 or rounds < 1:
         raise RequestError("A market needs at least two sellers and one round; give --sellers and --rounds.")
     settings = MarketSettings(elasticity=elasticity, fee=fee)
-    opened = None if run is None else _opened(run)
+    opened = None if run is None else opened_world(run)
 
     def measure(seed: int) -> SeedRows:
         if opened is None:
@@ -258,7 +258,7 @@ def sellers_study(
     return Study(tuple(seeds), measure, partial(_answer, settings=settings), least=2).run(out, json_file)
 
 
-def _opened(run: Path) -> tuple[World, FloatArray]:
+def opened_world(run: Path) -> tuple[World, FloatArray]:
     """A run's world, and what its policy thinks of each user's best items at the end of the log: (U, N), else 0."""
     opened = open_run(run)
     world = opened.data.world
