@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from llmrec.catalogue.filters import Filters
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
-from llmrec.files import new_file, read_json, sha256_of
+from llmrec.files import new_file, sha256_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.decoding import check_k
 from llmrec.policy.filtered import hidden_items, passing
@@ -34,7 +34,7 @@ from llmrec.recommender import Recommender, Request
 from llmrec.storage import resolve, shown, storage_errors, work_folder
 from llmrec.types import Slate
 from llmrec.version import __version__
-from llmrec.written import LIST, hashes_of, intact
+from llmrec.written import intact, run_hash
 
 ENDING = ".parquet"
 MARK = b"llmrec.batch"
@@ -177,10 +177,8 @@ def _model_key(recommender: Recommender) -> list[str]:
     """Which weights compute, in which numbers: another device or precision rounds otherwise."""
     bundle = recommender.bundle
     model = bundle.policy.model
-    listed = bundle.folder / LIST
-    hashes = read_json(listed) if listed.is_file() else hashes_of(bundle.folder)
     ids = sha256_of(*bundle.policy.catalogue.item_ids)  # items may have come and gone in memory
-    return [sha256_of(json.dumps(hashes, sort_keys=True)), ids, str(dtype_of(model)), device_of(model).type]
+    return [run_hash(bundle.folder), ids, str(dtype_of(model)), device_of(model).type]
 
 
 def _check_place(place: Path, *, force: bool) -> None:

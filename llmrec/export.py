@@ -2,6 +2,7 @@
 
 llmrec.json   what it is: format, domain, language, repeats, wording, base model, data set's name and hash
 config.json + model.safetensors, or adapter_config.json + adapter_model.safetensors; the tokenizer's files
+quantised.safetensors, decoder.onnx + head.safetensors, model.gguf     in their place, by `llmrec export`
 catalogue/ items.parquet prompts/     the items, as tokens and as text, and the wording of states
 identifiers/                          what items are called, where they are written in words of their own
 config.yaml metrics.json README.md    how it was made, what it scored, the model card
@@ -29,6 +30,7 @@ from llmrec.dataset.store import Dataset, Manifest
 from llmrec.dataset.validate import validate_items
 from llmrec.errors import CatalogueError, DataError, RunError
 from llmrec.files import read_json, write_json, write_text
+from llmrec.policy import onnx_model, quantised
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import check_vocabulary, is_local, load_causal_lm, load_tokenizer, save_causal_lm
@@ -44,8 +46,11 @@ from llmrec.written import LIST, check_written, intact
 if TYPE_CHECKING:
     from llmrec.training.lora import Adapter
 
-FORMATS = (1, 2)
-"""2 is 1 with identifiers, which an older llmrec would not look for."""
+FORMATS = (1, 2, 3)
+"""2 is 1 with identifiers, 3 has weights in another form, which an older llmrec would not look for."""
+CONVERTED = ("int8", "int4", "onnx", "gguf")
+"""Forms of weights that `llmrec export` writes."""
+GGUF_FILE = "model.gguf"
 CARD = "llmrec.json"
 
 
@@ -69,10 +74,12 @@ def write_bundle(
     metrics: Mapping[str, Any],
     card: str,
     identifiers: Identifiers | None = None,
+    lineage: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the run folder's files into `folder`, which exists; the caller renames it into place.
 
     `identifiers` are those that the policy's catalogue was built from; None where items are written by their titles.
+    `lineage` says which run was gone on with, where one was.
     """
     if weights.adapter is None:
         save_causal_lm(weights.model, policy.tokenizer, folder)
@@ -89,7 +96,8 @@ def write_bundle(
     assert isinstance(policy.renderer, StateRenderer)
     policy.renderer.save(folder / "prompts")
     dataset.items.write_parquet(folder / "items.parquet")
-    write_json(folder / CARD, _facts(weights, dataset.manifest, config, policy, identifiers))
+    facts = _facts(weights, dataset.manifest, config, policy, identifiers)
+    write_json(folder / CARD, facts if lineage is None else {**facts, "lineage": dict(lineage)})
     write_json(folder / "metrics.json", dict(metrics))
     write_text(folder / "config.yaml", yaml.safe_dump(config.tree(), sort_keys=False, allow_unicode=True))
     write_text(folder / "README.md", card)
@@ -170,22 +178,34 @@ def read_bundle(folder: Path) -> Bundle:
 def _read_model(folder: Path, facts: dict[str, Any]) -> tuple[Any, Any]:
     """Tokenizer and model, an adapter merged where that rounds nothing."""
     check_documents(folder)
-    full = facts["weights"] == "full"
-    if full:
-        check_sizes(folder)
+    form = facts["weights"]
+    if form in _SIZED:
+        check_sizes(folder, _SIZED[form])
     with intact(folder / "tokenizer.json"):
         tokenizer = load_tokenizer(str(folder))
-    if full:
-        with intact(folder / "config.json"):
-            model = load_causal_lm(str(folder), whole=True)
-    else:
+    if form == "adapter":
         base = load_causal_lm(facts["base"], revision=facts["base_revision"])
         with intact(folder / "adapter_config.json"):
             model = load_adapter_onto(base, folder, tokenizer)
             if base.dtype == torch.float32:  # in bfloat16 merging rounds log pi by up to 0.1
                 model = model.merge_and_unload().eval()
+    elif form == "gguf":
+        model = load_causal_lm(str(folder / GGUF_FILE))
+    elif form == "onnx":
+        with intact(folder / onnx_model.FILE):
+            model = onnx_model.load_onnx(folder)
+    elif form == "full":
+        with intact(folder / "config.json"):
+            model = load_causal_lm(str(folder), whole=True)
+    else:
+        with intact(folder / quantised.FILE):
+            model = quantised.load_quantised(folder)
     check_vocabulary(str(folder), tokenizer, len(model.get_input_embeddings().weight))
     return tokenizer, model
+
+
+_SIZED = {"full": "model*.safetensors", "int8": quantised.FILE, "int4": quantised.FILE}
+"""Where the sizes of weights stand that a configuration is held against."""
 
 
 def _read_items(path: Path, catalogue: Catalogue) -> list[Item]:
@@ -260,12 +280,12 @@ def _is_count(value: object) -> bool:
 _FACTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("domain", "language", "liked", "catalogue"), _is_text),
     "repeat": ("allow", "exclude").__contains__,
-    "weights": ("full", "adapter").__contains__,
+    "weights": ("full", "adapter", *CONVERTED).__contains__,
     "base": _may_be_text,
     "base_revision": _may_be_text,
     "history_events": _is_count,
     "identifiers": _may_be_text,
-    "assortment": lambda value: value is None or isinstance(value, dict),
+    **dict.fromkeys(("assortment", "lineage"), lambda value: value is None or isinstance(value, dict)),
     "dataset": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
 }
 """What each key of llmrec.json must be; `identifiers` and `assortment` may be absent."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from llmrec.errors import LLMRecError, RunError
-from llmrec.files import Ours, entries, read_json, write_json
+from llmrec.files import Ours, entries, read_json, sha256_of, write_json
 from llmrec.printing import one_line
 from llmrec.storage import resolve, shown
 
@@ -21,6 +22,12 @@ MARK = "forgotten.json"
 def write_list(folder: Path) -> None:
     """Writes `files.json` into the finished `folder`: the SHA-256 of each file in it."""
     write_json(folder / LIST, {"sha256": hashes_of(folder, but=(LIST,))})
+
+
+def run_hash(folder: Path) -> str:
+    """One hash of all files of a run folder as they were written."""
+    listed = folder / LIST
+    return sha256_of(json.dumps(read_json(listed) if listed.is_file() else hashes_of(folder), sort_keys=True))
 
 
 def hashes_of(folder: Path, *, but: Sequence[str] = ()) -> dict[str, str]:
@@ -74,6 +81,7 @@ RUN_FILES = (
     ),
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json"),
     *("adapter_config.json", "adapter_model.safetensors", "added_tokens.json", "chat_template.jinja"),
+    *("quantised.safetensors", "decoder.onnx", "decoder.onnx.data", "head.safetensors", "model.gguf"),
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("vocab.json", "vocab.txt", "merges.txt"),
 )

@@ -15,10 +15,12 @@ from llmrec.cli.batch import batch_command
 from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
+from llmrec.cli.export import export_command
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
 from llmrec.cli.page import page_command
 from llmrec.cli.serve import serve_command
+from llmrec.cli.update import update_command
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
 from llmrec.version import __version__
@@ -38,10 +40,12 @@ app.add_typer(online_app, name="online")
 app.command("audit")(audit_command)
 app.command("batch")(batch_command)
 app.command("evaluate")(evaluate_command)
+app.command("export")(export_command)
 app.command("enrich")(enrich_command)
 app.command("review")(review_command)
 app.command("serve")(serve_command)
 app.command("page")(page_command)
+app.command("update")(update_command)
 app.command("adapt")(adapt_command)
 app.command("meta-train")(meta_command)
 

@@ -102,6 +102,9 @@ class SFTSettings:
     """What an item that is to be named is compared with. vocabulary: all tokens at each step. catalogue: the legal
     ones, as where the policy is deployed; texts are compared with all tokens in any case. auto: catalogue above 50 M
     parameters."""
+    skip: bool = False
+    """The model is a policy already, and is the warm start as it is (`llmrec update`); the section still says what
+    `continued_sft` learns."""
     examples: int = 8000
     epochs: float = 2.0
     batch_size: int = 64

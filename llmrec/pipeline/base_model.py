@@ -17,7 +17,7 @@ from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import RunConfig
 from llmrec.dataset.examples import History
 from llmrec.errors import RunError
-from llmrec.files import check_writable, new_folder, sha256_of
+from llmrec.files import check_writable, new_folder, read_json, sha256_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.wording import text_key, wording_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
@@ -43,6 +43,8 @@ from llmrec.training.sft_data import longest_answer
 from llmrec.types import Item, State
 
 NANO = "nano"
+LINEAGE = "lineage.json"
+"""Beside the weights of a finished run that is gone on with (`pipeline.update`)."""
 TOKENIZER_TEXTS = 6000
 SHARED = 5
 """Users at least whose profiles have a word that may be among a tokenizer's tokens, unless an item's text has it."""
@@ -61,6 +63,8 @@ class Base:
     revision: str | None
     nano: bool
     gguf: GGUFOrigin | None = None
+    lineage: dict[str, Any] | None = None
+    """Of a finished run that is gone on with: which one, on what data, and what it went on from itself."""
 
     @property
     def published(self) -> str | None:
@@ -74,6 +78,8 @@ class Base:
         """What it is called where it is handed on: no path of this machine."""
         if self.gguf is not None:
             return self.gguf.described
+        if self.lineage is not None:
+            return f"the run {self.lineage['run']} on {self.lineage['dataset']['name']}"
         return self.published or f"a model in a folder {Path(self.name).name}"
 
 
@@ -148,7 +154,8 @@ def named_base(config: RunConfig) -> Base:
     """The base model that `config.model` names: a Hub id, a folder, or what a GGUF file was unpacked to."""
     name, revision = config.model.name, config.model.revision
     if not is_gguf(name):
-        return Base(name, revision, nano=False)
+        told = Path(name) / LINEAGE
+        return Base(name, revision, nano=False, lineage=read_json(told) if told.is_file() else None)
     folder = unpacked(name)
     return Base(str(folder), None, nano=False, gguf=origin_of(folder))
 

@@ -71,7 +71,8 @@ def _with_section(config: RunConfig, algorithm: str, settings: Any) -> RunConfig
     return replace(config, algorithm=algorithm, sections={**config.sections, algorithm: settings})
 
 
-def _continued(config: RunConfig, cost: Cost) -> RunConfig:
+def continued(config: RunConfig, cost: Cost) -> RunConfig:
+    """The configuration in which a share of the warm start is what improves the policy."""
     sft = config.sft
     own = replace(
         config.section(ContinuedSFTSettings),
@@ -139,7 +140,7 @@ CONTROLS: Mapping[str, Control] = {
     "continued_sft": Control(
         lambda _: ALGORITHMS["continued_sft"].label,
         "whether more of the warm start is worth as much, at the same seconds of the processor",
-        _continued,
+        continued,
         _other_than("continued_sft"),
     ),
     "best_of_n": Control(

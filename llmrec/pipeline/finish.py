@@ -98,6 +98,7 @@ def finish(run: RunResult, command: str, work: Path) -> None:
             metrics=metrics_of(run),
             card=model_card(run, command),
             identifiers=run.sft.identifiers,
+            lineage=run.base.lineage,
         )
         write_report(folder, dataclasses.replace(report, slates=()), absent=(NO_SLATES,))
         write_list(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,7 @@ from llmrec.evaluation.leaks import check_leaks
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.item_tokens import load_identifiers, name_items, naming_key
+from llmrec.pipeline.item_tokens import Naming, load_identifiers, name_items, naming_key
 from llmrec.pipeline.simulation import log_of, widening
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work, say, stage_seconds
@@ -43,6 +44,7 @@ from llmrec.types import Example
 
 PRECISION_FILE = "precision.json"
 COST_FILE = "cost.json"
+ALL = "all"
 HELD_OUT = 0.1
 """Share of the training events, the last ones, on which the teacher's settings are chosen."""
 ROWS = 2000
@@ -152,6 +154,16 @@ def check_warm_start(config: RunConfig) -> None:
     """
     if config.model.quantization != "none" and config.sft.weights == "full":
         raise ConfigError("Keys 'model.quantization' and 'sft.weights': weights in 4 bits are not trained; set lora.")
+    if config.sft.skip and (config.model.name == "nano" or config.identifiers.scheme != "title"):
+        raise ConfigError(
+            "Key 'sft.skip' takes the model for a policy as it is, which the nano model and new identifiers are not; "
+            "leave it out."
+        )
+    if config.sft.skip and {"continued_sft", ALL}.intersection(config.evaluation.controls):
+        raise ConfigError(
+            "Keys 'sft.skip' and 'evaluation.controls': where there was no warm start nothing says how much of it "
+            "costs as much; leave continued_sft out of the controls."
+        )
     check_sft(config.sft, taught=config.sft.teacher.kind != "none", identified=config.identifiers.scheme != "title")
 
 
@@ -186,6 +198,8 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         "config": [tree["sft"], text_key(config, data.dataset), tree["data"], tree["model"]["dtype"], config.seed],
         "identifiers": naming_key(config),
     } | ({} if config.model.quantization == "none" else {"quantization": config.model.quantization})
+    if base.lineage is not None:
+        key["lineage"] = base.lineage
     if config.sft.weighting.kind in BY_VALUE:
         key["reward"] = [config.reward.click, config.reward.conversion]
 
@@ -201,6 +215,9 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         # tokens that the trained model will read.
         naming = name_items(config, data, model, tokenizer)
         check_base(config, naming.catalogue)
+        if config.sft.skip:
+            _keep_as_it_is(out, model, tokenizer, naming, precision.facts())
+            return
         lessons = lessons_of(config, data)
         result = train_sft(
             model,
@@ -231,6 +248,16 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
 
     folder = work.stage("sft", key, build, together=True)
     return SFTStage(folder, base, read_json(folder / "curve.json"))
+
+
+def _keep_as_it_is(out: Path, model: Any, tokenizer: Any, naming: Naming, precision: dict[str, str]) -> None:
+    """Writes the stage of a model that is a policy already."""
+    naming.save(out)
+    (out / "model").mkdir()
+    save_causal_lm(model, tokenizer, out / "model")
+    write_json(out / "curve.json", [])
+    write_json(out / COST_FILE, {"seconds": 0.0, "cpu_seconds": 0.0})
+    write_json(out / PRECISION_FILE, precision)
 
 
 def sft_policy(config: RunConfig, data: RunData, stage: SFTStage) -> LanguagePolicy:

@@ -103,6 +103,31 @@ def load_causal_lm(
     return (model if quantization == "4bit" else model.to(device)).eval()
 
 
+def load_made(folder: Path, state: dict[str, torch.Tensor], device: torch.device) -> Any:
+    """The model of `folder`'s configuration with weights that were made in memory, in evaluation mode on `device`.
+
+    Raises:
+        RunError: as `load_causal_lm` does.
+    """
+    name = str(folder)
+    config = load_config(name)
+    precision = pick_precision("auto", device, config)
+    with _quiet():
+        # the class itself: the auto class looks for a folder
+        model, found = AutoModelForCausalLM._model_mapping[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=precision.dtype,
+            generation_config=GenerationConfig(),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    _check_weights(name, found, whole=True)
+    setattr(model, PRECISION, precision)
+    return model.to(device).eval()
+
+
 def _check_weights(name: str, found: dict[str, Any], *, whole: bool) -> None:
     """Refuses weights that do not fit the configuration; transformers would make up what is missing."""
     mend = "fetch or save the model again"
@@ -253,8 +278,12 @@ def unpacked(name: str) -> Path:
         try:
             with _quiet():
                 tokenizer = AutoTokenizer.from_pretrained(place, **options)
+                config = AutoConfig.from_pretrained(place, **options)
+                if width := header.fields.get(f"{header.architecture}.attention.key_length"):
+                    config.head_dim = int(width)  # transformers takes its own default
                 model, found = AutoModelForCausalLM.from_pretrained(
                     place,
+                    config=config,
                     dtype=torch.float32,
                     generation_config=GenerationConfig(),
                     output_loading_info=True,
@@ -271,10 +300,19 @@ def unpacked(name: str) -> Path:
             if hasattr(model.config, left):
                 delattr(model.config, left)
         model.hf_quantizer = None
+        _name_special(tokenizer, header.fields)
         _fit_rows(model, len(tokenizer))
         save_causal_lm(model, tokenizer, out)
         write_json(out / ORIGIN, dataclasses.asdict(origin))
     return folder
+
+
+def _name_special(tokenizer: Any, fields: dict[str, Any]) -> None:
+    """Tells a tokenizer which tokens end, begin and pad, where the file says so and transformers left it out."""
+    for kind, key in (("eos", "eos"), ("bos", "bos"), ("pad", "padding")):
+        number = fields.get(f"tokenizer.ggml.{key}_token_id")
+        if getattr(tokenizer, f"{kind}_token") is None and isinstance(number, int) and number < len(tokenizer):
+            setattr(tokenizer, f"{kind}_token", tokenizer.convert_ids_to_tokens(number))
 
 
 @torch.no_grad()

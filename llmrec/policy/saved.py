@@ -31,7 +31,7 @@ def check_documents(folder: Path) -> None:
                 )
 
 
-def check_sizes(folder: Path) -> None:
+def check_sizes(folder: Path, pattern: str = "model*.safetensors") -> None:
     """Refuses a config.json that asks for more layers, rows or columns than its weights have.
 
     A model is made before its weights are read, so numbers out of all measure would take all time or memory.
@@ -42,7 +42,7 @@ def check_sizes(folder: Path) -> None:
     config, path = read_json(folder / "config.json"), folder / "config.json"
     if not isinstance(config, dict):
         raise RunError(f"{shown(path)} is no configuration of a model; fetch the folder again.")
-    shapes = dict(_shapes(folder))
+    shapes = dict(_shapes(folder, pattern))
     total, largest = (
         sum(map(math.prod, shapes.values())),
         max((max(s, default=1) for s in shapes.values()), default=0),
@@ -66,11 +66,11 @@ def _check_section(path: Path, section: dict[str, Any], parts: int, total: int, 
         )
 
 
-def _shapes(folder: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _shapes(folder: Path, pattern: str) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Names and shapes of all weights, from the heads of their files."""
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted(folder.glob(pattern))
     if not files:
-        raise RunError(f"{shown(folder)} holds no model.safetensors; fetch the folder again.")
+        raise RunError(f"{shown(folder)} holds no {pattern.replace('*', '')}; fetch the folder again.")
     for path in files:
         try:
             with safe_open(path, framework="numpy") as file:

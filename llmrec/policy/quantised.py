@@ -1,0 +1,168 @@
+"""Weights in 8 or 4 bits: linear layers keep whole numbers and a scale, and compute in floats.
+
+    w[o, i] ~ scale[o, g(i)] * code[o, i],   code a whole number
+
+At 8 bits a row of a layer has one scale; at 4 bits each 32 weights of a row have one, which is the one with the least
+squared error among some that cut off the largest weights. Rows of the embedding and of the output head are kept at 8
+bits on the disk and are floats in memory, as single rows of the head are read. Norms and biases stay as they are.
+Codes and scales are plain safetensors, and nothing but torch is needed to compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from llmrec.errors import RunError
+from llmrec.policy.loading import load_made, pick_device
+from llmrec.policy.modes import base_model
+
+FILE = "quantised.safetensors"
+CODES, SCALE = ".codes", ".scale"
+GROUP = 32
+"""Weights that share a scale at 4 bits."""
+CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+"""What part of a group's largest weight its scale reaches to, tried one after the other."""
+
+
+class WeightOnly(nn.Module):
+    """A linear layer whose weight is whole numbers.
+
+    Attributes:
+        codes: int8, (out, in).
+        scale: (out, groups), the dtype that is computed in.
+        bias: (out,) or None.
+    """
+
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as floats, made anew at each call."""
+        return floats(self.codes, self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, in) to (…, out)."""
+        if self.scale.shape[1] > 1:
+            return nn.functional.linear(x, self.weight, self.bias)
+        out = nn.functional.linear(x, self.codes.to(x.dtype)) * self.scale[:, 0]
+        return out if self.bias is None else out + self.bias
+
+
+def floats(codes: Tensor, scale: Tensor) -> Tensor:
+    """The weight that codes (out, in) and scales (out, groups) stand for."""
+    rows, groups = scale.shape
+    return (codes.view(rows, groups, -1).to(scale.dtype) * scale.unsqueeze(2)).view(rows, -1)
+
+
+def quantise(weight: Tensor, bits: int, group: int | None = None) -> tuple[Tensor, Tensor]:
+    """Codes (out, in) int8 and scales (out, groups) float32 of a weight (out, in).
+
+    Args:
+        weight: what is rounded.
+        bits: 8 or 4; codes lie symmetrically about 0.
+        group: weights that share a scale, a divisor of `in`; by default a whole row.
+    """
+    most = 2 ** (bits - 1) - 1
+    parts = weight.detach().float().view(len(weight), -1, group or weight.shape[1])
+    largest = parts.abs().amax(2).clamp(min=1e-12)
+    best_scale, best_error = largest / most, torch.full_like(largest, torch.inf)
+    for cut in CUTS if bits < 8 else CUTS[:1]:
+        # as it is kept: at 4 bits scales are halves on the disk
+        scale = (largest * cut / most).to(torch.float16).float() if bits < 8 else largest * cut / most
+        scale = scale.clamp(min=torch.finfo(torch.float16).tiny)
+        error = (_codes(parts, scale, most) * scale.unsqueeze(2) - parts).square().sum(2)
+        better = error < best_error
+        best_scale, best_error = torch.where(better, scale, best_scale), torch.where(better, error, best_error)
+    return _codes(parts, best_scale, most).view(weight.shape).to(torch.int8), best_scale
+
+
+def _codes(parts: Tensor, scale: Tensor, most: int) -> Tensor:
+    return (parts / scale.unsqueeze(2)).round().clamp(-most, most)
+
+
+def pack(codes: Tensor) -> Tensor:
+    """Codes of 4 bits (out, in) as uint8 (out, in / 2): of two neighbours the first has the lower half."""
+    raised = (codes + 8).to(torch.uint8)
+    return raised[:, 0::2] | (raised[:, 1::2] << 4)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """What `pack` was given."""
+    return (torch.stack([packed & 15, packed >> 4], 2).flatten(1).to(torch.int8)) - 8
+
+
+@torch.no_grad()
+def save_quantised(model: Any, folder: Path, bits: int) -> None:
+    """Writes weights of 8 or 4 bits and the configuration into `folder`.
+
+    Raises:
+        RunError: the model has no linear layer whose weights could be rounded.
+    """
+    model = base_model(model)
+    linear = {f"{name}.weight" for name, _ in _linears(model)}
+    if not linear:
+        raise RunError(
+            f"{type(model).__name__} keeps its weights in no linear layers, so they cannot be exported at {bits} "
+            "bits; choose another format (--to merged or onnx)."
+        )
+    kept: dict[str, Tensor] = {}
+    written: set[int] = set()
+    for name, value in model.state_dict().items():
+        if value.data_ptr() in written and value.dim() == 2:
+            continue  # tied to one that is there
+        written.add(value.data_ptr())
+        if value.dim() != 2:
+            kept[name] = value.contiguous()
+            continue
+        fine = bits == 4 and name in linear and value.shape[1] % GROUP == 0
+        codes, scale = quantise(value, 4 if fine else 8, GROUP if fine else None)
+        kept[name + CODES] = (pack(codes) if fine else codes).contiguous()
+        kept[name + SCALE] = scale.to(torch.float16) if fine else scale
+    save_file(kept, folder / FILE, metadata={"bits": str(bits), "format": "pt"})
+    model.config.save_pretrained(folder)
+
+
+def load_quantised(folder: Path, device: torch.device | None = None) -> Any:
+    """The model that `save_quantised` wrote, in evaluation mode on `device`.
+
+    Raises:
+        RunError: weights are missing, too many, or do not fit the configuration.
+    """
+    device = device or pick_device()
+    held = load_file(folder / FILE)
+    codes = {
+        name.removesuffix(CODES): unpack(value) if value.dtype == torch.uint8 else value
+        for name, value in held.items()
+        if name.endswith(CODES)
+    }
+    scales = {name: held[name + SCALE].float() for name in codes}
+    state = {name: value for name, value in held.items() if not name.endswith((CODES, SCALE))}
+    state |= {name: floats(codes[name], scales[name]) for name in codes}
+    model = load_made(folder, state, device)
+    for name, layer in list(_linears(model)):
+        key = f"{name}.weight"
+        if key in codes:
+            own = WeightOnly(codes[key].to(device), scales[key].to(layer.weight), layer.bias)
+            model.get_submodule(name.rpartition(".")[0]).register_module(name.rpartition(".")[2], own)
+    return model.eval()
+
+
+def _linears(model: Any) -> Iterator[tuple[str, nn.Linear]]:
+    """Linear layers by name, without the output head."""
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and module is not head:
+            yield name, module

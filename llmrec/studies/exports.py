@@ -1,0 +1,167 @@
+"""What the forms of a run's weights cost and save: ranking of held-out events, bytes, milliseconds a request.
+
+Each form is written by `conversion.convert` from one run and loaded as anybody loads it. Ranking is that of `llmrec
+evaluate`, with paired intervals to whole weights in 32-bit floats. Requests are timed one at a time, and each goes
+through all forms before the next one, so that what else the machine does falls on all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from llmrec.conversion import MERGED, convert
+from llmrec.dataset.store import Dataset
+from llmrec.errors import LLMRecError, RequestError
+from llmrec.export import read_bundle
+from llmrec.files import entries
+from llmrec.finding import run_folder
+from llmrec.printing import one_line
+from llmrec.progress import Bar, console
+from llmrec.recommender import Recommender
+from llmrec.studies.answer import Answer, Sheet
+from llmrec.studies.held_out import HeldOut, held_out
+from llmrec.written import TOLD
+
+METRIC = "NDCG@10"
+WARM = 3
+"""Requests of each form that are not timed."""
+AIM = {"int8": 0.01}
+"""What a form may lose of the metric."""
+
+
+def exports(
+    run: str,
+    data: Path,
+    out: Path,
+    *,
+    forms: Sequence[str] = ("int8", "int4", "onnx", "gguf"),
+    split: str = "time",
+    since: int | None = None,
+    test_events: int = 2000,
+    requests: int = 100,
+    k: int = 10,
+    seed: int = 0,
+    json_file: Path | None = None,
+) -> dict[str, Any]:
+    """Writes each form of a run under `out`, measures it and returns the figures.
+
+    Args:
+        run: a run folder or a Hub id.
+        data: a data set's folder.
+        out: the forms and the answer; forms that are there are measured as they are.
+        forms: beside whole weights; one that this model cannot take is left out with a word.
+        split: as the run was trained, unless `since` is given.
+        since: seconds; the test is all from then on.
+        test_events: a uniform sample of this many.
+        requests: users whose requests are timed.
+        k: items of a timed request.
+        seed: of samples and intervals.
+        json_file: the figures are also written here.
+
+    Raises:
+        RequestError: no user, or a catalogue of fewer than 10 items.
+        LLMRecError: what cannot be read or written.
+    """
+    dataset = Dataset.load(data)
+    if not dataset.users.height or dataset.n_items < k:
+        raise RequestError("The data set has no users or fewer items than a list; give another.")
+    made, left_out = _written(run, out, forms)
+    names = {form: str(place) for form, place in made.items()}
+    asked: dict[str, Any] = {"split": split, "since": since, "test_events": test_events or None, "seed": seed}
+    found = held_out(dataset, data=data, runs=list(names.values()), systems=(), reference=names[MERGED], **asked)
+    users = dataset.users["user_id"].gather_every(max(dataset.users.height // (requests + WARM), 1)).to_list()
+    spans = _timed({form: Recommender.load(name, data=data) for form, name in names.items()}, users, k)
+    figures = {form: _figures(found, names, form, made[form], spans[form]) for form in made}
+    whole = {
+        "forms": figures,
+        "left out": left_out,
+        "k": k,
+        "requests": len(users) - WARM,
+        "rows": found.facts["rows"],
+    }
+    answer = Answer(
+        f"Forms of {one_line(run)}", whole, [_sheet(figures, found)], [*_said(figures), *left_out.values()]
+    )
+    return answer.finish(out, json_file, seed=seed, data=dataset.manifest.content_hash)
+
+
+def _written(run: str, out: Path, forms: Sequence[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folder of each form, and why others are not there."""
+    folder, made, left_out = run_folder(run), {}, {}
+    for form in (MERGED, *forms):
+        place = out / form
+        if not place.is_dir():
+            console.print(f"writing {form}", style="dim")
+            try:
+                convert(read_bundle(folder), form, place)
+            except LLMRecError as error:
+                if form == MERGED:
+                    raise
+                left_out[form] = f"{form} is left out: {error}"
+                continue
+        made[form] = place
+    return made, left_out
+
+
+def _timed(recommenders: dict[str, Recommender], users: Sequence[str], k: int) -> dict[str, list[float]]:
+    """Milliseconds of each request by form."""
+    spans: dict[str, list[float]] = {form: [] for form in recommenders}
+    with Bar("requests", len(users)) as bar:
+        for number, user in enumerate(users):
+            for form, recommender in recommenders.items():
+                start = time.perf_counter()
+                recommender.recommend(user=user, k=k)
+                if number >= WARM:
+                    spans[form].append(1000 * (time.perf_counter() - start))
+            bar.advance()
+    return spans
+
+
+def _figures(found: HeldOut, names: dict[str, str], form: str, place: Path, spans: list[float]) -> dict[str, Any]:
+    cell, whole = found.table.cells[names[form]][METRIC], found.table.cells[names[MERGED]][METRIC].mean
+    difference = cell.difference
+    lost = None
+    if difference is not None and whole > 0:
+        lost = {name: getattr(difference, name) / whole for name in ("mean", "low", "high")}
+    # what a person reads of a run (report, figures) is the same in all
+    size = sum(
+        (place / name).stat().st_size for name in entries(place) if not any(fnmatchcase(name, told) for told in TOLD)
+    )
+    quantiles = statistics.quantiles(spans, n=10) if len(spans) > 1 else spans * 9
+    return {
+        METRIC: cell.mean,
+        "change": lost,
+        "bytes": size,
+        "median_ms": statistics.median(spans),
+        "p90_ms": quantiles[8],
+    }
+
+
+def _sheet(figures: dict[str, dict[str, Any]], found: HeldOut) -> Sheet:
+    rows = []
+    for form, row in figures.items():
+        change = row["change"]
+        told = "" if change is None else f"{change['mean']:+.2%} ({change['low']:+.2%} to {change['high']:+.2%})"
+        size = f"{row['bytes'] / 1e6:,.2f}"
+        rows.append([form, f"{row[METRIC]:.4f}", told, size, f"{row['median_ms']:.1f}", f"{row['p90_ms']:.1f}"])
+    columns = ["form", METRIC, "change of it (paired 95%)", "MB", "median ms", "p90 ms"]
+    note = "MB: all that the form needs. ms: one request, top 10, one after another through all forms."
+    return Sheet(found.table.title, columns, rows, note)
+
+
+def _said(figures: dict[str, dict[str, Any]]) -> list[str]:
+    said = []
+    for form, most in AIM.items():
+        if form in figures and (change := figures[form]["change"]) is not None:
+            held = "within" if change["mean"] > -most else "more than"
+            shown = "shown" if change["low"] > -most else "not shown"
+            said.append(
+                f"{form} loses {held} {most:.0%} of {METRIC} ({max(-change['mean'], 0.0):.2%}); that it is less than "
+                f"{most:.0%} is {shown} at 95%."
+            )
+    return said

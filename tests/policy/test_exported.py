@@ -1,0 +1,142 @@
+"""Weights in other forms: what they stand for, and that they are read back as what was written."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llmrec.errors import RunError
+from llmrec.policy.gguf_writer import write_gguf
+from llmrec.policy.loading import load_causal_lm, load_tokenizer
+from llmrec.policy.onnx_model import load_onnx, save_onnx
+from llmrec.policy.quantised import WeightOnly, floats, load_quantised, pack, quantise, save_quantised, unpack
+from llmrec.policy.sharing import supports_sharing
+from tests.policy.tiny import BASE, byte_tokenizer, tiny_model
+
+NEEDS_ONNX = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
+    reason="needs llmrec[onnx]",
+)
+NEEDS_GGUF = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs llmrec[gguf]")
+IDS = torch.arange(2, 26).view(2, 12)
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=IDS, use_cache=False).logits
+
+
+def test_codes_are_what_a_hand_makes_of_them():
+    codes, scale = quantise(torch.tensor([[127.0, -63.4, 0.6], [0.0, 0.0, 0.0], [-2.54, 1.0, 0.01]]), 8)
+    assert codes.tolist() == [
+        [127, -63, 1],
+        [0, 0, 0],
+        [-127, 50, 0],
+    ]  # 1.0 / 0.02 = 50, 0.01 / 0.02 is half, to even
+    assert scale.squeeze(1).tolist() == pytest.approx([1.0, 0.0, 0.02], abs=1e-4)
+    assert floats(codes, scale)[2].tolist() == pytest.approx([-2.54, 1.0, 0.0], abs=1e-6)
+
+
+def test_four_bits_cut_off_what_costs_the_rest_too_much():
+    # whole numbers up to 7 fit as they are; in the second group one large weight is cut to let the others be finer
+    first = torch.arange(-7.0, 8.0).repeat(3)[:32]
+    second = torch.full((32,), 0.55)
+    second[0] = 1.0
+    codes, scale = quantise(torch.cat([first, second]).unsqueeze(0), 4, 32)
+    assert codes[0, :32].tolist() == first.int().tolist()
+    assert scale[0].tolist() == pytest.approx([1.0, 0.95 / 7], abs=1e-3)
+    error = {
+        cut: 31 * (0.55 - 7 * cut / 7 * round(0.55 * 7 / cut) / 7) ** 2 + (1 - cut) ** 2 for cut in (1.0, 0.95, 0.9)
+    }
+    assert min(error, key=error.get) == 0.95
+
+
+def test_two_codes_share_a_byte():
+    codes = torch.tensor([[-7, 7, 0, -1]], dtype=torch.int8)
+    assert pack(codes).tolist() == [[(15 << 4) | 1, (7 << 4) | 8]]
+    every = torch.arange(-8, 8, dtype=torch.int8).repeat(3, 2)
+    assert torch.equal(unpack(pack(every)), every)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("qwen3", 8), ("llama", 8), ("cohere", 8), ("qwen2", 4)])
+def test_a_model_is_read_back_with_the_weights_that_its_codes_stand_for(tmp_path, name, bits):
+    model = tiny_model(name, torch.float32)
+    save_quantised(model, tmp_path, bits)
+    found = load_quantised(tmp_path)
+    held = load_file(tmp_path / "quantised.safetensors")
+    layer = found.get_submodule("model.layers.0.mlp.down_proj")  # 32 in, a group of 4 bits
+    assert isinstance(layer, WeightOnly)
+    assert held["model.layers.0.mlp.down_proj.weight.codes"].dtype == {8: torch.int8, 4: torch.uint8}[bits]
+    own = dict(model.named_parameters())["model.layers.0.mlp.down_proj.weight"]
+    most = own.abs().view(16, -1, 32).amax(2, keepdim=True) / (2 ** (bits - 1) - 1)
+    step = (layer.weight - own).abs().view(16, -1, 32) / most
+    assert step.max().item() <= (0.51 if bits == 8 else 2.2)  # half a step, and what is cut off
+    x = torch.randn(3, 32)
+    assert torch.allclose(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias), atol=1e-5)
+    # the same model with these weights in plain layers
+    for key, module in found.named_modules():
+        if isinstance(module, WeightOnly):
+            model.get_submodule(key).weight.data = module.weight
+    model.get_input_embeddings().weight.data = found.get_input_embeddings().weight.data
+    if name != "cohere":  # whose head is its embedding
+        model.get_output_embeddings().weight.data = found.get_output_embeddings().weight.data
+    assert torch.allclose(logits(found), logits(model), atol=1e-4)
+
+
+def test_a_model_without_linear_layers_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no linear layers"):
+        save_quantised(tiny_model("gpt2", torch.float32), tmp_path, 8)
+
+
+@NEEDS_ONNX
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qwen3", "granite"])
+def test_onnxruntime_computes_what_torch_does(tmp_path, name):
+    model = tiny_model(name, torch.float32)
+    save_onnx(model, tmp_path)
+    found = load_onnx(tmp_path)
+    assert torch.allclose(found.get_decoder()(IDS).last_hidden_state, model.model(IDS).last_hidden_state, atol=1e-4)
+    assert supports_sharing(found)  # rows without a cache, with a mask, and token by token after a prompt
+
+
+@NEEDS_ONNX
+def test_a_window_is_refused(tmp_path):
+    with pytest.raises(RunError, match="have a window"):
+        save_onnx(tiny_model("qwen2-window", torch.float32), tmp_path)
+
+
+@NEEDS_GGUF
+@pytest.mark.parametrize("name", ["qwen3", "llama", "qwen2"])
+def test_a_gguf_file_is_read_back_as_a_base_model(tmp_path, monkeypatch, name):
+    import transformers
+
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
+    tokenizer = byte_tokenizer()
+    kind, more = {
+        "qwen3": ("Qwen3Config", {"head_dim": 8}),
+        "llama": ("LlamaConfig", {}),
+        "qwen2": ("Qwen2Config", {}),
+    }[name]
+    sizes = {**BASE, **more, "vocab_size": len(tokenizer), "num_attention_heads": 4, "num_key_value_heads": 2}
+    torch.manual_seed(3)
+    config = getattr(transformers, kind)(**sizes, tie_word_embeddings=name == "qwen3", rope_theta=5000.0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        weight.data += 0.1 * torch.randn_like(weight)
+    path = tmp_path / "tiny.gguf"
+    write_gguf(model, tokenizer, path, "tiny")
+    found, words = load_causal_lm(str(path), dtype="float32"), load_tokenizer(str(path))
+    assert torch.allclose(logits(found)[..., : len(tokenizer)], logits(model), atol=1e-4)
+    for text in ("The  café, 12 things", "it's\n\nThe end<|im_end|>", "千里"):
+        assert words(text).input_ids == tokenizer(text).input_ids
+    assert (words.eos_token_id, words.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+
+
+@NEEDS_GGUF
+def test_what_is_not_written_as_gguf_is_refused(tmp_path):
+    with pytest.raises(RunError, match="phi3 model is not written"):
+        write_gguf(tiny_model("phi3", torch.float32), byte_tokenizer(), tmp_path / "a.gguf", "a")
+    assert not (tmp_path / "a.gguf").exists()
