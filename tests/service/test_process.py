@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -25,6 +26,9 @@ from llmrec.online.log import EventReader
 from llmrec.service.server import serve
 from llmrec.service.service import EVENTS
 from llmrec.service.settings import ServiceSettings
+from llmrec.service.shelf import Shelf
+from tests.service.conftest import TITLES
+from tests.service.forked import Forks, alive
 
 PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
 
@@ -114,45 +118,82 @@ def _keys(folder):
     return folder / "keys"
 
 
+class Writers:
+    """Clients that report feedback and change the catalogue until a service is gone, and what they were told."""
+
+    def __init__(self):
+        self.said: list[tuple[int, str, str]] = []
+        self.catalogues = {0}
+        self.sent: set[str] = set()
+        self.asked: dict[int, dict[str, object]] = {}
+
+    def until_gone(self, port, turn, after_s, kill):
+        stop = threading.Event()
+
+        def write():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+                    slate = post(port, "/v1/recommend", {"user_id": f"user-{number % 12}", "k": 3})
+                    item = slate["items"][number % 3]["item_id"]
+                    report = {"slate_id": slate["slate_id"], "item_id": item, "kind": "click"}
+                    got = post(port, "/v1/feedback", report)
+                    self.said.append((got["seq"], slate["slate_id"], item))
+
+        def change():
+            number = 0
+            while not stop.is_set():
+                number += 1
+                new = {"item_id": f"new-{turn}-{number}", "title": f"lamp number {turn} {number}"}
+                self.sent.add(new["item_id"])
+                with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+                    told = post(port, "/v1/items", {"add": [new]})
+                    self.catalogues.add(told["catalogue"])
+                    self.asked[told["catalogue"]] = new
+
+        threads = [threading.Thread(target=work) for work in (write, write, change)]
+        for thread in threads:
+            thread.start()
+        time.sleep(after_s)
+        kill()
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+
+    def check(self, state):
+        """What was acknowledged is in the log once, and the catalogue is whole: one that was asked for."""
+        with EventReader(state / EVENTS) as log:
+            for seq, slate, item in self.said:
+                assert [r.seq for r in log.slate(slate).received if r.outcome.item_id == item] == [seq]
+        number, changes = Shelf(state / "catalogue").current()
+        assert number >= max(self.catalogues), "a change that was acknowledged is served"
+        added = {item.item_id for item in changes.added}
+        assert {new["item_id"] for new in self.asked.values()} <= added
+        assert added <= self.sent, "one that was asked for"
+        assert not number or len(added) < number, "each version that is served has one item more than the one before"
+        return number, len(TITLES) + len(added)
+
+
 @pytest.mark.slow
 def test_kills_at_random_writes_lose_no_feedback_that_was_acknowledged(run, tmp_path):
-    """Thirty kills by SIGKILL while feedback and changes of the catalogue come in."""
-    draw, state = random.Random(0), tmp_path / "state"
-    said: list[tuple[int, str, str]] = []
-    numbers = {0}
-    for turn in range(30):
+    """Sixty kills by SIGKILL while feedback and changes of the catalogue come in: of processes that share imports
+    with one another and nothing else, and of the command as a person starts it."""
+    draw, state, writers = random.Random(0), tmp_path / "state", Writers()
+    words = [str(run / "run"), "--data", str(run / "data"), "--port", "0", "--state", str(state)]
+    with Forks(tmp_path) as forks:
+        for turn in range(57):
+            pid, port = forks.serve(*words)
+            writers.until_gone(port, turn, draw.uniform(0.02, 0.5), lambda pid=pid: os.kill(pid, signal.SIGKILL))
+            while alive(pid):
+                time.sleep(0.005)
+            if turn % 10 == 0:
+                writers.check(state)
+    for turn in range(57, 60):
         with serving(run, state) as (process, port):
-            stop = threading.Event()
-
-            def write(port=port, stop=stop, turn=turn):
-                number = 0
-                while not stop.is_set():
-                    number += 1
-                    with contextlib.suppress(OSError, ValueError):
-                        slate = post(port, "/v1/recommend", {"user_id": f"user-{number % 12}", "k": 3})
-                        item = slate["items"][number % 3]["item_id"]
-                        report = {"slate_id": slate["slate_id"], "item_id": item, "kind": "click"}
-                        got = post(port, "/v1/feedback", report)
-                        said.append((got["seq"], slate["slate_id"], item))
-
-            def change(port=port, stop=stop, turn=turn):
-                with contextlib.suppress(OSError, ValueError):
-                    new = {"item_id": f"new-{turn}", "title": f"lamp number {turn}"}
-                    numbers.add(post(port, "/v1/items", {"add": [new]})["catalogue"])
-
-            threads = [threading.Thread(target=work) for work in (write, write, change)]
-            for thread in threads:
-                thread.start()
-            time.sleep(draw.uniform(0.05, 1.0))
-            process.kill()
-            stop.set()
-            for thread in threads:
-                thread.join(60)
+            writers.until_gone(port, turn, draw.uniform(0.05, 1.0), process.kill)
+    number, items = writers.check(state)
     with serving(run, state) as (_, port), urllib.request.urlopen(f"http://127.0.0.1:{port}/ready") as answer:
-        ready = json.load(answer)
-    assert ready["ready"]
-    assert ready["catalogue"] >= max(numbers), "a change that was acknowledged is served"
-    with EventReader(state / EVENTS) as log:
-        for seq, slate, item in said:
-            assert [r.seq for r in log.slate(slate).received if r.outcome.item_id == item] == [seq]
-    assert len(said) > 30
+        assert json.load(answer) == {"ready": True, "version": 0, "catalogue": number, "items": items}
+    assert len(writers.said) > 100
+    assert len(writers.catalogues) > 20
