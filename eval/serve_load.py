@@ -102,6 +102,11 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/statm").read_text()
         return int(text.split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
+    def cpu_s(self) -> float:
+        """CPU time that it has used, of all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> int:
         """Ends it by SIGTERM; its exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -186,10 +191,12 @@ def phase(
         load = Load(options, users, server.port, name)
         asyncio.run(load.closed(min(8, options.clients), options.warm))  # what a first request finds out is known
         load.told, load.before, memory = Told(), set(), server.memory_mb()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), server.cpu_s()
         asyncio.run(_run(work, load))
-        load.told.seconds = time.perf_counter() - began
-        found = load.told.figures() | {"memory_mb": {"begin": memory, "end": server.memory_mb()}}
+        load.told.seconds, used = time.perf_counter() - began, server.cpu_s() - used
+        answered = max(load.told.statuses[200], 1)
+        found = load.told.figures() | {"server_cpu_ms": 1000 * used / answered}
+        found |= {"memory_mb": {"begin": memory, "end": server.memory_mb()}}
     finally:
         code = server.end()
     echo(f"{name}: {json.dumps(found)}")
@@ -227,12 +234,15 @@ def main() -> None:
     )
     capacity = rates["together"]["answered_per_s"]
     rates["batching"] = capacity / rates["alone"]["answered_per_s"]
+    # what other programs of the machine take does not count here
+    rates["batching_cpu"] = rates["alone"]["server_cpu_ms"] / rates["together"]["server_cpu_ms"]
     if options.overload:
         more = ["--waiting", str(options.waiting), "--deadline", "60"]
         rates["overload"] = phase(
             options, users, "overload", more, lambda load: load.opened(2 * capacity, options.seconds)
         )
-    echo(f"batching: {rates['batching']:.2f} times one at a time")
+    cpu = f"{rates['batching_cpu']:.2f} times in CPU time of the service"
+    echo(f"batching: {rates['batching']:.2f} times one at a time; {cpu}")
     if options.json is not None:
         write_json(options.json, rates)
 

@@ -18,6 +18,40 @@ from llmrec.policy.kept import Kept, KeptPrompts, Layers
 from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import Prompts, Slots, ancestry, for_model, plain_hidden, run_decoder
 
+Known = tuple[Kept | None, int]
+"""What was read of a prompt, and how many of its first tokens that are."""
+FORWARD = {"cpu": 64}
+"""So many more tokens are read in the time of one more call of the model; measured for small models on a processor,
+and set high enough elsewhere."""
+_ELSEWHERE = 4096
+
+
+def read_apart(new_B: Sequence[int], device: str) -> list[int]:
+    """Which prompts of a batch are read before the others, given how many tokens of each are new.
+
+    Rows of a batch are padded to the longest, so a few long ones make all of them long.
+
+    Args:
+        new_B: tokens to read of each prompt, at least 1.
+        device: kind of the model's device.
+
+    Returns:
+        Places of the longest ones, or none where a second call of the model costs more than the padding.
+    """
+    order = sorted(range(len(new_B)), key=lambda b: -new_B[b])
+    long = [new_B[b] for b in order]
+
+    def cost(apart: int) -> int:
+        if not apart:
+            return len(long) * long[0]
+        return apart * (long[0] - 1) + len(long) * long[apart] + FORWARD.get(device, _ELSEWHERE)
+
+    return order[: min(range(len(long)), key=cost)]
+
+
+def _common(known: Sequence[Known], length_B: Tensor) -> Tensor:
+    return length_B.new_tensor([common for _, common in known]) if known else torch.zeros_like(length_B)
+
 
 class Prefill(Protocol):
     """Gives hidden states at (user, node) pairs, asked level by level from the root down."""
@@ -54,6 +88,7 @@ class SharedPrefill:
         index: the catalogue's prefix index.
         kept: prompts that were read before by the same model; what they have in common is not read again.
         names: of the prompts there, one each.
+        known: what was read of each prompt, where no prompts are kept.
 
     Attributes:
         cached_B: tokens of each prompt that were kept.
@@ -66,6 +101,8 @@ class SharedPrefill:
         index: PrefixIndex,
         kept: KeptPrompts | None = None,
         names: Sequence[Hashable] = (),
+        *,
+        known: Sequence[Known] = (),
     ) -> None:
         self.model, self.prompts, self.index = base_model(model), prompts, index
         # without a configuration every layer keeps all keys; one built with it drops keys of sliding layers
@@ -74,8 +111,12 @@ class SharedPrefill:
         rows = (
             [ids[:n] for ids, n in zip(ids_BP.tolist(), length_B.tolist(), strict=True)] if kept is not None else []
         )
-        known = [kept.find(name, row) for name, row in zip(names, rows, strict=True)] if kept is not None else []
-        start_B = length_B.new_tensor([common for _, common in known]) if known else torch.zeros_like(length_B)
+        if kept is not None:
+            known = [kept.find(name, row) for name, row in zip(names, rows, strict=True)]
+        self.cached_B = start_B = _common(known, length_B)
+        if kept is not None and (apart := read_apart((length_B - start_B).tolist(), ids_BP.device.type)):
+            known = self._known_then(known, rows, apart)
+            start_B = _common(known, length_B)
         before = int(start_B.max())
         # Keys of a row: what was kept, padded to `before`, then what is read now, from where its own prompt parts.
         new = int((length_B - start_B).max())
@@ -98,13 +139,24 @@ class SharedPrefill:
         )
         users = torch.arange(len(length_B), device=hidden.device)
         self.root_BH = hidden[users, length_B - start_B - 1]
-        self.cached_B = start_B
         if kept is not None:
             for b, (name, row) in enumerate(zip(names, rows, strict=True)):
                 if not kept.holds(name, row):
                     kept.keep(name, Kept(tuple(row), self._read(b)))
 
-    def _restore(self, known: Sequence[tuple[Kept | None, int]], before: int) -> None:
+    def _known_then(
+        self, known: Sequence[Known], rows: Sequence[Sequence[int]], apart: Sequence[int]
+    ) -> Sequence[Known]:
+        """What is known of the prompts when those in `apart` are read, all but their last tokens."""
+        part = self.prompts.ids_BP.new_tensor(apart)
+        prompts = Prompts(self.prompts.ids_BP[part], self.prompts.length_B[part] - 1)
+        read = SharedPrefill(self.model, prompts, self.index, known=[known[b] for b in apart])
+        found = list(known)
+        for place, b in enumerate(apart):
+            found[b] = Kept(tuple(rows[b][:-1]), read._read(place)), len(rows[b]) - 1
+        return found
+
+    def _restore(self, known: Sequence[Known], before: int) -> None:
         """Puts what was kept of each prompt at the left of the cache."""
         first = next(kept for kept, _ in known if kept is not None)
         for layer, (key, value) in enumerate(first.layers):

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from llmrec.catalogue.filters import Attributes, Filters
+from llmrec.policy import prefill
 from llmrec.policy.decoding import certified_beams, walker_of
 from llmrec.policy.kept import Kept, KeptPrompts
 from llmrec.policy.packing import padded_prompts
+from llmrec.policy.prefill import SharedPrefill, read_apart
 from llmrec.types import Interaction, State
 from tests.explain.conftest import ITEMS, policy_of
 from tests.policy.tiny import SHARING, VOCABULARY, index_of, tiny_model
@@ -22,9 +24,14 @@ class Pad:
     pad_token_id = 0
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("name", [*SHARING, "mamba"])
-def test_prompts_that_grow_and_change_give_the_same_items(name):
+def test_prompts_that_grow_and_change_give_the_same_items(name, apart, monkeypatch):
     """Batches of prompts that grow, change in the middle, shrink or are new, against reading each of them anew."""
+    calls: list[int] = []
+    if apart:  # whatever it costs
+        monkeypatch.setattr(prefill, "FORWARD", {"cpu": -1000})
+    monkeypatch.setattr(SharedPrefill, "_known_then", _counted(SharedPrefill._known_then, calls))
     model, draw = tiny_model(name), random.Random(3)
     kept = KeptPrompts(1 << 20)
     rows = {user: [draw.randrange(2, VOCABULARY) for _ in range(5 + user)] for user in range(5)}
@@ -47,6 +54,34 @@ def test_prompts_that_grow_and_change_give_the_same_items(name):
             else:
                 del row[-2:]
     assert (kept.saved > 0) == (name != "mamba"), "what cannot share rows keeps nothing"
+    assert bool(calls) == (apart and name != "mamba")
+
+
+def _counted(call, calls):
+    def counted(self, known, rows, apart):
+        calls.append(len(apart))
+        return call(self, known, rows, apart)
+
+    return counted
+
+
+@pytest.mark.parametrize(
+    ("new", "expected"),
+    [
+        ([1, 1, 1], []),
+        ([76], []),
+        ([20, 20, 20, 20], []),
+        # 4 rows of 40 tokens: 160; one of 39, four of 1 and a call worth 64: 107
+        ([1, 40, 1, 1], [1]),
+        # 3 rows of 40: 120; 39 + 3 + 64 = 106, but of 20 tokens: 60 against 86
+        ([1, 20, 1], []),
+        # 6 rows of 76: 456; 3 * 75 + 6 * 8 + 64 = 337; 4 * 75 + 6 * 5 + 64 = 394
+        ([5, 76, 70, 8, 76, 5], [1, 4, 2]),
+    ],
+)
+def test_long_prompts_are_read_apart_where_padding_costs_more(new, expected):
+    assert read_apart(new, "cpu") == expected
+    assert read_apart(new, "cuda") == []
 
 
 @pytest.mark.parametrize("way", ["titles", "list", "cards"])
