@@ -1,10 +1,11 @@
 """Processes of llmrec without the seconds of importing torch and its friends: forked from one that has them.
 
 `run` is `subprocess.run` for a line that begins with this Python: the same arguments, environment, folder and pipes,
-and a process of its own, but a child of a server that has imported what commands import (one server for each process
-of the tests, started when it is first asked). What depends on how a process *starts* is the server's: the seed of
-hashes, and what packages read of the environment when they are imported. So lines with an environment that says more
-than `SAFE`, and tests of starting, of signals or of reproducibility, take `subprocess`.
+and a process of its own, but a child of a server that has imported what commands import (started when it is first
+asked, for each process of the tests). What depends on how a process *starts* is the server's: the seed of hashes, and
+what packages read of the environment when they are imported. So a line with variables of the Hub has a server that has
+imported nothing that reads them, lines with an environment that says more than `SAFE` take `subprocess`, and so do
+tests of starting, of signals or of reproducibility.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SAFE = frozenset({"LLMREC_CACHE", "LLMREC_DATA", "COLUMNS", "TMPDIR", "PYTHONPATH", "PYTEST_CURRENT_TEST"})
+SAFE = frozenset(
+    ("LLMREC_CACHE", "LLMREC_DATA", "COLUMNS", "TMPDIR", "PYTHONPATH", "PYTEST_CURRENT_TEST")
+    + ("SSL_CERT_FILE", "NO_PROXY", "no_proxy")
+)
 """Variables that may differ from the server's: llmrec reads them when it needs them. PYTHONPATH is put into sys.path."""
 GIVEN = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 """Of the server, which sees no other variable of the Hub."""
+HUB = "HF_"
+"""How the variables begin that packages of the Hub read once."""
 PRELOADED = (
     "llmrec.cli.run",
     "llmrec.cli.show",
@@ -38,6 +44,18 @@ PRELOADED = (
     "trl.trainer.sft_trainer",
 )
 """Not the command itself: what runs as __main__ may not be imported before."""
+BARE = (
+    "matplotlib.figure",
+    "polars",
+    "pyarrow.parquet",
+    "scipy.stats",
+    "sklearn.utils.extmath",
+    "torch._dynamo",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "torch.nn.attention.flex_attention",
+)
+"""What reads nothing of the Hub."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -47,11 +65,16 @@ def run(
     """Runs a line (this Python with `-m MODULE`, `-c CODE` or a script) to its end; stands for `subprocess.run` with text pipes."""
     line = [str(word) for word in line]
     assert line[0] == sys.executable, f"{line[0]} is not this Python"
-    if not _is_safe(env):
+    served = _fixed(environment())
+    if _fixed(env) == served:
+        address = _server(bare=False)
+    elif _fixed(env, hub=False) == _fixed(served, hub=False):
+        address = _server(bare=True)
+    else:
         return subprocess.run(line, env=dict(env), cwd=cwd, capture_output=True, text=True, timeout=timeout)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         asked = {"line": line[1:], "env": dict(env), "cwd": str(cwd or Path.cwd())}
-        code = _ask(_server(), asked, (out.fileno(), err.fileno()), timeout)
+        code = _ask(address, asked, (out.fileno(), err.fileno()), timeout)
         texts = []
         for file in (out, err):
             file.seek(0)
@@ -59,12 +82,8 @@ def run(
     return subprocess.CompletedProcess(line, code, *texts)
 
 
-def _is_safe(env: Mapping[str, str]) -> bool:
-    return _fixed(env) == _fixed(environment())
-
-
-def _fixed(env: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in env.items() if key not in SAFE}
+def _fixed(env: Mapping[str, str], *, hub: bool = True) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key not in SAFE and (hub or not key.startswith(HUB))}
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -73,12 +92,12 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @cache
-def _server() -> str:
-    """The address of the server, which ends with this process."""
+def _server(*, bare: bool) -> str:
+    """The address of a server, which ends with this process."""
     folder = tempfile.mkdtemp(prefix="forked-")
     address = str(Path(folder) / "socket")
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.forked", address],
+        [sys.executable, "-m", "tests.forked", address, *(BARE if bare else PRELOADED)],
         env=environment(),
         cwd=ROOT,
         stdin=subprocess.PIPE,  # closed when this process ends, however it ends
@@ -117,14 +136,14 @@ def _read(line: socket.socket, size: int) -> bytes:
     return found
 
 
-def _serve(address: str) -> None:
+def _serve(address: str, modules: Sequence[str]) -> None:
     """Forks a process for every line it is asked, until its standard input closes."""
     import select
 
     from llmrec.cli.guard import set_environment
 
     set_environment()
-    for name in PRELOADED:
+    for name in modules:
         __import__(name)
     door = socket.socket(socket.AF_UNIX)
     door.bind(address)
@@ -206,4 +225,4 @@ def _become(asked: Mapping[str, Any], files: Sequence[int]) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], sys.argv[2:])

@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
 from llmrec.types import Interaction, State
+from tests import forked
 from tests.hub.hubserver import File, HubServer, Repo
 
 TOKENS = {"hf_alice": "alice", "hf_bob": "bob"}
@@ -20,13 +20,7 @@ class Lab:
     def llmrec(self, token, *arguments, code=0):
         self.count += 1
         environment = self.hub.client_env(token, self.home / str(self.count))
-        done = subprocess.run(
-            [sys.executable, "-m", "llmrec.cli.main", *map(str, arguments)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
+        done = forked.run([sys.executable, "-m", "llmrec.cli.main", *arguments], env=environment)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout if code == 0 else done.stderr
 
@@ -138,13 +132,7 @@ def test_every_refusal_is_one_sentence(plain, run_folder, tmp_path):
 def test_no_hub_at_all(run_folder, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_TOKEN": "hf_x"}
-    done = subprocess.run(
-        [sys.executable, "-m", "llmrec.cli.main", "push", str(run_folder), "alice/tiny"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = forked.run([sys.executable, "-m", "llmrec.cli.main", "push", run_folder, "alice/tiny"], env=environment)
     assert done.returncode == 2, done.stderr
     assert "cannot be reached" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
