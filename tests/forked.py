@@ -28,8 +28,17 @@ from pathlib import Path
 from typing import Any
 
 SAFE = frozenset(
-    ("LLMREC_CACHE", "LLMREC_DATA", "COLUMNS", "TMPDIR", "PYTHONPATH", "PYTEST_CURRENT_TEST")
-    + ("SSL_CERT_FILE", "NO_PROXY", "no_proxy")
+    {
+        "COLUMNS",
+        "LLMREC_CACHE",
+        "LLMREC_DATA",
+        "NO_PROXY",
+        "PYTEST_CURRENT_TEST",
+        "PYTHONPATH",
+        "SSL_CERT_FILE",
+        "TMPDIR",
+        "no_proxy",
+    }
 )
 """Variables that may differ from the server's: llmrec reads them when it needs them. PYTHONPATH is put into sys.path."""
 GIVEN = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
