@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -27,6 +27,19 @@ console = Screen(stderr=True)
 _silent: ContextVar[bool] = ContextVar("no bars within", default=False)
 
 
+_whole: ContextVar[Callable[[float], str] | None] = ContextVar("what is left of the whole", default=None)
+
+
+@contextmanager
+def whole_told(told: Callable[[float], str] | None) -> Iterator[None]:
+    """Within, bars that stand for nearly all of a stage say what `told` makes of their share: what is left in all."""
+    token = _whole.set(told)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
 @contextmanager
 def silent() -> Iterator[None]:
     """No bar within is drawn: of many short trainings the bar of the whole tells enough."""
@@ -38,9 +51,13 @@ def silent() -> Iterator[None]:
 
 
 class Bar:
-    """One bar. On a terminal it is drawn by rich; elsewhere a line is printed at most every `every_s` seconds."""
+    """One bar. On a terminal it is drawn by rich; elsewhere a line is printed at most every `every_s` seconds.
 
-    def __init__(self, description: str, total: int | None, every_s: float = 20.0) -> None:
+    `stage` says that it stands for nearly all of a stage, so that what is left of the whole run follows from it.
+    """
+
+    def __init__(self, description: str, total: int | None, every_s: float = 20.0, *, stage: bool = False) -> None:
+        self.stage = stage
         self.description, self.total, self.every_s, self.done = one_line(description), total, every_s, 0
         self.start = self.last = time.monotonic()
         self._rich: Progress | None = None
@@ -64,6 +81,7 @@ class Bar:
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Counts `steps` more as done; `note` (a loss, a reward) stands behind the bar."""
         self.done, note = self.done + steps, one_line(note)
+        note = "; ".join(filter(None, (note, self._left_in_all())))
         if self._rich is not None:
             self._rich.update(self._task, advance=steps, note=note)
             return
@@ -74,6 +92,10 @@ class Bar:
         if now - self.last >= self.every_s:
             self.last = now
             print(self._line(now - self.start, note), file=sys.stderr, flush=True)
+
+    def _left_in_all(self) -> str:
+        told = _whole.get() if self.stage else None
+        return told(self.done / self.total) if told is not None and self.total else ""
 
     def _line(self, elapsed: float, note: str) -> str:
         of = f"/{self.total}" if self.total else ""

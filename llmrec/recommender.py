@@ -32,7 +32,13 @@ from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
 from llmrec.text.free_prompt import Match, Wish, resolve_prompt
+from llmrec.text.relatedness import KnownWords
 from llmrec.types import IntArray, Item, Ranker, Slate, State
+
+UNRELATED = (
+    "No word of “{prompt}” has to do with any item of the catalogue, so this list is little more than what anybody "
+    "would be shown."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,9 @@ class RecommendedItem:
     log_prob: float
     explanation: Explanation | None = None
     """Why, where that was asked for."""
+    price: float | None = None
+    categories: tuple[str, ...] = ()
+    brand: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +64,8 @@ class Recommendation:
     rest: str = ""
     note: str = ""
     wishes: tuple[Wish, ...] = ()
+    related: bool = True
+    """Whether any word of the prompt has to do with an item; where none has, `note` says so, too."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists; items have the key `explanation` where that was asked for."""
@@ -72,7 +83,7 @@ class Recommendation:
 class Request:
     """A request as it was read: the state, what the user has seen beside it, and what was asked of items.
 
-    `matches`, `rest`, `wishes` and `note` are those of the answer.
+    `matches`, `rest`, `wishes`, `note` and `related` are those of the answer.
     """
 
     state: State
@@ -82,6 +93,7 @@ class Request:
     rest: str = ""
     wishes: tuple[Wish, ...] = ()
     note: str = ""
+    related: bool = True
 
 
 class Recommender:
@@ -93,6 +105,7 @@ class Recommender:
         self._fitting: Dataset | None = None
         self._history: History | None = None
         self._fused: Mixture | None = None
+        self._known_words: KnownWords | None = None
         self._rules: tuple[Rule, ...] = ()
         self._book: RuleBook | None = None
         self._exposure = Exposure()
@@ -205,7 +218,7 @@ class Recommender:
         """
         self.bundle = change_items(self.bundle, add=add, remove=remove)
         # all three count items by their old indices
-        self._fitting = self._history = self._fused = None
+        self._fitting = self._history = self._fused = self._known_words = None
         if self._rules:
             self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
             self._tell()
@@ -332,7 +345,16 @@ class Recommender:
         resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
         filters, wishes, note = self._asked(resolved.wishes, filters, resolved.state, k)
         filters = self.under_rules(resolved.state, filters, k)
-        return Request(resolved.state, None, filters, tuple(resolved.matches), resolved.rest, wishes, note)
+        related = bool(resolved.matches or resolved.wishes) or self._words().related(prompt)
+        if not related:
+            note = f"{UNRELATED.format(prompt=short_line(prompt))} {note}".strip()
+        matches = tuple(resolved.matches)
+        return Request(resolved.state, None, filters, matches, resolved.rest, wishes, note, related)
+
+    def _words(self) -> KnownWords:
+        if self._known_words is None:
+            self._known_words = KnownWords(self.bundle.items)
+        return self._known_words
 
     def under_rules(self, state: State, filters: Filters | None, k: int) -> Filters | None:
         """What rules (but for floors of a day), refused items (`llmrec review`) and a caller's filter together ask of
@@ -389,10 +411,10 @@ class Recommender:
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
         told = reasons or {}
         items = tuple(
-            RecommendedItem(self.bundle.items[i].item_id, self.bundle.items[i].title, float(p), told.get(i))
+            _recommended(self.bundle.items[i], float(p), told.get(i))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
-        return Recommendation(items, request.matches, request.rest, note, request.wishes)
+        return Recommendation(items, request.matches, request.rest, note, request.wishes, request.related)
 
     def _asked(
         self, wishes: tuple[Wish, ...], filters: Filters | None, state: State, k: int
@@ -466,6 +488,10 @@ class Recommender:
                     "The data set's items are not those of the model's catalogue; give the data set of the run."
                 )
         return self._fitting
+
+
+def _recommended(item: Item, log_prob: float, why: Explanation | None) -> RecommendedItem:
+    return RecommendedItem(item.item_id, item.title, log_prob, why, item.price, item.categories, item.brand)
 
 
 def _to_explain(explain: bool | int, k: int) -> int:

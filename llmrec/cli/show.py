@@ -178,19 +178,38 @@ def _print(answer: Recommendation) -> None:
     if answer.rest:
         screen.print(f"the rest is context: {short_line(answer.rest)}", style="dim")
     if answer.note:
-        screen.print(one_line(answer.note), style="dim")
-    table = Table(box=None, pad_edge=False)
-    for name, justify in (("", "right"), ("title", "left"), ("probability", "right"), ("log-prob", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for place, item in enumerate(answer.items, 1):
-        probability = f"{100 * math.exp(item.log_prob):.2f}%"
-        table.add_row(str(place), Text(short_line(item.title)), probability, f"{item.log_prob:.3f}")
-    screen.print(table)
+        screen.print(one_line(answer.note), style="dim" if answer.related else "bold")
+    screen.print(_listed(answer))
     for place, item in enumerate(answer.items, 1):
         if (why := item.explanation) is not None:
             screen.print(f"{place}. {short_line(item.title)}", style="bold")
             for sentence in filter(None, (why.sentence, why.without)):
                 screen.print(Padding(Text(sentence), (0, 0, 0, 3), expand=False))
+
+
+def _listed(answer: Recommendation) -> Table:
+    """The list: place, title, what is known of price and category, id, probability."""
+    known = {
+        "price": any(item.price is not None for item in answer.items),
+        "category": any(item.categories for item in answer.items),
+    }
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("title", min_width=12)
+    if known["price"]:
+        table.add_column("price", justify="right", no_wrap=True)
+    if known["category"]:
+        table.add_column("category", style="dim")
+    table.add_column("id", style="dim")
+    for name in ("probability", "log-prob"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for place, item in enumerate(answer.items, 1):
+        cells: list[str | Text] = [str(place), Text(short_line(item.title))]
+        cells += ["" if item.price is None else f"{item.price:,.2f}"] if known["price"] else []
+        cells += [Text(short_line(", ".join(item.categories)))] if known["category"] else []
+        cells += [Text(short_line(item.item_id)), f"{100 * math.exp(item.log_prob):.2f}%", f"{item.log_prob:.3f}"]
+        table.add_row(*cells)
+    return table
 
 
 def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revision: str | None = None) -> str:

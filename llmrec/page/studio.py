@@ -205,7 +205,7 @@ class Studio:
 def facts_of(item: Item, currency: str = "") -> str:
     """What stands beside a title: price, category and brand, as far as they are known."""
     price = "" if item.price is None else f"{item.price:,.2f} {currency}".strip()
-    return " · ".join(filter(None, (price, short_line(" > ".join(item.categories)), short_line(item.brand))))
+    return " · ".join(filter(None, (price, short_line(", ".join(item.categories)), short_line(item.brand))))
 
 
 def _notes(request: Request) -> list[str]:

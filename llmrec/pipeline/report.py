@@ -35,9 +35,10 @@ from llmrec.pipeline.promotion import decisions, gate_table
 from llmrec.pipeline.result import SFT, RunResult, control_sentences, label
 from llmrec.printing import command as shell_command
 from llmrec.printing import one_line
+from llmrec.seeding import numpy_stream
 from llmrec.types import Example, FloatArray
 
-SHOWN_USERS, SHOWN_HISTORY = 4, 6
+SHOWN_USERS, SHOWN_HISTORY = 3, 6
 SIGNALS = ("click", "conversion_given_click", "click_and_conversion")
 FIGURES = (
     *("events", "rate", "auc", "log_loss", "calibration_error", "calibration_error_low", "calibration_error_high"),
@@ -46,6 +47,10 @@ FIGURES = (
 OF_ITEMS = "item training clicks"
 """The family of groups that a held-out target decides, which deployed slates do not have."""
 DIGITS = 16
+VISITS = (
+    "What was clicked and bought in a slate is one visit, drawn from {judge}, with the same luck for both slates; in "
+    "the history it is what was logged."
+)
 
 
 def make_report(run: RunResult, command: str, work: Path) -> RunReport:
@@ -87,6 +92,7 @@ def make_report(run: RunResult, command: str, work: Path) -> RunReport:
         exam=sentences(run.simulators.exam),
         slates=_slates(run, run.after),
         slate_names=(SFT, run.after),
+        visits=VISITS.format(judge="the world's truth" if "truth" in run.arena.judges else "the judge"),
         illegal={name: float(np.mean(row["illegal"])) for name, row in run.measured.ranking.items()},
         worse=[*what_got_worse([*tables, *groups], run.after), *coverage_losses(tables, run.after)],
         notes=[
@@ -259,14 +265,36 @@ def _fits(fit: dict[str, Any]) -> Iterator[tuple[str, dict[str, float | None]]]:
 def _slates(run: RunResult, after: str) -> list[SlateChange]:
     items = run.data.dataset.item_list
     step = max(1, len(run.arena.states) // SHOWN_USERS)
-    return [
-        SlateChange(
-            user=str(state.user_id),
-            history=[items[i.item].title for i in state.history[-SHOWN_HISTORY:]],
-            before=[items[i].title for i in run.measured.slates[SFT][row].items_K],
-            after=[items[i].title for i in run.measured.slates[after][row].items_K],
+    found = []
+    for row, state in list(enumerate(run.arena.states))[::step][:SHOWN_USERS]:
+        before_K, after_K = (run.measured.slates[system][row].items_K for system in (SFT, after))
+        past = state.history[-SHOWN_HISTORY:]
+        found.append(
+            SlateChange(
+                user=str(state.user_id),
+                history=[items[i.item].title for i in past],
+                before=[items[i].title for i in before_K],
+                after=[items[i].title for i in after_K],
+                history_did=[i.feedback for i in past],
+                before_did=_visited(run, row, before_K),
+                after_did=_visited(run, row, after_K),
+            )
         )
-        for row, state in list(enumerate(run.arena.states))[::step][:SHOWN_USERS]
+    return found
+
+
+def _visited(run: RunResult, row: int, items_K: Sequence[int]) -> list[str]:
+    """What one simulated visit does with the items of a user's slate; the luck belongs to user and item."""
+    if not items_K:
+        return []
+    judges = run.arena.judges
+    expected = judges.get("truth", judges["judge"]).predict([run.arena.states[row]], np.array([items_K]))
+    luck_2N = numpy_stream(run.config.seed, "report", "visit", row).random((2, run.arena.n_items))
+    clicked_K = luck_2N[0, list(items_K)] < expected.click_BK[0]
+    bought_K = clicked_K & (luck_2N[1, list(items_K)] < expected.conversion_BK[0])
+    return [
+        "conversion" if bought else "click" if clicked else ""
+        for clicked, bought in zip(clicked_K, bought_K, strict=True)
     ]
 
 

@@ -40,6 +40,7 @@ from llmrec.pipeline.measure import (
     session_table,
     varieties,
 )
+from llmrec.pipeline.order import EVALUATION, REPORT, ahead_of
 from llmrec.pipeline.pilot import check_pilot, piloted
 from llmrec.pipeline.place import check_same_data, run_place
 from llmrec.pipeline.promotion import ranking_change
@@ -62,7 +63,6 @@ from llmrec.pipeline.systems import Greedy, Policy, Reranked, best_known
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
-from llmrec.progress import console
 from llmrec.rules import RuleBook, Ruled, parse_rules
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
@@ -98,6 +98,7 @@ def run_job(config: RunConfig, out: Path, command: str = "llmrec run", *, force:
     """
     check_config(config)
     with run_place(out, config, force=force) as (place, work):
+        work.ahead = ahead_of(config)
         data = open_data(config, work)
         check_same_data(place, data.dataset, force=force)
         stages = train_stages(config, work, data=data)
@@ -123,6 +124,7 @@ def make_stage(config: RunConfig, out: Path, stage: LastStage, *, force: bool = 
 def conclude(stages: Stages, work: Work, out: Path, command: str) -> RunResult:
     """Evaluates finished stages and writes the run folder."""
     finished = evaluate(stages, work, out)
+    work.begins(REPORT)
     finish(finished, command, work.folder)
     return finished
 
@@ -208,7 +210,7 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
 
 def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     """Measures all systems on the test period and says whether the run may be called improved."""
-    console.print("evaluation", style="bold")
+    work.begins(EVALUATION)
     config = stages.config
     arena = make_arena(config, stages.data, stages.simulators.judge)
     improved, systems = stages.improvement, make_systems(stages)

@@ -21,7 +21,8 @@ from typing import Any
 from llmrec.errors import LLMRecError, RunError
 from llmrec.files import new_folder, read_json, sha256_of, write_json
 from llmrec.locks import Busy, locked
-from llmrec.progress import console
+from llmrec.pipeline.ahead import Ahead
+from llmrec.progress import console, whole_told
 from llmrec.storage import resolve, shown, storage_errors
 from llmrec.written import first_changed, hashes_of, intact
 
@@ -63,6 +64,8 @@ class Work:
                 folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.remake, self.finished_only = folder, remake, finished_only
         self.seconds: dict[str, float] = {}
+        self.ahead: Ahead | None = None
+        """What is said of the whole run beside its stages."""
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -102,7 +105,9 @@ class Work:
             self._check(place, done)
             self.seconds[name] = float(done["seconds"])
             if not self.finished_only:
-                say(f"{name}: done before ({done['seconds']:.0f} s)", style="dim")
+                at = self._begin(name)
+                say(f"{name}{at}: done before ({done['seconds']:.0f} s)", style="dim")
+                self._end(name, made=False)
             return place
         if self.finished_only:
             raise Unfinished(f"{place} is not there, or was made from other settings, data or software.")
@@ -115,7 +120,20 @@ class Work:
                 build(Path(own), scratch)
         wait_for_all()
         self.seconds[name] = time.monotonic() - start
+        self._end(name, made=True)
         return place
+
+    def begins(self, name: str) -> None:
+        """Says that something of the run begins that is kept as no stage, such as its evaluation."""
+        say(f"{name}{self._begin(name)}", style="bold")
+
+    def _begin(self, name: str) -> str:
+        said = "" if self.ahead is None else self.ahead.begin(name)
+        return f" ({said})" if said else ""
+
+    def _end(self, name: str, *, made: bool) -> None:
+        if self.ahead is not None:
+            self.ahead.end(name, made=made)
 
     def amend(self, name: str, change: Callable[[Path], None]) -> None:
         """Lets `change(folder)` write into a copy of the finished stage `name`, which then takes its place.
@@ -150,8 +168,9 @@ class Work:
                 if wait:
                     wait_for_all()
                 start = time.monotonic()
-                say(name + (" (resuming)" if resumed else ""), style="bold")
-                build(folder, scratch)
+                say(f"{name}{self._begin(name)}{', resuming' if resumed else ''}", style="bold")
+                with whole_told(None if self.ahead is None else self.ahead.told):
+                    build(folder, scratch)
                 made = {"key": digest, "seconds": time.monotonic() - start, "sha256": hashes_of(folder)}
                 write_json(folder / DONE, made)
                 self._keep_logs(name, scratch)

@@ -72,6 +72,7 @@ def body_of(
         tokens=None,
         rules=_rules(job, asked, slate),
         note=told.note,
+        related=told.related,
         matches=[match.title for match in told.matches],
         wishes=[wish.text for wish in told.wishes],
     )

@@ -181,6 +181,9 @@ class RecommendAnswer(BaseModel):
     tokens: TokensBody | None
     rules: RulesBody | None = Field(default=None, description="Null where the service has none.")
     note: str = ""
+    related: bool = Field(
+        default=True, description="Whether any word of the prompt has to do with an item; if not, the note says so."
+    )
     matches: list[str] = Field(default=[], description="Titles that the prompt named.")
     wishes: list[str] = Field(default=[], description="Words of the prompt that became filters.")
 

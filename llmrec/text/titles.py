@@ -31,7 +31,7 @@ _STOP_WORDS = """i it its you he she we they me my us him her this that these th
 no not and or but if in on at up of for to by with from as out all one big more what who when where how why too very
 like liked love loved watch watched want please something nothing anything"""
 _ARTICLES = frozenset(_ARTICLE_WORDS.split())
-_STOP = _ARTICLES | frozenset(_STOP_WORDS.split())
+STOP_WORDS = _ARTICLES | frozenset(_STOP_WORDS.split())
 _MAX_WORDS, _MAX_POSTINGS, _MAX_UNKNOWN, _MAX_QUOTES = 24, 400, 24, 200
 
 
@@ -188,7 +188,7 @@ class TitleIndex:
         for place, word in enumerate(words):
             if word.text in self._postings:
                 yield place, word.text
-            elif len(word.text) >= 4 and word.text not in _STOP:
+            elif len(word.text) >= 4 and word.text not in STOP_WORDS:
                 unknown.add(word.text)
                 if len(unknown) <= _MAX_UNKNOWN:
                     yield from ((place, near) for near in self._near(word.text))
@@ -227,7 +227,7 @@ def _counts(text: str, words: list[Word]) -> bool:
     start, end = words[0].start, words[-1].end
     if text[max(start - 1, 0) : start] in tuple(_OPEN) and text[end : end + 1] in tuple(_CLOSE):
         return True
-    content = [word for word in words if word.text not in _STOP]
+    content = [word for word in words if word.text not in STOP_WORDS]
     if _IS_CJK.match(words[0].text):
         return len(words) > 1
     if len(content) > 1 or not text[:start].strip() + text[end:].strip():

@@ -117,10 +117,11 @@ class WishIndex:
 
 
 def _key(words: Sequence[Word]) -> str:
-    return "".join(_singular(word.text) for word in words)
+    return "".join(singular(word.text) for word in words)
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """An English word without a plural's ending, as far as its letters tell."""
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word

@@ -180,7 +180,7 @@ def run_trainer(model: Any, plan: Plan, checkpointing: Checkpointing, make: Call
         stopped = was_stopped(checkpointing.out)
     # checkpoints are numbered by optimiser steps and made at the ends of units
     done = int(start.name.rsplit("-", 1)[1]) // plan.steps if start else 0
-    with quiet(), Bar(plan.name, plan.units - done) as bar:
+    with quiet(), Bar(plan.name, plan.units - done, stage=True) as bar:
         trainer = make()
         # prints every entry of the log as a dictionary, through the bar
         trainer.remove_callback(PrinterCallback)

@@ -27,7 +27,9 @@ def answers(monkeypatch):
 
     def install(text):
         match = Match(item=0, title=text, text=text, score=99.0)
-        answer = Recommendation((RecommendedItem("i", text, -1.0),), (match,), text, f"Only {text}")
+        answer = Recommendation(
+            (RecommendedItem(text, text, -1.0, None, 9.5, (text,), text),), (match,), text, f"Only {text}"
+        )
         fake = type("Fake", (), {"recommend": lambda self, **_: answer})()
         monkeypatch.setattr("llmrec.recommender.Recommender.load", lambda *_, **__: fake)
         return answer
@@ -68,3 +70,19 @@ def test_check_and_its_errors_show_texts_and_obey_none(tmp_path, text):
     assert acting(done.output) == []
     said = [line.split(":")[0].split(",")[0] for line in done.output.splitlines()]
     assert "llmrec" not in said
+
+
+def test_recommend_shows_what_is_known_of_an_item(answers, capsys, monkeypatch):
+    items = (
+        RecommendedItem("i7", "Red Kettle", -1.0, None, 1234.5, ("kitchen", "eco"), "Acme"),
+        RecommendedItem("i8", "Lamp", -2.0),
+    )
+    answer = Recommendation(items, note="No word of it has to do with any item.", related=False)
+    fake = type("Fake", (), {"recommend": lambda self, **_: answer})()
+    monkeypatch.setattr("llmrec.recommender.Recommender.load", lambda *_, **__: fake)
+    show_recommendations("x", None, "puppy", k=2, data=None, revision=None, as_json=False)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["No", "word", "of", "it", "has", "to", "do", "with", "any", "item."]
+    assert lines[1] == ["title", "price", "category", "id", "probability", "log-prob"]
+    assert lines[2] == ["1", "Red", "Kettle", "1,234.50", "kitchen,", "eco", "i7", "36.79%", "-1.000"]
+    assert lines[3] == ["2", "Lamp", "i8", "13.53%", "-2.000"]

@@ -130,7 +130,14 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
             "conversion given click": {"events": 600, "auc": None, "log_loss": 0.5},
         },
         slates=[
-            SlateChange(user="user 1", history=titles[2:4], before=titles[:4], after=[*titles[:2], titles[4]]),
+            SlateChange(
+                user="user 1",
+                history=titles[2:4],
+                before=titles[:4],
+                after=[*titles[:2], titles[4]],
+                history_did=["click", "rating"],
+                before_did=["click", "", "conversion", ""],
+            ),
             SlateChange(user="user 2 (cold start)", history=[], before=titles[:3], after=titles[:3][::-1]),
         ],
         illegal={"SFT": 0.0, "PPO": 0.0},

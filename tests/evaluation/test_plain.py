@@ -56,7 +56,7 @@ def test_what_may_be_chance_is_said_and_a_trade_is_to_be_decided():
         in (told.sentence)
     )
     assert told.coverage.endswith("50% of the catalogue, as before.")
-    assert told.next[0] == "Decide whether the trade is wanted: Traded: this for that."
+    assert told.next[0] == "Decide whether this is wanted: this for that."
     assert told.tone == "caution"
 
 

@@ -72,9 +72,17 @@ def page(folder: Path) -> Page:
 def test_untrusted_text_stays_text(page: Page) -> None:
     assert not page.open
     assert not {"script", "img", "iframe", "link", "object", "form", "base"} & set(page.tags)
-    assert page.tags.count("a") == 12, "the list of contents and the skip link"
+    assert page.tags.count("a") == 14, "the list of contents and the skip link"
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     assert HOSTILE in [t.removeprefix("Run ") for t in page.text]
+
+
+def test_what_decides_stands_at_the_top(page: Page) -> None:
+    text = " ".join(" ".join(page.text).split())
+    order = ["With PPO, which is handed on", "What next", "Slates before and after", "The verdict in figures"]
+    order += ["All figures", "Reliability of the simulators", "content hash"]
+    places = [text.index(part, text.index("With PPO")) for part in order]
+    assert places == sorted(places)
 
 
 def test_the_page_loads_nothing(page: Page, folder: Path) -> None:
@@ -122,7 +130,8 @@ def test_markdown_holds_the_tables_and_no_markup_from_outside(folder: Path) -> N
         assert table.to_markdown().strip() in text
     assert not re.search(r"<\w|</", text)
     assert "http://" not in text
-    assert "| 1 | The Quiet Lamp | The Quiet Lamp |" in text
+    assert "| 1 | The Quiet Lamp (clicked) | The Quiet Lamp |" in text
+    assert "| 3 | Field Notebook (bought) |" in text
     for name in re.findall(r"\]\((figures/[\w-]+\.svg)\)", text):
         assert (folder / name).is_file()
 
@@ -242,7 +251,8 @@ def test_a_gain_with_a_caveat_is_not_green(caveats: tuple[str, ...], tone: str, 
     report = dataclasses.replace(sample_report(), verdict=Verdict("gain", "Improved, so to speak.", caveats=caveats))
     write_report(tmp_path, report)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert f'<p class="verdict {tone}">Improved, so to speak.</p>' in page
+    assert f'<p class="verdict {tone}">With PPO, which is handed on,' in page
+    assert "Improved, so to speak." in page
     assert ".verdict.caution{border-color:var(--orange)}" in page
 
 
@@ -253,5 +263,5 @@ def test_what_a_world_knows_of_the_headroom_stands_in_the_verdict(tmp_path: Path
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert f"Improved. {said}" in page.text
     (line,) = [x for x in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "closes 61%" in x]
-    assert line.startswith("> Improved. PPO closes 61% of what is left ")
+    assert line.startswith("Improved. PPO closes 61% of what is left ")
     assert "<script>" not in line

@@ -85,6 +85,18 @@ def test_the_certificate_holds_against_enumeration(running):
                 assert not told["proven"] or answer["items"][-1]["log_probability"] >= told["bound"] - 1e-6
 
 
+def test_a_prompt_without_a_word_of_the_catalogue_is_answered_and_said(running):
+    told = running.ask(prompt="quantum physics", k=2)
+    assert told["related"] is False
+    assert told["note"].startswith("No word of “quantum physics” has to do with any item")
+    assert len(told["items"]) == 2
+    assert running.ask(prompt="a ketle", k=2)["related"] is True
+    assert running.ask(user_id="user-1", k=2)["related"] is True
+    own = running.recommender.recommend(prompt="quantum physics", k=2)
+    assert not own.related
+    assert own.to_json()["related"] is False
+
+
 def test_reasons_stand_beside_the_first_items(running):
     answer = running.ask(user_id="user-5", k=3, explain=2)
     own = running.recommender.recommend(user="user-5", k=3, explain=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from llmrec.evaluation.plots import Curve, Reliability
 from llmrec.evaluation.significance import Interval
@@ -39,12 +39,25 @@ class DataFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class SlateChange:
-    """One user's slates as titles, best first; `history` (oldest first) is what the user did before."""
+    """One user's slates as titles, best first; `history` (oldest first) is what the user did before.
+
+    `history_did`, `before_did` and `after_did` say what was done with each of them ("click", "conversion", another
+    kind of event, or ""); they are empty where that is not known.
+    """
 
     user: str
     history: Sequence[str]
     before: Sequence[str]
     after: Sequence[str]
+    history_did: Sequence[str] = ()
+    before_did: Sequence[str] = ()
+    after_did: Sequence[str] = ()
+
+    def marked(self, part: Literal["history", "before", "after"]) -> list[tuple[str, str]]:
+        """The titles of a part with what was done with each."""
+        titles: Sequence[str] = getattr(self, part)
+        did: Sequence[str] = getattr(self, f"{part}_did")
+        return list(zip(titles, did if len(did) == len(titles) else [""] * len(titles), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +129,7 @@ class RunReport:
         exam: a sentence for each simulator that was examined.
         slates: a few users' slates before and after reinforcement learning.
         slate_names: the two systems whose slates are shown.
+        visits: what the marks beside the items of the slates mean; "" where there are none.
         illegal: share of illegal recommendations by system.
         worse: sentences on what got worse.
         notes: sentences on what limits the result.
@@ -156,6 +170,7 @@ class RunReport:
     exam: Sequence[str] = ()
     slates: Sequence[SlateChange] = ()
     slate_names: tuple[str, str] = ("SFT", "PPO")
+    visits: str = ""
     illegal: Mapping[str, float] = field(default_factory=dict)
     worse: Sequence[str] = ()
     notes: Sequence[str] = ()

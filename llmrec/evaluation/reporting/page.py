@@ -86,21 +86,30 @@ class Page:
             "gate": any(r.gate is not None for r in reports),
             "simulator": any(r.simulator or r.exam for r in reports),
             "slates": self.private,
+            "verdict": any(r.verdict is not None for r in reports),
             "comparison": bool(self.joined),
         }
         return there.get(part, False) or any(figure.part == part for figure in self.figures)
 
     @property
+    def drawn_visits(self) -> str:
+        """What the marks beside the items of slates mean; "" where no slate has any."""
+        said = {run.report.visits for run in self.runs if run.report.slates and run.report.visits}
+        return " ".join(sorted(said))
+
+    @property
     def sections(self) -> list[tuple[str, str]]:
         """Anchors and headings, for the list of contents."""
         found = [
-            ("run", "What was run", True),
+            ("short", "In short", self.has("verdict")),
+            ("slates", "Slates", self.has("slates")),
+            ("verdict", "The verdict in figures", self.has("verdict")),
             ("comparison", "Comparison", self.has("comparison")),
             ("worse", "What got worse", self.has("comparison")),
             ("gate", "Trust gate", self.has("gate")),
             ("training", "Training", self.has("training")),
             ("simulator", "Simulated users", self.has("simulator")),
-            ("slates", "Slates", self.has("slates")),
+            ("run", "What was run", True),
             ("configuration", "Configuration", True),
             ("machine", "Time and machine", True),
             ("limits", "Limits", bool(self.notes)),

@@ -106,7 +106,8 @@ def _next(report: RunReport, before: str, after: str) -> Iterator[str]:
         yield "More events, or another reward or KL coefficient, can change this; more steps alone seldom do."
         return
     if verdict.caveats:
-        yield f"Decide whether the trade is wanted: {' '.join(verdict.caveats)}"
+        said = " ".join(caveat.removeprefix("Traded: ") for caveat in verdict.caveats)
+        yield f"Decide whether this is wanted: {said}"
     if report.worse:
         count = len(report.worse)
         yield f"Read what got worse below ({count} figure{'s' if count > 1 else ''}), and for which groups."

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from llmrec.evaluation.drawing import DARK, LIGHT, css_variables, save_svg
 from llmrec.evaluation.reporting.contents import RunReport
 from llmrec.evaluation.reporting.page import Page, agreement, fenced, figure
+from llmrec.evaluation.reporting.plain import plain_words
 from llmrec.evaluation.reporting.record import RECORD, write_record
 from llmrec.evaluation.reporting.reported_run import ReportedRun
 from llmrec.evaluation.table import markdown
@@ -92,6 +93,7 @@ def _environment(*, autoescape: bool) -> Environment:
         "fenced": fenced,
         "figure_number": figure,
         "agreement": agreement,
+        "plain": plain_words,
         "svg": lambda text: Markup(text),  # drawn by drawing.to_svg, which escapes all text
     }
     return environment
