@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from llmrec.version import __version__
 
 if TYPE_CHECKING:
+    from llmrec.estimator import LanguageModelRecommender
     from llmrec.recommender import Recommender
 
-__all__ = ["Recommender", "__version__"]
+__all__ = ["LanguageModelRecommender", "Recommender", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from llmrec.recommender import Recommender
 
         return Recommender
+    if name == "LanguageModelRecommender":
+        from llmrec.estimator import LanguageModelRecommender
+
+        return LanguageModelRecommender
     raise AttributeError(f"module 'llmrec' has no attribute {name!r}")

@@ -19,7 +19,13 @@ from llmrec.written import hashes_of, run_hash
 
 QUICK = [
     f"--set={key}"
-    for key in ("simulator.epochs=1", "gate.users=10", "evaluation.users=10", "evaluation.bootstrap=50")
+    for key in (
+        "simulator.epochs=1",
+        "gate.users=10",
+        "gate.exam=warn",
+        "evaluation.users=10",
+        "evaluation.bootstrap=50",
+    )
 ]
 
 
@@ -92,12 +98,12 @@ def test_a_run_goes_on_and_the_old_one_stays(run, newer, tmp_path):
 
 @pytest.mark.slow
 def test_a_reward_can_be_what_it_goes_on_by_and_an_update_goes_on_too(run, newer, own, tmp_path):
-    asked(run, newer, tmp_path / "new", "--algorithm", "ppo", "--set", "ppo.steps=2")
+    asked(run, newer, tmp_path / "new", *QUICK, "--algorithm", "ppo", "--set", "ppo.steps=2")
     last = Dataset.load(newer).events["time"].max() + 1
     late = own.events.with_columns(pl.col("time") - own.events["time"].min() + last)
     tables = {"events": pl.concat([Dataset.load(newer).events, late]), "items": Dataset.load(newer).items}
     third = saved(own, tmp_path / "third", tables=tables)
-    asked(tmp_path / "new", third, tmp_path / "newest")
+    asked(tmp_path / "new", third, tmp_path / "newest", *QUICK)
     facts = read_bundle(tmp_path / "newest").facts
     assert facts["lineage"]["before"]["run"] == run.name
 
