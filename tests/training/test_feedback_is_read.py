@@ -46,7 +46,7 @@ def share_right(folder: Path, *, feedback: bool, settings: SFTSettings, pretrain
     items, wording = shop.item_list, {"domain": "shop", "language": "en", "feedback": feedback}
     model: Any
     if pretrained:
-        tokenizer, model = load_tokenizer(pretrained), load_causal_lm(pretrained, dtype="float32")
+        tokenizer, model = load_tokenizer(pretrained), load_causal_lm(pretrained, dtype="auto")
     else:
         texts = documents(items, [e.state for e in learnt][::4], make_wording(items, **wording))
         tokenizer = train_tokenizer(texts, 1024)
