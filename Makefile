@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow bench bench-all lint format install install-dev clean
+.PHONY: demo test test-slow bench bench-all docs lint format install install-dev clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmrec needs Python 3.11 or later; call: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -38,6 +38,10 @@ bench: $(VENV)/.dev
 bench-all: $(VENV)/.dev
 	$(BIN)/python eval/bench.py --all
 
+# The pages as a site, in site/: ends with an error where a link leads nowhere.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -49,4 +53,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,15 @@
-"""Pages: every relative link leads to a file, and every anchor to a heading."""
+"""Pages: every relative link leads to a file, and every anchor to a heading; code in them fits the package."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
+import os
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +78,72 @@ def test_the_citation_names_the_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == __version__
     assert cited["license"] == "Apache-2.0"
+
+
+def blocks(page: Path, *kinds: str) -> list[str]:
+    """Fenced blocks of these languages; "" is none."""
+    found = re.findall(r"(?ms)^ *```([^\n`]*)\n(.*?)^ *```", page.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind.strip() in kinds]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_python_compiles_and_its_imports_resolve(page):
+    for text in blocks(page, "python"):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                assert all(importlib.util.find_spec(alias.name) for alias in node.names), text
+            elif isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    known = hasattr(module, alias.name) or importlib.util.find_spec(f"{node.module}.{alias.name}")
+                    assert known, f"{node.module} has no {alias.name}"
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """Words of each line that calls llmrec, without what only stands for more words."""
+    found = []
+    for text in blocks(page, "", "bash", "sh", "shell", "console"):
+        for line in text.replace("\\\n", " ").splitlines():
+            line = line.strip().removeprefix("$ ")
+            if line.startswith("llmrec "):
+                words = shlex.split(line, comments=True)
+                end = next(
+                    (n for n, word in enumerate(words) if word in ("|", "&&", ";", "&", ">", "2>")), len(words)
+                )
+                found.append([word for word in words[1:end] if word not in ("…", "...")])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_commands_have_the_options_that_pages_give_them(page):
+    """Each is parsed as the command line parses it, and nothing is run."""
+    import typer
+
+    from llmrec.cli.main import app
+
+    wrong = []
+    for words in commands_of(page):
+        command, context, rest = typer.main.get_command(app), None, list(words)
+        try:
+            while True:
+                context = command.make_context(words[0], rest, parent=context)
+                if not hasattr(command, "resolve_command"):
+                    break
+                _, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        except Exception as error:  # whatever parsing raises, of click or of typer's own copy of it
+            wrong.append(f"llmrec {shlex.join(words)}: {getattr(error, 'message', error)}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_site_is_built_without_a_broken_link_and_fetches_nothing(tmp_path):
+    own = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+    done = subprocess.run(line, cwd=ROOT, env=own, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("index.html", "index.zh/index.html", "rules/index.html", "reference/recommender/index.html"):
+        text = (tmp_path / "site" / page).read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.https?://[^>]+>", text)
+    assert "Recommender.recommend" in text
+    assert (tmp_path / "site" / "train" / "minimal_ppo.py").is_file()
+    built = {page.parent.name for page in (tmp_path / "site").glob("*/index.html")}
+    assert {page.stem for page in ROOT.glob("docs/*.md")} <= built

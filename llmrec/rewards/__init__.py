@@ -5,7 +5,7 @@ gain in clicks can be told from a gain in sales or in diversity. Example: with w
 0.2 and P(conversion | click) = 0.5 is worth 1 * 0.2 + 3 * 0.1 = 0.5. More is better in every term.
 
     reward = reward_function(settings, ensemble, RewardContext.of(dataset, split.train, slate_size=5), seed=0)
-    model(states, items_BK).total_BK  # one value for each place: dense credit
+    reward(states, items_BK).total_BK  # one value for each place: dense credit
 """
 
 from llmrec.rewards.custom import custom_digest, custom_term, load_custom
