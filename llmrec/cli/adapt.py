@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmrec.printing import echo
+from llmrec.cli.told import AsJson, Told, tell
 
 Sets = Annotated[list[str], typer.Option("--set", help="A key, for example --set meta.inner.steps=5 (repeatable).")]
 
@@ -28,6 +28,7 @@ def adapt_command(
     learning_rate: Annotated[float, typer.Option(help="At the first step; it falls to 0.")] = 3e-3,
     batch_size: Annotated[int, typer.Option(help="Choices (or slates) of a step.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the adapter and of the order.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Adapts a run to a few sessions of a new domain, catalogue or group: seconds for the nano model."""
     from llmrec.adaptation.inner import InnerSettings
@@ -42,10 +43,11 @@ def adapt_command(
     adapter = None if start is None else read_start(start)
     dataset = load_dataset(sessions)
     told = adapt_run(read_bundle(run), dataset, settings, out, start=adapter, seed=seed)
-    echo(
+    said = (
         f"{out}: adapted to {told['choices']} choices in {told['slates']} slates of {told['users']} users, "
         f"{told['steps']} steps from {told['from']}. The figures in metrics.json are those of {run}."
     )
+    tell(Told(said, **{"out": str(out), **told}), as_json)
 
 
 def meta_command(
@@ -58,6 +60,7 @@ def meta_command(
         Path | None, typer.Option(help="A YAML configuration (train/recipes/meta.yaml); defaults without.")
     ] = None,
     overrides: Sets = [],  # noqa: B006 (typer needs a literal; it is never changed)
+    as_json: AsJson = False,
 ) -> None:
     """Learns over tasks an adapter from which a few steps lead far; the same command resumes it."""
     from llmrec.adaptation.runs import MetaConfig, meta_run
@@ -72,6 +75,6 @@ def meta_command(
     settings.check()
     datasets = [load_dataset(folder) for folder in sessions]
     meta_run(read_bundle(run), datasets, settings, out, work_folder(out))
-    echo(
-        f"{out}: an adapter after {settings.meta.steps} outer steps; llmrec adapt {run} --start {out} starts from it."
-    )
+    steps = settings.meta.steps
+    said = f"{out}: an adapter after {steps} outer steps; llmrec adapt {run} --start {out} starts from it."
+    tell(Told(said, out=str(out), steps=steps), as_json)

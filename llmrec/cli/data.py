@@ -147,6 +147,7 @@ def import_command(
         ),
     ] = None,
     force: Force = False,
+    json_file: Json = None,
 ) -> None:
     """Turns public or own data into an llmrec data set."""
     from llmrec.cli.import_options import importer_options, once, pairs, read_options, table_mapping
@@ -181,6 +182,8 @@ def import_command(
         echo(one_line(line, 2000))
     _describe(dataset)
     _say_signals(dataset)
+    if json_file is not None:
+        _write_json(json_file, {"out": str(out), **_fields(dataset.manifest)})
 
 
 @data_app.command("download")
@@ -191,6 +194,7 @@ def download_command(
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="You accept the terms that are shown.")
     ] = False,
+    json_file: Json = None,
 ) -> None:
     """Fetches a public data set from its public address, after showing its terms."""
     from llmrec.dataset.download import download, load_recipes
@@ -198,10 +202,14 @@ def download_command(
     recipes = load_recipes()
     if name is None:
         _table(("name", "size", "page"), ((r.name, r.size, r.page) for r in recipes.values()), right=1)
+        if json_file is not None:
+            _write_json(json_file, [{"name": r.name, "size": r.size, "page": r.page} for r in recipes.values()])
         return
     folder = download(name, dest or Path("downloads") / name, url, accept_terms)
     kind = recipes[name.partition("/")[0]].kind
     echo(f"{folder} is there; next: {command(['llmrec', 'data', 'import', kind, folder])} OUT")
+    if json_file is not None:
+        _write_json(json_file, {"folder": str(folder), "kind": kind})
 
 
 @data_app.command("world")
@@ -213,6 +221,7 @@ def world_command(
     items: Annotated[int, typer.Option(help="How many items.")] = 300,
     seed: Annotated[int, typer.Option(help="Everything is drawn from this number.")] = 0,
     force: Force = False,
+    json_file: Json = None,
 ) -> None:
     """Generates a world with known truth; its data set lies in OUT/dataset."""
     from llmrec.config import WorldConfig
@@ -225,6 +234,8 @@ def world_command(
         world = generate_world(config, seed)
         world.save(place)
     _describe(world.dataset)
+    if json_file is not None:
+        _write_json(json_file, {"out": str(out), **_fields(world.dataset.manifest)})
 
 
 @data_app.command("split-info")

@@ -20,6 +20,7 @@ from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
 from llmrec.cli.page import page_command
 from llmrec.cli.serve import serve_command
+from llmrec.cli.told import AsJson, Told, tell
 from llmrec.cli.update import update_command
 from llmrec.pipeline.work import LastStage
 from llmrec.printing import command, echo
@@ -71,6 +72,7 @@ def demo(
     ] = None,
     overrides: Overrides = [],  # noqa: B006 (typer needs a literal; it is never changed)
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """The main job on a generated world: no GPU, no Hub, no account, some minutes on two cores.
 
@@ -81,7 +83,7 @@ def demo(
     configuration = demo_config(seed, overrides_of({}, overrides), model)
     from llmrec.cli.run import run_and_print
 
-    run_and_print(configuration, out, _command_line(), force=force, timed=True)
+    run_and_print(configuration, out, _command_line(), force=force, timed=True, as_json=as_json)
 
 
 @app.command()
@@ -114,6 +116,7 @@ def run(
         bool, typer.Option("--trust-code", help="Let the configuration file name code to run (reward.custom).")
     ] = False,
     force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """The main job on your data: SFT, simulator, RL, evaluation, report. The same command resumes it.
 
@@ -125,7 +128,7 @@ def run(
     configuration = with_defaults(config, overrides_of(named, overrides), algorithm=algorithm, trust_code=trust_code)
     from llmrec.cli.run import run_and_print
 
-    run_and_print(configuration, out, _command_line(), force=force, stage=stage)
+    run_and_print(configuration, out, _command_line(), force=force, stage=stage, as_json=as_json)
 
 
 class Recommend(TyperCommand):
@@ -200,6 +203,7 @@ def items(
     ] = None,
     remove: Annotated[Path | None, typer.Option(help="Items to take out: their ids, one a line.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Adds and removes items of a finished run, without training: a new run folder with the same weights.
 
@@ -207,7 +211,7 @@ def items(
     """
     from llmrec.cli.show import change_run
 
-    echo(change_run(run_folder, add, remove, out, revision))
+    tell(change_run(run_folder, add, remove, out, revision), as_json)
 
 
 @app.command()
@@ -217,11 +221,12 @@ def report(
     users: Annotated[
         bool, typer.Option("--users/--no-users", help="Show slates of a few users with their histories.")
     ] = True,
+    as_json: AsJson = False,
 ) -> None:
     """One HTML page, and the same as Markdown, on one or several runs: tables, curves, losses, commands."""
     from llmrec.cli.show import make_report
 
-    echo(make_report(runs, out, _command_line(), users=users))
+    tell(make_report(runs, out, _command_line(), users=users), as_json)
 
 
 @app.command()
@@ -234,12 +239,14 @@ def push(
     with_forgotten: Annotated[
         bool, typer.Option("--with-forgotten", help="Push a run that was trained on users who were forgotten since.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Uploads a run folder to the Hugging Face Hub as one commit."""
     from llmrec.hub import push_run
 
     own: dict[str, Any] = {"public": public, "revision": revision, "create_pr": create_pr}
-    echo(push_run(run_folder, repository, **own, with_forgotten=with_forgotten))
+    address = push_run(run_folder, repository, **own, with_forgotten=with_forgotten)
+    tell(Told(address, address=address, repository=repository), as_json)
 
 
 @app.command()
@@ -250,6 +257,7 @@ def forget(
     ],
     user: Annotated[list[str], typer.Option("--user", help="A user's id; may be repeated.")] = [],  # noqa: B006
     users: Annotated[Path | None, typer.Option("--users", help="A file of ids, one a line.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Removes users from data sets and working folders, and marks the runs that were trained on them.
 
@@ -257,7 +265,7 @@ def forget(
     """
     from llmrec.cli.show import forget_users
 
-    echo(forget_users(places, user, users))
+    tell(forget_users(places, user, users), as_json)
 
 
 @app.command("config")
@@ -269,6 +277,7 @@ def config_command(
     config: Annotated[Path | None, typer.Option(help="A YAML configuration to fill up.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="What improves the policy.")] = None,
     overrides: Overrides = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Prints a configuration as YAML, every key with what it means: by default what a run has where nothing is set.
 
@@ -276,7 +285,7 @@ def config_command(
     """
     from llmrec.cli.show import commented_config
 
-    echo(commented_config(sections or (), dataset, config, algorithm, overrides))
+    tell(commented_config(sections or (), dataset, config, algorithm, overrides), as_json)
 
 
 @app.command()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from llmrec.cli.told import AsJson, Told, tell
 from llmrec.printing import echo, json_line
 
 online_app = typer.Typer(help="Learn while serving: log, updates behind a gate, versions.", no_args_is_help=True)
@@ -30,6 +32,7 @@ def simulate(
     temperature: Annotated[float, typer.Option(help="Of the slates that are drawn; below 1 explores less.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Of people, slates and updates.")] = 0,
     overrides: Sets = [],  # noqa: B006 (typer needs a literal; it is never changed)
+    as_json: AsJson = False,
 ) -> None:
     """Serves the people of a run's generated world from its test period on, and learns from what they do."""
     from llmrec.online.report import sentence
@@ -38,9 +41,10 @@ def simulate(
 
     traffic = TrafficSettings(days=days, visits=visits, places=places)
     found = simulated(run, out, _settings(overrides), traffic, temperature=temperature, seed=seed)
-    for one in found.decisions:
-        echo(f"day {(one.time - found.start) // 86_400 + 1}: {sentence(one)}")
-    echo(f"Reward by day, versions and decisions: {out / 'report.md'}")
+    lines = [f"day {(one.time - found.start) // 86_400 + 1}: {sentence(one)}" for one in found.decisions]
+    lines.append(f"Reward by day, versions and decisions: {out / 'report.md'}")
+    told = [asdict(one) for one in found.decisions]
+    tell(Told("\n".join(lines), report=str(out / "report.md"), start=found.start, decisions=told), as_json)
 
 
 @online_app.command()
@@ -49,6 +53,7 @@ def update(
     versions: Place,
     events: Events,
     overrides: Sets = [],  # noqa: B006
+    as_json: AsJson = False,
 ) -> None:
     """Makes one update from a log that another program writes: watch, learn, judge, and promote or refuse.
 
@@ -66,9 +71,11 @@ def update(
             with cycle.alone():
                 cycle.update()
         finally:
-            for one in cycle.progress.decisions[known:]:
+            made = cycle.progress.decisions[known:]
+            for one in made if not as_json else ():
                 echo(sentence(one))
-    echo(f"Version {cycle.updater.versions.serving().number} is served.")
+    number = cycle.updater.versions.serving().number
+    tell(Told(f"Version {number} is served.", serving=number, decisions=[asdict(one) for one in made]), as_json)
 
 
 @online_app.command()
@@ -77,11 +84,9 @@ def status(
     events: Annotated[
         Path | None, typer.Option("--events", help="The event log, for what its slates earned.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Says what is served, what was decided, and what stands in the log."""
-    from dataclasses import asdict
-
     from llmrec.errors import RunError
     from llmrec.online.cycle import Progress
     from llmrec.online.log import EventReader
@@ -117,12 +122,13 @@ def status(
 def rollback(
     versions: Place,
     reason: Annotated[str, typer.Option(help="Why, for those who ask later.")] = "taken back by hand",
+    as_json: AsJson = False,
 ) -> None:
     """Takes the served version back: the one before it is served again, and the one taken back never more."""
     from llmrec.online.versions import Versions
 
     serving = Versions(versions).roll_back(reason)
-    echo(f"Version {serving.number} is served.")
+    tell(Told(f"Version {serving.number} is served.", serving=serving.number), as_json)
 
 
 @online_app.command()
@@ -131,6 +137,7 @@ def record(
     slates: Annotated[Path | None, typer.Option(help="Slates that were shown, a JSON object a line.")] = None,
     feedback: Annotated[Path | None, typer.Option(help="What came of them, a JSON object a line.")] = None,
     window_days: Annotated[float, typer.Option(help="Days within which feedback counts.")] = 7.0,
+    as_json: AsJson = False,
 ) -> None:
     """Takes slates and feedback of another program into an event log; lines that stand in it count once."""
     from llmrec.errors import RequestError
@@ -141,7 +148,8 @@ def record(
         raise RequestError("Name a file of --slates, of --feedback, or both.")
     with EventLog(events, window_s=round(window_days * 86_400)) as log:
         served, reports, late = taken(log, slates, feedback)
-    echo(f"{served:,} slates and {reports:,} reports are new in {events}; {late:,} reports came too late to count.")
+    said = f"{served:,} slates and {reports:,} reports are new in {events}; {late:,} reports came too late to count."
+    tell(Told(said, slates=served, reports=reports, late=late), as_json)
 
 
 def _settings(overrides: list[str]) -> Any:

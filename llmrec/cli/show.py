@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from llmrec import bounded
+from llmrec.cli.told import Told
 from llmrec.errors import RequestError
 from llmrec.printing import echo, json_line, one_line, short_line
 from llmrec.screen import Screen
 
 if TYPE_CHECKING:
     from llmrec.catalogue.filters import Filters
+    from llmrec.pipeline.forget import Forgotten
     from llmrec.recommender import Recommendation, Recommender
 
 SHOWN = 3
@@ -212,7 +215,7 @@ def _listed(answer: Recommendation) -> Table:
     return table
 
 
-def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revision: str | None = None) -> str:
+def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revision: str | None = None) -> Told:
     """Writes `out`, the run without the items named in `remove` and with those of `add`.
 
     Args:
@@ -248,10 +251,12 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
         changed = change_items(read_bundle(folder), add=new, remove=gone)
         save_changed(changed, out)
     said = [f"Assumed: {one_line(text, 600)}" for text in ledger.assumptions]
-    return "\n".join([*said, f"{len(new):,} added, {len(gone):,} removed; {out} has {len(changed.items):,} items."])
+    done = f"{len(new):,} added, {len(gone):,} removed; {out} has {len(changed.items):,} items."
+    counts = {"added": len(new), "removed": len(gone), "items": len(changed.items)}
+    return Told("\n".join([*said, done]), out=str(out), **counts, assumed=list(ledger.assumptions))
 
 
-def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None) -> str:
+def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None) -> Told:
     """Forgets `users` and those whose ids are in `file`; returns what was done, a line a place.
 
     Raises:
@@ -263,7 +268,7 @@ def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None
     logs = [place for place in places if place.is_file()]
     folders = [place for place in places if place not in logs]
     if not logs or not named:
-        return "\n".join(str(done) for done in forget(folders, named))
+        return _forgotten(forget(folders, named), {})
     from llmrec.online.log import EventLog, EventReader
 
     held: dict[Path, set[str]] = {}
@@ -275,21 +280,30 @@ def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None
     known = set().union(*held.values())
     if strangers := sorted(set(named) - known) if not folders else []:
         raise RequestError(f"No place that was named knows user {short_line(strangers[0])!r}; look at the ids in it.")
-    said = [str(done) for done in forget(folders, named, known=known)] if folders else []
+    done = forget(folders, named, known=known) if folders else []
+    gone = {}
     for log, mine in held.items():
         with EventLog(log, window_s=windows[log]) as writer:
-            gone = sum(writer.forget(user) for user in sorted(mine))
-        said.append(
-            f"{one_line(log)}: {len(mine):,} users and {gone:,} slates removed."
-            if mine
-            else f"{one_line(log)}: holds none of them."
-        )
-    return "\n".join(said)
+            gone[log] = (len(mine), sum(writer.forget(user) for user in sorted(mine)))
+    return _forgotten(done, gone)
+
+
+def _forgotten(done: Sequence[Forgotten], logs: dict[Path, tuple[int, int]]) -> Told:
+    """What was done at folders, and at logs with their users and slates."""
+    said = [str(one) for one in done]
+    places: list[dict[str, Any]] = []
+    for one in done:
+        places.append({"place": str(one.place), "users": one.users, "events": one.events, "run": one.run is not None})
+    for log, (users, slates) in logs.items():
+        what = f"{users:,} users and {slates:,} slates removed." if users else "holds none of them."
+        said.append(f"{one_line(log)}: {what}")
+        places.append({"place": str(log), "users": users, "slates": slates})
+    return Told("\n".join(said), places=places)
 
 
 def commented_config(
     sections: Sequence[str], dataset: str | None, config: Path | None, algorithm: str | None, texts: Sequence[str]
-) -> str:
+) -> Told:
     """The configuration that `llmrec run` would have by these options, as YAML with comments.
 
     Raises:
@@ -302,10 +316,11 @@ def commented_config(
     given = overrides_of({"data.dataset": dataset, "algorithm": algorithm}, texts)
     plainly = dataset is None and config is None and algorithm is None
     found = RunConfig.read(None, given) if plainly else with_defaults(config, given, algorithm=algorithm)
-    return commented(found, sections).rstrip("\n")
+    text = commented(found, sections).rstrip("\n")
+    return Told(text, **yaml.safe_load(text))
 
 
-def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -> str:
+def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -> Told:
     """Writes the report of `runs` into `out` and returns what was done, in a sentence.
 
     Raises:
@@ -316,4 +331,5 @@ def make_report(runs: Sequence[Path], out: Path, command: str, *, users: bool) -
     page = report_runs(runs, out, command=command, users=users)
     many = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     held = "" if not users else " It may show users' histories: not for handing on."
-    return f"Report of {many}: {page} and {page.with_suffix('.md').name}.{held}"
+    said = f"Report of {many}: {page} and {page.with_suffix('.md').name}.{held}"
+    return Told(said, page=str(page), runs=[str(run) for run in runs], users=users)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from llmrec.cli.told import AsJson
 from llmrec.printing import command
 
 
@@ -23,6 +24,7 @@ def update_command(
     ] = [],  # noqa: B006 (typer needs a literal; it is never changed)
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a run of another configuration in --out.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Trains on from a finished run on new events; the gate decides, and the old run stays as it is.
 
@@ -38,4 +40,4 @@ def update_command(
         run_folder, data, out, algorithm=algorithm, overrides=given, command=line, revision=revision, force=force
     )
     if found is not None:
-        print_result(found)
+        print_result(found, as_json=as_json)

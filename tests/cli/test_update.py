@@ -92,7 +92,9 @@ def test_a_run_goes_on_and_the_old_one_stays(run, newer, tmp_path):
     # the same command finds everything done
     stage = out.with_name("new.work") / "continued_sft" / "stage.json"
     when = stage.stat().st_mtime_ns
-    asked(run, newer, out, *QUICK, "--set", "gate.smallest_gain=1000")
+    again = json.loads(asked(run, newer, out, *QUICK, "--set", "gate.smallest_gain=1000", "--json"))
+    assert (again["run"], again["improved"]) == (str(out), False)
+    assert "SFT continued (last)" in again["summary"]["systems"]
     assert stage.stat().st_mtime_ns == when
 
 
