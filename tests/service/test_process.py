@@ -15,12 +15,16 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 
+from llmrec.cli.main import app
 from llmrec.errors import RequestError, RunError
 from llmrec.online.log import EventReader
 from llmrec.service.server import serve
@@ -100,6 +104,26 @@ def test_the_page_s_commands_in_a_shell_and_the_end_by_a_signal(run, tmp_path):
         assert process.wait(60) == 0
     with EventReader(tmp_path / "state" / EVENTS) as log:
         assert log.counts()["outcomes"] == 1
+
+
+def test_the_container_s_command_is_one_that_serve_takes():
+    root, recipe = PAGE.parents[1], "Containerfile"
+    lines = (root / recipe).read_text().splitlines()
+    start = next(json.loads(line.removeprefix("ENTRYPOINT ")) for line in lines if line.startswith("ENTRYPOINT"))
+    composed = yaml.safe_load((root / "compose.yaml").read_text())
+    service = composed["services"]["llmrec"]
+    words = [*start, *(word.replace("${LLMREC_RUN:-shop}", "shop") for word in service["command"])]
+    command = typer.main.get_command(app).commands[words[1]]
+    given = command.make_context("serve", words[2:]).params
+    assert (given["model"], given["host"], str(given["state"])) == ("/runs/shop", "0.0.0.0", "/state")
+    places = {volume.split(":")[1] for volume in service["volumes"]}
+    assert {"/runs", "/state"} == places
+    assert service["ports"] == [f"127.0.0.1:{given['port']}:{given['port']}"]
+    assert int(service["stop_grace_period"].removesuffix("s")) > ServiceSettings().grace_s
+    copied = {word for line in lines if line.startswith("COPY") for word in line.split()[1:-1]}
+    assert all((root / name).exists() for name in copied)
+    needed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {name.split("/")[0] for name in needed["force-include"]} <= {name.split("/")[0] for name in copied}
 
 
 def test_what_is_refused_before_anything_is_loaded(run, tmp_path, monkeypatch):
