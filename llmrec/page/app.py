@@ -12,7 +12,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read as gradio is 
 import gradio as gr
 
 from llmrec.errors import LLMRecError
-from llmrec.evaluation.reporting.contents import RunReport
 from llmrec.evaluation.reporting.record import RECORD, read_record
 from llmrec.page.shown import board_html, found_html, head_html, style, training_html, visit_html
 from llmrec.page.studio import MOST_PLACES, Board, Studio
@@ -52,7 +51,7 @@ def make_page(run: Path, studio: Studio | None, language: str) -> gr.Blocks:
     name = short_line(run.resolve().name)
     with gr.Blocks(title=f"llmrec: {name}", analytics_enabled=False) as page:
         absent = () if studio is None else studio.loaded.absent
-        _html(value=_head(name, report, absent, studio, language))
+        _html(value=head_html(name, report, absent, language, running=studio is None))
         with gr.Tabs():
             if studio is not None:
                 with gr.Tab(w["try"]):
@@ -60,11 +59,6 @@ def make_page(run: Path, studio: Studio | None, language: str) -> gr.Blocks:
             with gr.Tab(w["training"]):
                 _training(page, run, language)
     return page
-
-
-def _head(name: str, report: RunReport | None, absent: Any, studio: Studio | None, language: str) -> str:
-    told = head_html(name, report, absent, language)
-    return told if studio is not None else f"{told}<p>{words(language)['running']}</p>"
 
 
 def _training(page: gr.Blocks, run: Path, language: str) -> None:

@@ -35,8 +35,10 @@ def found_html(found: Sequence[Told], query: str, language: str) -> str:
     return _render("found.html", language, found=found, query=query.strip())
 
 
-def head_html(run: str, report: RunReport | None, absent: Sequence[str], language: str) -> str:
-    """What the run brought and cost, in plain words, at the top of the page."""
+def head_html(
+    run: str, report: RunReport | None, absent: Sequence[str], language: str, *, running: bool = False
+) -> str:
+    """What the run brought and cost, in plain words, at the top of the page; or that it is not finished."""
     plain = None if report is None else plain_words(report)
     return _render(
         "head.html",
@@ -47,6 +49,7 @@ def head_html(run: str, report: RunReport | None, absent: Sequence[str], languag
         worse=() if report is None else report.worse,
         verdict="" if report is None or report.verdict is None else report.verdict.sentence,
         absent=absent,
+        running=running,
     )
 
 

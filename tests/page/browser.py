@@ -79,15 +79,14 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = 30.0):
-        """Waits until an expression is true and returns its value."""
+    def until(self, script: str, seconds: float = 30.0) -> None:
+        """Waits until an expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not self.run(f"!!({script})"):
             assert time.monotonic() < end, (
                 f"what was waited for did not come: {script}\n{self.run('document.body.innerText')}"
             )
             time.sleep(0.05)
-        return value
 
     def key(self, name: str, code: int, text: str = "") -> None:
         for kind in ("keyDown", "keyUp"):
