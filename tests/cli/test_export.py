@@ -16,6 +16,7 @@ from llmrec.conversion import convert
 from llmrec.errors import RequestError, RunError
 from llmrec.export import read_bundle
 from llmrec.recommender import Recommender
+from llmrec.studies.exports import exports
 from tests.policy.test_exported import NEEDS_GGUF, NEEDS_ONNX
 
 
@@ -112,3 +113,21 @@ def test_what_cannot_be_exported_is_one_sentence(run, tmp_path):
     with pytest.raises(RunError, match=r"quantised\.safetensors"):
         read_bundle(tmp_path / "int8")
     assert [place.name for place in tmp_path.iterdir()] == ["int8"]
+
+
+def test_the_study_says_what_a_form_costs(run, tmp_path):
+    data = next(run.with_name("tiny.work").glob("**/dataset"))
+    asked = {"forms": ("int8", "int2"), "test_events": 60, "requests": 5, "json_file": tmp_path / "a.json"}
+    found = exports(str(run), data, tmp_path / "out", **asked)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["forms"] == found["forms"]
+    whole, int8 = found["forms"]["merged"], found["forms"]["int8"]
+    assert list(found["forms"]) == ["merged", "int8"]
+    assert "give one of merged, int8" in found["left out"]["int2"]
+    change = int8["change"]
+    assert change["mean"] == pytest.approx(int8["NDCG@10"] / whole["NDCG@10"] - 1)
+    assert change["low"] <= change["mean"] <= change["high"]
+    assert int8["bytes"] < whole["bytes"]
+    assert 0 < int8["median_ms"] <= int8["p90_ms"]
+    page = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
+    assert "int8 loses" in page
+    assert "int2 is left out" in page
