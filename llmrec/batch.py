@@ -26,6 +26,7 @@ from llmrec.errors import RequestError, RunError
 from llmrec.files import new_file, sha256_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.decoding import check_k
+from llmrec.policy.engine import Engine
 from llmrec.policy.filtered import hidden_items, passing
 from llmrec.policy.modes import device_of, dtype_of
 from llmrec.printing import short_line
@@ -178,7 +179,8 @@ def _model_key(recommender: Recommender) -> list[str]:
     bundle = recommender.bundle
     model = bundle.policy.model
     ids = sha256_of(*bundle.policy.catalogue.item_ids)  # items may have come and gone in memory
-    return [run_hash(bundle.folder), ids, str(dtype_of(model)), device_of(model).type]
+    engine = [model.name] if isinstance(model, Engine) else []
+    return [run_hash(bundle.folder), ids, str(dtype_of(model)), device_of(model).type, *engine]
 
 
 def _check_place(place: Path, *, force: bool) -> None:

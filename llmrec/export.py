@@ -136,31 +136,21 @@ class Bundle:
     identifiers: Identifiers | None = None
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, engine: Callable[[Path], Any] | None = None) -> Bundle:
     """Loads a run folder; nothing in it is trusted.
+
+    Args:
+        folder: the run folder.
+        engine: gives what stands for the model (`policy.engine.Engine`), in place of the weights, which are not read.
 
     Raises:
         RunError: `folder` is not a run folder, was written by a newer version, is damaged, holds a file that was
             changed since it was written, or its parts do not fit together.
         ConfigError: a template that cannot be used.
     """
-    facts = read_facts(folder)
-    # before anything is parsed: what was changed since it was written is not even opened
-    if not check_written(folder):
-        console.print(
-            f"{shown(folder)} has no {LIST}: whether its files are as they were is not known.",
-            style="dim",
-            soft_wrap=True,
-        )
-    tokenizer, model = _read_model(folder, facts)
-    with intact(folder / "catalogue"):
-        catalogue = Catalogue.load(folder / "catalogue")
-    try:
-        catalogue.check_tokenizer(tokenizer)
-    except CatalogueError as error:
-        raise RunError(f"{folder / 'catalogue'} does not fit the tokenizer beside it: {error}") from None
-    if catalogue.content_hash != facts["catalogue"]:
-        raise RunError(f"{folder / 'catalogue'} is not the catalogue that {CARD} names; fetch the run folder again.")
+    facts = _read_written(folder)
+    tokenizer, model = _read_model(folder, facts, engine)
+    catalogue = _read_catalogue(folder, facts, tokenizer)
     items = _read_items(folder / "items.parquet", catalogue)
     with intact(folder / "identifiers"):
         identifiers = _read_identifiers(folder, facts)
@@ -175,7 +165,44 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(folder, facts, policy, items, identifiers)
 
 
-def _read_model(folder: Path, facts: dict[str, Any]) -> tuple[Any, Any]:
+def read_items(folder: Path) -> tuple[Catalogue, list[Item]]:
+    """Catalogue and items of a run folder alone: for an engine that has loaded the model itself.
+
+    Raises:
+        RunError: see `read_bundle`.
+    """
+    catalogue = _read_catalogue(folder, _read_written(folder))
+    return catalogue, _read_items(folder / "items.parquet", catalogue)
+
+
+def _read_written(folder: Path) -> dict[str, Any]:
+    """llmrec.json, of a folder whose files are as they were written."""
+    facts = read_facts(folder)
+    # before anything is parsed: what was changed since it was written is not even opened
+    if not check_written(folder):
+        console.print(
+            f"{shown(folder)} has no {LIST}: whether its files are as they were is not known.",
+            style="dim",
+            soft_wrap=True,
+        )
+    return facts
+
+
+def _read_catalogue(folder: Path, facts: dict[str, Any], tokenizer: Any = None) -> Catalogue:
+    """The catalogue, which must be the one that llmrec.json names, and fit the tokenizer where one is given."""
+    with intact(folder / "catalogue"):
+        catalogue = Catalogue.load(folder / "catalogue")
+    if tokenizer is not None:
+        try:
+            catalogue.check_tokenizer(tokenizer)
+        except CatalogueError as error:
+            raise RunError(f"{folder / 'catalogue'} does not fit the tokenizer beside it: {error}") from None
+    if catalogue.content_hash != facts["catalogue"]:
+        raise RunError(f"{folder / 'catalogue'} is not the catalogue that {CARD} names; fetch the run folder again.")
+    return catalogue
+
+
+def _read_model(folder: Path, facts: dict[str, Any], engine: Callable[[Path], Any] | None) -> tuple[Any, Any]:
     """Tokenizer and model, an adapter merged where that rounds nothing."""
     check_documents(folder)
     form = facts["weights"]
@@ -183,7 +210,9 @@ def _read_model(folder: Path, facts: dict[str, Any]) -> tuple[Any, Any]:
         check_sizes(folder, _SIZED[form])
     with intact(folder / "tokenizer.json"):
         tokenizer = load_tokenizer(str(folder))
-    if form == "adapter":
+    if engine is not None:
+        model = engine(folder)
+    elif form == "adapter":
         base = load_causal_lm(facts["base"], revision=facts["base_revision"])
         with intact(folder / "adapter_config.json"):
             model = load_adapter_onto(base, folder, tokenizer)

@@ -7,7 +7,7 @@ print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -122,6 +122,7 @@ class Recommender:
         revision: str | None = None,
         data: Path | str | None = None,
         rules: Path | str | Sequence[Rule] | None = None,
+        engine: Callable[[Path], Any] | None = None,
     ) -> Self:
         """Loads a run folder, or a Hub repository USER/NAME (downloaded to the Hub's cache).
 
@@ -131,6 +132,7 @@ class Recommender:
             data: the data set's folder, by default the run's own.
             rules: a file of rules, or rules, that every answer obeys (docs/rules.md), in place of the run's own;
                 None: those of the run's configuration.
+            engine: given the folder, what runs the model in place of torch (`llmrec.vllm_engine.backend.open_vllm`).
 
         Raises:
             RunError: not a run folder, or the repository cannot be read.
@@ -139,7 +141,7 @@ class Recommender:
         """
         asked = read_rules(Path(rules)) if isinstance(rules, str | Path) else rules
         folder = run_folder(model, revision=revision)
-        bundle = read_bundle(folder)
+        bundle = read_bundle(folder, engine)
         place = Path(data) if data is not None else default_data(folder)
         recommender = cls(bundle, Dataset.load(place) if place is not None else None)
         # items may have come and gone since the run's own rules were written

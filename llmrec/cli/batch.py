@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,6 +37,10 @@ def batch_command(
     fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="Search until each list is proven to be the best.")] = False,
     titles: Annotated[bool, typer.Option("--titles/--no-titles", help="With a column of titles.")] = True,
+    backend: Annotated[
+        Literal["torch", "vllm"], typer.Option(help="What runs the model; vllm where it is installed (docs/vllm.md).")
+    ] = "torch",
+    engine: Annotated[list[str], typer.Option(help="KEY=VALUE of vllm.LLM; may be repeated.")] = [],  # noqa: B006
     part: Annotated[int, typer.Option(help="Users that are decoded and kept together.", min=1)] = 256,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     force: Annotated[
@@ -53,10 +59,12 @@ def batch_command(
     bounds = (min_price, max_price)
     stock, filters = asked_filters(category, brand, bounds, in_stock, candidates, exclude, max_per_category)
     chosen = None if users is None else read_ids(users, "--users")
-    from llmrec.training.arguments import world_size
-
-    world_size()  # joins the processes, so that each has a device of its own
     given: dict[str, Any] = {"data": data, "revision": revision, "fuse": fuse, "rules": rules}
+    given |= {"engine": _engine(backend, engine, fuse)}
+    if backend == "torch":
+        from llmrec.training.arguments import world_size
+
+        world_size()  # joins the processes, so that each has a device of its own
     recommender, filters = loaded(model, **given, filters=filters, stock=stock)
     from llmrec.batch import BatchJob, write_slates
 
@@ -64,3 +72,20 @@ def batch_command(
     found = write_slates(recommender, out, job, force=force)
     if found is not None:
         echo(json_line(found.to_json()) if as_json else found)
+
+
+def _engine(backend: str, settings: list[str], fuse: float | None) -> Callable[[Path], Any] | None:
+    """What runs the model, where it is not torch; refused before anything is loaded where it cannot."""
+    if backend == "torch":
+        if settings:
+            raise RequestError("--engine sets vLLM's arguments; give --backend vllm with it.")
+        return None
+    from llmrec.vllm_engine.backend import open_vllm, read_engine_arguments, require_vllm
+
+    if fuse is not None:
+        raise RequestError(
+            "--fuse scores items that no search found, which --backend vllm cannot; leave one of the two out."
+        )
+    arguments = read_engine_arguments(settings)
+    require_vllm()
+    return partial(open_vllm, arguments=arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,6 +124,7 @@ def loaded(
     stock: Sequence[str] | None = None,
     fuse: float | None = None,
     rules: Path | None = None,
+    engine: Callable[[Path], Any] | None = None,
 ) -> tuple[Recommender, Filters | None]:
     """A run as the options ask for it, and the filter without the ids that it does not know.
 
@@ -132,7 +133,7 @@ def loaded(
     """
     from llmrec.recommender import Recommender
 
-    recommender = Recommender.load(model, revision=revision, data=data, rules=rules)
+    recommender = Recommender.load(model, revision=revision, data=data, rules=rules, engine=engine)
     if stock is not None:
         recommender.set_stock(known_ids(recommender, stock, "--in-stock"))
     if filters is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from llmrec.policy.engine import Engine
 from llmrec.policy.modes import base_model, device_of, dtype_of
 
 ON_CPU = 64
@@ -24,6 +25,8 @@ def states_at_once(model: Any, prompt: int, item: int) -> int:
         prompt: tokens of the longest prompt.
         item: tokens of the longest item.
     """
+    if isinstance(model, Engine):
+        return model.at_once
     device = device_of(model)
     if device.type != "cuda":
         return ON_CPU

@@ -17,6 +17,7 @@ from llmrec.catalogue.allowed import Allowed, take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_roots, table_places
+from llmrec.policy.engine import Engine
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.kept import KeptPrompts
 from llmrec.policy.modes import device_of, evaluating
@@ -72,6 +73,9 @@ def walker_of(
     """
     prompts = align(ids_BP.to(index.device), mask_BP.to(index.device))
     require_room(model, prompts, index)
+    if isinstance(model, Engine):
+        own: Prefill = model.walker(prompts, index)
+        return own
     shared = supports_sharing(model, prompts.ids_BP.shape[1] + index.max_length)
     return SharedPrefill(model, prompts, index, kept, names) if shared else PlainPrefill(model, prompts, index)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from llmrec.errors import RunError
+from llmrec.policy.engine import Engine
 from llmrec.policy.modes import base_model, decoder_of, device_of, flags, require_whole, trial
 from llmrec.seeding import torch_stream
 
@@ -111,6 +112,9 @@ def checked_head(model: Any) -> Head:
         RunError: they differ, so the model does something to its logits that this library does not know; or the
             model's weights are sharded.
     """
+    if isinstance(model, Engine):
+        head: Head = model.head()
+        return head
     require_whole(model)
     head = Head(model)
     known = flags(head.model)
