@@ -7,6 +7,7 @@ looked at, once, and a step finds the few that matter by binary search. Rows are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -114,6 +115,20 @@ class Allowed:
             closed = torch.unique(key_XL[there & _run_is_as_long(key_XL, left_XL)])
         return None if dense is None and closed is None else cls(n_nodes, dense, closed)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Allowed | None]) -> Allowed | None:
+        """What users may get who were told one by one: part u, of user 0, becomes that of user u.
+
+        All parts are of one tree, share their dense filter, and either all have candidates or none has.
+        """
+        first = next((part for part in parts if part is not None), None)
+        if first is None:
+            return None
+        closed = [(user, part.closed) for user, part in enumerate(parts) if part is not None]
+        opened = [(user, part.open) for user, part in enumerate(parts) if part is not None]
+        # users in order, and each one's keys sorted, so the whole is sorted
+        return cls(first.n_nodes, first.dense, _joined(closed, first.n_nodes), _joined(opened, first.n_nodes))
+
     def is_open(self, node: Tensor, user: Tensor) -> Tensor:
         """Whether an item that is allowed for `user` lies below `node` (same shapes)."""
         if self.open is not None:
@@ -145,6 +160,11 @@ class Allowed:
         low_U = torch.searchsorted(keys, base_U)
         place_X, state_X = ranges(low_U, torch.searchsorted(keys, base_U + count_U) - low_U)
         return take(keys, place_X) + take(count_U.cumsum(0) - count_U - base_U, state_X)
+
+
+def _joined(keys: Sequence[tuple[int, Tensor | None]], n_nodes: int) -> Tensor | None:
+    there = [held + user * n_nodes for user, held in keys if held is not None]
+    return torch.cat(there) if there else None
 
 
 def _passing(keys: Tensor | None, dense: ItemFilter | None, n_items: int) -> Tensor | None:

@@ -59,9 +59,11 @@ class TreeWalk:
 
 @dataclass
 class _Request:
-    """One row: what is asked of its item, and its tokens, of which `output` is the engine's own growing list."""
+    """One row: what is asked of its item, what that leaves, and its tokens, of which `output` is the engine's own
+    growing list."""
 
     filters: Filters | None
+    allowed: Allowed | None
     begun: tuple[int, ...]
     output: Sequence[int]
     read: list[int] = field(default_factory=list)
@@ -105,7 +107,9 @@ class ConstrainedRows:
             output: tokens written so far, which the engine makes longer.
             begun: tokens of the item that are the end of the prompt.
         """
-        self._rows[row] = _Request(self._readable(filters), tuple(begun), output)
+        asked = self._readable(filters)
+        # counted once a request, and only put together when rows change
+        self._rows[row] = _Request(asked, None if asked is None else self._allowed(asked), tuple(begun), output)
         self._groups = None
 
     def drop(self, row: int) -> None:
@@ -208,14 +212,12 @@ class ConstrainedRows:
             for row, request in sorted(self._rows.items()):
                 key = None if request.filters is None else self.book.group(request.filters)
                 together.setdefault(key, []).append(row)
-            self._groups = [_Group(rows, self._allowed(rows)) for rows in together.values()]
+            self._groups = [
+                _Group(rows, Allowed.joined([self._rows[row].allowed for row in rows])) for rows in together.values()
+            ]
         return self._groups
 
-    def _allowed(self, rows: list[int]) -> Allowed | None:
-        asked = [self._rows[row].filters for row in rows]
-        filters = [one for one in asked if one is not None]
-        if not filters:
-            return None
-        left_out = [self.book.left_out(one) for one in filters]
-        exclude = torch.from_numpy(padded(left_out)) if any(map(len, left_out)) else None
-        return self.book.allowed(filters, exclude, may_be_empty=True)
+    def _allowed(self, filters: Filters) -> Allowed | None:
+        left_out = self.book.left_out(filters)
+        exclude = torch.from_numpy(padded([left_out])) if len(left_out) else None
+        return self.book.allowed([filters], exclude, may_be_empty=True)

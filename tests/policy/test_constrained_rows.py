@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 
+from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.policy.constrained_rows import OFF, ConstrainedRows, TreeWalk
 from llmrec.policy.filtered import FilterBook
@@ -133,3 +134,21 @@ def test_written_tokens_are_read_back_as_their_item():
         assert walk.item_of(tokens, END) == walk.item_of(tokens[:-1], END) == n
     assert [walk.item_of(tokens, END) for tokens in ((), (END,), (5, 8), (5, 6, 7, END, END), (99,))] == [None] * 5
     assert walk.step(OFF, 5) == OFF
+
+
+def test_filters_told_one_by_one_are_those_of_a_batch():
+    index = index_of()
+    passes = torch.tensor([n % 3 != 0 for n in range(12)])
+    exclude = torch.tensor([[1, 2, 3, -1], [-1, -1, -1, -1], [6, 7, -1, -1], [0, 1, 2, 4]])
+    candidates = torch.tensor([[1, 5, 8], [2, -1, -1], [6, 7, -1], [10, 11, 4]])
+    node = torch.arange(index.n_nodes).expand(4, -1)
+    user = torch.arange(4).unsqueeze(1).expand_as(node)
+    for dense, chosen in itertools.product((None, index.item_filter(passes)), (None, candidates)):
+        batch = index.allowed(exclude, dense=dense, candidates_BC=chosen)
+        alone = [
+            index.allowed(exclude[[b]], dense=dense, candidates_BC=None if chosen is None else chosen[[b]])
+            for b in range(4)
+        ]
+        joined = Allowed.joined(alone)
+        assert torch.equal(joined.is_open(node, user), batch.is_open(node, user))
+    assert Allowed.joined([None, None]) is None
