@@ -122,14 +122,17 @@ def test_data_without_a_recipe_has_that_of_ones_own():
     asked = {"data.dataset": "folder", "data.source": "shop"}
     config, plain = with_defaults(None, asked), RunConfig.read(None, asked)
     assert config.gate.met == "drawn"
+    assert (config.algorithm, plain.algorithm) == ("tilted", "ppo")
     assert (config.improvement.weights, plain.improvement.weights) == ("full", "lora")
-    assert config.sft == plain.sft
-    assert config.gate.patience * config.improvement.save_every <= config.improvement.steps / 2
+    assert (config.sft.layout, config.sft.epochs, config.simulator.blend) == ("timelines", 3, True)
     assert wants_pilot(config)  # the coefficient is left to be found
+    ppo = with_defaults(None, asked | {"algorithm": "ppo"})
+    assert ppo.gate.patience * ppo.improvement.save_every <= ppo.improvement.steps / 2
     # what is asked for wins, and a model that brings weights of its own gets an adapter
     assert with_defaults(None, asked | {"ppo.weights": "lora", "gate.met": "first"}).gate.met == "first"
     large = with_defaults(None, asked | {"model.name": "org/model"})
-    assert (large.improvement.weights, large.gate.met) == ("lora", "drawn")
+    assert (large.algorithm, large.improvement.weights, large.gate.met) == ("ppo", "lora", "drawn")
+    assert large.sft == plain.sft
     assert large.improvement.learning_rate < plain.improvement.learning_rate
     for algorithm in ("ppo", "grpo", "dpo", "off_policy"):
         config = with_defaults(None, asked | {"algorithm": algorithm}, algorithm=algorithm)

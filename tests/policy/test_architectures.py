@@ -163,9 +163,14 @@ def test_a_checkpoint_s_generation_configuration_changes_nothing():
 
 
 def test_the_library_knows_no_architecture_by_name():
-    """No model type of transformers occurs in the rooms that run models, but where a head's scale is named oddly."""
+    """No model type of transformers occurs in the rooms that run models, but where a head's scale is named oddly.
+
+    GGUF is a format whose files name an architecture, so what writes them does.
+    """
     allowed = {"hyperclovax"}  # it multiplies by what others divide by
     for file in Path(llmrec.policy.__file__).parent.glob("*.py"):
+        if file.name == "gguf_writer.py":
+            continue
         text = file.read_text(encoding="utf-8")
         for name in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()} - allowed:
             assert f'"{name}"' not in text, (file.name, name)
