@@ -9,6 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from llmrec.cli.filter_options import (
+    Brand,
+    Candidates,
+    Category,
+    Exact,
+    Exclude,
+    Fuse,
+    InStock,
+    MaxPerCategory,
+    MaxPrice,
+    MinPrice,
+    Rules,
+)
 from llmrec.errors import RequestError
 from llmrec.printing import echo, json_line
 
@@ -21,21 +34,17 @@ def batch_command(
     users: Annotated[
         Path | None, typer.Option(help="Only these users, ids one a line, in this order (default: all).")
     ] = None,
-    category: Annotated[list[str], typer.Option(help="Only items of this category; may be repeated.")] = [],  # noqa: B006
-    brand: Annotated[list[str], typer.Option(help="Only items of this brand; may be repeated.")] = [],  # noqa: B006
-    min_price: Annotated[float | None, typer.Option(help="Least price.")] = None,
-    max_price: Annotated[float | None, typer.Option(help="Greatest price.")] = None,
-    in_stock: Annotated[Path | None, typer.Option(help="Only items whose ids are in this file, one a line.")] = None,
-    candidates: Annotated[
-        Path | None, typer.Option(help="Choose from the item ids in this file, one a line.")
-    ] = None,
-    exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
-    max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in a list.")] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="Rules that every list obeys, a YAML file (docs/rules.md).")
-    ] = None,
-    fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Search until each list is proven to be the best.")] = False,
+    category: Category = [],  # noqa: B006
+    brand: Brand = [],  # noqa: B006
+    min_price: MinPrice = None,
+    max_price: MaxPrice = None,
+    in_stock: InStock = None,
+    candidates: Candidates = None,
+    exclude: Exclude = [],  # noqa: B006
+    max_per_category: MaxPerCategory = None,
+    rules: Rules = None,
+    fuse: Fuse = None,
+    exact: Exact = False,
     titles: Annotated[bool, typer.Option("--titles/--no-titles", help="With a column of titles.")] = True,
     backend: Annotated[
         Literal["torch", "vllm"], typer.Option(help="What runs the model; vllm where it is installed (docs/vllm.md).")

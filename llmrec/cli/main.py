@@ -16,6 +16,19 @@ from llmrec.cli.data import data_app
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
 from llmrec.cli.export import export_command
+from llmrec.cli.filter_options import (
+    Brand,
+    Candidates,
+    Category,
+    Exact,
+    Exclude,
+    Fuse,
+    InStock,
+    MaxPerCategory,
+    MaxPrice,
+    MinPrice,
+    Rules,
+)
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
 from llmrec.cli.page import page_command
@@ -150,21 +163,17 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user of the run's data set.")] = None,
     prompt: Annotated[str | None, typer.Option(help='Free text, for example "I liked Fargo and Se7en".')] = None,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
-    category: Annotated[list[str], typer.Option(help="Only items of this category; may be repeated.")] = [],  # noqa: B006
-    brand: Annotated[list[str], typer.Option(help="Only items of this brand; may be repeated.")] = [],  # noqa: B006
-    min_price: Annotated[float | None, typer.Option(help="Least price.")] = None,
-    max_price: Annotated[float | None, typer.Option(help="Greatest price.")] = None,
-    in_stock: Annotated[Path | None, typer.Option(help="Only items whose ids are in this file, one a line.")] = None,
-    candidates: Annotated[
-        Path | None, typer.Option(help="Choose from the item ids in this file, one a line.")
-    ] = None,
-    exclude: Annotated[list[str], typer.Option(help="Leave out this item id; may be repeated.")] = [],  # noqa: B006
-    max_per_category: Annotated[int | None, typer.Option(help="At most so many of one category in the list.")] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="Rules that the list obeys, a YAML file (docs/rules.md).")
-    ] = None,
-    fuse: Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Search until the list is proven to be the best.")] = False,
+    category: Category = [],  # noqa: B006
+    brand: Brand = [],  # noqa: B006
+    min_price: MinPrice = None,
+    max_price: MaxPrice = None,
+    in_stock: InStock = None,
+    candidates: Candidates = None,
+    exclude: Exclude = [],  # noqa: B006
+    max_per_category: MaxPerCategory = None,
+    rules: Rules = None,
+    fuse: Fuse = None,
+    exact: Exact = False,
     read_filters: Annotated[
         bool, typer.Option("--read-filters", help="Categories, brands and prices of the prompt become filters.")
     ] = False,
