@@ -53,12 +53,15 @@ VALUE, EARLY, LATE = "true value@10", "turns 1-{half}", "turns {next}-{turns}"
 SUPPORT, SLATE, TURNS = 5, 4, 10
 PARTS = NEW_DOMAIN, IN_CONTEXT, MANY_DOMAINS = "new-domain", "in-context", "many-domains"
 
-INNER = InnerSettings(steps=10, batch_size=16, learning_rate=3e-3, lora=LoraSettings(rank=8, alpha=16))
+INNER = InnerSettings(
+    learns="off_policy", steps=10, batch_size=16, learning_rate=3e-3, lora=LoraSettings(rank=8, alpha=16)
+)
 META = {
-    "reptile": MetaSettings(method="reptile", steps=12, tasks=3, rate=0.5, inner=INNER),
-    "fomaml": MetaSettings(method="fomaml", steps=12, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
-    "joint": MetaSettings(method="joint", steps=12, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
+    "reptile": MetaSettings(method="reptile", steps=40, tasks=3, rate=0.5, inner=INNER),
+    "fomaml": MetaSettings(method="fomaml", steps=40, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
+    "joint": MetaSettings(method="joint", steps=40, tasks=3, rate=3e-3, optimizer="adam", inner=INNER),
 }
+"""Chosen on seed 100: imitation of what was shown there gained nothing at rates of 3e-3 and 5e-4."""
 
 
 def run_adaptation(
