@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -115,7 +116,8 @@ class Browser:
 def browser() -> Iterator[Browser]:
     """A browser that ends with the block."""
     ours, theirs = os.pipe(), os.pipe()  # what it reads (as 3), what it writes (as 4)
-    with tempfile.TemporaryDirectory() as home:
+    # its other processes may write to their profile for a moment longer than the one that is waited for
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         # the descriptors go through numbers that cannot be 3 or 4 themselves
         shell = f'exec "$0" "$@" 3<&{ours[0]} 4>&{theirs[1]}'
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
@@ -123,6 +125,7 @@ def browser() -> Iterator[Browser]:
         process = subprocess.Popen(
             ["bash", "-c", shell, str(CHROMIUM), *options],
             pass_fds=(ours[0], theirs[1]),
+            start_new_session=True,
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -131,5 +134,6 @@ def browser() -> Iterator[Browser]:
         try:
             yield Browser(ours[1], theirs[0])
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
