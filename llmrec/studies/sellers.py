@@ -69,11 +69,6 @@ class Ranking:
     keep: float = 0.98
     prior: float = 2.0
 
-    @property
-    def depends_on_the_past(self) -> bool:
-        """Whether the same offer may be ranked in another way later."""
-        return self.learns
-
 
 RANKINGS: Mapping[str, Ranking] = {
     BLIND: Ranking(),
@@ -196,7 +191,7 @@ def settled(market: Market, recommender: MarketRecommender) -> tuple[dict[str, f
     Raises:
         RequestError: the recommender ranks by what was, so that one offer has no one answer.
     """
-    if recommender.ranking.depends_on_the_past:
+    if recommender.ranking.learns:
         raise RequestError("Best responses need a recommender whose ranking depends on the offer alone.")
 
     def profit_of(action_S: IntArray) -> FloatArray:
@@ -296,7 +291,7 @@ def _measured(
         # at list prices everything earns what was expected, so a recommender that learns stays as it is
         listed = _met(market, make(), np.full(market.n_sellers, LISTED))
         facts[name] = {"learnt": learnt.late, "listed": _figures(*listed), "curve": learnt.price_T}
-        if not ranking.depends_on_the_past:
+        if not ranking.learns:
             figures, still = settled(market, make())
             facts[name] |= {"best responses": figures, "settled": still}
     return SeedRows(seed, world.dataset.manifest.content_hash, facts=facts)
