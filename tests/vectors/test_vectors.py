@@ -16,6 +16,7 @@ from llmrec.types import Item
 from llmrec.vectors import EncodedSpace, WordSpace, item_text, sentence_encoder, unspaced
 from llmrec.vectors.sentences import VARIABLE, check_model
 from llmrec.vectors.space import encoded
+from tests.vectors.sentence_model import write_sentence_model
 
 INSTALLED = importlib.util.find_spec("sentence_transformers") is not None
 needs_package = pytest.mark.skipif(
@@ -120,29 +121,8 @@ def test_a_path_that_is_no_folder_is_refused_before_anything_is_loaded(name: str
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT of two layers as an ordinary sentence-transformers folder with mean pooling and normalisation."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
     folder = tmp_path_factory.mktemp("sentences")
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]))
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 32}
-    model = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=16, **sizes))
-    model.save_pretrained(folder)
-    kinds = (("0", "", "Transformer"), ("1", "1_Pooling", "Pooling"), ("2", "2_Normalize", "Normalize"))
-    modules = [
-        f'{{"idx": {idx}, "name": "{idx}", "path": "{path}", "type": "sentence_transformers.models.{kind}"}}'
-        for idx, path, kind in kinds
-    ]
-    (folder / "modules.json").write_text(f"[{', '.join(modules)}]")
-    (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(
-        '{"word_embedding_dimension": 16, "pooling_mode_mean_tokens": true, "pooling_mode_cls_token": false}'
-    )
-    (folder / "2_Normalize").mkdir()
-    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 32, "do_lower_case": false}')
+    write_sentence_model(folder, WORDS)
     return folder
 
 
