@@ -19,11 +19,13 @@ import torch
 from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.block_attention import by_blocks
 from llmrec.policy.edges import Edges
 from llmrec.policy.heads import checked_head
 from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import for_model, run_decoder
 from llmrec.policy.scoring import edge_log_probs
+from llmrec.policy.token_loss import token_loss
 from llmrec.types import IntArray
 
 
@@ -96,7 +98,8 @@ def forest_hidden(model: Any, ids_BL: Tensor, depth_BL: Tensor, end_BL: Tensor |
     query, key = place_L.view(1, -1, 1), place_L.view(1, 1, -1)
     seen = (key <= query) & (query < end_BL.unsqueeze(1))
     mask = for_model(inner, seen, depth_BL, depth_BL, dtype_of(inner))
-    return run_decoder(inner, input_ids=ids_BL, attention_mask=mask, position_ids=depth_BL, use_cache=False)
+    with by_blocks(inner, ids_BL.shape[1]):
+        return run_decoder(inner, input_ids=ids_BL, attention_mask=mask, position_ids=depth_BL, use_cache=False)
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,7 @@ class Predictions:
         if len(self.place_T):
             # the head is most of a small model's work: once for each place, however many tokens are asked for there
             place_U, at_T = torch.unique(self.place_T, return_inverse=True)
-            log_prob_UV = checked_head(model).all_logits(hidden_XH[place_U]).log_softmax(-1)
-            loss = loss - (log_prob_UV[at_T, self.token_T] * self.weight_T).sum()
+            loss = loss + token_loss(checked_head(model), hidden_XH[place_U], at_T, self.token_T, self.weight_T)
         if self.choices is not None and len(self.choices.place_C):
             loss = loss + self.choices.loss(model, hidden_XH)
         return {"loss": loss}

@@ -9,6 +9,10 @@ products add into the wide ones:
     v = s g B,     dx = g W,        dx += v A,    dA = v' x,    dB = g' u
 
 for the gradient g of y. The sums are the same up to the order of rounding.
+
+Adapters in 32 bits on frozen weights in 16 are multiplied in 16, as autocast would, and stay in 32 for the optimiser. PEFT
+turns x into 32 bits there: narrow products then take longer than wide ones where 16 bits are the fast type. Here y is rounded
+once more.
 """
 
 from __future__ import annotations
@@ -19,6 +23,9 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+
+HALVES = (torch.bfloat16, torch.float16)
 
 
 class _Adapted(torch.autograd.Function):
@@ -60,7 +67,8 @@ class FusedLinear(Linear):  # type: ignore[misc]  # PEFT is untyped
         if name is None:
             out: Tensor = super().forward(x, *args, **kwargs)
             return out
-        base, a, b = self.base_layer, self.lora_A[name].weight, self.lora_B[name].weight
+        base = self.base_layer
+        a, b = (narrow[name].weight.to(x.dtype) for narrow in (self.lora_A, self.lora_B))
         flat, scale = x.reshape(-1, x.shape[-1]), float(self.scaling[name])
         y: Tensor = _Adapted.apply(flat, base.weight, base.bias, a, b, scale)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], y.shape[-1])
@@ -85,8 +93,9 @@ class FusedLinear(Linear):  # type: ignore[misc]  # PEFT is untyped
             return None
         base = self.base_layer
         weights = (base.weight, *(m.weight for m in narrow))
-        # adapters in 32 bits on weights in 16: PEFT's casts are part of the function
-        same = all(type(w) is nn.Parameter and w.dtype == x.dtype and w.device == x.device for w in weights)
+        types = (x.dtype,) if x.dtype not in HALVES else (x.dtype, torch.float32)
+        same = base.weight.dtype == x.dtype and all(m.weight.dtype in types for m in narrow)
+        same = same and all(type(w) is nn.Parameter and w.device == x.device for w in weights)
         frozen = not base.weight.requires_grad and (base.bias is None or not base.bias.requires_grad)
         return name if same and frozen else None
 

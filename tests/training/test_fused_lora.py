@@ -104,6 +104,28 @@ def test_switched_off_merged_and_combined_adapters_take_the_way_of_peft():
         torch.testing.assert_close(fused.merge_and_unload()(IDS).logits, with_adapter)
 
 
+def test_adapters_in_32_bits_on_weights_in_16_stay_near_the_exact_function():
+    """y is rounded three times where PEFT rounds it twice; adapters here are larger than the weights, the worst case."""
+    exact, _ = twins(llama())
+    plain, fused = twins(llama(), torch.float32)
+    for model in (plain, fused):
+        for name, parameter in model.named_parameters():
+            if "lora_" not in name:
+                parameter.data = parameter.data.bfloat16()
+    layer = next(module for module in fused.modules() if type(module) is FusedLinear)
+    assert layer._plain_adapter(torch.zeros(1, 1, 16, dtype=torch.bfloat16)) == "default"
+    value, gradients = outcome(exact)
+    far = []
+    for model in (plain, fused):
+        logits, found = outcome(model)
+        assert {g.dtype for g in found.values()} == {torch.float32}
+        apart = torch.cat([(found[name] - gradients[name]).flatten() for name in found])
+        all_of_it = torch.cat([gradients[name].flatten() for name in found])
+        far.append(((logits - value).norm() / value.norm(), apart.norm() / all_of_it.norm()))
+    for one, other in zip(far[1], far[0], strict=True):
+        assert one < 3 * other  # of values and of gradients
+
+
 @pytest.mark.parametrize("way", ["dropout", "dora", "hook", "half", "trained base"])
 def test_what_is_more_than_the_sum_is_left_to_peft(way):
     options = {"dropout": {"lora_dropout": 0.5}, "dora": {"use_dora": True}}.get(way, {})
@@ -113,7 +135,7 @@ def test_what_is_more_than_the_sum_is_left_to_peft(way):
     if way == "hook":
         layer.base_layer.register_forward_pre_hook(lambda *_: None)
     if way == "half":
-        x, layer.base_layer.weight.data = x.bfloat16(), layer.base_layer.weight.data.bfloat16()
+        layer.base_layer.weight.data = layer.base_layer.weight.data.bfloat16()  # and x is not
     if way == "trained base":
         layer.base_layer.weight.requires_grad_()
     fused.train()
