@@ -1,10 +1,10 @@
 """Attention under a mask by blocks of queries: what no query of a block may see is not computed.
 
-torch's fused attention on a CPU multiplies every query with every key, whatever the mask, and has its products in
-16-bit types from a library that turns them into float32 ones on some processors. In a packed row a query sees at most
-the tokens before it of its own tree. Here a block of queries meets the keys between the first and the last that any of
-them sees; scores are summed and normalised in float32 (float64 for float64), and products with the probabilities are
-taken in the type of the values. Query heads that share keys are one product.
+On a CPU torch's fused attention multiplies every query with every key, whatever the mask, and on some processors has
+products in 16 bits done in float32. In a packed row a query sees at most the tokens before it of its own tree. Here a
+block of queries meets the keys between the first and the last that any of them sees; scores are summed and normalised
+in float32 (float64 for float64), and products with the probabilities are taken in the type of the values. Query heads
+that share keys are one product.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def _together(part_KGQD: Tensor) -> Tensor:
 
 
 def block_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
-    """Attention of q (B, H, Q, D) to k (B, K, S, D) and v (B, K, S, V) under a boolean mask (B, Q, S): (B, H, Q, V).
+    """Attention of q (B, H, Q, D) to k (B, K, S, D) and v (B, K, S, V) under a mask (B, Q, S) of bool: (B, H, Q, V).
 
-    Every query has to see a key. H is a multiple of K; query heads share keys in order, as in grouped-query attention.
+    Every query has to see a key. H is a multiple of K: each head of keys serves H / K heads of queries, in order.
     `scale` is 1 / sqrt(D) by default. The value is that of `scaled_dot_product_attention`, to rounding.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale

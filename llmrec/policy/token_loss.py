@@ -1,8 +1,8 @@
 """-log p of tokens in the whole vocabulary, without a table of all logits where the output head is not trained.
 
-A table of logits, its softmax and their gradients are four times (places, vocabulary) numbers in float32, several
-hundred megabytes for a thousand places of a model with 50,000 tokens: as slow as the layers, for want of memory's speed.
-With a frozen head the gradient of the sum is known as soon as the logits are,
+A table of logits, its softmax and their gradients are four times (places, vocabulary) numbers in float32: several
+hundred megabytes for a thousand places of a model with 50,000 tokens, and moving them takes a quarter of a step. With
+a frozen head the gradient of the sum is known as soon as the logits are,
 
     d/dx sum_t w_t (logsumexp(W x) - (W x)_t)  =  W' (sum_t w_t softmax(W x) - sum_t w_t e_t),
 

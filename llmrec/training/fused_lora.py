@@ -10,9 +10,9 @@ products add into the wide ones:
 
 for the gradient g of y. The sums are the same up to the order of rounding.
 
-Adapters in 32 bits on frozen weights in 16 are multiplied in 16, as autocast would, and stay in 32 for the optimiser. PEFT
-turns x into 32 bits there: narrow products then take longer than wide ones where 16 bits are the fast type. Here y is rounded
-once more.
+Adapters in 32 bits on frozen weights in 16 are multiplied in 16, as autocast would, and stay in 32 for the optimiser.
+PEFT turns x into 32 bits there: narrow products then take longer than wide ones where 16 bits are the fast type. Here
+y is rounded once more.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
 
 HALVES = (torch.bfloat16, torch.float16)
 
