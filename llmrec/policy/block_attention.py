@@ -26,14 +26,18 @@ WIDE = 512
 """Values of all query heads from which on blocks are taken; narrower products gain nothing by them."""
 
 
-def spans(mask_QS: Tensor, block: int = BLOCK) -> list[tuple[int, int, int, int]]:
-    """(first query, behind the last query, first key, behind the last key) of each block of a boolean mask (Q, S)."""
+def spans(mask_QS: Tensor, block: int) -> list[tuple[int, int, int, int]]:
+    """(first query, behind the last query, first key, behind the last key) of blocks of a mask (Q, S) of bool.
+
+    A block of queries that see nothing is left out.
+    """
     queries = mask_QS.shape[0]
     found = []
     for start in range(0, queries, block):
         stop = min(start + block, queries)
         seen = mask_QS[start:stop].any(0).nonzero()
-        found.append((start, stop, int(seen[0]), int(seen[-1]) + 1))
+        if len(seen):
+            found.append((start, stop, int(seen[0]), int(seen[-1]) + 1))
     return found
 
 
@@ -45,19 +49,23 @@ class _Attention(torch.autograd.Function):
         rows, heads, queries, _ = q.shape
         shared, values = k.shape[1], v.shape[-1]
         wide = torch.promote_types(q.dtype, torch.float32)
-        out = q.new_empty(rows, heads, queries, values)
+        out = q.new_zeros(rows, heads, queries, values)
         keeps = any(ctx.needs_input_grad)
         laid, kept = [], []
         for row in range(rows):
             # (K, G, Q, D): the G query heads of each of K key heads
             q_row, out_row = (t[row].view(shared, -1, queries, t.shape[-1]) for t in (q.contiguous(), out))
             k_row, v_row = k[row].to(wide), v[row]
-            for start, stop, first, last in spans(mask[row]):
+            for start, stop, first, last in spans(mask[row], BLOCK):
                 part = _together(q_row[:, :, start:stop].to(wide) * scale)
                 score = part @ k_row[:, first:last].transpose(-1, -2)
                 hidden = ~mask[row, start:stop, first:last]
-                score.view(shared, -1, stop - start, last - first).masked_fill_(hidden, -torch.inf)
+                by_head = (shared, -1, stop - start, last - first)
+                score.view(by_head).masked_fill_(hidden, -torch.inf)
                 p = score.softmax(-1).to(v.dtype)
+                nothing = hidden.all(-1, keepdim=True)
+                if nothing.any():  # as padding behind a window
+                    p.view(by_head).masked_fill_(nothing, 0.0)
                 out_row[:, :, start:stop] = (p @ v_row[:, first:last]).view(shared, -1, stop - start, values)
                 if keeps:
                     laid.append((row, start, stop, first, last))
@@ -72,7 +80,7 @@ class _Attention(torch.autograd.Function):
         q, k, v, *kept = ctx.saved_tensors
         shared, queries = k.shape[1], q.shape[2]
         wide = torch.promote_types(q.dtype, torch.float32)
-        of_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+        of_q = torch.zeros_like(q, memory_format=torch.contiguous_format)
         # a key is met by several blocks: their sum is kept in 32 bits
         of_k, of_v = (torch.zeros(t.shape, dtype=wide, device=t.device) for t in (k, v))
         grouped = [t.contiguous().view(len(q), shared, -1, queries, t.shape[-1]) for t in (q, of_out, of_q)]
@@ -97,7 +105,7 @@ def _together(part_KGQD: Tensor) -> Tensor:
 def block_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
     """Attention of q (B, H, Q, D) to k (B, K, S, D) and v (B, K, S, V) under a mask (B, Q, S) of bool: (B, H, Q, V).
 
-    Every query has to see a key. H is a multiple of K: each head of keys serves H / K heads of queries, in order.
+    A query that sees nothing has zeros. H is a multiple of K: each head of keys serves H / K of queries, in order.
     `scale` is 1 / sqrt(D) by default. The value is that of `scaled_dot_product_attention`, to rounding.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale

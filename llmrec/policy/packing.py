@@ -21,6 +21,7 @@ from torch import Tensor
 
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import CatalogueError, RequestError
+from llmrec.policy.block_attention import by_blocks
 from llmrec.policy.loading import positions
 from llmrec.policy.modes import base_model, decoder_of, dtype_of, embedding_of
 
@@ -161,7 +162,8 @@ def packed_hidden(model: Any, prompts: Prompts, index: PrefixIndex, user_U: Tens
     seen[:, width:, :width] = valid.unsqueeze(1)
     seen[:, width:, width:] = ancestry(index, slots.node_BS, slots.node_BS)
     mask = for_model(inner, seen, positions, positions, dtype_of(inner))
-    hidden = run_decoder(inner, input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
+    with by_blocks(inner, ids.shape[1]):
+        hidden = run_decoder(inner, input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)
     # the root's next token is predicted by the prompt's last token, which is no slot
     place = torch.where(node_U == 0, prompts.length_B[user_U] - 1, width)
     deeper = node_U > 0

@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from llmrec.policy import block_attention as blocks
 from llmrec.policy.forest import Forest, forest_hidden
+from llmrec.policy.scoring import score_items
+from tests.policy.tiny import CONFIGS, ITEMS, index_of, prompts, tiny_model
 
 
 def parts(queries, heads=6, shared=2, rows=2, dtype=torch.float64, values=5):
@@ -48,6 +50,19 @@ def test_value_and_gradient_are_those_of_torch(queries, scale):
         torch.testing.assert_close(mine, theirs)
 
 
+def test_queries_that_see_nothing_have_zeros_and_no_gradient():
+    q, k, v = parts(300)
+    mask = tree_mask(300, 2, 3)
+    mask[0, 5], mask[1, 128:256] = False, False
+    out = blocks.block_attention(q, k, v, mask)
+    out.sum().backward()
+    for tensor in (out, q.grad):
+        assert not tensor[0, :, 5].any()
+        assert not tensor[1, :, 128:256].any()
+        assert tensor[0, :, 6].any()
+    assert all(t.grad.isfinite().all() for t in (q, k, v))
+
+
 def test_in_bfloat16_it_is_as_near_to_the_exact_value_as_torchs():
     q, k, v = parts(200, dtype=torch.bfloat16)
     mask = tree_mask(200, 2, 5)
@@ -61,6 +76,7 @@ def test_blocks_hold_every_key_that_is_seen(queries, block, seed):
     mask = tree_mask(queries, 1, seed)[0]
     found = blocks.spans(mask, block)
     assert [(a, b) for a, b, _, _ in found] == [(a, min(a + block, queries)) for a in range(0, queries, block)]
+    assert blocks.spans(torch.zeros_like(mask), block) == []
     for start, stop, first, last in found:
         outside = mask[start:stop].clone()
         outside[:, first:last] = False
@@ -128,3 +144,18 @@ def test_dropout_and_bias_are_left_to_transformers(wide):
     k6, v6 = (t.repeat_interleave(3, 1) for t in (k, v))
     expected = scaled_dot_product_attention(q, k6, v6, attn_mask=mask, dropout_p=0.5).transpose(1, 2)
     torch.testing.assert_close(dropped, expected)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_scores_of_every_architecture_do_not_depend_on_blocks(name, monkeypatch):
+    ids, mask = prompts((13, 5, 8))
+    items = torch.arange(len(ITEMS)).repeat(3, 1)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
+    results = []
+    for least in (10**9, 0):
+        monkeypatch.setattr(blocks, "WIDE", least)
+        model = tiny_model(name, attention="sdpa")
+        scores = score_items(model, ids, mask, items, index_of(), path="packed").item_log_prob_BG
+        (scores * torch.arange(scores.numel()).view(scores.shape)).sum().backward()
+        results.append((scores.detach(), {n: p.grad for n, p in model.named_parameters()}))
+    torch.testing.assert_close(results[1], results[0])
