@@ -118,10 +118,20 @@ def new_folder(
         try:
             yield work
             check_replaceable(path, mark, ours)
-            work.chmod(0o755)
+            _readable(work)
             _put(work, path, ours)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _readable(folder: Path) -> None:
+    """Lets all read it: `mkdtemp` and safetensors make what the owner alone may open, which a service is not."""
+    folder.chmod(0o755)
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            at = Path(place, name)
+            if not at.is_symlink():
+                at.chmod(at.stat().st_mode | (0o055 if at.is_dir() else 0o044))
 
 
 @contextlib.contextmanager

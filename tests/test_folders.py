@@ -256,3 +256,13 @@ def test_a_file_below_a_file_is_named(tmp_path):
         write_text(tmp_path / "file" / "x.json", "{}")
     with pytest.raises(RunError, match=r"file/x\.json cannot be used: a part of the path is a file"):
         write_text(tmp_path / "file" / "x.json" / "y", "{}")
+
+
+def test_everybody_may_read_a_new_folder_whatever_wrote_into_it(tmp_path):
+    """A service runs as another user than the one who trained, and safetensors writes files for their owner alone."""
+    with new_folder(tmp_path / "run") as work:
+        put(work / "deep", private="weights").chmod(0o700)
+        (work / "deep" / "private").chmod(0o600)
+        (work / "tool").touch(0o700)
+    modes = {at.relative_to(tmp_path).as_posix(): at.stat().st_mode & 0o777 for at in sorted(tmp_path.rglob("*"))}
+    assert modes == {"run": 0o755, "run/deep": 0o755, "run/deep/private": 0o644, "run/tool": 0o744}
