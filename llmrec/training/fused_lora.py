@@ -10,9 +10,9 @@ products add into the wide ones:
 
 for the gradient g of y. The sums are the same up to the order of rounding.
 
-Adapters in 32 bits on frozen weights in 16 are multiplied in 16, as autocast would, and stay in 32 for the optimiser.
-PEFT turns x into 32 bits there: narrow products then take longer than wide ones where 16 bits are the fast type. Here
-y is rounded once more.
+Adapters in 32 bits on frozen weights in bfloat16 are multiplied in bfloat16, as autocast would, and stay in 32 for
+the optimiser. PEFT turns x into 32 bits there: narrow products then take longer than wide ones where 16 bits are the
+fast type. Here y is rounded once more.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ import torch
 from peft.tuners.lora import Linear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-
-HALVES = (torch.bfloat16, torch.float16)
 
 
 class _Adapted(torch.autograd.Function):
@@ -92,7 +90,7 @@ class FusedLinear(Linear):  # type: ignore[misc]  # PEFT is untyped
             return None
         base = self.base_layer
         weights = (base.weight, *(m.weight for m in narrow))
-        types = (x.dtype,) if x.dtype not in HALVES else (x.dtype, torch.float32)
+        types = (x.dtype, torch.float32) if x.dtype == torch.bfloat16 else (x.dtype,)
         same = base.weight.dtype == x.dtype and all(m.weight.dtype in types for m in narrow)
         same = same and all(type(w) is nn.Parameter and w.device == x.device for w in weights)
         frozen = not base.weight.requires_grad and (base.bias is None or not base.bias.requires_grad)
