@@ -196,16 +196,25 @@ class LanguageModelRecommender(BaseEstimator):  # type: ignore[misc]
         return Path(folder)
 
     def push_to_hub(
-        self, repository: str, *, private: bool = True, revision: str | None = None, create_pr: bool = False
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        create_pr: bool = False,
+        collection: str | None = None,
     ) -> str:
         """Uploads the run folder as one commit to USER/NAME and returns the commit's address.
+
+        `collection` is one that the run is put into, see `hub.add_to_collection`.
 
         Raises:
             RequestError: nothing was fitted or loaded yet.
             RunError: see `hub.push_run`.
         """
         self._fitted()
-        return push_run(self.run_, repository, public=not private, revision=revision, create_pr=create_pr)
+        own: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "collection": collection}
+        return push_run(self.run_, repository, public=not private, **own)
 
     def _take(self, folder: Path, recommender: Recommender) -> None:
         self.run_, self.recommender_, self.dataset_ = folder, recommender, recommender.data

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmrec.cli.data_hub import pull_command, push_command
 from llmrec.cli.import_help import ACCEPT_HELP, KIND_HELP, MAP_HELP, MISSING_HELP, OPTION_HELP, ORDER_HELP
 from llmrec.errors import ConfigError, DataError
 from llmrec.printing import command, echo, one_line, short_line
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from llmrec.dataset.check import Finding
     from llmrec.dataset.store import Dataset
 
-data_app = typer.Typer(help="Import, download, check, clean and split data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, download, check, clean, split, push and pull data sets.", no_args_is_help=True)
+
+data_app.command("push")(push_command)
+data_app.command("pull")(pull_command)
 
 Folder = Annotated[Path, typer.Argument(help="A data set's folder.")]
 Out = Annotated[Path, typer.Argument(help="The new folder; it appears whole or not at all.")]

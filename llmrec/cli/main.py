@@ -13,6 +13,7 @@ from llmrec.cli.adapt import adapt_command, meta_command
 from llmrec.cli.audit import audit_command
 from llmrec.cli.batch import batch_command
 from llmrec.cli.data import data_app
+from llmrec.cli.data_hub import Collection
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
 from llmrec.cli.export import export_command
@@ -248,13 +249,14 @@ def push(
     with_forgotten: Annotated[
         bool, typer.Option("--with-forgotten", help="Push a run that was trained on users who were forgotten since.")
     ] = False,
+    collection: Collection = None,
     as_json: AsJson = False,
 ) -> None:
     """Uploads a run folder to the Hugging Face Hub as one commit."""
     from llmrec.hub import push_run
 
     own: dict[str, Any] = {"public": public, "revision": revision, "create_pr": create_pr}
-    address = push_run(run_folder, repository, **own, with_forgotten=with_forgotten)
+    address = push_run(run_folder, repository, **own, with_forgotten=with_forgotten, collection=collection)
     tell(Told(address, address=address, repository=repository), as_json)
 
 

@@ -82,6 +82,7 @@ class Manifest:
     one over all of them: equal hashes mean equal items, users, events and rows. `account` is what the import assumed
     and where its rows went (`importers.reading.Ledger.tree`); empty where there is none. `written` says which texts
     were not given but written, by whom, and from which events (`authorship`); empty where all are as they were given.
+    `hub` is USER/NAME@COMMIT where the data set was fetched from the Hub and is as it was there.
     """
 
     name: str
@@ -99,13 +100,14 @@ class Manifest:
     table_hashes: dict[str, str] = field(default_factory=dict)
     account: dict[str, Any] = field(default_factory=dict)
     written: dict[str, Any] = field(default_factory=dict)
+    hub: str = ""
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():
             value = getattr(self, key)
             if value not in choices:
                 raise DataError(f"Manifest key {key!r} is {value!r}; choose one of {', '.join(choices)}.")
-        for key in ("name", "source", "terms", "content_hash", "proxy", "currency"):
+        for key in ("name", "source", "terms", "content_hash", "proxy", "currency", "hub"):
             if not isinstance(getattr(self, key), str):
                 raise DataError(f"Manifest key {key!r} is {getattr(self, key)!r}, but it must be text.")
         if not self.name.strip():

@@ -173,6 +173,7 @@ class Dataset:
             counts=_counts(self.items, users, events, rows),
             content_hash=combine_hashes(hashes),
             table_hashes=hashes,
+            hub="",
         )
         return Dataset(self.items, users, events, manifest, rows)
 
@@ -189,7 +190,7 @@ class Dataset:
         hashes = {**self.manifest.table_hashes, "users": _content_hash(users, "users")}
         hashes["items"] = _content_hash(items, "items")
         manifest = dataclasses.replace(
-            self.manifest, content_hash=combine_hashes(hashes), table_hashes=hashes, written=written
+            self.manifest, content_hash=combine_hashes(hashes), table_hashes=hashes, written=written, hub=""
         )
         return Dataset(items, users, self.events, manifest, self.rows)
 

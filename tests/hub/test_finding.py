@@ -155,7 +155,7 @@ def test_whatever_the_hubs_client_raises_is_one_bounded_sentence(monkeypatch, er
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr("llmrec.hub.snapshot_download", broken)
+    monkeypatch.setattr("llmrec.hub.runs.snapshot_download", broken)
     with pytest.raises(RunError, match=words) as refused:
         fetch_run("alice/tiny")
     assert len(str(refused.value)) < 500
