@@ -1,11 +1,14 @@
-"""How a service behaves under load: requests a second, waits, batches, kept prompts, and what it does at too much.
+"""How a service behaves under load: requests a second, waits, batches, kept prompts, memory, too many requests.
 
     python eval/serve_load.py RUN --seconds 30 --json load.json
+    python eval/serve_load.py RUN --minutes 10                     # and a long phase, with the slope of the memory
     python eval/serve_load.py RUN --no-overload                    # the rates alone
 
 Starts `llmrec serve` on the loopback and asks it for users drawn by Zipf's law. Phases, a fresh service each:
-  alone     one client, which waits for each answer: one request at a time
-  together  --clients at once, each waiting for its answer: what batches are worth
+  rates     --rounds of two parts in turn on one service, so that both meet the same users and the same machine:
+              alone     one client, which waits for each answer: one request at a time
+              together  --clients at once, each waiting for its answer: what batches are worth
+  steady    with --minutes: --clients for so long
   overload  new requests at twice the rate of `together`, whether or not the ones before are answered
 After every --feedback-every answers of a client the first item of its slate is reported as clicked, so that histories
 grow. Client and server share the machine's cores.
@@ -29,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from llmrec.evaluation.facts import machine_facts
 from llmrec.export import CARD
@@ -116,44 +120,65 @@ class Server:
         return code
 
 
-async def post(port: int, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-    """One request on a connection of its own."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+class Connection:
+    """A client's connection, kept open from one request to the next as clients of services do."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """One request; status and answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self._streams
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        writer.write(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        await writer.drain()
-        whole = await reader.read()
-    finally:
-        writer.close()
-    head_bytes, _, rest = whole.partition(b"\r\n\r\n")
-    return int(head_bytes.split(b" ", 2)[1]), json.loads(rest)
+        head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\n"
+        try:
+            writer.write(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+            said = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(said.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+            answer = json.loads(await reader.readexactly(length))
+            if b"connection: close" in said:
+                self.close()
+        except BaseException:
+            self.close()
+            raise
+        return int(said.split(b" ", 2)[1]), answer
+
+    def close(self) -> None:
+        """Ends it; the next request opens another."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
 
 
 class Load:
-    """Clients of one phase."""
+    """Clients of one service."""
 
     def __init__(self, options: argparse.Namespace, users: list[str], port: int, phase: str) -> None:
         self.options, self.users, self.port, self.told = options, users, port, Told()
         chance = 1.0 / np.arange(1, len(users) + 1) ** options.zipf
-        self.chance, self.draw = chance / chance.sum(), numpy_stream(options.seed, "serve", "load", phase)
+        self.sum, self.draw = np.cumsum(chance) / chance.sum(), numpy_stream(options.seed, "serve", "load", phase)
         self.before: set[str] = set()
 
-    async def ask(self, number: int) -> None:
+    async def ask(self, number: int, connection: Connection) -> None:
         """One request, and now and then feedback on its answer."""
-        user = self.users[self.draw.choice(len(self.users), p=self.chance)]
+        place = int(np.searchsorted(self.sum, self.draw.random(), side="right"))
+        user = self.users[min(place, len(self.users) - 1)]
         returning, began = user in self.before, time.perf_counter()
-        self.before.add(user)
         try:
-            status, answer = await post(self.port, "/v1/recommend", {"user_id": user, "k": self.options.k})
-        except (OSError, IndexError, ValueError):
+            body = {"user_id": user, "k": self.options.k}
+            status, answer = await connection.post("/v1/recommend", body)
+        except (OSError, EOFError, IndexError, ValueError):
             status, answer = 0, {}
+        if status == 200:
+            self.before.add(user)
         self.told.saw(status, time.perf_counter() - began, answer, returning)
         if status == 200 and answer["slate_id"] and number % self.options.feedback_every == 0:
             item = answer["items"][0]["item_id"]
             body = {"slate_id": answer["slate_id"], "item_id": item, "kind": "click"}
-            got, _ = await post(self.port, "/v1/feedback", body)
+            got, _ = await connection.post("/v1/feedback", body)
             assert got == 200, got
 
     async def closed(self, clients: int, seconds: float) -> None:
@@ -161,63 +186,149 @@ class Load:
         end = time.perf_counter() + seconds
 
         async def client() -> None:
-            number = 0
+            number, connection = 0, Connection(self.port)
             while time.perf_counter() < end:
                 number += 1
-                await self.ask(number)
+                await self.ask(number, connection)
+            connection.close()
 
         await asyncio.gather(*(client() for _ in range(clients)))
 
     async def opened(self, rate: float, seconds: float) -> None:
         """Requests at a rate, by a Poisson process."""
         tasks, end, number = set(), time.perf_counter() + seconds, 0
+        free: list[Connection] = []
         at = time.perf_counter()
+
+        async def client(number: int) -> None:
+            connection = free.pop() if free else Connection(self.port)
+            await self.ask(number, connection)
+            free.append(connection)
+
         while at < end:
             at += float(self.draw.exponential(1 / rate))
             await asyncio.sleep(max(0.0, at - time.perf_counter()))
             number += 1
-            task = asyncio.create_task(self.ask(number))
+            task = asyncio.create_task(client(number))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
+        for connection in free:
+            connection.close()
 
 
-def phase(
-    options: argparse.Namespace, users: list[str], name: str, more: list[str], work: Callable[[Load], Awaitable[None]]
-) -> dict[str, Any]:
-    """One phase on a service of its own."""
-    server = Server(options.run, *more)
-    try:
-        load = Load(options, users, server.port, name)
-        asyncio.run(load.closed(min(8, options.clients), options.warm))  # what a first request finds out is known
-        load.told, load.before, memory = Told(), set(), server.memory_mb()
-        began, used = time.perf_counter(), server.cpu_s()
-        asyncio.run(_run(work, load))
-        load.told.seconds, used = time.perf_counter() - began, server.cpu_s() - used
-        answered = max(load.told.statuses[200], 1)
-        found = load.told.figures() | {"server_cpu_ms": 1000 * used / answered}
-        found |= {"memory_mb": {"begin": memory, "end": server.memory_mb()}}
-    finally:
-        code = server.end()
-    echo(f"{name}: {json.dumps(found)}")
-    return found | {"exit_code": code}
+class Phase:
+    """A service of its own with its clients; ends with the block."""
+
+    def __init__(self, options: argparse.Namespace, users: list[str], name: str, *more: str) -> None:
+        self.options, self.name = options, name
+        self.server = Server(options.run, *more, *options.serve)
+        self.load = Load(options, users, self.server.port, name)
+        asyncio.run(self.load.closed(options.clients, options.warm))  # what a first request finds out is known
+
+    def __enter__(self) -> Phase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        code = self.server.end()
+        if code:
+            raise SystemExit(f"The service of phase {self.name} ended with exit code {code}.")
+
+    def part(self, name: str, work: Callable[[Load], Awaitable[None]]) -> dict[str, Any]:
+        """One measurement."""
+        self.load.told = told = Told()
+        memory: list[tuple[float, float]] = []
+        began, used = time.perf_counter(), self.server.cpu_s()
+
+        async def watch() -> None:
+            while True:
+                memory.append((time.perf_counter() - began, self.server.memory_mb()))
+                await asyncio.sleep(1.0)
+
+        async def watched() -> None:
+            watcher = asyncio.create_task(watch())
+            try:
+                await work(self.load)
+            finally:
+                watcher.cancel()
+
+        asyncio.run(watched())
+        told.seconds, used = time.perf_counter() - began, self.server.cpu_s() - used
+        memory.append((told.seconds, self.server.memory_mb()))
+        found = told.figures() | {"server_cpu_ms": 1000 * used / max(told.statuses[200], 1)}
+        found |= {"memory": memory_figures(memory)}
+        echo(f"{name}: {json.dumps(found)}")
+        return found
 
 
-async def _run(work: Callable[[Load], Awaitable[None]], load: Load) -> None:
-    await work(load)
+def memory_figures(samples: list[tuple[float, float]], parts: int = 10) -> dict[str, Any]:
+    """Resident memory (seconds, MB) at the begin, in the middle and at the end, and its slope with a 95% interval.
+
+    The slope is that of the second half, when prompts that are kept have filled their place: a line through the means
+    of so many parts of it, since samples a second apart are not independent.
+    """
+    seconds, megabytes = (np.array(column) for column in zip(*samples, strict=True))
+    found = {
+        "begin_mb": float(megabytes[0]),
+        "middle_mb": float(megabytes[len(megabytes) // 2]),
+        "end_mb": float(megabytes[-1]),
+        "most_mb": float(megabytes.max()),
+    }
+    half = seconds >= seconds[-1] / 2
+    if half.sum() < 3 * parts:
+        return found
+    place = np.minimum((parts * np.linspace(0, 1, int(half.sum()))).astype(int), parts - 1)
+    minutes, mean = (np.array([x[half][place == n].mean() for n in range(parts)]) for x in (seconds / 60, megabytes))
+    line = scipy.stats.linregress(minutes, mean)
+    wide = float(scipy.stats.t.ppf(0.975, parts - 2) * line.stderr)
+    slope = float(line.slope)
+    return found | {"mb_per_minute": slope, "mb_per_minute_interval": [slope - wide, slope + wide]}
+
+
+def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Figures of several parts of one kind as one: rates by their seconds, waits by the median of the parts."""
+    seconds = sum(part["seconds"] for part in parts)
+    answers = sum(part["answered_per_s"] * part["seconds"] for part in parts)
+    cpu = sum(part["server_cpu_ms"] * part["answered_per_s"] * part["seconds"] for part in parts)
+    waits = {f"p{q}_ms": float(np.median([part[f"p{q}_ms"] for part in parts])) for q in (50, 95, 99)}
+    statuses = sum((Counter(part["statuses"]) for part in parts), Counter())
+    rate = {"seconds": seconds, "answered_per_s": answers / seconds, "server_cpu_ms": cpu / answers}
+    return rate | waits | {"statuses": dict(statuses), "parts": parts}
+
+
+def measured_rates(options: argparse.Namespace, users: list[str]) -> dict[str, Any]:
+    """One at a time and many at once, in turn."""
+    kinds: dict[str, tuple[int, list[dict[str, Any]]]] = {"alone": (1, []), "together": (options.clients, [])}
+    with Phase(options, users, "rates", "--deadline", "60") as phase:
+        for _ in range(options.rounds):
+            for name, (clients, parts) in kinds.items():
+                parts.append(phase.part(name, lambda load, n=clients: load.closed(n, options.seconds)))
+    found: dict[str, Any] = {name: together(parts) for name, (_, parts) in kinds.items()}
+    pairs = list(zip(*(parts for _, parts in kinds.values()), strict=True))
+    found["batching"] = found["together"]["answered_per_s"] / found["alone"]["answered_per_s"]
+    found["batching_rounds"] = [many["answered_per_s"] / one["answered_per_s"] for one, many in pairs]
+    # what other programs of the machine take does not count here
+    found["batching_cpu"] = found["alone"]["server_cpu_ms"] / found["together"]["server_cpu_ms"]
+    found["batching_cpu_rounds"] = [one["server_cpu_ms"] / many["server_cpu_ms"] for one, many in pairs]
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a finished run folder with its data set; made by `llmrec demo` where it is not")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="of a run that is made")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each phase")
-    parser.add_argument("--warm", type=float, default=2.0, help="seconds before each phase that do not count")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each part of a phase")
+    parser.add_argument("--rounds", type=int, default=2, help="of the rates")
+    parser.add_argument("--minutes", type=float, default=0.0, help="of the steady phase; none by default")
+    parser.add_argument("--warm", type=float, default=5.0, help="seconds before each phase that do not count")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--zipf", type=float, default=1.1, help="exponent of the law by which users come")
     parser.add_argument("--feedback-every", type=int, default=4)
     parser.add_argument("--waiting", type=int, default=32, help="of the overloaded service")
+    parser.add_argument(
+        "--serve", action="append", default=[], help="an option of llmrec serve, as --serve=--cache=512"
+    )
     parser.add_argument("--no-overload", dest="overload", action="store_false")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
@@ -226,25 +337,19 @@ def main() -> None:
         made = [f"--set={override}" for override in options.overrides]
         subprocess.run([sys.executable, "-m", "llmrec", "demo", "--out", options.run, *made], check=True)
     users = _users(options.run)
-    rates: dict[str, Any] = {"machine": machine_facts(), "run": Path(options.run).name, "users": len(users)}
-    patient = ["--deadline", "60"]
-    rates["alone"] = phase(options, users, "alone", patient, lambda load: load.closed(1, options.seconds))
-    rates["together"] = phase(
-        options, users, "together", patient, lambda load: load.closed(options.clients, options.seconds)
-    )
-    capacity = rates["together"]["answered_per_s"]
-    rates["batching"] = capacity / rates["alone"]["answered_per_s"]
-    # what other programs of the machine take does not count here
-    rates["batching_cpu"] = rates["alone"]["server_cpu_ms"] / rates["together"]["server_cpu_ms"]
+    told: dict[str, Any] = {"machine": machine_facts(), "run": Path(options.run).name, "users": len(users)}
+    told |= measured_rates(options, users)
+    if options.minutes:
+        with Phase(options, users, "steady", "--deadline", "60") as phase:
+            told["steady"] = phase.part("steady", lambda load: load.closed(options.clients, 60 * options.minutes))
     if options.overload:
-        more = ["--waiting", str(options.waiting), "--deadline", "60"]
-        rates["overload"] = phase(
-            options, users, "overload", more, lambda load: load.opened(2 * capacity, options.seconds)
-        )
-    cpu = f"{rates['batching_cpu']:.2f} times in CPU time of the service"
-    echo(f"batching: {rates['batching']:.2f} times one at a time; {cpu}")
+        rate, waiting = 2 * told["together"]["answered_per_s"], str(options.waiting)
+        with Phase(options, users, "overload", "--waiting", waiting, "--deadline", "60") as phase:
+            told["overload"] = phase.part("overload", lambda load: load.opened(rate, options.seconds))
+    cpu = f"{told['batching_cpu']:.2f} times in CPU time of the service"
+    echo(f"batching: {told['batching']:.2f} times one at a time; {cpu}")
     if options.json is not None:
-        write_json(options.json, rates)
+        write_json(options.json, told)
 
 
 def _users(run: str) -> list[str]:

@@ -37,8 +37,8 @@ class Kept:
 class KeptPrompts:
     """The latest prompt of each name, in bounded memory: those that were not asked for the longest go first.
 
-    Prompts without a name share one place, from which a name that is new takes what all begin with. It belongs
-    to one model with fixed weights, and to one thread.
+    Prompts without a name share one place, from which a name that is new takes what all begin with; it goes last. It
+    belongs to one model with fixed weights, and to one thread.
 
     Args:
         most: bytes.
@@ -83,5 +83,7 @@ class KeptPrompts:
         before = self._kept.pop(name, None)
         self.size += kept.size - (0 if before is None else before.size)
         self._kept[name] = kept
+        if None in self._kept:
+            self._kept.move_to_end(None)
         while self.size > self.most and self._kept:
             self.size -= self._kept.popitem(last=False)[1].size

@@ -1,7 +1,9 @@
 """Requests that wait are decoded together: a worker takes what is there, as much of one kind as a batch holds.
 
 While it decodes, the next ones gather, so batches grow with the load by themselves and a lone request waits for
-nobody. What does not fit into the queue is refused at once, with how long the queue would take.
+nobody. Clients that wait for their answers come back in the cohorts in which they were answered, so behind a batch of
+several the worker waits a moment for these: else they would be two cohorts for ever, each paying for a batch of its
+own. What does not fit into the queue is refused at once, with how long the queue would take.
 """
 
 from __future__ import annotations
@@ -121,6 +123,7 @@ class Batcher:
         answer: takes jobs of one group; sets a result or an error on each that it claims.
         batch: jobs of a batch at most.
         waiting: jobs that may wait.
+        gather: share of a batch's time for which the next one waits, at most, for those who were answered.
         seen: told of each batch: its jobs, its seconds.
     """
 
@@ -130,9 +133,11 @@ class Batcher:
         *,
         batch: int,
         waiting: int,
+        gather: float = 0.0,
         seen: Callable[[int, float], None] = lambda jobs, seconds: None,
     ) -> None:
         self._answer, self._batch, self._most, self._seen = answer, batch, waiting, seen
+        self._gather, self._wanted, self._until = gather, 0, 0.0
         self._jobs: deque[Job] = deque()
         self._there = threading.Condition()
         self._open = True
@@ -180,6 +185,7 @@ class Batcher:
             with self._there:
                 while self._open and not self._jobs:
                     self._there.wait()
+                self._wait_for_more()
                 if not self._jobs:
                     return
                 jobs = self._take()
@@ -193,9 +199,20 @@ class Batcher:
                     job.claim()
                     with contextlib.suppress(InvalidStateError):  # answered, or given up
                         job.done.set_exception(error)
-            took = time.perf_counter() - began
+            ended = time.perf_counter()
+            took = ended - began
+            # from here on and not from the next request, which may come in an hour
+            self._until = ended + self._gather * took
+            self._wanted = min(self._batch, len(jobs) + len(self._jobs)) if len(jobs) > 1 else 0
             self._pace_s += 0.2 * (took / len(jobs) - self._pace_s)
             self._seen(len(jobs), took)
+
+    def _wait_for_more(self) -> None:
+        """Waits, for a bounded moment, until as many have come as were answered last, beside those who waited."""
+        while self._open and len(self._jobs) < self._wanted:
+            left = self._until - time.perf_counter()
+            if left <= 0 or not self._there.wait(left):
+                return
 
     def _take(self) -> list[Job]:
         """The oldest job with the others of its group, in order; those that were given up are dropped."""

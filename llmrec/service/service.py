@@ -87,7 +87,11 @@ class Service:
             raise
         self.users = Users(self.log)
         self.batcher = Batcher(
-            self._answer_batch, batch=settings.batch, waiting=settings.waiting, seen=self._seen_batch
+            self._answer_batch,
+            batch=settings.batch,
+            waiting=settings.waiting,
+            gather=settings.gather,
+            seen=self._seen_batch,
         )
         self._ended = threading.Event()
         if self._hot is not None:
@@ -213,6 +217,11 @@ class Service:
             )
         return replace(request, filters=None) if body.explore is not None else request
 
+    def _at_hand(self, body: wire.RecommendBody, deployed: Deployed) -> bool:
+        """Whether a request is read in less time than it takes to give it to another thread."""
+        ruled = body.filters is not None or deployed.recommender.book is not None
+        return body.user_id is not None and not ruled and self.users.at_hand(body.user_id)
+
     def _asked(self, body: wire.RecommendBody, filters: Filters | None, deployed: Deployed) -> Request:
         """The request with all that its list must obey: the caller's filter, and items that a person refused."""
         recommender = deployed.recommender
@@ -240,7 +249,10 @@ class Service:
         deployed = self.deployed
         self._check(body, deployed)
         loop = asyncio.get_running_loop()
-        request = await loop.run_in_executor(None, self.read, body, deployed)
+        if self._at_hand(body, deployed):
+            request = self.read(body, deployed)
+        else:
+            request = await loop.run_in_executor(None, self.read, body, deployed)
         explore = None if body.explore is None else (body.explore.seed, body.explore.temperature)
         job = Job(
             request,

@@ -14,6 +14,8 @@ class ServiceSettings:
     Attributes:
         batch: requests that are decoded at once, at most.
         waiting: requests that may wait; one more is answered with 429.
+        gather: share of a batch's time for which the next one waits, at most, for as many as were answered; a lone
+            request waits for nobody.
         deadline_s: seconds after which the fallback answers; a request may ask for less.
         cache: bytes of prompts that are kept, so that a returning user's is read from where it is new; 0 keeps none.
         k: items of an answer, at most.
@@ -27,6 +29,7 @@ class ServiceSettings:
 
     batch: int = 32
     waiting: int = 256
+    gather: float = 0.25
     deadline_s: float = 5.0
     cache: int = 1 << 28
     k: int = 100
@@ -42,5 +45,6 @@ class ServiceSettings:
         for name in ("batch", "waiting", "deadline_s", "k", "explain", "body", "body_s", "poll_s"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"The service's {name} is {getattr(self, name)}; it must be above 0.")
-        if self.grace_s < 0:
-            raise RequestError(f"The service's grace_s is {self.grace_s}; it must be 0 or more.")
+        for name in ("gather", "grace_s"):
+            if not getattr(self, name) >= 0:
+                raise RequestError(f"The service's {name} is {getattr(self, name)}; it must be 0 or more.")

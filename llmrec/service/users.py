@@ -49,6 +49,10 @@ class Users:
         note = "" if state.history else "Nothing is known of this user yet: a cold start."
         return Request(state, seen, note=note)
 
+    def at_hand(self, user_id: str) -> bool:
+        """Whether the user's feedback is in memory, so that `request` needs no disk."""
+        return user_id in self._kept
+
     def receive(self, outcome: Outcome) -> Receipt:
         """Logs feedback; when this returns it is on the disk, and the user's next state holds it.
 
@@ -60,6 +64,7 @@ class Users:
         if user_id is not None:
             with self._lock:
                 self._kept.pop(user_id, None)
+            self._received(user_id)  # here, where a thread waits for the disk anyway, and not in the next request
         return receipt
 
     def _received(self, user_id: str) -> tuple[Received, ...]:

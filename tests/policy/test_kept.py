@@ -134,3 +134,16 @@ def test_how_much_of_a_returning_user_is_new(way, share):
     assert (warm.tokens - warm.cached) / cold.tokens <= share
     if way == "short":
         assert (warm.tokens - warm.cached) / warm.tokens > 0.5
+
+
+def test_what_all_prompts_begin_with_goes_last():
+    one = [(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2))]
+    size = Kept((1, 2, 3, 4), one).size
+    kept = KeptPrompts(3 * size)
+    kept.keep(None, Kept((1, 2, 3, 4), one))
+    for name in range(5):
+        kept.keep(name, Kept((1, 2, 9, name), one))
+    assert kept.size == 3 * size
+    # a name that is new takes over what it has in common with prompts of nobody, however long ago these were read
+    assert kept.find("new", (1, 2, 3, 7))[1] == 3
+    assert [kept.find(name, (1, 2, 9, name, 0))[1] for name in range(5)] == [2, 2, 2, 4, 4]

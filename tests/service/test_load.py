@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from llmrec.service.batches import Batcher, Closed
 
 BATCH, WAITING = 4, 8
 
@@ -48,3 +52,78 @@ def test_twice_what_can_be_answered(starting):
         assert max(waited.values()) <= WAITING // BATCH + 1
         assert one.client.get("/ready").json()["ready"]
         assert one.ask(user_id="user-1", k=3)["source"] == "model"
+
+
+class Asked:
+    """What a batcher needs of a job."""
+
+    claimed, group = False, 0
+
+    def __init__(self):
+        self.done = Future()
+
+
+def cohorts(gather):
+    """Sizes of batches where four come while four are answered, and those who were answered come again."""
+    sizes, ended = [], threading.Event()
+    batcher = None
+
+    def come(count):
+        for _ in range(count):
+            with contextlib.suppress(Closed):
+                batcher.submit(Asked())
+
+    def answer(jobs):
+        sizes.append(len(jobs))
+        if len(sizes) == 1:
+            come(4)
+        time.sleep(0.02)
+        if len(sizes) == 6:
+            ended.set()
+        # they are told, and then ask again
+        threading.Timer(0.05, come, (len(jobs),)).start()
+
+    batcher = Batcher(answer, batch=32, waiting=64, gather=gather)
+    with batcher._there:
+        come(4)
+    assert ended.wait(30)
+    batcher.close(10)
+    return sizes[:6]
+
+
+def test_two_cohorts_become_one_batch():
+    assert cohorts(0.0)[:2] == [4, 4]
+    assert cohorts(1_000.0) == [4, 8, 8, 8, 8, 8]
+
+
+def test_a_lone_request_waits_for_nobody():
+    answered = threading.Semaphore(0)
+    batcher = Batcher(lambda jobs: answered.release(), batch=32, waiting=64, gather=1e9)
+    try:
+        for _ in range(3):
+            batcher.submit(Asked())
+            assert answered.acquire(timeout=30)
+    finally:
+        assert batcher.close(10)
+
+
+def test_waiting_for_a_cohort_ends():
+    """Of three who were answered one comes again: it is answered after the share of the batch's time."""
+    sizes, answered = [], threading.Semaphore(0)
+
+    def answer(jobs):
+        sizes.append(len(jobs))
+        time.sleep(0.02)
+        answered.release()
+
+    batcher = Batcher(answer, batch=32, waiting=64, gather=0.25)
+    try:
+        with batcher._there:
+            for _ in range(3):
+                batcher.submit(Asked())
+        assert answered.acquire(timeout=30)
+        batcher.submit(Asked())
+        assert answered.acquire(timeout=30)
+    finally:
+        assert batcher.close(10)
+    assert sizes == [3, 1]
