@@ -23,7 +23,7 @@ PAGES = {
 }
 """Pages of the repository, and their names here."""
 REFERENCE = {
-    "recommender": ("Recommender", ["llmrec.recommender", "llmrec.batch"]),
+    "recommender": ("Recommender", ["llmrec.recommender", "llmrec.estimator", "llmrec.batch"]),
     "types": ("Types that cross layers", ["llmrec.types"]),
     "policy": (
         "The policy",
@@ -47,7 +47,11 @@ REFERENCE = {
         ],
     ),
     "rewards": ("Rewards", ["llmrec.rewards.function", "llmrec.rewards.trl"]),
-    "simulator": ("Simulator", ["llmrec.simulator.ensemble", "llmrec.simulator.dynamics"]),
+    "simulator": (
+        "Simulator",
+        ["llmrec.simulator.ensemble", "llmrec.simulator.dynamics", "llmrec.simulator.environments.tools"],
+    ),
+    "hub": ("The Hub", ["llmrec.hub.runs", "llmrec.hub.data", "llmrec.hub.collections"]),
     "online": (
         "Online",
         ["llmrec.online.events", "llmrec.online.log", "llmrec.online.explore", "llmrec.online.versions"],

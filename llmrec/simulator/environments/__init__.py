@@ -10,6 +10,7 @@ from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.environments.population import Population
 from llmrec.simulator.environments.record import LazyState, LazyStates
 from llmrec.simulator.environments.single import DiscreteActions, ItemFeatureActions, NumericObservations, RecEnv
+from llmrec.simulator.environments.tools import ToolEnvironment, ToolEnvironments
 from llmrec.simulator.environments.vector import VectorRecEnv
 from llmrec.simulator.environments.world_users import WorldUsers
 
@@ -24,6 +25,8 @@ __all__ = [
     "NumericObservations",
     "Population",
     "RecEnv",
+    "ToolEnvironment",
+    "ToolEnvironments",
     "VectorRecEnv",
     "WorldUsers",
     "domain_users",
