@@ -263,8 +263,11 @@ def push(
 @app.command()
 def forget(
     places: Annotated[
-        list[Path],
-        typer.Argument(metavar="PLACE...", help="Folders of data sets, run folders and event logs, in any order."),
+        list[str],
+        typer.Argument(
+            metavar="PLACE...",
+            help="Folders of data sets, run folders and event logs (files or postgresql://...), in any order.",
+        ),
     ],
     user: Annotated[list[str], typer.Option("--user", help="A user's id; may be repeated.")] = [],  # noqa: B006
     users: Annotated[Path | None, typer.Option("--users", help="A file of ids, one a line.")] = None,

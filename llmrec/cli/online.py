@@ -15,7 +15,7 @@ online_app = typer.Typer(help="Learn while serving: log, updates behind a gate, 
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder.")]
 Place = Annotated[Path, typer.Argument(metavar="VERSIONS", help="The folder of the versions.")]
-Events = Annotated[Path, typer.Option("--events", help="The event log.")]
+Events = Annotated[str, typer.Option("--events", help="The event log.")]
 Sets = Annotated[
     list[str],
     typer.Option("--set", help="A setting of updates, for example --set cycle.every=2000 (docs/online.md)."),
@@ -81,9 +81,7 @@ def update(
 @online_app.command()
 def status(
     versions: Place,
-    events: Annotated[
-        Path | None, typer.Option("--events", help="The event log, for what its slates earned.")
-    ] = None,
+    events: Annotated[str | None, typer.Option("--events", help="The event log, for what its slates earned.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Says what is served, what was decided, and what stands in the log."""
@@ -133,7 +131,10 @@ def rollback(
 
 @online_app.command()
 def record(
-    events: Annotated[Path, typer.Argument(metavar="LOG", help="The event log; made where there is none.")],
+    events: Annotated[
+        str,
+        typer.Argument(metavar="LOG", help="The event log, a file or postgresql://...; made where there is none."),
+    ],
     slates: Annotated[Path | None, typer.Option(help="Slates that were shown, a JSON object a line.")] = None,
     feedback: Annotated[Path | None, typer.Option(help="What came of them, a JSON object a line.")] = None,
     window_days: Annotated[float, typer.Option(help="Days within which feedback counts.")] = 7.0,
@@ -148,7 +149,8 @@ def record(
         raise RequestError("Name a file of --slates, of --feedback, or both.")
     with EventLog(events, window_s=round(window_days * 86_400)) as log:
         served, reports, late = taken(log, slates, feedback)
-    said = f"{served:,} slates and {reports:,} reports are new in {events}; {late:,} reports came too late to count."
+        place = log.place
+    said = f"{served:,} slates and {reports:,} reports are new in {place}; {late:,} reports came too late to count."
     tell(Told(said, slates=served, reports=reports, late=late), as_json)
 
 

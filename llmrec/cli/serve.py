@@ -16,7 +16,15 @@ def serve_command(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65_535)] = 8000,
     data: Annotated[Path | None, typer.Option(help="The data set's folder (default: the run's own).")] = None,
     state: Annotated[
-        Path | None, typer.Option(help="Folder of what must not be lost: the event log (default: RUN.service).")
+        Path | None,
+        typer.Option(help="Folder of what must not be lost: event log, catalogue (default: RUN.service)."),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            help="The event log: a file or postgresql://USER@HOST/DATABASE (default: a file in --state).",
+            envvar="LLMREC_EVENTS",
+        ),
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File of API keys, one a line (default: those of LLMREC_API_KEYS).")
@@ -68,6 +76,7 @@ def serve_command(
         revision=revision,
         state=state,
         keys=keys,
+        events=events,
         versions=versions,
         rules=rules,
     )

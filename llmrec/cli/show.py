@@ -257,7 +257,7 @@ def change_run(run: str, add: Path | None, remove: Path | None, out: Path, revis
     return Told("\n".join([*said, done]), out=str(out), **counts, assumed=list(ledger.assumptions))
 
 
-def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None) -> Told:
+def forget_users(places: Sequence[str], users: Sequence[str], file: Path | None) -> Told:
     """Forgets `users` and those whose ids are in `file`; returns what was done, a line a place.
 
     Raises:
@@ -266,14 +266,16 @@ def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None
     from llmrec.pipeline.forget import forget
 
     named = [*users, *(() if file is None else read_ids(file, "--users"))]
-    logs = [place for place in places if place.is_file()]
-    folders = [place for place in places if place not in logs]
+    from llmrec.online.databases import is_url
+
+    logs = [place for place in places if is_url(place) or Path(place).is_file()]
+    folders = [Path(place) for place in places if place not in logs]
     if not logs or not named:
         return _forgotten(forget(folders, named), {})
     from llmrec.online.log import EventLog, EventReader
 
-    held: dict[Path, set[str]] = {}
-    windows: dict[Path, int] = {}
+    held: dict[str, set[str]] = {}
+    windows: dict[str, int] = {}
     for log in logs:
         with EventReader(log) as reader:
             held[log] = {user for user in named if reader.slates_of(user)}
@@ -285,11 +287,12 @@ def forget_users(places: Sequence[Path], users: Sequence[str], file: Path | None
     gone = {}
     for log, mine in held.items():
         with EventLog(log, window_s=windows[log]) as writer:
-            gone[log] = (len(mine), sum(writer.forget(user) for user in sorted(mine)))
+            told = writer.place if is_url(log) else log  # a URL may hold a password
+            gone[told] = (len(mine), sum(writer.forget(user) for user in sorted(mine)))
     return _forgotten(done, gone)
 
 
-def _forgotten(done: Sequence[Forgotten], logs: dict[Path, tuple[int, int]]) -> Told:
+def _forgotten(done: Sequence[Forgotten], logs: dict[str, tuple[int, int]]) -> Told:
     """What was done at folders, and at logs with their users and slates."""
     said = [str(one) for one in done]
     places: list[dict[str, Any]] = []

@@ -1,35 +1,31 @@
-"""The event log: slates that were served and what came of them, on SQLite, losing nothing that was acknowledged.
+"""The event log: slates that were served and what came of them, losing nothing that was acknowledged.
 
-A call that returns has its entries on the disk (WAL, `synchronous=FULL`: the journal is synced before a transaction
-counts); a call that raises has left nothing. One process writes at a time, any number read meanwhile. Entries are
-ordered by sequence numbers, which no clock moves. The log's own time goes on with the clock, and stands still where
-the clock jumps back: it never falls, and windows that are running stay as long as they were.
+It is a file of SQLite, or on a PostgreSQL server (`databases`). A call that returns has its entries on the disk (the
+journal is synced before a transaction counts); a call that raises has left nothing. One process writes a file at a
+time, and any number a server; any number read meanwhile. Entries are ordered by sequence numbers, which no clock
+moves. The log's own time goes on with the clock, and stands still where the clock jumps back: it never falls, and
+windows that are running stay as long as they were.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 import threading
 import time as clocks
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from llmrec.errors import RequestError, RunError
-from llmrec.locks import Busy, locked
+from llmrec.errors import RequestError
+from llmrec.locks import Busy
+from llmrec.online.databases import SqliteDatabase, opened
 from llmrec.online.events import Logged, LoggedState, Outcome, Receipt, Received, Served
-from llmrec.online.schema import APPLICATION, MARKS, TABLES, VERSION
+from llmrec.online.schema import MARKS
 from llmrec.printing import one_line
-from llmrec.storage import resolve, shown, storage_error, storage_errors
 
 WEEK_S = 7 * 86_400
-_WAIT_S = 10.0
 _PART = 500
-_writing: set[Path] = set()
-"""Logs that this process writes: the lock of a file is no obstacle within the thread that holds it."""
 
 
 def wall_clock() -> int:
@@ -40,32 +36,32 @@ def wall_clock() -> int:
 class EventReader:
     """Reads a log, also while another process writes it.
 
+    Args:
+        place: a file's path, or the URL of a PostgreSQL server.
+
     Raises:
-        RunError: there is no log at `path`, or a newer llmrec has written it.
+        RunError: there is no log at `place`, or a newer llmrec has written it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = resolve(path)
-        if not self.path.is_file():
-            raise RunError(f"{shown(self.path)} is no event log; serve a slate first, or name another file.")
+    def __init__(self, place: Path | str) -> None:
         self._lock = threading.RLock()
-        with self._errors():
-            self._db = self._open(f"file:{quote(str(self.path))}?mode=ro")
-            self._check()
+        self._db = opened(place, write=False)
 
-    def _open(self, uri: str) -> sqlite3.Connection:
-        # transactions are begun and ended by hand: the driver's own would end them before the next statement
-        return sqlite3.connect(uri, uri=True, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+    @property
+    def place(self) -> str:
+        """How messages name it."""
+        return self._db.place
 
-    def _check(self) -> None:
-        if self._db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-            raise RunError(f"{shown(self.path)} is a database, but no event log of llmrec; name another file.")
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
-        if found != VERSION:
-            raise RunError(
-                f"{shown(self.path)} is an event log of version {found}, and this llmrec reads version {VERSION}; "
-                "take the llmrec that wrote it."
-            )
+    @property
+    def path(self) -> Path:
+        """The file of a log that is one."""
+        assert isinstance(self._db, SqliteDatabase)
+        return self._db.path
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write it meanwhile."""
+        return self._db.shared
 
     def close(self) -> None:
         """Ends the reading; the log may be opened again."""
@@ -85,36 +81,36 @@ class EventReader:
 
     def marks(self) -> dict[str, int]:
         """The log's whole numbers, see `schema.MARKS`."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             return dict(self._db.execute("SELECT name, value FROM mark"))
 
     def counts(self) -> dict[str, int]:
         """Slates, outcomes, late ones among them, and how often the clock has jumped back."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             slates = self._db.execute("SELECT COUNT(*) FROM slate").fetchone()[0]
             outcomes, late = self._db.execute("SELECT COUNT(*), COALESCE(SUM(late), 0) FROM feedback").fetchone()
-        return {"slates": slates, "outcomes": outcomes, "late": late, "jumps": self.marks()["jumps"]}
+        return {"slates": slates, "outcomes": outcomes, "late": int(late), "jumps": self.marks()["jumps"]}
 
     def count(self, after: int, until: int) -> int:
         """How many slates have a sequence number above `after` and up to `until`."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             query = "SELECT COUNT(*) FROM slate WHERE seq > ? AND seq <= ?"
             return int(self._db.execute(query, (after, until)).fetchone()[0])
 
     def slates_of(self, user_id: str) -> int:
         """How many slates name the user."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             return int(self._db.execute("SELECT count(*) FROM slate WHERE user_id = ?", (user_id,)).fetchone()[0])
 
     def shown(self, *, since: int) -> Iterator[tuple[str, ...]]:
         """Items of each slate that was served at a time (seconds) or later."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             rows = self._db.execute("SELECT items FROM slate WHERE time >= ? ORDER BY seq", (since,)).fetchall()
         yield from (tuple(json.loads(items)) for (items,) in rows)
 
     def slate(self, slate_id: str) -> Logged | None:
         """One slate with all that came of it; None where it is not in the log."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             rows = self._db.execute("SELECT * FROM slate WHERE slate_id = ?", (slate_id,)).fetchall()
             return next(iter(self._logged(rows)), None)
 
@@ -124,13 +120,13 @@ class EventReader:
             "SELECT f.seq, f.time, s.slate_id, f.item_id, f.kind, f.value, f.name, f.late FROM slate s "
             "JOIN feedback f ON f.slate_seq = s.seq WHERE s.user_id = ? ORDER BY f.seq"
         )
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             rows = self._db.execute(query, (user_id,)).fetchall()
         return [Received(seq, time, Outcome(*outcome), bool(late)) for seq, time, *outcome, late in rows]
 
     def user_of(self, slate_id: str) -> tuple[bool, str | None]:
         """Whether a slate is in the log, and the user whom it names."""
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             row = self._db.execute("SELECT user_id FROM slate WHERE slate_id = ?", (slate_id,)).fetchone()
         return row is not None, None if row is None else row[0]
 
@@ -147,7 +143,7 @@ class EventReader:
         latest = marks["time"] - (marks["window"] + 1 if mature else 0)
         last = marks["last_seq"] + 1 if before is None else before
         while True:
-            with self._lock, self._errors():
+            with self._lock, self._db.errors():
                 rows = self._db.execute(
                     "SELECT * FROM slate WHERE seq > ? AND seq < ? AND time <= ? ORDER BY seq LIMIT ?",
                     (after, last, latest, _PART),
@@ -177,87 +173,52 @@ class EventReader:
             found.append(Logged(seq, time, clock, served, tuple(received.get(seq, ()))))
         return found
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turns what SQLite and the disk say into sentences."""
-        try:
-            with storage_errors(self.path):
-                yield
-        except sqlite3.Error as error:
-            text, place = str(error).lower(), shown(self.path)
-            full = storage_error(OSError(28, "full"), self.path) if "is full" in text else None
-            if full is not None:
-                raise full from None
-            if "not a database" in text or "malformed" in text:
-                raise RunError(f"{place} is damaged or no event log; put a backup of it in its place.") from None
-            if "locked" in text or "busy" in text:
-                raise Busy(f"{place} is held by another program; end it, then try again.") from None
-            if "closed" in text:
-                raise RunError(f"{place} was closed; open the log again.") from None
-            raise RunError(
-                f"{place} cannot be used ({one_line(error, 120)}); check the file and its folder."
-            ) from None
-
 
 class EventLog(EventReader):
     """Writes a log, and makes it where there is none. Safe to call from several threads; close it in the end.
 
     Args:
-        path: the file; its folder is made. SQLite keeps two more beside it (`-wal`, `-shm`): all three are the log.
+        place: the file, whose folder is made, or the URL of a PostgreSQL server.
         window_s: seconds after a slate within which feedback counts. It belongs to the log: what is late was decided
             when it came.
-        clock: seconds since 1970.
+        clock: seconds since 1970; by default this machine's clock, or the server's, which all writers share.
 
     Raises:
-        Busy: another process, or this one, writes the log.
-        RunError: the file is something else, or cannot be written.
+        Busy: another process, or this one, writes the file.
+        RunError: the file is something else, or cannot be written; the server does not answer.
         RequestError: the log was made with another window.
     """
 
-    def __init__(self, path: Path, *, window_s: int = WEEK_S, clock: Callable[[], int] = wall_clock) -> None:
-        self.path, self._clock, self._lock = resolve(path), clock, threading.RLock()
+    def __init__(self, place: Path | str, *, window_s: int = WEEK_S, clock: Callable[[], int] | None = None) -> None:
+        self._lock = threading.RLock()
         if window_s < 0:
             raise RequestError(f"The window of feedback is {window_s} seconds; it must be 0 or more.")
-        with contextlib.ExitStack() as held:
-            with storage_errors(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                if self.path in _writing:
-                    raise Busy(f"{shown(self.path)} is written by this process already; use the log that is open.")
-                held.enter_context(locked(self.path.with_name(f".{self.path.name}.lock"), self.path))
-            _writing.add(self.path)
-            held.callback(_writing.discard, self.path)
-            with self._errors():
-                self._db = self._open(f"file:{quote(str(self.path))}?mode=rwc")
-                held.callback(self._db.close)
+        self._db = opened(place, write=True)
+        self._clock = clock or self._now
+        try:
+            with self._db.errors():
                 self._prepare(window_s)
-            self._held = held.pop_all()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _now(self) -> int:
+        told = self._db.clock()
+        return wall_clock() if told is None else told
 
     def _prepare(self, window_s: int) -> None:
-        db = self._db
-        new = db.execute("PRAGMA schema_version").fetchone()[0] == 0
-        if not new:
-            self._check()
-        db.execute("PRAGMA journal_mode=WAL")
-        # The journal is synced at each commit: an entry that was acknowledged outlives a kill and a loss of power.
-        db.execute("PRAGMA synchronous=FULL")
-        db.execute("PRAGMA fullfsync=1")
-        # what is deleted is overwritten with zeros, so that a forgotten user is not in the file
-        db.execute("PRAGMA secure_delete=ON")
-        db.execute("PRAGMA foreign_keys=ON")
-        if new:
-            values = dict.fromkeys(MARKS, 0) | {"window": window_s, "clock": int(self._clock())}
-            values["time"] = values["clock"]
-            with self._transaction():
-                for statement in _statements(TABLES):
-                    db.execute(statement)
-                db.executemany("INSERT INTO mark VALUES (?, ?)", values.items())
-                db.execute(f"PRAGMA application_id={APPLICATION}")
-                db.execute(f"PRAGMA user_version={VERSION}")
-        self._marks: dict[str, int] = dict(db.execute("SELECT name, value FROM mark"))
+        with self._db.making() as new:
+            if new:
+                for statement in self._db.statements():
+                    self._db.execute(statement)
+                values = dict.fromkeys(MARKS, 0) | {"window": window_s, "clock": int(self._clock())}
+                values["time"] = values["clock"]
+                self._db.executemany("INSERT INTO mark VALUES (?, ?)", list(values.items()))
+        self._marks = self.marks()
         if self._marks["window"] != window_s:
             raise RequestError(
-                f"{shown(self.path)} counts feedback within {self._marks['window']} seconds, not {window_s}; open it "
-                "with its own window, or begin another log."
+                f"{self.place} counts feedback within {self._marks['window']} seconds, not {window_s}; open it with "
+                "its own window, or begin another log."
             )
 
     def __enter__(self) -> EventLog:
@@ -266,7 +227,7 @@ class EventLog(EventReader):
     def close(self) -> None:
         """Ends the writing; what was acknowledged is on the disk already."""
         with self._lock:
-            self._held.close()
+            self._db.close()
 
     def serve(self, slates: Sequence[Served]) -> list[Receipt]:
         """Logs slates, all of them or none; give them out when this has returned.
@@ -279,34 +240,49 @@ class EventLog(EventReader):
         """
         for slate in slates:
             slate.check()
-        with self._lock, self._errors(), self._transaction():
+        with self._lock, self._db.errors(), self._transaction():
             self._tick()
-            return [self._serve(slate) for slate in slates]
+            known, rows, receipts = self._known([slate.slate_id for slate in slates]), [], []
+            for slate in slates:
+                if slate.slate_id in known:
+                    seq, before = known[slate.slate_id]
+                    if before != slate:
+                        raise RequestError(
+                            f"Slate {one_line(slate.slate_id, 60)!r} is in the log with other content; give each its "
+                            "own id."
+                        )
+                    receipts.append(Receipt(seq, repeated=True))
+                    continue
+                seq = self._next()
+                known[slate.slate_id] = seq, slate
+                rows.append(self._row(seq, slate))
+                receipts.append(Receipt(seq))
+            self._db.executemany("INSERT INTO slate VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+            return receipts
 
-    def _serve(self, served: Served) -> Receipt:
-        found = self.slate(served.slate_id)
-        if found is not None:
-            if found.served != served:
-                raise RequestError(
-                    f"Slate {one_line(served.slate_id, 60)!r} is in the log with other content; give each its own id."
-                )
-            return Receipt(found.seq, repeated=True)
-        seq, marks = self._next(), self._marks
-        row = (
-            *(
-                seq,
-                served.slate_id,
-                served.user_id,
-                marks["time"],
-                marks["clock"],
-                served.version,
-                served.exploration,
-            ),
+    def _known(self, slate_ids: Sequence[str]) -> dict[str, tuple[int, Served]]:
+        """Those of the slates that are in the log, with their sequence numbers."""
+        found: dict[str, tuple[int, Served]] = {}
+        for start in range(0, len(slate_ids), _PART):
+            part = slate_ids[start : start + _PART]
+            query = f"SELECT * FROM slate WHERE slate_id IN ({','.join('?' * len(part))}) ORDER BY seq"
+            logged = self._logged(self._db.execute(query, part).fetchall())
+            found |= {one.served.slate_id: (one.seq, one.served) for one in logged}
+        return found
+
+    def _row(self, seq: int, served: Served) -> tuple[Any, ...]:
+        marks = self._marks
+        return (
+            seq,
+            served.slate_id,
+            served.user_id,
+            marks["time"],
+            marks["clock"],
+            served.version,
+            served.exploration,
             *(json.dumps(list(part), ensure_ascii=False) for part in (served.items_K, served.propensity_K)),
             None if served.state is None else served.state.as_json(),
         )
-        self._db.execute("INSERT INTO slate VALUES (?,?,?,?,?,?,?,?,?,?)", row)
-        return Receipt(seq)
 
     def receive(self, outcomes: Sequence[Outcome]) -> list[Receipt]:
         """Logs feedback, all of it or none. What comes after the slate's window is kept and marked late.
@@ -320,7 +296,7 @@ class EventLog(EventReader):
         """
         for outcome in outcomes:
             outcome.check()
-        with self._lock, self._errors(), self._transaction():
+        with self._lock, self._db.errors(), self._transaction():
             self._tick()
             return [self._receive(outcome) for outcome in outcomes]
 
@@ -364,7 +340,7 @@ class EventLog(EventReader):
             Busy: another program reads the log just now, so that old pages of it are still in the journal; the rows
                 are gone, and the same call again clears the journal.
         """
-        with self._lock, self._errors():
+        with self._lock, self._db.errors():
             with self._transaction():
                 self._marks["forgetting"] = 1
                 self._write_marks()
@@ -372,17 +348,17 @@ class EventLog(EventReader):
                 self._db.execute(f"DELETE FROM feedback WHERE slate_seq IN ({mine})", (user_id,))
                 gone = int(self._db.execute("DELETE FROM slate WHERE user_id = ?", (user_id,)).rowcount)
                 self._marks["forgetting"] = 0
-            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        if busy:
+            clear = self._db.erase()
+        if not clear:
             raise Busy(
-                f"The user's rows are gone from {shown(self.path)}, but another program reads it and its journal "
+                f"The user's rows are gone from {self.place}, but another program reads it and its journal "
                 "still holds old pages; end the reader and forget the user again."
             )
         return gone
 
     def tick(self) -> int:
         """Moves the log's time on without an entry, so that slates ripen while nobody is served; returns the time."""
-        with self._lock, self._errors(), self._transaction():
+        with self._lock, self._db.errors(), self._transaction():
             self._tick()
             return self._marks["time"]
 
@@ -399,31 +375,20 @@ class EventLog(EventReader):
         marks["clock"] = now
 
     def _write_marks(self) -> None:
-        self._db.executemany("UPDATE mark SET value = ? WHERE name = ?", ((v, k) for k, v in self._marks.items()))
+        self._db.executemany("UPDATE mark SET value = ? WHERE name = ?", [(v, k) for k, v in self._marks.items()])
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """What happens within is on the disk when the block has ended, all of it, or was never there."""
-        before = dict(getattr(self, "_marks", {}))
-        self._db.execute("BEGIN IMMEDIATE")
+        before = dict(self._marks)
         try:
+            self._db.begin()
+            if self._db.shared:  # others have written since
+                self._marks = self.marks()
             yield
-            if before:
-                self._write_marks()
-            self._db.execute("COMMIT")
+            self._write_marks()
+            self._db.commit()
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if before:
-                self._marks = before
+            self._db.rollback()
+            self._marks = before
             raise
-
-
-def _statements(text: str) -> Iterator[str]:
-    """SQL text as statements: `executescript` would commit before it begins."""
-    part = ""
-    for line in text.splitlines(keepends=True):
-        part += line
-        if sqlite3.complete_statement(part):
-            yield part
-            part = ""

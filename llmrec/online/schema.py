@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 VERSION = 1
-"""Of the tables; SQLite's `user_version`."""
+"""Of the tables."""
 APPLICATION = 0x6C6C6D72
 """SQLite's `application_id`: "llmr", by which a log is told from any other database."""
 
@@ -35,6 +35,9 @@ CREATE TABLE feedback(
   late INTEGER NOT NULL,
   UNIQUE(slate_seq, name)
 );
+"""
+"""In the words of SQLite; see `databases` for those of others."""
+KEEPING = """
 CREATE TRIGGER slate_is_kept BEFORE UPDATE ON slate
   BEGIN SELECT RAISE(ABORT, 'a log is only added to'); END;
 CREATE TRIGGER feedback_is_kept BEFORE UPDATE ON feedback
@@ -45,6 +48,22 @@ CREATE TRIGGER slate_stays BEFORE DELETE ON slate
 CREATE TRIGGER feedback_stays BEFORE DELETE ON feedback
   WHEN (SELECT value FROM mark WHERE name = 'forgetting') = 0
   BEGIN SELECT RAISE(ABORT, 'a log is only added to'); END;
+"""
+"""A log is only added to, whoever writes."""
+KEEPING_ON_POSTGRES = """
+CREATE FUNCTION log_is_kept() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN RAISE EXCEPTION 'a log is only added to'; END $$;
+CREATE FUNCTION log_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    IF (SELECT value FROM llmrec.mark WHERE name = 'forgetting') = 0 THEN
+      RAISE EXCEPTION 'a log is only added to';
+    END IF;
+    RETURN OLD;
+  END $$;
+CREATE TRIGGER slate_is_kept BEFORE UPDATE ON slate FOR EACH ROW EXECUTE FUNCTION log_is_kept();
+CREATE TRIGGER feedback_is_kept BEFORE UPDATE ON feedback FOR EACH ROW EXECUTE FUNCTION log_is_kept();
+CREATE TRIGGER slate_stays BEFORE DELETE ON slate FOR EACH ROW EXECUTE FUNCTION log_stays();
+CREATE TRIGGER feedback_stays BEFORE DELETE ON feedback FOR EACH ROW EXECUTE FUNCTION log_stays();
 """
 MARKS = ("last_seq", "time", "clock", "jumps", "window", "forgetting")
 """Whole numbers of a log: the last sequence number given out, the log's time, the clock at the last entry, how often

@@ -38,6 +38,7 @@ def serve(
     revision: str | None = None,
     state: Path | None = None,
     keys: Path | None = None,
+    events: Path | str | None = None,
     versions: Path | None = None,
     rules: Path | None = None,
 ) -> None:
@@ -50,7 +51,8 @@ def serve(
         settings: limits.
         data: the data set's folder; by default the run's own.
         revision: of the Hub repository.
-        state: folder of the event log; by default RUN.service beside the run.
+        state: folder of what must not be lost; by default RUN.service beside the run.
+        events: the event log, a file's path or the URL of a PostgreSQL server; by default a file in `state`.
         keys: file of API keys; by default those of LLMREC_API_KEYS.
         versions: folder of the policy's versions, whose promoted one is served.
         rules: file of rules that every answer obeys; by default those of the run's configuration.
@@ -72,7 +74,7 @@ def serve(
         folder = run_folder(model, revision=revision)
         recommender = Recommender.load(str(folder), data=data, rules=rules)
         place = state_folder(folder) if state is None else state
-        service = Service(recommender, place, settings, versions=versions)
+        service = Service(recommender, place, settings, versions=versions, events=events)
         try:
             app = create_app(service, known)
             config = uvicorn.Config(

@@ -14,6 +14,7 @@ from typing import Any
 from llmrec.catalogue.filters import Filters
 from llmrec.config import RunConfig
 from llmrec.errors import RequestError, RunError
+from llmrec.locks import locked
 from llmrec.online.events import Outcome, Receipt
 from llmrec.online.log import EventLog
 from llmrec.online.versions import HotSwap
@@ -33,7 +34,7 @@ from llmrec.service.settings import ServiceSettings
 from llmrec.service.shelf import Changes, Shelf
 from llmrec.service.today import asked_today, counted
 from llmrec.service.users import Users
-from llmrec.storage import resolve, shown
+from llmrec.storage import resolve, shown, storage_errors
 from llmrec.types import Slate
 
 EVENTS = "events.sqlite"
@@ -50,9 +51,10 @@ class Service:
 
     Args:
         recommender: of the run folder, with its data set where users are to be known.
-        state: folder of what the service keeps: the event log. One service at a time works on it.
+        state: folder of what the service keeps: event log, catalogue. One service at a time works on it.
         settings: limits.
         journal: where lines go.
+        events: the event log, a file's path or the URL of a PostgreSQL server; None: a file in `state`.
         versions: folder of the policy's versions (`online.versions`), of which the promoted one is served, a new one
             within seconds; None serves the run's own policy.
 
@@ -67,12 +69,19 @@ class Service:
         settings: ServiceSettings,
         journal: Journal | None = None,
         versions: Path | None = None,
+        events: Path | str | None = None,
     ) -> None:
         settings.check()
         self.settings, self.journal, self.metrics = settings, journal or Journal(), Metrics()
         self.state = resolve(state)
         self._config = RunConfig.read(recommender.bundle.folder / "config.yaml")
-        self.log = EventLog(self.state / EVENTS)  # holds the lock of the folder from here on
+        with contextlib.ExitStack() as held:
+            with storage_errors(self.state):
+                self.state.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(self.state / ".service.lock", self.state))
+            self.log = EventLog(self.state / EVENTS if events is None else events)
+            held.callback(self.log.close)
+            self._held = held.pop_all()
         self._own, self._changing = recommender, threading.Lock()
         self.shelf = Shelf(self.state / "catalogue")
         try:
@@ -83,7 +92,7 @@ class Service:
             self.refresh()
             self._count_today()
         except BaseException:
-            self.log.close()
+            self._held.close()
             raise
         self.users = Users(self.log)
         self.batcher = Batcher(
@@ -191,7 +200,7 @@ class Service:
         self.ready = False
         self._ended.set()
         done = self.batcher.close(self.settings.grace_s)
-        self.log.close()
+        self._held.close()
         return done
 
     def read(self, body: wire.RecommendBody, deployed: Deployed) -> Request:

@@ -61,13 +61,15 @@ class Users:
         """
         (receipt,) = self.log.receive([outcome])
         _, user_id = self.log.user_of(outcome.slate_id)
-        if user_id is not None:
+        if user_id is not None and not self.log.shared:
             with self._lock:
                 self._kept.pop(user_id, None)
             self._received(user_id)  # here, where a thread waits for the disk anyway, and not in the next request
         return receipt
 
     def _received(self, user_id: str) -> tuple[Received, ...]:
+        if self.log.shared:  # others may have received some since
+            return tuple(self.log.outcomes_of(user_id))
         # Reading and keeping are one step, so that what is forgotten after a report is never put back from before it.
         with self._lock:
             found = self._kept.pop(user_id, None)

@@ -93,11 +93,13 @@ def recommender_of(run):
 class Running:
     """A service with a client, and the lines of its journal."""
 
-    def __init__(self, run, state, keys=None, **settings):
+    def __init__(self, run, state, keys=None, events=None, **settings):
         self.lines: list[str] = []
         self.recommender = recommender_of(run)
         self.state = state
-        self.service = Service(self.recommender, state, ServiceSettings(**settings), Journal(self.lines.append))
+        self.service = Service(
+            self.recommender, state, ServiceSettings(**settings), Journal(self.lines.append), events=events
+        )
         self.client = TestClient(create_app(self.service, keys), raise_server_exceptions=False)
 
     def ask(self, status=200, path="/v1/recommend", **body):
@@ -111,9 +113,9 @@ def starting(run, tmp_path_factory):
     """Starts services that end with the block."""
 
     @contextlib.contextmanager
-    def start(keys=None, state=None, **settings):
+    def start(keys=None, state=None, events=None, **settings):
         place = state or tmp_path_factory.mktemp("state") / uuid.uuid4().hex
-        running = Running(run, place, keys, **settings)
+        running = Running(run, place, keys, events, **settings)
         try:
             with running.client:
                 yield running
