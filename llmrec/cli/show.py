@@ -266,7 +266,7 @@ def forget_users(places: Sequence[str], users: Sequence[str], file: Path | None)
     from llmrec.pipeline.forget import forget
 
     named = [*users, *(() if file is None else read_ids(file, "--users"))]
-    from llmrec.online.databases import is_url
+    from llmrec.online.places import is_url
 
     logs = [place for place in places if is_url(place) or Path(place).is_file()]
     folders = [Path(place) for place in places if place not in logs]

@@ -19,8 +19,9 @@ from typing import Any
 
 from llmrec.errors import RequestError
 from llmrec.locks import Busy
-from llmrec.online.databases import SqliteDatabase, opened
+from llmrec.online.databases import SqliteDatabase
 from llmrec.online.events import Logged, LoggedState, Outcome, Receipt, Received, Served
+from llmrec.online.places import opened
 from llmrec.online.schema import MARKS
 from llmrec.printing import one_line
 
