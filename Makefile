@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow bench bench-all docs lint format install install-dev clean
+.PHONY: demo test test-slow test-lowest bench bench-all docs lint format install install-dev clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "llmrec needs Python 3.11 or later; call: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -31,6 +31,17 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
+# Rooms that touch most of what is depended on, with the oldest versions that pyproject.toml allows.
+LOWEST := .venv-lowest
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip compile --quiet --resolution lowest-direct pyproject.toml --extra serve -o $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet -r $(LOWEST)/lowest.txt pytest pytest-timeout hypothesis
+	$(LOWEST)/bin/python -m pip install --quiet --no-deps -e .
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/test_config.py tests/dataset tests/catalogue \
+	  tests/text tests/policy tests/rules tests/simulator tests/service --ignore tests/service/test_schema.py
+
 # What docs/benchmarks*.md show, once more: quick commands, or all of them (hours). LLMREC_DATA holds the real data.
 bench: $(VENV)/.dev
 	$(BIN)/python eval/bench.py
@@ -53,4 +64,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

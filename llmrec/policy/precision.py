@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,13 @@ def pick_precision(name: str, device: torch.device, config: Any = None) -> Preci
 
 def bfloat16_flags() -> tuple[str, ...]:
     """What the processor has for products in bfloat16 (such as amx_bf16 and avx512_bf16), as torch sees it."""
-    return tuple(sorted(name for name, there in _capabilities().items() if "bf16" in name and there is True))
+    return processor_flags("bf16")
+
+
+def processor_flags(*parts: str) -> tuple[str, ...]:
+    """Names of the processor's instructions that have one of `parts` in them, as torch sees them."""
+    there = [name for name, has in _capabilities().items() if has is True]
+    return tuple(sorted(name for name in there if any(part in name for part in parts)))
 
 
 def _capabilities() -> dict[str, Any]:
@@ -89,14 +96,19 @@ def _capabilities() -> dict[str, Any]:
     return {} if ask is None else dict(ask())
 
 
-def known_gain(flags: tuple[str, ...]) -> float:
-    """How many times faster a product in bfloat16 is than in float32: timed once for a processor, then remembered."""
+def known_gain(flags: tuple[str, ...], measure: Callable[[], float] | None = None) -> float:
+    """How many times faster a product with these instructions is than in float32: timed once, then remembered.
+
+    Args:
+        flags: the instructions, by which it is remembered beside processor and torch.
+        measure: times it; by default products in bfloat16.
+    """
     named = str(_capabilities().get("cpu_name", ""))
     place = cache_folder() / "processor" / f"{sha256_of(json.dumps([named, flags, torch.__version__]))[:24]}.json"
     known = _read(place)
     if known is not None:
         return known
-    gain = measured_gain()
+    gain = (measure or measured_gain)()
     with suppress(OSError):  # a cache that cannot be written forgets, and every process measures anew
         place.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=place.parent)

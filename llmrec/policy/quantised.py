@@ -1,11 +1,12 @@
-"""Weights in 8 or 4 bits: linear layers keep whole numbers and a scale, and compute in floats.
+"""Weights in 8 or 4 bits: linear layers keep whole numbers and a scale.
 
     w[o, i] ~ scale[o, g(i)] * code[o, i],   code a whole number
 
 At 8 bits a row of a layer has one scale; at 4 bits each 32 weights of a row have one, which is the one with the least
 squared error among some that cut off the largest weights. Rows of the embedding and of the output head are kept at 8
 bits on the disk and are floats in memory, as single rows of the head are read. Norms and biases stay as they are.
-Codes and scales are plain safetensors, and nothing but torch is needed to compute.
+Codes and scales are plain safetensors, and nothing but torch is needed to compute: with the whole numbers themselves
+where a processor is faster so (`integers`), else in floats that are made as a layer is called.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llmrec.errors import RunError
+from llmrec.policy import integers
 from llmrec.policy.loading import load_made, pick_device
 from llmrec.policy.modes import base_model
 
@@ -37,16 +39,27 @@ class WeightOnly(nn.Module):
         codes: int8, (out, in).
         scale: (out, groups), the dtype that is computed in.
         bias: (out,) or None.
+        packed, packed_scale: 4 bits as `integers.few_rows_4` reads them, or None where floats are computed with.
+        whole: whether products of whole numbers take the place of those in float32.
     """
 
     codes: Tensor
     scale: Tensor
+    packed: Tensor | None
+    packed_scale: Tensor | None
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.blocks = integers.in_blocks(codes)
+        grouped = scale.shape[1] > 1
+        self.whole = self.blocks and not grouped and scale.dtype == torch.float32 and integers.whole_numbers_pay()
+        fine = self.blocks and grouped and scale.dtype == torch.bfloat16
+        packed = integers.packed_4(codes, scale) if fine else (None, None)
+        for name, held in zip(("packed", "packed_scale"), packed, strict=True):
+            self.register_buffer(name, held, persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -55,10 +68,24 @@ class WeightOnly(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) to (…, out)."""
+        rows = x.reshape(-1, x.shape[-1])
+        out = self._product(rows)
+        out = out if self.bias is None else out + self.bias
+        return out.view(*x.shape[:-1], len(self.codes))
+
+    def _product(self, rows: Tensor) -> Tensor:
+        few = rows.dtype == torch.bfloat16 and 0 < len(rows) <= integers.FEW
         if self.scale.shape[1] > 1:
-            return nn.functional.linear(x, self.weight, self.bias)
-        out = nn.functional.linear(x, self.codes.to(x.dtype)) * self.scale[:, 0]
-        return out if self.bias is None else out + self.bias
+            if few and self.packed is not None and self.packed_scale is not None:
+                return integers.few_rows_4(rows, self.packed, self.packed_scale)
+            return nn.functional.linear(rows, self.weight)
+        if self.whole and len(rows):
+            out = integers.whole_product(rows, self.codes)
+        elif few and self.blocks:
+            out = integers.few_rows_8(rows, self.codes)
+        else:
+            out = nn.functional.linear(rows, self.codes.to(rows.dtype))
+        return out * self.scale[:, 0]
 
 
 def floats(codes: Tensor, scale: Tensor) -> Tensor:

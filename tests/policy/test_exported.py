@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from llmrec.errors import RunError
+from llmrec.policy import integers, precision
 from llmrec.policy.gguf_writer import write_gguf
 from llmrec.policy.loading import load_causal_lm, load_tokenizer
 from llmrec.policy.onnx_model import load_onnx, save_onnx
@@ -21,6 +22,9 @@ NEEDS_ONNX = pytest.mark.skipif(
     reason="needs llmrec[onnx]",
 )
 NEEDS_GGUF = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs llmrec[gguf]")
+NEEDS_WHOLE = pytest.mark.skipif(
+    not precision.processor_flags("vnni", "amx_int8"), reason="the processor has no products of whole numbers"
+)
 IDS = torch.arange(2, 26).view(2, 12)
 
 
@@ -86,6 +90,63 @@ def test_a_model_is_read_back_with_the_weights_that_its_codes_stand_for(tmp_path
     assert torch.allclose(logits(found), logits(model), atol=1e-4)
 
 
+@NEEDS_WHOLE
+def test_activations_in_two_numbers_give_the_sums_that_a_hand_makes():
+    # 127 and -63.5 with a step of 1: the half is written as 127 of 254 parts below -64 or above -63
+    x, codes = torch.tensor([[127.0, -63.5, 2.0], [0.0, 0.0, 0.0]]), torch.tensor([[1, 2, 3], [-127, 0, 1]])
+    found = integers.whole_product(x, codes.to(torch.int8))
+    assert torch.allclose(found, torch.tensor([[127 - 127 + 6.0, -127 * 127 + 2.0], [0.0, 0.0]]), atol=1e-3)
+
+
+@NEEDS_WHOLE
+def test_a_broken_activation_does_not_become_a_number():
+    x = torch.tensor([[1.0, torch.nan], [torch.inf, 1.0], [1.0, 1.0]])
+    found = integers.whole_product(x, torch.ones(2, 2, dtype=torch.int8))
+    assert not found[:2].isfinite().any()
+    assert found[2].tolist() == pytest.approx([2.0, 2.0])
+
+
+@NEEDS_WHOLE
+@pytest.mark.parametrize("rows", [1, 7, 40])
+@pytest.mark.parametrize(
+    ("bits", "dtype", "most"), [(8, torch.float32, 1e-6), (8, torch.bfloat16, 6e-3), (4, torch.bfloat16, 8e-3)]
+)
+def test_products_of_whole_numbers_are_those_of_the_floats_that_they_stand_for(monkeypatch, bits, dtype, most, rows):
+    """bfloat16 rounds by 2^-9 at most; what two numbers leave of an activation is 1 / 64,516 of its row's largest."""
+    monkeypatch.setattr(integers, "whole_numbers_pay", lambda: True)
+    torch.manual_seed(bits + rows)
+    codes, scale = quantise(torch.randn(320, 448), bits, None if bits == 8 else 32)
+    scale = scale.to(dtype)
+    layer = WeightOnly(codes, scale, torch.randn(320, dtype=dtype))
+    assert (layer.whole, layer.packed is not None) == (dtype == torch.float32, bits == 4)
+    x = torch.randn(2, rows, 448, dtype=dtype)
+    x[0, 0, 5] = 60.0  # as models have them
+    wanted = torch.nn.functional.linear(x.double(), floats(codes, scale.double()), layer.bias.double())
+    found = layer(x)
+    assert (found.shape, found.dtype) == (wanted.shape, dtype)
+    left = x.double().abs().amax(2, keepdim=True) / (127 * 508) * floats(codes, scale.double()).abs().sum(1)
+    allowed = most * wanted.norm() + (left.norm() if dtype == torch.float32 else 0)
+    assert (found - wanted).norm() <= allowed
+    assert layer(x[:0]).shape == (0, rows, 320)
+
+
+def test_sides_that_are_no_blocks_are_multiplied_as_floats(monkeypatch):
+    monkeypatch.setattr(integers, "whole_numbers_pay", lambda: True)
+    codes, scale = quantise(torch.randn(400, 448), 8)
+    assert not WeightOnly(codes, scale).whole
+    assert not WeightOnly(codes[:64, :64], scale[:64]).whole  # too small to gain
+
+
+def test_a_processor_without_the_instructions_is_not_asked_and_a_wrong_product_gains_nothing(monkeypatch):
+    if precision.processor_flags("vnni", "amx_int8"):
+        assert integers.measured_gain(rounds=1, tokens=2, width=128) > 0
+    monkeypatch.setattr(integers, "whole_product", lambda x, codes: x @ codes.float().t() * 1.01)
+    assert integers.measured_gain(rounds=1, tokens=2, width=128) == 0
+    monkeypatch.setattr(integers, "measured_gain", lambda: pytest.fail("was timed"))
+    monkeypatch.setattr(precision, "_capabilities", lambda: {"cpu_name": "old", "avx2": True})
+    assert not integers.whole_numbers_pay()
+
+
 def test_a_model_without_linear_layers_is_refused(tmp_path):
     with pytest.raises(RunError, match="no linear layers"):
         save_quantised(tiny_model("gpt2", torch.float32), tmp_path, 8)
@@ -108,12 +169,9 @@ def test_a_window_is_refused(tmp_path):
         save_onnx(tiny_model("qwen2-window", torch.float32), tmp_path)
 
 
-@NEEDS_GGUF
-@pytest.mark.parametrize("name", ["qwen3", "llama", "qwen2"])
-def test_a_gguf_file_is_read_back_as_a_base_model(tmp_path, monkeypatch, name):
+def _random_gguf_model(name):
     import transformers
 
-    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
     tokenizer = byte_tokenizer()
     kind, more = {
         "qwen3": ("Qwen3Config", {"head_dim": 8}),
@@ -126,6 +184,14 @@ def test_a_gguf_file_is_read_back_as_a_base_model(tmp_path, monkeypatch, name):
     model = transformers.AutoModelForCausalLM.from_config(config).eval()
     for weight in model.parameters():
         weight.data += 0.1 * torch.randn_like(weight)
+    return model, tokenizer
+
+
+@NEEDS_GGUF
+@pytest.mark.parametrize("name", ["qwen3", "llama", "qwen2"])
+def test_a_gguf_file_is_read_back_as_a_base_model(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("LLMREC_CACHE", str(tmp_path / "cache"))
+    model, tokenizer = _random_gguf_model(name)
     path = tmp_path / "tiny.gguf"
     write_gguf(model, tokenizer, path, "tiny")
     found, words = load_causal_lm(str(path), dtype="float32"), load_tokenizer(str(path))
@@ -140,3 +206,24 @@ def test_what_is_not_written_as_gguf_is_refused(tmp_path):
     with pytest.raises(RunError, match="phi3 model is not written"):
         write_gguf(tiny_model("phi3", torch.float32), byte_tokenizer(), tmp_path / "a.gguf", "a")
     assert not (tmp_path / "a.gguf").exists()
+
+
+@NEEDS_GGUF
+@pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+@pytest.mark.parametrize("name", ["qwen3", "llama", "qwen2"])
+def test_llama_cpp_computes_what_transformers_does(tmp_path, name):
+    import llama_cpp
+
+    model, tokenizer = _random_gguf_model(name)
+    write_gguf(model, tokenizer, tmp_path / "tiny.gguf", "tiny")
+    # keys and values are kept in 16 bits unless it is told otherwise
+    options = {"n_ctx": 64, "logits_all": True, "verbose": False, "n_threads": 1, "type_k": 0, "type_v": 0}
+    found = llama_cpp.Llama(str(tmp_path / "tiny.gguf"), **options)
+    for text in ("The  café, 12 things", "it's\n\nThe end<|im_end|>", "千里"):
+        ids = tokenizer(text).input_ids
+        assert found.tokenize(text.encode(), add_bos=False, special=True) == ids
+        found.reset()
+        found.eval(ids)
+        with torch.no_grad():
+            wanted = model(input_ids=torch.tensor([ids])).logits[0]
+        assert torch.allclose(torch.from_numpy(found.scores[: len(ids)].copy()), wanted, atol=1e-3)
