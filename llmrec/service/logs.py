@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
+
+from llmrec.printing import one_line
 
 _lock = threading.Lock()
 
@@ -37,6 +40,23 @@ class Journal:
         told |= {key: round(v, 3) if isinstance(v, float) else v for key, v in facts.items() if v is not None}
         # ASCII: whatever gets here, a line is one line and no terminal acts on it
         self._write(json.dumps(told, ensure_ascii=True, default=str))
+
+
+class ServerLines(logging.Handler):
+    """Takes what the HTTP server says into the journal: its words without what it puts into them.
+
+    Args:
+        journal: where lines go.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__(logging.WARNING)
+        self._journal = journal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        where = None if not record.exc_info or record.exc_info[1] is None else place_of(record.exc_info[1])
+        self._journal.say("server", level=record.levelname.lower(), said=one_line(record.msg, 100), where=where)
 
 
 def place_of(error: BaseException) -> str:

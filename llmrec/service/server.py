@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from llmrec.printing import one_line
 from llmrec.recommender import Recommender
 from llmrec.service.app import create_app
 from llmrec.service.keys import VARIABLE, Keys
+from llmrec.service.logs import ServerLines
 from llmrec.service.service import Service
 from llmrec.service.settings import ServiceSettings
 from llmrec.storage import resolve
@@ -88,6 +90,8 @@ def serve(
                 date_header=False,
             )
             server = uvicorn.Server(config)
+            lines, own = logging.getLogger("uvicorn.error"), ServerLines(service.journal)
+            lines.addHandler(own)
             address = listening.getsockname()
             facts = {"items": len(service.deployed.item_ids), "rules": len(recommender.rules)}
             service.journal.say("serving", host=address[0], port=address[1], **facts)
@@ -95,6 +99,8 @@ def serve(
                 server.run(sockets=[listening])
             except Stopped:  # uvicorn raises the signal again when it has ended: it ended as it was asked to
                 pass
+            finally:
+                lines.removeHandler(own)
         finally:
             service.journal.say("stopped", answered_all=service.close())
 
