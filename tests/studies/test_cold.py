@@ -219,3 +219,9 @@ def test_what_cannot_be_asked_is_refused(tmp_path):
         Setting.of(0, tmp_path, overrides=given(*TINY, "identifiers.scheme=atomic"))
     with pytest.raises(ConfigError, match="no item is new"):
         Setting.of(0, tmp_path, overrides=given(*TINY, "data.withheld.test=0"))
+    (tmp_path / "run.yaml").write_text("data:\n  dataset: movielens\n  withheld:\n    test: 0.1\n")
+    told = {"run": tmp_path / "run", "config_file": tmp_path / "run.yaml"}
+    with pytest.raises(ConfigError, match="needs a source; give --source"):
+        Setting.of(0, tmp_path, **told)
+    with pytest.raises(ConfigError, match="/nowhere does not exist"):
+        Setting.of(0, tmp_path, source="/nowhere", **told)

@@ -113,7 +113,7 @@ class Setting:
             ConfigError: settings that cannot be used, or a run that withholds nothing.
             Unfinished: the run's SFT is not there.
         """
-        given = None if run is None else _opened(run, config_file, overrides or {})
+        given = None if run is None else _opened(run, config_file, overrides or {}, source)
         own = {} if config_file is not None else overrides or {}
         config = _config(seed, dataset, source, own, given)
         work = Work(out / f"{config.data.dataset}-{config.seed}")
@@ -162,13 +162,15 @@ class Given:
     sft: SFTStage
 
 
-def _opened(run: Path, config_file: Path | None, overrides: Overrides) -> Given:
-    """A finished run, or the finished stages of one that was ended after SFT."""
+def _opened(run: Path, config_file: Path | None, overrides: Overrides, source: str | Path | None) -> Given:
+    """A finished run, or the finished stages of one that was ended after SFT by its configuration, told once more."""
     if config_file is None:
         found = open_run(run)
         given = Given(found.config, found.data, found.base, found.sft)
     else:
-        config, work = RunConfig.read(config_file, overrides), Work(work_folder(run), finished_only=True)
+        told = overrides if source is None else {"data.source": source, **overrides}
+        config, work = RunConfig.read(config_file, told), Work(work_folder(run), finished_only=True)
+        check_source(config)
         data = open_data(config, work)
         base = base_model(config, data, work)
         given = Given(config, data, base, sft_stage(config, data, base, work))
