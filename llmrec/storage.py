@@ -51,9 +51,20 @@ def resolve(path: Path | str) -> Path:
         RunError: links in a circle, an unknown user after `~`, or a path that no file system takes.
     """
     try:
-        return Path(path).expanduser().resolve()
+        place = Path(path).expanduser().resolve()
+        _check_circle(place)
+        return place
     except (RuntimeError, OSError, ValueError) as error:
         raise RunError(f"{shown(path)} is not a place on this machine ({shown(str(error))}); name another.") from None
+
+
+def _check_circle(place: Path) -> None:
+    """Raises `OSError` for links in a circle, which `Path.resolve` leaves as they are from Python 3.13 on."""
+    try:
+        place.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise
 
 
 def work_folder(out: Path) -> Path:
