@@ -281,6 +281,10 @@ class CompletionBody(BaseModel):
         prompts = self.prompts
         if not 1 <= len(prompts) <= 16 or not all(1 <= len(prompt) <= LONGEST_TEXT for prompt in prompts):
             raise ValueError(f"give 1 to 16 prompts of 1 to {LONGEST_TEXT} characters")
+        try:
+            "".join(prompts).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a prompt holds half a character; send it in UTF-8") from None
         return self
 
     @property

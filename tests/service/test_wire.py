@@ -70,6 +70,14 @@ def test_ten_thousand_hostile_requests(starting):
         attacked(one, 2, 10_000)
 
 
+@pytest.mark.parametrize("prompt", [b'"\\ud83d"', b'["kettle", "a \\udfff"]'])
+def test_half_a_character_in_a_completion_is_refused(running, prompt):
+    sent = b'{"prompt": ' + prompt + b"}"
+    got = running.client.post("/v1/completions", content=sent, headers={"Content-Type": "application/json"})
+    assert got.status_code == 422, got.text
+    assert "half a character" in got.json()["error"]["message"]
+
+
 def test_equal_seeds_draw_equal_requests():
     assert list(fuzz.drawn(3, 50)) == list(fuzz.drawn(3, 50))
     assert fuzz.request(random.Random(1)) != fuzz.request(random.Random(2))
