@@ -38,6 +38,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1, help="windows of each length")
     parser.add_argument("--batch", type=int, default=8, help="rows at once where each example is one")
     parser.add_argument("--layers", type=int, help="keep the first layers of the model only")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the frozen weights")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -145,10 +146,10 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     given = {"data.dataset": options.dataset, "data.source": options.source, "model.name": options.model}
-    config = RunConfig.read(None, overrides_of(given, ["model.dtype=float32", *options.set]))
+    config = RunConfig.read(None, overrides_of(given, [f"model.dtype={options.dtype}", *options.set]))
     with tempfile.TemporaryDirectory() as folder:
         data = open_data(config, Work(Path(folder) / "work"))
-    tokenizer, model = load_tokenizer(options.model), load_causal_lm(options.model, dtype="float32")
+    tokenizer, model = load_tokenizer(options.model), load_causal_lm(options.model, dtype=options.dtype)
     if options.layers:
         model.get_decoder().layers = model.get_decoder().layers[: options.layers]
         model.config.num_hidden_layers = options.layers
