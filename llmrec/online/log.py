@@ -115,14 +115,21 @@ class EventReader:
             rows = self._db.execute("SELECT * FROM slate WHERE slate_id = ?", (slate_id,)).fetchall()
             return next(iter(self._logged(rows)), None)
 
-    def outcomes_of(self, user_id: str) -> list[Received]:
-        """All that came of a user's slates in its order, what came late as well: it happened all the same."""
+    def outcomes_of(self, user_id: str, after: int = 0) -> list[Received]:
+        """All that came of a user's slates in its order, what came late as well: it happened all the same.
+
+        Args:
+            user_id: whose.
+            after: only what has a greater sequence number.
+        """
+        # joined text has no index: what is new is read from the end of the feedback, however many slates a user has
+        user = "s.user_id || ''" if after else "s.user_id"
         query = (
             "SELECT f.seq, f.time, s.slate_id, f.item_id, f.kind, f.value, f.name, f.late FROM slate s "
-            "JOIN feedback f ON f.slate_seq = s.seq WHERE s.user_id = ? ORDER BY f.seq"
+            f"JOIN feedback f ON f.slate_seq = s.seq WHERE {user} = ? AND f.seq > ? ORDER BY f.seq"
         )
         with self._lock, self._db.errors():
-            rows = self._db.execute(query, (user_id,)).fetchall()
+            rows = self._db.execute(query, (user_id, after)).fetchall()
         return [Received(seq, time, Outcome(*outcome), bool(late)) for seq, time, *outcome, late in rows]
 
     def user_of(self, slate_id: str) -> tuple[bool, str | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,23 @@ KEPT = 10_000
 """Users whose feedback is kept in memory."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """What came of a user's slates, and what that is as a history of one catalogue, made when it is asked for."""
+
+    received: tuple[Received, ...]
+    row_of: Mapping[str, int] | None = None
+    since: tuple[Interaction, ...] = ()
+    items: tuple[int, ...] = ()
+
+    def read_by(self, row_of: Mapping[str, int]) -> _Past:
+        """The same for this catalogue."""
+        if self.row_of is row_of:
+            return self
+        since = happened(self.received, row_of)
+        return _Past(self.received, row_of, since, tuple(dict.fromkeys(i.item for i in since)))
+
+
 class Users:
     """States of users as they are now.
 
@@ -31,7 +48,7 @@ class Users:
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
-        self._kept: OrderedDict[str, tuple[Received, ...]] = OrderedDict()
+        self._kept: OrderedDict[str, _Past] = OrderedDict()
         self._lock = threading.Lock()
 
     def request(self, user_id: str, recommender: Recommender, row_of: Mapping[str, int]) -> Request:
@@ -40,12 +57,12 @@ class Users:
             state, seen = recommender.user_state(user_id)
         else:
             state, seen = State(user_id), np.zeros(0, dtype=np.int64)
-        since = happened(self._received(user_id), row_of)
-        if since:
+        past = self._past(user_id, row_of)
+        if past.since:
             events = int(recommender.bundle.facts["history_events"])
-            history = (*state.history, *since)
+            history = (*state.history, *past.since[max(0, len(past.since) - events) :])
             state = replace(state, history=history[max(0, len(history) - events) :])
-            seen = _union(seen, [i.item for i in since])
+            seen = _union(seen, past.items)
         note = "" if state.history else "Nothing is known of this user yet: a cold start."
         return Request(state, seen, note=note)
 
@@ -62,23 +79,30 @@ class Users:
         (receipt,) = self.log.receive([outcome])
         _, user_id = self.log.user_of(outcome.slate_id)
         if user_id is not None and not self.log.shared:
+            # Here, where a thread waits for the disk anyway, and not in the next request. Reading and keeping are one
+            # step, so that of two reports at once none is lost.
             with self._lock:
-                self._kept.pop(user_id, None)
-            self._received(user_id)  # here, where a thread waits for the disk anyway, and not in the next request
+                before = self._kept.pop(user_id, None)
+                known = () if before is None else before.received
+                new = self.log.outcomes_of(user_id, known[-1].seq if known else 0)
+                past = _Past((*known, *new))
+                self._keep(user_id, past if before is None or before.row_of is None else past.read_by(before.row_of))
         return receipt
 
-    def _received(self, user_id: str) -> tuple[Received, ...]:
+    def _past(self, user_id: str, row_of: Mapping[str, int]) -> _Past:
         if self.log.shared:  # others may have received some since
-            return tuple(self.log.outcomes_of(user_id))
-        # Reading and keeping are one step, so that what is forgotten after a report is never put back from before it.
+            return _Past(tuple(self.log.outcomes_of(user_id))).read_by(row_of)
         with self._lock:
             found = self._kept.pop(user_id, None)
             if found is None:
-                found = tuple(self.log.outcomes_of(user_id))
-            self._kept[user_id] = found
-            while len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-            return found
+                found = _Past(tuple(self.log.outcomes_of(user_id)))
+            self._keep(user_id, found.read_by(row_of))
+            return self._kept[user_id]
+
+    def _keep(self, user_id: str, past: _Past) -> None:
+        self._kept[user_id] = past
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
 
 
 def happened(received: Sequence[Received], row_of: Mapping[str, int]) -> tuple[Interaction, ...]:
