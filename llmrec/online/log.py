@@ -122,8 +122,10 @@ class EventReader:
             user_id: whose.
             after: only what has a greater sequence number.
         """
-        # joined text has no index: what is new is read from the end of the feedback, however many slates a user has
-        user = "s.user_id || ''" if after else "s.user_id"
+        # Joined text has no index: where little has come since, the end of the feedback is read, and not that of all
+        # of the user's slates, of which there may be many more.
+        little = after and self.marks()["last_seq"] - after < _PART
+        user = "s.user_id || ''" if little else "s.user_id"
         query = (
             "SELECT f.seq, f.time, s.slate_id, f.item_id, f.kind, f.value, f.name, f.late FROM slate s "
             f"JOIN feedback f ON f.slate_seq = s.seq WHERE {user} = ? AND f.seq > ? ORDER BY f.seq"
