@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
@@ -30,19 +32,21 @@ def new_file(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # in the same folder, since a rename is atomic within a file system alone
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        # in the same folder, since a rename is atomic within a file system alone; not by `mkstemp`, which lets nobody
+        # else read, whatever the umask allows
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
         os.close(handle)
         try:
-            yield Path(name)
+            yield name
             # before the rename: after a loss of power the new name must not lead to an empty file
-            with Path(name).open("rb+") as file:
+            with name.open("rb+") as file:
                 os.fsync(file.fileno())
-            # `mkstemp` makes files that nobody else may read
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
+            name.chmod(mode)  # what was written may have put another file in its place
+            name.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
 
 
@@ -125,13 +129,23 @@ def new_folder(
 
 
 def _readable(folder: Path) -> None:
-    """Lets all read it: `mkdtemp` and safetensors make what the owner alone may open, which a service is not."""
-    folder.chmod(0o755)
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            at = Path(place, name)
-            if not at.is_symlink():
-                at.chmod(at.stat().st_mode | (0o055 if at.is_dir() else 0o044))
+    """Gives others what the umask gives them: `mkdtemp` and safetensors make what the owner alone may open.
+
+    A service, which may run as another user, can then read it, and under a umask of 077 nobody can.
+    """
+    probe = folder / f".{secrets.token_hex(4)}"
+    probe.mkdir()  # to ask for the umask is to change it for all threads
+    allowed = probe.stat().st_mode & 0o077
+    probe.rmdir()
+    for place, _, files in os.walk(folder):
+        for at in (Path(place), *(Path(place, name) for name in files)):
+            if at.is_symlink():
+                continue
+            mode = stat.S_IMODE(at.stat().st_mode)
+            # what the owner may, and of files the right to run them only where they have it
+            gives = mode >> 3 | mode >> 6
+            gives &= 0o077 if at.is_dir() else 0o066 | mode & 0o011
+            at.chmod(mode & ~0o077 | gives & allowed)
 
 
 @contextlib.contextmanager

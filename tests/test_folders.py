@@ -259,11 +259,29 @@ def test_a_file_below_a_file_is_named(tmp_path):
         write_text(tmp_path / "file" / "x.json" / "y", "{}")
 
 
-def test_everybody_may_read_a_new_folder_whatever_wrote_into_it(tmp_path):
-    """A service runs as another user than the one who trained, and safetensors writes files for their owner alone."""
-    with new_folder(tmp_path / "run") as work:
-        put(work / "deep", private="weights").chmod(0o700)
-        (work / "deep" / "private").chmod(0o600)
-        (work / "tool").touch(0o700)
+@pytest.mark.parametrize(
+    ("umask", "folder", "file", "tool"),
+    [
+        (0o022, 0o755, 0o644, 0o744),
+        (0o077, 0o700, 0o600, 0o700),
+        (0o002, 0o775, 0o664, 0o764),
+        (0o027, 0o750, 0o640, 0o740),
+    ],
+)
+def test_others_may_do_with_a_new_folder_what_the_umask_says_whatever_wrote_into_it(
+    tmp_path, umask, folder, file, tool
+):
+    """A service may run as another user than the one who trained, and safetensors writes files for their owner alone."""
+    before = os.umask(umask)
+    try:
+        with new_folder(tmp_path / "run") as work:
+            put(work / "deep", private="weights", copied="from a cache").chmod(0o700)
+            (work / "deep" / "private").chmod(0o600)
+            (work / "deep" / "copied").chmod(0o666)
+            (work / "tool").touch(0o700)
+        write_text(tmp_path / "alone", "x")
+    finally:
+        os.umask(before)
     modes = {at.relative_to(tmp_path).as_posix(): at.stat().st_mode & 0o777 for at in sorted(tmp_path.rglob("*"))}
-    assert modes == {"run": 0o755, "run/deep": 0o755, "run/deep/private": 0o644, "run/tool": 0o744}
+    both = {"alone": file, "run/deep/private": file, "run/deep/copied": file}
+    assert modes == both | {"run": folder, "run/deep": folder, "run/tool": tool}

@@ -115,16 +115,18 @@ class EventReader:
             rows = self._db.execute("SELECT * FROM slate WHERE slate_id = ?", (slate_id,)).fetchall()
             return next(iter(self._logged(rows)), None)
 
-    def outcomes_of(self, user_id: str, after: int = 0) -> list[Received]:
+    def outcomes_of(self, user_id: str, after: int = 0, newest: int | None = None) -> list[Received]:
         """All that came of a user's slates in its order, what came late as well: it happened all the same.
 
         Args:
             user_id: whose.
             after: only what has a greater sequence number.
+            newest: about the newest entry's sequence number, where the caller knows it: it says how to look, not what
+                is found.
         """
         # Joined text has no index: where little has come since, the end of the feedback is read, and not that of all
         # of the user's slates, of which there may be many more.
-        little = after and self.marks()["last_seq"] - after < _PART
+        little = after and (self.last_seq if newest is None else newest) - after < _PART
         user = "s.user_id || ''" if little else "s.user_id"
         query = (
             "SELECT f.seq, f.time, s.slate_id, f.item_id, f.kind, f.value, f.name, f.late FROM slate s "

@@ -84,7 +84,9 @@ class Users:
             with self._lock:
                 before = self._kept.pop(user_id, None)
                 known = () if before is None else before.received
-                new = self.log.outcomes_of(user_id, known[-1].seq if known else 0)
+                last = known[-1].seq if known else 0
+                # a report that came twice was read with the first one
+                new = [] if receipt.seq <= last else self.log.outcomes_of(user_id, last, receipt.seq)
                 past = _Past((*known, *new))
                 self._keep(user_id, past if before is None or before.row_of is None else past.read_by(before.row_of))
         return receipt

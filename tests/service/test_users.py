@@ -74,9 +74,13 @@ def test_only_what_is_new_is_read(log, monkeypatch):
     monkeypatch.setattr(log, "outcomes_of", lambda *given: asked.append(given) or read(*given))
     receipt = users.receive(Outcome("ann2", "b", "click"))
     history, seen, _ = told(users, "ann", ROWS)
-    assert asked == [("ann", receipt.seq - 1)]
+    assert asked == [("ann", receipt.seq - 1, receipt.seq)]
+    assert users.receive(Outcome("ann2", "b", "click")).repeated
+    assert asked == [("ann", receipt.seq - 1, receipt.seq)]
+    assert told(users, "ann", ROWS) == (history, seen, told(Users(log), "ann", ROWS)[2])
     assert (history[:-1], history[-1].item, seen) == (before[0], 1, [2, 0, 1])
-    assert [r.seq for r in read("ann", receipt.seq - 1)] == [receipt.seq]
+    for newest in (None, receipt.seq, 0, 10**6):  # a way to look; what is found is the same
+        assert [r.seq for r in read("ann", receipt.seq - 1, newest)] == [receipt.seq]
     assert read("ann", receipt.seq) == read("bo", 0) == []
     monkeypatch.setattr("llmrec.online.log._PART", 0)  # much has come since: the user's slates are gone through
     assert [r.seq for r in read("ann", receipt.seq - 1)] == [receipt.seq]
