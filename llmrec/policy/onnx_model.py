@@ -29,7 +29,10 @@ from llmrec.policy.modes import base_model, decoder_of
 from llmrec.policy.packing import window_of
 from llmrec.policy.sharing import supports_sharing
 
-FILE, HEAD = "decoder.onnx", "head.safetensors"
+FILE, WEIGHTS, HEAD = "decoder.onnx", "decoder.onnx.data", "head.safetensors"
+OPSET = 18
+ALIGNED = 4096
+"""Bytes whose multiples weights begin at, so that they can be mapped into memory."""
 HIDDEN = "last_hidden_state"
 PAST = ("past_key", "past_value")
 _EXAMPLE = (2, 5, 7)
@@ -79,6 +82,20 @@ def save_onnx(model: Any, folder: Path) -> None:
             f"{type(model).__name__} cannot be exported to ONNX here: its layers keep states, have a window or "
             "need another attention; choose another format (--to merged, int8 or int4)."
         )
+    try:
+        _by_running(model, folder)
+        same = _same(model, folder)
+    except Exception:  # whatever the exporter raises for an operation that it does not know
+        same = False
+    if not same:
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        _by_shapes(model, folder)
+    _write_head(model, folder)
+    model.config.save_pretrained(folder)
+
+
+def _example(model: Any) -> tuple[list[str], tuple[Any, ...]]:
+    """Names and values of the inputs that the graph is made with."""
     layers, heads, width = _cache_shape(model)
     rows, new, past = _EXAMPLE
     ids = torch.zeros((rows, new), dtype=torch.long)
@@ -86,20 +103,70 @@ def save_onnx(model: Any, folder: Path) -> None:
     seen = torch.ones((rows, 1, new, past + new), dtype=torch.bool)
     # tensors of their own: one that is given twice would be one input of the graph
     keys, values = ([torch.zeros((rows, heads, past, width)) for _ in range(layers)] for _ in PAST)
+    return ["input_ids", "seen", "position_ids", *_names(layers)], (ids, seen, positions, keys, values)
+
+
+def _outputs(inputs: list[str]) -> list[str]:
+    return [HIDDEN, *(name.removeprefix("past_") for name in inputs[3:])]
+
+
+def _by_running(model: Any, folder: Path) -> None:
+    """The graph of what one call computes: seconds for thirty layers."""
+    names, example = _example(model)
+    free = {name: {0: "rows", 1: "tokens"} for name in ("input_ids", "position_ids", HIDDEN)}
+    free |= {"seen": {0: "rows", 2: "tokens", 3: "keys"}} | {name: {0: "rows", 2: "past"} for name in names[3:]}
+    free |= {name: {0: "rows", 2: "tokens"} for name in _outputs(names)[1:]}
+    traced, graph = _Traced(decoder_of(model)).eval(), io.BytesIO()
+    with _quiet():
+        torch.onnx.export(
+            traced,
+            example,
+            graph,
+            dynamo=False,
+            opset_version=OPSET,
+            export_params=False,
+            do_constant_folding=False,
+            input_names=names,
+            output_names=_outputs(names),
+            dynamic_axes=free,
+        )
+    _write_graph(graph.getvalue(), dict(traced.named_parameters()), folder)
+
+
+def _by_shapes(model: Any, folder: Path) -> None:
+    """The same by shapes that are symbols, which takes 20 times as long and knows more operations."""
+    names, example = _example(model)
+    layers = len(example[3])
     B, Q, P = (torch.export.Dim(name) for name in ("rows", "tokens", "past"))
     free = {0: B, 2: P}
     shapes = ({0: B, 1: Q}, {0: B, 2: Q, 3: torch.export.Dim.DYNAMIC}, {0: B, 1: Q}, [free] * layers, [free] * layers)
     with _quiet():
         program: Any = torch.onnx.export(
             _Traced(decoder_of(model)).eval(),
-            (ids, seen, positions, keys, values),
+            example,
             dynamo=True,
             dynamic_shapes=shapes,
-            input_names=["input_ids", "seen", "position_ids", *_names(layers)],
-            output_names=[HIDDEN, *(name.removeprefix("past_") for name in _names(layers))],
+            input_names=names,
+            output_names=_outputs(names),
             verbose=False,
         )
     program.save(str(folder / FILE))
+
+
+def _same(model: Any, folder: Path) -> bool:
+    """Whether the graph in `folder` computes what the model does, at other shapes than those of its example."""
+    decoder = _decoder(folder)
+    ids = torch.arange(2 * 11).view(2, 11) % model.config.vocab_size
+    wanted = decoder_of(model)(input_ids=ids).last_hidden_state
+    cache = DynamicCache()
+    first = decoder(ids[:, :4], past_key_values=cache)
+    rest = decoder(ids[:, 4:], past_key_values=cache)
+    found = torch.cat([first.last_hidden_state, rest.last_hidden_state], 1)
+    return bool((found - wanted).norm() <= 1e-4 * wanted.norm())
+
+
+def _write_head(model: Any, folder: Path) -> None:
+    """Rows of embedding and output head, which torch reads."""
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     tensors = {"embedding": embedding.contiguous()}
     if head.weight.data_ptr() != embedding.data_ptr():
@@ -107,7 +174,28 @@ def save_onnx(model: Any, folder: Path) -> None:
     if head.bias is not None:
         tensors["bias"] = head.bias.contiguous()
     save_file(tensors, folder / HEAD)
-    model.config.save_pretrained(folder)
+
+
+def _write_graph(graph: bytes, weights: dict[str, Tensor], folder: Path) -> None:
+    """The graph, whose last inputs are the weights, with these in a file beside it: protobuf ends at 2 GB."""
+    import onnx
+
+    model = onnx.load_model_from_string(graph)
+    given = [one for one in model.graph.input if one.name not in weights]
+    kept = [one.name for one in model.graph.input if one.name in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(given)
+    with (folder / WEIGHTS).open("wb") as file:
+        for name in kept:
+            weight = weights[name].detach().contiguous()
+            file.write(bytes(-file.tell() % ALIGNED))
+            held = model.graph.initializer.add(name=name, data_type=onnx.TensorProto.FLOAT, dims=weight.shape)
+            held.data_location = onnx.TensorProto.EXTERNAL
+            place = {"location": WEIGHTS, "offset": file.tell(), "length": weight.nbytes}
+            for key, value in place.items():
+                held.external_data.add(key=key, value=str(value))
+            weight.numpy().tofile(file)
+    (folder / FILE).write_bytes(model.SerializeToString())
 
 
 def load_onnx(folder: Path) -> OnnxCausalLM:
@@ -116,6 +204,13 @@ def load_onnx(folder: Path) -> OnnxCausalLM:
     Raises:
         RunError: onnxruntime is missing, or the graph is none or not one that was written here.
     """
+    decoder = _decoder(folder)
+    config = load_config(str(folder))
+    config._attn_implementation = "sdpa"  # the mask is of booleans
+    return OnnxCausalLM(config, decoder, load_file(folder / HEAD)).eval()
+
+
+def _decoder(folder: Path) -> OnnxDecoder:
     require_packages("onnxruntime")
     import onnxruntime
 
@@ -126,12 +221,10 @@ def load_onnx(folder: Path) -> OnnxCausalLM:
         session = onnxruntime.InferenceSession(str(folder / FILE), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # whatever onnxruntime raises for what it cannot read
         raise RunError(f"{folder / FILE} cannot be loaded ({type(error).__name__}); export the run again.") from None
-    config = load_config(str(folder))
-    config._attn_implementation = "sdpa"  # the mask is of booleans
     layers = sum(one.name.startswith(PAST[0]) for one in session.get_inputs())
     if not layers or session.get_outputs()[0].name != HIDDEN:
         raise RunError(f"{folder / FILE} is no graph that llmrec export wrote; export the run again.")
-    return OnnxCausalLM(config, OnnxDecoder(session, layers), load_file(folder / HEAD)).eval()
+    return OnnxDecoder(session, layers)
 
 
 class OnnxDecoder:

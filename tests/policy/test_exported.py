@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from llmrec.errors import RunError
-from llmrec.policy import integers, precision
+from llmrec.policy import integers, onnx_model, precision
 from llmrec.policy.gguf_writer import write_gguf
 from llmrec.policy.loading import load_causal_lm, load_tokenizer
+from llmrec.policy.modes import decoder_of
 from llmrec.policy.onnx_model import load_onnx, save_onnx
 from llmrec.policy.quantised import WeightOnly, floats, load_quantised, pack, quantise, save_quantised, unpack
 from llmrec.policy.sharing import supports_sharing
@@ -153,14 +154,33 @@ def test_a_model_without_linear_layers_is_refused(tmp_path):
 
 
 @NEEDS_ONNX
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen3", "granite"])
+@pytest.mark.parametrize(
+    "name", ["qwen3", "granite", "llama", "gpt2", pytest.param("cohere", marks=pytest.mark.slow)]
+)
 def test_onnxruntime_computes_what_torch_does(tmp_path, name):
     model = tiny_model(name, torch.float32)
     save_onnx(model, tmp_path)
     found = load_onnx(tmp_path)
-    assert torch.allclose(found.get_decoder()(IDS).last_hidden_state, model.model(IDS).last_hidden_state, atol=1e-4)
+    wanted = decoder_of(model)(IDS).last_hidden_state
+    assert torch.allclose(found.get_decoder()(IDS).last_hidden_state, wanted, atol=1e-4)
     assert supports_sharing(found)  # rows without a cache, with a mask, and token by token after a prompt
+    # what one call cannot tell of (cohere) is exported by shapes, and keeps its weights in the graph
+    assert (tmp_path / "decoder.onnx.data").is_file() == (name != "cohere")
+
+
+@NEEDS_ONNX
+def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
+    model, made = tiny_model("llama", torch.float32), []
+
+    def wrong(model, folder):
+        other = tiny_model("llama", torch.float32, seed=1)
+        by_running(other, folder)
+
+    by_running = onnx_model._by_running
+    monkeypatch.setattr(onnx_model, "_by_running", wrong)
+    monkeypatch.setattr(onnx_model, "_by_shapes", lambda model, folder: made.append(sorted(folder.iterdir())))
+    save_onnx(model, tmp_path)
+    assert made == [[tmp_path / "decoder.onnx"]]
 
 
 @NEEDS_ONNX
