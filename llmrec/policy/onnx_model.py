@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -85,6 +85,8 @@ def save_onnx(model: Any, folder: Path) -> None:
     try:
         _by_running(model, folder)
         same = _same(model, folder)
+    except OSError:
+        raise  # the disk, which has nothing to do with the graph
     except Exception:  # whatever the exporter raises for an operation that it does not know
         same = False
     if not same:
@@ -116,12 +118,12 @@ def _by_running(model: Any, folder: Path) -> None:
     free = {name: {0: "rows", 1: "tokens"} for name in ("input_ids", "position_ids", HIDDEN)}
     free |= {"seen": {0: "rows", 2: "tokens", 3: "keys"}} | {name: {0: "rows", 2: "past"} for name in names[3:]}
     free |= {name: {0: "rows", 2: "tokens"} for name in _outputs(names)[1:]}
-    traced, graph = _Traced(decoder_of(model)).eval(), io.BytesIO()
+    traced = _Traced(decoder_of(model)).eval()
     with _quiet():
         torch.onnx.export(
             traced,
             example,
-            graph,
+            str(folder / FILE),
             dynamo=False,
             opset_version=OPSET,
             export_params=False,
@@ -130,7 +132,7 @@ def _by_running(model: Any, folder: Path) -> None:
             output_names=_outputs(names),
             dynamic_axes=free,
         )
-    _write_graph(graph.getvalue(), dict(traced.named_parameters()), folder)
+    _move_weights(dict(traced.named_parameters()), folder)
 
 
 def _by_shapes(model: Any, folder: Path) -> None:
@@ -176,11 +178,11 @@ def _write_head(model: Any, folder: Path) -> None:
     save_file(tensors, folder / HEAD)
 
 
-def _write_graph(graph: bytes, weights: dict[str, Tensor], folder: Path) -> None:
-    """The graph, whose last inputs are the weights, with these in a file beside it: protobuf ends at 2 GB."""
+def _move_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """Makes of the weights, which are inputs of the graph, what lies in a file beside it: protobuf ends at 2 GB."""
     import onnx
 
-    model = onnx.load_model_from_string(graph)
+    model = onnx.load(str(folder / FILE), load_external_data=False)
     given = [one for one in model.graph.input if one.name not in weights]
     kept = [one.name for one in model.graph.input if one.name in weights]
     del model.graph.input[:]
@@ -314,11 +316,14 @@ def _names(layers: int) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps what the exporter says of itself off the terminal."""
-    before = logging.root.manager.disable
+    before, inside = logging.root.manager.disable, cast(Any, torch._C)
     logging.disable(logging.WARNING)
+    printed = inside._jit_onnx_log  # a whole graph, from below Python, where an operation is not known
+    inside._jit_onnx_log = lambda *_: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        inside._jit_onnx_log = printed
         logging.disable(before)

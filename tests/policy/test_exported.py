@@ -169,6 +169,15 @@ def test_onnxruntime_computes_what_torch_does(tmp_path, name):
 
 
 @NEEDS_ONNX
+def test_an_operation_that_a_call_cannot_tell_of_goes_to_shapes_without_a_word(tmp_path, monkeypatch, capfd):
+    made = []
+    monkeypatch.setattr(onnx_model, "_by_shapes", lambda model, folder: made.append(sorted(folder.iterdir())))
+    save_onnx(tiny_model("cohere", torch.float32), tmp_path)
+    assert made == [[]]
+    assert capfd.readouterr() == ("", "")
+
+
+@NEEDS_ONNX
 def test_a_graph_that_computes_something_else_is_not_kept(tmp_path, monkeypatch):
     model, made = tiny_model("llama", torch.float32), []
 
