@@ -31,16 +31,26 @@ def main() -> None:
     parser.add_argument(
         "--model", help="folder or Hub id of a pretrained model, for rows of its own (hours on a CPU)"
     )
+    parser.add_argument(
+        "--recipe", type=Path, metavar="FILE", help="of that model's rows, in place of the table's own"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a configuration key of that model's rows"
+    )
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
     parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
     parser.add_argument("--json", type=Path, help="write the table here, too")
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
+    from llmrec.config import RunConfig
+    from llmrec.config_tree import parse_overrides
     from llmrec.errors import ConfigError
     from llmrec.studies.table.protocol import open_table, protocol_of
 
     if options.seeds < 1:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
+    if options.model is None and (options.recipe or options.set):
+        raise ConfigError("--recipe and --set are for the rows of a pretrained model; name it by --model.")
     protocol = protocol_of(options.dataset, options.split)
     from llmrec.files import read_json, write_json
     from llmrec.screen import results
@@ -49,7 +59,16 @@ def main() -> None:
     from llmrec.studies.table.writing import SHORT, write
 
     seeds = range(options.seeds)
-    entries = roster(protocol, options.out, seeds, budget=options.budget, only=options.only, model=options.model)
+    pretrained = options.model and {"model.name": options.model, **parse_overrides(options.set, RunConfig)}
+    entries = roster(
+        protocol,
+        options.out,
+        seeds,
+        budget=options.budget,
+        only=options.only,
+        pretrained=pretrained,
+        recipe=options.recipe,
+    )
     bench = open_table(protocol, options.source, options.out, options.limit)
     found, failed = answers(bench, entries, options.out, seeds)
     judge = None if options.no_judge else simulating(options.out).simulators(bench).judge

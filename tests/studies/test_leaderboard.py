@@ -295,11 +295,13 @@ def test_the_command(tmp_path):
 
 
 def test_a_pretrained_model_has_rows_of_its_own_by_its_own_recipe(bench, tmp_path):
-    plain, found = (roster(bench.protocol, tmp_path, (0, 1), model=model) for model in (None, "some/model"))
+    plain, found = (
+        roster(bench.protocol, tmp_path, (0, 1), pretrained=given) for given in (None, {"model.name": "some/model"})
+    )
     assert set(found) - set(plain) == {PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED, PRETRAINED_NETWORKS}
     config = found[PRETRAINED].trainings.config(bench, 0)
     assert (config.model.name, config.data.dataset, config.text.history) == ("some/model", "folder", "title")
     assert plain[LM].trainings.config(bench, 0).text.history == "id"
     assert not any(found[name].random for name in (PRETRAINED, PRETRAINED_RL, PRETRAINED_NETWORKS))
     with pytest.raises(ConfigError, match="no recipe for a pretrained model"):
-        roster(protocol_of("complete-journey"), tmp_path, (0,), model="some/model")
+        roster(protocol_of("complete-journey"), tmp_path, (0,), pretrained={"model.name": "some/model"})

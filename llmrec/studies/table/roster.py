@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmrec.config import RunConfig
+from llmrec.config_tree import Overrides
 from llmrec.errors import ConfigError
 from llmrec.rewards import reading_next
 from llmrec.studies.table.entries import Entry, baseline_entries
@@ -87,7 +88,8 @@ def roster(
     *,
     budget: float = 1.0,
     only: Sequence[str] = (),
-    model: str | None = None,
+    pretrained: Overrides | None = None,
+    recipe: Path | None = None,
 ) -> dict[str, Entry]:
     """The rows by name, in the order of the table.
 
@@ -97,11 +99,12 @@ def roster(
         seeds: members of the ensembles.
         budget: factor of the baselines' time budgets.
         only: names to keep, "baselines" for all of the registry; empty keeps all.
-        model: folder or Hub id of a pretrained model, which then has rows of its own: one training each (seed 0) by
-            the protocol's recipe for pretrained models.
+        pretrained: `model.name`, a folder or Hub id of a pretrained model that then has rows of its own (one training
+            each, seed 0), and what else differs from their recipe.
+        recipe: of those rows; the protocol's for pretrained models by default.
 
     Raises:
-        ConfigError: a name that there is not, or a model where the protocol has no recipe for one.
+        ConfigError: a name that there is not, or a pretrained model without a recipe.
     """
     policy = Trainings("policy", out)
     tiger = Trainings("tiger", out, {**PLAIN, **SEMANTIC})
@@ -148,10 +151,13 @@ def roster(
         row(NETWORKS, "mixture of GRU4Rec, SASRec, co-visitation and recent counts", (), networks),
         row(NETWORKS_ENSEMBLE, "the same with the networks' ensembles of all seeds", (), networks, members),
     )
-    if model is not None:
-        if protocol.pretrained_file is None:
-            raise ConfigError(f"--model: the table of {protocol.name!r} has no recipe for a pretrained model.")
-        read = Trainings("pretrained", out, {"model.name": model}, protocol.pretrained_file)
+    if pretrained is not None:
+        file = recipe or protocol.pretrained_file
+        if file is None:
+            raise ConfigError(
+                f"--model: the table of {protocol.name!r} has no recipe for a pretrained model; give --recipe."
+            )
+        read = Trainings("pretrained", out, pretrained, file)
         forms += (
             PolicyEntry(PRETRAINED, "a pretrained model, warm-started on titles", read, random=False),
             ImprovedEntry(PRETRAINED_RL, "the same, improved by the recipe's RL", read, random=False),
