@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from llmrec.baselines.registry import BASELINES
+from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.work import Work
+from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.mixture import Items, Mixture
+from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.studies.table import entries as entries_module
 from llmrec.studies.table.board import answers, measure
 from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
 from llmrec.studies.table.mixtures import MixtureEntry
-from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings
+from llmrec.studies.table.policies import ImprovedEntry, PolicyEntry, Trainings, UntrainedEntry
 from llmrec.studies.table.protocol import PROTOCOLS, open_table, protocol_of
 from llmrec.studies.table.roster import (
     LM,
@@ -28,6 +31,7 @@ from llmrec.studies.table.roster import (
     PRETRAINED_RL,
     RL,
     UNPROFILED,
+    UNTRAINED,
     roster,
 )
 from llmrec.studies.table.scores import ScorePart
@@ -294,11 +298,35 @@ def test_the_command(tmp_path):
         assert said in " ".join(refused.stderr.split())
 
 
+def test_the_row_before_sft_ranks_by_likelihood_and_is_kept(bench, tmp_path):
+    tokenizer = train_tokenizer([item.title for item in bench.dataset.item_list] * 2, 300)
+    save_causal_lm(make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=1), 0), tokenizer, tmp_path / "base")
+    named = {"model.name": str(tmp_path / "base"), "evaluation.before_sft": 10}
+    named |= {"identifiers.scheme": "title", "text.history": "title"}
+    entry = UntrainedEntry(UNTRAINED, "", Trainings("read", tmp_path, named))
+    work = Work(tmp_path / "work")
+    told = entry.answer(bench, 0, work)
+    system = entry.recommender(bench, 0, work)
+    assert told.facts["settings"] == dataclasses.asdict(system.shares)
+    scores = system.score([example.state for example in bench.test])
+    for b, seen in enumerate(bench.test.seen):
+        shown = told.items_BK[b][told.items_BK[b] >= 0]
+        hidden = np.setdiff1d(np.arange(bench.dataset.n_items), np.concatenate([shown, seen]))
+        assert not set(shown.tolist()) & set(seen.tolist())
+        assert np.all(np.diff(scores[b, shown]) <= 1e-6)
+        assert not len(hidden) or scores[b, hidden].max() <= scores[b, shown[-1]] + 1e-6
+    again = UntrainedEntry(UNTRAINED, "", Trainings("gone", tmp_path / "gone", named)).answer(bench, 0, work)
+    assert np.array_equal(again.items_BK, told.items_BK), "a finished answer is found by its key and not made again"
+    with pytest.raises(ConfigError, match="titles as names"):
+        nameless = Trainings("atomic", tmp_path, named | {"identifiers.scheme": "atomic"})
+        UntrainedEntry(UNTRAINED, "", nameless).recommender(bench, 0, work)
+
+
 def test_a_pretrained_model_has_rows_of_its_own_by_its_own_recipe(bench, tmp_path):
     plain, found = (
         roster(bench.protocol, tmp_path, (0, 1), pretrained=given) for given in (None, {"model.name": "some/model"})
     )
-    assert set(found) - set(plain) == {PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED, PRETRAINED_NETWORKS}
+    assert set(found) - set(plain) == {UNTRAINED, PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED, PRETRAINED_NETWORKS}
     config = found[PRETRAINED].trainings.config(bench, 0)
     assert (config.model.name, config.data.dataset, config.text.history) == ("some/model", "folder", "title")
     assert plain[LM].trainings.config(bench, 0).text.history == "id"

@@ -7,6 +7,7 @@ before the test period.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.config_tree import Overrides
+from llmrec.errors import ConfigError
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.base_model import base_model
+from llmrec.pipeline.base_model import Base, base_model
+from llmrec.pipeline.before import before_sft
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.improve import ImprovedStage, improve_stage
 from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
@@ -24,6 +27,7 @@ from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.likelihood_ranker import LikelihoodRanker
 from llmrec.rewards.custom import custom_digest
 from llmrec.studies.table.entries import Answer, BySeed, bench_key, keep, kept, width
 from llmrec.studies.table.protocol import Moment, TableData
@@ -53,10 +57,14 @@ class Trainings:
         """The run's configuration, with `more` overrides."""
         return bench.config({**self.overrides, **(more or {})}, seed, self.recipe)
 
+    def base(self, bench: TableData, seed: int) -> Base:
+        """The model before any training on choices."""
+        return base_model(self.config(bench, seed), bench.before, bench.work(self.out / self.name / f"base-{seed}"))
+
     def stage(self, bench: TableData, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
         """The warm start, trained if it is not there."""
         config, (data, _) = self.config(bench, seed), bench.rows(moment)
-        base = base_model(config, bench.before, bench.work(self.out / self.name / f"base-{seed}"))
+        base = self.base(bench, seed)
         return config, data, sft_stage(config, data, base, bench.work(self.out / self.name / f"{moment}-{seed}"))
 
     def policy(self, bench: TableData, moment: Moment, seed: int) -> LanguagePolicy:
@@ -129,6 +137,47 @@ class PolicyEntry(BySeed):
     def _trained(self, bench: TableData, seed: int) -> tuple[SFTStage, Policy]:
         config, data, stage = self.trainings.stage(bench, "after", seed)
         return stage, searched(sft_policy(config, data, stage), bench)
+
+
+@dataclass(frozen=True)
+class UntrainedEntry(BySeed):
+    """The model as it was pretrained, which ranks by the likelihood of items (`pipeline.before`)."""
+
+    name: str
+    description: str
+    trainings: Trainings
+    random: bool = False
+
+    def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
+        """The lists by likelihood, its shares chosen on validation rows."""
+        key = {**self.trainings.key(bench, seed), "kind": "untrained"}
+
+        def build(folder: Path, _: Path) -> None:
+            start = time.process_time()
+            system = self.recommender(bench, seed, work)
+            chosen = time.process_time()
+            slates = recommended(system, bench)
+            facts = {"settings": dataclasses.asdict(system.shares)}
+            seconds = {"fit": chosen - start, "recommend": time.process_time() - chosen}
+            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+
+        return kept(work.stage(self.stage(seed), key, build))
+
+    def recommender(self, bench: TableData, seed: int, work: Work) -> LikelihoodRanker:
+        """The ranker by likelihood.
+
+        Raises:
+            ConfigError: its recipe leaves no row "before SFT".
+        """
+        del work
+        config = self.trainings.config(bench, seed)
+        system = before_sft(config, bench.before, self.trainings.base(bench, seed))
+        if system is None:
+            raise ConfigError(
+                f"{self.name}: items need their titles as names (identifiers.scheme: title) and "
+                "evaluation.before_sft some validation events."
+            )
+        return system
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from llmrec.errors import ConfigError
 from llmrec.rewards import reading_next
 from llmrec.studies.table.entries import Entry, baseline_entries
 from llmrec.studies.table.mixtures import MixtureEntry
-from llmrec.studies.table.policies import FIRST, ImprovedEntry, PolicyEntry, Trainings
+from llmrec.studies.table.policies import FIRST, ImprovedEntry, PolicyEntry, Trainings, UntrainedEntry
 from llmrec.studies.table.protocol import Protocol
 from llmrec.studies.table.scores import ScorePart
 from llmrec.training.sft_data import ITEM_TASKS
@@ -28,7 +28,8 @@ CONTROL_BANDED = "GRU4Rec + recent counts, fused by elapsed time"
 SAS_FUSED, SAS_ENSEMBLE = "SASRec, fused", "SASRec ensemble"
 NETWORKS = "GRU4Rec + SASRec + recent counts, fused"
 NETWORKS_ENSEMBLE = "GRU4Rec + SASRec ensembles + recent counts, fused"
-PRETRAINED, PRETRAINED_RL, PRETRAINED_FUSED = "pretrained LM", "pretrained LM + RL", "pretrained LM, fused"
+UNTRAINED, PRETRAINED = "pretrained LM before SFT", "pretrained LM"
+PRETRAINED_RL, PRETRAINED_FUSED = "pretrained LM + RL", "pretrained LM, fused"
 PRETRAINED_NETWORKS = "pretrained LM + GRU4Rec + SASRec + recent counts, fused"
 TIGER, UNTAUGHT, UNPROFILED = "TIGER-like", "LM without teacher", "LM without profile"
 PAIRS = (
@@ -44,6 +45,7 @@ PAIRS = (
     ("all three, ensembles, fused against the control", TAUGHT_ENSEMBLE, CONTROL_ENSEMBLE),
     ("all three, ensembles, fused against both networks", TAUGHT_ENSEMBLE, NETWORKS_ENSEMBLE),
     ("pretrained against co-visitation", PRETRAINED, "covisitation"),
+    ("pretrained, warm start against before SFT", PRETRAINED, UNTRAINED),
     ("pretrained, RL against its warm start", PRETRAINED_RL, PRETRAINED),
     ("pretrained, fused, against its control", PRETRAINED_FUSED, GRU_FUSED),
     ("pretrained with both networks against both networks", PRETRAINED_NETWORKS, NETWORKS),
@@ -159,6 +161,7 @@ def roster(
             )
         read = Trainings("pretrained", out, pretrained, file)
         forms += (
+            UntrainedEntry(UNTRAINED, "a pretrained model as it is, by the likelihood of titles", read),
             PolicyEntry(PRETRAINED, "a pretrained model, warm-started on titles", read, random=False),
             ImprovedEntry(PRETRAINED_RL, "the same, improved by the recipe's RL", read, random=False),
             row(PRETRAINED_FUSED, "mixture of that model and co-visitation", (read,), (sharp,), (FIRST,)),
