@@ -61,6 +61,24 @@ class PrefixIndex:
         """The index over arrays that `llmrec.catalogue.build` made, by the names of the fields; nothing is copied."""
         return cls(**{name: torch.from_numpy(value) for name, value in arrays.items()})
 
+    def among(self, items: npt.NDArray[np.integer]) -> PrefixIndex:
+        """The tree of some items alone, under their own indices: `row_of_item_N` is -1 for all others.
+
+        Tokens that only others share with them are forced here. It says what can be chosen instead of an item;
+        filters and `prefixes`, which count all items, are not asked of it.
+
+        Args:
+            items: distinct item indices, at least one.
+        """
+        kept = np.sort(np.asarray(items, dtype=np.int64))
+        path_KL = self.path_NL[self.row_of_item_N[torch.from_numpy(kept)]].long()
+        token_KL = torch.where(path_KL >= 0, self.token_M[path_KL.clamp(min=0)].long(), -1)
+        index = PrefixIndex.from_tokens(token_KL.numpy(), (path_KL >= 0).sum(1).numpy())
+        own_K = torch.from_numpy(kept).to(index.item_of_row_N.dtype)
+        row_N = torch.full_like(self.row_of_item_N, -1)
+        row_N[own_K.long()] = index.row_of_item_N
+        return replace(index, item_of_row_N=own_K[index.item_of_row_N.long()], row_of_item_N=row_N)
+
     @property
     def n_items(self) -> int:
         """N."""

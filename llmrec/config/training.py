@@ -129,6 +129,10 @@ class SFTSettings:
     )
     """Weights of the tasks: one epoch holds each example once as next_item, and the others in proportion to it. The
     last three tie the tokens of an identifier to its item's words; under identifiers.scheme: title there are none."""
+    request_answers: Literal["choices", "catalogue"] = "choices"
+    """What answers the requests of item_from_prompt that name items ("I liked A"), always an item like those.
+    choices: what users choose, as often as they do. catalogue: every item alike, those too that nobody has chosen
+    yet, so that a new item is known from its text (docs/cold-start.md)."""
     dropout: bool = False
     """Whether the dropout that the model was made with (OPT's 0.1, `attention_dropout`) is on in the warm start. That
     of `lora.dropout` is on in any case; where a policy learns from rewards there is none at all."""

@@ -143,6 +143,7 @@ def lessons_of(config: RunConfig, data: RunData) -> Lessons:
         data.dataset.item_list,
         make_teacher(config, data),
         read_timelines if whole else None,
+        None if data.withheld is None else data.withheld.all_items,
     )
 
 
@@ -198,6 +199,8 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         "config": [tree["sft"], text_key(config, data.dataset), tree["data"], tree["model"]["dtype"], config.seed],
         "identifiers": naming_key(config),
     } | ({} if config.model.quantization == "none" else {"quantization": config.model.quantization})
+    if data.withheld is not None:
+        key["compared"] = "with all but what is withheld"
     if base.lineage is not None:
         key["lineage"] = base.lineage
     if config.sft.weighting.kind in BY_VALUE:
@@ -233,6 +236,7 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
             new_tokens=naming.new_tokens,
             teacher=lessons.teacher,
             timelines=lessons.timelines,
+            withheld=lessons.withheld,
         )
         naming.save(out)
         if result.adapter is None:

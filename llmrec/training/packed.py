@@ -132,7 +132,8 @@ def pack(
     Args:
         steps: the units of each.
         processes: that share them.
-        index: the catalogue; items are then learnt as choices among legal tokens, else as text.
+        index: the catalogue, or some of its items (`PrefixIndex.among`); those are then learnt as choices among legal
+            tokens, all else as text.
         shared: whether rows may lie together in a packed one; else each is one.
         longest: tokens of a packed row at most, unless one sequence alone has more.
     """
@@ -168,6 +169,10 @@ class _Paths:
     @classmethod
     def of(cls, index: PrefixIndex) -> _Paths:
         return cls(index.path_NL.numpy(), index.row_of_item_N.numpy(), index.degree_M.numpy())
+
+    def holds(self, item: int) -> bool:
+        """Whether the tree has the item (`PrefixIndex.among`)."""
+        return bool(self.row_of_item_N[item] >= 0)
 
     def choices(self, item: int) -> IntArray:
         """(tokens read, node, child) of each step of an item with more than one legal token: (C, 3)."""
@@ -227,7 +232,7 @@ class _Packer:
 
     def _lesson(self, row: SFTRow) -> _Lesson:
         prompt = len(row.input_ids) - row.answer
-        if self.paths is None or row.item is None:
+        if self.paths is None or row.item is None or not self.paths.holds(row.item):
             place = np.arange(max(1, prompt), len(row.input_ids), dtype=np.int64)
             return _Lesson(row.input_ids, np.stack([place - 1, place], axis=1), np.zeros((0, 3), dtype=np.int64))
         choices = self.paths.choices(row.item)

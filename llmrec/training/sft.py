@@ -50,7 +50,7 @@ from llmrec.training.sft_data import (
 from llmrec.training.teacher import Teacher, check_teacher
 from llmrec.training.trl_seam import PackedSFTTrainer, SFTTrainer
 from llmrec.training.weighting import check_weighting
-from llmrec.types import EventKind, Example, Item
+from llmrec.types import EventKind, Example, IntArray, Item
 
 MICRO_TOKENS = {False: 2048, True: 32_768}
 """By default, on a CPU and on a GPU: products are as fast with more, and activations take memory by the token (1.4 MB
@@ -85,12 +85,21 @@ class Lessons:
         teacher: what `settings.teacher` is about; with one the mixture may have no epoch.
         timelines: gives the users that `examples` come from, where the mixture may be learnt window by window
             (`settings.layout`).
+        withheld: item indices that count as not there yet: where choices are learnt among legal tokens, no choice is
+            compared with these. Against every choice of a whole log a new item would be learnt to be none.
     """
 
     examples: Sequence[Example]
     items: Sequence[Item]
     teacher: Teacher | None = None
     timelines: Callable[[], Timelines] | None = None
+    withheld: IntArray | None = None
+
+    def index(self, catalogue: Catalogue) -> PrefixIndex:
+        """What a choice is compared with."""
+        if self.withheld is None:
+            return catalogue.index
+        return catalogue.index.among(np.setdiff1d(np.arange(len(catalogue)), self.withheld))
 
 
 def train_sft(
@@ -109,12 +118,13 @@ def train_sft(
     new_tokens: Sequence[int] = (),
     teacher: Teacher | None = None,
     timelines: Callable[[], Timelines] | None = None,
+    withheld: IntArray | None = None,
 ) -> SFTResult:
     """Fine-tunes `model` on the mixture of `settings`, then on logged states and `teacher` together, if there is one.
 
     Args:
         model: a causal language model of transformers; trained in place (full) or merged into (LoRA).
-        examples: as `items`, `teacher` and `timelines`: see `Lessons`.
+        examples: as `items`, `teacher`, `timelines` and `withheld`: see `Lessons`.
         out: folder of the checkpoints; the caller may remove it when the model is saved.
         resume: go on from the last complete checkpoint in `out` that this very training made.
         new_tokens: ids of tokens that were added to `tokenizer` and `model`, whose rows LoRA must train too.
@@ -126,7 +136,7 @@ def train_sft(
     check_sft(settings, taught=teacher is not None, identified=renderer.wording.identified)
     lora = uses_lora(model, settings)
     trained = make_lora(model, settings.lora, seed=seed, new_tokens=new_tokens) if lora else model
-    lessons = Lessons(examples, items, teacher, timelines)
+    lessons = Lessons(examples, items, teacher, timelines, withheld)
     checkpointing = Checkpointing(out, report_to=report_to, resume=resume)
     fitted = learn(trained, tokenizer, catalogue, renderer, lessons, settings, seed=seed, checkpointing=checkpointing)
     if not lora:
@@ -157,7 +167,7 @@ def learn(
     found = Fitted([], 0.0, 0.0)
     if settings.epochs > 0:
         learnt = (lessons.items, catalogue, renderer, tokenizer, settings)
-        index = catalogue.index if learns_choices(base_model(model), settings) else None
+        index = lessons.index(catalogue) if learns_choices(base_model(model), settings) else None
         if lessons.timelines is not None and learns_timelines(base_model(model), settings, renderer.max_tokens):
             packed = pack(timeline_steps(lessons.timelines(), *learnt, seed=seed), world_size(), index=index)
             console.print(f"  timelines: {packed.packing.sentence}", style="dim")

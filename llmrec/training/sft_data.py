@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -111,7 +111,8 @@ def build_rows(
     """
     if not examples:
         raise DataError("There is no training example: the training part of the split has no event of the target.")
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer, weakest(e.state.history for e in examples))
+    liked_by = weakest(e.state.history for e in examples)
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer, liked_by, settings.request_answers)
     chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[SFTRow] = []
@@ -155,7 +156,8 @@ def timeline_steps(
     """
     if not len(timelines):
         raise DataError("There is no training example: the training part of the split has no event of the target.")
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer, weakest(user.history for user in timelines.users))
+    liked_by = weakest(user.history for user in timelines.users)
+    encoder = RowEncoder(items, catalogue, renderer, tokenizer, liked_by, settings.request_answers)
     number, identified = min(settings.examples, len(timelines)), renderer.wording.identified
     counts = task_counts(settings.mixture, number, identified=identified)
     wanted = {task: round(settings.epochs * count) for task, count in counts.items()}
@@ -302,9 +304,10 @@ class RowEncoder:
         renderer: Any,
         tokenizer: Any,
         liked_by: EventKind = "click",
+        answers: Literal["choices", "catalogue"] = "choices",
     ) -> None:
         self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
-        self.liked_by = liked_by
+        self.liked_by, self.answers = liked_by, answers
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -322,15 +325,16 @@ class RowEncoder:
     def item_task(self, task: str, example: Example, rng: np.random.Generator) -> SFTRow | None:
         """One of `ITEM_TASKS` about a random item; None where that item lacks the text for it.
 
-        For item_from_prompt three of four prompts name one or two items that are like the example's target
-        (`Likeness`) and ask for that target: what users choose, among what a request names. What follows on a
-        history, like it or not, is the next-item task's.
+        For item_from_prompt three of four prompts name one or two items that are like an answer (`Likeness`) and ask
+        for it: the example's target, which is what users choose among what a request names, or any item of the
+        catalogue (`sft.request_answers`). What follows on a history, like it or not, is the next-item task's.
         """
         item, liked = int(rng.integers(len(self.items))), []
         if task == "item_from_prompt" and rng.random() < LIKED_SHARE:
-            near = self.likeness.of(example.target)
+            asked = example.target if self.answers == "choices" else item
+            near = self.likeness.of(asked)
             if len(near):
-                item = example.target
+                item = asked
                 liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
         if liked and rng.random() < SERVED_SHARE:
             return _row(self.renderer.token_ids(_asked(liked, self.liked_by)), self.catalogue.token_ids(item), item)

@@ -68,6 +68,23 @@ def test_paths_and_settling(items):
         assert int(index.settle(torch.tensor(node))) == walk
 
 
+@settings(max_examples=30, deadline=None)
+@given(catalogues, st.data())
+def test_a_tree_of_some_items_is_the_tree_without_the_others(items, data):
+    kept = sorted(data.draw(st.sets(st.integers(0, len(items) - 1), min_size=1)))
+    index, rows = index_of(items).among(np.array(kept[::-1])), [items[i] for i in kept]
+    for prefix in all_prefixes(rows):
+        node = node_of(index_of(rows), rows, prefix)
+        token, _, legal = index.children(node)
+        assert token[legal].tolist() == legal_tokens(prefix, rows)
+        low, high = index.range_of(node)
+        below = {i for i in kept if items[i][: len(prefix)] == prefix}
+        assert set(index.item_of_row_N[low:high].tolist()) == below
+    there = index.row_of_item_N >= 0
+    assert there.nonzero().flatten().tolist() == kept
+    assert index.item_of_row_N[index.row_of_item_N[there].long()].tolist() == kept
+
+
 def test_repeated_exclusions_count_once():
     index = index_of([(1, 2), (1, 3), (4, 2)])
     exclusion = index.exclusion(torch.tensor([[0, 0, -1, -1], [0, 0, 1, -1], [-1, -1, -1, -1]]))

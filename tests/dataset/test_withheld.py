@@ -15,7 +15,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.withheld import check_withheld, withhold
 from llmrec.errors import ConfigError, DataError
 from llmrec.pipeline.data import open_data
-from llmrec.pipeline.sft import targets
+from llmrec.pipeline.sft import lessons_of, targets
 from llmrec.pipeline.work import Work
 from tests.dataset.tiny import tiny
 
@@ -153,6 +153,7 @@ def test_a_run_withholds_by_one_key_and_says_so(tmp_path):
     away = set(data.withheld.all_items.tolist())
     assert len(away) == 6
     assert data.world.dataset is data.dataset
+    assert set(lessons_of(config, data).withheld.tolist()) == away
     plain = open_data(
         RunConfig.read(None, {k: v for k, v in overrides.items() if "withheld" not in k}), Work(tmp_path / "w")
     )

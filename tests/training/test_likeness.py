@@ -68,6 +68,23 @@ def test_requests_name_what_is_like_the_answer(shop, asked):
         assert "likes red" not in text
 
 
+def test_requests_may_be_answered_by_every_item_alike(shop):
+    """Those too that no example has chosen: each is asked for by what is like it."""
+    encoder = RowEncoder(shop.items, shop.catalogue, shop.renderer, shop.tokenizer, answers="catalogue")
+    example, rng = Example(State("u", "", (), time=9), target=4), np.random.default_rng(0)
+    own = {tuple(shop.catalogue.token_ids(i)): i for i in range(12)}
+    kinds = {item.title: item.categories for item in shop.items}
+    answers = []
+    for row in (encoder.item_task("item_from_prompt", example, rng) for _ in range(400)):
+        text, answer = shop.tokenizer.decode(row.input_ids[: -row.answer]), own[row.input_ids[-row.answer :]]
+        named = [title for title in kinds if title in text]
+        answers += [answer] if named else []
+        assert all(kinds[title] == shop.items[answer].categories for title in named)
+        assert shop.items[answer].title not in named
+    assert 250 < len(answers) < 350
+    assert np.bincount(answers, minlength=12).min() > 8
+
+
 def test_half_of_them_stand_as_they_are_served(shop, asked):
     others = [n for n in range(12) if shop.items[n].categories == ("chair",) and n != 4]
     pairs = [(n,) for n in others] + [(a, b) for a in others for b in others if a != b]

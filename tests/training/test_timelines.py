@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmrec.catalogue import Catalogue
 from llmrec.config import CardSettings, SFTSettings
 from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError
@@ -21,7 +22,7 @@ from llmrec.training.packed import LONGEST, collate, pack, pack_step, share_out
 from llmrec.training.sft import FitPlan, fit_packed, fit_rows, learns_timelines, train_sft
 from llmrec.training.sft_data import SFTRow, timeline_steps
 from llmrec.training.timelines import windows
-from tests.policy.tiny import tiny_model
+from tests.policy.tiny import index_of, tiny_model
 from tests.training.conftest import timeline
 
 SETTINGS = SFTSettings(
@@ -116,6 +117,20 @@ def test_rows_read_back_out_of_packed_ones_are_the_rows(units, processes, longes
     assert +taught == wanted
 
 
+def test_what_is_withheld_is_no_alternative_and_is_learnt_as_text():
+    end = 9
+    items = ((1, 2, end), (1, 3, end), (4, 2, end), (5, end))
+    index = index_of(items).among(np.array([0, 2]))
+    rows = [SFTRow((7, *answer), len(answer), item) for item, answer in enumerate(items)]
+    known, new = (collate([pack([[[rows[item]]]], index=index).data[0]]) for item in (0, 1))
+    # Between 1 and 4 is chosen, and then the rest of either is forced: 3, behind 1, leads to nothing that is there.
+    assert known["ids"].tolist() == [[7]]
+    assert index.children(known["node"])[0].tolist() == [[1, 4]]
+    assert index.token_M[known["child"]].tolist() == [1]
+    assert not len(known["token"])
+    assert (new["token"].tolist(), len(new["child"])) == ([1, 3, end], 0)
+
+
 def test_long_units_are_halved_and_short_ones_share_a_row():
     window = [SFTRow((*range(1, n), 99), 1) for n in range(10, 18)]
     single = [[SFTRow((50 + n, 60, 70), 1)] for n in range(3)]
@@ -165,6 +180,31 @@ def test_packed_training_is_training_on_the_rows(shop, tmp_path):
     for name, tensor in models[1].state_dict().items():
         moved = float((first[name] - start[name]).norm())
         assert float((tensor - first[name]).norm()) <= 1e-3 * moved, name
+
+
+@pytest.mark.parametrize("layout", ["rows", "timelines"])
+def test_a_warm_start_learns_nothing_of_how_withheld_items_are_written(shop, tmp_path, layout):
+    """It ends with the same weights whatever their titles are, since no choice is compared with them."""
+    away, titles = [3, 7], [item.title for item in shop.items]
+    renamed = [f"red {title} desk" if n in away else title for n, title in enumerate(titles)]
+    users = tuple(timeline(range(0, 120, 10), f"u{n}", set(range(12)) - set(away)) for n in range(3))
+    examples = [example for example in shop.examples(24) if example.target not in away]
+    chosen = dataclasses.replace(
+        SETTINGS, layout=layout, likelihood="catalogue", epochs=1.0, mixture={"next_item": 1.0}, weights="full"
+    )
+
+    def trained(written, withheld, place):
+        catalogue = Catalogue.from_titles(
+            [item.item_id for item in shop.items], written, shop.tokenizer, answer_prefix=shop.renderer.answer_prefix
+        )
+        made = (catalogue, shop.renderer, examples, shop.items, chosen)
+        common = {"seed": 3, "out": tmp_path / place, "timelines": lambda: Timelines(users, 3), "withheld": withheld}
+        return train_sft(shop.model(), shop.tokenizer, *made, **common).model.state_dict()
+
+    one, two = (trained(names, np.array(away), f"w{n}") for n, names in enumerate((titles, renamed)))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    three, four = (trained(names, None, f"n{n}") for n, names in enumerate((titles, renamed)))
+    assert not all(torch.equal(three[name], four[name]) for name in three)
 
 
 class Killed(BaseException):
