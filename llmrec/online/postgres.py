@@ -16,7 +16,7 @@ from psycopg import conninfo
 from llmrec.errors import RequestError, RunError
 from llmrec.locks import Busy
 from llmrec.online.databases import SCHEMES, WAIT_S, check_version
-from llmrec.online.schema import APPLICATION, KEEPING_ON_POSTGRES, TABLES
+from llmrec.online.schema import APPLICATION, KEEPING_ON_POSTGRES, TABLES, VERSION
 from llmrec.printing import one_line
 
 _MARK = "event log of llmrec, version "
@@ -107,7 +107,7 @@ class PostgresDatabase:
             text = text.replace(word, own)
         yield text
         yield KEEPING_ON_POSTGRES
-        yield f"COMMENT ON SCHEMA llmrec IS '{_MARK}1'"
+        yield f"COMMENT ON SCHEMA llmrec IS '{_MARK}{VERSION}'"
 
     def begin(self) -> None:
         """See `Database`: readers go on meanwhile."""
