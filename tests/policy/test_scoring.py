@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from llmrec.errors import CatalogueError, RequestError, RunError
+from llmrec.policy import sharing
 from llmrec.policy.edges import Edges
 from llmrec.policy.modes import flags
 from llmrec.policy.scoring import exact_kl_BGL, score_items
@@ -264,6 +265,25 @@ def test_float32_and_bfloat16_models():
     assert supports_sharing(half_model)
     assert torch.allclose(half.exp().sum(-1), torch.ones(3), atol=1e-5)
     assert exact.shape == half.shape
+
+
+@pytest.mark.parametrize(("name", "shares"), [("qwen3", True), ("bloom", False)])
+def test_what_half_precision_rounds_away_is_told_in_float32(name, shares, monkeypatch):
+    """Trained models of 30 layers rounded by more than what a wrong position changes, and were read the slow way."""
+    monkeypatch.setitem(sharing._TOLERANCE, torch.bfloat16, 1e-9)
+    monkeypatch.setattr(sharing, "_ROUNDED", torch.inf)
+    model = tiny_model(name).bfloat16()
+    model.register_buffer("scale", torch.ones(2, dtype=torch.bfloat16))
+    before = {n: (t.data_ptr(), t.clone()) for n, t in model.state_dict().items()}
+    assert supports_sharing(model) is shares
+    for n, tensor in model.state_dict().items():
+        assert tensor.data_ptr() == before[n][0], n
+        assert tensor.dtype == before[n][1].dtype, n
+        assert torch.equal(tensor, before[n][1]), n
+    for limit, value in (("_WIDENED", 10), ("_ROUNDED", 1e-9)):
+        with monkeypatch.context() as limited:
+            limited.setattr(sharing, limit, value)
+            assert supports_sharing(tiny_model(name).bfloat16()) is False
 
 
 def _one_pair(logits):
