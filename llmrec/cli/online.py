@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmrec.cli.filter_options import Rules
 from llmrec.cli.told import AsJson, Told, tell
 from llmrec.printing import echo, json_line
 
@@ -31,6 +32,7 @@ def simulate(
     places: Annotated[int, typer.Option("-k", help="Items of a slate.")] = 5,
     temperature: Annotated[float, typer.Option(help="Of the slates that are drawn; below 1 explores less.")] = 0.5,
     seed: Annotated[int, typer.Option(help="Of people, slates and updates.")] = 0,
+    rules: Rules = None,
     overrides: Sets = [],  # noqa: B006 (typer needs a literal; it is never changed)
     as_json: AsJson = False,
 ) -> None:
@@ -38,9 +40,11 @@ def simulate(
     from llmrec.online.report import sentence
     from llmrec.online.simulated import simulate as simulated
     from llmrec.online.traffic import TrafficSettings
+    from llmrec.rules import read_rules
 
+    asked = None if rules is None else read_rules(rules)
     traffic = TrafficSettings(days=days, visits=visits, places=places)
-    found = simulated(run, out, _settings(overrides), traffic, temperature=temperature, seed=seed)
+    found = simulated(run, out, _settings(overrides), traffic, temperature=temperature, seed=seed, rules=asked)
     lines = [f"day {(one.time - found.start) // 86_400 + 1}: {sentence(one)}" for one in found.decisions]
     lines.append(f"Reward by day, versions and decisions: {out / 'report.md'}")
     told = [asdict(one) for one in found.decisions]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from llmrec.config import RewardSettings
 from llmrec.dataset.world.world import World
 from llmrec.errors import ConfigError, RunError
 from llmrec.files import read_json, write_json
+from llmrec.finding import rules_of
 from llmrec.online.cycle import Cycle, Decision
 from llmrec.online.deployed import deployed
 from llmrec.online.events import Logged
-from llmrec.online.explore import Explorer, WithoutReplacement
+from llmrec.online.explore import Explorer, UnderRules, WithoutReplacement
 from llmrec.online.log import EventLog
 from llmrec.online.report import Days, by_day, write
 from llmrec.online.serving import Server
@@ -26,6 +27,7 @@ from llmrec.pipeline.opening import read_config
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
+from llmrec.rules import Exposure, Rule, RuleBook, write_rules
 from llmrec.storage import resolve, shown, work_folder
 
 EVENTS, VERSIONS, SETTINGS = "events.sqlite", "versions", "simulation.json"
@@ -42,7 +44,14 @@ class Simulated:
 
 
 def simulate(
-    run: Path, out: Path, settings: OnlineSettings, traffic: TrafficSettings, *, temperature: float, seed: int
+    run: Path,
+    out: Path,
+    settings: OnlineSettings,
+    traffic: TrafficSettings,
+    *,
+    temperature: float,
+    seed: int,
+    rules: Sequence[Rule] | None = None,
 ) -> Simulated:
     """Serves the world of the run `run` from the day on at which its test period begins, and learns meanwhile.
 
@@ -55,9 +64,11 @@ def simulate(
         traffic: how many people come.
         temperature: of the slates, which are drawn from the policy; below 1 explores less.
         seed: of people, slates and updates.
+        rules: that every slate obeys; None: those of the run's configuration.
 
     Raises:
-        ConfigError: settings that cannot work, or a run on other data.
+        ConfigError: settings that cannot work, a run on other data, or rules that contradict one another or name what
+            no item has.
         RunError: no run, or `out` holds another simulation.
         Busy: another process works in `out`.
     """
@@ -70,13 +81,17 @@ def simulate(
     updater = deployed(run, out / VERSIONS, settings, seed=seed)
     told = {"format": _FORMAT, "origin": updater.origin, "seed": seed, "temperature": temperature}
     told |= {"traffic": asdict(traffic), "settings": asdict(settings)}
+    rules = rules_of(run) if rules is None else rules
+    explorer = _explorer(people, rules, seed, temperature)
+    if rules:
+        told["set of rules"] = write_rules(rules)
     _check_same(out / SETTINGS, told)
     with EventLog(out / EVENTS, window_s=people.window_s, clock=people.clock) as log:
         if not (out / SETTINGS).is_file():
             write_json(out / SETTINGS, told)
         cycle = Cycle(updater, log)
         with cycle.alone():
-            serve_days(people, log, cycle, lambda policy: WithoutReplacement(policy, seed, temperature))
+            serve_days(people, log, cycle, explorer)
             slates = list(log.slates(mature=False))
             found = report_of(slates, people, cycle.progress.decisions, updater.reward)
             facts = {
@@ -88,6 +103,18 @@ def simulate(
             title = "What was served, day by day"
             write(out, found.days, found.decisions, start, title=title, facts=facts)
     return found
+
+
+def _explorer(
+    people: WorldTraffic, rules: Sequence[Rule], seed: int, temperature: float
+) -> Callable[[LanguagePolicy], Explorer]:
+    """How the slates of a version are drawn; all versions count what was shown today together."""
+    if not rules:
+        return lambda policy: WithoutReplacement(policy, seed, temperature)
+    items = people.world.dataset.item_list
+    # a day's slates stand in the log together, so a simulation that goes on has none of today's to count
+    book, exposure = RuleBook.of(rules, items), Exposure(clock=people.clock)
+    return lambda policy: UnderRules(WithoutReplacement(policy, seed, temperature), book, items, exposure)
 
 
 def serve_days(
@@ -153,7 +180,8 @@ def _check_same(place: Path, told: dict[str, Any]) -> None:
         return
     # as JSON has it: tuples come back as lists
     before, told = read_json(place), json.loads(json.dumps(told))
-    here = {key: value for key, value in told.items() if not isinstance(before, dict) or before.get(key) != value}
+    known = before if isinstance(before, dict) else {}
+    here = [key for key in {**known, **told} if known.get(key) != told.get(key)]
     if here:
         raise RunError(
             f"{shown(place.parent)} holds a simulation with another {' and another '.join(sorted(here))}; give the "

@@ -246,6 +246,7 @@ def sample_items(
     uniform_BGL: Tensor,
     exclude: Tensor | Allowed | None = None,
     temperature: float = 1.0,
+    walker: Prefill | None = None,
 ) -> Samples:
     """Draws items independently from pi (or pi_F with exclusions) by the inverse distribution function.
 
@@ -261,6 +262,7 @@ def sample_items(
         uniform_BGL: numbers in [0, 1), one for each token that may be chosen; L at least `index.max_length`.
         exclude: item indices (B, E) padded with -1, or a filter made beforehand.
         temperature: divides the logits.
+        walker: these prompts where they were read before, with the same model and index.
 
     Raises:
         RequestError: everything is excluded for a user.
@@ -274,7 +276,7 @@ def sample_items(
     require_roots(index, len(node), exclusion)
     log_prob = torch.zeros((*shape, index.max_length), device=index.device)
     with evaluating(model):
-        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index)
+        walker = walker_of(model, prompt_ids_BP, prompt_mask_BP, index) if walker is None else walker
         while bool((live := ~index.is_decided(node)).any()):
             user, draw = torch.nonzero(live, as_tuple=True)
             at = index.settle(node[live])

@@ -137,14 +137,18 @@ class LanguagePolicy:
         wanted = self.repeat == "exclude" if exclude_seen is None else exclude_seen
         return self.exclude(states, seen) if wanted else None
 
-    def _asked(
+    def asked(
         self,
         states: Sequence[State],
         seen: Sequence[IntArray] | None,
         exclude_seen: bool | None,
         filters: Filters | Sequence[Filters] | None,
     ) -> FilteredCatalogue:
-        """What is left for each state."""
+        """What is left for each state, by filters and, where they are left out, without seen items.
+
+        Raises:
+            RequestError: filters for a policy without attributes, or not one for each state.
+        """
         wishes = one_each(filters, len(states))
         if self.filters is None and wishes:
             raise RequestError("This policy knows no attributes of its items; give it some before filtering by them.")
@@ -220,7 +224,7 @@ class LanguagePolicy:
         a state; the answers are the same.
         """
         check_k(k, len(self.catalogue))
-        asked = self._asked(states, seen, exclude_seen, filters)
+        asked = self.asked(states, seen, exclude_seen, filters)
         slates = [Certified(Slate((), ()), True, None)] * len(states)
         batches = self.batches(states, batch_size, asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
@@ -305,7 +309,7 @@ class LanguagePolicy:
         Raises:
             RequestError: a filter that leaves nothing, is unknown, or bounds a slate.
         """
-        asked = self._asked(states, seen, exclude_seen, filters)
+        asked = self.asked(states, seen, exclude_seen, filters)
         asked.require_single_items()
         shape = (len(states), draws, self.index.max_length)
         # all at once and by state, so that batches may be of any size and in any order
@@ -344,7 +348,7 @@ class LanguagePolicy:
         Raises:
             RequestError: as `sample` does.
         """
-        asked = self._asked(states, seen, exclude_seen, filters)
+        asked = self.asked(states, seen, exclude_seen, filters)
         asked.require_single_items()
         order: list[int] = []
         parts: list[Tensor] = []

@@ -49,11 +49,12 @@ def _ranked(jobs: Sequence[Job]) -> list[Drawn]:
 def _explored(jobs: Sequence[Job], seed: int) -> list[Drawn]:
     first, policy = jobs[0], jobs[0].deployed.policy
     assert first.explore is not None
-    explorer = WithoutReplacement(policy, seed, first.explore[1])
+    explorer = WithoutReplacement(policy, seed, first.explore[1], first.exclude_seen)
     # equal seeds draw with equal luck, whatever the slates are called
     names = [job.name if job.explore is None or job.explore[0] is None else f"seed {job.explore[0]}" for job in jobs]
     states = [job.request.state for job in jobs]
-    made = explorer.propose(states, first.size, names, seen=_seen(jobs))
+    asked = [job.filters or Filters() for job in jobs] if any(job.filters is not None for job in jobs) else None
+    made = explorer.propose(states, first.size, names, seen=_seen(jobs), filters=asked)
     width = max(max(len(one.items_K) for one in made), 1)
     items_BK = torch.tensor([[*one.items_K, *[0] * (width - len(one.items_K))] for one in made])
     with torch.no_grad():

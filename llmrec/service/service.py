@@ -216,15 +216,7 @@ class Service:
             book.attributes.passes(filters)
             book.attributes.indices(filters.candidates or (), "candidates")
             book.attributes.indices(filters.exclude, "exclude")
-        request = self._asked(body, filters, deployed)
-        rules = deployed.recommender.book
-        if body.explore is not None and (request.filters not in (None, Filters()) or (rules and rules.daily)):
-            # what rules forbid and what a person has refused is left out by filters, which draws do not take
-            raise RequestError(
-                "Slates that explore take no filters, so they obey no rules and leave no refused items out; ask "
-                "without explore."
-            )
-        return replace(request, filters=None) if body.explore is not None else request
+        return self._asked(body, filters, deployed)
 
     def _at_hand(self, body: wire.RecommendBody, deployed: Deployed) -> bool:
         """Whether a request is read in less time than it takes to give it to another thread."""
@@ -328,6 +320,10 @@ class Service:
     def _answer_batch(self, jobs: Sequence[Job]) -> None:
         """What the worker does with a batch: once, but where floors of a day changed while it was in the model."""
         rules, left, turn = jobs[0].deployed.recommender, list(jobs), 0
+        # a slate that was drawn is not drawn again because of what others showed meanwhile: its propensity would be
+        # that of two draws
+        if jobs[0].explore is not None and rules.book is not None and rules.book.daily:
+            turn = TURNS
         while left:
             # fallbacks may count meanwhile; in the end they wait, so that every slate is made at last
             with contextlib.nullcontext() if turn < TURNS else rules.exposure.lock:

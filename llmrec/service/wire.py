@@ -122,8 +122,8 @@ class RecommendBody(BaseModel):
     def _fits(self) -> Self:
         if sum(x is not None for x in (self.user_id, self.prompt, self.state)) != 1:
             raise ValueError("give exactly one of user_id, prompt and state")
-        if self.explore is not None and (self.filters is not None or self.exact or self.read_filters):
-            raise ValueError("a slate that explores takes no filters and is not exact; leave out one of them")
+        if self.explore is not None and self.exact:
+            raise ValueError("a slate that explores is drawn and not exact; leave out one of them")
         return self
 
 

@@ -13,7 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from llmrec.config import ModelConfig
 from llmrec.config_tree import Overrides
 from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RequestError
+from llmrec.online.explore import EpsilonGreedy, Explorer, UnderRules, WithoutReplacement
 from llmrec.pipeline.systems import Reranked
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture
@@ -48,6 +49,7 @@ JOBS = ("student", "nurse", "baker", "pilot")
 WORDS = ("lucky", "bet", "free", "gun smoke", "night")
 SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ha", "ke", "li", "mo", "nu")
 K = 10
+EPSILON = 0.4
 Tree = Mapping[str, Any]
 
 
@@ -282,7 +284,30 @@ def rankers(seed: int, items: Sequence[Item]) -> dict[str, tuple[Ranker, dict[st
         "co-visitation": (covisitation, {}),
         "popularity": (popularity, {}),
         "co-visitation, reranked": (Reranked(covisitation, _by_name, len(items)), {}),  # type: ignore[arg-type]
+        "policy, drawn without replacement": (_Drawn(WithoutReplacement(policy, seed), items), {}),
+        "policy, drawn at temperature 3": (_Drawn(WithoutReplacement(policy, seed, 3.0), items), {}),
+        "policy, epsilon": (_Drawn(EpsilonGreedy(policy, len(items), EPSILON, seed), items), {}),
+        "mixture, epsilon": (_Drawn(EpsilonGreedy(mixture, len(items), EPSILON, seed), items), {}),
+        "popularity, epsilon": (_Drawn(EpsilonGreedy(popularity, len(items), EPSILON, seed), items), {}),
     }
+
+
+@dataclass
+class _Drawn:
+    """Slates of an explorer where a ranker is asked for; every one has a luck of its own."""
+
+    explorer: Explorer
+    items: Sequence[Item]
+    book: RuleBook | None = None
+    count: int = 0
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[np.ndarray] | None = None) -> list[Slate]:
+        """See `types.Ranker`; log-probabilities are those of the places."""
+        names = [str(self.count + n) for n in range(len(states))]
+        self.count += len(states)
+        own = self.explorer if self.book is None else UnderRules(self.explorer, self.book, self.items)
+        made = own.propose(states, k, names, seen=seen)
+        return [Slate(one.items_K, tuple(np.log(one.propensity_K).tolist())) for one in made]
 
 
 def _by_name(states: Sequence[State], items_BK: np.ndarray) -> Reward:
@@ -323,7 +348,8 @@ def _measured(seed: int, requests: int, sets: int, count: int) -> SeedRows:
         k = int(random.integers(3, K + 1))
         own = facts[name]
         own["seconds without"] += _timed(partial(ranker.recommend, states, k, **options))[1]
-        slates, spent = _timed(partial(_answers, Ruled(ranker, book, items), states, k, options))
+        ruled = replace(ranker, book=book) if isinstance(ranker, _Drawn) else Ruled(ranker, book, items)
+        slates, spent = _timed(partial(_answers, ruled, states, k, options))
         own["seconds"] += spent
         for state, person, slate in zip(states, people, slates, strict=True):
             own["requests"] += 1
@@ -335,6 +361,10 @@ def _measured(seed: int, requests: int, sets: int, count: int) -> SeedRows:
             else:
                 own["short"] += len(slate.items_K) < k
                 wrong = broken(slate, k, items, person, hidden, trees)
+                # what was drawn must say how likely it was
+                wrong += (
+                    [] if all(value <= 0 for value in slate.log_probs_K) or "drawn" not in name else ["no chance"]
+                )
                 if "nearest" in name:  # among its candidates alone floors and places may be out of reach
                     wrong = [one for one in wrong if "could be" not in one]
             own["broken"] += bool(wrong)
@@ -343,7 +373,7 @@ def _measured(seed: int, requests: int, sets: int, count: int) -> SeedRows:
     return SeedRows(seed, digest, facts={"by ranker": facts, "contradictory": contradictory, "reasons": reasons[:20]})
 
 
-def _answers(ruled: Ruled, states: Sequence[State], k: int, options: dict[str, Any]) -> list[Slate | None]:
+def _answers(ruled: Any, states: Sequence[State], k: int, options: dict[str, Any]) -> list[Slate | None]:
     """The slates of all requests; one by one where one of them leaves nothing. None: refused."""
     try:
         return list(ruled.recommend(states, k, **options))

@@ -73,19 +73,6 @@ def test_a_users_surplus_is_the_gain_of_choosing_freely(world, market):
     assert outcome.surplus[0, 0] == pytest.approx(expected, rel=5e-3)
 
 
-def test_draws_have_the_expected_means_and_fall_within_one_another(market):
-    users_B, items_BK = np.arange(20), np.tile(np.arange(6), (20, 1))
-    offer = Offer(np.linspace(0.8, 1.2, N), np.arange(N) < 3)
-    expected = market.meet(users_B, items_BK, offer)
-    stream = np.random.default_rng(1)
-    draws = [market.drawn(expected, items_BK, offer, stream) for _ in range(3000)]
-    for name in ("looks", "clicks", "sales", "revenue", "profit", "fees"):
-        rows = np.array([getattr(one, name).sum() for one in draws])
-        error = rows.std() / np.sqrt(len(rows))
-        assert abs(rows.mean() - getattr(expected, name).sum()) < 4 * error + 1e-9
-    assert all((one.sales <= one.clicks).all() and (one.clicks <= one.looks).all() for one in draws)
-
-
 def test_what_a_seller_learns_is_the_best_action_by_enumeration(market):
     """In front of who is blind to prices a seller's profit is its own affair: one maximum each, without the others."""
     recommender = MarketRecommender(market, Ranking())

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import polars as pl
 import pytest
 
 from llmrec.cli.main import main
@@ -179,3 +180,23 @@ def test_an_update_from_the_log_of_another_program(finished, cache, tmp_path):
     assert Versions(own).numbers() == [1, 2]
     again = tiny.llmrec("online", "update", run, own, "--events", events, *SMALL[8:], cache=cache, code=2)
     assert "serve more first" in again.stderr or "is on trial" in again.stderr
+
+
+@pytest.mark.slow
+def test_a_simulation_obeys_rules(finished, cache, tmp_path):
+    run, out, rules = finished[0], tmp_path / "online", tmp_path / "rules.yaml"
+    rules.write_text("rules: [{at_most: 1, per: category}]", encoding="utf-8")
+    tiny.llmrec("online", "simulate", run, "--out", out, *SMALL, "--rules", rules, cache=cache)
+    items = pl.read_parquet(run / "items.parquet")
+    category = {item: names[0] for item, names in zip(items["item_id"], items["categories"], strict=True)}
+    with EventReader(out / "events.sqlite") as log:
+        shown = [one.served.items_K for one in log.slates(mature=False)]
+    assert len(shown) == 180
+    assert all(len({category[item] for item in slate}) == len(slate) == 3 for slate in shown)
+    other = tiny.llmrec("online", "simulate", run, "--out", out, *SMALL, cache=cache, code=2)
+    assert "another set of rules" in other.stderr
+    rules.write_text("rules: [{never: {brands: [Nobody]}}]", encoding="utf-8")
+    bad = tiny.llmrec(
+        "online", "simulate", run, "--out", tmp_path / "b", *SMALL, "--rules", rules, cache=cache, code=2
+    )
+    assert "which no item has" in bad.stderr

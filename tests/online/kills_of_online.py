@@ -2,14 +2,15 @@
 
     python -m tests.online.kills_of_online RUN FOLDER --kills 50 --seed 0
 
-Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL after a random
-time. What the log and the versions held before must be there unchanged, every version whole, and every slate of a
+Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL a random time
+after it has written something. What the log and the versions held before must be there unchanged, every version whole, and every slate of a
 version that was promoted. In the end log, versions and decisions must be those of a simulation that nobody disturbed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -57,6 +58,25 @@ def serve(run: Path, out: Path) -> int:
         os._exit(code)
 
 
+def written(out: Path) -> list[tuple[str, int]]:
+    """What stands under a folder, by name and size."""
+    there = []
+    for place in sorted(out.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+            there.append((str(place), place.stat().st_size))
+    return there
+
+
+def killed_at_work(source: Path, out: Path, wait: float, longest: float) -> bool:
+    """Kills a process `wait` seconds after it has written something new; whether it had ended by itself."""
+    before, child, began = written(out), serve(source, out), time.monotonic()
+    while written(out) == before and time.monotonic() - began < longest:
+        time.sleep(0.002)
+    time.sleep(wait)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFEXITED(os.waitpid(child, 0)[1])
+
+
 def found(out: Path) -> dict[str, Any]:
     """What stands in the log and in the versions; raises where a part of it is not whole."""
     slates: dict[str, Any] = {}
@@ -94,17 +114,15 @@ def kept(before: dict[str, Any], now: dict[str, Any]) -> None:
     assert now["progress"].decisions[: len(decisions)] == decisions, "a decision is lost"
 
 
-def run(source: Path, folder: Path, kills: int, seed: int, longest: float) -> dict[str, Any]:
+def run(source: Path, folder: Path, kills: int, seed: int, wait: float, longest: float) -> dict[str, Any]:
     """Kills a simulation `kills` times, lets it end, and holds it against one that was not disturbed."""
     draw, out = random.Random(seed), folder / "killed"
-    told, ended = found(out), 0
+    told, ended, moved = found(out), 0, 0
     for _ in range(kills):
-        child = serve(source, out)
-        time.sleep(draw.uniform(0, longest))
-        os.kill(child, signal.SIGKILL)
-        ended += os.WIFEXITED(os.waitpid(child, 0)[1])
+        ended += killed_at_work(source, out, draw.uniform(0, wait), longest)
         now = found(out)
         kept(told, now)
+        moved += now != told
         told = now
     for place in (out, folder / "whole"):
         assert os.waitstatus_to_exitcode(os.waitpid(serve(source, place), 0)[1]) == 0, place.with_suffix(
@@ -117,6 +135,7 @@ def run(source: Path, folder: Path, kills: int, seed: int, longest: float) -> di
     return {
         "kills": kills,
         "ended by themselves": ended,
+        "got on before they were killed": moved,
         "slates": len(killed["slates"]),
         "reports": sum(len(one.received) for one in killed["slates"].values()),
         "versions": len(killed["versions"]),
@@ -130,7 +149,8 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--longest", type=float, default=6.0, help="seconds until a kill, at most")
+    parser.add_argument("--wait", type=float, default=0.3, help="seconds at most from what was written to the kill")
+    parser.add_argument("--longest", type=float, default=30.0, help="seconds to wait for something that is written")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(run(asked.run, asked.folder, asked.kills, asked.seed, asked.longest)))
+    print(json.dumps(run(asked.run, asked.folder, asked.kills, asked.seed, asked.wait, asked.longest)))

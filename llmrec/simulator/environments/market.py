@@ -8,8 +8,7 @@ price, and the logits of the world's truth (docs/world.md),
 All list prices are 1. A sale brings its seller f - `cost`; a promoted item costs its seller `fee` whenever it is
 looked at. What a place is worth to a user is the expected gain of choosing freely whether to buy, in units of ln f:
 with logistic tastes E[max(0, utility)] / `elasticity` = ln(1 + exp(B - `elasticity` ln f)) / `elasticity` on a click
-(the consumer's surplus; Small and Rosen 1981). What comes of slates is told as expectations; `Market.drawn` draws
-what may have happened.
+(the consumer's surplus; Small and Rosen 1981). What comes of slates is told as expectations.
 
 Axes: B users met, N items, K places, S sellers.
 """
@@ -63,7 +62,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes of slates, place by place, (B, K) each: expected, or as it happened (`Market.drawn`).
+    """What comes of slates, place by place, (B, K) each: as is to be expected.
 
     Attributes:
         looks: the place is looked at.
@@ -72,7 +71,7 @@ class Outcome:
         revenue: paid for it, in list prices.
         profit: of the item's seller, fees taken off.
         fees: paid for promotion.
-        surplus: of the user; expected in any case, as a taste cannot be seen.
+        surplus: of the user.
     """
 
     looks: FloatArray
@@ -160,25 +159,6 @@ class Market:
             profit=sales_BK * (factor_BK - settings.cost) - fees_BK,
             fees=fees_BK,
             surplus=clicks_BK * np.logaddexp(0.0, buy_BK) / settings.elasticity,
-        )
-
-    def drawn(self, outcome: Outcome, items_BK: IntArray, offer: Offer, stream: np.random.Generator) -> Outcome:
-        """One outcome that may have happened: looks, clicks and sales are 0 or 1."""
-        chance = stream.random((3, *items_BK.shape))
-        # each within the one before: P(sale) <= P(click) <= P(look), so conditional chances are their ratios
-        looks_BK = chance[0] < outcome.looks
-        clicks_BK = looks_BK & (chance[1] * outcome.looks < outcome.clicks)
-        sales_BK = clicks_BK & (chance[2] * outcome.clicks < outcome.sales)
-        fees_BK = self.settings.fee * looks_BK * offer.promoted_N[items_BK]
-        factor_BK = offer.factor_N[items_BK]
-        return Outcome(
-            looks=looks_BK.astype(float),
-            clicks=clicks_BK.astype(float),
-            sales=sales_BK.astype(float),
-            revenue=sales_BK * factor_BK,
-            profit=sales_BK * (factor_BK - self.settings.cost) - fees_BK,
-            fees=fees_BK,
-            surplus=outcome.surplus,
         )
 
     def of_sellers(self, figure_BK: FloatArray, items_BK: IntArray) -> FloatArray:

@@ -1,0 +1,174 @@
+"""Slates that are drawn from a policy place by place, with the exact probability of every place, under any filters.
+
+Where a request's filters are of single items a slate is a draw without replacement from pi_F (Plackett-Luce), by
+Gumbel top-k. Where the slate as a whole is bounded (caps, floors, a maximum per category) the items that may stand at
+a place hang on those above it: each place is then one draw from pi_F with F what is open there (`admissible`), and
+
+    P(i at place k | state, items above) = pi_F_k(i | state),    F_k = what the items above leave open.
+
+Both are distributions over slates that obey, and sum to 1 over them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmrec.catalogue.filters import Filters
+from llmrec.policy.admissible import Admissible
+from llmrec.policy.decoding import check_k, sample_items, walker_of
+from llmrec.policy.filtered import FilteredCatalogue, padded, passing
+from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.modes import evaluating
+from llmrec.policy.without_replacement import sample_without_replacement, slot_log_probs
+from llmrec.seeding import numpy_stream
+from llmrec.types import BoolArray, IntArray, Slate, State
+
+
+@torch.no_grad()
+def draw_slates(
+    policy: LanguagePolicy,
+    states: Sequence[State],
+    k: int,
+    keys: Sequence[int],
+    *,
+    seen: Sequence[IntArray] | None = None,
+    exclude_seen: bool | None = None,
+    filters: Filters | Sequence[Filters] | None = None,
+    temperature: float = 1.0,
+) -> list[Slate]:
+    """A slate of at most k items for each state.
+
+    A slate depends on its state, key and filter, on nothing else in the batch.
+
+    Args:
+        policy: what is drawn from.
+        states: who is served.
+        k: places.
+        keys: one a state, of 63 bits; equal keys draw with equal luck.
+        seen: items each user has seen beside those in the state.
+        exclude_seen: leave out seen items; by default as the policy's `repeat` says.
+        filters: one for all states, or one for each; they may bound the slate.
+        temperature: divides the logits.
+
+    Returns:
+        Slates whose `log_probs_K` are log P(item at its place | state, items above).
+
+    Raises:
+        RequestError: a filter that leaves nothing or is unknown, k outside the catalogue's size, or a temperature
+            not above 0.
+    """
+    check_k(k, len(policy.catalogue))
+    asked = policy.asked(states, seen, exclude_seen, filters)
+    made = [Slate((), ())] * len(states)
+    for part, ids, mask in policy.batches(states, None, asked.groups_B):
+        bounded = bool(asked.wishes_B) and asked.wishes_B[part[0]].bounds_slate
+        draw = _bounded if bounded else _plain
+        for b, slate in zip(part, draw(policy, ids, mask, k, [keys[b] for b in part], asked, part, temperature),
+                            strict=True):  # fmt: skip
+            made[b] = slate
+    return made
+
+
+def _plain(
+    policy: LanguagePolicy,
+    ids: Tensor,
+    mask: Tensor,
+    k: int,
+    keys: Sequence[int],
+    asked: FilteredCatalogue,
+    part: list[int],
+    temperature: float,
+) -> list[Slate]:
+    drawn = sample_without_replacement(
+        policy.model,
+        ids,
+        mask,
+        k,
+        policy.index,
+        keys_B=torch.tensor(keys, dtype=torch.long),
+        exclude=asked.allowed(part),
+        temperature=temperature,
+    )
+    # whole: the slate holds all that may be shown, so its last place was certain
+    whole_B = torch.isneginf(drawn.threshold_B)
+    slot_BK = slot_log_probs(drawn.log_prob_BK, whole_B).clamp(max=0.0)
+    kept_B = (drawn.items_BK >= 0).sum(1).tolist()
+    rows = zip(drawn.items_BK.tolist(), slot_BK.tolist(), kept_B, strict=True)
+    return [Slate(tuple(items[:kept]), tuple(log_probs[:kept])) for items, log_probs, kept in rows]
+
+
+def _bounded(
+    policy: LanguagePolicy,
+    ids: Tensor,
+    mask: Tensor,
+    k: int,
+    keys: Sequence[int],
+    asked: FilteredCatalogue,
+    part: list[int],
+    temperature: float,
+) -> list[Slate]:
+    """Place by place; each prompt is read once."""
+    asked.allowed(part)  # refuses what leaves a state nothing
+    opened, rules = _opened(policy, asked, part), _rules(policy, asked, part, k)
+    items: list[list[int]] = [[] for _ in part]
+    log_probs: list[list[float]] = [[] for _ in part]
+    length = policy.index.max_length
+    luck_BKL = np.stack([numpy_stream(key, "policy", "drawn slate").random((k, length)) for key in keys])
+    with evaluating(policy.model):
+        walker = walker_of(policy.model, ids, mask, policy.index)
+        for place in range(k):
+            next_BN = np.stack([rules[r].next_N(items[r], opened[r]) for r in range(len(part))])
+            goes_on_B = [bool(row.any()) for row in next_BN]
+            if not any(goes_on_B):
+                break
+            # whoever's slate is complete draws along and is not heard: prompts of a batch are read together
+            closed = [np.flatnonzero(~row) if on else row[:0].astype(np.int64)
+                      for row, on in zip(next_BN, goes_on_B, strict=True)]  # fmt: skip
+            drawn = sample_items(
+                policy.model,
+                ids,
+                mask,
+                1,
+                policy.index,
+                uniform_BGL=torch.from_numpy(luck_BKL[:, place : place + 1]),
+                exclude=torch.from_numpy(padded(closed)),
+                temperature=temperature,
+                walker=walker,
+            )
+            walker.forget()
+            found = zip(drawn.items_BG[:, 0].tolist(), drawn.token_log_prob_BGL[:, 0].double().sum(1).tolist(),
+                        strict=True)  # fmt: skip
+            for row, (item, log_prob) in enumerate(found):
+                if goes_on_B[row]:
+                    items[row].append(item)
+                    log_probs[row].append(min(log_prob, 0.0))
+    return [Slate(tuple(own), tuple(values)) for own, values in zip(items, log_probs, strict=True)]
+
+
+def _opened(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int]) -> list[BoolArray]:
+    """The items that each state may be shown at all, (N,) each."""
+    assert policy.filters is not None
+    open_BN = passing(policy.filters.attributes, asked.filters(part))
+    if asked.exclude_BE is not None:
+        for row, b in enumerate(part):
+            hidden = asked.exclude_BE[b]
+            open_BN[row, hidden[hidden >= 0].numpy()] = False
+    return list(open_BN)
+
+
+def _rules(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int], k: int) -> list[Admissible]:
+    """What bounds each state's slate; states with equal bounds share it."""
+    assert policy.filters is not None
+    made: dict[Filters, Admissible] = {}
+    found = []
+    for wish in asked.filters(part):
+        bounds = dataclasses.replace(Filters(), max_per_category=wish.max_per_category, bounds=wish.bounds)
+        if bounds not in made:
+            made[bounds] = Admissible.of(bounds, policy.filters.attributes, k)
+        found.append(made[bounds])
+    return found
