@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.dataset.examples import Examples
+from llmrec.dataset.examples import Examples, History
 from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.run import make_stage
@@ -14,7 +14,7 @@ from llmrec.studies.cold import cold_starts
 from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
 from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, policy_part, said_by
 from llmrec.studies.cold.setting import NANO, Setting
-from llmrec.studies.cold.users import EACH, GAP, REWARD, cold_rows, in_first_session, known
+from llmrec.studies.cold.users import EACH, GAP, INFORMED, REWARD, cold_rows, in_first_session, informed_scores, known
 from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
 from tests.baselines.test_baselines import LOG
@@ -189,6 +189,26 @@ def test_users_from_end_to_end(out, monkeypatch):
     with pytest.raises(RequestError, match="must rise"):
         cold_starts("users", overrides=given(*TINY), events=(3, 1), **options)
     assert {f"{NANO}, no profile", "group-popularity", NO_LM} <= set(found["values"])
+    for k in (0, 1, 3):  # nobody who sees only the log can expect more; a little is left to chance
+        worth = {side: own[f"{REWARD} k={k}"] for side, own in found["values"].items()}
+        assert worth.pop(INFORMED) > max(worth.values()) - 0.02
+
+
+def test_what_can_be_known_is_told_of_the_log_up_to_the_kth_event(out):
+    setting = Setting.of(0, out, overrides=given(*TINY))
+    rows = cold_rows(setting, "test", 12, least=3)
+    world, reward = setting.data.world, setting.config.reward
+    for k in (0, 2):
+        score_BN = informed_scores(world, rows, k, reward)
+        assert score_BN.shape == (len(rows), 30)
+        for row, example in list(enumerate(rows))[:3]:
+            user, own = example.state.user_id, example.state.history
+            until = own[k - 1].time if k else -1
+            state = History(world.dataset, 100).state(user, until + 1 if k else own[0].time)
+            told = world.informed_optimum([state], 5, reward.click, reward.conversion, particles=128, least=32)
+            assert np.argsort(-score_BN[row], kind="stable")[:5].tolist() == told.items_BK[0].tolist()
+            assert len(state.history) >= k
+            assert all(choice.time <= until for choice in state.history)
 
 
 @pytest.mark.slow

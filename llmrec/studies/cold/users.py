@@ -8,7 +8,9 @@ user's first session alone, which is then the unit. Counts within groups of peop
 that reads profiles has to beat; itself without profiles says what the profile adds.
 
 Beside NDCG and HR of the targets stands the judged reward of the ten items shown: what the run's judge, who reads the
-user's whole past, expects of them. A generated world's truth is asked in its place where there is one.
+user's whole past, expects of them. A generated world's truth is asked in its place where there is one; there the
+informed optimum stands beside the systems: what is best by all that its log shows of the user up to the k-th event,
+choices of withheld items and what was shown and not chosen among it (docs/world.md). It is a ceiling of the reward.
 
 Every system and mixture is weighed by the same conditional logit (`parts`), fitted for each k on the validation rows
 of users who are cold there; what a system says without it stands beside it as "as it is".
@@ -26,8 +28,10 @@ from typing import Any
 import numpy as np
 
 from llmrec.baselines.registry import baseline
-from llmrec.dataset.examples import Examples, examples
+from llmrec.config import RewardSettings
+from llmrec.dataset.examples import Examples, History, examples
 from llmrec.dataset.split import Part as Period
+from llmrec.dataset.world.world import World
 from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.simulated import BATCH, Judge
@@ -51,6 +55,7 @@ EACH = 8
 """Rows of one user, at most: people count alike."""
 NDCG, HR, REWARD = f"NDCG@{K}", f"HR@{K}", f"judged reward@{K}"
 POPULARITY = "popularity"
+INFORMED = "informed optimum"
 
 
 def cold_users(
@@ -128,11 +133,32 @@ def rows_of(
             score_BN = asked.features[part.name][0]
             gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
             rows.setdefault(part.name + AS_IS, {}).update(_named(gains, k))
+        if judge is not None and data.world is not None:
+            score_BN = informed_scores(data.world, test, k, setting.config.reward)
+            gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
+            rows.setdefault(INFORMED, {}).update(_named(gains, k))
     users = [str(example.state.user_id) for example in test]
     users = [f"{setting.seed}/{user}" for user in users] if data.world is not None else users
     counts = {"valid": len(valid), "test": len(test), "users": len(set(users))}
     facts = {**setting.facts, "rows": counts, "settings": {part.name: part.facts for part in parts}}
     return SeedRows(setting.seed, data.withheld.data_hash, rows, dict.fromkeys(rows[NO_LM], users), facts)
+
+
+def informed_scores(world: World, found: Examples, k: int, reward: RewardSettings) -> FloatArray:
+    """Expected true values of all items by what the log shows of each row's user up to the k-th event: (B, N)."""
+    log, states = History(world.dataset, 10**9), []
+    for example in found:
+        own = example.state.history
+        # choices of one slate have one time, so one event more may be known; what is earlier than all is k = 0
+        states.append(log.state(str(example.state.user_id), own[k - 1].time + 1 if k else own[0].time))
+    # several rows of a user are one state
+    once = list(dict.fromkeys(states))
+    everything = world.dataset.n_items
+    told = world.informed_optimum(once, everything, reward.click, reward.conversion, particles=128, least=32)
+    value_BN = np.zeros((len(once), everything))
+    np.put_along_axis(value_BN, told.items_BK, told.value_BK, axis=1)
+    row_of = {state: row for row, state in enumerate(once)}
+    return np.asarray(value_BN[[row_of[state] for state in states]])
 
 
 def _judge(setting: Setting) -> Judge:
@@ -280,7 +306,7 @@ def curves_of(values: Mapping[str, Mapping[str, float]], events: Sequence[int], 
     from llmrec.evaluation.plots import curve_figure  # matplotlib, for those who want a plot
 
     # few enough for their names to stand beside the lines; the tables have all
-    single = (POPULARITY, GROUPS, WORDS, SENTENCES)
+    single = (POPULARITY, GROUPS, WORDS, SENTENCES, INFORMED)
     sides = [s for s in values if s in single or (s.startswith("LM") and AS_IS not in s and SILENT not in s)]
     rows = [
         {"step": float(k)} | {f"{kind}/{s}": values[s][f"{kind} k={k}"] for s in sides for kind in kinds}
