@@ -47,6 +47,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
 from llmrec.studies.answer import Answer, Sheet
+from llmrec.studies.online.changes import CHANGES, MOVED, SHIFTED, changed, sheet
 from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
 from llmrec.training.lora import Adapter, load_adapter
 from llmrec.types import FloatArray, Interaction, Ranker, Slate, State
@@ -142,7 +143,7 @@ def _measured(seed: int, folder: Path, overrides: Overrides, month: Month) -> Se
     """One world: all arms, or what they gave before."""
     config = _config(seed, overrides, month)
     work = Work(folder)
-    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings)]
+    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings), CHANGES]
 
     def build(place: Path, scratch: Path) -> None:
         del scratch
@@ -190,11 +191,13 @@ class Played:
         values: dict[str, FloatArray] = {}
         facts: dict[str, Any] = {}
         slates: list[Logged] = []
+        updated: list[Logged] = []
         for arm in ARMS:
             began, cpu = time.monotonic(), time.process_time()
             folder = self.work.folder / "arms" / arm.replace(" ", "-").replace(",", "")
             if arm == UPDATED:
                 slates, facts[arm] = self._updated(folder)
+                updated = slates
             else:
                 slates, facts[arm] = self._played(arm, folder), {}
             values[arm] = self.people().values(slates)
@@ -205,6 +208,8 @@ class Played:
         rows = {
             arm: {part: value.tolist() for part, value in self._parts(value).items()} for arm, value in values.items()
         }
+        for name, own in self._changes(updated).items():
+            rows[name] = {change: value.tolist() for change, value in own.items()}
         return rows, facts, self.data.dataset.manifest.content_hash
 
     def _parts(self, value_M: FloatArray) -> dict[str, FloatArray]:
@@ -257,12 +262,7 @@ class Played:
         month, seed = self.month, self.config.seed
         people = self.people(month.days + month.after)
 
-        def start() -> Any:
-            # loaded anew, as an adapter is put on it in place
-            policy = sft_policy(self.config, self.data, self.stage)
-            return warm_start(self.config, self.data, policy)
-
-        updater = Updater(Versions(folder / "versions"), start, self.config.reward, month.settings, seed)
+        updater = self._updater(folder)
 
         def explorer(policy: LanguagePolicy) -> Explorer:
             return WithoutReplacement(policy, seed, month.temperature)
@@ -348,6 +348,40 @@ class Played:
             of = dict(zip(users, value_B.tolist(), strict=True))
             found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
         return found
+
+    def _changes(self, slates: Sequence[Logged]) -> dict[str, dict[str, FloatArray]]:
+        """What the frozen policy and the one that goes on show where one person's interest moves, and where demand
+        has shifted; of the latter's versions those that were served right before the shift and at the end."""
+        people, world = self.people(), self.data.world
+        assert world is not None
+        stream = numpy_stream(self.config.seed, "online", "changes")
+        order = stream.permutation(len(people.users))[: 2 * self.month.sessions]
+        pairs = list(zip(order[::2].tolist(), order[1::2].tolist(), strict=False))
+        half = people.time_of(self.month.days // 2)
+        last = {
+            MOVED: max((one for one in slates if one.time < half), key=lambda one: one.seq),
+            SHIFTED: max(slates, key=lambda one: one.seq),
+        }
+        updater = self._updater(self.work.folder / "arms" / UPDATED)
+        policies = {
+            change: {FROZEN: self.policy, UPDATED: updater.policy(updater.versions.version(one.served.version))}
+            for change, one in last.items()
+        }
+        states = [people.state(people.users[a]) for a, _ in pairs]
+        others = [people.users[b] for _, b in pairs]
+        times = {MOVED: self.start, SHIFTED: people.time_of(self.month.days)}
+        return changed(world, states, others, policies, times, self.month.places, stream)
+
+    def _updater(self, folder: Path) -> Updater:
+        """Of the policy that goes on, in the arm's folder."""
+
+        def start() -> Any:
+            # loaded anew, as an adapter is put on it in place
+            policy = sft_policy(self.config, self.data, self.stage)
+            return warm_start(self.config, self.data, policy)
+
+        versions = Versions(folder / "versions")
+        return Updater(versions, start, self.config.reward, self.month.settings, self.config.seed)
 
     def _sessions(self) -> dict[str, list[float]]:
         """What the frozen policy's lists are worth for people whose interest becomes that of somebody else.
@@ -541,7 +575,9 @@ def answer_of(pooled: Pooled, month: Month) -> Answer:
             f"For people of that interest with a history of their own: {other:.4f}.",
         )
     )
-    sentences = [_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds]
+    table, found["changes"], worth = sheet(pooled, FROZEN, UPDATED)
+    tables.append(table)
+    sentences = [*(_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds), *worth]
     plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
     return Answer("A month with a shift of demand", found, tables, sentences, plots)
 
