@@ -2,13 +2,14 @@
 
     python eval/serve_load.py RUN --seconds 30 --json load.json
     python eval/serve_load.py RUN --minutes 10                     # and a long phase, with the slope of the memory
+    python eval/serve_load.py RUN --rounds 0 --minutes 10 --serve=--cache=64    # whether memory is flat at its bound
     python eval/serve_load.py RUN --no-overload                    # the rates alone
 
 Starts `llmrec serve` on the loopback and asks it for users drawn by Zipf's law. Phases, a fresh service each:
   rates     --rounds of two parts in turn on one service, so that both meet the same users and the same machine:
               alone     one client, which waits for each answer: one request at a time
               together  --clients at once, each waiting for its answer: what batches are worth
-  steady    with --minutes: --clients for so long
+  steady    with --minutes: --clients for so long; the slope of the memory, and that from when the cache is full
   overload  new requests at twice the rate of `together`, whether or not the ones before are answered
 After every --feedback-every answers of a client the first item of its slate is reported as clicked, so that histories
 grow. Client and server share the machine's cores.
@@ -39,6 +40,11 @@ from llmrec.export import CARD
 from llmrec.files import write_json
 from llmrec.printing import echo
 from llmrec.seeding import numpy_stream
+
+FULL = 0.97
+"""Share of its bound from which on the cache of prompts counts as full."""
+SETTLE = 10.0
+"""Seconds after the cache was full from which on the memory should be flat."""
 
 
 @dataclass
@@ -129,16 +135,25 @@ class Connection:
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """One request; status and answer."""
+        status, answer = await self._ask("POST", path, json.dumps(body).encode())
+        return status, json.loads(answer)
+
+    async def gauges(self) -> dict[str, float]:
+        """What /metrics says, by name; without what has labels."""
+        _, answer = await self._ask("GET", "/metrics", b"")
+        lines = [line.split() for line in answer.decode().splitlines() if line[:1] != "#" and "{" not in line]
+        return {name: float(value) for name, value in lines}
+
+    async def _ask(self, method: str, path: str, data: bytes) -> tuple[int, bytes]:
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self.port)
         reader, writer = self._streams
-        data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: load\r\nContent-Type: application/json\r\n"
         try:
             writer.write(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
             said = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(said.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-            answer = json.loads(await reader.readexactly(length))
+            answer = await reader.readexactly(length)
             if b"connection: close" in said:
                 self.close()
         except BaseException:
@@ -238,11 +253,20 @@ class Phase:
         """One measurement."""
         self.load.told = told = Told()
         memory: list[tuple[float, float]] = []
+        filled: list[float] = []
         began, used = time.perf_counter(), self.server.cpu_s()
 
         async def watch() -> None:
+            connection = Connection(self.server.port)
             while True:
-                memory.append((time.perf_counter() - began, self.server.memory_mb()))
+                at = time.perf_counter() - began
+                memory.append((at, self.server.memory_mb()))
+                if not filled:
+                    told = await connection.gauges()
+                    # less than one more prompt has room
+                    if told["llmrec_prefix_cache_bytes"] >= FULL * told["llmrec_prefix_cache_limit_bytes"] > 0:
+                        filled.append(at)
+                        connection.close()
                 await asyncio.sleep(1.0)
 
         async def watched() -> None:
@@ -256,33 +280,47 @@ class Phase:
         told.seconds, used = time.perf_counter() - began, self.server.cpu_s() - used
         memory.append((told.seconds, self.server.memory_mb()))
         found = told.figures() | {"server_cpu_ms": 1000 * used / max(told.statuses[200], 1)}
-        found |= {"memory": memory_figures(memory)}
+        found |= {"memory": memory_figures(memory, filled[0] if filled else None)}
         echo(f"{name}: {json.dumps(found)}")
         return found
 
 
-def memory_figures(samples: list[tuple[float, float]], parts: int = 10) -> dict[str, Any]:
-    """Resident memory (seconds, MB) at the begin, in the middle and at the end, and its slope with a 95% interval.
+def memory_figures(
+    samples: list[tuple[float, float]], filled: float | None = None, parts: int = 10
+) -> dict[str, Any]:
+    """Resident memory (seconds, MB) at the begin, in the middle and at the end, and its slopes with 95% intervals.
 
-    The slope is that of the second half, when prompts that are kept have filled their place: a line through the means
-    of so many parts of it, since samples a second apart are not independent.
+    Slopes are those of the second half and, where the cache of prompts was full at some second (`filled`), of what
+    came SETTLE seconds after: lines through the means of so many parts, since samples a second apart are not
+    independent. None of less than three samples a part.
     """
     seconds, megabytes = (np.array(column) for column in zip(*samples, strict=True))
-    found = {
+    found: dict[str, Any] = {
         "begin_mb": float(megabytes[0]),
         "middle_mb": float(megabytes[len(megabytes) // 2]),
         "end_mb": float(megabytes[-1]),
         "most_mb": float(megabytes.max()),
+        "cache_full_s": filled,
     }
-    half = seconds >= seconds[-1] / 2
-    if half.sum() < 3 * parts:
-        return found
-    place = np.minimum((parts * np.linspace(0, 1, int(half.sum()))).astype(int), parts - 1)
-    minutes, mean = (np.array([x[half][place == n].mean() for n in range(parts)]) for x in (seconds / 60, megabytes))
+    half = slope_of(seconds, megabytes, seconds[-1] / 2, parts)
+    if half is not None:
+        found |= {"mb_per_minute": half[0], "mb_per_minute_interval": half[1:]}
+    full = None if filled is None else slope_of(seconds, megabytes, filled + SETTLE, parts)
+    if full is not None:
+        found |= {"full_mb_per_minute": full[0], "full_mb_per_minute_interval": full[1:]}
+    return found
+
+
+def slope_of(seconds: Any, megabytes: Any, since: float, parts: int) -> list[float] | None:
+    """MB a minute from a second on, with the ends of its 95% interval."""
+    late = seconds >= since
+    if late.sum() < 3 * parts:
+        return None
+    place = np.minimum((parts * np.linspace(0, 1, int(late.sum()))).astype(int), parts - 1)
+    minutes, mean = (np.array([x[late][place == n].mean() for n in range(parts)]) for x in (seconds / 60, megabytes))
     line = scipy.stats.linregress(minutes, mean)
-    wide = float(scipy.stats.t.ppf(0.975, parts - 2) * line.stderr)
-    slope = float(line.slope)
-    return found | {"mb_per_minute": slope, "mb_per_minute_interval": [slope - wide, slope + wide]}
+    wide, slope = float(scipy.stats.t.ppf(0.975, parts - 2) * line.stderr), float(line.slope)
+    return [slope, slope - wide, slope + wide]
 
 
 def together(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -318,7 +356,7 @@ def main() -> None:
     parser.add_argument("run", help="a finished run folder with its data set; made by `llmrec demo` where it is not")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="of a run that is made")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each part of a phase")
-    parser.add_argument("--rounds", type=int, default=2, help="of the rates")
+    parser.add_argument("--rounds", type=int, default=2, help="of the rates; 0 measures none, and no overload")
     parser.add_argument("--minutes", type=float, default=0.0, help="of the steady phase; none by default")
     parser.add_argument("--warm", type=float, default=5.0, help="seconds before each phase that do not count")
     parser.add_argument("--clients", type=int, default=32)
@@ -338,18 +376,36 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "llmrec", "demo", "--out", options.run, *made], check=True)
     users = _users(options.run)
     told: dict[str, Any] = {"machine": machine_facts(), "run": Path(options.run).name, "users": len(users)}
-    told |= measured_rates(options, users)
+    if options.rounds:
+        told |= measured_rates(options, users)
     if options.minutes:
         with Phase(options, users, "steady", "--deadline", "60") as phase:
             told["steady"] = phase.part("steady", lambda load: load.closed(options.clients, 60 * options.minutes))
-    if options.overload:
+    if options.overload and options.rounds:
         rate, waiting = 2 * told["together"]["answered_per_s"], str(options.waiting)
         with Phase(options, users, "overload", "--waiting", waiting, "--deadline", "60") as phase:
             told["overload"] = phase.part("overload", lambda load: load.opened(rate, options.seconds))
-    cpu = f"{told['batching_cpu']:.2f} times in CPU time of the service"
-    echo(f"batching: {told['batching']:.2f} times one at a time; {cpu}")
+    if options.rounds:
+        cpu = f"{told['batching_cpu']:.2f} times in CPU time of the service"
+        echo(f"batching: {told['batching']:.2f} times one at a time; {cpu}")
+    if options.minutes:
+        echo(f"memory: {flatness(told['steady']['memory'])}")
     if options.json is not None:
         write_json(options.json, told)
+
+
+def flatness(memory: dict[str, Any]) -> str:
+    """What the steady phase says of the memory, in words."""
+    if memory["cache_full_s"] is None:
+        return "the cache was not full in this time; give a smaller --serve=--cache=MB or more --minutes"
+    when = f"the cache was full after {memory['cache_full_s']:.0f} s"
+    if "full_mb_per_minute" not in memory:
+        return f"{when}, too late for a slope; give more --minutes"
+    # no minus before a zero
+    slope, low, high = (
+        round(x, 2) + 0.0 for x in (memory["full_mb_per_minute"], *memory["full_mb_per_minute_interval"])
+    )
+    return f"{when}, from then on {slope:.2f} MB a minute ({low:.2f} to {high:.2f})"
 
 
 def _users(run: str) -> list[str]:

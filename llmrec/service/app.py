@@ -99,6 +99,7 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
         """For Prometheus."""
         service.metrics.waiting.set(len(service.batcher))
         service.metrics.kept.set(service.deployed.kept.size)
+        service.metrics.most.set(service.deployed.kept.most)
         service.metrics.version.set(service.deployed.version)
         service.metrics.catalogue.set(service.deployed.catalogue)
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)

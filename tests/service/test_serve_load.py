@@ -38,6 +38,17 @@ def test_noise_is_no_slope_and_a_short_phase_tells_none():
     assert "mb_per_minute" not in load.memory_figures([(float(s), 500.0) for s in range(20)])
 
 
+def test_the_slope_at_the_bound_begins_when_the_cache_is_full():
+    """By 10 MB a minute for four minutes, then flat: the half begins too early, what follows the bound is flat."""
+    samples = [(float(s), 100.0 + min(s, 240) / 6 + s % 2 / 1000) for s in range(301)]
+    found = load.memory_figures(samples, 240.0)
+    assert found["mb_per_minute"] > 2
+    assert found["full_mb_per_minute"] == pytest.approx(0.0, abs=1e-2)
+    assert load.flatness(found) == "the cache was full after 240 s, from then on 0.00 MB a minute (0.00 to 0.00)"
+    assert "too late" in load.flatness(load.memory_figures(samples, 280.0))
+    assert "not full" in load.flatness(load.memory_figures(samples))
+
+
 def test_parts_are_added_by_their_seconds():
     def part(seconds, rate, cpu, wait):
         waits = {"p50_ms": wait, "p95_ms": wait, "p99_ms": wait}
