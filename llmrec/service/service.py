@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from llmrec.service.deployed import Deployed
 from llmrec.service.engine import decoded
 from llmrec.service.fallback import Fallback
 from llmrec.service.logs import Journal, place_of
+from llmrec.service.memory import give_back
 from llmrec.service.metrics import Metrics
 from llmrec.service.settings import ServiceSettings
 from llmrec.service.shelf import Changes, Shelf
@@ -40,6 +42,8 @@ from llmrec.types import Slate
 EVENTS = "events.sqlite"
 TURNS = 3
 """After so many a batch is made while no fallback counts for floors of a day."""
+TIDY_S = 20.0
+"""After so many seconds memory that was freed is given back to the system."""
 
 
 class UnknownSlate(RequestError):
@@ -95,6 +99,7 @@ class Service:
             self._held.close()
             raise
         self.users = Users(self.log)
+        self._tidied = time.monotonic()
         self.batcher = Batcher(
             self._answer_batch,
             batch=settings.batch,
@@ -316,6 +321,9 @@ class Service:
     def _seen_batch(self, jobs: int, seconds: float) -> None:
         self.metrics.batch.observe(jobs)
         self.metrics.decode.observe(seconds)
+        if time.monotonic() - self._tidied > TIDY_S:  # some 15 ms between two batches
+            give_back()
+            self._tidied = time.monotonic()
 
     def _answer_batch(self, jobs: Sequence[Job]) -> None:
         """What the worker does with a batch: once, but where floors of a day changed while it was in the model."""
