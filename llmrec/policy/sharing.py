@@ -19,6 +19,7 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.policy.modes import base_model, device_of, dtype_of, embedding_of, flags, trial
 from llmrec.policy.packing import Prompts, packed_hidden, plain_hidden, window_of
 from llmrec.policy.prefill import SharedPrefill
+from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 
 _ATTENTION = ("full_attention", "sliding_attention")
@@ -54,6 +55,9 @@ def supports_sharing(model: Any, length: int | None = None) -> bool:
     if key not in known:
         tokens = _SHORT if not beyond or window is None else max(_SHORT, window + 4)
         known[key] = _allowed(config) and _trial(inner, tokens)
+        if not known[key]:
+            name = type(inner).__name__
+            console.print(f"  {name} cannot share a prompt among items: each is read by itself, slower", style="dim")
     return known[key]
 
 
