@@ -29,6 +29,7 @@ WORTH = 1.2
 """Times that products of whole numbers must be faster than in float32."""
 SMALL = 1 << 17
 """Weights of a layer below which a product costs less than its preparation."""
+ALIGNED = 64
 _LOW = 254
 """Steps of the second number within one of the first, which is at most half a step off."""
 
@@ -50,8 +51,17 @@ def whole_product(x: Tensor, codes: Tensor) -> Tensor:
 
 def few_rows_8(x: Tensor, codes: Tensor) -> Tensor:
     """bfloat16 (rows, in) times int8 codes (out, in), without the scale of the codes."""
-    out: Tensor = torch.ops.aten._weight_int8pack_mm(x, codes, x.new_ones(len(codes)))
+    out: Tensor = torch.ops.aten._weight_int8pack_mm(aligned(x), aligned(codes), x.new_ones(len(codes)))
     return out
+
+
+def aligned(numbers: Tensor) -> Tensor:
+    """The same where torch's weight-only products can read it: elsewhere than at 64 bytes they end the process.
+
+    What is read of a file, or a part of a tensor, may lie anywhere.
+    """
+    numbers = numbers.contiguous()
+    return numbers.clone() if numbers.data_ptr() % ALIGNED else numbers
 
 
 def packed_4(codes: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,7 +72,7 @@ def packed_4(codes: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
 
 def few_rows_4(x: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
     """bfloat16 (rows, in) times what `packed_4` made."""
-    out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, packed, x.shape[1] // len(scales), scales)
+    out: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(aligned(x), packed, x.shape[1] // len(scales), scales)
     return out
 
 

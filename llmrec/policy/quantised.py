@@ -50,7 +50,7 @@ class WeightOnly(nn.Module):
 
     def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("codes", codes)
+        self.register_buffer("codes", integers.aligned(codes))
         self.register_buffer("scale", scale)
         self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.blocks = integers.in_blocks(codes)

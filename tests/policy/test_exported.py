@@ -131,6 +131,24 @@ def test_products_of_whole_numbers_are_those_of_the_floats_that_they_stand_for(m
     assert layer(x[:0]).shape == (0, rows, 320)
 
 
+def apart(numbers, by=8):
+    """The same numbers where no tensor of torch's own begins, as those of a file that is mapped."""
+    space = torch.empty(numbers.numel() + by, dtype=numbers.dtype)
+    space[by:] = numbers.reshape(-1)
+    return space[by:].view(numbers.shape)
+
+
+@NEEDS_WHOLE
+@pytest.mark.parametrize("rows", [1, 10])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_numbers_may_lie_anywhere(bits, rows):
+    codes, scale = quantise(torch.randn(576, 576), bits, None if bits == 8 else 32)
+    x = torch.randn(rows, 576, dtype=torch.bfloat16)
+    wanted = WeightOnly(codes.clone(), scale.bfloat16())(x)
+    for step in (1, 4, 8):
+        assert torch.equal(WeightOnly(apart(codes, step), scale.bfloat16())(apart(x, step)), wanted)
+
+
 def test_sides_that_are_no_blocks_are_multiplied_as_floats(monkeypatch):
     monkeypatch.setattr(integers, "whole_numbers_pay", lambda: True)
     codes, scale = quantise(torch.randn(400, 448), 8)
