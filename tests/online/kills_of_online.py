@@ -58,20 +58,23 @@ def serve(run: Path, out: Path) -> int:
         os._exit(code)
 
 
-def written(out: Path) -> list[tuple[str, int]]:
-    """What stands under a folder, by name and size."""
-    there = []
-    for place in sorted(out.rglob("*")):
-        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-            there.append((str(place), place.stat().st_size))
-    return there
+def written(out: Path) -> tuple[int, list[str]]:
+    """The last entry of the log, and what stands in the folder of the versions, by name.
+
+    Not the files of the log: whoever opens it writes to these, and has not begun yet.
+    """
+    last = 0
+    if (out / EVENTS).is_file():
+        with contextlib.suppress(RunError), EventReader(out / EVENTS) as log:
+            last = log.last_seq
+    return last, sorted(str(place) for place in (out / VERSIONS).rglob("*"))
 
 
 def killed_at_work(source: Path, out: Path, wait: float, longest: float) -> bool:
     """Kills a process `wait` seconds after it has written something new; whether it had ended by itself."""
     before, child, began = written(out), serve(source, out), time.monotonic()
     while written(out) == before and time.monotonic() - began < longest:
-        time.sleep(0.002)
+        time.sleep(0.02)
     time.sleep(wait)
     os.kill(child, signal.SIGKILL)
     return os.WIFEXITED(os.waitpid(child, 0)[1])
