@@ -68,8 +68,8 @@ def draw_slates(
     for part, ids, mask in policy.batches(states, None, asked.groups_B):
         bounded = bool(asked.wishes_B) and asked.wishes_B[part[0]].bounds_slate
         draw = _bounded if bounded else _plain
-        for b, slate in zip(part, draw(policy, ids, mask, k, [keys[b] for b in part], asked, part, temperature),
-                            strict=True):  # fmt: skip
+        drawn = draw(policy, ids, mask, k, [keys[b] for b in part], asked, part, temperature)
+        for b, slate in zip(part, drawn, strict=True):
             made[b] = slate
     return made
 
@@ -127,8 +127,7 @@ def _bounded(
             if not any(goes_on_B):
                 break
             # whoever's slate is complete draws along and is not heard: prompts of a batch are read together
-            closed = [np.flatnonzero(~row) if on else row[:0].astype(np.int64)
-                      for row, on in zip(next_BN, goes_on_B, strict=True)]  # fmt: skip
+            closed = [np.flatnonzero(~row & on) for row, on in zip(next_BN, goes_on_B, strict=True)]
             drawn = sample_items(
                 policy.model,
                 ids,
@@ -141,12 +140,11 @@ def _bounded(
                 walker=walker,
             )
             walker.forget()
-            found = zip(drawn.items_BG[:, 0].tolist(), drawn.token_log_prob_BGL[:, 0].double().sum(1).tolist(),
-                        strict=True)  # fmt: skip
-            for row, (item, log_prob) in enumerate(found):
-                if goes_on_B[row]:
-                    items[row].append(item)
-                    log_probs[row].append(min(log_prob, 0.0))
+            item_B = drawn.items_BG[:, 0].tolist()
+            log_prob_B = drawn.token_log_prob_BGL[:, 0].double().sum(1).clamp(max=0.0).tolist()
+            for row in np.flatnonzero(goes_on_B).tolist():
+                items[row].append(item_B[row])
+                log_probs[row].append(log_prob_B[row])
     return [Slate(tuple(own), tuple(values)) for own, values in zip(items, log_probs, strict=True)]
 
 
