@@ -12,7 +12,9 @@ from llmrec.dataset.world import generate_world
 from llmrec.online.events import Logged, Outcome, Received, Served
 from llmrec.studies.online import run_online
 from llmrec.studies.online.changes import MOVED, OPTIMUM, SHIFTED
-from llmrec.studies.online.world import INFORMED, PRIOR, Month, _events, _item_means, recovery
+from llmrec.studies.online.month import INFORMED, Month
+from llmrec.studies.online.telling import recovery
+from llmrec.studies.online.world import PRIOR, _events, _item_means
 
 
 def test_recovery_is_three_days_at_ninety_percent():

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from llmrec.config_tree import Overrides
 from llmrec.studies.online.blocks import block_study
-from llmrec.studies.online.world import Month, month_study
+from llmrec.studies.online.month import Month
+from llmrec.studies.online.world import month_study
 
 MONTH = Month()
 

@@ -22,7 +22,7 @@ import polars as pl
 import torch
 
 from llmrec.baselines.registry import baseline
-from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, RewardSettings, RunConfig
+from llmrec.config import RewardSettings, RunConfig
 from llmrec.config_tree import Overrides
 from llmrec.dataset.split import Split
 from llmrec.dataset.store import Dataset
@@ -36,7 +36,7 @@ from llmrec.online.replay import parted, replay
 from llmrec.online.report import by_day, draw
 from llmrec.online.simulated import serve_days
 from llmrec.online.traffic import Serve, TrafficSettings, WorldTraffic
-from llmrec.online.update import ADAPTER, CycleSettings, OnlineSettings, Updater
+from llmrec.online.update import ADAPTER, Updater
 from llmrec.online.versions import Versions
 from llmrec.pipeline.base_model import Base, base_model
 from llmrec.pipeline.data import RunData, open_data
@@ -46,17 +46,24 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.online.changes import CHANGES, MOVED, SHIFTED, changed, sheet
-from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
+from llmrec.studies.online.changes import CHANGES, MOVED, SHIFTED, changed
+from llmrec.studies.online.month import (
+    AFTER,
+    ARMS,
+    BEFORE,
+    COUNTS,
+    END,
+    FROZEN,
+    INFORMED,
+    RETRAINED,
+    UPDATED,
+    Month,
+)
+from llmrec.studies.online.telling import answer_of
+from llmrec.studies.study import SeedRows, Study
 from llmrec.training.lora import Adapter, load_adapter
 from llmrec.types import FloatArray, Interaction, Ranker, Slate, State
 
-FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
-COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
-ARMS = (FROZEN, UPDATED, RETRAINED, COUNTS, MEANS)
-BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
-RECOVERED = 0.9
 PRIOR = 20.0
 """Impressions of the average reward that stand beside an item's own, in the means."""
 WORLD: Mapping[str, Any] = {
@@ -74,51 +81,6 @@ WORLD: Mapping[str, Any] = {
     "sft.mixture": {"next_item": 1.0},
 }
 """A small world and a small model: a month with five arms in minutes of a core."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Month:
-    """What is played.
-
-    Attributes:
-        days: of the month; demand shifts in its middle.
-        visits: slates a day.
-        places: items of a slate.
-        block: days between two trainings anew, and two counts.
-        temperature: at which a policy's slates are drawn.
-        epsilon: share of places at which counts explore.
-        after: days behind the month in which a bad version is tried.
-        sessions: people whose interest moves within a session.
-    """
-
-    days: int = 30
-    visits: int = 100
-    places: int = 5
-    block: int = 5
-    temperature: float = 0.5
-    epsilon: float = 0.1
-    after: int = 8
-    sessions: int = 200
-
-    @property
-    def settings(self) -> OnlineSettings:
-        """Of the policy that goes on; chosen on worlds that are not asked here."""
-        return OnlineSettings(
-            off_policy=OffPolicySettings(
-                slate=self.places,
-                draws=1,
-                batch_size=32,
-                epochs=3.0,
-                learning_rate=3e-3,
-                kl_coefficient=0.005,
-                lora=LoraSettings(rank=16),
-                save_every=1000,
-            ),
-            newest=1500,
-            gate=GateSettings(effective_samples=40.0),
-            position_bias=0.0,
-            cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30),
-        )
 
 
 def month_study(
@@ -505,105 +467,3 @@ def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) ->
         "served three days later": len(later),
         "reason": back[0].reason,
     }
-
-
-def recovery(by_day: Mapping[str, Sequence[float]], arm: str, month: Month) -> dict[str, Any]:
-    """When an arm is back at 90% of the informed optimum: items shown since the shift, or how far it came.
-
-    By the mean of three days, so that one lucky day is none.
-    """
-    half = month.days // 2
-    share_D = np.array(by_day[arm][half:]) / np.array(by_day[INFORMED][half:])
-    three_D = np.convolve(share_D, np.ones(3) / 3, mode="valid")
-    there = np.flatnonzero(three_D >= RECOVERED)
-    shown = None if not len(there) else int((there[0] + 3) * month.visits * month.places)
-    return {"interactions": shown, "share": float(share_D[-5:].mean()), "first": float(share_D[:3].mean())}
-
-
-def answer_of(pooled: Pooled, month: Month) -> Answer:
-    """Rewards, recoveries, what became of bad versions, costs."""
-    arms = (*ARMS, INFORMED)
-    facts = [one.facts for one in pooled.seeds]
-    found: dict[str, Any] = {"arms": {}, "seeds": {}}
-    rows = []
-    for arm in arms:
-        means = {part: pooled.means(arm, part) for part in (BEFORE, AFTER, END)}
-        back = [recovery(one["by_day"], arm, month) for one in facts]
-        cost = [one[arm]["cpu_seconds"] if arm in one else 0.0 for one in facts]
-        entry: dict[str, Any] = {part: over_seeds(value) for part, value in means.items()}
-        entry |= {
-            "recovery": back,
-            "cpu_seconds": over_seeds(cost),
-            "share": over_seeds([one["share"] for one in back]),
-        }
-        if arm not in (FROZEN, INFORMED):
-            gains = [a - b for a, b in zip(means[AFTER], pooled.means(FROZEN, AFTER), strict=True)]
-            rows_gain = pooled.difference(arm, FROZEN, AFTER, samples=1000, seed=0)
-            entry["gain"] = {"over seeds": over_seeds(gains), "over slates": dataclasses.asdict(rows_gain)}
-        found["arms"][arm] = entry
-        times = [one["interactions"] for one in back]
-        said = ", ".join("never" if one is None else f"{one:,}" for one in times)
-        cells = [f"{np.mean(means[part]):.4f}" for part in (BEFORE, AFTER, END)]
-        rows.append([arm, *cells, _interval([one["share"] for one in back], 3), said, f"{np.mean(cost):.0f}"])
-    title = "True value a place of what was served"
-    heads = [
-        "",
-        BEFORE,
-        AFTER,
-        f"{END} (5)",
-        "share of the informed optimum, last 5 days",
-        "items until 90%",
-        "CPU s",
-    ]
-    tables = [Sheet(title, heads, rows, "Items until 90%: shown since the shift, one figure a seed.")]
-    found["seeds"] = {
-        one.seed: {"by_day": one.facts["by_day"], UPDATED: _plain(one.facts[UPDATED])} for one in pooled.seeds
-    }
-    read = np.array([one["session"]["read"] for one in facts])
-    found["session"] = {
-        "choices": facts[0]["session"]["choices"],
-        "read": read.tolist(),
-        "own": [one["session"]["own"] for one in facts],
-    }
-    moved = [["with the session in the state", *(f"{v:.4f}" for v in read.mean(0))]]
-    other = np.mean([one["session"]["own"] for one in facts])
-    tables.append(
-        Sheet(
-            "An interest that moves within a session: what the frozen policy shows is worth, by choices since",
-            ["", *map(str, facts[0]["session"]["choices"])],
-            moved,
-            f"For people of that interest with a history of their own: {other:.4f}.",
-        )
-    )
-    table, found["changes"], worth = sheet(pooled, FROZEN, UPDATED)
-    tables.append(table)
-    sentences = [*(_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds), *worth]
-    plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
-    return Answer("A month with a shift of demand", found, tables, sentences, plots)
-
-
-def _plain(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if key != "svg"}
-
-
-def _interval(values: Sequence[float], digits: int) -> str:
-    told = over_seeds(values)
-    if "low" not in told:
-        return f"{values[0]:.{digits}f}"
-    return f"{told['mean']:.{digits}f} ({told['low']:.{digits}f} to {told['high']:.{digits}f})"
-
-
-def _said(seed: int, told: Mapping[str, Any]) -> str:
-    bad = told["bad"]
-    passed = [name for name in ("noise", "turned") if bad[name]["promoted"]]
-    gate = "neither bad version passed the gate" if not passed else f"{' and '.join(passed)} passed the gate"
-    back = (
-        f"the one promoted without it was taken back on day {bad['day']} after {bad['slates']} slates, and made "
-        f"{bad['served three days later']} slates from the third day on"
-        if bad["taken back"]
-        else f"the one promoted without it was not taken back ({bad['slates']} slates)"
-    )
-    return (
-        f"World {seed}: {told['promoted']} updates promoted, {told['refused']} refused, {told['taken back']} taken "
-        f"back; alarms on days {told['alarms']}; {gate}; {back}."
-    )

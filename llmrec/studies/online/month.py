@@ -1,0 +1,58 @@
+"""The month that is played: its people, its slates and how its policies learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmrec.config import GateSettings, LoraSettings, OffPolicySettings
+from llmrec.online.update import CycleSettings, OnlineSettings
+
+FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
+COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
+ARMS = (FROZEN, UPDATED, RETRAINED, COUNTS, MEANS)
+BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Month:
+    """What is played.
+
+    Attributes:
+        days: of the month; demand shifts in its middle.
+        visits: slates a day.
+        places: items of a slate.
+        block: days between two trainings anew, and two counts.
+        temperature: at which a policy's slates are drawn.
+        epsilon: share of places at which counts explore.
+        after: days behind the month in which a bad version is tried.
+        sessions: people whose interest moves within a session.
+    """
+
+    days: int = 30
+    visits: int = 100
+    places: int = 5
+    block: int = 5
+    temperature: float = 0.5
+    epsilon: float = 0.1
+    after: int = 8
+    sessions: int = 200
+
+    @property
+    def settings(self) -> OnlineSettings:
+        """Of the policy that goes on; chosen on worlds that are not asked here."""
+        return OnlineSettings(
+            off_policy=OffPolicySettings(
+                slate=self.places,
+                draws=1,
+                batch_size=32,
+                epochs=3.0,
+                learning_rate=3e-3,
+                kl_coefficient=0.005,
+                lora=LoraSettings(rank=16),
+                save_every=1000,
+            ),
+            newest=1500,
+            gate=GateSettings(effective_samples=40.0),
+            position_bias=0.0,
+            cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30),
+        )
