@@ -362,9 +362,8 @@ def _measured(seed: int, requests: int, sets: int, count: int) -> SeedRows:
                 own["short"] += len(slate.items_K) < k
                 wrong = broken(slate, k, items, person, hidden, trees)
                 # what was drawn must say how likely it was
-                wrong += (
-                    [] if all(value <= 0 for value in slate.log_probs_K) or "drawn" not in name else ["no chance"]
-                )
+                if isinstance(ranker, _Drawn) and any(value > 0 for value in slate.log_probs_K):
+                    wrong.append("no chance")
                 if "nearest" in name:  # among its candidates alone floors and places may be out of reach
                     wrong = [one for one in wrong if "could be" not in one]
             own["broken"] += bool(wrong)

@@ -1,7 +1,7 @@
 """Which change needs an update, and which needs the session in the state?
 
 Two changes are put to a frozen policy and to the one that goes on, each with the running session in the state and
-without it. *One person's interest moves within a session*: he goes on as somebody else would, and five choices of
+without it. *One person's interest moves within a session*: they go on as somebody else would, and five choices of
 the new interest stand in the session; demand is what it was. *Everybody's demand has shifted*: people keep their
 interest, their five choices of the session are made under the new demand, and the policy that goes on has had half a
 month of it. Figures are true values a place; the optimum knows person and demand.
@@ -100,8 +100,9 @@ def sheet(pooled: Pooled, frozen: str, updated: str) -> tuple[Sheet, dict[str, A
         "updating, session read": (side(updated, READ), side(frozen, READ)),
         "updating, session not read": (side(updated, UNREAD), side(frozen, UNREAD)),
     }
-    gains = {what: {c: pooled.difference(*pair, c, samples=2000, seed=0) for c in CHANGES}
-             for what, pair in pairs.items()}  # fmt: skip
+    gains = {
+        what: {c: pooled.difference(*pair, c, samples=2000, seed=0) for c in CHANGES} for what, pair in pairs.items()
+    }
     said = [f"{c}: {what} is worth {signed(of[c])} a place." for c in CHANGES for what, of in gains.items()]
     figures = {what: {c: dataclasses.asdict(one) for c, one in of.items()} for what, of in gains.items()}
     title = "Two changes: true value a place, and its share of the optimum that knows person and demand"
