@@ -4,15 +4,17 @@
     python eval/table.py --dataset folder --source data/ml --only baselines --no-judge --out runs/baselines
 
 Settings are chosen on the validation rows (each baseline within its time budget), fitted anew on everything before
-the test period, and asked the test rows once; rows that depend on chance under three seeds. Finished rows are kept in
-OUT, so that the same command goes on where it was stopped. OUT/table.md and OUT/table.json hold the table. FOLDER is
-LLMREC_DATA/NAME where --source is left out. `--dataset folder` takes any folder written by `llmrec data import`.
+the test period (with --fit-once left as they are: half the hours of a large model), and asked the test rows once;
+rows that depend on chance under three seeds. Finished rows are kept in OUT, so that the same command goes on where it
+was stopped. OUT/table.md and OUT/table.json hold the table. FOLDER is LLMREC_DATA/NAME where --source is left out.
+`--dataset folder` takes any folder written by `llmrec data import`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from llmrec.cli.guard import guarded
@@ -40,6 +42,9 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=1.0, help="factor of the baselines' time budgets")
     parser.add_argument("--limit", type=int, help="at most so many validation and test rows")
     parser.add_argument("--json", type=Path, help="write the table here, too")
+    parser.add_argument(
+        "--fit-once", action="store_true", help="what was fitted before the validation rows ranks the test rows, too"
+    )
     parser.add_argument("--no-judge", action="store_true", help="no simulator: leaves the judge's column out")
     options = parser.parse_args()
     from llmrec.config import RunConfig
@@ -51,7 +56,7 @@ def main() -> None:
         raise ConfigError(f"--seeds is {options.seeds}; give at least 1.")
     if options.model is None and (options.recipe or options.set):
         raise ConfigError("--recipe and --set are for the rows of a pretrained model; name it by --model.")
-    protocol = protocol_of(options.dataset, options.split)
+    protocol = replace(protocol_of(options.dataset, options.split), refit=not options.fit_once)
     from llmrec.files import read_json, write_json
     from llmrec.screen import results
     from llmrec.studies.table.board import answers, measure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,21 @@ def test_what_is_learnt_ends_before_what_is_ranked(bench):
     data, rows = bench.rows("after")
     assert data.split.train["time"].max() < min(e.state.time for e in rows)
     assert data.split.train.height == bench.before.split.until("valid").height
+
+
+def test_fitted_once_the_test_rows_are_ranked_by_what_knows_the_training_part_alone(bench, tmp_path):
+    """The rows are the same, what is learnt from ends earlier, and a policy has one folder for both moments."""
+    protocol = dataclasses.replace(bench.protocol, refit=False)
+    once = open_table(protocol, films(tmp_path / "ml"), tmp_path / "out")
+    assert [(e.state.user_id, e.target) for e in once.test] == [(e.state.user_id, e.target) for e in bench.test]
+    assert once.after.split.train.equals(bench.before.split.train)
+    assert (once.fitting("after"), bench.fitting("after")) == ("before", "after")
+    assert bench_key(once) != bench_key(bench)
+    counts = Counter(once.dataset.item_index[item] for item in bench.before.split.train["item_id"])
+    answer = BaselineEntry(BASELINES["popularity"]).answer(once, 0, Work(tmp_path / "row"))
+    for items, seen in zip(answer.items_BK, once.test.seen, strict=True):
+        best = max(count for item, count in counts.items() if item not in seen)
+        assert counts[int(items[0])] == best
 
 
 def test_within_a_span_nothing_has_an_order(tmp_path):

@@ -115,6 +115,7 @@ def bench_key(bench: TableData) -> dict[str, Any]:
     rows = {"valid": len(bench.valid), "test": len(bench.test)}
     kept = {name: protocol[name] for name in ("split", "history_events")}
     kept |= {"span": bench.protocol.span} if bench.protocol.span > 1 else {}
+    kept |= {} if bench.protocol.refit else {"refit": False}
     return {"data": bench.dataset.manifest.content_hash, "version": VERSION, **kept, **rows}
 
 

@@ -64,8 +64,8 @@ class Trainings:
     def stage(self, bench: TableData, moment: Moment, seed: int) -> tuple[RunConfig, RunData, SFTStage]:
         """The warm start, trained if it is not there."""
         config, (data, _) = self.config(bench, seed), bench.rows(moment)
-        base = self.base(bench, seed)
-        return config, data, sft_stage(config, data, base, bench.work(self.out / self.name / f"{moment}-{seed}"))
+        work = bench.work(self.out / self.name / f"{bench.fitting(moment)}-{seed}")
+        return config, data, sft_stage(config, data, self.base(bench, seed), work)
 
     def policy(self, bench: TableData, moment: Moment, seed: int) -> LanguagePolicy:
         """The warm-started policy."""

@@ -1,7 +1,8 @@
 """What a table is measured on: a data set, its split, and the two moments at which systems are fitted.
 
 Settings are chosen by fitting on the training part and ranking the validation rows. The chosen settings are then
-fitted anew on everything before the test period and rank the test rows, once. No event of the test period trains.
+fitted anew on everything before the test period (or stay as they are, `Protocol.refit`) and rank the test rows, once.
+No event of the test period trains.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ class Protocol:
         folder: of the original files, where it is not called as the protocol.
         span: seconds within which events have no order: times are those of the beginnings of spans, and a state holds
             what lies in earlier ones. 1 takes the times as they are.
+        refit: whether what ranks the test rows is fitted anew on the validation part, too; without, it is what was
+            fitted on the training part alone, which costs half (a policy that takes hours is trained once).
     """
 
     name: str
@@ -65,6 +68,7 @@ class Protocol:
     note: str = ""
     folder: str = ""
     span: int = 1
+    refit: bool = True
 
     @property
     def recipe_file(self) -> Path | None:
@@ -149,8 +153,8 @@ class TableData:
     """An open table.
 
     `before` is the data with the training part as it is, and ranks `valid`; `after` counts the validation part into
-    the training part, and ranks `test`. `folder` holds the imported data set. With `finished_only` what
-    is not finished is refused and never made.
+    the training part (where the protocol fits anew), and ranks `test`. `folder` holds the imported data set. With
+    `finished_only` what is not finished is refused and never made.
     """
 
     protocol: Protocol
@@ -169,6 +173,10 @@ class TableData:
     def rows(self, moment: Moment) -> tuple[RunData, Examples]:
         """What is learnt from, and what is then ranked."""
         return (self.before, self.valid) if moment == "before" else (self.after, self.test)
+
+    def fitting(self, moment: Moment) -> Moment:
+        """The first moment at which the same is learnt from: `before` for both where nothing is fitted anew."""
+        return moment if self.protocol.refit else "before"
 
     def work(self, folder: Path) -> Work:
         """Stages of the table in `folder`."""
@@ -230,7 +238,7 @@ def open_table(
         train, late, last = (_spans(split.part(part), protocol.span) for part in PARTS)
         split = dataclasses.replace(split, train=train, valid=late, test=last)
     before = RunData(dataset, split)
-    whole = dataclasses.replace(split, train=split.until("valid"))
+    whole = dataclasses.replace(split, train=split.until("valid")) if protocol.refit else split
     after = dataclasses.replace(before, split=whole)
     return TableData(protocol, before, after, valid, test, folder, finished_only)
 

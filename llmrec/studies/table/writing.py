@@ -33,8 +33,9 @@ def write(board: Leaderboard, bench: TableData, out: Path, command: str) -> None
     columns = [m for m in COLUMNS if m in board.main.metrics]
     parts = [
         f"# {bench.protocol.name}",
-        f"`{command}`; data hash {manifest.content_hash[:12]}; {rows['before test']} events before the test "
-        f"period. {board.further.note}".strip(),
+        f"`{command}`; data hash {manifest.content_hash[:12]}; {rows['before test']} events "
+        f"{'before the test period' if bench.protocol.refit else 'of the training part, for all rows'}. "
+        f"{board.further.note}".strip(),
         board.main.select(columns).to_markdown(),
         *(f"- {claim}: {found['sentence']}" for claim, found in board.claims.items()),
         *(
