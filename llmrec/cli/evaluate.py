@@ -33,6 +33,10 @@ def evaluate_command(
     reference: Annotated[
         str | None, typer.Option(help="What the others are compared with; the first baseline.")
     ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(help="Rules that the runs' lists obey, a YAML file (docs/rules.md; default: each run's own)."),
+    ] = None,
     test_events: Annotated[int, typer.Option(help="A uniform sample of this many; 0 takes all.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of samples and intervals.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
@@ -58,6 +62,7 @@ def evaluate_command(
         reference=reference or baselines[0],
         test_events=test_events or None,
         seed=seed,
+        rules=rules,
     )
     found.show()
     if json_file is not None:

@@ -125,6 +125,9 @@ def run(
     stage: Annotated[
         LastStage | None, typer.Option(help="Make this stage and what it needs, and stop there; all by default.")
     ] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="Rules of the run (docs/rules.md), a YAML file in place of the key rules.")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let the configuration file name code to run (reward.custom).")
@@ -138,7 +141,16 @@ def run(
     """
     from llmrec.pipeline.recipes import overrides_of, with_defaults
 
-    named = {"data.dataset": dataset, "data.source": source, "model.name": model, "algorithm": algorithm}
+    named: dict[str, object] = {
+        "data.dataset": dataset,
+        "data.source": source,
+        "model.name": model,
+        "algorithm": algorithm,
+    }
+    if rules is not None:
+        from llmrec.rules import rule_trees
+
+        named["rules"] = rule_trees(rules)
     configuration = with_defaults(config, overrides_of(named, overrides), algorithm=algorithm, trust_code=trust_code)
     from llmrec.cli.run import run_and_print
 

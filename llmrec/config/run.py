@@ -147,6 +147,9 @@ class RunConfig:
     report_to: tuple[str, ...] = ()
     rules: tuple[dict[str, Any], ...] = ()
     """What every list of the finished run obeys, each as in a file of rules (docs/rules.md)."""
+    rules_in_training: Literal["all", "items", "none"] = "all"
+    """Which of them draws of the training obey, with which policy and reference are taken: all; items (those about
+    single items, no caps and floors); none. Algorithms that draw single items refuse floors under all."""
 
     @classmethod
     def read(cls, path: Path | None = None, overrides: Overrides | None = None, *, trust_code: bool = False) -> Self:

@@ -57,19 +57,19 @@ from llmrec.pipeline.result import (
     label,
     last_label,
 )
+from llmrec.pipeline.ruled import RULES, run_rules
 from llmrec.pipeline.sft import check_targets, check_warm_start, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.simulation import check_simulation, simulator_stage
 from llmrec.pipeline.systems import Greedy, Policy, Reranked, best_known
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
-from llmrec.rules import RuleBook, Ruled, parse_rules
+from llmrec.rules import Ruled, parse_rules
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
 from llmrec.training.lora import check_lora
 from llmrec.types import Ranker
 
-RULES = "the configuration"
 SAMPLE = 4000
 """States of a part that are looked at where there are many: what is not refused for these is not for all."""
 CHECKS: tuple[Callable[[RunConfig, RunData, int | None], None], ...] = (
@@ -152,6 +152,7 @@ def train_stages(
 def check_config(config: RunConfig) -> None:
     """Refuses before anything is made what would fail an hour later."""
     check_naming(config)
+    parse_rules(config.rules, RULES)
     check_algorithm(config)
     controls_of(config)
     check_simulator(config.simulator)
@@ -165,16 +166,6 @@ def check_config(config: RunConfig) -> None:
     check_lora(config.improvement.lora, f"{config.algorithm}.lora")
     check_source(config)
     check_evaluation(config)
-    parse_rules(config.rules, RULES)
-
-
-def run_rules(config: RunConfig, data: RunData) -> RuleBook:
-    """What every list of the finished run obeys.
-
-    Raises:
-        ConfigError: rules that contradict one another or name what no item has.
-    """
-    return RuleBook.of(parse_rules(config.rules, RULES), data.dataset.item_list)
 
 
 def make_systems(stages: Stages) -> dict[str, Ranker]:

@@ -26,6 +26,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import Base, check_base, make_renderer
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import Naming, load_identifiers, name_items, naming_key
+from llmrec.pipeline.ruled import training_rules
 from llmrec.pipeline.simulation import log_of, widening
 from llmrec.pipeline.wording import text_key
 from llmrec.pipeline.work import Work, say, stage_seconds
@@ -296,7 +297,14 @@ def warm_start(config: RunConfig, data: RunData, policy: LanguagePolicy) -> Warm
 
     repeat = data.dataset.manifest.repeat
     return WarmStart(
-        policy.model, policy.tokenizer, policy.catalogue, policy.renderer, repeat, config.seed, rehearsed
+        policy.model,
+        policy.tokenizer,
+        policy.catalogue,
+        policy.renderer,
+        repeat,
+        config.seed,
+        rehearsed,
+        rules=training_rules(config, data),
     )
 
 

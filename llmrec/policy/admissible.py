@@ -61,6 +61,18 @@ class Admissible:
         high_G = np.array([places if group.high is None else group.high for group in groups], dtype=np.int64)
         return cls(kind_N.ravel().astype(np.int64), kinds, low_G, high_G, places)
 
+    @classmethod
+    def of_each(cls, filters: Sequence[Filters], attributes: Attributes, places: int) -> list[Admissible]:
+        """One for each filter; equal bounds share it. Raises as `of` does."""
+        made: dict[Filters, Admissible] = {}
+        found = []
+        for wish in filters:
+            bounds = Filters(max_per_category=wish.max_per_category, bounds=wish.bounds)
+            if bounds not in made:
+                made[bounds] = cls.of(bounds, attributes, places)
+            found.append(made[bounds])
+        return found
+
     def next_N(self, above: Sequence[int], allowed_N: BoolArray) -> BoolArray:
         """Which items may stand below those `above`: bool (N,), all false where the slate is complete.
 

@@ -11,14 +11,17 @@ Both are distributions over slates that obey, and sum to 1 over them.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.allowed import ItemFilter
 from llmrec.catalogue.filters import Filters
+from llmrec.catalogue.index import PrefixIndex
 from llmrec.policy.admissible import Admissible
 from llmrec.policy.decoding import check_k, sample_items, walker_of
 from llmrec.policy.filtered import FilteredCatalogue, padded, passing
@@ -114,28 +117,85 @@ def _bounded(
 ) -> list[Slate]:
     """Place by place; each prompt is read once."""
     asked.allowed(part)  # refuses what leaves a state nothing
-    opened, rules = _opened(policy, asked, part), _rules(policy, asked, part, k)
-    items: list[list[int]] = [[] for _ in part]
-    log_probs: list[list[float]] = [[] for _ in part]
-    length = policy.index.max_length
+    drawn = draw_in_places(
+        policy.model,
+        ids,
+        mask,
+        policy.index,
+        _rules(policy, asked, part, k),
+        _opened(policy, asked, part),
+        keys,
+        temperature=temperature,
+    )
+    return drawn.slates
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Slates of B prompts that were drawn place by place.
+
+    Attributes:
+        slates: what was drawn, with log P(item at its place | state, items above).
+        closed_BK: by prompt and place that was filled, the items that could not be drawn there, but for those that
+            are closed to all.
+    """
+
+    slates: list[Slate]
+    closed_BK: list[list[IntArray]]
+
+
+@torch.no_grad()
+def draw_in_places(
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    index: PrefixIndex,
+    rules: Sequence[Admissible],
+    opened: Sequence[BoolArray],
+    keys: Sequence[int],
+    *,
+    dense: ItemFilter | None = None,
+    passes_N: BoolArray | None = None,
+    temperature: float = 1.0,
+) -> Placed:
+    """A slate for each prompt under what bounds it; each prompt is read once.
+
+    Args:
+        model: a Hugging Face or PEFT causal language model.
+        ids: token ids (B, P).
+        mask: 1 at tokens.
+        index: the catalogue's prefix index, where the model is.
+        rules: what bounds each prompt's slate, all of equally many places.
+        opened: the items that each may be shown at all, (N,) bool.
+        keys: one a prompt, of 63 bits; equal keys draw with equal luck.
+        dense: closes items to all prompts, which `opened` does not hold then.
+        passes_N: the items that it lets through.
+        temperature: divides the logits.
+    """
+    rows, k, length = len(ids), rules[0].places, index.max_length
+    items: list[list[int]] = [[] for _ in range(rows)]
+    log_probs: list[list[float]] = [[] for _ in range(rows)]
+    shut: list[list[IntArray]] = [[] for _ in range(rows)]
     luck_BKL = np.stack([numpy_stream(key, "policy", "drawn slate").random((k, length)) for key in keys])
-    with evaluating(policy.model):
-        walker = walker_of(policy.model, ids, mask, policy.index)
+    with evaluating(model):
+        walker = walker_of(model, ids, mask, index)
         for place in range(k):
-            next_BN = np.stack([rules[r].next_N(items[r], opened[r]) for r in range(len(part))])
+            next_BN = np.stack([rules[r].next_N(items[r], opened[r]) for r in range(rows)])
             goes_on_B = [bool(row.any()) for row in next_BN]
             if not any(goes_on_B):
                 break
             # whoever's slate is complete draws along and is not heard: prompts of a batch are read together
-            closed = [np.flatnonzero(~row & on) for row, on in zip(next_BN, goes_on_B, strict=True)]
+            closed_BN = ~next_BN & np.array(goes_on_B)[:, None]
+            closed = [np.flatnonzero(row if passes_N is None else row & passes_N) for row in closed_BN]
+            exclude = torch.from_numpy(padded(closed))
             drawn = sample_items(
-                policy.model,
+                model,
                 ids,
                 mask,
                 1,
-                policy.index,
+                index,
                 uniform_BGL=torch.from_numpy(luck_BKL[:, place : place + 1]),
-                exclude=torch.from_numpy(padded(closed)),
+                exclude=exclude if dense is None else index.allowed(exclude, dense=dense),
                 temperature=temperature,
                 walker=walker,
             )
@@ -145,7 +205,9 @@ def _bounded(
             for row in np.flatnonzero(goes_on_B).tolist():
                 items[row].append(item_B[row])
                 log_probs[row].append(log_prob_B[row])
-    return [Slate(tuple(own), tuple(values)) for own, values in zip(items, log_probs, strict=True)]
+                shut[row].append(closed[row])
+    made = [Slate(tuple(own), tuple(values)) for own, values in zip(items, log_probs, strict=True)]
+    return Placed(made, shut)
 
 
 def _opened(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int]) -> list[BoolArray]:
@@ -162,11 +224,4 @@ def _opened(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int]) -
 def _rules(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int], k: int) -> list[Admissible]:
     """What bounds each state's slate; states with equal bounds share it."""
     assert policy.filters is not None
-    made: dict[Filters, Admissible] = {}
-    found = []
-    for wish in asked.filters(part):
-        bounds = dataclasses.replace(Filters(), max_per_category=wish.max_per_category, bounds=wish.bounds)
-        if bounds not in made:
-            made[bounds] = Admissible.of(bounds, policy.filters.attributes, k)
-        found.append(made[bounds])
-    return found
+    return Admissible.of_each(asked.filters(part), policy.filters.attributes, k)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.allowed import ItemFilter
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RunError
 from llmrec.policy.edges import Edges
@@ -44,7 +45,10 @@ class Request(Protocol):
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """The arguments of `score_items`."""
+    """The arguments of `score_items`.
+
+    `exclude` is (B, E), or (B, G, E) where every item has its own. `dense` closes items to all prompts, beside it.
+    """
 
     prompt_ids_BP: Tensor
     prompt_mask_BP: Tensor
@@ -53,11 +57,32 @@ class ScoringRequest:
     exclude: Any = None
     temperature: float = 1.0
     path: Path = "auto"
+    dense: ItemFilter | None = None
+
+    @property
+    def each(self) -> bool:
+        """Whether every item is scored under its own pi_F."""
+        return isinstance(self.exclude, Tensor) and self.exclude.dim() == 3
+
+    @property
+    def allowed(self) -> Any:
+        """What is left to draw and to score among, for each prompt, or (`each`) for each of its items."""
+        rows = self.exclude.flatten(0, 1) if self.each else self.exclude
+        return rows if self.dense is None else self.index.allowed(rows, dense=self.dense)
 
     def score(self, model: Any) -> TokenScores:
         """The scores under `model`, which must be whole, or inside of its wrapper's forward."""
-        given = {field.name: getattr(self, field.name) for field in fields(ScoringRequest)}
-        return score_items(model, **given)
+        return score_items(
+            model,
+            self.prompt_ids_BP,
+            self.prompt_mask_BP,
+            self.items_BG,
+            self.index,
+            exclude=self.allowed,
+            each=self.each,
+            temperature=self.temperature,
+            path=self.path,
+        )
 
     def answer(self, model: Any, also: Also | None, /) -> dict[str, Any]:
         """The fields of the scores, and what `also` makes of them."""

@@ -73,6 +73,7 @@ def score_items(
     index: PrefixIndex,
     *,
     exclude: Tensor | Allowed | None = None,
+    each: bool = False,
     temperature: float = 1.0,
     path: Path | Hidden = "auto",
 ) -> TokenScores:
@@ -89,6 +90,8 @@ def score_items(
         index: the catalogue's prefix index.
         exclude: item indices (B, E) padded with -1, or a filter made beforehand; it turns pi into pi_F, and an
             excluded item scores -inf.
+        each: whether `exclude` has a row for each of the B * G items, in their order, in place of one a prompt: every
+            item is then scored under its own pi_F.
         temperature: divides the logits.
         path: "packed" (one row a prompt), "plain" (one row an item), "auto" (packed where the model allows it), or
             another way to the same numbers (`variants.alike_hidden`).
@@ -106,14 +109,18 @@ def score_items(
     require_room(model, prompts, index)
     before_BGL, after_BGL = index.prefixes(items_BG)
     exclusion = index.exclusion(exclude)
-    edges, state_BGL = _states(index, before_BGL, exclusion)
-    hidden_UH = _hidden(model, prompts, index, edges.user_U, edges.node_U, path)
+    # whom an exclusion is of: a prompt, or a prompt and a place
+    users_BG = torch.arange(items_BG.numel() if each else len(items_BG), device=device)
+    users_BG = (users_BG.view(items_BG.shape) if each else users_BG.view(-1, 1)).expand_as(items_BG)
+    edges, state_BGL = _states(index, before_BGL, users_BG, exclusion)
+    prompt_U = edges.user_U // items_BG.shape[1] if each else edges.user_U
+    hidden_UH = _hidden(model, prompts, index, prompt_U, edges.node_U, path)
     exact_E = edge_log_probs(edges, hidden_UH, head, index, temperature)
     # Losses read float32. Only 1 - pi needs more, which `exact_BG` keeps.
     edge_log_prob = exact_E.to(torch.promote_types(hidden_UH.dtype, torch.float32))
     at = state_BGL >= 0
     edge = edges.find(state_BGL.clamp(min=0), after_BGL.clamp(min=0), index)
-    user_BGL = torch.arange(len(items_BG), device=device).view(-1, 1, 1).expand_as(after_BGL)
+    user_BGL = users_BG.unsqueeze(-1).expand_as(after_BGL)
     allowed = (after_BGL < 0) | index.is_allowed(after_BGL.clamp(min=0), user_BGL, exclusion)
     exact = torch.where(at, exact_E[edge], 0.0).masked_fill(~allowed, -torch.inf)
     entropy_U = -edges.sum(edge_log_prob.exp() * edge_log_prob)
@@ -142,9 +149,11 @@ def _require_items(items_BG: Tensor, users: int, index: PrefixIndex) -> None:
         )
 
 
-def _states(index: PrefixIndex, before_BGL: Tensor, exclusion: Allowed | None) -> tuple[Edges, Tensor]:
+def _states(
+    index: PrefixIndex, before_BGL: Tensor, users_BG: Tensor, exclusion: Allowed | None
+) -> tuple[Edges, Tensor]:
     """Distinct (user, prefix) pairs at which something is chosen, all roots included, and each token's pair."""
-    users = torch.arange(len(before_BGL), device=before_BGL.device).view(-1, 1, 1).expand_as(before_BGL)
+    users = users_BG.unsqueeze(-1).expand_as(before_BGL)
     # Equal prefixes of a user's items are one key: G draws of a state share most of their prefixes.
     key = torch.where(before_BGL >= 0, users * index.n_nodes + before_BGL, 0)
     branching = (before_BGL >= 0) & (index.degree_M[before_BGL.clamp(min=0)] > 1)

@@ -5,7 +5,7 @@ slates = Ruled(ranker, book, items).recommend(states, 10)
 """
 
 from llmrec.rules.book import Exposure, RuleBook
-from llmrec.rules.reading import parse_rules, read_rules, write_rules
+from llmrec.rules.reading import parse_rules, read_rules, rule_trees, write_rules
 from llmrec.rules.ruled import Ruled
 from llmrec.rules.types import AtLeast, AtMost, ForbiddenWords, ItemSet, MinimumAge, Never, People, Price, Rule
 
@@ -24,5 +24,6 @@ __all__ = [
     "Ruled",
     "parse_rules",
     "read_rules",
+    "rule_trees",
     "write_rules",
 ]

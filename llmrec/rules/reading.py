@@ -69,11 +69,23 @@ def read_rules(path: Path) -> tuple[Rule, ...]:
     Raises:
         ConfigError: the file is missing, or holds a rule that cannot be read.
     """
+    return parse_rules(_trees(path), str(path))
+
+
+def rule_trees(path: Path) -> list[dict[str, Any]]:
+    """The rules of a file as they stand there, read once to see that they can be; raises as `read_rules`."""
+    trees = _trees(path)
+    parse_rules(trees, str(path))
+    return trees
+
+
+def _trees(path: Path) -> list[dict[str, Any]]:
     tree = read_yaml(path)
     strangers = [key for key in tree if key != "rules"]
     if strangers or not isinstance(tree.get("rules"), list):
         raise ConfigError(f"{path} must hold one key, rules, with a list of rules (docs/rules.md).")
-    return parse_rules(tree["rules"], str(path))
+    found: list[dict[str, Any]] = tree["rules"]
+    return found
 
 
 def parse_rules(trees: Sequence[Any], origin: str) -> tuple[Rule, ...]:

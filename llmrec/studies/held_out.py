@@ -123,6 +123,7 @@ def held_out(
     k: Sequence[int] | None = None,
     defaults: bool = False,
     seed: int = 0,
+    rules: Path | None = None,
 ) -> HeldOut:
     """Ranks the whole catalogue at held-out events by baselines and runs.
 
@@ -139,8 +140,10 @@ def held_out(
         k: cut-offs; by default 1, 5 and 10.
         defaults: baselines as they are by default; nothing is selected on the validation events.
         seed: of samples, fits and intervals.
+        rules: a file of rules that the runs' lists obey in place of their own.
 
     Raises:
+        ConfigError: rules that cannot be read, contradict one another or name what no item has.
         RequestError: an unknown reference, or a run that was trained on another split of these data.
         DataError: a leak, or no event to rank.
     """
@@ -158,7 +161,7 @@ def held_out(
     found: dict[str, Ranker] = {spec.name: _fitted(spec, dataset, cut, valid, defaults, seed) for spec in specs}
     unknown: dict[str, int] = {}
     for name in runs:
-        found[name], unknown[name] = _policy(name, data, dataset)
+        found[name], unknown[name] = _policy(name, data, dataset, rules)
     table = rank_systems(found, test, dataset, k=k, reference=reference, seed=seed, train=cut.train, split=cut.name)
     facts = {
         "dataset": dataset.manifest.name,
@@ -209,14 +212,19 @@ def _check_run(folder: Path, split: str) -> None:
         )
 
 
-def _policy(name: str, data: Path, dataset: Dataset) -> tuple[Ranker, int]:
-    """The policy of a run over the data set's items, and how many of them it does not know."""
+def _policy(name: str, data: Path, dataset: Dataset, rules: Path | None) -> tuple[Ranker, int]:
+    """The policy of a run over the data set's items, under its rules, and how many items it does not know."""
     from llmrec.recommender import Recommender  # here: tables of baselines alone load no model code
+    from llmrec.rules import Ruled
 
-    bundle = Recommender.load(name, data=data).bundle
-    matched = Matched(bundle.policy, bundle.policy.catalogue.item_ids, dataset)
+    recommender = Recommender.load(name, data=data, rules=rules)
+    bundle = recommender.bundle
+    policy: Ranker = bundle.policy
+    if recommender.book is not None:
+        policy = Ruled(policy, recommender.book, bundle.items)
+    matched = Matched(policy, bundle.policy.catalogue.item_ids, dataset)
     if matched.same:
-        return bundle.policy, 0
+        return policy, 0
     if matched.unknown == dataset.n_items:
         raise DataError(
             f"{name} knows no item of {dataset.manifest.name!r}; add them (llmrec items), or check the ids."

@@ -33,6 +33,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
+from llmrec.training.obeyed import in_all, left_out_states, told
 from llmrec.training.off_policy import left_out
 from llmrec.training.state_source import StateSource, in_rounds
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
@@ -69,17 +70,20 @@ def train_best_of_n(
         RunError: rewards or gradients that are not finite.
     """
     check_best_of_n(settings, world_size())
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
+    given = len(states)
+    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
+    without = left_out_states(given, len(states), start.rules)
     source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model = trainable(start, settings)
     rows = settings.rounds * rows_of_round(settings)
-    digest = sha256_of(repr(states), repr(excluded))
+    digest = sha256_of(repr(states), told(excluded, start.rules))
     decides = ("best_of_n", as_json(settings), start.seed, start.repeat, digest)
     plan = Plan("best_of_n", rows // settings.batch_size, 1, "best", decides)
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, reward_model, settings, checkpointing)
     )
-    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve), cpu_seconds=ran.cpu_seconds)
+    said = in_all(without, left_out(ran.curve))
+    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

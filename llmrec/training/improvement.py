@@ -41,6 +41,7 @@ from llmrec.training.callbacks import (
     was_stopped,
 )
 from llmrec.training.lora import make_lora
+from llmrec.training.obeyed import Obeyed, chosen, closed_to, places_left, require_no_floor
 from llmrec.training.sft_data import SFTRow
 from llmrec.training.trl_seam.sharding import make_whole, whole_weights
 from llmrec.types import IntArray, State
@@ -62,6 +63,7 @@ class WarmStart:
         seed: the run's seed.
         rehearsed: at most so many rows of what the warm start learnt beside next items; None where nobody knows.
         anchor: an adapter on `model` to go on from; it is then what is stayed close to.
+        rules: what every draw obeys, with which policy and reference are taken; None for none.
     """
 
     model: Any
@@ -72,6 +74,7 @@ class WarmStart:
     seed: int
     rehearsed: Callable[[int], Sequence[SFTRow]] | None = None
     anchor: Anchor | None = None
+    rules: Obeyed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,29 +243,29 @@ def as_json(settings: Any) -> dict[str, Any]:
 
 
 def usable_states(
-    states: Sequence[State], seen: Sequence[IntArray], repeat: str, items: int
-) -> tuple[list[State], list[IntArray] | None]:
+    states: Sequence[State], seen: Sequence[IntArray], repeat: str, items: int, rules: Obeyed | None = None
+) -> tuple[list[State], Sequence[IntArray] | None]:
     """States for which something may be drawn, and what may not (None: nothing is excluded).
 
     Raises:
+        ConfigError: a floor among the rules, which no single draw can hold.
         DataError: `seen` does not fit `states`, or no state is left.
     """
+    if rules is not None:
+        require_no_floor(rules.book.rules, "this training")
     if len(seen) != len(states):
         raise DataError(f"There are {len(states)} states but {len(seen)} lists of seen items; give one a state.")
-    excluded = None
-    if repeat == "exclude":
-        both = [
-            np.union1d(np.asarray(s.seen(), dtype=np.int64), np.asarray(more, dtype=np.int64))
-            for s, more in zip(states, seen, strict=True)
-        ]
+    closed = closed_to(states, seen, repeat, rules)
+    if closed is not None:
         # a state at which everything is masked has no distribution to draw from
-        kept = [row for row, taken in enumerate(both) if len(taken) < items]
-        states, excluded = [states[row] for row in kept], [both[row] for row in kept]
+        kept = np.flatnonzero(places_left(closed, len(states), items)).tolist()
+        states, closed = [states[row] for row in kept], chosen(closed, kept)
     if not states:
+        taken = "seen" if rules is None else "seen or forbidden by rules"
         raise DataError(
-            "There is no state to start a rollout from: the training part holds none, or all items are seen."
+            f"There is no state to start a rollout from: the training part holds none, or all items are {taken}."
         )
-    return list(states), excluded
+    return list(states), closed
 
 
 def batch_arguments(

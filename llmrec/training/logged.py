@@ -12,6 +12,7 @@ from llmrec.dataset.impressions import Impressions
 from llmrec.errors import DataError
 from llmrec.files import sha256_of
 from llmrec.seeding import numpy_stream
+from llmrec.training.obeyed import Obeyed, chosen, closed_to, shut
 from llmrec.training.propensities import propensities
 from llmrec.types import BoolArray, FloatArray, IntArray, State
 
@@ -56,21 +57,20 @@ class LoggedSlates:
             self.note,
         )
 
-    def without_seen(self) -> tuple[LoggedSlates, list[IntArray]]:
-        """Slates that have a row whose item is not seen, with those rows alone, and the seen items of each.
+    def open(self, repeat: str, rules: Obeyed | None = None) -> tuple[LoggedSlates, Sequence[IntArray] | None]:
+        """Slates that have a row whose item the policy could show, with those rows alone, and what it could not.
 
-        A policy that shows nothing twice shows such an item with probability 0, so that its term in every sum is 0:
-        the other rows keep their shares and places.
+        A policy that shows nothing twice, and nothing that is forbidden, shows such an item with probability 0, so
+        that its term in every sum is 0: the other rows keep their shares and places.
         """
-        every = [
-            np.union1d(np.asarray(state.seen(), dtype=np.int64), np.asarray(more, dtype=np.int64))
-            for state, more in zip(self.states, self.seen, strict=True)
-        ]
-        fresh = np.array([~np.isin(row, known) for row, known in zip(self.items_BK, every, strict=True)], dtype=bool)
+        closed = closed_to(self.states, self.seen, repeat, rules)
+        if closed is None:
+            return self, None
+        fresh = np.array([~shut(closed, b, row) for b, row in enumerate(self.items_BK)], dtype=bool)
         # the shares of the other rows stay: rescaled they would estimate the value of another slate
         share = np.where(fresh.reshape(self.share_BK.shape), self.share_BK, 0.0)
         rows = np.flatnonzero((share > 0).any(axis=1))
-        return replace(self, share_BK=share).take(rows), [every[r] for r in rows]
+        return replace(self, share_BK=share).take(rows), chosen(closed, rows.tolist())
 
     def digest(self) -> str:
         """A hash of all that a training reads of the slates."""

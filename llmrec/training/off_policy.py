@@ -24,6 +24,7 @@ from llmrec.training.improvement import (
     trainable,
 )
 from llmrec.training.logged import LoggedSlates
+from llmrec.training.obeyed import in_all, left_out_states, require_no_floor
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.off_policy import OffPolicyTrainer
 
@@ -45,7 +46,7 @@ def train_off_policy(
     Args:
         start: the policy.
         slates: what was logged (`llmrec.training.logged.logged_slates`). Where repeats are excluded, rows whose item
-            its user had seen are left out: the policy never shows them.
+            its user had seen are left out, and so are those that rules forbid: the policy never shows them.
         settings: the section `off_policy`.
         checkpointing: checkpoints and reports; units are optimiser steps.
         value: the fitted reward of states and items, for `estimator: doubly-robust`.
@@ -59,22 +60,28 @@ def train_off_policy(
     robust = settings.estimator == "doubly-robust"
     if robust and value is None:
         raise ConfigError("Key 'off_policy.estimator' is doubly-robust, which needs a fitted reward; give value.")
-    slates, excluded = slates.without_seen() if start.repeat == "exclude" else (slates, None)
+    if start.rules is not None:
+        require_no_floor(start.rules.book.rules, "off_policy")
+    given = len(slates)
+    slates, excluded = slates.open(start.repeat, start.rules)
+    without = left_out_states(given, len(slates), start.rules)
     # a log without any reward has the gradient 0, and a training on it would end well and mean nothing
     if not len(slates) or not slates.reward_BK[slates.share_BK > 0].any():
         raise DataError(
-            "No logged row with a reward shows an item that its user had not seen; set the data set's repeat to "
-            "allow, or import a log with more feedback."
+            "No logged row with a reward shows an item that its user had not seen and that no rule forbids; set the "
+            "data set's repeat to allow, or import a log with more feedback."
         )
     source = StateSource(slates.states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model, steps = trainable(start, settings), steps_of(settings, len(slates))
     decides = ("off_policy", as_json(settings), start.seed, start.repeat, slates.digest())
-    plan = Plan("off_policy", steps, 1, "value", decides)
+    ruled = () if start.rules is None else (start.rules.digest,)
+    plan = Plan("off_policy", steps, 1, "value", (*decides, *ruled))
     fitted = value if robust else None
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, slates, settings, checkpointing, fitted)
     )
-    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve), cpu_seconds=ran.cpu_seconds)
+    said = in_all(without, left_out(ran.curve))
+    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

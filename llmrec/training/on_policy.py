@@ -33,6 +33,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
+from llmrec.training.obeyed import in_all, left_out_states, told
 from llmrec.training.rehearsal import Rehearsal, check_rehearsal, wanted_rows
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam import (
@@ -116,13 +117,15 @@ def train_on_policy(
         RunError: rewards or gradients that are not finite, or rewards without any spread, for too long.
     """
     check_settings(settings, world_size())
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
+    given = len(states)
+    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
+    without = left_out_states(given, len(states), start.rules)
     source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model = trainable(start, settings)
     rewards = [GroupedReward(reward_model, states, settings.draws), *map(checked, reward_funcs)]
     rehearsal = rehearsal_of(start, settings)
     rehearsed = "" if rehearsal is None else rehearsal.packed.digest
-    method, digest = method_of(settings), sha256_of(repr(states), repr(excluded), rehearsed)
+    method, digest = method_of(settings), sha256_of(repr(states), told(excluded, start.rules), rehearsed)
     # all that decides the result: a checkpoint of another of them is not gone on from
     decides = (method.name, as_json(settings), start.seed, start.repeat, critic_input, digest)
     plan = Plan(method.name, settings.steps, settings.iterations * settings.minibatches, "reward", decides)
@@ -142,9 +145,8 @@ def train_on_policy(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
-    return Improved(
-        model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more, cpu_seconds=ran.cpu_seconds
-    )
+    said = in_all(without, stop_reason(ran.curve, settings))
+    return Improved(model, ran.curve, ran.seconds, said, more, cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

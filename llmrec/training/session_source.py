@@ -12,6 +12,7 @@ from torch import Tensor
 
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.config import ChoiceSettings, DynamicsSettings, EnvironmentSettings, SessionSettings
+from llmrec.policy.admissible import Admissible
 from llmrec.policy.filtered import padded
 from llmrec.rewards import Term, combine, is_causal
 from llmrec.seeding import stream_seed
@@ -19,8 +20,9 @@ from llmrec.simulator.choice import make_choice
 from llmrec.simulator.ensemble import slate_doubt
 from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.simulator.environments.population import Population
+from llmrec.training.obeyed import Closed, Obeyed
 from llmrec.training.state_source import StateSource
-from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
+from llmrec.types import BoolArray, Feedback, FloatArray, IntArray, Reward, State
 
 
 class Members(Protocol):
@@ -109,6 +111,7 @@ class SessionSource(StateSource):
         catalogue: the items.
         tokenizer: gives the padding token.
         seed: the run's seed.
+        rules: what every slate obeys; None for none.
     """
 
     def __init__(
@@ -120,10 +123,18 @@ class SessionSource(StateSource):
         catalogue: Catalogue,
         tokenizer: Any,
         seed: int,
+        rules: Obeyed | None = None,
     ) -> None:
         # where sessions start; what is shown later is in the environment's own states
         states = [meeting.population.state(int(user)) for user in meeting.users]
-        seen = list(meeting.seen) if repeat == "exclude" else None
+        seen: Sequence[IntArray] | None = list(meeting.seen) if repeat == "exclude" else None
+        self.bounds: list[Admissible] | None = None
+        """What bounds the slates of each user; None where nothing bounds anybody's: Plackett-Luce slates then."""
+        if rules is not None:
+            asked = rules.asked(states, session.slate)
+            seen = Closed(asked, rules.attributes, seen)
+            if any(one.bounds_slate for one in asked):
+                self.bounds = Admissible.of_each(asked, rules.attributes, session.slate)
         super().__init__(states, seen, renderer, catalogue, tokenizer, seed)
         self.meeting, self.session, self.reward = meeting, session, meeting.reward
         self.turns, self.slate = session.turns, session.slate
@@ -160,9 +171,28 @@ class SessionSource(StateSource):
         """Items that may not be drawn, (B, E) padded with -1: seen before or shown in the session; None: all may."""
         if self.seen is None:
             return None
-        lists = [
-            # what was shown and not clicked counts too, which the text state may have forgotten (`remembered_turns`)
-            np.unique(np.concatenate([self.seen[row["state"]], items, state.seen()]).astype(np.int64))
-            for row, items, state in zip(rows, shown, states, strict=True)
-        ]
+        if isinstance(self.seen, Closed):
+            passes_N = self.seen.passes_N
+            lists = [np.flatnonzero(passes_N & ~open_N) for open_N in self.opened(rows, shown, states)]
+        else:
+            lists = [
+                # what was shown and not clicked counts too, which the text state may have forgotten
+                # (`remembered_turns`)
+                np.unique(np.concatenate([self.seen[row["state"]], items, state.seen()]).astype(np.int64))
+                for row, items, state in zip(rows, shown, states, strict=True)
+            ]
         return torch.from_numpy(padded(lists)).to(device)
+
+    def opened(
+        self, rows: Sequence[dict[str, Any]], shown: Sequence[IntArray], states: Sequence[State]
+    ) -> list[BoolArray]:
+        """The items that rules, and what was seen or shown, leave for a slate of each of the rows: (N,) each."""
+        assert isinstance(self.seen, Closed)
+        made = []
+        for row, items, state in zip(rows, shown, states, strict=True):
+            open_N = self.seen.open_N(row["state"])
+            if self.seen.seen_S is not None:
+                open_N[items] = False
+                open_N[list(state.seen())] = False
+            made.append(open_N)
+        return made

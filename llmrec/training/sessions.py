@@ -19,6 +19,7 @@ from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.critic import SlateCritic
 from llmrec.training.improvement import Checkpointing, Improved, Plan, WarmStart, as_json, run_trainer, trainable
+from llmrec.training.obeyed import Closed, Obeyed, closed_to, in_all, left_out_states, places_left
 from llmrec.training.on_policy import (
     check_settings,
     hang_critic,
@@ -74,9 +75,11 @@ def train_sessions(
     check_sessions(session, settings, world_size(), len(start.catalogue))
     # once more here, as functions of one's own are known by now and were only named before
     check_credit(session, meeting.choice, meeting.reward.terms)
-    meeting = _with_room(meeting, session, start.repeat, len(start.catalogue))
+    given = len(meeting.users)
+    meeting = _with_room(meeting, session, start.repeat, len(start.catalogue), start.rules)
+    without = left_out_states(given, len(meeting.users), start.rules)
     source = SessionSource(
-        meeting, session, start.repeat, start.renderer, start.catalogue, start.tokenizer, start.seed
+        meeting, session, start.repeat, start.renderer, start.catalogue, start.tokenizer, start.seed, start.rules
     )
     model, rehearsal = trainable(start, settings), rehearsal_of(start, settings)
     name = f"{method_of(settings).name} in sessions"
@@ -87,7 +90,7 @@ def train_sessions(
         "reward",
         (
             *(name, as_json(settings), as_json(session), start.seed, start.repeat, critic_input),
-            *(_digest(meeting, source), "" if rehearsal is None else rehearsal.packed.digest),
+            *(_digest(meeting, source, start.rules), "" if rehearsal is None else rehearsal.packed.digest),
         ),
     )
     ran = run_trainer(
@@ -105,9 +108,8 @@ def train_sessions(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)}
-    return Improved(
-        model, ran.curve, ran.seconds, stop_reason(ran.curve, settings), more, cpu_seconds=ran.cpu_seconds
-    )
+    said = in_all(without, stop_reason(ran.curve, settings))
+    return Improved(model, ran.curve, ran.seconds, said, more, cpu_seconds=ran.cpu_seconds)
 
 
 def make_session_trainer(
@@ -226,18 +228,25 @@ def check_credit(session: SessionSettings, choice: ChoiceSettings, marked: Seque
             )
 
 
-def _with_room(meeting: SessionUsers, session: SessionSettings, repeat: str, items: int) -> SessionUsers:
+def _with_room(
+    meeting: SessionUsers, session: SessionSettings, repeat: str, items: int, rules: Obeyed | None
+) -> SessionUsers:
     """Without users to whom so many slates cannot be shown."""
     users = np.asarray(meeting.users, dtype=np.int64)
     if len(meeting.seen) != len(users):
         raise DataError(f"There are {len(users)} users but {len(meeting.seen)} lists of seen items; give one a user.")
     states = [meeting.population.state(int(user)) for user in users]
-    rows, seen = require_room(states, meeting.seen, session, repeat, items)
+    rows, seen = require_room(states, meeting.seen, session, repeat, items, rules)
     return replace(meeting, users=users[rows], seen=seen)
 
 
 def require_room(
-    states: Sequence[State], seen: Sequence[IntArray], session: SessionSettings, repeat: str, items: int
+    states: Sequence[State],
+    seen: Sequence[IntArray],
+    session: SessionSettings,
+    repeat: str,
+    items: int,
+    rules: Obeyed | None = None,
 ) -> tuple[list[int], list[IntArray]]:
     """Rows of the users to whom a session's slates can be shown, and what each of them has seen.
 
@@ -245,27 +254,32 @@ def require_room(
         DataError: there is none.
     """
     before = [np.asarray(row, dtype=np.int64) for row in seen]
-    rows = list(range(len(states)))
+    closed = closed_to(states, before, repeat, rules, places=session.slate)
     if repeat == "exclude":
         pairs = zip(states, before, strict=True)
         before = [np.union1d(np.asarray(state.seen(), dtype=np.int64), row) for state, row in pairs]
-        # who could run out of items in the middle of a session is not met
-        rows = [row for row in rows if items - len(before[row]) >= session.turns * session.slate]
+    # who could run out of items in the middle of a session is not met
+    wanted = session.turns * session.slate if repeat == "exclude" else session.slate
+    rows = np.flatnonzero(places_left(closed, len(states), items) >= wanted).tolist()
     if not rows:
-        raise DataError(
-            f"There is no user to meet who has not seen all but {session.turns * session.slate} of the {items} "
-            "items; lower session.turns or session.slate, or give more users."
-        )
+        mend = "lower session.turns or session.slate, or give more users."
+        if rules is not None:
+            raise DataError(
+                f"There is no user to meet whom rules leave {wanted} unseen items of the {items}; loosen them, {mend}"
+            )
+        raise DataError(f"There is no user to meet who has not seen all but {wanted} of the {items} items; {mend}")
     return rows, [before[row] for row in rows]
 
 
-def _digest(meeting: SessionUsers, source: SessionSource) -> str:
+def _digest(meeting: SessionUsers, source: SessionSource, rules: Obeyed | None) -> str:
     """All that decides a session beside the policy."""
-    seen: list[list[int]] = [] if source.seen is None else [_plain(row) for row in source.seen]
+    known = source.seen.seen_S if isinstance(source.seen, Closed) else source.seen
+    seen: list[list[int]] = [] if known is None else [_plain(row) for row in known]
     terms = [(term.name, term.weight) for term in meeting.reward.terms]
     reward = (terms, meeting.reward.sampled, meeting.reward.pessimism)
     settings = (asdict(meeting.choice), asdict(meeting.dynamics), reward)
-    return sha256_of(repr((source.states, _plain(meeting.users), seen, settings)))
+    ruled = () if rules is None else (rules.digest,)
+    return sha256_of(repr((source.states, _plain(meeting.users), seen, settings)), *ruled)
 
 
 def _plain(row: IntArray) -> list[int]:

@@ -24,6 +24,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from llmrec.policy.drawn_slates import Placed
+from llmrec.policy.filtered import padded
 from llmrec.policy.scoring import TokenScores
 from llmrec.policy.without_replacement import slot_log_probs
 from llmrec.training.advantages import gae_steps
@@ -38,10 +40,12 @@ class TurnSlates:
         session_R: which of the process's sessions each row belongs to.
         turn_R: the number of the turn in it.
         prompt_ids_RP: the prompts, padded on the left; `prompt_mask_RP` 1 at tokens.
-        exclude_RE: items that could not be drawn (F), padded with -1; None allows all.
-        items_RK: what was drawn and shown.
-        log_prob_RK: log pi_F of single draws, by the sampler.
-        weight_RK: weights of the items in a mean over single draws; each row sums to 1.
+        exclude_RE: items that could not be drawn (F), padded with -1; None allows all. Where slates are bounded each
+            place has its own: (R, K, E).
+        items_RK: what was drawn and shown; -1 at places that bounds left empty.
+        log_prob_RK: log pi_F of single draws, by the sampler; 0 at empty places.
+        weight_RK: weights of the items in a mean over single draws; each row sums to 1. Where slates are bounded each
+            place is a single draw and weighs 1 / K, empty ones 0.
         reward_RK: reward of each place.
     """
 
@@ -65,7 +69,7 @@ class TurnSlates:
 def together(turns: Sequence[TurnSlates]) -> TurnSlates:
     """The rows of all turns, prompts padded on the left and exclusions on the right to the widest."""
     width = max(t.prompt_ids_RP.shape[1] for t in turns)
-    many = max((t.exclude_RE.shape[1] for t in turns if t.exclude_RE is not None), default=0)
+    many = max((t.exclude_RE.shape[-1] for t in turns if t.exclude_RE is not None), default=0)
     columns: dict[str, list[Any]] = {}
     for turn in turns:
         left = (width - turn.prompt_ids_RP.shape[1], 0)
@@ -75,7 +79,7 @@ def together(turns: Sequence[TurnSlates]) -> TurnSlates:
                 # on the left: prompts end where the answer begins
                 value = torch.nn.functional.pad(value, left)
             elif name == "exclude_RE" and value is not None:
-                value = torch.nn.functional.pad(value, (0, many - value.shape[1]), value=-1)
+                value = torch.nn.functional.pad(value, (0, many - value.shape[-1]), value=-1)
             columns.setdefault(name, []).append(value)
     joined: dict[str, Any] = {name: None if v[0] is None else torch.cat(v) for name, v in columns.items()}
     return TurnSlates(**joined)
@@ -86,12 +90,13 @@ class SlotBatch:
     """One optimiser step's share of a rollout of sessions: whole sessions, R turns of K slots.
 
     Values and returns have one more column than there are slots: what comes after the slate. `whole_R` marks slates
-    that hold every allowed item; `slots` is what the loss is divided by: the slots of as many
-    sessions that nobody leaves early, a constant.
+    that hold every allowed item, `there_RK` places that hold an item; `slots` is what the loss is divided by: the
+    slots of as many sessions that nobody leaves early, a constant.
     """
 
     request: ScoreRequest
     whole_R: Tensor
+    there_RK: Tensor
     weight_RK: Tensor
     old_slot_RK: Tensor
     value_RS: Tensor
@@ -99,6 +104,25 @@ class SlotBatch:
     advantage_RK: Tensor
     reference: TokenScores
     slots: int
+
+
+def placed(drawn: Placed, slate: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Slates that were drawn place by place, as a turn keeps them.
+
+    Returns:
+        Exclusions of each place (R, K, E), items, log-probabilities (float64) and weights, (R, K) each. An empty
+        place has the exclusions of the first one, under which some item can be scored.
+    """
+    exclude_XE, items_RK, log_prob_RK = [], [], []
+    for one, closed in zip(drawn.slates, drawn.closed_BK, strict=True):
+        empty = slate - len(one.items_K)
+        exclude_XE += [*closed, *closed[:1] * empty]
+        items_RK.append([*one.items_K, *[-1] * empty])
+        log_prob_RK.append([*one.log_probs_K, *[0.0] * empty])
+    closed_XE = padded(exclude_XE)
+    exclude = torch.from_numpy(closed_XE).view(len(items_RK), slate, closed_XE.shape[1]).to(device)
+    items = torch.tensor(items_RK, device=device)
+    return exclude, items, torch.tensor(log_prob_RK, dtype=torch.float64, device=device), (items >= 0).float() / slate
 
 
 def slots_of(log_prob_RK: Tensor, whole_R: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from datasets import Dataset as HFDataset
 from torch import Tensor
 
+from llmrec.catalogue.allowed import ItemFilter
 from llmrec.catalogue.catalogue import Catalogue
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.dataset.preferences import Preferences
@@ -23,6 +24,7 @@ from llmrec.policy.filtered import padded
 from llmrec.policy.forward import ScoringRequest
 from llmrec.policy.packing import padded_prompts
 from llmrec.seeding import numpy_stream
+from llmrec.training.obeyed import Closed
 from llmrec.types import IntArray, State
 
 
@@ -55,7 +57,8 @@ class StateSource:
 
     Args:
         states: where the policy is asked for an item.
-        seen: for each state, item indices that must not be drawn (F); None allows everything.
+        seen: for each state, item indices that must not be drawn (F); None allows everything. `obeyed.Closed` closes
+            some to all states besides.
         renderer: state to prompt.
         catalogue: the items.
         tokenizer: gives the padding token.
@@ -73,6 +76,15 @@ class StateSource:
     ) -> None:
         self.states, self.seen, self.renderer, self.seed = states, seen, renderer, seed
         self.catalogue, self.index, self.tokenizer = catalogue, catalogue.index, tokenizer
+        self._dense: ItemFilter | None = None
+
+    def dense(self, index: PrefixIndex) -> ItemFilter | None:
+        """What is closed to all states, on the index's device; None for nothing."""
+        if not isinstance(self.seen, Closed) or bool(self.seen.passes_N.all()):
+            return None
+        if self._dense is None or self._dense.passes_N.device != index.device:
+            self._dense = index.item_filter(torch.from_numpy(self.seen.passes_N))
+        return self._dense
 
     def plan(self, steps: int, prompts: int, minibatches: int, processes: int) -> Any:
         """The trainer's data set: one row a prompt, with the state's index, the rollout and the place in it.
@@ -97,7 +109,7 @@ class StateSource:
         """What is asked of the rows' states: prompts and exclusions, no items yet."""
         ids, mask = self.prompts(rows, device)
         none = torch.zeros((len(rows), 0), dtype=torch.long, device=device)
-        return ScoreRequest(ids, mask, none, index, self.exclusions(rows, device))
+        return ScoreRequest(ids, mask, none, index, self.exclusions(rows, device), dense=self.dense(index))
 
     def another(self, row: dict[str, Any], attempt: int) -> dict[str, Any]:
         """The row with another state in place of its own, by the stream of its rollout, place and attempt."""

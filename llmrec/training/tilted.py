@@ -34,6 +34,7 @@ from llmrec.training.improvement import (
     trainable,
     usable_states,
 )
+from llmrec.training.obeyed import in_all, left_out_states, told
 from llmrec.training.off_policy import left_out
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.tilted import TiltedTrainer, Worth
@@ -68,14 +69,17 @@ def train_tilted(
         RunError: rewards or gradients that are not finite.
     """
     check_tilted(settings, world_size())
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids))
+    given = len(states)
+    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
+    without = left_out_states(given, len(states), start.rules)
     source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
     model = trainable(start, settings)
-    digest = sha256_of(repr(states), repr(excluded))
+    digest = sha256_of(repr(states), told(excluded, start.rules))
     decides = ("tilted", as_json(settings), start.seed, start.repeat, digest)
     plan = Plan("tilted", steps_of(settings, len(states)), 1, "reward", decides)
     ran = run_trainer(model, plan, checkpointing, lambda: make_trainer(model, source, worth, settings, checkpointing))
-    return Improved(model, ran.curve, ran.seconds, left_out(ran.curve), cpu_seconds=ran.cpu_seconds)
+    said = in_all(without, left_out(ran.curve))
+    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
 
 
 def make_trainer(

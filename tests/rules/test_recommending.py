@@ -61,6 +61,24 @@ def test_who_asks_decides_and_new_items_obey(run, file):
     assert "kettle" in kinds(recommender.recommend(state=State(), k=14))
 
 
+def test_evaluation_ranks_what_the_rules_leave(run, file, dataset, tmp_path):  # noqa: F811
+    from llmrec.studies.held_out import _policy
+
+    dataset.save(tmp_path / "data")
+    states = [State(), State(profile="A 40-year-old man.")]
+
+    def shown(rules, k=12):
+        ranker, unknown = _policy(str(run), tmp_path / "data", dataset, rules)
+        assert unknown == 0
+        slates = ranker.recommend(states, k)
+        return [[dataset.item(item).title.split()[0] for item in slate.items_K] for slate in slates]
+
+    nobody, adult = shown(file)
+    assert "kettle" not in nobody
+    assert (nobody.count("rug"), adult.count("rug"), adult.count("kettle")) == (2, 2, 5)
+    assert all("kettle" in row and row.count("rug") > 2 for row in shown(None, 14))  # a run without rules of its own
+
+
 def test_nothing_left_is_one_sentence(run):
     rules = parse_rules([{"minimum_age": 18, "items": {"words": ["kettle", "lamp", "rug"]}}], "a test")
     with pytest.raises(RequestError, match="leaves no item"):

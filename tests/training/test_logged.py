@@ -72,7 +72,7 @@ def test_seen_items_are_left_out_and_the_others_keep_their_shares():
     states = [State("a", history=(Interaction(5, "click", 1),)), State("b")]
     seen = [np.array([7]), np.array([3])]
     log = log_of(states, [0, 0, 0, 1], [5, 6, 7, 3], [0, 1, 2, 0], [0.5] * 4, seen=seen)
-    slates, excluded = logged_slates(log, np.ones(4), SETTINGS, GROUP, seed=0).without_seen()
+    slates, excluded = logged_slates(log, np.ones(4), SETTINGS, GROUP, seed=0).open("exclude")
     assert [state.user_id for state in slates.states] == ["a"]  # the other slate showed nothing new
     assert slates.share_BK.tolist() == [[0.0, 1 / 3, 0.0]]
     assert slates.below_BK.tolist() == [[2.0, 1.0, 0.0]]

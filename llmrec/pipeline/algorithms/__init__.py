@@ -10,7 +10,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llmrec.config import (
     SHIPPED,
@@ -59,10 +59,12 @@ from llmrec.pipeline.algorithms.rollouts import (
 )
 from llmrec.pipeline.algorithms.sessions import check_session_data, check_session_settings, improve_sessions
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.ruled import asked_of_training
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards.custom import load_custom
 from llmrec.training.improvement import Checkpointing, Improved
+from llmrec.training.obeyed import require_no_floor
 
 REWARDED = "The reward came from a simulator of users ({simulator})."
 
@@ -78,6 +80,7 @@ class Learning:
         check_data: refuses, before anything is trained, data (or a sample of so many states) that teach nothing.
         simulator: of the section's settings: a sentence on what the reward's simulator, {simulator}, is used for.
         draws: of the section's settings: how many items a training draws.
+        obeys: which rules draws can obey: those about single items, all of them, or none where nothing is drawn.
     """
 
     source: str
@@ -86,6 +89,7 @@ class Learning:
     check_data: Callable[[RunConfig, RunData, int | None], None]
     simulator: Callable[[Any], str] = lambda _: REWARDED
     draws: Callable[[Any], int] = lambda _: 0
+    obeys: Literal["items", "slates", "nothing"] = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +136,18 @@ ROLLOUTS = Learning(
     check_rollout_settings,
     check_states,
     draws=lambda settings: settings.steps * settings.prompts * settings.draws,
+    obeys="items",
 )
-SESSIONS = Learning("sessions", improve_sessions, check_session_settings, check_session_data, draws=ROLLOUTS.draws)
+SESSIONS = Learning(
+    "sessions", improve_sessions, check_session_settings, check_session_data, draws=ROLLOUTS.draws, obeys="slates"
+)
 BEST_OF_N = Learning(
     "draws and a reward",
     improve_best_of_n,
     check_best_of_n_settings,
     check_states,
     draws=lambda settings: settings.rounds * settings.prompts * settings.draws,
+    obeys="items",
 )
 TILTED = Learning(
     "a reward",
@@ -147,6 +155,7 @@ TILTED = Learning(
     check_tilted_settings,
     check_states,
     draws=lambda settings: settings.states * settings.depth,
+    obeys="items",
 )
 PREFERENCES = Learning(
     "clicked against shown", improve_preferences, check_preference_settings, check_pairs, simulator_of_log
@@ -158,13 +167,14 @@ REWARD_MODEL = Learning(
     check_rlhf_data,
     lambda _: "The reward is a model learned from logged preferences; a simulator ({simulator}) values checkpoints.",
     ROLLOUTS.draws,
+    obeys="items",
 )
 SHUFFLED = (ROLLOUTS, BEST_OF_N, TILTED)
 """What learns from rewards that can be dealt out wrongly."""
 CONTINUED = Learning(
     "logged choices", improve_continued, check_continued_settings, check_continued_data, without_reward
 )
-LOG = Learning("logged slates", improve_from_log, check_log_settings, check_logged, simulator_of_log)
+LOG = Learning("logged slates", improve_from_log, check_log_settings, check_logged, simulator_of_log, obeys="items")
 
 for _spec in (
     AlgorithmSpec("ppo", PPOSettings, "PPO", ROLLOUTS, SESSIONS),
@@ -238,6 +248,8 @@ def check_algorithm(config: RunConfig) -> None:
             f"Key 'reward.shuffle' deals out the rewards of single draws, which {config.algorithm} does not learn "
             f"from here; set it to none, or take {', '.join(able)} without sessions."
         )
+    if learning.obeys == "items":
+        require_no_floor(asked_of_training(config), config.algorithm)
     _check_comparing(config, learning)
     learning.check(config, int(os.environ.get("WORLD_SIZE", "1")))
 

@@ -10,6 +10,7 @@ import numpy as np
 from llmrec.config import BestOfNSettings, RolloutSettings, RunConfig, TiltedSettings
 from llmrec.pipeline.algorithms.reward import learned_from
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.ruled import training_rules
 from llmrec.pipeline.sft import targets, warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
@@ -86,7 +87,8 @@ def check_tilted_settings(config: RunConfig, processes: int) -> None:
 def check_states(config: RunConfig, data: RunData, limit: int | None) -> None:
     """Refuses, before anything is trained, a training period (or a sample of it) where nothing may be drawn."""
     log = log_of(config, data, "train", limit)
-    usable_states(log.states, log.seen, data.dataset.manifest.repeat, data.dataset.n_items)
+    manifest, rules = data.dataset.manifest, training_rules(config, data)
+    usable_states(log.states, log.seen, manifest.repeat, data.dataset.n_items, rules)
 
 
 @dataclass(frozen=True, slots=True)

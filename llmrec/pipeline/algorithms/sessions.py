@@ -14,6 +14,7 @@ from llmrec.evaluation.sessions import SessionFigures, simulate_sessions
 from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.algorithms.rollouts import rollout_states
 from llmrec.pipeline.data import RunData
+from llmrec.pipeline.ruled import training_rules
 from llmrec.pipeline.sft import warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
@@ -109,7 +110,8 @@ def check_session_data(config: RunConfig, data: RunData, limit: int | None) -> N
     """
     check_session_settings(config, items=data.dataset.n_items)
     states, seen = session_starts(config, data, limit)
-    require_room(states, seen, config.session, data.dataset.manifest.repeat, data.dataset.n_items)
+    manifest, rules = data.dataset.manifest, training_rules(config, data)
+    require_room(states, seen, config.session, manifest.repeat, data.dataset.n_items, rules)
     session_choice(config, data, limit)
 
 

@@ -166,19 +166,20 @@ class PPOTrainer(RolloutTrainer, trl.GRPOTrainer):  # type: ignore[misc]  # trl 
     def _candidates(self, request: ScoreRequest) -> Candidates:
         """The best items of each state under the policy that has just drawn, all of a small catalogue."""
         ids, mask, many = request.prompt_ids_BP, request.prompt_mask_BP, self.args.candidates
+        allowed = request.allowed
         if self.index.n_items <= many:
             items_BM = torch.arange(self.index.n_items, device=ids.device).expand(len(ids), -1)
             there_BM = torch.ones_like(items_BM, dtype=torch.bool)
         else:
-            items_BM, log_prob_BM = beam_search(self.base, ids, mask, many, self.index, exclude=request.exclude)
+            items_BM, log_prob_BM = beam_search(self.base, ids, mask, many, self.index, exclude=allowed)
             there_BM = items_BM >= 0
             # some other item where there are fewer, which counts for nothing
             items_BM = torch.where(there_BM, items_BM, items_BM.amax(1, keepdim=True))
-            if request.exclude is None:
+            if allowed is None:
                 return Candidates(items_BM, log_prob_BM)
         # under pi_F, which the draws are from, and not by the likelihood of which the best were found
         with evaluating(self.base):
-            scores = score_items(self.base, ids, mask, items_BM, self.index, exclude=request.exclude)
+            scores = score_items(self.base, ids, mask, items_BM, self.index, exclude=allowed)
         return Candidates(items_BM, scores.exact_BG.masked_fill(~there_BM, -torch.inf))
 
     def _whitened(self, parts: list[Tensor], where: list[Tensor]) -> list[Tensor]:

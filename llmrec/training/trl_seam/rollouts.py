@@ -221,7 +221,7 @@ class RolloutTrainer(GuardedTrainer):
             draws,
             self.index,
             uniform_BGL=self.source.uniforms(rows, draws, attempt).to(device),
-            exclude=request.exclude,
+            exclude=request.allowed,
         )
 
     def _given(self, inputs: Rows, request: ScoreRequest, items_BG: Tensor) -> Tensor:

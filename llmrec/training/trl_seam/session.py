@@ -21,19 +21,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.policy.drawn_slates import draw_in_places
 from llmrec.policy.modes import evaluating
 from llmrec.policy.scoring import TokenScores, exact_kl_BGL
 from llmrec.policy.without_replacement import sample_without_replacement
 from llmrec.simulator.environments.play import Play, PlayedTurn
 from llmrec.training.losses import clipped_policy_loss, moved_kl, over_items
+from llmrec.training.obeyed import Closed
 from llmrec.training.session_source import SessionSource
-from llmrec.training.slates import SlotBatch, Steps, TurnSlates, normalised, of_slots, slots_of, together, whole
+from llmrec.training.slates import (
+    SlotBatch,
+    Steps,
+    TurnSlates,
+    normalised,
+    of_slots,
+    placed,
+    slots_of,
+    together,
+    whole,
+)
 from llmrec.training.state_source import Rows, ScoreRequest
 from llmrec.training.trl_seam.ppo import PPOTrainer
-from llmrec.types import Reward
+from llmrec.types import IntArray, Reward, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +106,7 @@ class SessionTrainer(PPOTrainer):
         everywhere = [torch.ones_like(b.return_RS, dtype=torch.bool) for b in batches]
         self._log_explained([(b.return_RS, b.value_RS, where) for b, where in zip(batches, everywhere, strict=True)])
         self._move(slates, batches)
-        advantages = self._whitened([b.advantage_RK for b in batches], [where[:, :-1] for where in everywhere])
+        advantages = self._whitened([b.advantage_RK for b in batches], [b.there_RK for b in batches])
         return [replace(b, advantage_RK=a) for b, a in zip(batches, advantages, strict=True)]
 
     def _play(self, rows: Rows) -> SessionRollout:
@@ -123,17 +136,55 @@ class SessionTrainer(PPOTrainer):
         here = [rows[row] for row in play.row_A.tolist()]
         at = torch.from_numpy(play.row_A).to(device)
         ids, mask = self.source.encode(states, device)
-        exclude = self.source.taken(here, play.shown(), states, device)
         # named by rollout, place and turn, as all that is drawn: processes and resuming change nothing
-        keys, slate = self.source.keys(here, number), self.source.slate
-        drawn = sample_without_replacement(self.base, ids, mask, slate, self.index, keys_B=keys, exclude=exclude)
-        items = drawn.items_BK.cpu().numpy()
+        keys = self.source.keys(here, number)
+        draw = self._in_order if self.source.bounds is None else self._in_places
+        exclude, items_RK, log_prob_RK, weight_RK = draw((ids, mask), keys, here, play.shown(), states)
+        items = items_RK.cpu().numpy()
         done = play.turn(items)
-        reward = self.source.reward(states, items, done)
-        earned, weight = torch.from_numpy(reward.total_BK).float().to(device), normalised(drawn.weight_BK).float()
-        turn = torch.full_like(at, number)
-        shown = TurnSlates(at, turn, ids, mask, exclude, drawn.items_BK, drawn.log_prob_BK, weight, earned)
+        reward = _of_items(self.source.reward(states, items, done), items)
+        earned, turn = torch.from_numpy(reward.total_BK).float().to(device), torch.full_like(at, number)
+        shown = TurnSlates(at, turn, ids, mask, exclude, items_RK, log_prob_RK, weight_RK, earned)
         return shown, done, reward
+
+    def _in_order(
+        self,
+        prompts: tuple[Tensor, Tensor],
+        keys: Tensor,
+        rows: Rows,
+        shown: Sequence[IntArray],
+        states: Sequence[State],
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """Slates in order without replacement: exclusions, items, log pi_F and weights."""
+        exclude, dense = self.source.taken(rows, shown, states, self.index.device), self.source.dense(self.index)
+        allowed = exclude if dense is None else self.index.allowed(exclude, dense=dense)
+        slate = self.source.slate
+        drawn = sample_without_replacement(self.base, *prompts, slate, self.index, keys_B=keys, exclude=allowed)
+        return exclude, drawn.items_BK, drawn.log_prob_BK, normalised(drawn.weight_BK).float()
+
+    def _in_places(
+        self,
+        prompts: tuple[Tensor, Tensor],
+        keys: Tensor,
+        rows: Rows,
+        shown: Sequence[IntArray],
+        states: Sequence[State],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Slates place by place under what bounds them: exclusions of each place, items, log pi_F and weights."""
+        source, device = self.source, self.index.device
+        assert source.bounds is not None
+        assert isinstance(source.seen, Closed)
+        drawn = draw_in_places(
+            self.base,
+            *prompts,
+            self.index,
+            [source.bounds[row["state"]] for row in rows],
+            source.opened(rows, shown, states),
+            keys.tolist(),
+            dense=source.dense(self.index),
+            passes_N=source.seen.passes_N,
+        )
+        return placed(drawn, source.slate, device)
 
     def _after(self, first: TurnSlates, rows: list[int], states: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Rows and prompts of the states after sessions that were cut off.
@@ -160,8 +211,15 @@ class SessionTrainer(PPOTrainer):
 
     def _asked(self, part: TurnSlates) -> tuple[ScoreRequest, TokenScores]:
         """What a minibatch asks of the model, with the critic's features, and the reference's scores."""
+        # an empty place needs some item to be scored, which counts for nothing
+        items_RK = torch.where(part.items_RK >= 0, part.items_RK, part.items_RK[:, :1])
         request = ScoreRequest(
-            part.prompt_ids_RP, part.prompt_mask_RP, part.items_RK, self.index, exclude=part.exclude_RE
+            part.prompt_ids_RP,
+            part.prompt_mask_RP,
+            items_RK,
+            self.index,
+            exclude=part.exclude_RE,
+            dense=self.source.dense(self.index),
         )
         reference = self._reference_scores(request)
         if self.args.critic_input == "reference":
@@ -216,13 +274,17 @@ class SessionTrainer(PPOTrainer):
         sessions: int,
     ) -> SlotBatch:
         slate, items = self.source.slate, self.index.n_items
+        if isinstance(self.source.seen, Closed):  # the others are in no exclusion
+            items = int(self.source.seen.passes_N.sum())
         whole_R = whole(items, slate, part.exclude_RE, len(part.items_RK), part.items_RK.device)
+        there_RK = part.items_RK >= 0
         return SlotBatch(
             request,
             whole_R,
+            there_RK,
             part.weight_RK,
             # computed in float64 and only then rounded: 1 - sum pi of a peaked policy has no digits in float32
-            slots_of(part.log_prob_RK, whole_R).float(),
+            self._slots(part.log_prob_RK, whole_R, there_RK).float(),
             steps.at(part, steps.value),
             return_RS,
             advantage_RK,
@@ -264,24 +326,49 @@ class SessionTrainer(PPOTrainer):
         """
         batch: SlotBatch = inputs
         scores, more = self._answer(model, batch.request)
-        # Places filled before condition over whole items, 1 - sum pi(i_j). Masking them once more, token by token,
-        # would be another distribution than the one that Gumbel noise has drawn.
-        slot_RK = slots_of(scores.exact_BG, batch.whole_R).to(scores.log_prob_BGL.dtype)
-        everywhere = torch.ones_like(slot_RK, dtype=torch.bool)
-        policy, outside = self._slot_loss(slot_RK, batch, everywhere)
+        slot_RK = self._slots(scores.exact_BG, batch.whole_R, batch.there_RK).to(scores.log_prob_BGL.dtype)
+        policy, outside = self._slot_loss(slot_RK, batch, batch.there_RK)
         every_step = torch.ones_like(batch.value_RS, dtype=torch.bool)
         value = self._value_loss(more["value_BS"], batch.value_RS, batch.return_RS, every_step)
-        weight_RK, places = batch.weight_RK, slot_RK.shape[1]
-        kl_BGL, log_prob = exact_kl_BGL(scores, batch.reference), scores.log_prob_BGL
-        # not independent: the draws of a slate exclude each other, and the others' mean would be a biased baseline
-        kl = places * (weight_RK * over_items(kl_BGL, log_prob, independent=False)).sum()
-        entropy = places * (weight_RK * over_items(scores.entropy_BGL, log_prob, independent=False)).sum()
-        sums = [policy, value, kl, entropy, moved_kl(slot_RK, batch.old_slot_RK, everywhere)]
+        kl = self._over_slates(exact_kl_BGL(scores, batch.reference), scores, batch)
+        entropy = self._over_slates(scores.entropy_BGL, scores, batch)
+        sums = [policy, value, kl, entropy, moved_kl(slot_RK, batch.old_slot_RK, batch.there_RK)]
         return self._in_all(sums, batch.slots, outside / slot_RK.numel())
+
+    def _slots(self, log_prob_RK: Tensor, whole_R: Tensor, there_RK: Tensor) -> Tensor:
+        """log P(item k | items before it), (R, K), differentiable; 0 at empty places."""
+        if self.source.bounds is not None:  # each place was drawn under its own F, which knows the items before it
+            return torch.where(there_RK, log_prob_RK, 0.0)
+        # Places filled before condition over whole items, 1 - sum pi(i_j). Masking them once more, token by token,
+        # would be another distribution than the one that Gumbel noise has drawn.
+        return slots_of(log_prob_RK, whole_R)
+
+    def _over_slates(self, step_BGL: Tensor, scores: TokenScores, batch: SlotBatch) -> Tensor:
+        """K times the mean of a single draw's sum of steps (KL, entropy), over all slates.
+
+        Of bounded slates it is the sum over their places: the KL and the entropy of the slate's own distribution.
+        """
+        if self.source.bounds is None:
+            # not independent: the draws of a slate exclude each other, and the others' mean would be biased
+            single_RK = over_items(step_BGL, scores.log_prob_BGL, independent=False)
+            return batch.there_RK.shape[1] * (batch.weight_RK * single_RK).sum()
+        there = batch.there_RK.unsqueeze(-1)
+        # one long item: which items stand above decides what is met at the places below, and what is open there
+        steps, log_prob = (torch.where(there, x, 0.0).flatten(1) for x in (step_BGL, scores.log_prob_BGL))
+        return over_items(steps.unsqueeze(1), log_prob.unsqueeze(1)).sum()
 
     def _slot_loss(self, slot_RK: Tensor, batch: SlotBatch, there_RK: Tensor) -> tuple[Tensor, Tensor]:
         """The policy's loss, summed over slots, and how many of them were clipped."""
         return clipped_policy_loss(slot_RK, batch.old_slot_RK, batch.advantage_RK, there_RK, self.args.epsilon)
+
+
+def _of_items(reward: Reward, items_AK: IntArray) -> Reward:
+    """The reward without what terms may say of empty places."""
+    there_AK = items_AK >= 0
+    if there_AK.all():
+        return reward
+    terms = {name: np.where(there_AK, values, 0.0) for name, values in reward.terms.items()}
+    return Reward(np.where(there_AK, reward.total_BK, 0.0), terms)
 
 
 def _root(scores: TokenScores) -> Tensor:

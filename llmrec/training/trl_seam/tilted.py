@@ -133,15 +133,22 @@ class TiltedTrainer(PolicyTrainer):
         return made
 
     def _best(self, request: ScoreRequest) -> tuple[IntArray, FloatArray]:
-        """The best items under the policy as it was, and log pi: (B, K), -1 and -inf where fewer are allowed."""
-        prompts = (request.prompt_ids_BP, request.prompt_mask_BP)
+        """The best items under the policy as it was, and log pi_F: (B, K), -1 and -inf where fewer are allowed."""
+        prompts, allowed = (request.prompt_ids_BP, request.prompt_mask_BP), request.allowed
         if self._reference is not None:
             model = self._reference.to(request.prompt_ids_BP.device)
-            found = beam_search(model, *prompts, self.depth, self.index, exclude=request.exclude)
+            items_BK, log_prob_BK = beam_search(model, *prompts, self.depth, self.index, exclude=allowed)
         else:
             with without_adapter(self):
-                found = beam_search(self.base, *prompts, self.depth, self.index, exclude=request.exclude)
-        return found[0].cpu().numpy(), found[1].double().cpu().numpy()
+                items_BK, log_prob_BK = beam_search(self.base, *prompts, self.depth, self.index, exclude=allowed)
+        there_BK = items_BK >= 0
+        if allowed is not None:
+            # under pi_F, which is learnt, and not by the likelihood of which the best were found: what cannot be
+            # shown has no share that would lie beside the list
+            some_BK = torch.where(there_BK, items_BK, items_BK.amax(1, keepdim=True))
+            log_prob_BK = self._reference_scores(replace(request, items_BG=some_BK)).exact_BG
+        log_prob_BK = log_prob_BK.double().masked_fill(~there_BK, -torch.inf)
+        return items_BK.cpu().numpy(), log_prob_BK.cpu().numpy()
 
 
 def _filled(x_K: Any, width: int, filler: Any) -> Any:

@@ -1,0 +1,80 @@
+"""`llmrec run --rules`: the training obeys, the run keeps the rules, and what cannot be had is one sentence."""
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from tests.cli import tiny
+from tests.cli.test_bad_input import refused
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "train" / "recipes" / "demo.yaml"
+
+
+def rules_file(place, *rules):
+    place.write_text(yaml.safe_dump({"rules": list(rules)}))
+    return place
+
+
+def test_rules_that_cannot_be_had_are_refused_before_anything_is_made(cache, tmp_path):
+    out, asked = tmp_path / "out", ("run", "--config", RECIPE, "--out", tmp_path / "out", *tiny.arguments())
+    bad = rules_file(tmp_path / "bad.yaml", {"never": {"brands": ["x"]}}, {"at_most": 0, "per": "category"})
+    sentence = refused(cache, *asked, "--rules", bad)
+    assert "rule 2 of" in sentence
+    assert "bad.yaml" in sentence
+    assert "at most 0" in sentence
+    assert not out.exists()
+    assert not out.with_name("out.work").exists()
+
+
+def test_a_floor_is_had_in_slates_alone():
+    from llmrec.config import RunConfig
+    from llmrec.errors import ConfigError
+    from llmrec.pipeline.algorithms import check_algorithm
+
+    floor = {"rules": [{"at_least": "20%", "items": {"words": ["x"]}, "name": "x first"}]}
+    said = (
+        r"'x first' asks for a floor in every slate, but (ppo|grpo|off_policy) draws single items.*rules_in_training"
+    )
+    for algorithm in ("ppo", "grpo", "off_policy"):
+        with pytest.raises(ConfigError, match=said):
+            check_algorithm(RunConfig.read(None, {**floor, "algorithm": algorithm}))
+        check_algorithm(RunConfig.read(None, {**floor, "algorithm": algorithm, "rules_in_training": "items"}))
+    check_algorithm(RunConfig.read(None, {**floor, "algorithm": "dpo"}))  # draws nothing
+    check_algorithm(RunConfig.read(None, {**floor, "session.slate": 3, "ppo.draws": 1}))
+
+
+@pytest.mark.slow
+def test_a_run_under_rules_trains_under_them_keeps_them_and_hands_them_on(finished, cache, tmp_path):
+    from llmrec import Recommender
+    from llmrec.types import State
+
+    before, _ = finished
+    out = tmp_path / "ruled"
+    shutil.copytree(before.with_name(before.name + ".work"), tmp_path / "ruled.work")
+    table = pl.read_parquet(before / "items.parquet")
+    forbidden = table["item_id"].to_list()[:20]
+    # half of the catalogue is forbidden to all, and the rest to whoever does not say that he is old enough
+    some = table["item_id"].to_list()[20:30]
+    file = rules_file(
+        tmp_path / "rules.yaml",
+        {"never": {"ids": forbidden}},
+        {"minimum_age": 30, "items": {"ids": some}},
+        {"at_most": 2, "per": "category"},
+    )
+    asked = ("run", "--config", RECIPE, "--out", out, "--rules", file, *tiny.arguments())
+    done = tiny.llmrec(*asked, cache=cache)
+    assert "handed on, under the rules" in (out / "report.md").read_text()
+    assert yaml.safe_load((out / "config.yaml").read_text())["rules"][0]["never"]["ids"] == forbidden
+    record = json.loads((tmp_path / "ruled.work" / "ppo" / "improved.json").read_text())
+    kept = json.loads((before.with_name(before.name + ".work") / "ppo" / "improved.json").read_text())
+    assert [row["step"] for row in record["curve"]] == [row["step"] for row in kept["curve"]]
+    # an untouched policy draws from half of the items or fewer: its entropy shows that the rollout was restricted
+    assert record["curve"][0]["rollout_entropy"] < kept["curve"][0]["rollout_entropy"] - 0.3
+    slate = Recommender.load(out).recommend(state=State(profile="A 20-year-old man."), k=8)
+    assert not {item.item_id for item in slate.items} & {*forbidden, *some}
+    assert "Traceback" not in done.stderr
