@@ -1,4 +1,4 @@
-"""`llmrec evaluate`: finished runs on data, the ones that they were made with or new ones."""
+"""`llmrec evaluate`: baselines and finished runs on data, the ones that these were made with or new ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ BASELINES = ["popularity", "covisitation"]
 
 
 def evaluate_command(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders or Hub ids.")],
     data: Annotated[Path, typer.Option(help="A data set's folder (llmrec data import).")],
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN...]", help="Run folders or Hub ids; none for baselines alone.")
+    ] = None,
     since: Annotated[
         str | None,
         typer.Option(
@@ -28,39 +30,50 @@ def evaluate_command(
         str, typer.Option(help="Without --since: time, leave-last-out or given, as the run was trained.")
     ] = "time",
     baselines: Annotated[
-        list[str], typer.Option("--baseline", help="Baselines beside the runs; may be repeated.")
+        list[str], typer.Option("--baseline", help="Baselines beside the runs, or all; may be repeated.")
     ] = BASELINES,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Baselines as they are by default; nothing is selected.")
+    ] = False,
     reference: Annotated[
-        str | None, typer.Option(help="What the others are compared with; the first baseline.")
+        str | None, typer.Option(help="What the others are compared with; the first baseline, of all popularity.")
     ] = None,
     rules: Annotated[
         Path | None,
         typer.Option(help="Rules that the runs' lists obey, a YAML file (docs/rules.md; default: each run's own)."),
     ] = None,
-    test_events: Annotated[int, typer.Option(help="A uniform sample of this many; 0 takes all.")] = 2000,
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="A cut-off; may be repeated. By default 1, 5 and 10.")
+    ] = None,
+    history_events: Annotated[int, typer.Option(min=0, help="Interactions that a state tells of.")] = 20,
+    test_events: Annotated[int, typer.Option(min=0, help="A uniform sample of this many; 0 takes all.")] = 2000,
     seed: Annotated[int, typer.Option(help="Of samples and intervals.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this JSON file.")] = None,
 ) -> None:
     """Ranks held-out events by finished runs and baselines, over the whole catalogue, with paired intervals.
 
     A run may meet data that it was not made with: items are matched by their ids, and those that it does not know are
-    counted as missed.
+    counted as missed. Baselines take the settings that rank the validation events best and learn from the training
+    events alone. Leaks are refused, and so is a run that was trained on another split of these data.
     """
     import sys
 
     from llmrec.cli.data import load_dataset
     from llmrec.files import write_json
-    from llmrec.studies.held_out import held_out
+    from llmrec.studies.held_out import ALL, held_out
 
     found = held_out(
         load_dataset(data),
         data=data,
-        runs=runs,
+        runs=runs or (),
         systems=baselines,
         split=split,
         since=None if since is None else _seconds(since),
-        reference=reference or baselines[0],
+        reference=reference or ("popularity" if baselines[0] == ALL else baselines[0]),
         test_events=test_events or None,
+        history_events=history_events,
+        k=k,
+        defaults=defaults,
         seed=seed,
         rules=rules,
     )

@@ -149,7 +149,7 @@ def held_out(
     """
     specs = _specs(systems)
     if reference not in [*(spec.name for spec in specs), *runs]:
-        raise RequestError(f"--reference {reference!r} is no system of this table; add it to --systems.")
+        raise RequestError(f"--reference {reference!r} is no system of this table; name it by --baseline, too.")
     if since is None:
         for name in runs:
             _check_run(Path(name), split)

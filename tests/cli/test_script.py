@@ -44,3 +44,11 @@ def test_the_command_line_is_read_and_the_function_called(tmp_path, monkeypatch)
 def test_options_that_are_not_asked_for_are_not_there():
     names = {action.dest for action in StudyScript("", settings=False)._actions}
     assert names == {"help", "json_file"}
+
+
+def test_no_script_prints_what_it_found_on_standard_error():
+    """Progress alone goes through `console`: a script that does so as well names `results` for what it found."""
+    for path in sorted(EVAL.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "console.print(table" not in text, path.name
+        assert "console.print(" not in text or "results" in text or "Screen" in text, path.name
