@@ -1,4 +1,4 @@
-"""What the Hub's client raises, as one sentence with the mend, and what runs and data sets share of a push."""
+"""What the Hub's client raises, as one sentence with the mend."""
 
 from __future__ import annotations
 
@@ -85,11 +85,3 @@ def _not_there(repository: str) -> str:
         f"The Hub repository {repository} does not exist, or your login may not see it; check the name and log in "
         "with `hf auth login` (or set HF_TOKEN)."
     )
-
-
-def require_branch_or_pull_request(revision: str | None, create_pr: bool) -> None:
-    """Raises `RunError` where both are asked for."""
-    if create_pr and revision is not None:
-        raise RunError(
-            f"A pull request (--create-pr) goes against main, so it takes no branch; leave out --revision {revision}."
-        )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, snapshot_download
 
 from llmrec.dataset.store import MANIFEST, Dataset
 from llmrec.errors import DataError, RunError
 from llmrec.evaluation.table import markdown
-from llmrec.hub.client import one_sentence, require_branch_or_pull_request
-from llmrec.hub.collections import add_to_collection
+from llmrec.hub.client import one_sentence
+from llmrec.hub.pushing import INSTEAD, Target
 from llmrec.printing import short_line
 from llmrec.storage import resolve
 
@@ -83,30 +83,20 @@ def push_dataset(
         DataError: not a data set, or a broken one.
         RunError: as `push_run`.
     """
-    require_branch_or_pull_request(revision, create_pr)
+    target = Target(repository, "dataset", public, revision, create_pr, collection)
     folder = resolve(folder)
     dataset = Dataset.load(folder)
     names = [MANIFEST, *(f"{table}.parquet" for table in TABLES if (folder / f"{table}.parquet").is_file())]
     adds = [CommitOperationAdd(name, str(folder / name)) for name in names]
     adds.append(CommitOperationAdd(CARD_NAME, data_card(dataset).encode()))
-    api = HfApi()
-    with one_sentence(repository, revision, instead="a data set's folder"):
-        if not (create_pr and api.repo_exists(repository, repo_type="dataset")):
-            api.create_repo(repository, repo_type="dataset", private=not public, exist_ok=True)
-        if revision is not None and not create_pr:
-            api.create_branch(repository, repo_type="dataset", branch=revision, exist_ok=True)
-        commit = api.create_commit(
-            repository,
-            adds,
-            repo_type="dataset",
-            commit_message=f"llmrec data set {short_line(dataset.manifest.name)}",
-            revision=revision,
-            create_pr=create_pr,
+    message = f"llmrec data set {short_line(dataset.manifest.name)}"
+
+    def commit(api: HfApi) -> CommitInfo:
+        return api.create_commit(
+            repository, adds, repo_type="dataset", commit_message=message, revision=revision, create_pr=create_pr
         )
-    address = str(commit.pr_url if create_pr else commit.commit_url)
-    if collection is not None:
-        add_to_collection(collection, repository, kind="dataset", private=not public, pushed=address)
-    return address
+
+    return target.push(commit)
 
 
 def fetch_dataset(repository: str, *, revision: str | None = None) -> Dataset:
@@ -123,7 +113,7 @@ def fetch_dataset(repository: str, *, revision: str | None = None) -> Dataset:
         DataError: it is not a data set of llmrec, or a broken one.
     """
     names = [MANIFEST, *(f"{table}.parquet" for table in TABLES)]
-    with one_sentence(repository, revision, instead="a data set's folder"):
+    with one_sentence(repository, revision, instead=INSTEAD["dataset"]):
         folder = Path(snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=names))
     if not (folder / MANIFEST).is_file():
         raise DataError(f"The Hub data set {repository} is not one of llmrec ({MANIFEST} is missing).")

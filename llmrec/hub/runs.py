@@ -10,12 +10,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import CommitInfo, HfApi, snapshot_download
 
 from llmrec.errors import RunError
 from llmrec.files import entries, read_json
-from llmrec.hub.client import one_sentence, require_branch_or_pull_request
-from llmrec.hub.collections import add_to_collection
+from llmrec.hub.client import one_sentence
+from llmrec.hub.pushing import Target
 from llmrec.printing import one_line, short_line
 from llmrec.progress import console
 from llmrec.storage import resolve
@@ -73,7 +73,7 @@ def push_run(
             a branch together with a pull request, no login, no right to write, or the Hub
             cannot be reached.
     """
-    require_branch_or_pull_request(revision, create_pr)
+    target = Target(repository, "model", public, revision, create_pr, collection)
     if not (folder / "llmrec.json").is_file():
         raise RunError(
             f"{folder} is not a run folder (llmrec.json is missing); give a folder that `llmrec run` made."
@@ -89,16 +89,12 @@ def push_run(
     kept = sorted({name.split("/")[0] for name in entries(folder)} - {name.split("/")[0] for name in names})
     if kept:
         console.print(f"Not sent, as llmrec did not write it: {one_line(', '.join(kept), 200)}.", style="dim")
-    api = HfApi()
-    with one_sentence(repository, revision):
-        if not (create_pr and api.repo_exists(repository)):
-            api.create_repo(repository, private=not public, exist_ok=True)
-        if revision is not None and not create_pr:
-            api.create_branch(repository, branch=revision, exist_ok=True)
+
+    def commit(api: HfApi) -> CommitInfo:
         with warnings.catch_warnings():
             # a catalogue is a data file, and belongs to the model
             warnings.filterwarnings("ignore", message=".*data file.*to a model repository", category=UserWarning)
-            commit = api.upload_folder(
+            return api.upload_folder(
                 repo_id=repository,
                 folder_path=str(folder),
                 commit_message=f"llmrec run on {_name_of(facts)}",
@@ -107,10 +103,8 @@ def push_run(
                 allow_patterns=[glob.escape(name) for name in names],
                 ignore_patterns=NEVER,
             )
-    address = str(commit.pr_url if create_pr else commit.commit_url)
-    if collection is not None:
-        add_to_collection(collection, repository, kind="model", private=not public, pushed=address)
-    return address
+
+    return target.push(commit)
 
 
 def _name_of(facts: Any) -> str:
