@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -26,7 +26,7 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.studies.views import Refitted
-from llmrec.types import IntArray, Ranker, Slate
+from llmrec.types import IntArray, Ranker
 
 TOP = 20
 """Places that are kept of each list."""
@@ -124,14 +124,28 @@ def width(bench: TableData) -> int:
     return min(TOP, bench.dataset.n_items)
 
 
-def keep(folder: Path, slates: Sequence[Slate], places: int, facts: dict[str, Any]) -> None:
-    """Writes lists and facts into a stage's folder."""
-    np.save(folder / "items.npy", slates_to_items(slates, places).astype(np.int32))
-    write_json(folder / "facts.json", facts)
+def answered(
+    bench: TableData, work: Work, stage: str, key: dict[str, Any], fit: Callable[[], tuple[Ranker, dict[str, Any]]]
+) -> Answer:
+    """The answer that is kept in `stage` under `key`; else that of the ranker which `fit` makes.
+
+    `fit` also says how the ranker was chosen; the CPU seconds of both halves are added to that.
+    """
+
+    def build(folder: Path, _: Path) -> None:
+        start = time.process_time()
+        system, facts = fit()
+        fitted = time.process_time()
+        slates = system.recommend([e.state for e in bench.test], width(bench), seen=bench.test.seen)
+        seconds = {"fit": fitted - start, "recommend": time.process_time() - fitted}
+        np.save(folder / "items.npy", slates_to_items(slates, width(bench)).astype(np.int32))
+        write_json(folder / "facts.json", {**facts, "cpu_seconds": seconds})
+
+    return kept(work.stage(stage, key, build))
 
 
 def kept(folder: Path) -> Answer:
-    """What `keep` wrote."""
+    """What `answered` keeps in a stage's folder."""
     return Answer(np.load(folder / "items.npy").astype(np.int64), read_json(folder / "facts.json"))
 
 
@@ -172,17 +186,10 @@ class BaselineEntry(BySeed):
         chosen = self.chosen(bench, work)
         key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
 
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
-            model = self.fitted(bench, "after", seed, self.settings_of(chosen))
-            fitted = time.process_time()
-            states = [e.state for e in bench.test]
-            slates = model.recommend(states, width(bench), seen=bench.test.seen)
-            seconds = {"fit": fitted - start, "recommend": time.process_time() - fitted}
-            more = dict(getattr(model, "facts", None) or {})
-            keep(folder, slates, width(bench), {**chosen, "cpu_seconds": seconds, "of_model": more})
+        def fit() -> tuple[Ranker, dict[str, Any]]:
+            return self.fitted(bench, "after", seed, self.settings_of(chosen)), chosen
 
-        return kept(work.stage(self.stage(seed), key, build))
+        return answered(bench, work, self.stage(seed), key, fit)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Ranker:
         """The chosen settings, fitted on everything before the test period."""

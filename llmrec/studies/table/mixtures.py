@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Items, Mixture, Part, Scorer
 from llmrec.policy.mixture_weights import EVEN, ONE_OF_EACH, SHARES, UNITS, FittedMixture, fit, weight_grid
-from llmrec.studies.table.entries import Answer, bench_key, keep, kept, width
-from llmrec.studies.table.policies import DEPTH, FIRST, Trainings, recommended
+from llmrec.studies.table.entries import Answer, answered, bench_key, width
+from llmrec.studies.table.policies import DEPTH, FIRST, Trainings
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.studies.table.scores import ScorePart
 from llmrec.text.templates import ELAPSED_DAYS
@@ -61,17 +60,11 @@ class MixtureEntry:
         """Lists by the mixture."""
         key = {**self._key(bench, seed), "seed": seed, "seeds": self.seeds}
 
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
-            weights = self._weights(bench)
-            system = self.recommender(bench, seed, work)
-            made = time.process_time()
-            slates = recommended(system, bench)
-            seconds = {"fit": made - start, "recommend": time.process_time() - made}
-            settings = {"members": max(1, len(self.seeds)), **weights}
-            keep(folder, slates, width(bench), {"settings": settings, "cpu_seconds": seconds})
+        def fit_all() -> tuple[Mixture, dict[str, Any]]:
+            settings = {"members": max(1, len(self.seeds)), **self._weights(bench)}
+            return self.recommender(bench, seed, work), {"settings": settings}
 
-        return kept(work.stage(self.stage(seed), key, build))
+        return answered(bench, work, self.stage(seed), key, fit_all)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Mixture:
         """The mixture of a seed's parts, or of all of them."""

@@ -8,7 +8,6 @@ before the test period.
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,9 +28,9 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker
 from llmrec.rewards.custom import custom_digest
-from llmrec.studies.table.entries import Answer, BySeed, bench_key, keep, kept, width
+from llmrec.studies.table.entries import Answer, BySeed, answered, bench_key, width
 from llmrec.studies.table.protocol import Moment, TableData
-from llmrec.types import Ranker, Slate
+from llmrec.types import Ranker
 
 BEAMS, DEPTH = 40, 40
 FIRST = 0
@@ -117,17 +116,13 @@ class PolicyEntry(BySeed):
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Beam search over the catalogue."""
 
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
+        def fit() -> tuple[Policy, dict[str, Any]]:
             stage, system = self._trained(bench, seed)
-            trained = time.process_time()
-            slates = recommended(system, bench)
             facts = {"settings": dict(self.trainings.overrides), "curve_end": stage.curve[-1]}
-            facts |= {"parameters": sum(p.numel() for p in system.policy.model.parameters())}
-            seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
-            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+            return system, facts | {"parameters": sum(p.numel() for p in system.policy.model.parameters())}
 
-        return kept(work.stage(self.stage(seed), {**self.trainings.key(bench, seed), "kind": "policy"}, build))
+        key = {**self.trainings.key(bench, seed), "kind": "policy"}
+        return answered(bench, work, self.stage(seed), key, fit)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy of everything before the test period."""
@@ -152,16 +147,11 @@ class UntrainedEntry(BySeed):
         """The lists by likelihood, its shares chosen on validation rows."""
         key = {**self.trainings.key(bench, seed), "kind": "untrained"}
 
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
+        def fit() -> tuple[Ranker, dict[str, Any]]:
             system = self.recommender(bench, seed, work)
-            chosen = time.process_time()
-            slates = recommended(system, bench)
-            facts = {"settings": dataclasses.asdict(system.shares)}
-            seconds = {"fit": chosen - start, "recommend": time.process_time() - chosen}
-            keep(folder, slates, width(bench), facts | {"cpu_seconds": seconds})
+            return system, {"settings": dataclasses.asdict(system.shares)}
 
-        return kept(work.stage(self.stage(seed), key, build))
+        return answered(bench, work, self.stage(seed), key, fit)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> LikelihoodRanker:
         """The ranker by likelihood.
@@ -194,15 +184,10 @@ class ImprovedEntry(BySeed):
         chosen = self._chosen(bench, work)
         key = {**self.trainings.key(bench, seed), "kind": "improved", "steps": chosen["steps"]}
 
-        def build(folder: Path, _: Path) -> None:
-            start = time.process_time()
-            system = self._trained(bench, seed, chosen)
-            trained = time.process_time()
-            slates = recommended(system, bench)
-            seconds = {"fit": trained - start, "recommend": time.process_time() - trained}
-            keep(folder, slates, width(bench), {"settings": chosen, "cpu_seconds": seconds})
+        def fit() -> tuple[Ranker, dict[str, Any]]:
+            return self._trained(bench, seed, chosen), {"settings": chosen}
 
-        return kept(work.stage(self.stage(seed), key, build))
+        return answered(bench, work, self.stage(seed), key, fit)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy after as many steps as were chosen."""
@@ -231,8 +216,3 @@ class ImprovedEntry(BySeed):
 def searched(policy: LanguagePolicy, bench: TableData) -> Policy:
     """The policy with the table's beams."""
     return Policy(policy, max(BEAMS, width(bench)))
-
-
-def recommended(system: Ranker, bench: TableData) -> list[Slate]:
-    """The lists of the test rows."""
-    return system.recommend([example.state for example in bench.test], width(bench), seen=bench.test.seen)
