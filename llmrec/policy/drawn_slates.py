@@ -69,33 +69,37 @@ def draw_slates(
     asked = policy.asked(states, seen, exclude_seen, filters)
     made = [Slate((), ())] * len(states)
     for part, ids, mask in policy.batches(states, None, asked.groups_B):
+        batch = _Batch(policy, asked, part, ids, mask, [keys[b] for b in part], k, temperature)
         bounded = bool(asked.wishes_B) and asked.wishes_B[part[0]].bounds_slate
-        draw = _bounded if bounded else _plain
-        drawn = draw(policy, ids, mask, k, [keys[b] for b in part], asked, part, temperature)
-        for b, slate in zip(part, drawn, strict=True):
+        for b, slate in zip(part, _bounded(batch) if bounded else _plain(batch), strict=True):
             made[b] = slate
     return made
 
 
-def _plain(
-    policy: LanguagePolicy,
-    ids: Tensor,
-    mask: Tensor,
-    k: int,
-    keys: Sequence[int],
-    asked: FilteredCatalogue,
-    part: list[int],
-    temperature: float,
-) -> list[Slate]:
+@dataclass(frozen=True)
+class _Batch:
+    """States that are drawn for together: the rows `part` of what was `asked`, their prompts and keys."""
+
+    policy: LanguagePolicy
+    asked: FilteredCatalogue
+    part: list[int]
+    ids: Tensor
+    mask: Tensor
+    keys: Sequence[int]
+    k: int
+    temperature: float
+
+
+def _plain(batch: _Batch) -> list[Slate]:
     drawn = sample_without_replacement(
-        policy.model,
-        ids,
-        mask,
-        k,
-        policy.index,
-        keys_B=torch.tensor(keys, dtype=torch.long),
-        exclude=asked.allowed(part),
-        temperature=temperature,
+        batch.policy.model,
+        batch.ids,
+        batch.mask,
+        batch.k,
+        batch.policy.index,
+        keys_B=torch.tensor(batch.keys, dtype=torch.long),
+        exclude=batch.asked.allowed(batch.part),
+        temperature=batch.temperature,
     )
     # whole: the slate holds all that may be shown, so its last place was certain
     whole_B = torch.isneginf(drawn.threshold_B)
@@ -105,27 +109,18 @@ def _plain(
     return [Slate(tuple(items[:kept]), tuple(log_probs[:kept])) for items, log_probs, kept in rows]
 
 
-def _bounded(
-    policy: LanguagePolicy,
-    ids: Tensor,
-    mask: Tensor,
-    k: int,
-    keys: Sequence[int],
-    asked: FilteredCatalogue,
-    part: list[int],
-    temperature: float,
-) -> list[Slate]:
+def _bounded(batch: _Batch) -> list[Slate]:
     """Place by place; each prompt is read once."""
-    asked.allowed(part)  # refuses what leaves a state nothing
+    batch.asked.allowed(batch.part)  # refuses what leaves a state nothing
     drawn = draw_in_places(
-        policy.model,
-        ids,
-        mask,
-        policy.index,
-        _rules(policy, asked, part, k),
-        _opened(policy, asked, part),
-        keys,
-        temperature=temperature,
+        batch.policy.model,
+        batch.ids,
+        batch.mask,
+        batch.policy.index,
+        _rules(batch),
+        _opened(batch),
+        batch.keys,
+        temperature=batch.temperature,
     )
     return drawn.slates
 
@@ -210,18 +205,18 @@ def draw_in_places(
     return Placed(made, shut)
 
 
-def _opened(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int]) -> list[BoolArray]:
+def _opened(batch: _Batch) -> list[BoolArray]:
     """The items that each state may be shown at all, (N,) each."""
-    assert policy.filters is not None
-    open_BN = passing(policy.filters.attributes, asked.filters(part))
-    if asked.exclude_BE is not None:
-        for row, b in enumerate(part):
-            hidden = asked.exclude_BE[b]
+    assert batch.policy.filters is not None
+    open_BN = passing(batch.policy.filters.attributes, batch.asked.filters(batch.part))
+    if batch.asked.exclude_BE is not None:
+        for row, b in enumerate(batch.part):
+            hidden = batch.asked.exclude_BE[b]
             open_BN[row, hidden[hidden >= 0].numpy()] = False
     return list(open_BN)
 
 
-def _rules(policy: LanguagePolicy, asked: FilteredCatalogue, part: list[int], k: int) -> list[Admissible]:
+def _rules(batch: _Batch) -> list[Admissible]:
     """What bounds each state's slate; states with equal bounds share it."""
-    assert policy.filters is not None
-    return Admissible.of_each(asked.filters(part), policy.filters.attributes, k)
+    assert batch.policy.filters is not None
+    return Admissible.of_each(batch.asked.filters(batch.part), batch.policy.filters.attributes, batch.k)
