@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from llmrec.catalogue.index import PrefixIndex
+from llmrec.policy.at_once import rows_at_once
 from llmrec.policy.kept import Kept, KeptPrompts, Layers
 from llmrec.policy.modes import base_model, dtype_of
 from llmrec.policy.packing import Prompts, Slots, ancestry, for_model, plain_hidden, run_decoder
@@ -66,14 +67,19 @@ class Prefill(Protocol):
 
 
 class PlainPrefill:
-    """Runs whole sequences anew at each step: slow, and right for any causal architecture."""
+    """Runs whole sequences anew at each step: slow, and right for any causal architecture.
+
+    As many at once as fit the memory (`at_once.rows_at_once`), so that neither users nor beams decide what it takes.
+    """
 
     def __init__(self, model: Any, prompts: Prompts, index: PrefixIndex) -> None:
         self.model, self.prompts, self.index = model, prompts, index
+        self.rows = rows_at_once(model, prompts.ids_BP.shape[1] + index.max_length)
 
     def hidden(self, user_U: Tensor, node_U: Tensor) -> Tensor:
         """See `Prefill`."""
-        return plain_hidden(self.model, self.prompts, self.index, user_U, node_U)
+        parts = zip(torch.split(user_U, self.rows), torch.split(node_U, self.rows), strict=True)
+        return torch.cat([plain_hidden(self.model, self.prompts, self.index, user, node) for user, node in parts])
 
     def forget(self) -> None:
         """See `Prefill`: nothing is kept anyway."""
