@@ -122,7 +122,7 @@ def test_likeness_of_a_large_catalogue_is_that_of_a_small_one(monkeypatch) -> No
     texts = [*WORDS, ""]
     weight = sp.csr_matrix(np.random.default_rng(0).random((3, 7)))
     dense = Likeness(texts).sum(weight)
-    monkeypatch.setattr("llmrec.simulator.blend._DENSE", 0)
+    monkeypatch.setattr("llmrec.simulator.blend.counts._DENSE", 0)
     assert Likeness(texts).sum(weight) == pytest.approx(dense, abs=1e-6)
     assert not dense[:, -1].any()
 
