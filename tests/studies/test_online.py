@@ -11,10 +11,10 @@ from llmrec.config import RewardSettings, WorldConfig
 from llmrec.dataset.world import generate_world
 from llmrec.online.events import Logged, Outcome, Received, Served
 from llmrec.studies.online import run_online
+from llmrec.studies.online.arms import PRIOR, events_of, item_means
 from llmrec.studies.online.changes import MOVED, OPTIMUM, SHIFTED
 from llmrec.studies.online.month import INFORMED, Month
 from llmrec.studies.online.telling import recovery
-from llmrec.studies.online.world import PRIOR, _events, _item_means
 
 
 def test_recovery_is_three_days_at_ninety_percent():
@@ -35,7 +35,7 @@ def test_slates_become_events_and_means_are_drawn_to_the_mean():
     logged = Logged(
         1, late, late, served, (Received(2, late, outcome[0], False), Received(3, late, outcome[1], False))
     )
-    events = _events([logged])
+    events = events_of([logged])
     assert events.select("item_id", "kind", "position", "propensity").rows() == [
         (items[4], "impression", 0, 0.5),
         (items[2], "impression", 1, 0.25),
@@ -44,7 +44,7 @@ def test_slates_become_events_and_means_are_drawn_to_the_mean():
     ]
     whole = world.dataset.with_events(pl.concat([world.dataset.events, events], how="diagonal_relaxed"))
     assert whole.events.height == world.dataset.events.height + 4
-    mean_N = _item_means(whole, 2, RewardSettings(click=1.0, conversion=3.0))
+    mean_N = item_means(whole, 2, RewardSettings(click=1.0, conversion=3.0))
     average = 4 / 2
     assert mean_N[items.index(items[2])] == pytest.approx((4 + PRIOR * average) / (1 + PRIOR))
     assert mean_N[items.index(items[4])] == pytest.approx(PRIOR * average / (1 + PRIOR))

@@ -24,18 +24,16 @@ import torch
 from llmrec.baselines.registry import baseline
 from llmrec.config import RewardSettings, RunConfig
 from llmrec.config_tree import Overrides
-from llmrec.dataset.split import Split
-from llmrec.dataset.store import Dataset
 from llmrec.dataset.world.scenario import DAY, DAYS, START
 from llmrec.files import read_json, write_json
 from llmrec.online.cycle import Cycle
-from llmrec.online.events import Logged, LoggedState, Served
+from llmrec.online.events import Logged
 from llmrec.online.explore import EpsilonGreedy, Explorer, WithoutReplacement
 from llmrec.online.log import EventLog
 from llmrec.online.replay import parted, replay
 from llmrec.online.report import by_day, draw
 from llmrec.online.simulated import serve_days
-from llmrec.online.traffic import Serve, TrafficSettings, WorldTraffic
+from llmrec.online.traffic import TrafficSettings, WorldTraffic
 from llmrec.online.update import ADAPTER, Updater
 from llmrec.online.versions import Versions
 from llmrec.pipeline.base_model import Base, base_model
@@ -46,6 +44,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
+from llmrec.studies.online.arms import Means, cut, events_of, item_means, serve_by
 from llmrec.studies.online.changes import CHANGES, MOVED, SHIFTED, changed
 from llmrec.studies.online.month import (
     AFTER,
@@ -62,10 +61,8 @@ from llmrec.studies.online.month import (
 from llmrec.studies.online.telling import answer_of
 from llmrec.studies.study import SeedRows, Study
 from llmrec.training.lora import Adapter, load_adapter
-from llmrec.types import FloatArray, Interaction, Ranker, Slate, State
+from llmrec.types import FloatArray, Interaction, Ranker, State
 
-PRIOR = 20.0
-"""Impressions of the average reward that stand beside an item's own, in the means."""
 WORLD: Mapping[str, Any] = {
     "world.users": 500,
     "world.items": 60,
@@ -136,7 +133,7 @@ class Played:
         data = open_data(config, work)
         start = START + (DAYS - month.days) * DAY
         known = data.dataset.events.filter(pl.col("time") < start)
-        data = _cut(data, known)
+        data = cut(data, known)
         base = base_model(config, data, work)
         stage = sft_stage(config, data, base, work)
         return cls(config, month, work, data, base, stage, sft_policy(config, data, stage), start)
@@ -198,7 +195,7 @@ class Played:
                 return WithoutReplacement(policy, self.config.seed, month.temperature)
             data = self._with(told)
             newest = month.settings.newest * month.places
-            ranker: Ranker = Means(_item_means(data.dataset, newest, self.config.reward))
+            ranker: Ranker = Means(item_means(data.dataset, newest, self.config.reward))
             if arm == COUNTS:
                 ranker = baseline("covisitation-fixed").fitted(data.dataset, data.dataset.events)
             return EpsilonGreedy(ranker, data.dataset.n_items, month.epsilon, self.config.seed, repeat="allow")
@@ -210,14 +207,14 @@ class Played:
                     begins = day // month.block
                     if day < month.days and (explorer is None or begins != made_at):
                         explorer, made_at = explorer_at(day, list(log.slates(mature=False))), begins
-                    people.day(day, log, _serve(explorer, people))
+                    people.day(day, log, serve_by(explorer, people))
                     bar.advance(1)
             return list(log.slates(mature=False))
 
     def _with(self, slates: Sequence[Logged]) -> RunData:
         """All that is known by then: the log before the month, and the slates with what has come of them."""
-        events = pl.concat([self.data.dataset.events, _events(slates)], how="diagonal_relaxed")
-        return _cut(self.data, events)
+        events = pl.concat([self.data.dataset.events, events_of(slates)], how="diagonal_relaxed")
+        return cut(self.data, events)
 
     def _updated(self, folder: Path) -> tuple[list[Logged], dict[str, Any]]:
         """The month of the policy that goes on, and what becomes of bad versions behind it."""
@@ -376,81 +373,6 @@ class Played:
             found["read"].append(worth(states))
         found["own"].append(worth([people.state(user) for user in others]))
         return found
-
-
-@dataclass(frozen=True)
-class Means:
-    """The same list for everybody, by the mean reward of each item."""
-
-    mean_N: FloatArray
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Any = None) -> list[Any]:
-        """The k items of highest mean."""
-        del seen
-        best = np.argsort(-self.mean_N, kind="stable")[:k].tolist()
-        return [Slate(tuple(best), tuple(self.mean_N[best].tolist()))] * len(states)
-
-
-def _item_means(dataset: Dataset, newest: int, reward: RewardSettings) -> FloatArray:
-    """Mean reward of an impression of each item among the newest impressions, drawn to the mean of all."""
-    row_of = {item: row for row, item in enumerate(dataset.items["item_id"].to_list())}
-    shown = dataset.events.filter(pl.col("kind") == "impression").sort("time").tail(newest)
-    since = int(shown["time"].min()) if shown.height else 0  # type: ignore[arg-type]
-    recent = dataset.events.filter(pl.col("time") >= since)
-
-    def count(kind: str) -> FloatArray:
-        rows = [row_of[item] for item in recent.filter(pl.col("kind") == kind)["item_id"]]
-        return np.bincount(np.array(rows, dtype=np.int64), minlength=len(row_of)).astype(np.float64)
-
-    earned_N = reward.click * count("click") + reward.conversion * count("conversion")
-    shown_N = count("impression")
-    mean = earned_N.sum() / max(shown_N.sum(), 1.0)
-    return np.asarray((earned_N + PRIOR * mean) / (shown_N + PRIOR))
-
-
-def _serve(explorer: Explorer | None, people: WorldTraffic) -> Serve:
-    """Slates of one explorer, as version 1."""
-    ids = people.world.dataset.items["item_id"].to_list()
-
-    def serve(states: Sequence[State], k: int, names: Sequence[str]) -> list[Served]:
-        assert explorer is not None
-        made = explorer.propose(states, k, names)
-        rows = zip(names, states, made, strict=True)
-        return [
-            Served(
-                n,
-                s.user_id,
-                tuple(ids[i] for i in m.items_K),
-                m.propensity_K,
-                1,
-                explorer.name,
-                LoggedState.of(s, ids),
-            )
-            for n, s, m in rows
-        ]
-
-    return serve
-
-
-def _events(slates: Sequence[Logged]) -> pl.DataFrame:
-    """Slates with what has come of them as events; what was bought was clicked."""
-    rows = [
-        (one.served.user_id, item, kind, one.time, place, chance, one.served.slate_id)
-        for one in slates
-        for place, (item, chance) in enumerate(zip(one.served.items_K, one.served.propensity_K, strict=True))
-        for kind in ("impression", "click", "conversion")
-        if kind == "impression" or one.counted(kind, item)
-    ]
-    columns = {"user_id": pl.String, "item_id": pl.String, "kind": pl.String, "time": pl.Int64}
-    more = {"position": pl.Int32, "propensity": pl.Float64, "session": pl.String}
-    return pl.DataFrame(rows, schema={**columns, **more}, orient="row")
-
-
-def _cut(data: RunData, events: pl.DataFrame) -> RunData:
-    """Data that are known whole: all events train."""
-    dataset = data.dataset.with_events(events)
-    none = dataset.events.clear()
-    return dataclasses.replace(data, dataset=dataset, split=Split(dataset.events, none, none, "time"))
 
 
 def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) -> dict[str, Any]:

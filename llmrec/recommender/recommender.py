@@ -1,37 +1,32 @@
-"""Recommendations from a run folder or a Hub repository, in three lines.
-
-from llmrec import Recommender
-recommender = Recommender.load("runs/ml")
-print(recommender.recommend(prompt="I liked Fargo and Se7en", k=5))
-"""
+"""A finished policy with its catalogue, its rules and, where there are data, its users."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 
-from llmrec.assortment import change_items, hash_of_ids, items_frame
+from llmrec.assortment import change_items
 from llmrec.catalogue.filters import Attributes, Filters
-from llmrec.dataset.examples import History
 from llmrec.dataset.store import Dataset
 from llmrec.enrich.review import decided_items, read_decisions
 from llmrec.errors import RequestError
 from llmrec.explain import Explainer, Explanation, Unsaid
 from llmrec.export import Bundle, read_bundle
-from llmrec.finding import default_data, recorded_source, rules_of, run_folder
+from llmrec.finding import default_data, rules_of, run_folder
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
+from llmrec.recommender.answers import Recommendation, Request, recommended
+from llmrec.recommender.users import KnownUsers
 from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
-from llmrec.text.free_prompt import Match, Wish, resolve_prompt
+from llmrec.text.free_prompt import Wish, resolve_prompt
 from llmrec.text.relatedness import KnownWords
 from llmrec.types import IntArray, Item, Ranker, Slate, State
 
@@ -41,69 +36,12 @@ UNRELATED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class RecommendedItem:
-    """One place of the answer; `log_prob` is log pi(item | state) over the whole catalogue (log p of a mixture)."""
-
-    item_id: str
-    title: str
-    log_prob: float
-    explanation: Explanation | None = None
-    """Why, where that was asked for."""
-    price: float | None = None
-    categories: tuple[str, ...] = ()
-    brand: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Recommendation:
-    """Items, best first, and how the request was read: titles, what the items must be, and the rest."""
-
-    items: tuple[RecommendedItem, ...]
-    matches: tuple[Match, ...] = ()
-    rest: str = ""
-    note: str = ""
-    wishes: tuple[Wish, ...] = ()
-    related: bool = True
-    """Whether any word of the prompt has to do with an item; where none has, `note` says so, too."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists; items have the key `explanation` where that was asked for."""
-        tree = asdict(self)
-        for item in tree["items"]:
-            if item["explanation"] is None:
-                del item["explanation"]
-        return tree
-
-    def __str__(self) -> str:
-        return "\n".join(f"{n:2d}. {short_line(i.title)}  ({i.log_prob:.3f})" for n, i in enumerate(self.items, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request as it was read: the state, what the user has seen beside it, and what was asked of items.
-
-    `matches`, `rest`, `wishes`, `note` and `related` are those of the answer.
-    """
-
-    state: State
-    seen: IntArray | None = None
-    filters: Filters | None = None
-    matches: tuple[Match, ...] = ()
-    rest: str = ""
-    wishes: tuple[Wish, ...] = ()
-    note: str = ""
-    related: bool = True
-
-
 class Recommender:
     """A trained policy with its catalogue; `data` (optional) knows the users."""
 
     def __init__(self, bundle: Bundle, data: Dataset | None = None) -> None:
         self.bundle = bundle
-        self._data = data
-        self._fitting: Dataset | None = None
-        self._history: History | None = None
+        self._users = KnownUsers(bundle, data)
         self._fused: Mixture | None = None
         self._known_words: KnownWords | None = None
         self._rules: tuple[Rule, ...] = ()
@@ -170,7 +108,7 @@ class Recommender:
         Raises:
             ConfigError: the rules leave nothing of these items.
         """
-        made = Recommender(bundle, self._data)
+        made = Recommender(bundle, self.data)
         made.set_rules(self._rules, known=False)
         made._exposure = self._exposure
         return made
@@ -220,7 +158,7 @@ class Recommender:
         """
         self.bundle = change_items(self.bundle, add=add, remove=remove)
         # all three count items by their old indices
-        self._fitting = self._history = self._fused = self._known_words = None
+        self._users, self._fused, self._known_words = KnownUsers(self.bundle, self.data), None, None
         if self._rules:
             self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
             self._tell()
@@ -238,11 +176,11 @@ class Recommender:
         if not 0.0 <= weight <= 1.0:
             raise RequestError(f"The policy's weight is {weight}; it must lie between 0 and 1.")
         if scorer is None:
-            if self._data is None:
+            data = self.fitted_data()
+            if data is None:
                 raise RequestError("Mixing with co-visitation needs events to count; give the data set's folder.")
             from llmrec.baselines import Covisitation
 
-            data = self._fitted_data(self._data)
             scorer = Covisitation().fit(data, data.events).score
         self._fused = Mixture([self.bundle.policy, scorer], [weight, 1.0 - weight])
 
@@ -413,7 +351,7 @@ class Recommender:
             note = f"{note} Only {len(slate.items_K)} of {k} items are left after {why}.".strip()
         told = reasons or {}
         items = tuple(
-            _recommended(self.bundle.items[i], float(p), told.get(i))
+            recommended(self.bundle.items[i], float(p), told.get(i))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
         return Recommendation(items, request.matches, request.rest, note, request.wishes, request.related)
@@ -434,7 +372,7 @@ class Recommender:
 
     def has_user(self, user: str) -> bool:
         """Whether the data set, where there is one, knows the user."""
-        return self._data is not None and self._data.user(user) is not None
+        return self._users.has(user)
 
     def user_state(self, user: str, before: int | None = None) -> tuple[State, IntArray]:
         """What is known of a user of the data set strictly before `before` (seconds), and all that the user has seen.
@@ -442,26 +380,12 @@ class Recommender:
         Raises:
             RequestError: there is no data set, one of other items, or no such user in it.
         """
-        if self._data is None:
-            source = recorded_source(self.bundle.folder)
-            lost = "" if source is None else f", and its data set ({source}) is not there any more, or was changed"
-            raise RequestError(
-                f"The run folder {self.bundle.folder} holds no users{lost}; give the data set's folder with --data "
-                "(data= in Python) to recommend for a user, or use a prompt."
-            )
-        data = self._fitted_data(self._data)
-        if self._history is None:
-            self._history = History(data, int(self.bundle.facts["history_events"]))
-        if self._data.user(user) is None:
-            raise RequestError(
-                f"User {user!r} is not in the data set; use a user id of its users table, or a prompt."
-            )
-        return self._history.state(user, before), np.asarray(self._history.seen(user, before))
+        return self._users.state(user, before)
 
     @property
     def data(self) -> Dataset | None:
         """The data set as it was given."""
-        return self._data
+        return self._users.data
 
     def fitted_data(self) -> Dataset | None:
         """The data set, where there is one, with exactly the catalogue's items.
@@ -469,31 +393,7 @@ class Recommender:
         Raises:
             RequestError: its items are neither the catalogue's nor those that the recorded changes began with.
         """
-        return None if self._data is None else self._fitted_data(self._data)
-
-    def _fitted_data(self, data: Dataset) -> Dataset:
-        """`data` with exactly the catalogue's items; events with items that are gone since the training go as well.
-
-        Raises:
-            RequestError: its items are neither the catalogue's nor those that the recorded changes began with.
-        """
-        if self._fitting is None:
-            item_ids, own = self.bundle.policy.catalogue.item_ids, data.items["item_id"].to_list()
-            if own == item_ids:
-                self._fitting = data
-            elif _changed_since(self.bundle, own):
-                known = data.events.filter(pl.col("item_id").is_in(list(item_ids)))
-                items = items_frame(self.bundle.items)
-                self._fitting = Dataset(items, data.users, known, data.manifest).with_events(known)
-            else:
-                raise RequestError(
-                    "The data set's items are not those of the model's catalogue; give the data set of the run."
-                )
-        return self._fitting
-
-
-def _recommended(item: Item, log_prob: float, why: Explanation | None) -> RecommendedItem:
-    return RecommendedItem(item.item_id, item.title, log_prob, why, item.price, item.categories, item.brand)
+        return self._users.fitted()
 
 
 def _to_explain(explain: bool | int, k: int) -> int:
@@ -503,12 +403,3 @@ def _to_explain(explain: bool | int, k: int) -> int:
     if explain < 1:
         raise RequestError(f"explain is {explain}; give the number of items that are explained, at least 1.")
     return explain
-
-
-def _changed_since(bundle: Bundle, item_ids: Sequence[str]) -> bool:
-    """Whether a data set of these items is that of the run before items came and went, or lists the items of now."""
-    recorded = bundle.facts.get("assortment")
-    if recorded is None:
-        return False
-    now = bundle.policy.catalogue.item_ids
-    return hash_of_ids(item_ids) == recorded.get("first_items") or set(item_ids) == set(now)

@@ -1,0 +1,98 @@
+"""What the month's arms are made of: counts of items, slates of an explorer, and data as they are known by a day."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from llmrec.config import RewardSettings
+from llmrec.dataset.split import Split
+from llmrec.dataset.store import Dataset
+from llmrec.online.events import Logged, LoggedState, Served
+from llmrec.online.explore import Explorer
+from llmrec.online.traffic import Serve, WorldTraffic
+from llmrec.pipeline.data import RunData
+from llmrec.types import FloatArray, Slate, State
+
+PRIOR = 20.0
+"""Impressions of the average reward that stand beside an item's own, in the means."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """The same list for everybody, by the mean reward of each item."""
+
+    mean_N: FloatArray
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Any = None) -> list[Any]:
+        """The k items of highest mean."""
+        del seen
+        best = np.argsort(-self.mean_N, kind="stable")[:k].tolist()
+        return [Slate(tuple(best), tuple(self.mean_N[best].tolist()))] * len(states)
+
+
+def item_means(dataset: Dataset, newest: int, reward: RewardSettings) -> FloatArray:
+    """Mean reward of an impression of each item among the newest impressions, drawn to the mean of all."""
+    row_of = {item: row for row, item in enumerate(dataset.items["item_id"].to_list())}
+    shown = dataset.events.filter(pl.col("kind") == "impression").sort("time").tail(newest)
+    since = int(shown["time"].min()) if shown.height else 0  # type: ignore[arg-type]
+    recent = dataset.events.filter(pl.col("time") >= since)
+
+    def count(kind: str) -> FloatArray:
+        rows = [row_of[item] for item in recent.filter(pl.col("kind") == kind)["item_id"]]
+        return np.bincount(np.array(rows, dtype=np.int64), minlength=len(row_of)).astype(np.float64)
+
+    earned_N = reward.click * count("click") + reward.conversion * count("conversion")
+    shown_N = count("impression")
+    mean = earned_N.sum() / max(shown_N.sum(), 1.0)
+    return np.asarray((earned_N + PRIOR * mean) / (shown_N + PRIOR))
+
+
+def serve_by(explorer: Explorer | None, people: WorldTraffic) -> Serve:
+    """Slates of one explorer, as version 1."""
+    ids = people.world.dataset.items["item_id"].to_list()
+
+    def serve(states: Sequence[State], k: int, names: Sequence[str]) -> list[Served]:
+        assert explorer is not None
+        made = explorer.propose(states, k, names)
+        rows = zip(names, states, made, strict=True)
+        return [
+            Served(
+                n,
+                s.user_id,
+                tuple(ids[i] for i in m.items_K),
+                m.propensity_K,
+                1,
+                explorer.name,
+                LoggedState.of(s, ids),
+            )
+            for n, s, m in rows
+        ]
+
+    return serve
+
+
+def events_of(slates: Sequence[Logged]) -> pl.DataFrame:
+    """Slates with what has come of them as events; what was bought was clicked."""
+    rows = [
+        (one.served.user_id, item, kind, one.time, place, chance, one.served.slate_id)
+        for one in slates
+        for place, (item, chance) in enumerate(zip(one.served.items_K, one.served.propensity_K, strict=True))
+        for kind in ("impression", "click", "conversion")
+        if kind == "impression" or one.counted(kind, item)
+    ]
+    columns = {"user_id": pl.String, "item_id": pl.String, "kind": pl.String, "time": pl.Int64}
+    more = {"position": pl.Int32, "propensity": pl.Float64, "session": pl.String}
+    return pl.DataFrame(rows, schema={**columns, **more}, orient="row")
+
+
+def cut(data: RunData, events: pl.DataFrame) -> RunData:
+    """Data that are known whole: all events train."""
+    dataset = data.dataset.with_events(events)
+    none = dataset.events.clear()
+    return dataclasses.replace(data, dataset=dataset, split=Split(dataset.events, none, none, "time"))
