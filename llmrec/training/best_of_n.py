@@ -34,7 +34,6 @@ from llmrec.training.improvement import (
     usable_states,
 )
 from llmrec.training.obeyed import in_all, left_out_states, told
-from llmrec.training.off_policy import left_out
 from llmrec.training.state_source import StateSource, in_rounds
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
 from llmrec.types import IntArray, State
@@ -82,8 +81,7 @@ def train_best_of_n(
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, reward_model, settings, checkpointing)
     )
-    said = in_all(without, left_out(ran.curve))
-    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, in_all(without, ran.left_out))
 
 
 def make_trainer(

@@ -157,6 +157,17 @@ class TrainerRun:
     seconds: float
     cpu_seconds: float
 
+    @property
+    def left_out(self) -> str | None:
+        """A sentence if the guard left steps out."""
+        if not any(row.get("skipped", 0.0) > 0 for row in self.curve):
+            return None
+        return "Some optimiser steps were left out: their gradient was not finite."
+
+    def improved(self, model: Any, said: str | None, more: Mapping[str, Any] | None = None) -> Improved:
+        """What came of `model`; `said` is `Improved.stopped_reason`."""
+        return Improved(model, self.curve, self.seconds, said, more or {}, cpu_seconds=self.cpu_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:

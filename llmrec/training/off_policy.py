@@ -80,8 +80,7 @@ def train_off_policy(
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, slates, settings, checkpointing, fitted)
     )
-    said = in_all(without, left_out(ran.curve))
-    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, in_all(without, ran.left_out))
 
 
 def make_trainer(
@@ -113,13 +112,6 @@ def make_trainer(
 def steps_of(settings: OffPolicySettings, slates: int) -> int:
     """Optimiser steps in which each slate is used `epochs` times."""
     return max(1, math.ceil(settings.epochs * slates / settings.batch_size))
-
-
-def left_out(curve: list[dict[str, float]]) -> str | None:
-    """A sentence if the guard left steps out."""
-    if not any(row.get("skipped", 0.0) > 0 for row in curve):
-        return None
-    return "Some optimiser steps were left out: their gradient was not finite."
 
 
 def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:

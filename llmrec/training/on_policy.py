@@ -145,8 +145,7 @@ def train_on_policy(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
-    said = in_all(without, stop_reason(ran.curve, settings))
-    return Improved(model, ran.curve, ran.seconds, said, more, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, in_all(without, stop_reason(ran.curve, settings)), more)
 
 
 def make_trainer(

@@ -91,7 +91,7 @@ def train_preferences(
         checkpointing,
         lambda: make_preference_trainer(model, source, settings, checkpointing),
     )
-    return Improved(model, ran.curve, ran.seconds, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, ran.left_out)
 
 
 def make_preference_trainer(

@@ -108,8 +108,7 @@ def train_sessions(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)}
-    said = in_all(without, stop_reason(ran.curve, settings))
-    return Improved(model, ran.curve, ran.seconds, said, more, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, in_all(without, stop_reason(ran.curve, settings)), more)
 
 
 def make_session_trainer(

@@ -35,7 +35,6 @@ from llmrec.training.improvement import (
     usable_states,
 )
 from llmrec.training.obeyed import in_all, left_out_states, told
-from llmrec.training.off_policy import left_out
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.tilted import TiltedTrainer, Worth
 from llmrec.types import IntArray, State
@@ -78,8 +77,7 @@ def train_tilted(
     decides = ("tilted", as_json(settings), start.seed, start.repeat, digest)
     plan = Plan("tilted", steps_of(settings, len(states)), 1, "reward", decides)
     ran = run_trainer(model, plan, checkpointing, lambda: make_trainer(model, source, worth, settings, checkpointing))
-    said = in_all(without, left_out(ran.curve))
-    return Improved(model, ran.curve, ran.seconds, said, cpu_seconds=ran.cpu_seconds)
+    return ran.improved(model, in_all(without, ran.left_out))
 
 
 def make_trainer(

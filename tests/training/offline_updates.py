@@ -6,17 +6,10 @@ torchrun --nproc-per-node 2 offline_updates.py none|fsdp2 FOLDER CASE ...      a
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
-
-import torch
-from torch.distributed import is_initialized
 
 from llmrec.config import BestOfNSettings, LoraSettings, OffPolicySettings
-from llmrec.training.arguments import processes, world_size
 from llmrec.training.lora import make_lora
-from tests.training.conftest import make_shop
-from tests.training.distributed_updates import plain, shard_on_a_cpu
+from tests.training.distributed_updates import main, plain
 from tests.training.logged_world import distil, halved, learn, shown
 
 SAME = {"batch_size": 8, "save_every": 4, "learning_rate": 1e-3, "lora": LoraSettings(rank=4), "max_grad_norm": 0.5}
@@ -40,21 +33,5 @@ def train(case, shop, out):
     return before, plain(result.model), result.curve
 
 
-def main():
-    torch.set_num_threads(1)
-    folder, cases = Path(sys.argv[2]), sys.argv[3:]
-    if sys.argv[1] != "none":
-        shard_on_a_cpu(sys.argv[1])
-    shop, first = make_shop(), processes().is_main_process
-    for case in cases:
-        out = folder / case.replace("/", "-")
-        before, after, curve = train(case, shop, out)
-        if first:
-            torch.save({"before": before, "after": after, "curve": curve, "world": world_size()}, f"{out}.pt")
-    if is_initialized():
-        processes().wait_for_everyone()
-        processes().destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    main(train)

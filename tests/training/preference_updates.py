@@ -6,21 +6,14 @@ torchrun --nproc-per-node 2 preference_updates.py none|fsdp2 FOLDER CASE ...    
 from __future__ import annotations
 
 import dataclasses
-import sys
-from pathlib import Path
-
-import torch
-from torch.distributed import is_initialized
 
 from llmrec.config import LoraSettings, PreferenceSettings, RewardModelSettings
-from llmrec.training.arguments import processes, world_size
 from llmrec.training.item_values import valuing_model
 from llmrec.training.lora import make_lora
 from llmrec.training.preferences import train_preferences
 from llmrec.training.reward_model import train_reward_model
 from tests.training.clicks import begin, keep, pairs_of
-from tests.training.conftest import make_shop
-from tests.training.distributed_updates import plain, shard_on_a_cpu
+from tests.training.distributed_updates import main, plain
 
 SAME = {"batch_size": 8, "save_every": 4, "learning_rate": 1e-3, "max_grad_norm": 0.5}
 LORA = {"lora": LoraSettings(rank=4)}
@@ -50,21 +43,5 @@ def train(case, shop, out):
     return before, plain(result.model), result.curve
 
 
-def main():
-    torch.set_num_threads(1)
-    folder, cases = Path(sys.argv[2]), sys.argv[3:]
-    if sys.argv[1] != "none":
-        shard_on_a_cpu(sys.argv[1])
-    shop, first = make_shop(), processes().is_main_process
-    for case in cases:
-        out = folder / case.replace("/", "-")
-        before, after, curve = train(case, shop, out)
-        if first:
-            torch.save({"before": before, "after": after, "curve": curve, "world": world_size()}, f"{out}.pt")
-    if is_initialized():
-        processes().wait_for_everyone()
-        processes().destroy_process_group()
-
-
 if __name__ == "__main__":
-    main()
+    main(train)
