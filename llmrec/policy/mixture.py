@@ -28,8 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -39,13 +38,25 @@ from llmrec.errors import RequestError
 from llmrec.policy.decoding import check_k
 from llmrec.policy.filtered import hidden_items, nothing_left, one_each, padded, passing
 from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.mixture_parts import (
+    Candidates,
+    Distributed,
+    Items,
+    Scorer,
+    Scores,
+    best_items,
+    candidate_depth,
+    filled,
+    normalised_scores,
+    taken,
+)
 from llmrec.policy.modes import evaluating
 from llmrec.policy.slates import Again, bounded_slates
 from llmrec.progress import track
 from llmrec.types import BoolArray, FloatArray, IntArray, Slate, State
 
-Scorer = Callable[[Sequence[State]], FloatArray]
-"""Scores of all items for each state: (B, N), finite and at least 0; only their proportions in a row matter."""
+__all__ = ["Candidates", "Distributed", "Group", "Items", "Mixture", "Part", "Scorer", "Scores", "candidate_depth"]
+
 Group = Callable[[State], int]
 """Number of a state's group, from 0."""
 Part: TypeAlias = "LanguagePolicy | Mixture | Scorer"
@@ -53,69 +64,6 @@ Part: TypeAlias = "LanguagePolicy | Mixture | Scorer"
 _UNKNOWN = "This mixture knows no attributes of its items; give some before filtering."
 ROW_ITEMS = 256
 """Items of one state that are scored together: bounds the packed row."""
-
-
-class Distributed(Protocol):
-    """A recommender whose scores can be read as probabilities of the next item."""
-
-    def distribution(self, states: Sequence[State], power: float = 1.0) -> FloatArray:
-        """(B, N)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Recommenders of scores as one part: the mean of their distributions, each to `power`."""
-
-    models: tuple[Distributed, ...]
-    power: float = 1.0
-
-    def __call__(self, states: Sequence[State]) -> FloatArray:
-        """Probabilities of all items, (B, N)."""
-        mean_BN: FloatArray = np.mean([model.distribution(states, self.power) for model in self.models], axis=0)
-        return mean_BN
-
-
-@dataclass(frozen=True)
-class Items:
-    """What all parts of a mixture agree on: how many items, whether repeats are recommended, what filters look at."""
-
-    n_items: int
-    repeat: str
-    attributes: Attributes | None = dataclasses.field(default=None, compare=False)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Items of B states that may be recommended, with what each part gives them.
-
-    Attributes:
-        items_BC: item indices, each once in a row, in rising order; -1 at padding.
-        parts_PBC: p_m of each part; 0 at padding. Where a score knows nothing of a state, it has the mean of the
-            policies there; without a policy, that of the scores which know something.
-        outside_PB: what each part gives an item that is no candidate, at most.
-    """
-
-    items_BC: IntArray
-    parts_PBC: FloatArray
-    outside_PB: FloatArray
-
-    def mixed(self, weights_BP: FloatArray) -> FloatArray:
-        """p of every candidate, (B, C), -1 at padding."""
-        mixed_BC = np.einsum("bp,pbc->bc", weights_BP, self.parts_PBC)
-        return np.where(self.items_BC >= 0, mixed_BC, -1.0)
-
-    def top(self, weights_BP: FloatArray, k: int) -> list[tuple[Slate, bool]]:
-        """The k best candidates, and whether no item outside is as good."""
-        mixed_BC, outside_B = self.mixed(weights_BP), np.einsum("bp,pb->b", weights_BP, self.outside_PB)
-        found = []
-        for b, order_C in enumerate(np.argsort(-mixed_BC, axis=1, kind="stable")):
-            kept_K = order_C[self.items_BC[b, order_C] >= 0]
-            mixed_K = mixed_BC[b, kept_K := kept_K[:k]]
-            with np.errstate(divide="ignore"):  # a candidate of a part without weight
-                slate = Slate(tuple(self.items_BC[b, kept_K].tolist()), tuple(np.log(mixed_K).tolist()))
-            found.append((slate, bool(mixed_K[-1] > outside_B[b] if len(mixed_K) == k else outside_B[b] == 0.0)))
-        return found
 
 
 class Mixture:
@@ -295,19 +243,19 @@ class Mixture:
         given_BE = hidden_BE if self.conditioned else hidden_BE[:, :0]
         scores = self._scores(states, given_BE)
         open_BN = self._open(hidden_BE, wishes) if scores else np.empty(0)
-        best = {p: _best(np.where(open_BN, score_BN, 0.0), depth) for p, score_BN in scores.items()}
+        best = {p: best_items(np.where(open_BN, score_BN, 0.0), depth) for p, score_BN in scores.items()}
         union = []
         for b in range(len(states)):
             own = [np.asarray(slates[b].items_K, dtype=np.int64) for slates in lists.values()]
             union.append(np.unique(np.concatenate([*own, *(items[b] for items, _ in best.values())])))
         items_BC = padded(union)
         values = [  # the last column is of items outside
-            np.c_[_taken(scores[p], items_BC), best[p][1]]
+            np.c_[taken(scores[p], items_BC), best[p][1]]
             if p in scores
             else _searched(part, states, lists[p], union, given_BE, depth)
             for p, part in enumerate(self.parts)
         ]
-        filled_PBC = _filled(values, scores)
+        filled_PBC = filled(values, scores)
         return Candidates(items_BC, filled_PBC[:, :, :-1] * (items_BC >= 0), filled_PBC[:, :, -1])
 
     def probabilities(
@@ -317,11 +265,11 @@ class Mixture:
         given_BE = np.empty((len(states), 0), dtype=np.int64) if given_BE is None else given_BE
         scores = self._scores(states, given_BE)
         values = [
-            _taken(scores[p], items_BX) if p in scores else _conditioned(part, states, items_BX, given_BE)
+            taken(scores[p], items_BX) if p in scores else _conditioned(part, states, items_BX, given_BE)
             for p, part in enumerate(self.parts)
         ]
         mixed_BX: FloatArray = np.einsum(
-            "bp,pbx->bx", self.weights_GP[self.groups_of(states)], _filled(values, scores)
+            "bp,pbx->bx", self.weights_GP[self.groups_of(states)], filled(values, scores)
         )
         return np.where(items_BX >= 0, mixed_BX, 0.0)
 
@@ -365,41 +313,6 @@ class Mixture:
             if not open_BN[b].any():
                 raise nothing_left(wish)
         return open_BN
-
-
-def candidate_depth(n_items: int, k: int, depth: int | None) -> int:
-    """Items taken from each part for a list of k: by default 2k and at least 20, at most the catalogue.
-
-    Raises:
-        RequestError: k below 1 or above the catalogue's size, or a depth below k.
-    """
-    check_k(k, n_items)
-    if depth is not None and depth < k:
-        raise RequestError(f"A depth of {depth} cannot fill {k} places; take at least as many items from each part.")
-    return min(n_items, max(2 * k, 20) if depth is None else depth)
-
-
-def normalised_scores(scorer: Scorer, states: Sequence[State], hidden_BE: IntArray, n_items: int) -> FloatArray:
-    """The scores over the items that are not hidden, (B, N): each row has the sum 1, or 0 where it knows none.
-
-    Raises:
-        RequestError: scores that are negative, not finite or of another shape than (B, N).
-    """
-    scores_BN: FloatArray = np.array(scorer(states), dtype=np.float64)
-    if scores_BN.shape != (len(states), n_items):
-        raise RequestError(
-            f"The scores of a mixture's part have the shape {scores_BN.shape}, not {(len(states), n_items)}; give a "
-            "score for each state and each item of the catalogue."
-        )
-    if not np.isfinite(scores_BN).all() or (scores_BN < 0).any():
-        raise RequestError("A score of a mixture's part is negative or not finite; give scores of at least 0.")
-    row, at = np.nonzero(hidden_BE >= 0)
-    scores_BN[row, hidden_BE[row, at]] = 0.0
-    top_B1 = scores_BN.max(1, keepdims=True)
-    scores_BN = np.divide(scores_BN, top_B1, out=scores_BN, where=top_B1 > 0)  # so that no sum can overflow
-    total_B1 = scores_BN.sum(1, keepdims=True)
-    np.divide(scores_BN, total_B1, out=scores_BN, where=total_B1 > 0)
-    return scores_BN
 
 
 @torch.no_grad()
@@ -454,31 +367,6 @@ def _searched(
     left_B1 = np.maximum(1.0 - value_BX[:, wanted_BX.shape[1] :].sum(1), value_BC[:, :-1].sum(1))[:, None]
     given_BC: FloatArray = np.divide(value_BC, left_B1, out=np.zeros_like(value_BC), where=left_B1 > 0)
     return given_BC
-
-
-def _best(score_BN: FloatArray, depth: int) -> tuple[list[IntArray], FloatArray]:
-    """The items of the `depth` greatest scores above 0 of each state, and the least of these scores, (B,)."""
-    best_BD = np.argsort(-score_BN, axis=1, kind="stable")[:, :depth]
-    value_BD = np.take_along_axis(score_BN, best_BD, 1)
-    return [items[value > 0.0] for items, value in zip(best_BD, value_BD, strict=True)], value_BD[:, -1]
-
-
-def _taken(score_BN: FloatArray, items_BX: IntArray) -> FloatArray:
-    """The scores of items, 0 at padding."""
-    return np.where(items_BX >= 0, np.take_along_axis(score_BN, items_BX.clip(min=0), 1), 0.0)
-
-
-def _filled(values: Sequence[FloatArray], scores: Mapping[int, FloatArray]) -> FloatArray:
-    """The parts' values, (P, B, X); a score that knows nothing of a state takes what the other parts say of it."""
-    silent = {p: score_BN.sum(1, keepdims=True) <= 0.0 for p, score_BN in scores.items()}
-    searched = [value_BX for p, value_BX in enumerate(values) if p not in scores]
-    if searched:
-        otherwise_BX = np.mean(searched, axis=0)
-    else:  # a silent score adds nothing to the sum
-        otherwise_BX = np.sum(values, axis=0) / np.maximum(np.sum(~np.stack(list(silent.values())), axis=0), 1)
-    return np.stack(
-        [np.where(silent[p], otherwise_BX, value) if p in silent else value for p, value in enumerate(values)]
-    )
 
 
 def _weights(weights: FloatArray | Sequence[float] | None, parts: int) -> FloatArray:
