@@ -10,7 +10,7 @@ from typing import Any
 from llmrec.config import OffPolicySettings, RunConfig
 from llmrec.config.improvement import in_use
 from llmrec.files import read_json, write_json
-from llmrec.pipeline.algorithms import improve, learning_of
+from llmrec.pipeline.algorithms import improve
 from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.gate import Gate
@@ -18,7 +18,6 @@ from llmrec.pipeline.measure import evaluation_key
 from llmrec.pipeline.panel import gate_key, in_sessions
 from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.promotion import promote
-from llmrec.pipeline.ruled import rules_key
 from llmrec.pipeline.sft import SFTStage, sft_policy, warm_start
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Work, stage_key, stage_seconds
@@ -126,8 +125,6 @@ def improvement_key(config: RunConfig, sft: SFTStage) -> dict[str, Any]:
         "reward": reward_key(config),
         "config": [tree[k] for k in sections] + [config.seed, config.improvement_seed],
     }
-    if learning_of(config).obeys != "nothing":
-        key |= rules_key(config)
     if in_sessions(config):
         key["judged"] = "sessions"
     logged = config.section(OffPolicySettings)

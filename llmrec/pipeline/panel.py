@@ -34,13 +34,16 @@ from llmrec.pipeline.algorithms.sessions import SessionArena, judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
+from llmrec.pipeline.ruled import judging_rules, rules_key
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Met, Simulators, log_of, met_states, met_users
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
+from llmrec.rules import Ruled
 from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.judge import log_weights
 from llmrec.simulator.log import read_log
+from llmrec.training.obeyed import Obeyed
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 Judged = Simulated | SessionFigures
@@ -74,6 +77,7 @@ class Panel:
         witnesses: where `gate.judged` asks for them, what the log says of the judge.
         sessions: where the training is of sessions, those of the panel's users, who behave as the judge expects; the
             value of a session is what is judged then.
+        rules: what the lists that are judged obey, as those will that are shown; None for none.
     """
 
     config: RunConfig
@@ -87,6 +91,7 @@ class Panel:
     logged: LoggedImpressions | None
     witnesses: Witnesses | None = None
     sessions: SessionArena | None = None
+    rules: Obeyed | None = None
 
     @classmethod
     def of(cls, config: RunConfig, data: RunData, simulators: Simulators, items: int) -> Panel:
@@ -121,6 +126,7 @@ class Panel:
             ),
             None if sessions else witnesses_of(config, log, judge, met, config.gate.events),
             sessions,
+            judging_rules(config, data),
         )
 
     @property
@@ -130,17 +136,24 @@ class Panel:
 
     def measure(self, policy: Ranker) -> PolicyFigures:
         """All figures of a policy; importance weights only of a language model's, which has probabilities."""
-        slates = policy.recommend(self.states, self.slate, seen=self.seen)
-        found = policy.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
+        shown = self.shown(policy)
+        slates = shown.recommend(self.states, self.slate, seen=self.seen)
+        found = shown.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
         lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
         ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
         return PolicyFigures(
             slate_values(self.reward, self.states, slates),
             slate_values(self.pessimistic, self.states, slates),
-            self.judged(policy, slates),
+            self.judged(shown, slates),
             ranked.per_row[self.metric],
             self.logged.weights(policy) if self.logged is not None and isinstance(policy, LanguagePolicy) else None,
         )
+
+    def shown(self, policy: Ranker) -> Ranker:
+        """The policy as it is shown: under the rules, where there are any."""
+        if self.rules is None:
+            return policy
+        return Ruled(policy, self.rules.book, (), attributes=self.rules.attributes, may_be_empty=True)
 
     def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Judged:
         """What the judge expects: of a policy's slates, with what witnesses say of it, or of sessions with it."""
@@ -247,7 +260,8 @@ def gain(after: UserFigures, before: UserFigures, **draw: Any) -> Interval:
 def gate_key(config: RunConfig) -> dict[str, Any]:
     """The gate's settings as part of stages' keys, which are as before there was a choice of `judged` and `met`."""
     before = {"judged": "model", "met": "first"}
-    return {key: value for key, value in config.tree()["gate"].items() if key not in before or value != before[key]}
+    own = {key: value for key, value in config.tree()["gate"].items() if key not in before or value != before[key]}
+    return own | rules_key(config)
 
 
 def in_sessions(config: RunConfig) -> bool:

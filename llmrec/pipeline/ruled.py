@@ -39,8 +39,18 @@ def training_rules(config: RunConfig, data: RunData) -> Obeyed | None:
     return Obeyed.of(rules, data.dataset.item_list) if rules else None
 
 
+def judging_rules(config: RunConfig, data: RunData) -> Obeyed | None:
+    """What lists obey at the gate and in the pilot: all rules, as those lists will that are shown.
+
+    None where there are none, and where the training is to know of none.
+    """
+    if config.rules_in_training == "none" or not config.rules:
+        return None
+    return Obeyed.of(parse_rules(config.rules, RULES), data.dataset.item_list)
+
+
 def rules_key(config: RunConfig) -> dict[str, Any]:
-    """What of the rules decides a training, for the key of a stage; nothing where there are none."""
+    """What of the rules decides a training and its gate, for the key of a stage; nothing where there are none."""
     if config.rules_in_training == "none" or not config.rules:
         return {}
     return {"rules": [config.rules_in_training, config.tree()["rules"]]}

@@ -189,7 +189,8 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
     if config.rules:
         handed_on = systems[SFT if improved.promoted is None else label(config.algorithm)]
         assert isinstance(handed_on, Policy)
-        systems[UNDER_RULES] = Ruled(handed_on.policy, run_rules(config, data), data.dataset.item_list)
+        book, items = run_rules(config, data), data.dataset.item_list
+        systems[UNDER_RULES] = Ruled(handed_on.policy, book, items, may_be_empty=True)
     if improved.promoted != improved.last:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
     for name, control in stages.controls.items():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.catalogue.filters import Attributes, Filters
-from llmrec.policy.filtered import nothing_left, one_each, passing
+from llmrec.policy.filtered import hidden_items, nothing_left, one_each, passing
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture
 from llmrec.policy.retrieved import Retrieved
@@ -30,6 +30,7 @@ class Ruled:
         items: the catalogue in item-index order.
         exposure: counts what is shown, where rules ask for a share of a day.
         attributes: what filters look at beside; made of `items` by default.
+        may_be_empty: a state to which nothing is left gets an empty slate in place of an error.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class Ruled:
         exposure: Exposure | None = None,
         *,
         attributes: Attributes | None = None,
+        may_be_empty: bool = False,
     ) -> None:
-        self.ranker, self.book, self.exposure = ranker, book, exposure
+        self.ranker, self.book, self.exposure, self.may_be_empty = ranker, book, exposure, may_be_empty
         self.attributes = book.attributes(Attributes.of(items) if attributes is None else attributes)
         self._policies = policies_of(ranker)
 
@@ -57,10 +59,29 @@ class Ruled:
         """The best slates that obey; shorter where fewer items are left. `options` are the ranker's.
 
         Raises:
-            RequestError: the rules leave a state nothing at all.
+            RequestError: the rules leave a state nothing at all, which may not be.
         """
         asked = self.asked(states, k, filters)
-        return self.obeying(states, k, asked, seen=seen, **options)
+        rows = self._left(states, asked, seen) if self.may_be_empty else list(range(len(states)))
+        own = None if seen is None else [seen[b] for b in rows]
+        found = self.obeying([states[b] for b in rows], k, [asked[b] for b in rows], seen=own, **options)
+        slates = [Slate((), ())] * len(states)
+        for b, slate in zip(rows, found, strict=True):
+            slates[b] = slate
+        return slates
+
+    def _left(self, states: Sequence[State], asked: Sequence[Filters], seen: Sequence[IntArray] | None) -> list[int]:
+        """Rows of the states to which anything is left."""
+        hides = any(policy.repeat == "exclude" for policy in self._policies)
+        hidden = hidden_items(states, seen)
+        rows = []
+        for b, wish in enumerate(asked):
+            open_N = passing(self.attributes, [wish])[0]
+            if hides:
+                open_N[hidden[b]] = False
+            if open_N.any():
+                rows.append(b)
+        return rows
 
     def asked(
         self, states: Sequence[State], k: int, filters: Filters | Sequence[Filters] | None = None

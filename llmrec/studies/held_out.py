@@ -221,7 +221,7 @@ def _policy(name: str, data: Path, dataset: Dataset, rules: Path | None) -> tupl
     bundle = recommender.bundle
     policy: Ranker = bundle.policy
     if recommender.book is not None:
-        policy = Ruled(policy, recommender.book, bundle.items)
+        policy = Ruled(policy, recommender.book, bundle.items, may_be_empty=True)
     matched = Matched(policy, bundle.policy.catalogue.item_ids, dataset)
     if matched.same:
         return policy, 0

@@ -20,6 +20,7 @@ from llmrec.pipeline.simulation import log_of, met_states, met_users, simulator_
 from llmrec.pipeline.work import Work
 from llmrec.simulator.environments.learned_users import LearnedUsers
 from llmrec.simulator.judge import Correction, Judge
+from llmrec.types import State
 
 TINY = {
     "world.users": 120,
@@ -84,6 +85,27 @@ def test_sessions_are_judged_as_sessions_and_single_slates_as_slates(made):
     refused = refusals(worse, config.gate, RankingChange(**score["ranking"]))
     assert refused[0].startswith("the judge sees no significant gain over SFT in the value of a session of up to 3")
     assert "over SFT in the value of a session of up to 3 turns)." in promote([worse | {"admissible": True}])[1]
+
+
+def test_lists_are_judged_under_the_rules_of_the_run(made):
+    """The most popular items are forbidden: they stand in no list, and the lists are those of the rest."""
+    config, data, simulators, start, _ = made
+    config = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
+    free = Panel.of(config, data, simulators, 24)
+    assert free.shown(start) is start
+    (first,) = start.recommend([State()], 12)
+    top = [data.dataset.item(item).item_id for item in first.items_K[:4]]
+    rules = ({"never": {"ids": top}},)
+    ruled = Panel.of(dataclasses.replace(config, rules=rules), data, simulators, 24)
+    (slate,) = ruled.shown(start).recommend([State()], 8)
+    assert slate.items_K == first.items_K[4:]
+    found, base = ruled.measure(start), free.measure(start)
+    chosen = np.isin([e.target for e in ruled.examples], first.items_K[:4])
+    assert base.ndcg_M[chosen].any()
+    assert not found.ndcg_M[chosen].any()
+    unruled = dataclasses.replace(config, rules=rules, rules_in_training="none")
+    assert Panel.of(unruled, data, simulators, 24).rules is None
+    assert gate_key(unruled) == gate_key(config) != gate_key(dataclasses.replace(config, rules=rules))
 
 
 def test_each_replicate_values_a_turn_as_a_judge_of_its_own(made):

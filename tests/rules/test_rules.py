@@ -131,6 +131,8 @@ def test_what_cannot_be_had_is_said():
     nothing = book({"minimum_age": 18, "items": {"words": [w for i in ITEMS for w in (i.title,)]}})
     with pytest.raises(RequestError, match="leaves no item"):
         Ruled(Scores(-np.arange(N)), nothing, ITEMS).recommend([CHILD], 3)
+    lists = Ruled(Scores(-np.arange(N)), nothing, ITEMS, may_be_empty=True).recommend([CHILD, ADULT, CHILD], 3)
+    assert [slate.items_K for slate in lists] == [(), (0, 1, 2), ()]
 
 
 @pytest.mark.parametrize("kind", ["policy", "mixture", "retrieved", "scores"])
