@@ -43,7 +43,7 @@ from llmrec.rules import Ruled
 from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.judge import log_weights
 from llmrec.simulator.log import read_log
-from llmrec.training.obeyed import Obeyed
+from llmrec.training.obeyed import Obeyed, about_items
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 Judged = Simulated | SessionFigures
@@ -154,6 +154,13 @@ class Panel:
         if self.rules is None:
             return policy
         return Ruled(policy, self.rules.book, (), attributes=self.rules.attributes, may_be_empty=True)
+
+    def candidates(self, policy: Ranker) -> Ranker:
+        """The policy among the items that rules leave one by one, for lists that are put in another order first."""
+        if self.rules is None:
+            return policy
+        book = replace(self.rules.book, rules=about_items(self.rules.book.rules))
+        return Ruled(policy, book, (), attributes=self.rules.attributes, may_be_empty=True)
 
     def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Judged:
         """What the judge expects: of a policy's slates, with what witnesses say of it, or of sessions with it."""

@@ -217,7 +217,7 @@ def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulat
     """Scores of the lists at each coefficient, their bootstrap draws (K, S) and the share of flat groups."""
     panel = Panel.of(config, data, simulators, data.dataset.n_items)
     reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
-    short = ShortList(policy, reward, min(config.pilot.depth, data.dataset.n_items))
+    short = ShortList(panel.candidates(policy), reward, min(config.pilot.depth, data.dataset.n_items))
     base = panel.measure(Tilted(short, None))
     measured: list[PolicyFigures] = [panel.measure(Tilted(short, beta)) for beta in tried(config)]
     scores = [

@@ -11,6 +11,7 @@ import pytest
 from llmrec.config import RewardSettings, RunConfig
 from llmrec.errors import ConfigError
 from llmrec.evaluation.multiple import simultaneous
+from llmrec.pipeline import panel
 from llmrec.pipeline.opening import open_run
 from llmrec.pipeline.panel import Panel
 from llmrec.pipeline.pilot import (
@@ -103,6 +104,24 @@ def test_the_smaller_the_coefficient_the_more_the_reward_gets(tiny):
     for score, change_S in zip(found["scores"], found["ranking"], strict=True):
         assert np.nanquantile(change_S, 0.05) == pytest.approx(score["ranking"]["low"])
     assert 0.0 <= found["flat_groups"] <= 1.0
+
+
+def test_lists_under_rules_are_read_among_what_may_be_shown(tiny, monkeypatch):
+    """Two thirds of the items are forbidden, and lists of 8 candidates fill slates of 5 all the same."""
+    data, policy, simulators = tiny
+    forbidden, judged = {item.item_id for item in data.dataset.item_list[:16]}, []
+    config = dataclasses.replace(
+        LENIENT,
+        rules=({"never": {"ids": sorted(forbidden)}},),
+        pilot=dataclasses.replace(LENIENT.pilot, depth=8),
+    )
+    values = panel.slate_values
+    monkeypatch.setattr(panel, "slate_values", lambda *given: judged.extend(given[2]) or values(*given))
+    found = run_pilot(config, data, policy(0), simulators)
+    seen_much = sum(len(slate.items_K) < 5 for slate in judged)
+    assert seen_much < len(judged) / 4
+    assert all(item >= 16 for slate in judged for item in slate.items_K)
+    assert len(found["scores"]) == 3
 
 
 def decided(found, config=LENIENT):
