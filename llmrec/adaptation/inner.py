@@ -26,7 +26,8 @@ from llmrec.training.anchor import Anchor
 from llmrec.training.improvement import Checkpointing, WarmStart, trainable
 from llmrec.training.lora import Adapter, adapter_of, check_lora, make_lora
 from llmrec.training.off_policy import check_off_policy, train_off_policy
-from llmrec.training.sft import FitPlan, fit_rows, learns_choices, micro_tokens
+from llmrec.training.row_fitting import FitPlan, fit_rows
+from llmrec.training.sft import learns_choices, micro_tokens
 from llmrec.training.sft_data import SFTRow, build_rows
 
 UNCLIPPED = 1e30

@@ -19,7 +19,8 @@ from llmrec.training.arguments import quiet
 from llmrec.training.improvement import Checkpointing, WarmStart
 from llmrec.training.lora import Adapter, adapter_of, make_lora
 from llmrec.training.on_policy import train_on_policy
-from llmrec.training.sft import FitPlan, fit_rows, uses_lora
+from llmrec.training.row_fitting import FitPlan, fit_rows
+from llmrec.training.sft import uses_lora
 from llmrec.training.sft_data import build_rows
 from llmrec.types import IntArray, Reward, State
 

@@ -15,7 +15,8 @@ from llmrec.errors import ConfigError
 from llmrec.training import sft
 from llmrec.training.callbacks import BarCallback
 from llmrec.training.packed import COLUMNS, collate, pack
-from llmrec.training.sft import FitPlan, check_sft, fit_packed, fit_rows
+from llmrec.training.row_fitting import FitPlan, fit_packed, fit_rows
+from llmrec.training.sft import check_sft
 from llmrec.training.sft_data import SFTRow
 from llmrec.training.trl_seam import PackedSFTTrainer, SFTTrainer
 from llmrec.training.trl_seam.parts import halved, rows_in_parts

@@ -19,7 +19,8 @@ from llmrec.text.render import StateRenderer
 from llmrec.training import sft
 from llmrec.training.callbacks import BarCallback
 from llmrec.training.packed import LONGEST, collate, pack, pack_step, share_out
-from llmrec.training.sft import FitPlan, fit_packed, fit_rows, learns_timelines, train_sft
+from llmrec.training.row_fitting import FitPlan, fit_packed, fit_rows
+from llmrec.training.sft import learns_timelines, train_sft
 from llmrec.training.sft_data import SFTRow, timeline_steps
 from llmrec.training.timelines import windows
 from tests.policy.tiny import index_of, tiny_model

@@ -29,7 +29,8 @@ from llmrec.seeding import numpy_stream
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
 from llmrec.training.propensities import item_groups
-from llmrec.training.sft import FitPlan, fit_rows, train_lm
+from llmrec.training.row_fitting import FitPlan, fit_rows
+from llmrec.training.sft import train_lm
 from llmrec.training.sft_data import SFTRow, build_rows
 from llmrec.types import FloatArray, IntArray, State
 
