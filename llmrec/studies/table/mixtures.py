@@ -16,15 +16,15 @@ from typing import Any
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.mixture import Items, Mixture, Part, Scorer
+from llmrec.policy.mixture import Items, Mixture, Part
 from llmrec.policy.mixture_weights import EVEN, ONE_OF_EACH, SHARES, UNITS, FittedMixture, fit, weight_grid
 from llmrec.studies.table.entries import Answer, answered, bench_key, width
 from llmrec.studies.table.policies import DEPTH, FIRST, Trainings
 from llmrec.studies.table.protocol import Moment, TableData
+from llmrec.studies.table.remembering import RememberedPolicy, remembered
 from llmrec.studies.table.scores import ScorePart
 from llmrec.text.templates import ELAPSED_DAYS
 from llmrec.text.wording import elapsed_band
-from llmrec.types import FloatArray, State
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,10 @@ class MixtureEntry:
         # Weights are chosen with parts that were fitted before the validation rows; parts that know them would be
         # trusted too much. They then weigh parts that were fitted on more.
         first = self._mixture(bench, "before", every[0], (FIRST,))
-        policies = first.parts[: len(self.policies)]
+        policies = [
+            RememberedPolicy(part) if isinstance(part, LanguagePolicy) else part
+            for part in first.parts[: len(self.policies)]
+        ]
         scores = [
             [remembered(part.made(bench, "before", form, (FIRST,))) for form in range(len(part.forms))]
             for part in self.scores
@@ -158,18 +161,3 @@ def _ensemble(
     """The policy of a seed, or the mean of those of several."""
     members = [trainings.policy(bench, moment, seed) for seed in seeds]
     return members[0] if len(members) == 1 else Mixture.ensemble(members)
-
-
-def remembered(scorer: Scorer) -> Scorer:
-    """The scorer with what it said of each batch of states, for several fits over the same ones."""
-    said: dict[tuple[int, ...], FloatArray] = {}
-
-    def score(states: Sequence[State]) -> FloatArray:
-        # By identity: the fits go over the very same state objects, and comparing histories would cost as much as
-        # scoring.
-        place = tuple(id(state) for state in states)
-        if place not in said:
-            said[place] = scorer(states)
-        return said[place]
-
-    return score
