@@ -83,7 +83,7 @@ class ScorePart:
 
     def _fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> ScoreRecommender:
         """Fitted once for all rows that ask for it."""
-        place = (moment, seed, repr(plain(settings)))
+        place = (bench.fitting(moment), seed, repr(plain(settings)))
         found = self._kept.get(place)
         if found is None or found[0] is not bench.dataset:
             model = self._entry.fitted(bench, moment, seed, settings)
