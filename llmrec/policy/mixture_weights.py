@@ -19,7 +19,7 @@ ONE_OF_EACH = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 """What several policies, or one beside several scores, may get together; the scores get the rest."""
 UNITS = 2
-"""Either share is divided among its parts in so many equal pieces: coarse, because a group may have few rows."""
+"""Either share is divided among its parts in so many equal pieces, where a group may have few rows."""
 EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
 """Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
 
@@ -73,7 +73,7 @@ def fit(
         targets: the item index that was then chosen at each state.
         groups: how many groups there are.
         k: cut-off of the metric.
-        grid: weights to choose from, (W, P); by default `weight_grid`.
+        grid: weights to choose from, (W, P); by default `weight_grid`, fine where there is one group.
         beams: see `Mixture.candidates`.
         exclude_seen: see `Mixture.candidates`.
         seen: see `Mixture.candidates`.
@@ -88,7 +88,8 @@ def fit(
         )
     if grid is None:
         scored = np.array([not isinstance(part, LanguagePolicy | Mixture) for part in mixture.parts])
-        grid = weight_grid(int((~scored).sum()), int(scored.sum()))[:, np.argsort(np.argsort(scored, kind="stable"))]
+        grid = weight_grid(int((~scored).sum()), int(scored.sum()), fine=groups == 1)
+        grid = grid[:, np.argsort(np.argsort(scored, kind="stable"))]
     grid_WP = mixture.changed(weights=grid).weights_GP
     group_B = mixture.changed(weights=grid_WP[np.zeros(groups, dtype=np.int64)]).groups_of(states)
     depth = candidate_depth(mixture.items.n_items, k, mixture.depth)
@@ -107,25 +108,29 @@ def fit(
     return FittedMixture(mixture.changed(weights=grid_WP[chosen]), np.array(own), rows_G, grid_WP, pooled_W)
 
 
-def weight_grid(policies: int, scores: int) -> FloatArray:
+def weight_grid(policies: int, scores: int, *, fine: bool = False) -> FloatArray:
     """Weights to choose from, (W, P), when policies stand before scores.
 
     One policy and one score share the whole by `ONE_OF_EACH`. Where all parts are policies or all are scores, they
     share it in `EVEN` pieces. Else the policies together have one of `SHARES`, and either side is divided in `UNITS`
-    pieces.
+    pieces; with `fine` the scores are divided as they are without a policy, so that a mixture that is to be better by
+    a policy has every choice that it has without.
     """
     if policies == scores == 1:
         return np.array([(share, 1.0 - share) for share in ONE_OF_EACH])
     if not policies or not scores:
-        parts = policies + scores
-        return np.array(_divisions(parts, EVEN.get(parts, 5)))
+        return np.array(_divisions(policies + scores, _pieces(policies + scores)))
     rows = {
         (*(share * ours).tolist(), *((1.0 - share) * others).tolist())
         for share in SHARES
         for ours in _divisions(policies)
-        for others in _divisions(scores)
+        for others in _divisions(scores, _pieces(scores) if fine else UNITS)
     }
     return np.array(sorted(rows))
+
+
+def _pieces(parts: int) -> int:
+    return EVEN.get(parts, 5)
 
 
 def _divisions(parts: int, units: int = UNITS) -> list[FloatArray]:

@@ -94,3 +94,14 @@ def test_what_cannot_be_fitted(kinds):  # noqa: F811
         fit(mixture, STATES, [1] * B, grid=np.eye(3))
     with pytest.raises(RequestError, match="group 7"):
         fit(mixture.changed(group=lambda state: 7, weights=None), STATES, [1] * B, groups=2)
+
+
+@pytest.mark.parametrize(("policies", "scores"), [(1, 2), (1, 4), (2, 3)])
+def test_a_fine_grid_has_every_choice_that_there_is_without_a_policy(policies, scores):
+    fine = weight_grid(policies, scores, fine=True)
+    assert fine.sum(1) == pytest.approx(np.ones(len(fine)))
+    without = {tuple(row) for row in fine[(fine[:, :policies] == 0).all(1)][:, policies:].round(12)}
+    assert without == {tuple(row) for row in weight_grid(0, scores).round(12)}
+    coarse = {tuple(row) for row in weight_grid(policies, scores).round(12)}
+    assert coarse <= {tuple(row) for row in fine.round(12)}
+    assert sorted({float(row.sum()) for row in fine[:, :policies].round(12)}) == pytest.approx(sorted(SHARES))

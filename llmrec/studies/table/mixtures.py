@@ -93,7 +93,8 @@ class MixtureEntry:
         parts = [trainings.key(bench, seed) for trainings in self.policies]
         parts += [part.key(bench) for part in self.scores]
         grid = {"one": ONE_OF_EACH, "shares": SHARES, "units": UNITS, "even": [list(pair) for pair in EVEN.items()]}
-        return {**bench_key(bench), "parts": parts, "grid": grid, "banded": self.banded}
+        fine = {"fine": True} if self.policies and len(self.scores) > 1 and not self.banded else {}
+        return {**bench_key(bench), "parts": parts, "grid": grid, "banded": self.banded, **fine}
 
     def _mixture(
         self, bench: TableData, moment: Moment, forms: Sequence[int], seeds: Sequence[int], weights: Any = None
@@ -110,7 +111,7 @@ class MixtureEntry:
 
         def build(folder: Path, _: Path) -> None:
             every = list(itertools.product(*(range(len(part.forms)) for part in self.scores)))
-            grid = weight_grid(len(self.policies), len(self.scores))
+            grid = weight_grid(len(self.policies), len(self.scores), fine=not self.banded)
             record: dict[str, Any] = {"weights": [grid[0].tolist()] * self._bands}
             best = every[0]
             if len(every) * len(grid) > 1:
