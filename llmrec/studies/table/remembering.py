@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmrec.catalogue.filters import Filters
 from llmrec.policy.filtered import padded
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Scorer
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import FloatArray, Slate, State
 
 
 def remembered(scorer: Scorer) -> Scorer:
@@ -54,20 +53,10 @@ class RememberedPolicy(LanguagePolicy):
         return self._lists[key]
 
     @torch.no_grad()
-    def log_prob(
-        self,
-        states: Sequence[State],
-        items_BG: Tensor,
-        *,
-        exclude_seen: bool = False,
-        seen: Sequence[IntArray] | None = None,
-        filters: Filters | Sequence[Filters] | None = None,
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """As the policy's over the whole catalogue; anything else is asked of the policy each time."""
-        if exclude_seen or filters is not None or temperature != 1.0:
-            options: dict[str, Any] = {"exclude_seen": exclude_seen, "seen": seen, "filters": filters}
-            return super().log_prob(states, items_BG, temperature=temperature, **options)
+    def log_prob(self, states: Sequence[State], items_BG: Tensor, **options: Any) -> Tensor:
+        """As the policy's over the whole catalogue; with options the policy is asked each time."""
+        if options:
+            return super().log_prob(states, items_BG, **options)
         self._held += states
         known = [self._values.setdefault(id(state), {}) for state in states]
         asked = items_BG.tolist()
