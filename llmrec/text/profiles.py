@@ -6,16 +6,33 @@ import re
 
 _AGES = ((25, "under 25"), (35, "25-34"), (50, "35-49"), (1000, "50+"))
 _AGE = re.compile(r"\b(\d{1,3})-year-old\b|\baged (?:under )?(\d{1,3})\b|\b(\d{1,3})(?:[-+]\d*)? years old\b")
-_UNDER = r"(?P<under>\b(?:under|below|younger than|less than|not yet|up to|at most)\s+|未满|不到|不满|小于)?"
-_SPAN = r"(?P<least>\d{1,3})(?:\s*(?:-|–|to|or|and|until|到|至|~)\s*(?:more|over|above|\d{1,3})|\+)?"
-_STATED = re.compile(
-    rf"{_UNDER}\s*{_SPAN}\s*(?:[- ]?years?[- ]?old\b|[- ]?year[- ]olds?\b|\s?y/?o\b|岁(?P<below>以下|以内)?)"
-    rf"|\baged?\s*(?:[:：]|is|of)?\s*{_UNDER.replace('under>', 'under2>')}\s*{_SPAN.replace('least>', 'least2>')}"
-    rf"|年龄\s*[:：]?\s*{_UNDER.replace('under>', 'under3>')}\s*{_SPAN.replace('least>', 'least3>')}"
-    r"(?:\s*岁)?(?P<below3>以下|以内)?",
+_UNDER = r"(?P<under>(?:under|below|younger than|less than|not yet|up to|at most)\s+|未满|不到|不满|小于)?\s*"
+_SPAN = (
+    r"(?P<least>\d{1,3})(?:\.\d{1,2})?(?!\d)(?![.,]\d)"
+    r"(?:\s*(?:-|–|to|or|and|until|到|至|~)\s*(?:more|over|above|\d{1,3})|\+)?"
+)
+_BELOW = r"(?P<below>以下|以内)?"
+_AGE_WORD = r"(?:aged?\b(?:\s*(?:group|range|band)\b)?\s*(?:[:：]|is|of)?|年龄段?\s*[:：]?)"
+_STATED = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{_UNDER}(?<![a-z\d$€£¥#])(?<!\d[.,/–-]){_SPAN}"
+        rf"(?:[- ]?(?:years?|yrs?)[- ]?olds?\b|\s?years of age\b|\s?y[/.]?o\b|\s?周?岁{_BELOW})",
+        rf"(?:\b|(?=年)){_AGE_WORD}\s*(?:(?:over|above|at least|from|between|about|around)\s+)?"
+        rf"{_UNDER}{_SPAN}(?!\s*(?:months?|weeks?|days?)\b)(?:\s*周?岁)?{_BELOW}",
+        # "44, chef from Ottawa", as generated worlds have it: words in small letters up to a name
+        r"^\s*(?P<least>\d{1,3}), (?-i:[a-z][a-z' -]{0,40} from [A-Z])",
+    )
+)
+_OF_ANOTHER = re.compile(
+    r"\b(?:has|have|had|having|with|owns?|keeps?|drives?|likes?|loves?|in|of|on|from|for|by)\s+(?:an?|the|one|two)\s+$"
+    r"|\b(?:my|his|her|their|our)\s+(?:\w+\s+){1,2}(?:(?:is|was|are|turned)\s+)(?:an?\s+)?$"
+    r"|\b(?:sons?|daughters?|child|children|kids?|cats?|dogs?|whiske?y|wines?|cheese)\s+$"
+    r"|(?:有|养|儿子|女儿|孩子|猫|狗)[^，,。；;]{0,4}$",
     re.IGNORECASE,
 )
-_AGE_KEY = re.compile(r"\s*(?:age|年龄)\s*[:：]", re.IGNORECASE)
+_OLDEST = 120
+_AGE_KEY = re.compile(rf"\s*{_AGE_WORD}(?<=[:：])", re.IGNORECASE)
 _GENDER = re.compile(r"\b(man|woman|male|female)\b", re.IGNORECASE)
 _PAIR = re.compile(r"\s*([^\W\d_][\w '-]{0,23})\s*[:：]\s*(\S.{0,39}?)\s*")
 _END = r"[;。；\n]|\.(?:\s|$)"
@@ -54,17 +71,20 @@ def stated_age(profile: str) -> int | None:
     """The least age in years that a profile allows for; None where it says none.
 
     Of a span it is the lower end, of "under 18" it is 0, and where several ages are named it is the least of them:
-    what is forbidden below an age must not be shown because of a doubt. Ages are read from the first two parts of a
-    profile, as `profile_facts` does, and from parts that begin with "age:".
+    what is forbidden below an age must not be shown because of a doubt. So an age that is of somebody or something
+    else ("has a 3-year-old son") counts beside the person's own, but never in its place. Ages are read from the first
+    two parts of a profile, as `profile_facts` does, and from parts that begin with "age:".
     """
     parts = re.split(_END, profile[:2000])
-    told = [*parts[:2], *(part for part in parts[2:] if _AGE_KEY.match(part))]
-    found = []
-    for match in _STATED.finditer(" ; ".join(told)):
-        low = next(match[name] for name in ("least", "least2", "least3") if match[name])
-        under = any(match[name] for name in ("under", "under2", "under3", "below", "below3"))
-        found.append(0 if under else int(low))
-    return min(found, default=None)
+    told = " ; ".join([*parts[:2], *(part for part in parts[2:] if _AGE_KEY.match(part))])
+    own: list[int] = []
+    others: list[int] = []
+    for match in (match for pattern in _STATED for match in pattern.finditer(told)):
+        said = match.groupdict()
+        if (years := int(said["least"])) <= _OLDEST:
+            is_other = _OF_ANOTHER.search(told[max(0, match.start() - 60) : match.start()] + " ")
+            (others if is_other else own).append(0 if said.get("under") or said.get("below") else years)
+    return min([*own, *others]) if own else None
 
 
 def profile_fields(profile: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import re
@@ -20,9 +21,10 @@ from llmrec.config import WorldConfig
 from llmrec.dataset.world import World, WorldParameters, WorldTruth, generate_world
 from llmrec.dataset.world.slates import sequential_propensity
 from llmrec.dataset.world.truth import click_logit, conversion_logit, logging_policy_BN
-from llmrec.dataset.world.wording import entries
+from llmrec.dataset.world.wording import entries, words
 from llmrec.dataset.world.world import LANGUAGES
 from llmrec.errors import ConfigError, RequestError, RunError
+from llmrec.text.profiles import stated_age
 
 DOMAINS = ("shop", "film", "music", "news", "course", "social")
 SMALL = WorldConfig(users=6, items=20, slates_per_user=3, slate_size=4)
@@ -378,3 +380,26 @@ def test_documented_parameters_are_the_defaults() -> None:
     table = dict(re.findall(r"^\| (\w+) \| (-?[\d.]+) \|$", text, flags=re.MULTILINE))
     assert WorldParameters(**{name: float(value) for name, value in table.items()}) == WorldParameters()
     assert set(table) == set(WorldParameters.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@given(
+    domain=st.sampled_from(DOMAINS), seed=st.integers(0, 2**31), age=st.integers(1, 120), pick=st.integers(0, 10_000)
+)
+@settings(max_examples=15, deadline=None)
+def test_the_age_that_a_world_writes_is_read_from_every_profile(
+    language: str, domain: str, seed: int, age: int, pick: int
+) -> None:
+    people = LANGUAGES[language][0]
+    facts = (
+        re.escape(people.facts).replace(r"\{age\}", r"(\d+)").replace(r"\{job\}", ".+").replace(r"\{place\}", ".+")
+    )
+    config = dataclasses.replace(SMALL, users=30, domain=domain, language=language)
+    for profile in generate_world(config, seed).dataset.users["profile"]:
+        told = re.match(facts, profile)
+        assert told is not None
+        assert stated_age(profile) == int(told[1])
+        assert stated_age(profile.replace(told[1], "", 1)) is None, "what else it says is no age"
+    jobs, places = words(people.jobs), words(people.places)
+    job, place = jobs[pick % len(jobs)], places[pick % len(places)]
+    assert stated_age(people.facts.format(age=age, job=job, place=place)) == age
