@@ -97,7 +97,10 @@ class Change:
         tenth = max(1, len(count_N) // 10)
         popular_N = np.zeros(len(count_N), dtype=bool)
         popular_N[np.argsort(-count_N, kind="stable")[:tenth]] = True
-        one, two = (float(popular_N[items_BK[items_BK >= 0]].mean()) for items_BK in lists)
+        one, two = (
+            float(popular_N[items_BK].mean(where=items_BK >= 0)) if (items_BK >= 0).any() else 0.0
+            for items_BK in lists
+        )
         other = int((one_BK[:, 0] != two_BK[:, 0]).sum())
         return cls(k, len(one_BK), other, float(same_BK.sum(axis=1).mean()), (one, two))
 

@@ -23,13 +23,19 @@ from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.algorithms.sessions import judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.panel import in_sessions, judged_measure, witnesses_of
+from llmrec.pipeline.ruled import run_rules, shown
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import log_of, met_states, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.progress import console
 from llmrec.simulator.behaviour import BehaviourModel
+from llmrec.training.obeyed import Obeyed
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
+RULED = (
+    "All lists obey the run's rules, those of the baselines too. Whom they leave nothing has an empty list, and an "
+    "event of an item that they forbid is a miss in every row."
+)
 DOUBT = "Intervals hold the judge's own error: it was corrected on a sample of users, drawn anew with those met."
 
 
@@ -49,6 +55,13 @@ class Arena:
     """What the log of the period says of the judge, where `gate.judged` asks for it."""
     rates: str = ""
     """What rates of clicks and conversions are worth, where negatives were sampled or nothing was converted."""
+    rules: Obeyed | None = None
+    """What the lists of all systems obey; None for none."""
+
+    @property
+    def ruled(self) -> str:
+        """What a table says of rules; "" where there are none."""
+        return "" if self.rules is None else RULED
 
 
 def check_evaluation(config: RunConfig) -> None:
@@ -92,6 +105,7 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         # Of the test period, which decided nothing before, as those who are met.
         None if in_sessions(config) else witnesses_of(config, log, judge, met, config.evaluation.test_events),
         rates_note(config, data),
+        run_rules(config, data),
     )
 
 
@@ -137,7 +151,9 @@ class Tables:
 
 
 def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) -> SystemFigures:
-    """Measures every system; the illegal share counts places outside the catalogue, excluded or doubled."""
+    """Measures every system under the arena's rules; the illegal share counts places outside the catalogue, excluded
+    or doubled.
+    """
     ranking: dict[str, Figures] = {}
     deployed: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
     doubt: dict[str, dict[str, Figures]] = {judge: {} for judge in arena.judges}
@@ -148,6 +164,7 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
     chosen = [e.target for e in arena.examples]
     for name, system in systems.items():
         console.print(f"  measuring {name}", style="dim")
+        system = shown(system, arena.rules)
         found = system.recommend([e.state for e in arena.examples], top, seen=arena.examples.seen)
         items_BK = slates_to_items(found, top)
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
@@ -183,7 +200,7 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
     }
     users = [str(e.state.user_id) for e in arena.examples]
     title = f"Ranking of {len(arena.examples)} held-out events over all {arena.n_items} items"
-    ranking = Comparison.of(title, measured.ranking, users=users, note=arena.note, **common)
+    ranking = Comparison.of(title, measured.ranking, users=users, note=_said(arena.note, arena.ruled), **common)
     titles = {
         "judge": f"Deployed slates of {len(arena.states)} users, as the judge expects them (it was not the reward)",
         "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",
@@ -193,13 +210,19 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
         judge: Comparison.of(
             titles[judge],
             rows,
-            note=" ".join(filter(None, [arena.rates, DOUBT if any(measured.doubt.get(judge, {}).values()) else ""])),
+            note=_said(arena.rates, arena.ruled, DOUBT if any(measured.doubt.get(judge, {}).values()) else ""),
             replicas=_arrays(measured.doubt.get(judge, {})),
             **common,
         )
         for judge, rows in measured.deployed.items()
     }
-    return Tables(ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=arena.rates))
+    return Tables(
+        ranking, deployed, dataclasses.replace(_summary(ranking, deployed), note=_said(arena.rates, arena.ruled))
+    )
+
+
+def _said(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def session_table(
@@ -213,7 +236,7 @@ def session_table(
     found = {}
     for name, system in systems.items():
         console.print(f"  sessions with {name}", style="dim")
-        found[name] = meeting.play(system, config, doubt=True)
+        found[name] = meeting.play(shown(system, arena.rules), config, doubt=True)
     doubted = {name: dict(figures.replicas) for name, figures in found.items()}
     return Comparison.of(
         f"Sessions of {len(arena.states)} users, up to {config.session.turns} turns of {config.session.slate}, as "
@@ -225,7 +248,7 @@ def session_table(
         lower_is_better=("left",),
         labels={"value": f"value of {judged_measure(config)}", "first_turn": "value of the first turn"},
         replicas=doubted,
-        note=DOUBT if any(doubted.values()) else "",
+        note=_said(arena.ruled, DOUBT if any(doubted.values()) else ""),
     )
 
 

@@ -34,16 +34,15 @@ from llmrec.pipeline.algorithms.sessions import SessionArena, judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
-from llmrec.pipeline.ruled import judging_rules, rules_key
+from llmrec.pipeline.ruled import judging_rules, rules_key, shown
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Met, Simulators, log_of, met_states, met_users
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import RewardFunction
-from llmrec.rules import Ruled
 from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.simulator.judge import log_weights
 from llmrec.simulator.log import read_log
-from llmrec.training.obeyed import Obeyed, about_items
+from llmrec.training.obeyed import Obeyed
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
 Judged = Simulated | SessionFigures
@@ -136,31 +135,18 @@ class Panel:
 
     def measure(self, policy: Ranker) -> PolicyFigures:
         """All figures of a policy; importance weights only of a language model's, which has probabilities."""
-        shown = self.shown(policy)
-        slates = shown.recommend(self.states, self.slate, seen=self.seen)
-        found = shown.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
+        lists = shown(policy, self.rules)
+        slates = lists.recommend(self.states, self.slate, seen=self.seen)
+        found = lists.recommend([e.state for e in self.examples], self.slate, seen=self.examples.seen)
         lists_BK = slates_to_items(found, self.slate)  # as wide where all of them are short
         ranked = ranking_metrics(lists_BK, [e.target for e in self.examples], k=(self.slate,))
         return PolicyFigures(
             slate_values(self.reward, self.states, slates),
             slate_values(self.pessimistic, self.states, slates),
-            self.judged(shown, slates),
+            self.judged(lists, slates),
             ranked.per_row[self.metric],
             self.logged.weights(policy) if self.logged is not None and isinstance(policy, LanguagePolicy) else None,
         )
-
-    def shown(self, policy: Ranker) -> Ranker:
-        """The policy as it is shown: under the rules, where there are any."""
-        if self.rules is None:
-            return policy
-        return Ruled(policy, self.rules.book, (), attributes=self.rules.attributes, may_be_empty=True)
-
-    def candidates(self, policy: Ranker) -> Ranker:
-        """The policy among the items that rules leave one by one, for lists that are put in another order first."""
-        if self.rules is None:
-            return policy
-        book = replace(self.rules.book, rules=about_items(self.rules.book.rules))
-        return Ruled(policy, book, (), attributes=self.rules.attributes, may_be_empty=True)
 
     def judged(self, policy: Ranker, slates: Sequence[Slate]) -> Judged:
         """What the judge expects: of a policy's slates, with what witnesses say of it, or of sessions with it."""

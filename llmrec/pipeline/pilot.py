@@ -39,6 +39,7 @@ from llmrec.pipeline.gate import RANKING
 from llmrec.pipeline.measure import evaluation_key
 from llmrec.pipeline.panel import Panel, PolicyFigures, gate_key
 from llmrec.pipeline.promotion import Looks, Score, percent, settled, signed
+from llmrec.pipeline.ruled import candidates
 from llmrec.pipeline.sft import SFTStage, sft_policy
 from llmrec.pipeline.simulation import Simulators
 from llmrec.pipeline.work import Unfinished, Work, say, stage_key
@@ -217,7 +218,7 @@ def run_pilot(config: RunConfig, data: RunData, policy: Any, simulators: Simulat
     """Scores of the lists at each coefficient, their bootstrap draws (K, S) and the share of flat groups."""
     panel = Panel.of(config, data, simulators, data.dataset.n_items)
     reward = run_reward(config, data, simulators, policy, slate_size=config.session.slate).for_ranking()
-    short = ShortList(panel.candidates(policy), reward, min(config.pilot.depth, data.dataset.n_items))
+    short = ShortList(candidates(policy, panel.rules), reward, min(config.pilot.depth, data.dataset.n_items))
     base = panel.measure(Tilted(short, None))
     measured: list[PolicyFigures] = [panel.measure(Tilted(short, beta)) for beta in tried(config)]
     scores = [

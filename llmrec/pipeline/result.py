@@ -26,7 +26,6 @@ SFT = "SFT"
 RERANKED, GREEDY = "SFT top 20, reranked", "simulator's argmax"
 POPULARITY, COVISITATION = "popularity", "covisitation"
 BEFORE_SFT = "before SFT"
-UNDER_RULES = "handed on, under the rules"
 
 
 def label(algorithm: Algorithm) -> str:
@@ -192,4 +191,5 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
             for name, found in varieties(run.config, run.arena, run.measured).items()
         },
         "rates_note": run.arena.rates,
+        "rules_of_all_lists": 0 if run.arena.rules is None else len(run.arena.rules.book.rules),
     }

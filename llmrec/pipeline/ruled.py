@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llmrec.config import RunConfig
 from llmrec.pipeline.data import RunData
-from llmrec.rules import Rule, RuleBook, parse_rules
+from llmrec.pipeline.systems import Reranked
+from llmrec.rules import Rule, Ruled, parse_rules
 from llmrec.training.obeyed import Obeyed, about_items
+from llmrec.types import Ranker
 
 RULES = "the configuration"
 
 
-def run_rules(config: RunConfig, data: RunData) -> RuleBook:
-    """What every list of the finished run obeys.
+def run_rules(config: RunConfig, data: RunData) -> Obeyed | None:
+    """What every list of the finished run obeys, and every list of its comparison; None where there are no rules.
 
     Raises:
         ConfigError: rules that contradict one another or name what no item has.
     """
-    return RuleBook.of(parse_rules(config.rules, RULES), data.dataset.item_list)
+    return Obeyed.of(parse_rules(config.rules, RULES), data.dataset.item_list) if config.rules else None
 
 
 def asked_of_training(config: RunConfig) -> tuple[Rule, ...]:
@@ -44,9 +47,27 @@ def judging_rules(config: RunConfig, data: RunData) -> Obeyed | None:
 
     None where there are none, and where the training is to know of none.
     """
-    if config.rules_in_training == "none" or not config.rules:
-        return None
-    return Obeyed.of(parse_rules(config.rules, RULES), data.dataset.item_list)
+    return None if config.rules_in_training == "none" else run_rules(config, data)
+
+
+def shown(ranker: Ranker, rules: Obeyed | None) -> Ranker:
+    """A ranker as people meet it: under the rules, where there are any.
+
+    Somebody whom they leave nothing gets an empty list. What puts a short list in another order is given one of items
+    that may be shown, so that it is as long as without rules.
+    """
+    if rules is None:
+        return ranker
+    if isinstance(ranker, Reranked):
+        ranker = replace(ranker, system=candidates(ranker.system, rules))
+    return Ruled(ranker, rules.book, (), attributes=rules.attributes, may_be_empty=True)
+
+
+def candidates(ranker: Ranker, rules: Obeyed | None) -> Ranker:
+    """A ranker among the items that rules leave one by one, for lists that are put in another order first."""
+    if rules is None:
+        return ranker
+    return shown(ranker, replace(rules, book=replace(rules.book, rules=about_items(rules.book.rules))))
 
 
 def rules_key(config: RunConfig) -> dict[str, Any]:

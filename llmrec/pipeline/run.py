@@ -51,7 +51,6 @@ from llmrec.pipeline.result import (
     POPULARITY,
     RERANKED,
     SFT,
-    UNDER_RULES,
     RunResult,
     Stages,
     label,
@@ -64,7 +63,7 @@ from llmrec.pipeline.systems import Greedy, Policy, Reranked, best_known
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
-from llmrec.rules import Ruled, parse_rules
+from llmrec.rules import parse_rules
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
 from llmrec.training.lora import check_lora
@@ -186,11 +185,6 @@ def make_systems(stages: Stages) -> dict[str, Ranker]:
     systems[SFT] = start
     if improved.promoted is not None:
         systems[label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.promoted), beams)
-    if config.rules:
-        handed_on = systems[SFT if improved.promoted is None else label(config.algorithm)]
-        assert isinstance(handed_on, Policy)
-        book, items = run_rules(config, data), data.dataset.item_list
-        systems[UNDER_RULES] = Ruled(handed_on.policy, book, items, may_be_empty=True)
     if improved.promoted != improved.last:
         systems[last_label(config.algorithm)] = Policy(improved_policy(config, data, sft, improved.last), beams)
     for name, control in stages.controls.items():

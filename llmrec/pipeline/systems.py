@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,26 +20,37 @@ BATCH = 256
 """States whose whole catalogue is scored at a time."""
 
 
+@dataclass(frozen=True)
 class Policy:
     """A language-model policy with the beam width of the evaluation."""
 
-    def __init__(self, policy: LanguagePolicy, beams: int) -> None:
-        self.policy, self.beams = policy, beams
+    policy: LanguagePolicy
+    beams: int
 
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """Top k by log pi."""
-        return self.policy.recommend(states, k, beams=max(k, self.beams), seen=seen)
+    @property
+    def policies(self) -> list[LanguagePolicy]:
+        """What `rules.Ruled` asks for, to search under rules."""
+        return [self.policy]
+
+    def recommend(
+        self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None, **options: Any
+    ) -> list[Slate]:
+        """Top k by log pi; `options` are the policy's."""
+        return self.policy.recommend(states, k, beams=max(k, self.beams), seen=seen, **options)
 
 
+@dataclass(frozen=True)
 class Reranked:
     """The policy's top `depth` (of `n_items`) reordered by the reward simulator: what one gets without any RL."""
 
-    def __init__(self, system: Ranker, reward: RewardFunction, n_items: int, depth: int = 20) -> None:
-        self.system, self.reward, self.depth = system, reward, min(depth, n_items)
+    system: Ranker
+    reward: RewardFunction
+    n_items: int
+    depth: int = 20
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
         """The k items of the policy's top `depth` with the highest expected reward."""
-        slates = self.system.recommend(states, max(k, self.depth), seen=seen)
+        slates = self.system.recommend(states, max(k, min(self.depth, self.n_items)), seen=seen)
         answer = []
         for start in range(0, len(states), BATCH):
             part = slates[start : start + BATCH]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.policy.filtered import hidden_items, nothing_left, one_each, passing
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.mixture import Mixture
 from llmrec.policy.retrieved import Retrieved
 from llmrec.policy.slates import Again, bounded_slates
 from llmrec.rules.book import Exposure, RuleBook
@@ -145,10 +144,20 @@ class Ruled:
         return bounded_slates(main, floor, asked, attributes, k)
 
 
+@runtime_checkable
+class Searching(Protocol):
+    """A ranker that searches by policies and takes `filters` as they do, such as a mixture."""
+
+    @property
+    def policies(self) -> list[LanguagePolicy]:
+        """The policies."""
+        ...
+
+
 def policies_of(ranker: Any) -> list[LanguagePolicy]:
     """The policies that a ranker recommends by, whose attributes must know the rules' groups."""
     if isinstance(ranker, LanguagePolicy):
         return [ranker]
-    if isinstance(ranker, Mixture):
-        return ranker.policies
-    return policies_of(ranker.policy) if isinstance(ranker, Retrieved) else []
+    if isinstance(ranker, Retrieved):
+        return policies_of(ranker.policy)
+    return ranker.policies if isinstance(ranker, Searching) else []

@@ -132,7 +132,8 @@ def _rows(
 ) -> Rows:
     """The rows of some systems, from the finished stage if there is one."""
     config = ready.config
-    key = [stage_key(ready.sft.folder), evaluation_key(config), *more]
+    ruled = [config.tree()["rules"]] if config.rules else []
+    key = [stage_key(ready.sft.folder), evaluation_key(config), *ruled, *more]
 
     def build(out: Path, _: Path) -> None:
         write_json(out / "rows.json", _plain(measure_run(config, arena, systems())))

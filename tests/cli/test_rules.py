@@ -1,5 +1,6 @@
 """`llmrec run --rules`: the training obeys, the run keeps the rules, and what cannot be had is one sentence."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -49,6 +50,51 @@ def test_a_floor_is_had_in_slates_alone():
     check_algorithm(RunConfig.read(None, {**floor, "session.slate": 3, "ppo.draws": 1}))
 
 
+def test_a_forbidden_item_stands_in_no_list_of_the_comparison_though_it_be_the_best(finished, cache, monkeypatch):
+    from llmrec.pipeline.measure import RULED, make_arena, make_tables, measure_run
+    from llmrec.pipeline.opening import open_run
+    from llmrec.pipeline.run import make_systems
+    from llmrec.pipeline.systems import OPTIMUM
+    from llmrec.types import Slate
+
+    class Planted:
+        """Shows one item to everybody, at the top."""
+
+        def __init__(self, best, n_items):
+            self.order = [best, *(item for item in range(n_items) if item != best)]
+
+        def recommend(self, states, k, *, seen=None):
+            return [Slate(tuple(self.order[:k]), tuple(-float(n) for n in range(k)))] * len(states)
+
+    def measured(run, best):
+        arena = make_arena(run.config, run.data, run.simulators.judge)
+        systems = make_systems(run) | {"planted": Planted(best, arena.n_items)}
+        found = measure_run(run.config, arena, systems)
+        lists = {name: [slate.items_K for slate in slates] for name, slates in found.slates.items()}
+        return arena, found, lists, make_tables(run.config, arena, found, "SFT")
+
+    monkeypatch.setenv("LLMREC_CACHE", str(cache))
+    run = open_run(finished[0])
+    _, _, lists, tables = measured(run, 0)
+    tops, count = np.unique([items[0] for items in lists[OPTIMUM]], return_counts=True)
+    best = int(tops[count.argmax()])
+    assert sum(any(best in items for items in own) for own in lists.values()) > 2, "it stands in lists without rules"
+    assert RULED not in tables.summary.note
+
+    forbid = {"never": {"ids": [run.data.dataset.item_list[best].item_id]}}
+    config = dataclasses.replace(run.config, rules=(forbid, {"at_most": 2, "per": "category"}))
+    arena, found, lists, tables = measured(dataclasses.replace(run, config=config), best)
+    category = [item.categories[0] for item in run.data.dataset.item_list]
+    for name, own in lists.items():
+        assert all(own), name
+        assert not any(best in items for items in own), name
+        assert max(np.unique([category[i] for i in items], return_counts=True)[1].max() for items in own) <= 2, name
+    asked_for = np.array([example.target for example in arena.examples]) == best
+    for name, row in found.ranking.items():
+        assert not np.asarray(row["HR@10"])[asked_for].any(), name
+    assert all(RULED in table.note for table in (tables.ranking, tables.summary, *tables.judged.values()))
+
+
 @pytest.mark.slow
 def test_a_run_under_rules_trains_under_them_keeps_them_and_hands_them_on(finished, cache, tmp_path):
     from llmrec import Recommender
@@ -67,7 +113,11 @@ def test_a_run_under_rules_trains_under_them_keeps_them_and_hands_them_on(finish
     )
     asked = ("run", "--config", RECIPE, "--out", out, "--rules", file, "--force", *tiny.arguments())
     done = tiny.llmrec(*asked, cache=cache)
-    assert "handed on, under the rules" in (out / "report.md").read_text()
+    assert "All lists obey the run's rules, those of the baselines too" in (out / "report.md").read_text()
+    assert tiny.metrics(out)["rules_of_all_lists"] == 2
+    assert tiny.metrics(before)["rules_of_all_lists"] == 0
+    rates = {name: row["HR@10"] for name, row in tiny.metrics(out)["means"]["ranking"].items()}
+    assert len(set(rates.values())) > 1, "of 12 items that are left, 10 places at most"
     assert yaml.safe_load((out / "config.yaml").read_text())["rules"][0]["never"]["ids"] == forbidden
     record = json.loads((tmp_path / "ruled.work" / "ppo" / "improved.json").read_text())
     kept = json.loads((before.with_name(before.name + ".work") / "ppo" / "improved.json").read_text())

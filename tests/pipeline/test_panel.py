@@ -13,9 +13,10 @@ from llmrec.evaluation.sessions import SessionFigures
 from llmrec.evaluation.simulated import Simulated
 from llmrec.evaluation.verdict import verdict
 from llmrec.pipeline.data import open_data
-from llmrec.pipeline.measure import make_arena, session_table
+from llmrec.pipeline.measure import RULED, make_arena, session_table
 from llmrec.pipeline.panel import Panel, gate_key
 from llmrec.pipeline.promotion import RankingChange, promote, refusals, settled
+from llmrec.pipeline.ruled import run_rules, shown
 from llmrec.pipeline.simulation import log_of, met_states, met_users, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.simulator.environments.learned_users import LearnedUsers
@@ -92,12 +93,12 @@ def test_lists_are_judged_under_the_rules_of_the_run(made):
     config, data, simulators, start, _ = made
     config = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
     free = Panel.of(config, data, simulators, 24)
-    assert free.shown(start) is start
+    assert shown(start, free.rules) is start
     (first,) = start.recommend([State()], 12)
     top = [data.dataset.item(item).item_id for item in first.items_K[:4]]
     rules = ({"never": {"ids": top}},)
     ruled = Panel.of(dataclasses.replace(config, rules=rules), data, simulators, 24)
-    (slate,) = ruled.shown(start).recommend([State()], 8)
+    (slate,) = shown(start, ruled.rules).recommend([State()], 8)
     assert slate.items_K == first.items_K[4:]
     found, base = ruled.measure(start), free.measure(start)
     chosen = np.isin([e.target for e in ruled.examples], first.items_K[:4])
@@ -136,6 +137,14 @@ def test_the_verdict_names_the_session(made):
     said = verdict(table, None, after="PPO")
     assert "he judged value of a session of up to 3 turns goes from" in said.sentence
     assert "Intervals hold the judge's own error" in table.note
+    assert RULED not in table.note
+    assert table.cells["SFT"]["value"].mean != table.cells["PPO"]["value"].mean
+    # one item is left to everybody, so that there is one list whoever recommends
+    left = [{"never": {"ids": [item.item_id for item in data.dataset.item_list[1:]]}}]
+    arena = dataclasses.replace(arena, rules=run_rules(dataclasses.replace(config, rules=left), data))
+    alike = session_table(config, data, arena, {"SFT": start, "PPO": other}, "SFT")
+    assert alike.cells["SFT"]["value"].mean == alike.cells["PPO"]["value"].mean
+    assert RULED in alike.note
     plain = dataclasses.replace(config, session=dataclasses.replace(config.session, turns=1))
     assert session_table(plain, data, arena, {"SFT": start}, "SFT") is None
 

@@ -277,7 +277,9 @@ def test_rules_of_a_configuration_are_refused_before_anything_is_trained():
     config = RunConfig.read(None, {"rules": [{"never": {"brands": ["Acme"]}}]})
     check_config(config)
     data: Any = SimpleNamespace(dataset=SimpleNamespace(item_list=ITEMS))
-    assert run_rules(config, data).groups["rule 1"].sum() == sum(item.brand == "Acme" for item in ITEMS)
+    rules = run_rules(config, data)
+    assert rules is not None
+    assert rules.book.groups["rule 1"].sum() == sum(item.brand == "Acme" for item in ITEMS)
     with pytest.raises(ConfigError, match="rule 1 of the configuration says nothing"):
         check_config(RunConfig.read(None, {"rules": [{"name": "none"}]}))
     with pytest.raises(ConfigError, match="Key 'rules' in the command line"):
