@@ -9,19 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmrec.cli.filter_options import (
-    Brand,
-    Candidates,
-    Category,
-    Exact,
-    Exclude,
-    Fuse,
-    InStock,
-    MaxPerCategory,
-    MaxPrice,
-    MinPrice,
-    Rules,
-)
+from llmrec.cli import filter_options as wishes
 from llmrec.errors import RequestError
 from llmrec.printing import echo, json_line
 
@@ -34,17 +22,17 @@ def batch_command(
     users: Annotated[
         Path | None, typer.Option(help="Only these users, ids one a line, in this order (default: all).")
     ] = None,
-    category: Category = [],  # noqa: B006
-    brand: Brand = [],  # noqa: B006
-    min_price: MinPrice = None,
-    max_price: MaxPrice = None,
-    in_stock: InStock = None,
-    candidates: Candidates = None,
-    exclude: Exclude = [],  # noqa: B006
-    max_per_category: MaxPerCategory = None,
-    rules: Rules = None,
-    fuse: Fuse = None,
-    exact: Exact = False,
+    category: wishes.Category = [],  # noqa: B006
+    brand: wishes.Brand = [],  # noqa: B006
+    min_price: wishes.MinPrice = None,
+    max_price: wishes.MaxPrice = None,
+    in_stock: wishes.InStock = None,
+    candidates: wishes.Candidates = None,
+    exclude: wishes.Exclude = [],  # noqa: B006
+    max_per_category: wishes.MaxPerCategory = None,
+    rules: wishes.Rules = None,
+    fuse: wishes.Fuse = None,
+    exact: wishes.Exact = False,
     titles: Annotated[bool, typer.Option("--titles/--no-titles", help="With a column of titles.")] = True,
     backend: Annotated[
         Literal["torch", "vllm"], typer.Option(help="What runs the model; vllm where it is installed (docs/vllm.md).")

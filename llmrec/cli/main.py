@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from llmrec.cli import filter_options as wishes
 from llmrec.cli.adapt import adapt_command, meta_command
 from llmrec.cli.audit import audit_command
 from llmrec.cli.batch import batch_command
@@ -17,19 +18,6 @@ from llmrec.cli.data_hub import Collection
 from llmrec.cli.enrich import enrich_command, review_command
 from llmrec.cli.evaluate import evaluate_command
 from llmrec.cli.export import export_command
-from llmrec.cli.filter_options import (
-    Brand,
-    Candidates,
-    Category,
-    Exact,
-    Exclude,
-    Fuse,
-    InStock,
-    MaxPerCategory,
-    MaxPrice,
-    MinPrice,
-    Rules,
-)
 from llmrec.cli.guard import boundary, set_environment
 from llmrec.cli.online import online_app
 from llmrec.cli.page import page_command
@@ -176,17 +164,17 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user of the run's data set.")] = None,
     prompt: Annotated[str | None, typer.Option(help='Free text, for example "I liked Fargo and Se7en".')] = None,
     k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
-    category: Category = [],  # noqa: B006
-    brand: Brand = [],  # noqa: B006
-    min_price: MinPrice = None,
-    max_price: MaxPrice = None,
-    in_stock: InStock = None,
-    candidates: Candidates = None,
-    exclude: Exclude = [],  # noqa: B006
-    max_per_category: MaxPerCategory = None,
-    rules: Rules = None,
-    fuse: Fuse = None,
-    exact: Exact = False,
+    category: wishes.Category = [],  # noqa: B006
+    brand: wishes.Brand = [],  # noqa: B006
+    min_price: wishes.MinPrice = None,
+    max_price: wishes.MaxPrice = None,
+    in_stock: wishes.InStock = None,
+    candidates: wishes.Candidates = None,
+    exclude: wishes.Exclude = [],  # noqa: B006
+    max_per_category: wishes.MaxPerCategory = None,
+    rules: wishes.Rules = None,
+    fuse: wishes.Fuse = None,
+    exact: wishes.Exact = False,
     read_filters: Annotated[
         bool, typer.Option("--read-filters", help="Categories, brands and prices of the prompt become filters.")
     ] = False,

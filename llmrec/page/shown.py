@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup, escape
 
 from llmrec.evaluation.drawing import DARK, LIGHT, css_variables
 from llmrec.evaluation.reporting.contents import RunReport
+from llmrec.evaluation.reporting.jinja import page_environment
 from llmrec.evaluation.reporting.plain import plain_words
 from llmrec.page.studio import Board, Told
 from llmrec.page.training import Training
@@ -84,20 +85,8 @@ def _render(name: str, language: str, **values: object) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("llmrec.page", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finished,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        # a word of the page with the one name or number that it is about
-        "put": lambda text, value: _put(str(text), value),
-        "svg": lambda text: Markup(text),  # drawn by drawing.to_svg, which escapes all text
-    }
-    return environment
+    # a word of the page with the one name or number that it is about
+    return page_environment("llmrec.page", _finished, put=lambda text, value: _put(str(text), value))
 
 
 def _put(text: str, value: object) -> str:

@@ -13,7 +13,7 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.retrieved import Retrieved
 from llmrec.policy.slates import Again, bounded_slates
 from llmrec.rules.book import Exposure, RuleBook
-from llmrec.types import IntArray, Item, Ranker, Slate, State
+from llmrec.types import BoolArray, IntArray, Item, Ranker, Slate, State
 
 
 class Ruled:
@@ -60,27 +60,7 @@ class Ruled:
         Raises:
             RequestError: the rules leave a state nothing at all, which may not be.
         """
-        asked = self.asked(states, k, filters)
-        rows = self._left(states, asked, seen) if self.may_be_empty else list(range(len(states)))
-        own = None if seen is None else [seen[b] for b in rows]
-        found = self.obeying([states[b] for b in rows], k, [asked[b] for b in rows], seen=own, **options)
-        slates = [Slate((), ())] * len(states)
-        for b, slate in zip(rows, found, strict=True):
-            slates[b] = slate
-        return slates
-
-    def _left(self, states: Sequence[State], asked: Sequence[Filters], seen: Sequence[IntArray] | None) -> list[int]:
-        """Rows of the states to which anything is left."""
-        hides = any(policy.repeat == "exclude" for policy in self._policies)
-        hidden = hidden_items(states, seen)
-        rows = []
-        for b, wish in enumerate(asked):
-            open_N = passing(self.attributes, [wish])[0]
-            if hides:
-                open_N[hidden[b]] = False
-            if open_N.any():
-                rows.append(b)
-        return rows
+        return self.obeying(states, k, self.asked(states, k, filters), seen=seen, **options)
 
     def asked(
         self, states: Sequence[State], k: int, filters: Filters | Sequence[Filters] | None = None
@@ -97,16 +77,38 @@ class Ruled:
         seen: Sequence[IntArray] | None = None,
         **options: Any,
     ) -> list[Slate]:
-        """The best slates that are as `asked` says; they count as shown."""
+        """The best slates that are as `asked` says; they count as shown. Raises as `recommend` does."""
+        rows, passes_RN = self._left(states, asked, seen)
+        part, wishes = [states[b] for b in rows], [asked[b] for b in rows]
+        options["seen"] = None if seen is None else [seen[b] for b in rows]
         if self._policies:
             self.tell()
             ranker: Any = self.ranker
-            slates: list[Slate] = ranker.recommend(states, k, seen=seen, filters=asked, **options)
+            found = ranker.recommend(part, k, filters=wishes, **options)
         else:
-            slates = self._listed(states, k, seen, asked, options)
+            found = self._listed(part, k, wishes, passes_RN, options)
+        slates = [Slate((), ())] * len(states)
+        for b, slate in zip(rows, found, strict=True):
+            slates[b] = slate
         if self.exposure is not None:
             self.exposure.add(slates, self.book.groups)
         return slates
+
+    def _left(
+        self, states: Sequence[State], asked: Sequence[Filters], seen: Sequence[IntArray] | None
+    ) -> tuple[list[int], BoolArray]:
+        """Rows of the R states to which anything is left, and the items that pass their filters, (R, N)."""
+        none = np.empty((0, len(self.attributes.price_N)), dtype=np.bool_)
+        if not asked or (self._policies and not self.may_be_empty):  # a search finds out by itself
+            return list(range(len(states))), none
+        passes_BN = passing(self.attributes, asked)
+        if any(policy.repeat == "exclude" for policy in self._policies):
+            for passes_N, hidden in zip(passes_BN, hidden_items(states, seen), strict=True):
+                passes_N[hidden] = False
+        rows = np.flatnonzero(passes_BN.any(axis=1)).tolist()
+        if len(rows) < len(states) and not self.may_be_empty:
+            raise nothing_left(next(wish for b, wish in enumerate(asked) if b not in rows))
+        return rows, passes_BN[rows]
 
     def tell(self) -> None:
         """Tells the policies which items the rules are about, where they do not know it, or know other rules."""
@@ -119,17 +121,11 @@ class Ruled:
         self,
         states: Sequence[State],
         k: int,
-        seen: Sequence[IntArray] | None,
         asked: Sequence[Filters],
+        passes_BN: BoolArray,
         options: dict[str, Any],
     ) -> list[Slate]:
-        attributes = self.attributes
-        for wish in asked:
-            attributes.check(wish)
-        passes_BN = passing(attributes, asked) if states else np.empty((0, len(attributes.price_N)), dtype=np.bool_)
-        for wish, passes_N in zip(asked, passes_BN, strict=True):
-            if not passes_N.any():
-                raise nothing_left(wish)
+        attributes, seen = self.attributes, options.pop("seen")
 
         def ask(part: Sequence[int], depth: int) -> Sequence[Slate]:
             own = None if seen is None else [seen[b] for b in part]

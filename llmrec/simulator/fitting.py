@@ -44,6 +44,16 @@ class FitCurve:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Impressions of whole states: `row_M` and `item_M` are their pairs, `rows` the states that `row_M` points to."""
+
+    rows: UserTensors
+    row_M: Tensor
+    item_M: Tensor
+    labels: Labels
+
+
+@dataclass(frozen=True)
 class Imputation:
     """A first model whose expectations stand for the outcomes of items that nobody picked (doubly robust).
 
@@ -54,25 +64,17 @@ class Imputation:
     net: Net
     n_items: int
 
-    def risk(
-        self,
-        net: Net,
-        rows: UserTensors,
-        pairs: tuple[Tensor, Tensor],
-        labels: Labels,
-        objective: Objective,
-        stream: np.random.Generator,
-    ) -> Tensor:
-        """The doubly robust risk of `net` on a batch of `pairs` (state row, item)."""
-        row_M, item_M = pairs
+    def risk(self, net: Net, batch: Batch, objective: Objective, stream: np.random.Generator) -> Tensor:
+        """The doubly robust risk of `net` on a batch."""
+        row_M, item_M, labels = batch.row_M, batch.item_M, batch.labels
         # Uniform items stand for the target, a choice that nobody made; the imputed outcomes there need no
         # propensity.
         drawn_M = torch.from_numpy(stream.integers(0, self.n_items, len(row_M)))
         with torch.no_grad():
-            guess_SX = self.net.users(rows)
+            guess_SX = self.net.users(batch.rows)
             drawn = self._labels(self.net.pairs(guess_SX, row_M, drawn_M), None)
             logged = self._labels(self.net.pairs(guess_SX, row_M, item_M), labels.value_M)
-        user_SX = net.users(rows)
+        user_SX = net.users(batch.rows)
         logits_MH = net.pairs(user_SX, row_M, item_M)
         # E over uniform items of the imputed loss + E over the log of w (loss - imputed loss): the second term takes
         # the imputation's error off, so either right weights or a right imputation suffices. No gradient reaches
@@ -101,18 +103,10 @@ class Catalogue:
 
     n_items: int
 
-    def losses(
-        self,
-        net: Net,
-        rows: UserTensors,
-        pairs: tuple[Tensor, Tensor],
-        labels: Labels,
-        objective: Objective,
-        stream: np.random.Generator,
-    ) -> Tensor:
-        """Loss of each chosen one of `pairs` (state row, item), (M,)."""
-        row_M, item_M = pairs
-        user_SX = net.users(rows)
+    def losses(self, net: Net, batch: Batch, objective: Objective, stream: np.random.Generator) -> Tensor:
+        """Loss of each impression of a batch of choices, (M,)."""
+        row_M, item_M = batch.row_M, batch.item_M
+        user_SX = net.users(batch.rows)
         logits_MH = net.pairs(user_SX, row_M, item_M)
         own_M = logits_MH[:, CLICK]
         if isinstance(net, FactorisedNet | TwoSided):
@@ -127,7 +121,7 @@ class Catalogue:
             share_M1 = (self.n_items - 1) / other_MA.sum(dim=1, keepdim=True).clamp(min=1)
             weighed_MA = score_SA[row_M] + torch.log(other_MA * share_M1)
             all_M = torch.logsumexp(torch.cat([own_M[:, None], weighed_MA], dim=1), dim=1)
-        return all_M - own_M + objective.after_choice(logits_MH, labels)
+        return all_M - own_M + objective.after_choice(logits_MH, batch.labels)
 
     @torch.no_grad()
     def held_out(self, net: Net, users: UserTensors, log: Log, objective: Objective, labels: Labels) -> float:
@@ -136,9 +130,8 @@ class Catalogue:
         if not len(log):
             return total
         batches = _Batches(log, labels, HELD_OUT)
-        for rows_S, row_M, at_M in batches.shuffled(stream):
-            pairs, seen = (row_M, batches.item_M[at_M]), batches.labels.at(at_M)
-            total += float(self.losses(net, users.rows(rows_S), pairs, seen, objective, stream).sum())
+        for batch in batches.shuffled(users, stream):
+            total += float(self.losses(net, batch, objective, stream).sum())
         return total / len(log)
 
 
@@ -190,15 +183,14 @@ def fit_net(
         for epoch in range(settings.epochs):
             losses = []
             draws = numpy_stream(seed, "simulator", "imputation", epoch)
-            for rows_S, row_M, at_M in batches.shuffled(numpy_stream(seed, "simulator", "batches", epoch)):
+            for batch in batches.shuffled(users, numpy_stream(seed, "simulator", "batches", epoch)):
                 optimiser.zero_grad(set_to_none=True)
-                rows, item_M, seen = users.rows(rows_S), batches.item_M[at_M], batches.labels.at(at_M)
                 if catalogue is not None:
-                    data_loss = catalogue.losses(net, rows, (row_M, item_M), seen, objective, draws).mean()
+                    data_loss = catalogue.losses(net, batch, objective, draws).mean()
                 elif imputation is None:
-                    data_loss = objective(net.pairs(net.users(rows), row_M, item_M), seen)
+                    data_loss = objective(net.pairs(net.users(batch.rows), batch.row_M, batch.item_M), batch.labels)
                 else:
-                    data_loss = imputation.risk(net, rows, (row_M, item_M), seen, objective, draws)
+                    data_loss = imputation.risk(net, batch, objective, draws)
                 # MAP: (sum of losses - log prior) / M is the mean loss plus penalty / M, so the prior weighs less the
                 # more was logged.
                 (data_loss + net.penalty() / len(train)).backward()  # type: ignore[no-untyped-call]
@@ -263,8 +255,8 @@ class _Batches:
         self.states = max(1, round(size / float(self.count_S.mean())))
         self.count = -(-len(self.rows_S) // self.states)
 
-    def shuffled(self, stream: np.random.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yields states (S,), the place of each impression's state among them (M,), and the impressions (M,)."""
+    def shuffled(self, users: UserTensors, stream: np.random.Generator) -> Iterator[Batch]:
+        """Yields all batches in a random order; `users` are what the log's rows point to."""
         order = stream.permutation(len(self.rows_S))
         for low in range(0, len(order), self.states):
             part = order[low : low + self.states]
@@ -273,5 +265,6 @@ class _Batches:
             # 0, 1, ..., n - 1 for each state in turn, without a loop: running number less the number at which the
             # state began.
             within_M = np.arange(count_S.sum()) - np.repeat(np.cumsum(count_S) - count_S, count_S)
-            at_M = self.start_S[part][row_M] + within_M
-            yield torch.from_numpy(self.rows_S[part]), torch.from_numpy(row_M), torch.from_numpy(at_M)
+            at_M = torch.from_numpy(self.start_S[part][row_M] + within_M)
+            rows = users.rows(torch.from_numpy(self.rows_S[part]))
+            yield Batch(rows, torch.from_numpy(row_M), self.item_M[at_M], self.labels.at(at_M))

@@ -7,7 +7,6 @@ and that is deployed, so that nothing is spent on tokens that cannot be written.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,17 +22,18 @@ from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Checkpointing,
+    Drawing,
     Improved,
     Plan,
     WarmStart,
     as_json,
     batch_arguments,
+    batch_steps,
     check_batches,
     run_trainer,
     trainable,
-    usable_states,
 )
-from llmrec.training.obeyed import in_all, left_out_states, told
+from llmrec.training.obeyed import in_all
 from llmrec.training.state_source import StateSource, in_rounds
 from llmrec.training.trl_seam.best_of_n import BestOfNTrainer
 from llmrec.types import IntArray, State
@@ -69,19 +69,16 @@ def train_best_of_n(
         RunError: rewards or gradients that are not finite.
     """
     check_best_of_n(settings, world_size())
-    given = len(states)
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
-    without = left_out_states(given, len(states), start.rules)
-    source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    drawing = Drawing.of(start, states, seen)
+    source = drawing.source
     model = trainable(start, settings)
     rows = settings.rounds * rows_of_round(settings)
-    digest = sha256_of(repr(states), told(excluded, start.rules))
-    decides = ("best_of_n", as_json(settings), start.seed, start.repeat, digest)
+    decides = ("best_of_n", as_json(settings), start.seed, start.repeat, sha256_of(*drawing.told))
     plan = Plan("best_of_n", rows // settings.batch_size, 1, "best", decides)
     ran = run_trainer(
         model, plan, checkpointing, lambda: make_trainer(model, source, reward_model, settings, checkpointing)
     )
-    return ran.improved(model, in_all(without, ran.left_out))
+    return ran.improved(model, in_all(drawing.without, ran.left_out))
 
 
 def make_trainer(
@@ -110,7 +107,7 @@ def make_trainer(
 def rows_of_round(settings: BestOfNSettings) -> int:
     """Rows that a round trains on: whole batches, in which each place is used `epochs` times."""
     # whole batches a round: a batch of two rounds would mix targets of two policies
-    return settings.batch_size * max(1, math.ceil(settings.epochs * settings.prompts / settings.batch_size))
+    return settings.batch_size * batch_steps(settings, settings.prompts)
 
 
 def round_states(states: int, settings: BestOfNSettings, seed: int) -> IntArray:

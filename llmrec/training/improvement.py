@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -41,8 +42,17 @@ from llmrec.training.callbacks import (
     was_stopped,
 )
 from llmrec.training.lora import make_lora
-from llmrec.training.obeyed import Obeyed, chosen, closed_to, places_left, require_no_floor
+from llmrec.training.obeyed import (
+    Obeyed,
+    chosen,
+    closed_to,
+    left_out_states,
+    places_left,
+    require_no_floor,
+    told,
+)
 from llmrec.training.sft_data import SFTRow
+from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.sharding import make_whole, whole_weights
 from llmrec.types import IntArray, State
 
@@ -277,6 +287,34 @@ def usable_states(
             f"There is no state to start a rollout from: the training part holds none, or all items are {taken}."
         )
     return list(states), closed
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Where a training draws items.
+
+    Attributes:
+        source: the states at which something may be drawn.
+        without: a sentence on those that rules leave nothing; None where there are none.
+        told: what tells the same states and closed items from others.
+    """
+
+    source: StateSource
+    without: str | None
+    told: tuple[str, str]
+
+    @classmethod
+    def of(cls, start: WarmStart, states: Sequence[State], seen: Sequence[IntArray]) -> Drawing:
+        """Where `start` draws, of `states` whose users have seen `seen` beside; errors as in `usable_states`."""
+        given, rules = len(states), start.rules
+        states, closed = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), rules)
+        source = StateSource(states, closed, start.renderer, start.catalogue, start.tokenizer, start.seed)
+        return cls(source, left_out_states(given, len(states), rules), (repr(states), told(closed, rules)))
+
+
+def batch_steps(settings: OffPolicySettings | BestOfNSettings | TiltedSettings, rows: int) -> int:
+    """Optimiser steps in which each of so many rows is used `epochs` times."""
+    return max(1, math.ceil(settings.epochs * rows / settings.batch_size))
 
 
 def batch_arguments(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from transformers import TrainingArguments
@@ -19,6 +18,7 @@ from llmrec.training.improvement import (
     WarmStart,
     as_json,
     batch_arguments,
+    batch_steps,
     check_batches,
     run_trainer,
     trainable,
@@ -72,7 +72,7 @@ def train_off_policy(
             "data set's repeat to allow, or import a log with more feedback."
         )
     source = StateSource(slates.states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
-    model, steps = trainable(start, settings), steps_of(settings, len(slates))
+    model, steps = trainable(start, settings), batch_steps(settings, len(slates))
     decides = ("off_policy", as_json(settings), start.seed, start.repeat, slates.digest())
     ruled = () if start.rules is None else (start.rules.digest,)
     plan = Plan("off_policy", steps, 1, "value", (*decides, *ruled))
@@ -92,7 +92,7 @@ def make_trainer(
     value: Rewarder | None = None,
 ) -> OffPolicyTrainer:
     """The trainer for `slates`, whose states are those of `source`; doubly robust with a fitted reward."""
-    steps = steps_of(settings, len(slates))
+    steps = batch_steps(settings, len(slates))
     arguments = batch_arguments(
         model, settings, steps, "off_policy.batch_size", seed=source.seed, checkpointing=checkpointing
     )
@@ -107,11 +107,6 @@ def make_trainer(
         train_dataset=source.plan(steps, settings.batch_size, 1, world_size()),
         processing_class=source.tokenizer,
     )
-
-
-def steps_of(settings: OffPolicySettings, slates: int) -> int:
-    """Optimiser steps in which each slate is used `epochs` times."""
-    return max(1, math.ceil(settings.epochs * slates / settings.batch_size))
 
 
 def check_off_policy(settings: OffPolicySettings, processes: int = 1) -> None:

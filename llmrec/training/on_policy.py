@@ -23,6 +23,7 @@ from llmrec.training.controls import Controls, check_stability
 from llmrec.training.critic import Critic, ScaledCritic
 from llmrec.training.improvement import (
     Checkpointing,
+    Drawing,
     Improved,
     Plan,
     WarmStart,
@@ -31,9 +32,8 @@ from llmrec.training.improvement import (
     require_above_zero,
     run_trainer,
     trainable,
-    usable_states,
 )
-from llmrec.training.obeyed import in_all, left_out_states, told
+from llmrec.training.obeyed import in_all
 from llmrec.training.rehearsal import Rehearsal, check_rehearsal, wanted_rows
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam import (
@@ -117,15 +117,13 @@ def train_on_policy(
         RunError: rewards or gradients that are not finite, or rewards without any spread, for too long.
     """
     check_settings(settings, world_size())
-    given = len(states)
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
-    without = left_out_states(given, len(states), start.rules)
-    source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    drawing = Drawing.of(start, states, seen)
+    source = drawing.source
     model = trainable(start, settings)
-    rewards = [GroupedReward(reward_model, states, settings.draws), *map(checked, reward_funcs)]
+    rewards = [GroupedReward(reward_model, source.states, settings.draws), *map(checked, reward_funcs)]
     rehearsal = rehearsal_of(start, settings)
     rehearsed = "" if rehearsal is None else rehearsal.packed.digest
-    method, digest = method_of(settings), sha256_of(repr(states), told(excluded, start.rules), rehearsed)
+    method, digest = method_of(settings), sha256_of(*drawing.told, rehearsed)
     # all that decides the result: a checkpoint of another of them is not gone on from
     decides = (method.name, as_json(settings), start.seed, start.repeat, critic_input, digest)
     plan = Plan(method.name, settings.steps, settings.iterations * settings.minibatches, "reward", decides)
@@ -145,7 +143,7 @@ def train_on_policy(
         ),
     )
     more = {"critic": released_critic(ran.trainer.base)} if method.has_critic else {}
-    return ran.improved(model, in_all(without, stop_reason(ran.curve, settings)), more)
+    return ran.improved(model, in_all(drawing.without, stop_reason(ran.curve, settings)), more)
 
 
 def make_trainer(

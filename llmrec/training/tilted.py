@@ -11,7 +11,6 @@ warm start does not list.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,17 +23,18 @@ from llmrec.training.arguments import world_size
 from llmrec.training.controls import Controls
 from llmrec.training.improvement import (
     Checkpointing,
+    Drawing,
     Improved,
     Plan,
     WarmStart,
     as_json,
     batch_arguments,
+    batch_steps,
     check_batches,
     run_trainer,
     trainable,
-    usable_states,
 )
-from llmrec.training.obeyed import in_all, left_out_states, told
+from llmrec.training.obeyed import in_all
 from llmrec.training.state_source import StateSource
 from llmrec.training.trl_seam.tilted import TiltedTrainer, Worth
 from llmrec.types import IntArray, State
@@ -68,23 +68,20 @@ def train_tilted(
         RunError: rewards or gradients that are not finite.
     """
     check_tilted(settings, world_size())
-    given = len(states)
-    states, excluded = usable_states(states, seen, start.repeat, len(start.catalogue.item_ids), start.rules)
-    without = left_out_states(given, len(states), start.rules)
-    source = StateSource(states, excluded, start.renderer, start.catalogue, start.tokenizer, start.seed)
+    drawing = Drawing.of(start, states, seen)
+    source = drawing.source
     model = trainable(start, settings)
-    digest = sha256_of(repr(states), told(excluded, start.rules))
-    decides = ("tilted", as_json(settings), start.seed, start.repeat, digest)
-    plan = Plan("tilted", steps_of(settings, len(states)), 1, "reward", decides)
+    decides = ("tilted", as_json(settings), start.seed, start.repeat, sha256_of(*drawing.told))
+    plan = Plan("tilted", batch_steps(settings, len(source.states)), 1, "reward", decides)
     ran = run_trainer(model, plan, checkpointing, lambda: make_trainer(model, source, worth, settings, checkpointing))
-    return ran.improved(model, in_all(without, ran.left_out))
+    return ran.improved(model, in_all(drawing.without, ran.left_out))
 
 
 def make_trainer(
     model: Any, source: StateSource, worth: Worth, settings: TiltedSettings, checkpointing: Checkpointing
 ) -> TiltedTrainer:
     """The trainer for the states of `source`."""
-    steps = steps_of(settings, len(source.states))
+    steps = batch_steps(settings, len(source.states))
     arguments = batch_arguments(
         model, settings, steps, "tilted.batch_size", seed=source.seed, checkpointing=checkpointing
     )
@@ -98,11 +95,6 @@ def make_trainer(
         train_dataset=source.plan(steps, settings.batch_size, 1, world_size()),
         processing_class=source.tokenizer,
     )
-
-
-def steps_of(settings: TiltedSettings, states: int) -> int:
-    """Optimiser steps in which each state is used `epochs` times."""
-    return max(1, math.ceil(settings.epochs * states / settings.batch_size))
 
 
 def check_tilted(settings: TiltedSettings, processes: int = 1) -> None:

@@ -11,7 +11,7 @@ from llmrec.errors import ConfigError
 from llmrec.simulator import fitting
 from llmrec.simulator.behaviour import fit_behaviour
 from llmrec.simulator.features import FeatureSpace
-from llmrec.simulator.fitting import Catalogue
+from llmrec.simulator.fitting import Batch, Catalogue
 from llmrec.simulator.learning import check_objective
 from llmrec.simulator.log import Log, Subset
 from llmrec.simulator.networks import encoded, fresh_net
@@ -52,7 +52,7 @@ def plain(net, users):
 @pytest.mark.parametrize("name", ["factorised", "transformer", "gru"])
 def test_networks_of_inner_products_see_every_item(name) -> None:
     net, users = made(name)
-    found = Catalogue(30).losses(net, users, (ROWS, CHOSEN), LABELS, Objective(), np.random.default_rng(0))
+    found = Catalogue(30).losses(net, Batch(users, ROWS, CHOSEN, LABELS), Objective(), np.random.default_rng(0))
     twin = plain(net, users)
     assert found.tolist() == pytest.approx(twin.tolist(), rel=1e-4)
     one, two = (torch.autograd.grad(loss.sum(), list(net.parameters()), allow_unused=True) for loss in (found, twin))
@@ -65,10 +65,10 @@ def test_networks_of_inner_products_see_every_item(name) -> None:
 def test_networks_of_pairs_see_a_sample_that_stands_for_all(name, monkeypatch) -> None:
     net, users = made(name)
     monkeypatch.setattr(fitting, "ALTERNATIVES", 20_000)
-    found = Catalogue(30).losses(net, users, (ROWS, CHOSEN), LABELS, Objective(), np.random.default_rng(0))
+    found = Catalogue(30).losses(net, Batch(users, ROWS, CHOSEN, LABELS), Objective(), np.random.default_rng(0))
     assert found.tolist() == pytest.approx(plain(net, users).tolist(), rel=0.02)
     monkeypatch.setattr(fitting, "ALTERNATIVES", 3)
-    few = Catalogue(30).losses(net, users, (ROWS, CHOSEN), LABELS, Objective(), np.random.default_rng(0))
+    few = Catalogue(30).losses(net, Batch(users, ROWS, CHOSEN, LABELS), Objective(), np.random.default_rng(0))
     assert torch.isfinite(few).all()
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from llmrec.evaluation.drawing import DARK, LIGHT, css_variables, save_svg
 from llmrec.evaluation.reporting.contents import RunReport
+from llmrec.evaluation.reporting.jinja import page_environment
 from llmrec.evaluation.reporting.page import Page, agreement, fenced, figure
 from llmrec.evaluation.reporting.plain import plain_words
 from llmrec.evaluation.reporting.record import RECORD, write_record
@@ -80,20 +81,13 @@ def _shown(value: object) -> object:
 
 
 def _environment(*, autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=PackageLoader("llmrec.evaluation.reporting", "templates"),
+    return page_environment(
+        "llmrec.evaluation.reporting",
+        _shown,
         autoescape=autoescape,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        md=lambda text: markdown(str(text)),
+        fenced=fenced,
+        figure_number=figure,
+        agreement=agreement,
+        plain=plain_words,
     )
-    environment.filters |= {
-        "md": lambda text: markdown(str(text)),
-        "fenced": fenced,
-        "figure_number": figure,
-        "agreement": agreement,
-        "plain": plain_words,
-        "svg": lambda text: Markup(text),  # drawn by drawing.to_svg, which escapes all text
-    }
-    return environment

@@ -138,8 +138,7 @@ class SessionTrainer(PPOTrainer):
         ids, mask = self.source.encode(states, device)
         # named by rollout, place and turn, as all that is drawn: processes and resuming change nothing
         keys = self.source.keys(here, number)
-        draw = self._in_order if self.source.bounds is None else self._in_places
-        exclude, items_RK, log_prob_RK, weight_RK = draw((ids, mask), keys, here, play.shown(), states)
+        exclude, items_RK, log_prob_RK, weight_RK = self._slates((ids, mask), keys, here, play.shown(), states)
         items = items_RK.cpu().numpy()
         done = play.turn(items)
         reward = _of_items(self.source.reward(states, items, done), items)
@@ -147,7 +146,7 @@ class SessionTrainer(PPOTrainer):
         shown = TurnSlates(at, turn, ids, mask, exclude, items_RK, log_prob_RK, weight_RK, earned)
         return shown, done, reward
 
-    def _in_order(
+    def _slates(
         self,
         prompts: tuple[Tensor, Tensor],
         keys: Tensor,
@@ -155,36 +154,23 @@ class SessionTrainer(PPOTrainer):
         shown: Sequence[IntArray],
         states: Sequence[State],
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
-        """Slates in order without replacement: exclusions, items, log pi_F and weights."""
-        exclude, dense = self.source.taken(rows, shown, states, self.index.device), self.source.dense(self.index)
-        allowed = exclude if dense is None else self.index.allowed(exclude, dense=dense)
-        slate = self.source.slate
-        drawn = sample_without_replacement(self.base, *prompts, slate, self.index, keys_B=keys, exclude=allowed)
-        return exclude, drawn.items_BK, drawn.log_prob_BK, normalised(drawn.weight_BK).float()
-
-    def _in_places(
-        self,
-        prompts: tuple[Tensor, Tensor],
-        keys: Tensor,
-        rows: Rows,
-        shown: Sequence[IntArray],
-        states: Sequence[State],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Slates place by place under what bounds them: exclusions of each place, items, log pi_F and weights."""
-        source, device = self.source, self.index.device
-        assert source.bounds is not None
+        """Slates in order without replacement, or place by place under what bounds them: exclusions (of each place,
+        where they are bounded), items, log pi_F and weights.
+        """
+        source, index = self.source, self.index
+        dense = source.dense(index)
+        if source.bounds is None:
+            exclude = source.taken(rows, shown, states, index.device)
+            allowed = exclude if dense is None else index.allowed(exclude, dense=dense)
+            free = sample_without_replacement(self.base, *prompts, source.slate, index, keys_B=keys, exclude=allowed)
+            return exclude, free.items_BK, free.log_prob_BK, normalised(free.weight_BK).float()
         assert isinstance(source.seen, Closed)
+        bounds, opened = [source.bounds[row["state"]] for row in rows], source.opened(rows, shown, states)
+        passes_N = source.seen.passes_N
         drawn = draw_in_places(
-            self.base,
-            *prompts,
-            self.index,
-            [source.bounds[row["state"]] for row in rows],
-            source.opened(rows, shown, states),
-            keys.tolist(),
-            dense=source.dense(self.index),
-            passes_N=source.seen.passes_N,
+            self.base, *prompts, index, bounds, opened, keys.tolist(), dense=dense, passes_N=passes_N
         )
-        return placed(drawn, source.slate, device)
+        return placed(drawn, source.slate, index.device)
 
     def _after(self, first: TurnSlates, rows: list[int], states: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Rows and prompts of the states after sessions that were cut off.
