@@ -5,8 +5,9 @@
 
 Settings are chosen on the validation rows (each baseline within its time budget), fitted anew on everything before
 the test period (with --fit-once left as they are: half the hours of a large model), and asked the test rows once;
-rows that depend on chance under three seeds. Finished rows are kept in OUT, so that the same command goes on where it
-was stopped. OUT/table.md and OUT/table.json hold the table. FOLDER is LLMREC_DATA/NAME where --source is left out.
+rows that depend on chance under three seeds. Finished rows, and the networks that were fitted for them, are kept in
+OUT: the same command goes on where it was stopped, and another mixture of the same networks fits none again.
+OUT/table.md and OUT/table.json hold the table. FOLDER is LLMREC_DATA/NAME where --source is left out.
 `--dataset folder` takes any folder written by `llmrec data import`.
 """
 

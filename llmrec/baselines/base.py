@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol, Self
+from pathlib import Path
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
@@ -40,6 +41,19 @@ class FittableRanker(Ranker, Protocol):
 
     def score(self, states: Sequence[State]) -> FloatArray:
         """Scores of all items for each state, shape (B, N); higher is better."""
+        ...
+
+
+@runtime_checkable
+class KeptRanker(FittableRanker, Protocol):
+    """One that can be written down once it is fitted, since fitting takes minutes."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what fitting found into a folder."""
+        ...
+
+    def load(self, folder: Path, dataset: Dataset, events: pl.DataFrame) -> Self:
+        """Takes what `save` wrote in the place of `fit` on the same data set and events, and returns itself."""
         ...
 
 

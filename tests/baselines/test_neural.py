@@ -68,6 +68,37 @@ def test_ncf_finds_the_cluster_of_a_user_it_has_never_seen() -> None:
         assert all(low <= item < low + 10 for item in slate.items_K)
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("sasrec", {}), ("sasrec", {"text_dims": 4}), ("gru4rec", {}), ("ncf", {})]
+)
+def test_a_network_that_was_written_answers_as_the_one_that_was_trained(name: str, more: Any, tmp_path: Any) -> None:
+    data = small("exclude")
+    # with users and times, so that what training says of them is known again too
+    states = [state(), state(1, 2), dataclasses.replace(state(3), user_id="u0003", time=4)]
+    first = make(name, seed=3, **more).fit(data, data.events)
+    first.save(tmp_path)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    again = make(name, seed=3, **more).load(tmp_path, data, data.events)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert np.array_equal(again.score(states), first.score(states))
+    assert again.recommend(states, 5) == first.recommend(states, 5)
+    assert (again.name, again.record) == (first.name, first.record)
+
+
+def test_what_is_no_such_network_is_refused(tmp_path: Any) -> None:
+    data = small()
+    with pytest.raises(RequestError, match="not fitted"):
+        make("gru4rec").save(tmp_path)
+    make("gru4rec").fit(data, data.events).save(tmp_path)
+    for other in (make("gru4rec", hidden=16), make("sasrec")):
+        with pytest.raises(DataError, match=f"holds no network of {other.name} with these settings; remove .* anew"):
+            other.load(tmp_path, data, data.events)
+    (tmp_path / "network.safetensors").write_bytes(b"cut")
+    with pytest.raises(DataError, match="holds no network of gru4rec"):
+        make("gru4rec").load(tmp_path, data, data.events)
+
+
 @pytest.mark.parametrize("name", MAKE)
 def test_a_seed_decides_everything_and_the_global_stream_is_left_alone(name: str) -> None:
     data = small()

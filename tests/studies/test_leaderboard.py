@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmrec.baselines.neural import GRU4RecSettings
+from llmrec.baselines.neural.training import Trainer
 from llmrec.baselines.registry import BASELINES
 from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError, RequestError
@@ -257,6 +260,63 @@ def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
     assert settings["valid_ndcg"][0] >= np.mean(gains) - 1e-12
     for b, answer in enumerate(found["two"][0].items_BK):
         assert not set(bench.test.seen[b].tolist()) & set(answer[answer >= 0].tolist())
+
+
+def test_networks_of_a_table_are_fitted_once_for_all_commands_and_mixtures(bench, tmp_path, monkeypatch):
+    settings = GRU4RecSettings(hidden=8, epochs=3, n_threads=1)
+    spec = dataclasses.replace(BASELINES["gru4rec"], settings=settings, grid=())
+    monkeypatch.setitem(BASELINES, "gru4rec", spec)
+
+    def entries(out):
+        """Those of a command of its own."""
+        network, near = ScorePart("gru4rec", out), ScorePart("covisitation-counts", out, powers=(1.0, 3.0))
+        lately = ScorePart("recent-popularity", out)
+        return {
+            "two": MixtureEntry("two", "", out, (), (network, near)),
+            "three": MixtureEntry("three", "", out, (), (network, near, lately)),
+            "ensemble": MixtureEntry("ensemble", "", out, (), (network,), (0, 1)),
+            "gru4rec": BaselineEntry(BASELINES["gru4rec"]),
+        }
+
+    fits = []
+    fit = Trainer.fit
+
+    def counted(self, *given):
+        fits.append(self.seed)
+        return fit(self, *given)
+
+    monkeypatch.setattr(Trainer, "fit", counted)
+    first, failed = answers(bench, {"two": entries(tmp_path)["two"]}, tmp_path, range(2))
+    assert not failed
+    assert fits == [0, 0, 1], "before the validation rows by the first seed, and before the test rows by both"
+    shutil.rmtree(tmp_path / "rows" / "two")
+    again, failed = answers(bench, entries(tmp_path), tmp_path, range(2))
+    assert not failed
+    assert fits == [0, 0, 1]
+    assert [a.items_BK.tolist() for a in again["two"]] == [a.items_BK.tolist() for a in first["two"]]
+    # the row of the network alone has its lists, and what it cost in the first command
+    plain = [spec.make(settings, seed).fit(bench.dataset, bench.after.split.train) for seed in (0, 1)]
+    states = [example.state for example in bench.test]
+    for model, answer in zip(plain, again["gru4rec"], strict=True):
+        listed = [list(slate.items_K) for slate in model.recommend(states, 20, seen=bench.test.seen)]
+        assert [[item for item in row if item >= 0] for row in answer.items_BK.tolist()] == listed
+        kept = next((tmp_path / "rows" / "gru4rec").glob(f"fitted-after-{model.seed}-*/spent.json"))
+        assert answer.facts["cpu_seconds"]["fit"] >= read_json(kept)["cpu_seconds"] > 0
+    # a table that is only read fits what it lacks and writes nothing
+    shutil.rmtree(next((tmp_path / "rows" / "gru4rec").glob("fitted-after-0-*")))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    reading = dataclasses.replace(bench, finished_only=True)
+    entry = entries(tmp_path)["gru4rec"]
+    system = entry.recommender(reading, 0, reading.work(tmp_path / "rows" / "gru4rec"))
+    assert np.array_equal(system.score(states[:5]), plain[0].score(states[:5]))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    # other settings are another network
+    del fits[:]
+    monkeypatch.setitem(
+        BASELINES, "gru4rec", dataclasses.replace(spec, settings=dataclasses.replace(settings, epochs=2))
+    )
+    entries(tmp_path)["gru4rec"].answer(bench, 1, Work(tmp_path / "rows" / "gru4rec"))
+    assert fits == [1]
 
 
 def test_an_ensemble_of_baselines_is_the_mean_of_their_distributions(bench, tmp_path):

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Self, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import polars as pl
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from sklearn.decomposition import TruncatedSVD
 from torch import Tensor
 
@@ -31,14 +35,17 @@ from llmrec.baselines.neural.settings import (
     SASRecSettings,
     Vectors,
 )
-from llmrec.baselines.neural.training import FitRecord, Trainer, scores, threads
+from llmrec.baselines.neural.training import FitRecord, Trainer, device_of, scores, seeded, threads
 from llmrec.dataset.store import Dataset
 from llmrec.errors import DataError, RequestError
+from llmrec.files import read_json, write_json
 from llmrec.seeding import stream_seed
 from llmrec.types import Example, FloatArray, IntArray, State
 from llmrec.vectors.sentences import sentence_encoder
 from llmrec.vectors.space import EncodedSpace, item_text
 
+WEIGHTS, RECORD = "network.safetensors", "record.json"
+"""What is written of a trained network."""
 S = TypeVar("S", bound=NeuralSettings)
 
 
@@ -119,6 +126,45 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
             trainer = Trainer(lambda: self._network(dataset, events), self.settings, self.seed, self.name, repeats)
             self.net, self.record = trainer.fit(Sequences(events, dataset.n_items), held_out)
 
+    def save(self, folder: Path) -> None:
+        """Writes the trained network into `folder`, and how its training went.
+
+        Raises:
+            RequestError: not fitted.
+        """
+        weights = {name: value.detach().cpu().contiguous() for name, value in self._trained().state_dict().items()}
+        save_file(weights, folder / WEIGHTS)
+        write_json(folder / RECORD, asdict(self.record))
+
+    def load(self, folder: Path, dataset: Dataset, events: pl.DataFrame) -> Self:
+        """Takes the network that `save` wrote, in the place of `fit` on the same data set and events.
+
+        Settings and seed must be those of the network that was written.
+
+        Raises:
+            DataError: the files cannot be read, or are of another network.
+        """
+        rows = positives(dataset, events)
+        with seeded(0, self.settings):  # fresh weights are drawn, and then not used
+            net = self._network(dataset, rows)
+        mend = f"remove {folder} to fit {self.name} anew"
+        try:
+            kept = dict(read_json(folder / RECORD, mend).items())
+            curves: dict[str, Any] = {name: tuple(kept.pop(name)) for name in ("train_loss", "valid_ndcg")}
+            self.record = FitRecord(**curves, **kept)
+            net.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise DataError(f"{folder} holds no network of {self.name} with these settings; {mend}.") from error
+        self.n_items, self.repeat = dataset.n_items, dataset.manifest.repeat
+        self.memory = Memory(rows, dataset.n_items, dataset.manifest.click)
+        self.net = net.to(device_of(self.settings)).eval()
+        return self
+
+    def _trained(self) -> SequenceNet:
+        if self.net is None:
+            raise RequestError(f"The {self.name} baseline is not fitted; call fit(dataset, events) first.")
+        return self.net
+
     def _rows(self, states: Sequence[State]) -> TokenRows:
         return latest([self.memory.items(state) for state in states], self.n_items, self.settings.history)
 
@@ -137,10 +183,9 @@ class NeuralRecommender(ScoreRecommender, Generic[S]):
         Raises:
             RequestError: not fitted, or an item outside the catalogue.
         """
-        if self.net is None:
-            raise RequestError(f"The {self.name} baseline is not fitted; call fit(dataset, events) first.")
+        net = self._trained()
         with threads(self.settings):
-            return scores(self.net, self._rows(states), self.n_items, self.settings)
+            return scores(net, self._rows(states), self.n_items, self.settings)
 
 
 class SASRec(NeuralRecommender[SASRecSettings]):

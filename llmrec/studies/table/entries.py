@@ -10,20 +10,21 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 
-from llmrec.baselines.base import FittableRanker
+from llmrec.baselines.base import FittableRanker, KeptRanker
 from llmrec.baselines.interpolation import Interpolation
 from llmrec.baselines.registry import BASELINES, BaselineSpec
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
-from llmrec.files import read_json, write_json
-from llmrec.pipeline.work import Work
+from llmrec.files import read_json, sha256_of, write_json
+from llmrec.pipeline.work import Unfinished, Work
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.studies.views import Refitted
 from llmrec.types import IntArray, Ranker
@@ -32,6 +33,8 @@ TOP = 20
 """Places that are kept of each list."""
 VERSION = 1
 """Of what is kept; a higher one makes all rows anew."""
+DECIDES_FIT = ("data", "version", "split", "span")
+"""What of `bench_key` decides what a baseline is fitted to."""
 READ_TEXT = frozenset(
     {
         "covisitation",
@@ -129,7 +132,8 @@ def answered(
 ) -> Answer:
     """The answer that is kept in `stage` under `key`; else that of the ranker which `fit` makes.
 
-    `fit` also says how the ranker was chosen; the CPU seconds of both halves are added to that.
+    `fit` also says how the ranker was chosen; the CPU seconds of both halves are added to that, to those of what was
+    fitted in an earlier command (`cpu_seconds`) where it says some.
     """
 
     def build(folder: Path, _: Path) -> None:
@@ -137,7 +141,8 @@ def answered(
         system, facts = fit()
         fitted = time.process_time()
         slates = system.recommend([e.state for e in bench.test], width(bench), seen=bench.test.seen)
-        seconds = {"fit": fitted - start, "recommend": time.process_time() - fitted}
+        earlier = facts.get("cpu_seconds", {}).get("fit", 0.0)
+        seconds = {"fit": earlier + fitted - start, "recommend": time.process_time() - fitted}
         np.save(folder / "items.npy", slates_to_items(slates, width(bench)).astype(np.int32))
         write_json(folder / "facts.json", {**facts, "cpu_seconds": seconds})
 
@@ -187,14 +192,15 @@ class BaselineEntry(BySeed):
         key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
 
         def fit() -> tuple[Ranker, dict[str, Any]]:
-            return self.fitted(bench, "after", seed, self.settings_of(chosen)), chosen
+            model, earlier = self._found(bench, "after", seed, self.settings_of(chosen), work)
+            return model, {**chosen, "cpu_seconds": {"fit": earlier}}
 
         return answered(bench, work, self.stage(seed), key, fit)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Ranker:
         """The chosen settings, fitted on everything before the test period."""
         settings = self.settings_of(self.chosen(bench, work))
-        model = self.fitted(bench, "after", seed, settings)
+        model = self.fitted(bench, "after", seed, settings, work)
         return Refitted(self.refitting(bench, "after", model, settings), bench.dataset) if self.reads_text else model
 
     def settled(self, facts: Mapping[str, Any]) -> Self:
@@ -202,9 +208,39 @@ class BaselineEntry(BySeed):
         spec = dataclasses.replace(self.spec, settings=self.settings_of(facts), grid=())
         return dataclasses.replace(self, spec=spec)
 
-    def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> FittableRanker:
-        """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`)."""
-        return self.spec.make(settings, seed).fit(bench.dataset, bench.rows(moment)[0].split.train)
+    def fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any, work: Work) -> FittableRanker:
+        """Fitted on what comes before the validation rows (`before`) or before the test rows (`after`).
+
+        What takes minutes, a network, is kept in `work`, the row's folder, and found there again.
+        """
+        return self._found(bench, moment, seed, settings, work)[0]
+
+    def _found(
+        self, bench: TableData, moment: Moment, seed: int, settings: Any, work: Work
+    ) -> tuple[FittableRanker, float]:
+        """The fitted recommender, and the CPU seconds that an earlier command took for it."""
+        model, events = self.spec.make(settings, seed), bench.rows(moment)[0].split.train
+        made = False
+
+        def build(folder: Path, _: Path) -> None:
+            nonlocal made
+            start, made = time.process_time(), True
+            assert isinstance(model, KeptRanker)
+            model.fit(bench.dataset, events).save(folder)
+            write_json(folder / "spent.json", {"cpu_seconds": time.process_time() - start})
+
+        if isinstance(model, KeptRanker):
+            decides = {name: value for name, value in bench_key(bench).items() if name in DECIDES_FIT}
+            moment, settings = bench.fitting(moment), plain(settings)
+            name = f"fitted-{moment}-{seed}-{sha256_of(json.dumps(settings))[:8]}"
+            key = {**decides, "baseline": self.name, "settings": settings, "moment": moment, "seed": seed}
+            with suppress(Unfinished):  # of a table that is only read: fitted below, and not kept
+                folder = work.stage(name, key, build)
+                if made:
+                    return model, 0.0
+                spent = read_json(folder / "spent.json")["cpu_seconds"]
+                return model.load(folder, bench.dataset, events), float(spent)
+        return model.fit(bench.dataset, events), 0.0
 
     def refitting(
         self, bench: TableData, moment: Moment, first: FittableRanker, settings: Any

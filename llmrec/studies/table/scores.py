@@ -16,6 +16,7 @@ from llmrec.baselines.base import ScoreRecommender
 from llmrec.baselines.registry import baseline
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
+from llmrec.pipeline.work import Work
 from llmrec.policy.mixture import Scorer, Scores
 from llmrec.studies.table.entries import BaselineEntry, plain
 from llmrec.studies.table.policies import FIRST
@@ -58,7 +59,7 @@ class ScorePart:
         """The settings of the baseline's own row, as plain values."""
         if self.chosen is not None:
             return self.chosen
-        return self._entry.chosen(bench, bench.work(self.out / "rows" / self.name))["settings"]
+        return self._entry.chosen(bench, self._work(bench))["settings"]
 
     def key(self, bench: TableData) -> dict[str, Any]:
         """What decides its scores beside data, seed and form."""
@@ -77,16 +78,20 @@ class ScorePart:
         again = [self._entry.refitting(bench, moment, model, settings) for model in models]
         return RefittedScores(lambda dataset: Scores(tuple(fit(dataset) for fit in again), power), bench.dataset)
 
+    def _work(self, bench: TableData) -> Work:
+        """That of the baseline's own row."""
+        return bench.work(self.out / "rows" / self.name)
+
     @property
     def _entry(self) -> BaselineEntry:
         return BaselineEntry(baseline(self.name), self.budget)
 
     def _fitted(self, bench: TableData, moment: Moment, seed: int, settings: Any) -> ScoreRecommender:
-        """Fitted once for all rows that ask for it."""
+        """Fitted once for all rows that ask for it; networks once for all commands."""
         place = (bench.fitting(moment), seed, repr(plain(settings)))
         found = self._kept.get(place)
         if found is None or found[0] is not bench.dataset:
-            model = self._entry.fitted(bench, moment, seed, settings)
+            model = self._entry.fitted(bench, moment, seed, settings, self._work(bench))
             if not isinstance(model, ScoreRecommender):
                 raise RequestError(f"Baseline {self.name!r} has no scores of all items, so it cannot be mixed.")
             found = self._kept[place] = (bench.dataset, model)
