@@ -222,7 +222,8 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
 
 
 def _said(*sentences: str) -> str:
-    return " ".join(filter(None, sentences))
+    """One a line, so that tables that are shown as one say each once."""
+    return "\n".join(filter(None, sentences))
 
 
 def session_table(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,13 @@ def test_a_single_run_keeps_its_tables_as_they_are():
     (main,) = main_tables(join([run]))
     assert main.metrics == ("ranking NDCG@10", "judge value")
     assert main.cells["PPO"]["ranking NDCG@10"] == run.report.tables[0].cells["PPO"]["NDCG@10"]
+
+
+def test_what_several_tables_say_stands_once_below_the_one_that_shows_them():
+    run = planted("a")
+    tables = [replace(one, note=f"Of all.\nOf {place}.") for place, one in enumerate(run.report.tables[:2])]
+    (main,) = main_tables(join([replace(run, report=replace(run.report, tables=tables, rows=run.report.rows[:2]))]))
+    assert main.note == "Of all. Of 0. Of 1."
 
 
 def test_equal_systems_stand_once_and_others_under_their_run_s_name():

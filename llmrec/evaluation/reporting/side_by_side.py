@@ -71,7 +71,7 @@ def _main(tables: Sequence[Joined], *, alone: bool) -> Comparison:
         first.table.reference,
         percent=tuple(f"{kind} {metric}" for kind, metric, table in columns if metric in table.percent),
         labels={f"{kind} {metric}": _FIRST[kind] + table.label(metric) for kind, metric, table in columns},
-        note=" ".join(dict.fromkeys(found.table.note for found in tables if found.table.note)),
+        note=" ".join(dict.fromkeys(said for found in tables for said in found.table.note.splitlines())),
     )
 
 
