@@ -28,6 +28,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TIE = 1e-5
+"""Differences of log-probabilities, relative to these, that a forward in float32 may make by rounding alone."""
+
 
 def clipped_policy_loss(
     log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, choice: Tensor, clip: float
@@ -105,6 +108,27 @@ def softmax_preference_loss(log_ratio_BG: Tensor, there_BG: Tensor, beta: float)
     """
     # places without an item get -inf, which is no share of the softmax
     return -torch.log_softmax((beta * log_ratio_BG).masked_fill(~there_BG, -torch.inf), dim=1)[:, 0]
+
+
+def in_order(log_prob_BG: Tensor, reference_BG: Tensor, there_BG: Tensor) -> Tensor:
+    """For each preference 1 where its preferred item gained more than all others, 1/2 at a tie with the best, else 0.
+
+    A tie is what float32 cannot tell apart. Where the policy is its reference every preference is one, and without
+    that rule rounding errors would put some in order.
+
+    Args:
+        log_prob_BG: log-probabilities, nats, of the preferred item (first) and of its negatives.
+        reference_BG: the same under the reference.
+        there_BG: which places hold an item.
+
+    Returns:
+        Shape (B,).
+    """
+    gained_BG = (log_prob_BG - reference_BG).masked_fill(~there_BG, -torch.inf)
+    margin_B = gained_BG[:, 0] - gained_BG[:, 1:].amax(1)
+    most_B = torch.maximum(log_prob_BG.abs(), reference_BG.abs()).masked_fill(~there_BG, 0.0).amax(1)
+    tied_B = margin_B.abs() <= TIE * most_B
+    return torch.where(tied_B, 0.5, (margin_B > 0).to(margin_B))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,9 @@
 """Run by torchrun (or python) in one or two processes: what a training of 8 AdamW steps changes in the weights.
 
+AdamW's epsilon is EPSILON here, so that steps grow with their gradients. With the usual 1e-8 the first step is the learning
+rate times the sign of a gradient, also of one that is rounding errors alone (that of a critic's bias, which starts at
+the mean): it then moves a weight as far as any other, and what is equal but for rounding parts.
+
 torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2|zero2|zero3 FOLDER CASE ...
 
 A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups anew, with the adaptive controls on;
@@ -36,15 +40,14 @@ from llmrec.config import (
 from llmrec.training.arguments import processes, world_size
 from llmrec.training.lora import adapter_of, make_lora
 from llmrec.training.sft import train_sft
+from llmrec.training.trl_seam.quiet import QuietTrainer
 from tests.training.conftest import make_shop
 from tests.training.worlds import answers, lamps, run
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = {"steps": 4, "prompts": 8, "draws": 3, "save_every": 2, "learning_rate": 1e-3, "lora": LoraSettings(rank=4)}
 ADAPTIVE = {"kl_target": 0.05, "entropy_floor": 2.45, "reward_normalisation": "running"}
-WITHOUT_MEAN = {"kl_target": 0.05, "entropy_floor": 2.45}
-"""For a critic without whitening: of normalised rewards it starts at the mean, so its bias has a gradient of rounding
-errors alone, which Adam's first step scales up to the learning rate."""
+EPSILON = 1e-3
 SECTIONS = {
     "ppo": PPOSettings(**RUN, minibatches=2),
     "grpo": GRPOSettings(**RUN, minibatches=2),
@@ -55,8 +58,7 @@ SECTIONS = {
 
 def settings_of(algorithm, weights, resample):
     """Settings of a case: plain, or with groups drawn anew and every control at work."""
-    controls = WITHOUT_MEAN if algorithm == "reinforce" else ADAPTIVE
-    stability = StabilitySettings(resample=2, **controls) if resample else StabilitySettings()
+    stability = StabilitySettings(resample=2, **ADAPTIVE) if resample else StabilitySettings()
     return dataclasses.replace(SECTIONS[algorithm], weights=weights, stability=stability)
 
 
@@ -166,9 +168,21 @@ def shard_on_a_cpu(name):
     AcceleratorState.__init__ = patched
 
 
+def step_by_gradients():
+    """Gives AdamW EPSILON, in every trainer."""
+    chosen = QuietTrainer.get_optimizer_cls_and_kwargs
+
+    def patched(self, args, model=None):
+        kind, options = chosen(self, args, model)
+        return kind, options | {"eps": EPSILON}
+
+    QuietTrainer.get_optimizer_cls_and_kwargs = patched
+
+
 def main(train):
     """Leaves what `train` changes in each case; whoever is first writes."""
     torch.set_num_threads(1)
+    step_by_gradients()
     folder, cases = Path(sys.argv[2]), sys.argv[3:]
     if sys.argv[1] != "none":
         shard_on_a_cpu(sys.argv[1])

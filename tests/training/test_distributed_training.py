@@ -16,7 +16,7 @@ from tests.training.distributed_updates import apart
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(Path(__file__).with_name("distributed_updates.py"))
-BOUND = 1e-4
+BOUND = 3e-5
 QUICK = ("sft/full", "sft/lora/timelines", "ppo/lora/rehearsal", "grpo/lora/resample")
 SLOW = (
     "sft/lora",

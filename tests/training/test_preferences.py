@@ -23,7 +23,7 @@ from llmrec.config import LoraSettings, PreferenceSettings
 from llmrec.dataset.preferences import Preferences
 from llmrec.errors import ConfigError
 from llmrec.training.lora import adapter_of, make_lora
-from llmrec.training.losses import softmax_preference_loss
+from llmrec.training.losses import in_order, softmax_preference_loss
 from llmrec.training.preferences import LOSSES, check_preferences, make_preference_trainer, train_preferences
 from llmrec.training.state_source import PairSource
 from llmrec.types import State
@@ -66,6 +66,23 @@ def test_the_gradient_of_s_dpo_is_that_of_finite_differences():
     delta = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
     there = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]]).bool()
     assert torch.autograd.gradcheck(lambda value: softmax_preference_loss(value, there, 0.4), delta)
+
+
+def test_preferences_are_in_order_where_the_preferred_item_gained_most_and_ties_count_half():
+    before = torch.tensor([[-2.0, -3.0, -1.0]]).expand(6, 3)
+    gained = torch.tensor(
+        [
+            [0.3, 0.1, 0.2],  # above both
+            [0.3, 0.1, 0.4],  # above one
+            [0.3, 0.3, 0.1],  # as much as the best
+            [0.0, 0.0, 0.0],  # the policy is its reference
+            [2e-6, -1e-6, 0.0],  # but for rounding
+            [0.3, 0.1, 9.0],  # nothing is in the last place
+        ]
+    )
+    there = torch.ones(6, 3, dtype=torch.bool)
+    there[5, 2] = False
+    assert in_order(before + gained, before, there).tolist() == [1.0, 0.0, 0.5, 0.5, 0.5, 1.0]
 
 
 # DPO against TRL's own.
@@ -199,6 +216,26 @@ def test_the_gradient_on_titles_is_the_oracle_s(shop, tmp_path, negatives, adapt
     expected = gradient(model)
     assert expected.norm() > 1e-3
     assert (made - expected).norm() < 2e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_a_policy_that_is_its_reference_puts_half_of_the_pairs_in_order(shop, tmp_path, negatives, adapter):
+    """And all of them after a step along the gradient of the only one."""
+    pairs = Preferences(shop.states(1), np.array([0]), np.array([1]), np.array([[4, 5, 2]])[:, :negatives])
+    loss = "sigmoid" if negatives == 1 else "softmax"
+    settings = dataclasses.replace(TINY, batch_size=1, loss=loss, negatives=negatives)
+    model = make_lora(shop.model(), LORA, seed=1) if adapter else shop.model()
+    source = PairSource(pairs, shop.renderer, shop.catalogue, shop.tokenizer, seed=2)
+    trainer = make_preference_trainer(model, source, settings, keep(tmp_path))
+    for _ in range(2):
+        model.train()
+        trainer._compute_loss(model, trainer._prepare_inputs([{"pair": 0}])).backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.grad is not None:
+                    parameter -= 0.1 * parameter.grad
+    assert trainer._metrics["train"]["rewards/accuracies"] == [0.5, 1.0]
 
 
 # The whole training.

@@ -7,7 +7,8 @@ TRL's.
 
 Against TRL, whose log-probabilities are those of the full softmax: items are scored under pi, which sums to 1 over
 the catalogue. Legal tokens have no logits of their own, so `logits/chosen` and `logits/rejected` are means of
-normalised logits (log-probabilities of the legal tokens).
+normalised logits (log-probabilities of the legal tokens). `rewards/accuracies` counts a tie as half a pair in order
+(`in_order`), where TRL counts none: a training starts with nothing but ties, since the policy is its reference.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from llmrec.policy.modes import still
 from llmrec.policy.scoring import TokenScores
 from llmrec.training.controls import Guard
 from llmrec.training.item_values import with_valuing
-from llmrec.training.losses import softmax_preference_loss
+from llmrec.training.losses import in_order, softmax_preference_loss
 from llmrec.training.state_source import PairSource, Rows, ScoreRequest, choice_points
 from llmrec.training.trl_seam.quiet import GuardedTrainer, frozen_copy, without_adapter
+
+ACCURACY = "rewards/accuracies"
 
 
 class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl is untyped
@@ -44,6 +47,9 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
     """
 
     ref_model: Any
+    _now_BG: Tensor
+    """Log-probabilities of the items that were scored last, under the policy and (`_before_BG`) its reference."""
+    _before_BG: Tensor
 
     def __init__(self, model: Any, source: PairSource, args: trl.DPOConfig, **rest: Any) -> None:
         self.base = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -77,7 +83,14 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         }
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False) -> Any:
-        return super()._compute_loss(functools.partial(self._answer, model), inputs, return_outputs)
+        loss = super()._compute_loss(functools.partial(self._answer, model), inputs, return_outputs)
+        self._metrics["train"][ACCURACY][-1] = self._accuracy(torch.ones_like(self._now_BG, dtype=torch.bool))
+        return loss
+
+    def _accuracy(self, there_BG: Tensor) -> float:
+        """The share of pairs in order of the batch that was scored last, over all processes."""
+        ordered_B = in_order(self._now_BG, self._before_BG, there_BG)
+        return float(self.accelerator.gather(ordered_B).mean())
 
     def _answer(self, model: Any, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
         return _as_fused_output(self._scores(model, request))
@@ -85,7 +98,9 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
     def _scores(self, model: Any, request: ScoreRequest) -> TokenScores:
         """Scores under the policy, through whatever wraps it, without dropout: as under the reference."""
         still(self.base)
-        return answer_through_forward(model, request)[0]
+        scores: TokenScores = answer_through_forward(model, request)[0]
+        self._now_BG = scores.item_log_prob_BG.detach()
+        return scores
 
     def _reference_answer(self, *, request: ScoreRequest, **_: Any) -> SimpleNamespace:
         return _as_fused_output(self._reference_scores(request))
@@ -95,9 +110,12 @@ class DPOTrainer(GuardedTrainer, trl.DPOTrainer):  # type: ignore[misc]  # trl i
         """Scores under the policy as it was before."""
         request = replace(request, with_more=False)
         if self._frozen is not None:
-            return answer_through_forward(self._frozen, request)[0]
-        with without_adapter(self):
-            return answer_through_forward(self.model, request)[0]
+            scores: TokenScores = answer_through_forward(self._frozen, request)[0]
+        else:
+            with without_adapter(self):
+                scores = answer_through_forward(self.model, request)[0]
+        self._before_BG = scores.item_log_prob_BG
+        return scores
 
 
 class SoftmaxDPOTrainer(DPOTrainer):
@@ -116,26 +134,25 @@ class SoftmaxDPOTrainer(DPOTrainer):
         reference = self._reference_scores(inputs["request"])
         # sums over an item's tokens: an implicit reward beta Delta is of the item, however long its title
         log_ratio_BG = scores.item_log_prob_BG - reference.item_log_prob_BG
-        self._log_preferences(scores, log_ratio_BG.detach(), inputs["there_BG"])
+        self._log_preferences(log_ratio_BG.detach(), inputs["there_BG"])
         return softmax_preference_loss(log_ratio_BG, inputs["there_BG"], self.beta).mean()
 
-    def _log_preferences(self, scores: TokenScores, log_ratio_BG: Tensor, there_BG: Tensor) -> None:
+    def _log_preferences(self, log_ratio_BG: Tensor, there_BG: Tensor) -> None:
         reward_BG = self.beta * log_ratio_BG
         chosen_B, rejected = reward_BG[:, 0], there_BG[:, 1:]
-        hardest_B = reward_BG[:, 1:].masked_fill(~rejected, -torch.inf).amax(1)
         mean_B = torch.where(rejected, reward_BG[:, 1:], 0.0).sum(1) / rejected.sum(1)
-        log_prob_BG = scores.item_log_prob_BG.detach()
+        log_prob_BG = self._now_BG
         other_B = torch.where(rejected, log_prob_BG[:, 1:], 0.0).sum(1) / rejected.sum(1)
         named = {
             "rewards/chosen": chosen_B,
             "rewards/rejected": mean_B,
-            "rewards/accuracies": (chosen_B > hardest_B).to(chosen_B),
             "rewards/margins": chosen_B - mean_B,
             "logps/chosen": log_prob_BG[:, 0],
             "logps/rejected": other_B,
         }
         for name, value_B in named.items():
             self._metrics["train"][name].append(self.accelerator.gather(value_B).mean().item())
+        self._metrics["train"][ACCURACY].append(self._accuracy(there_BG))
 
 
 def _as_rows(value_BGL: Tensor) -> Tensor:
