@@ -19,12 +19,17 @@ from llmrec.policy.gguf_writer import check_writable_as_gguf, write_gguf
 from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.onnx_model import require_packages, save_onnx
 from llmrec.policy.quantised import save_quantised
+from llmrec.seeding import numpy_stream
 from llmrec.storage import shown
+from llmrec.text.wording import SECONDS_A_DAY
+from llmrec.types import EventKind, Interaction, State
 
 MERGED = "merged"
 FORMATS = (MERGED, *CONVERTED)
 WEIGHTS = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "adapter_*")
 """Files of a run's weights, which another form replaces."""
+ROWS = 128
+"""Made-up prompts with answers that weights of 4 bits are rounded by; Frantar et al. (2023) take as many texts."""
 
 
 def convert(bundle: Bundle, to: str, out: Path) -> None:
@@ -77,11 +82,30 @@ def _writer(bundle: Bundle, model: Any, to: str) -> Callable[[Path], None]:
     writers: dict[str, Callable[[Path], None]] = {
         MERGED: lambda folder: save_causal_lm(model, tokenizer, folder),
         "int8": lambda folder: save_quantised(model, folder, 8),
-        "int4": lambda folder: save_quantised(model, folder, 4),
+        "int4": lambda folder: save_quantised(model, folder, 4, made_up_rows(bundle)),
         "onnx": lambda folder: save_onnx(model, folder),
         "gguf": lambda folder: write_gguf(model, tokenizer, folder / GGUF_FILE, bundle.facts["dataset"]["name"]),
     }
     return writers[to]
+
+
+def made_up_rows(bundle: Bundle, count: int = ROWS) -> list[list[int]]:
+    """Token ids of prompts and answers of users that nobody is: histories of up to as many items as the run reads.
+
+    A run folder holds no person's history, and rounding needs to know what the layers of this run are given to read.
+    """
+    policy, draw = bundle.policy, numpy_stream(0, "conversion", "made-up rows")
+    most = min(int(bundle.facts["history_events"]), len(bundle.items) - 1)
+    liked: EventKind = bundle.facts["liked"]
+    value = 5.0 if liked == "rating" else None
+    found = []
+    for _ in range(count):
+        # the last one is the answer
+        *past, answer = draw.choice(len(bundle.items), 1 + int(draw.integers(most + 1)), replace=False)
+        history = tuple(Interaction(int(item), liked, SECONDS_A_DAY * at, value) for at, item in enumerate(past))
+        state = State(history=history, time=SECONDS_A_DAY * len(history))
+        found.append([*policy.renderer.token_ids(state), *policy.catalogue.token_ids(int(answer))])
+    return found
 
 
 def _say_so(folder: Path, to: str) -> None:

@@ -3,15 +3,16 @@
     w[o, i] ~ scale[o, g(i)] * code[o, i],   code a whole number
 
 At 8 bits a row of a layer has one scale; at 4 bits each 32 weights of a row have one, which is the one with the least
-squared error among some that cut off the largest weights. Rows of the embedding and of the output head are kept at 8
-bits on the disk and are floats in memory, as single rows of the head are read. Norms and biases stay as they are.
+squared error among some that cut off the largest weights, and weights make up for one another where there are texts
+to read (`compensated`). Rows of the embedding and of the output head are kept at 8 bits on the disk and are floats in
+memory, as single rows of the head are read. Norms and biases stay as they are.
 Codes and scales are plain safetensors, and nothing but torch is needed to compute: with the whole numbers themselves
 where a processor is faster so (`integers`), else in floats that are made as a layer is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ from torch import Tensor, nn
 
 from llmrec.errors import RunError
 from llmrec.policy import integers
+from llmrec.policy.compensated import compensated, second_moments
 from llmrec.policy.loading import load_made, pick_device
 from llmrec.policy.modes import base_model
+from llmrec.policy.rounded import floats, pack, quantise, unpack
 
 FILE = "quantised.safetensors"
 CODES, SCALE = ".codes", ".scale"
 GROUP = 32
 """Weights that share a scale at 4 bits."""
-CUTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
-"""What part of a group's largest weight its scale reaches to, tried one after the other."""
 
 
 class WeightOnly(nn.Module):
@@ -88,63 +89,30 @@ class WeightOnly(nn.Module):
         return out * self.scale[:, 0]
 
 
-def floats(codes: Tensor, scale: Tensor) -> Tensor:
-    """The weight that codes (out, in) and scales (out, groups) stand for."""
-    rows, groups = scale.shape
-    return (codes.view(rows, groups, -1).to(scale.dtype) * scale.unsqueeze(2)).view(rows, -1)
-
-
-def quantise(weight: Tensor, bits: int, group: int | None = None) -> tuple[Tensor, Tensor]:
-    """Codes (out, in) int8 and scales (out, groups) float32 of a weight (out, in).
+@torch.no_grad()
+def save_quantised(model: Any, folder: Path, bits: int, rows: Sequence[Sequence[int]] = ()) -> None:
+    """Writes weights of 8 or 4 bits and the configuration into `folder`.
 
     Args:
-        weight: what is rounded.
-        bits: 8 or 4; codes lie symmetrically about 0.
-        group: weights that share a scale, a divisor of `in`; by default a whole row.
-    """
-    most = 2 ** (bits - 1) - 1
-    parts = weight.detach().float().view(len(weight), -1, group or weight.shape[1])
-    largest = parts.abs().amax(2).clamp(min=1e-12)
-    best_scale, best_error = largest / most, torch.full_like(largest, torch.inf)
-    for cut in CUTS if bits < 8 else CUTS[:1]:
-        # as it is kept: at 4 bits scales are halves on the disk
-        scale = (largest * cut / most).to(torch.float16).float() if bits < 8 else largest * cut / most
-        scale = scale.clamp(min=torch.finfo(torch.float16).tiny)
-        error = (_codes(parts, scale, most) * scale.unsqueeze(2) - parts).square().sum(2)
-        better = error < best_error
-        best_scale, best_error = torch.where(better, scale, best_scale), torch.where(better, error, best_error)
-    return _codes(parts, best_scale, most).view(weight.shape).to(torch.int8), best_scale
-
-
-def _codes(parts: Tensor, scale: Tensor, most: int) -> Tensor:
-    return (parts / scale.unsqueeze(2)).round().clamp(-most, most)
-
-
-def pack(codes: Tensor) -> Tensor:
-    """Codes of 4 bits (out, in) as uint8 (out, in / 2): of two neighbours the first has the lower half."""
-    raised = (codes + 8).to(torch.uint8)
-    return raised[:, 0::2] | (raised[:, 1::2] << 4)
-
-
-def unpack(packed: Tensor) -> Tensor:
-    """What `pack` was given."""
-    return (torch.stack([packed & 15, packed >> 4], 2).flatten(1).to(torch.int8)) - 8
-
-
-@torch.no_grad()
-def save_quantised(model: Any, folder: Path, bits: int) -> None:
-    """Writes weights of 8 or 4 bits and the configuration into `folder`.
+        model: what is rounded; it stays as it is.
+        folder: where it is written.
+        bits: 8 or 4.
+        rows: token ids such as the model will read; at 4 bits weights are rounded so that what layers make of these
+            changes least. Without any each weight is rounded by itself.
 
     Raises:
         RunError: the model has no linear layer whose weights could be rounded.
     """
     model = base_model(model)
-    linear = {f"{name}.weight" for name, _ in _linears(model)}
+    linear = {f"{name}.weight": layer for name, layer in _linears(model)}
     if not linear:
         raise RunError(
             f"{type(model).__name__} keeps its weights in no linear layers, so they cannot be exported at {bits} "
             "bits; choose another format (--to merged or onnx)."
         )
+    fine = {name: layer for name, layer in linear.items() if bits == 4 and layer.in_features % GROUP == 0}
+    read = second_moments(model, fine, rows) if rows else ()
+    made = {name: compensated(fine[name].weight, moment, bits, GROUP) for name, moment in read}
     kept: dict[str, Tensor] = {}
     written: set[int] = set()
     for name, value in model.state_dict().items():
@@ -154,10 +122,9 @@ def save_quantised(model: Any, folder: Path, bits: int) -> None:
         if value.dim() != 2:
             kept[name] = value.contiguous()
             continue
-        fine = bits == 4 and name in linear and value.shape[1] % GROUP == 0
-        codes, scale = quantise(value, 4 if fine else 8, GROUP if fine else None)
-        kept[name + CODES] = (pack(codes) if fine else codes).contiguous()
-        kept[name + SCALE] = scale.to(torch.float16) if fine else scale
+        codes, scale = made.get(name) or quantise(value, *((4, GROUP) if name in fine else (8, None)))
+        kept[name + CODES] = (pack(codes) if name in fine else codes).contiguous()
+        kept[name + SCALE] = scale.to(torch.float16) if name in fine else scale
     save_file(kept, folder / FILE, metadata={"bits": str(bits), "format": "pt"})
     model.config.save_pretrained(folder)
 

@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from typer.testing import CliRunner
 
 from llmrec.cli.main import app
-from llmrec.conversion import convert
+from llmrec.conversion import convert, made_up_rows
 from llmrec.errors import RequestError, RunError
 from llmrec.export import read_bundle
 from llmrec.recommender import Recommender
@@ -79,6 +79,21 @@ def test_whole_numbers_are_near(run, before, tmp_path, to, near):
     weights = [sum(p.stat().st_size for p in folder.glob("*.safetensors")) for folder in (tmp_path / to, run)]
     assert weights[0] < 0.45 * weights[1]
     assert "of the weights before" in (tmp_path / to / "README.md").read_text(encoding="utf-8")
+
+
+def test_rows_that_4_bits_are_rounded_by_are_prompts_of_the_run_with_an_item_behind_them(run):
+    bundle = read_bundle(run)
+    rows, policy = made_up_rows(bundle, 12), bundle.policy
+    assert rows == made_up_rows(bundle, 12)
+    answers = [policy.catalogue.token_ids(item) for item in range(len(bundle.items))]
+    prompts = []
+    for row in rows:
+        ends = [len(row) - len(answer) for answer in answers if row[-len(answer) :] == answer]
+        prompts.append(policy.tokenizer.decode(row[: min(ends)]))
+        assert ends
+    named = [sum(item.title in prompt for item in bundle.items) for prompt in prompts]
+    assert len(set(named)) > 3  # histories of several lengths
+    assert max(named) <= int(bundle.facts["history_events"])
 
 
 def test_an_adapter_is_merged_and_changes_nothing(run, tmp_path):

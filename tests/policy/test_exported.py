@@ -14,7 +14,8 @@ from llmrec.policy.gguf_writer import write_gguf
 from llmrec.policy.loading import load_causal_lm, load_tokenizer
 from llmrec.policy.modes import decoder_of
 from llmrec.policy.onnx_model import load_onnx, save_onnx
-from llmrec.policy.quantised import WeightOnly, floats, load_quantised, pack, quantise, save_quantised, unpack
+from llmrec.policy.quantised import WeightOnly, load_quantised, save_quantised
+from llmrec.policy.rounded import floats, pack, quantise, unpack
 from llmrec.policy.sharing import supports_sharing
 from tests.policy.tiny import BASE, byte_tokenizer, tiny_model
 
