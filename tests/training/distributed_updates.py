@@ -7,7 +7,7 @@ the mean): it then moves a weight as far as any other, and what is equal but for
 torchrun --nproc-per-node 2 distributed_updates.py none|fsdp2|zero2|zero3 FOLDER CASE ...
 
 A case is ALGORITHM/WEIGHTS with what else there is: /resample draws flat groups anew, with the adaptive controls on;
-/rehearsal rehearses in every step;
+/rehearsal rehearses in every step; /parts takes a step in parts;
 /cut ends the training in its last rollout and goes on from its checkpoint. Each leaves CASE.pt with the weights
 `before` and `after`.
 """
@@ -76,7 +76,9 @@ def train(case, shop, out):
         before = plain(make_lora(model, settings.lora, seed=5) if weights == "lora" else model)
         model = shop.model()
         given = (shop.tokenizer, shop.catalogue, shop.renderer, shop.examples(64), shop.items)
-        settings = dataclasses.replace(settings, mixture={"next_item": 1.0})
+        # in parts: of which two processes have different numbers, one and two in some steps
+        parts = 200 if "parts" in more else 0
+        settings = dataclasses.replace(settings, mixture={"next_item": 1.0}, micro_tokens=parts)
         if "timelines" in more:
             # one window a step: it is halved, or a process without a choice goes along with none
             settings = dataclasses.replace(

@@ -15,6 +15,7 @@ from llmrec.training.lora import adapter_of
 from llmrec.training.sessions import train_sessions
 from tests.training import shop_users as world
 from tests.training.conftest import make_shop
+from tests.training.distributed_updates import step_by_gradients
 
 SETTINGS = PPOSettings(
     steps=4, prompts=8, draws=1, minibatches=2, learning_rate=1e-3, save_every=4, lora=LoraSettings(rank=4)
@@ -23,6 +24,7 @@ SESSION = SessionSettings(turns=3, slate=2, remembered_turns=2)
 
 
 def main(out: Path) -> None:
+    step_by_gradients()
     shop = make_shop()
     met = world.meeting(patience=PatienceSettings(enabled=True, leave_full=0.2))
     start = WarmStart(shop.model(), shop.tokenizer, shop.catalogue, shop.renderer, "exclude", 5)

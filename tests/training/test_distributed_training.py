@@ -21,6 +21,7 @@ QUICK = ("sft/full", "sft/lora/timelines", "ppo/lora/rehearsal", "grpo/lora/resa
 SLOW = (
     "sft/lora",
     "sft/full/timelines",
+    "sft/full/parts",
     "ppo/lora",
     "ppo/full",
     "ppo/lora/resample",
@@ -32,7 +33,15 @@ SLOW = (
     "reinforce/full",
     "reinforce/lora/resample",
 )
-SHARDED = ("sft/full", "sft/full/timelines", "ppo/lora/resample", "ppo/full/cut", "grpo/full", "grpo/lora/cut")
+SHARDED = (
+    "sft/full",
+    "sft/full/parts",
+    "sft/full/timelines",
+    "ppo/lora/resample",
+    "ppo/full/cut",
+    "grpo/full",
+    "grpo/lora/cut",
+)
 NEEDS_DEEPSPEED = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="deepspeed is not installed (pip install llmrec[deepspeed])"
 )

@@ -97,6 +97,7 @@ def test_all_processes_end_together(tmp_path):
         sys.executable,
         "-m",
         "torch.distributed.run",
+        "--standalone",
         "--nproc-per-node",
         "2",
         str(script),

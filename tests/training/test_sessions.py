@@ -36,6 +36,7 @@ from llmrec.types import Example, Feedback, State
 from tests.training import session_updates
 from tests.training import shop_users as world
 from tests.training.conftest import make_shop
+from tests.training.test_distributed_training import BOUND
 from tests.training.test_ppo_gradient import lora_gradient, oracle_log_probs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -444,8 +445,8 @@ def test_the_folder_of_a_checkpoint_holds_the_critic(shop, tmp_path):
 def test_two_processes_make_the_update_of_one(tmp_path):
     """The same global batch, users who leave early included: adapters after 8 AdamW steps are the same."""
     for number in ("1", "2"):
-        line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", number]
-        line += ["--master-port", "29611", "-m", "tests.training.session_updates", str(tmp_path)]
+        line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", number]
+        line += ["-m", "tests.training.session_updates", str(tmp_path)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
@@ -455,7 +456,7 @@ def test_two_processes_make_the_update_of_one(tmp_path):
     start = adapter_of(make_lora(make_shop().model(), settings.lora, seed=5)).tensors
     before = torch.cat([t.flatten() for _, t in sorted(start.items())])
     assert (made - before).norm() > 1e-3
-    assert (made - other).norm() <= 1e-4 * (made - before).norm()
+    assert (made - other).norm() <= BOUND * (made - before).norm()
     curves = [np.load(tmp_path / f"curve-{n}.npy") for n in (1, 2)]
     np.testing.assert_allclose(*curves, atol=1e-5)
     assert curves[0][:, 1].max() > 0  # somebody left
