@@ -193,7 +193,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(shop, tmp_path):
 
 @pytest.mark.parametrize("weights", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_the_circle_is_learnt(shop, tmp_path, weights):
-    teacher = TeacherSettings(kind="covisitation", epochs=60, batch_size=16, learning_rate=5e-3, sharpness=1.0)
+    # all weights at 5e-3 are at the edge of what is stable: of three seeds one learns 10 of 12
+    rate = 2e-3 if weights == "full" else 5e-3
+    teacher = TeacherSettings(kind="covisitation", epochs=60, batch_size=16, learning_rate=rate, sharpness=1.0)
     chosen = SFTSettings(
         epochs=0,
         weights=weights,
