@@ -130,10 +130,32 @@ def curve_figure(
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axis.yaxis.set_major_locator(MaxNLocator(5))
             if len(keys) > 1:
-                axis.legend(fontsize=8.5)
+                legend_above(axis)
         for axis in axes[-columns:]:
             axis.set_xlabel(xlabel)
         return to_svg(figure, label)
+
+
+LEGEND_LETTERS = 46
+"""So many letters of 8.5 points fit beside one another in a panel; a line and its gaps take some five."""
+
+
+def legend_above(axis: Axes) -> None:
+    """Names the lines in a band of their own above them, whatever course they take."""
+    handles, labels = axis.get_legend_handles_labels()
+    lengths = [len(text) + 5 for text in labels]
+    columns = len(labels) if sum(lengths) <= LEGEND_LETTERS else max(1, LEGEND_LETTERS // max(lengths, default=1))
+    share = min(0.09 * -(-len(labels) // columns), 0.6)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + (high - low) * share / (1 - share))
+    gaps = {
+        "borderaxespad": 0.1,
+        "handlelength": 1.4,
+        "columnspacing": 1.0,
+        "handletextpad": 0.4,
+        "labelspacing": 0.2,
+    }
+    axis.legend(handles, labels, fontsize=8.5, loc="upper left", ncols=columns, **gaps)
 
 
 def _line(axis: Axes, curve: Curve, key: str, colour: str, dashes: str) -> None:

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmrec.evaluation.drawing import panels
 from llmrec.evaluation.facts import config_changes, machine_facts, package_versions
 from llmrec.evaluation.plots import (
     Reliability,
     comparison_figure,
     gate_figure,
     improvement_figure,
+    legend_above,
     loss_figure,
     reliability_figure,
 )
@@ -265,3 +267,20 @@ def test_what_a_world_knows_of_the_headroom_stands_in_the_verdict(tmp_path: Path
     (line,) = [x for x in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "closes 61%" in x]
     assert line.startswith("Improved. PPO closes 61% of what is left ")
     assert "<script>" not in line
+
+
+@pytest.mark.parametrize(
+    "names", [("click", "conversion", "next_item"), ("click", "a_term_with_a_very_long_name", "b", "c")]
+)
+def test_names_of_lines_cross_no_line(names: tuple[str, ...]) -> None:
+    """Lines at the top, in the middle and at the bottom leave no free corner, so the names have a band of their own."""
+    figure, (axis, *_) = panels(6)
+    for n, name in enumerate(names):
+        axis.plot([0, 1, 2], [1 - n / len(names)] * 3, label=name, marker="o", markersize=2.5)
+    legend_above(axis)
+    figure.draw_without_rendering()
+    legend = axis.get_legend()
+    assert legend is not None
+    box = legend.get_window_extent()
+    assert box.y0 >= max(line.get_window_extent().y1 for line in axis.lines)
+    assert box.x1 <= axis.get_window_extent().x1 + 1
