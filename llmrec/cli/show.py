@@ -98,6 +98,8 @@ def show_recommendations(
     """Prints titles with scores for `user` or `prompt`; one of the two is needed."""
     if (user is None) == (prompt is None):
         raise RequestError("Give either --user ID or --prompt TEXT.")
+    if prompt is not None and not prompt.strip():
+        raise RequestError("--prompt is empty; say what is wanted, as with --prompt 'I liked the red kettle'.")
     if k < 1:
         raise RequestError(f"-k is {k}; it must be at least 1.")
     given: dict[str, Any] = {

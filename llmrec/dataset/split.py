@@ -88,6 +88,15 @@ def make_split(
     raise ConfigError(f"Split {kind!r} is unknown; choose time, leave-last-out or given.")
 
 
+def check_fractions(valid: float, test: float, keys: str = "") -> None:
+    """Raises `ConfigError` where nothing would be left to train on or to test; `keys` stands before their names."""
+    if not (0 <= valid < 1 and 0 < test < 1 and valid + test < 1):
+        raise ConfigError(
+            f"{keys}valid_fraction is {valid} and {keys}test_fraction is {test}; the one must be 0 or more, the "
+            "other above 0, and both together below 1, so that something is left to train on."
+        )
+
+
 def split_at(events: pl.DataFrame, cut_valid: int, cut_test: int, name: str = "time") -> Split:
     """Cuts `events` at two moments (seconds): train < cut_valid <= valid < cut_test <= test."""
     if cut_valid > cut_test:
@@ -99,11 +108,7 @@ def split_at(events: pl.DataFrame, cut_valid: int, cut_test: int, name: str = "t
 
 
 def _by_time(dataset: Dataset, valid_fraction: float, test_fraction: float) -> Split:
-    if not (0 <= valid_fraction < 1 and 0 < test_fraction < 1 and valid_fraction + test_fraction < 1):
-        raise ConfigError(
-            f"valid_fraction {valid_fraction} and test_fraction {test_fraction} must be in [0, 1) and (0, 1) and "
-            "leave something to train on."
-        )
+    check_fractions(valid_fraction, test_fraction)
     times = np.sort(dataset.events["time"].to_numpy())
     if times[0] == times[-1]:
         raise DataError(

@@ -23,6 +23,7 @@ from llmrec.pipeline.wording import text_key, wording_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.gguf import GGUFOrigin, is_gguf, origin_of
 from llmrec.policy.loading import (
+    check_folder,
     check_positions,
     check_vocabulary,
     is_local,
@@ -91,12 +92,13 @@ def check_base(config: RunConfig, catalogue: Catalogue | None = None) -> None:
         catalogue: the items as they are written, once that is known.
 
     Raises:
-        RunError: the model is missing, of another kind, quantised, or does not fit its tokenizer.
+        RunError: the model is missing, without weights, of another kind, quantised, or does not fit its tokenizer.
         ConfigError: prompt and answer are longer than what it reads.
     """
     name, revision = config.model.name, config.model.revision
     if name == NANO:
         return check_nano(config.model)
+    check_folder(name)
     tokenizer, settings = load_tokenizer(name, revision), load_config(name, revision)
     check_vocabulary(name, tokenizer, settings.get_text_config().vocab_size)
     answer = longest_answer(config.sft, catalogue, identified=config.identifiers.scheme != "title")

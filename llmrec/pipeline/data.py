@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from llmrec.config import RunConfig
 from llmrec.dataset.authorship import check_texts
 from llmrec.dataset.check import Finding, check, check_links, check_signals
-from llmrec.dataset.importers import import_dataset
+from llmrec.dataset.importers import IMPORTERS, import_dataset
 from llmrec.dataset.linking import Funnel
-from llmrec.dataset.split import PARTS, Part, Split, make_split
+from llmrec.dataset.split import PARTS, Part, Split, check_fractions, make_split
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.withheld import Withheld, check_withheld, withhold
 from llmrec.errors import ConfigError, DataError
@@ -58,10 +58,17 @@ def check_source(config: RunConfig) -> None:
     if data.dataset == "world" and data.source is not None:
         raise ConfigError(worldly(data.source))
     if data.dataset != "world":
+        if data.dataset not in ("folder", *IMPORTERS):
+            raise ConfigError(
+                f"Data set {data.dataset!r} (data.dataset) is unknown; choose world, folder (what `llmrec data "
+                f"import` wrote) or an importer: {', '.join(IMPORTERS)}."
+            )
         if data.source is None:
             raise ConfigError(f"Data set {data.dataset!r} needs a source; give --source with its folder or file.")
         if not Path(data.source).exists():
             raise ConfigError(f"The source {data.source} does not exist; give a folder or file that does.")
+    if data.split == "time":
+        check_fractions(data.valid_fraction, data.test_fraction, "data.")
     if data.link_window < 0:
         raise ConfigError(f"Key 'data.link_window' is {data.link_window}, but it must be 0 or more seconds.")
     for key, value in (("data.history_events", data.history_events), ("text.max_tokens", config.text.max_tokens)):

@@ -54,6 +54,23 @@ def load_tokenizer(name: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
+def check_folder(name: str) -> None:
+    """Raises `RunError` where `name` is a folder that holds no model; reads nothing."""
+    folder = Path(name)
+    if not (is_local(name) and folder.is_dir()):
+        return
+    lacks = [
+        what
+        for what, names in (("config.json", "config.json"), ("weights in safetensors", "*.safetensors"))
+        if not any(folder.glob(names))
+    ]
+    if lacks:
+        raise RunError(
+            f"The folder {name} has no {' and no '.join(lacks)}, so it holds no model; give one that save_pretrained "
+            "wrote, or a Hub id such as USER/NAME."
+        )
+
+
 def load_causal_lm(
     name: str,
     *,
@@ -246,7 +263,7 @@ def _or_run_error(load: Any, name: str, revision: str | None, what: str, **optio
     if is_gguf(name):
         name = str(unpacked(name))
     elif is_local(name) and not Path(name).is_dir():
-        raise RunError(f"{name} is not a folder; give a folder with a saved {what} or a Hub id such as USER/NAME.")
+        raise RunError(f"{name} is not a folder; give a folder with a saved model or a Hub id such as USER/NAME.")
     try:
         with _quiet():
             return load(name, revision=revision, trust_remote_code=False, **options)

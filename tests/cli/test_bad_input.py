@@ -24,6 +24,7 @@ def test_requests_that_cannot_be_met(finished, cache, tmp_path):
     assert "-k is 0" in refused(cache, *recommend, "--user", "u00003", "-k", 0)
     assert "nobody" in refused(cache, *recommend, "--user", "nobody")
     assert "--prompt" in refused(cache, *recommend)
+    assert "--prompt is empty" in refused(cache, *recommend, "--prompt", " \n")
     assert "is not a run folder" in refused(cache, "recommend", "--model", tmp_path, "--prompt", "x")
 
 

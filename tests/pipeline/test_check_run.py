@@ -140,6 +140,9 @@ def test_data_that_a_run_cannot_be_finished_on(tmp_path, dataset, changes, words
         ("model.nano_layers", 0),
         ("model.nano_vocabulary", 100),
         ("data.history_events", 0),
+        ("data.dataset", "netflix"),
+        ("data.test_fraction", 1.5),
+        ("data.valid_fraction", 0.9),
     ],
 )
 def test_settings_that_would_fail_later(tmp_path, key, value):

@@ -89,6 +89,23 @@ def test_quantised_weights_are_refused_by_their_settings_alone(saved, method):
             load(folder)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [
+        (["model.safetensors"], "has no weights in safetensors, so it holds no model"),
+        (["config.json"], "has no config.json, so it holds no model"),
+        (["config.json", "model.safetensors"], "has no config.json and no weights in safetensors"),
+    ],
+    ids=["no weights", "no config", "neither"],
+)
+def test_folders_without_a_model_are_refused_before_anything_is_made(saved, tmp_path, left_out, words):
+    folder = saved()
+    for name in left_out:
+        (tmp_path / name).unlink()
+    with pytest.raises(RunError, match=words):
+        check_base(RunConfig.read(None, given(f"model.name={folder}")))
+
+
 def half(path):
     return path.read_bytes()[: path.stat().st_size // 2]
 
@@ -163,7 +180,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_has_rows(saved, tokenizer):
 def test_a_model_of_few_positions_is_refused_before_it_is_loaded(saved, tokenizer, tmp_path):
     size = {"n_positions": 64, "n_embd": 16, "n_layer": 1, "n_head": 2}
     learned = saved(GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)))
-    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").write_bytes(b"")
     for most, fits in ((64, False), (63, True)):
         only_items = "sft.mixture={next_item: 1.0, description_from_title: 0.0}"
         settings = RunConfig.read(None, given(f"model.name={learned}", f"text.max_tokens={most}", only_items))
