@@ -142,6 +142,9 @@ def test_the_site_is_built_without_a_broken_link_and_fetches_nothing(tmp_path):
         text = (tmp_path / "site" / page).read_text(encoding="utf-8")
         assert not re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=.https?://[^>]+>", text)
     assert "Recommender.recommend" in text
+    table = (tmp_path / "site" / "benchmarks-table" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"\d\u00a0▼", table), "a figure and its mark are torn apart in a narrow column"
+    assert not re.search(r"\d [▲▼△▽]", table)
     assert (tmp_path / "site" / "train" / "minimal_ppo.py").is_file()
     built = {page.parent.name for page in (tmp_path / "site").glob("*/index.html")}
     assert {page.stem for page in ROOT.glob("docs/*.md")} <= built

@@ -64,6 +64,8 @@ REFERENCE = {
     "run": ("A run", ["llmrec.pipeline.run", "llmrec.pipeline.opening", "llmrec.export"]),
 }
 LINK = re.compile(r"(?<=\]\()([^()\s]+)(?=\))")
+MARKED = re.compile(r"(?<=\d) (?=[▲▼△▽])")
+"""The blank between a figure and its mark, which must not be torn apart in a narrow column."""
 FENCED = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
@@ -131,5 +133,5 @@ def turned(text: str, folder: str) -> str:
         return f"{name}{mark}{anchor}"
 
     parts = FENCED.split(text)
-    parts[::2] = [LINK.sub(target, part) for part in parts[::2]]
+    parts[::2] = [MARKED.sub("\u00a0", LINK.sub(target, part)) for part in parts[::2]]
     return "".join(parts)
