@@ -23,7 +23,7 @@ from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.algorithms.sessions import judged_sessions
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.panel import in_sessions, judged_measure, witnesses_of
-from llmrec.pipeline.ruled import run_rules, shown
+from llmrec.pipeline.ruled import ruled_note, run_rules, shown
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import log_of, met_states, met_users, rates_note
 from llmrec.pipeline.systems import TruthJudge
@@ -32,10 +32,6 @@ from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.training.obeyed import Obeyed
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
-RULED = (
-    "All lists obey the run's rules, those of the baselines too. Whom they leave nothing has an empty list, and an "
-    "event of an item that they forbid is a miss in every row."
-)
 DOUBT = "Intervals hold the judge's own error: it was corrected on a sample of users, drawn anew with those met."
 
 
@@ -61,7 +57,7 @@ class Arena:
     @property
     def ruled(self) -> str:
         """What a table says of rules; "" where there are none."""
-        return "" if self.rules is None else RULED
+        return ruled_note(self.rules)
 
 
 def check_evaluation(config: RunConfig) -> None:

@@ -19,6 +19,7 @@ from llmrec.pipeline.gate import who_judges
 from llmrec.pipeline.improve import ImprovedStage
 from llmrec.pipeline.measure import Arena, SystemFigures, Tables, change, varieties
 from llmrec.pipeline.pilot import PilotStage
+from llmrec.pipeline.ruled import ruled_facts
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
 
@@ -191,5 +192,5 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
             for name, found in varieties(run.config, run.arena, run.measured).items()
         },
         "rates_note": run.arena.rates,
-        "rules_of_all_lists": 0 if run.arena.rules is None else len(run.arena.rules.book.rules),
+        **ruled_facts(run.arena.rules),
     }

@@ -13,6 +13,10 @@ from llmrec.training.obeyed import Obeyed, about_items
 from llmrec.types import Ranker
 
 RULES = "the configuration"
+RULED = (
+    "All lists obey the run's rules, those of the baselines too. Whom they leave nothing has an empty list, and an "
+    "event of an item that they forbid is a miss in every row."
+)
 
 
 def run_rules(config: RunConfig, data: RunData) -> Obeyed | None:
@@ -68,6 +72,16 @@ def candidates(ranker: Ranker, rules: Obeyed | None) -> Ranker:
     if rules is None:
         return ranker
     return shown(ranker, replace(rules, book=replace(rules.book, rules=about_items(rules.book.rules))))
+
+
+def ruled_note(rules: Obeyed | None) -> str:
+    """What a table says of rules; "" where there are none."""
+    return "" if rules is None else RULED
+
+
+def ruled_facts(rules: Obeyed | None) -> dict[str, int]:
+    """What figures say of rules: how many of them every list obeys."""
+    return {"rules_of_all_lists": 0 if rules is None else len(rules.book.rules)}
 
 
 def rules_key(config: RunConfig) -> dict[str, Any]:

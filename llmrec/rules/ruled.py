@@ -46,6 +46,10 @@ class Ruled:
         self.attributes = book.attributes(Attributes.of(items) if attributes is None else attributes)
         self._policies = policies_of(ranker)
 
+    def around(self, ranker: Ranker) -> Ruled:
+        """Another ranker under the same rules, counted with this one."""
+        return Ruled(ranker, self.book, (), self.exposure, attributes=self.attributes, may_be_empty=self.may_be_empty)
+
     def recommend(
         self,
         states: Sequence[State],

@@ -18,6 +18,7 @@ from llmrec.evaluation.experiment import Design, Experiment, ab_test
 from llmrec.pipeline.algorithms.reward import run_reward
 from llmrec.pipeline.algorithms.sessions import session_arenas, session_sizes
 from llmrec.pipeline.opening import OpenRun, PolicyName, open_run, read_config
+from llmrec.pipeline.ruled import RULED, ruled_facts, run_rules, shown
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.systems import Greedy, OptimumRanker, Policy, Reranked
 from llmrec.studies.answer import Answer, Sheet
@@ -79,7 +80,8 @@ def ab(
     effects, needed = found.effect_rows(), found.size_rows()
     sheets = (Sheet(found.table.title, effects[0], effects[1:]), Sheet("Users needed", needed[0], needed[1:]))
     title = f"{a} and {b} in a simulated A/B experiment"
-    return Answer(title, found.to_json() | facts, sheets, [found.verdict]).finish(None, json_file)
+    said = [found.verdict, *([RULED] if facts["rules_of_all_lists"] else [])]
+    return Answer(title, found.to_json() | facts, sheets, said).finish(None, json_file)
 
 
 def run_experiment(
@@ -91,7 +93,7 @@ def run_experiment(
     overrides: Overrides | None = None,
     design: Design | None = None,
 ) -> tuple[Experiment, dict[str, Any]]:
-    """Two systems of the run folder `out` under the users of its test period.
+    """Two systems of the run folder `out`, under its rules, before the users of its test period.
 
     Args:
         out: the run folder; its working folder lies beside it.
@@ -110,7 +112,8 @@ def run_experiment(
     """
     met = _overridden(out, overrides or {})
     run = dataclasses.replace(open_run(out), config=met)
-    systems = [_system(name, run) for name in (a, b)]
+    rules = run_rules(met, run.data)
+    systems = [shown(_system(name, run), rules) for name in (a, b)]
     arenas = session_arenas(met, run.data, run.judge)
     chosen = users or ("truth" if "truth" in arenas else "judge")
     if chosen not in arenas:
@@ -130,7 +133,7 @@ def run_experiment(
         seen=arena.seen,
         design=design,
     )
-    return found, _facts(run, chosen)
+    return found, _facts(run, chosen) | ruled_facts(rules)
 
 
 def sized(out: Path, turns: int | None, slate: int | None) -> dict[str, Any]:

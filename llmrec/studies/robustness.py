@@ -7,6 +7,7 @@ Every system ranks the same held-out events as they are, and through each pertur
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from llmrec.export import read_bundle
 from llmrec.finding import default_data
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.opening import open_run, read_config
+from llmrec.pipeline.ruled import ruled_facts, ruled_note, run_rules, shown
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.work import Unfinished
@@ -55,7 +57,8 @@ def measure_robustness(
 
     Runs stand beside a warm start and three baselines: popularity, co-visitation of counts alone (it knows no text)
     and co-visitation with text likeness (fitted anew to changed texts), whose settings are chosen on the validation
-    period. The warm start is that of the first run, where its working folder still holds it.
+    period. The warm start is that of the first run, where its working folder still holds it, and all lists obey the
+    first run's rules.
 
     Args:
         run: run folders of one data set; several are also ranked as one ensemble.
@@ -114,11 +117,14 @@ def _answer_of_runs(
     systems |= {name: Policy(bundle.policy, beams) for name, bundle in bundles.items()}
     if len(bundles) > 1:
         systems["ensemble"] = Mixture.ensemble([bundle.policy for bundle in bundles.values()])
+    rules = run_rules(config, run_data)
+    systems = {name: shown(system, rules) for name, system in systems.items()}
     perturbations = standard_perturbations(dataset.manifest.domain, seed)
     found = robustness_table(
         systems, rows, dataset, perturbations, k=k, samples=config.evaluation.bootstrap, seed=seed
     )
-    return found.answer(dataset, events=len(rows), seed=seed, beams=beams)
+    answer = found.answer(dataset, events=len(rows), seed=seed, beams=beams, **ruled_facts(rules))
+    return replace(answer, sentences=tuple(filter(None, [ruled_note(rules)])))
 
 
 def _baselines(config: RunConfig, data: RunData, seed: int) -> dict[str, Ranker]:

@@ -19,6 +19,7 @@ from llmrec.files import write_text
 from llmrec.pipeline.systems import Policy
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Mixture, Scorer
+from llmrec.rules import Ruled
 from llmrec.text.perturb import View
 from llmrec.text.render import StateRenderer
 from llmrec.text.templates import shipped_sources
@@ -77,7 +78,7 @@ def under(system: Any, view: View) -> Any:
     """The system, or the part of a mixture, as the view lets it see the items.
 
     Policies word the view's items, alone or in a mixture. What has a method `under` is asked; anything else knows no
-    text.
+    text. Rules stay about the items as they are.
     """
     if isinstance(system, Perturbable):
         return system.under(view)
@@ -85,6 +86,8 @@ def under(system: Any, view: View) -> Any:
         return reworded(system, view)
     if isinstance(system, Policy):
         return Policy(reworded(system.policy, view), system.beams)
+    if isinstance(system, Ruled):
+        return system.around(under(system.ranker, view))
     if isinstance(system, Mixture):
         return system.changed(parts=[under(part, view) for part in system.parts])
     return system

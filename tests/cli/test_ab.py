@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError
 from llmrec.evaluation.experiment import Design
+from llmrec.finding import default_data
 from llmrec.studies.ab import run_experiment, sized
 from tests import forked
 from tests.cli import tiny
@@ -70,9 +73,27 @@ def test_under_the_judge_nobody_knows_the_regret(run):
         run, "item-knn", "last", users="judge", overrides=SMALL, design=Design(regret=True, samples=200)
     )
     assert facts["met_by"] == "judge"
+    assert facts["rules_of_all_lists"] == 0
     assert not found.lost
     assert "regret" not in found.effects
     assert found.effects["value"].mean_a != found.effects["value"].mean_b
+
+
+def test_every_list_obeys_the_rules_of_the_run(run, tmp_path):
+    """A run whose rules leave one item: whoever recommends shows it, the optimum too, and nothing differs."""
+    kept = run.with_name(run.name + ".work")
+    shutil.copytree(kept, tmp_path / "ruled.work")
+    tree = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    items = Dataset.load(default_data(run)).items["item_id"].to_list()
+    rules = [{"never": {"ids": items[1:]}}]
+    (tmp_path / "ruled").mkdir()
+    (tmp_path / "ruled" / "config.yaml").write_text(
+        yaml.safe_dump(tree | {"rules": rules, "rules_in_training": "none"})
+    )
+    for pair in (("sft", "reranked"), ("popularity", "optimum")):
+        found, facts = run_experiment(tmp_path / "ruled", *pair, overrides=SMALL)
+        assert facts["rules_of_all_lists"] == 1
+        assert all(effect.identical for effect in found.effects.values()), pair
 
 
 def test_a_bandit_is_met_in_sessions_by_default(run):

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 import yaml
 
+from llmrec.text.perturb import DroppedHistory, OtherWording
 from tests.cli import tiny
 from tests.cli.test_bad_input import refused
 
@@ -51,8 +52,9 @@ def test_a_floor_is_had_in_slates_alone():
 
 
 def test_a_forbidden_item_stands_in_no_list_of_the_comparison_though_it_be_the_best(finished, cache, monkeypatch):
-    from llmrec.pipeline.measure import RULED, make_arena, make_tables, measure_run
+    from llmrec.pipeline.measure import make_arena, make_tables, measure_run
     from llmrec.pipeline.opening import open_run
+    from llmrec.pipeline.ruled import RULED
     from llmrec.pipeline.run import make_systems
     from llmrec.pipeline.systems import OPTIMUM
     from llmrec.types import Slate
@@ -93,6 +95,26 @@ def test_a_forbidden_item_stands_in_no_list_of_the_comparison_though_it_be_the_b
     for name, row in found.ranking.items():
         assert not np.asarray(row["HR@10"])[asked_for].any(), name
     assert all(RULED in table.note for table in (tables.ranking, tables.summary, *tables.judged.values()))
+
+
+def test_robustness_is_measured_under_the_rules_of_the_run(finished, cache, monkeypatch):
+    """Rules leave one item: every system, whatever it reads, shows that one or nothing."""
+    from llmrec.studies import robustness
+
+    monkeypatch.setenv("LLMREC_CACHE", str(cache))
+    config, kept = robustness.read_config(finished[0]), pl.read_parquet(finished[0] / "items.parquet")
+    rules = ({"never": {"ids": kept["item_id"].to_list()[1:]}},)
+    monkeypatch.setattr(robustness, "read_config", lambda folder: dataclasses.replace(config, rules=rules))
+    views = [DroppedHistory(share=0.5), OtherWording(domain="course")]
+    monkeypatch.setattr(robustness, "standard_perturbations", lambda domain, seed: views)
+    found = robustness.measure_robustness([finished[0]], test_events=12, k=5)
+    assert found["rules_of_all_lists"] == 1
+    assert len(found["tables"]) == 5
+    first = next(iter(found["tables"].values()))["systems"]
+    for name, table in found["tables"].items():
+        for view, row in table["systems"].items():
+            assert row["NDCG@5"]["mean"] == first["clean"]["NDCG@5"]["mean"], (name, view)
+            assert row.get("changed", {"mean": 0})["mean"] == 0, (name, view)
 
 
 @pytest.mark.slow

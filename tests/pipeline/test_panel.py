@@ -13,10 +13,10 @@ from llmrec.evaluation.sessions import SessionFigures
 from llmrec.evaluation.simulated import Simulated
 from llmrec.evaluation.verdict import verdict
 from llmrec.pipeline.data import open_data
-from llmrec.pipeline.measure import RULED, make_arena, session_table
+from llmrec.pipeline.measure import make_arena, session_table
 from llmrec.pipeline.panel import Panel, gate_key
 from llmrec.pipeline.promotion import RankingChange, promote, refusals, settled
-from llmrec.pipeline.ruled import run_rules, shown
+from llmrec.pipeline.ruled import RULED, run_rules, shown
 from llmrec.pipeline.simulation import log_of, met_states, met_users, simulator_stage
 from llmrec.pipeline.work import Work
 from llmrec.simulator.environments.learned_users import LearnedUsers
