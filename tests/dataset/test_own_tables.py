@@ -231,6 +231,12 @@ def test_columns_of_items_and_users_that_look_like_something_are_named(tmp_path)
         assert word in text
 
 
+def test_a_column_that_looks_like_something_is_shown_by_different_cells(tmp_path):
+    items = "item_id,title,category\na,Kettle,tea\nb,Teapot,tea\nc,Cup,china\n"
+    dataset = load(write(tmp_path, items=items, events="user_id,item_id,time\nu,a,1\n"))
+    assert "the column 'category' holds 'tea', 'china'; it is left out unless you map it" in said(dataset)
+
+
 def test_several_columns_make_one_profile(tmp_path):
     write(
         tmp_path,

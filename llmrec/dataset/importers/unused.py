@@ -131,7 +131,7 @@ def _sentence(raw: RawTable, column: pl.Series, ours: str) -> str:
         counts = known.value_counts(sort=True)
         held = ", ".join(f"{show(word, 20)} ({n:,})" for word, n in counts.head(5).iter_rows())
     else:
-        held = ", ".join(show(value, 20) for value in known.head(2))
+        held = ", ".join(show(value, 20) for value in known.unique(maintain_order=True).head(2))
     option = shlex.quote(f"{ours}={column.name[:40]}")
     effect = " and every event counts alike" if ours == "kind" else ""
     return (
