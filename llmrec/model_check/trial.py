@@ -18,7 +18,7 @@ from llmrec.dataset.split import make_split
 from llmrec.dataset.store import Dataset
 from llmrec.dataset.world.world import generate_world
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import load_causal_lm, load_tokenizer
+from llmrec.policy.loading import check_folder, load_causal_lm, load_tokenizer
 from llmrec.policy.modes import evaluating
 from llmrec.policy.scoring import Path as ScoringPath
 from llmrec.policy.scoring import score_items
@@ -76,6 +76,7 @@ class CheckedModel:
 
     def open(self) -> None:
         """Loads tokenizer and model; raises `RunError` where that cannot be done."""
+        check_folder(self.name)
         _ = self.tokenizer, self.model
 
     def forget(self) -> None:
