@@ -212,6 +212,8 @@ def test_no_adapter_no_reload(trial):
 def test_a_missing_model_is_a_run_error(tmp_path):
     with pytest.raises(RunError, match="is not a folder"):
         checks.check_model(str(tmp_path / "nowhere"))
+    with pytest.raises(RunError, match=r"no config\.json and no weights in safetensors"):
+        checks.check_model(str(tmp_path))
 
 
 def test_a_generation_configuration_that_cannot_be_saved_is_no_fault(chat, tmp_path):

@@ -126,7 +126,14 @@ def sample_report(title: str = "Run runs/demo") -> RunReport:
             ),
         },
         simulator={
-            "click": {"events": 4000, "auc": 0.71, "log_loss": 0.41, "calibration_error": 0.012},
+            "click": {
+                "events": 4000,
+                "auc": 0.71,
+                "log_loss": 0.41,
+                "calibration_error": 0.012,
+                "calibration_error_low": 0.008,
+                "calibration_error_high": 0.019,
+            },
             "conversion given click": {"events": 600, "auc": None, "log_loss": 0.5},
         },
         slates=[

@@ -123,6 +123,8 @@ def test_the_page_holds_every_part(page: Page) -> None:
         assert sentence in text
     assert page.tags.count("svg") == 7
     assert page.tags.count("table") == page.tags.count("caption") == 10
+    assert "calibration error low" not in text
+    assert "0.0120 0.0080 to 0.0190" in text
     assert "agrees with 62.0% (95% interval 58.0% to 66.0%) of 400 held-out preferences" in text
 
 
