@@ -9,16 +9,7 @@ reads the running session and by the same with the feedback hidden; and one poli
 Resumable: what is finished of a seed is kept under --out.
 """
 
-import yaml
-
-from llmrec.cli.script import StudyScript
-
-
-def pair(text: str) -> tuple[str, object]:
-    """KEY=VALUE, the value as YAML reads it."""
-    key, _, value = text.partition("=")
-    return key, yaml.safe_load(value)
-
+from llmrec.cli.script import StudyScript, pair
 
 if __name__ == "__main__":
     script = StudyScript(__doc__, out="runs/adaptation", seeds=(0, 1, 2, 3, 4), settings=False)

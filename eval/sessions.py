@@ -12,5 +12,5 @@ from llmrec.cli.script import StudyScript
 
 if __name__ == "__main__":
     script = StudyScript(__doc__, out="runs/sessions", seeds=(1001, 1002, 1003, 1004))
-    script.add_argument("--greedy", action="store_true", help="train a second policy with gamma 0")
+    script.add_argument("--gamma", type=float, help="train a second policy with this discount between turns")
     script.run("llmrec.studies.sessions:run_sessions")

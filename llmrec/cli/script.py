@@ -7,6 +7,8 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from llmrec.cli.guard import guarded
 from llmrec.config import RunConfig
 from llmrec.config_tree import parse_overrides
@@ -43,3 +45,9 @@ class StudyScript(argparse.ArgumentParser):
             getattr(importlib.import_module(module), name)(**options)
 
         guarded(main)()
+
+
+def pair(text: str) -> tuple[str, object]:
+    """KEY=VALUE, the value as YAML reads it."""
+    key, _, value = text.partition("=")
+    return key, yaml.safe_load(value)

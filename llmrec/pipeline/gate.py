@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from peft import PeftModel
 
 from llmrec.config import RunConfig
 from llmrec.errors import ConfigError
@@ -16,11 +15,10 @@ from llmrec.pipeline.algorithms import learning_of
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.panel import Panel
 from llmrec.pipeline.promotion import Looks, Score, in_a_line, out_of_patience, settled
+from llmrec.pipeline.sft import save_improved
 from llmrec.pipeline.simulation import Simulators
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
-from llmrec.training.lora import adapter_of
 from llmrec.types import FloatArray
 
 DRAWS = "draws.npy"
@@ -76,11 +74,7 @@ class Gate:
 
     def _keep(self, place: Path, model: Any, score: Score, draws: Mapping[str, FloatArray]) -> None:
         with new_folder(place, mark="score.json") as out:
-            if isinstance(model, PeftModel):
-                adapter_of(model).save(out / "adapter")
-            else:
-                (out / "model").mkdir()
-                save_causal_lm(model, self.sft.tokenizer, out / "model")
+            save_improved(model, self.sft.tokenizer, out)
             for name, draws_S in draws.items():
                 np.save(out / name, draws_S)
             write_json(out / "score.json", score)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from peft import PeftModel
 
 from llmrec.baselines import Covisitation
 from llmrec.baselines.base import item_counts, positives
@@ -36,6 +37,7 @@ from llmrec.policy.loading import PRECISION, load_configured, load_tokenizer, sa
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.training.improvement import WarmStart
+from llmrec.training.lora import adapter_of
 from llmrec.training.propensities import item_groups
 from llmrec.training.sft import Lessons, check_sft, train_sft
 from llmrec.training.sft_data import ID_TASKS, NEXT_ITEM, SFTRow, build_rows
@@ -306,6 +308,15 @@ def warm_start(config: RunConfig, data: RunData, policy: LanguagePolicy) -> Warm
         rehearsed,
         rules=training_rules(config, data),
     )
+
+
+def save_improved(model: Any, tokenizer: Any, checkpoint: Path) -> None:
+    """Writes a checkpoint that `improved_policy` reads: the adapter where there is one, else all weights."""
+    if isinstance(model, PeftModel):
+        adapter_of(model).save(checkpoint / "adapter")
+    else:
+        (checkpoint / "model").mkdir()
+        save_causal_lm(model, tokenizer, checkpoint / "model")
 
 
 def improved_policy(config: RunConfig, data: RunData, stage: SFTStage, checkpoint: Path) -> LanguagePolicy:

@@ -2,8 +2,8 @@
 
 Users satiate and win or lose trust. Systems: SFT, SFT's top 20 reranked by the reward simulator (which sees one
 step), and PPO in sessions with learned users under the same settings of dynamics; all meet the same users of the
-world's truth, and the judge's, with the same luck. Asked for it, a second training with gamma 0 tells how much of
-the gain comes from looking beyond the slate at hand.
+world's truth, and the judge's, with the same luck. A second training with another gamma tells what looking beyond the
+slate at hand is worth.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.recipes import recipes_root
+from llmrec.pipeline.sft import save_improved
 from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.training.improvement import Checkpointing
-from llmrec.training.lora import adapter_of
 
-SESSIONS, GREEDY = "PPO in sessions", "PPO in sessions, gamma 0"
+SESSIONS = "PPO in sessions"
 WHO = ("truth", "judge")
 
 
@@ -42,30 +42,30 @@ def run_sessions(
     out: Path,
     overrides: Overrides | None = None,
     *,
-    greedy: bool = False,
+    gamma: float | None = None,
     json_file: Path | None = None,
 ) -> dict[str, Any]:
     """Trains and plays on every seed (resuming what is there), prints the table and returns its figures.
 
-    With `greedy` a second policy is trained with gamma 0.
+    With `gamma` a second policy is trained, with this discount between turns.
     """
 
     def measure(seed: int) -> SeedRows:
         ready = Prepared.of(session_config(seed, overrides), out / f"seed-{seed}")
-        return SeedRows(seed, ready.data_hash, facts=run_world(ready, greedy=greedy))
+        return SeedRows(seed, ready.data_hash, facts=run_world(ready, gamma=gamma))
 
     return Study(seeds, measure, answer_of).run(out, json_file)
 
 
-def run_world(ready: Prepared, *, greedy: bool = False) -> dict[str, Any]:
+def run_world(ready: Prepared, *, gamma: float | None = None) -> dict[str, Any]:
     """One world: training, and the sessions of all systems with truth and judge."""
     config = ready.config
     trained = session_stage(ready)
     systems = ready.starting() | {SESSIONS: ready.ranker(trained)}
-    if greedy:
-        blind = replace(config, session=replace(config.session, gamma=0.0))
-        other = session_stage(replace(ready, config=blind), name="sessions-greedy")
-        systems[GREEDY] = ready.ranker(other)
+    if gamma is not None:
+        other = replace(ready, config=replace(config, session=replace(config.session, gamma=gamma)))
+        name = f"{SESSIONS}, gamma {gamma:g}"
+        systems[name] = ready.ranker(session_stage(other, name=f"sessions-gamma-{gamma:g}"))
     found: dict[str, Any] = {
         "seed": config.seed,
         "dataset_hash": ready.data_hash,
@@ -83,7 +83,7 @@ def run_world(ready: Prepared, *, greedy: bool = False) -> dict[str, Any]:
 
 
 def session_stage(ready: Prepared, *, name: str = "sessions") -> Path:
-    """The last policy of the training, without a gate: folder with its adapter and `trained.json`."""
+    """The last policy of the training, without a gate: folder with its checkpoint and `trained.json`."""
     config, data, sft = ready.config, ready.data, ready.sft
     tree = config.tree()
     key = {
@@ -95,7 +95,7 @@ def session_stage(ready: Prepared, *, name: str = "sessions") -> Path:
     def build(out: Path, scratch: Path) -> None:
         policy = ready.policy()
         result = improve_sessions(config, data, policy, ready.simulators, Checkpointing(scratch / "trainer"))
-        adapter_of(result.model).save(out / "adapter")
+        save_improved(result.model, policy.tokenizer, out)
         stopped = result.stopped_reason or ""
         write_json(out / "trained.json", {"curve": result.curve, "seconds": result.seconds, "stopped": stopped})
 

@@ -125,3 +125,9 @@ def test_a_study_from_end_to_end_and_again_from_its_stages(tmp_path):
             assert less["mean"] == pytest.approx(means[SESSIONS]["value"] - means[RERANKED]["value"])
     again = run_sessions([0, 1], tmp_path / "a", given(*TINY))
     assert again["worlds"] == found["worlds"]
+
+
+@pytest.mark.slow
+def test_a_study_that_learns_all_weights(tmp_path):
+    found = run_sessions([0], tmp_path, given(*TINY, "ppo.weights=full"))
+    assert np.isfinite(found["worlds"][0]["truth"]["means"][SESSIONS]["value"])

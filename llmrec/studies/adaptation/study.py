@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from llmrec.adaptation.context import Blind, halves
+from llmrec.adaptation.context import Blind
 from llmrec.adaptation.inner import InnerSettings
 from llmrec.adaptation.meta import MetaSettings, meta_train
 from llmrec.adaptation.tasks import Tasks
@@ -33,13 +33,15 @@ from llmrec.config_tree import from_tree
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.evaluation.sessions import simulate_sessions
+from llmrec.evaluation.significance import Interval, bootstrap_interval
 from llmrec.evaluation.table import Comparison
 from llmrec.files import read_json, write_json
 from llmrec.progress import console, silent
 from llmrec.seeding import numpy_stream
 from llmrec.simulator.environments.world_users import WorldUsers
 from llmrec.studies.adaptation.setting import Domain, Setting, StudySettings
-from llmrec.studies.answer import Answer, Sheet, forest, signed
+from llmrec.studies.adaptation.turns import FIRST, LATER, RISE, rise_of, turns_plot, turns_sheet
+from llmrec.studies.answer import Answer, forest, signed
 from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
 from llmrec.training.lora import load_adapter
 from llmrec.types import FloatArray, Ranker, State
@@ -49,7 +51,7 @@ NEAREST, MIXED = "library, nearest", "library, mixture"
 ADAPTED, BEFORE = "{}, adapted", "{}, before"
 CHEAP = ("popularity", "covisitation-fixed", "content", "linucb")
 KNOWING, HIDDEN, SHOWN = "in context", "session hidden", "feedback hidden"
-VALUE, EARLY, LATE = "true value@10", "turns 1-{half}", "turns {next}-{turns}"
+VALUE = "true value@10"
 SUPPORT, SLATE, TURNS = 5, 4, 10
 PARTS = NEW_DOMAIN, IN_CONTEXT, MANY_DOMAINS = "new-domain", "in-context", "many-domains"
 
@@ -279,7 +281,10 @@ def answer_of(found: Pooled) -> Answer:
     if IN_CONTEXT in facts:
         played, plots["turns"], said = _in_context(found)
         sentences += said
-        tables.append(_turns_sheet(played))
+        curves = {side: of["turns"] for side, of in played.items()}
+        rises = {side: Interval(**of["rise"]) for side, of in played.items()}
+        title = "First sessions of strangers, whose profile alone is known at turn 1"
+        tables.append(turns_sheet(title, curves, rises, SLATE))
     if MANY_DOMAINS in facts:
         domains, said = _domains(found)
         sentences += said
@@ -312,43 +317,23 @@ def _seeds(found: Pooled, side: str) -> str:
 
 def _in_context(found: Pooled) -> tuple[dict[str, Any], str, list[str]]:
     """By domain and system: the curve over turns, and the later turns less the first ones with intervals."""
-    from llmrec.evaluation.plots import curve_figure
-    from llmrec.evaluation.significance import paired_bootstrap
-
     played: dict[str, Any] = {}
-    sentences = []
     for side in found.seeds[0].facts[IN_CONTEXT]:
+        rows = [rise_of(np.array(one.facts[IN_CONTEXT][side])) for one in found.seeds]
+        rise = bootstrap_interval(np.concatenate([row[RISE] for row in rows]))
         turn_BT = np.concatenate([np.array(one.facts[IN_CONTEXT][side]) for one in found.seeds])
-        early_B, late_B = halves(turn_BT)
-        rise = paired_bootstrap(late_B, early_B)
-        per_seed = [
-            float(np.subtract(*halves(np.array(one.facts[IN_CONTEXT][side]))[::-1]).mean()) for one in found.seeds
-        ]
         played[side] = {
             "users": len(turn_BT),
             "turns": turn_BT.mean(axis=0).tolist(),
-            "first": float(early_B.mean()),
-            "later": float(late_B.mean()),
+            "first": float(np.concatenate([row[FIRST] for row in rows]).mean()),
+            "later": float(np.concatenate([row[LATER] for row in rows]).mean()),
             "rise": asdict(rise),
-            "rise_by_seed": over_seeds(per_seed),
+            "rise_by_seed": over_seeds([float(row[RISE].mean()) for row in rows]),
         }
-        sentences.append(f"{side}: turns 6 to 10 less turns 1 to 5 {signed(rise)}")
     kinds = list(dict.fromkeys(side.split("/")[0] for side in played))
-    rows = [{"step": t + 1.0} | {side: of["turns"][t] for side, of in played.items()} for t in range(TURNS)]
-    wanted = [(kind, tuple(side for side in played if side.startswith(kind))) for kind in kinds]
-    return played, curve_figure(rows, wanted, label="True value of an item by turn", xlabel="turn"), sentences
-
-
-def _turns_sheet(played: Mapping[str, Any]) -> Sheet:
-    rows = [
-        [side, f"{of['turns'][0]:.4f}", f"{of['first']:.4f}", f"{of['later']:.4f}", signed(of["rise"])]
-        for side, of in played.items()
-    ]
-    columns = ["system", "turn 1", "turns 1 to 5", "turns 6 to 10", "rise"]
-    note = (
-        f"True value of an item; slates of {SLATE}, no dynamics; strangers, whose profile alone is known at turn 1."
-    )
-    return Sheet("First sessions of strangers", columns, rows, note)
+    panels = {kind: {side: of["turns"] for side, of in played.items() if side.startswith(kind)} for kind in kinds}
+    sentences = [f"{side}: {RISE} {signed(Interval(**of['rise']))}" for side, of in played.items()]
+    return played, turns_plot(panels), sentences
 
 
 def _domains(found: Pooled) -> tuple[dict[str, Any], list[str]]:
