@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _AGES = ((25, "under 25"), (35, "25-34"), (50, "35-49"), (1000, "50+"))
-_AGE = re.compile(r"\b(\d{1,3})-year-old\b|\baged (?:under )?(\d{1,3})\b|\b(\d{1,3})(?:[-+]\d*)? years old\b")
 _UNDER = r"(?P<under>(?:under|below|younger than|less than|not yet|up to|at most)\s+|未满|不到|不满|小于)?\s*"
 _SPAN = (
     r"(?P<least>\d{1,3})(?:\.\d{1,2})?(?!\d)(?![.,]\d)"
@@ -45,17 +45,16 @@ _INCOME = re.compile(r"\s*income (\S.{0,19}?)\s*")
 def profile_facts(profile: str) -> dict[str, str]:
     """What a profile says of gender, age (in bands), income and of "key: value" parts, as text by attribute.
 
-    Parts are what stands between full stops and semicolons. Gender is read from the first part and age (its lower
-    end, where it is a span) from the first two, so that what is said of interests further on is not taken for it.
+    Parts are what stands between full stops and semicolons. Gender is read from the first part, so that what is said
+    of interests further on is not taken for it, and age where `stated_age` reads the
+    person's own; where a part says "age: 18-24" that is the value.
     """
     found: dict[str, str] = {}
     parts = re.split(_END, profile[:2000])
-    head = ";".join(parts[:2])
     if gender := _GENDER.search(parts[0]):
         found["gender"] = {"male": "man", "female": "woman"}.get(gender[1].lower(), gender[1].lower())
-    if age := _AGE.search(head):
-        years = int(next(group for group in age.groups() if group))
-        found["age"] = next(band for limit, band in _AGES if years < limit)
+    if not any(map(_AGE_KEY.match, parts)) and (own := _ages(parts)[0]):
+        found["age"] = next(band for limit, band in _AGES if min(own) < limit)
     for part in parts:
         if pair := _PAIR.fullmatch(part):
             key, value = pair[1].strip().lower(), pair[2].lower()
@@ -73,9 +72,14 @@ def stated_age(profile: str) -> int | None:
     Of a span it is the lower end, of "under 18" it is 0, and where several ages are named it is the least of them:
     what is forbidden below an age must not be shown because of a doubt. So an age that is of somebody or something
     else ("has a 3-year-old son") counts beside the person's own, but never in its place. Ages are read from the first
-    two parts of a profile, as `profile_facts` does, and from parts that begin with "age:".
+    two parts of a profile and from parts that begin with "age:".
     """
-    parts = re.split(_END, profile[:2000])
+    own, others = _ages(re.split(_END, profile[:2000]))
+    return min([*own, *others]) if own else None
+
+
+def _ages(parts: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The person's own ages, and those of others, that the parts of a profile name."""
     told = " ; ".join([*parts[:2], *(part for part in parts[2:] if _AGE_KEY.match(part))])
     own: list[int] = []
     others: list[int] = []
@@ -84,7 +88,7 @@ def stated_age(profile: str) -> int | None:
         if (years := int(said["least"])) <= _OLDEST:
             is_other = _OF_ANOTHER.search(told[max(0, match.start() - 60) : match.start()] + " ")
             (others if is_other else own).append(0 if said.get("under") or said.get("below") else years)
-    return min([*own, *others]) if own else None
+    return own, others
 
 
 def profile_fields(profile: str) -> tuple[str, ...]:
