@@ -40,6 +40,9 @@ from llmrec.dataset.store import Dataset
 from llmrec.errors import ConfigError, RequestError
 from llmrec.vectors.sentences import EXTRA, MODULE, VARIABLE
 
+MODEL = "model"
+"""Key of the model that a baseline reads texts with, in what decides its lists."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaselineSpec:
@@ -75,7 +78,12 @@ class BaselineSpec:
     @property
     def available(self) -> bool:
         """Whether what it needs is installed and named."""
-        return self._installed and (self.variable is None or bool(os.environ.get(self.variable)))
+        return self._installed and (self.variable is None or bool(self.named[MODEL]))
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The model that `variable` names now, under MODEL, for keys of what is kept; empty where it needs none."""
+        return {} if self.variable is None else {MODEL: os.environ.get(self.variable, "")}
 
     @property
     def _installed(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import sys
 from collections import Counter
@@ -11,17 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmrec.baselines.likeness import EmbeddingProfile
 from llmrec.baselines.neural import GRU4RecSettings
 from llmrec.baselines.neural.training import Trainer
 from llmrec.baselines.registry import BASELINES
 from llmrec.config import ModelConfig
 from llmrec.errors import ConfigError, RequestError
+from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json
 from llmrec.pipeline.work import Work
 from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.mixture import Items, Mixture
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.studies.table import entries as entries_module
+from llmrec.studies.table import policies as policies_module
 from llmrec.studies.table.board import answers, measure
 from llmrec.studies.table.entries import Answer, BaselineEntry, bench_key
 from llmrec.studies.table.mixtures import MixtureEntry
@@ -198,13 +202,14 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     blind = Trainings("blind", tmp_path, given(*TINY, "text.elapsed=false"))
     near, teacher = ScorePart("covisitation-fixed", tmp_path), ScorePart("interpolation", tmp_path)
     sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
+    warm = PolicyEntry(LM, "", policy)
     rows = {
-        LM: PolicyEntry(LM, "", policy),
+        LM: warm,
         "mixed": MixtureEntry("mixed", "", tmp_path, (policy, blind), (near,), banded=True),
         "both": MixtureEntry("both", "", tmp_path, (policy, blind), (near, teacher), (0, 1), banded=True),
         "fused": MixtureEntry("fused", "", tmp_path, (policy,), (sharp,)),
         "ensemble": MixtureEntry("ensemble", "", tmp_path, (policy,), (sharp,), (0, 1)),
-        RL: ImprovedEntry(RL, "", policy),
+        RL: ImprovedEntry(RL, "", warm),
     }
     found, failed = answers(bench, rows, tmp_path, range(2))
     assert not failed
@@ -229,6 +234,17 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0
     assert "judge" in board.claims["rl"]["sentence"]
+    # where RL is refused, its row has the lists of its warm start, and nothing is searched again
+    monkeypatch.setattr(ImprovedEntry, "_chosen", lambda *_: {"steps": 0, "verdict": "no gain"})
+    monkeypatch.setattr(policies_module, "searched", None)
+    place = Work(tmp_path / "rows" / "refused")
+    refused = ImprovedEntry("refused", "", warm).answer(bench, 1, place)
+    assert refused.items_BK.tolist() == found[LM][1].items_BK.tolist()
+    assert refused.facts == {
+        "settings": {"steps": 0, "verdict": "no gain"},
+        "cpu_seconds": found[LM][1].facts["cpu_seconds"],
+    }
+    assert (place.folder / "seed-1" / "items.npy").is_file()
 
 
 def test_baselines_are_mixed_and_ensembled_by_the_same_means(bench, tmp_path):
@@ -317,6 +333,33 @@ def test_networks_of_a_table_are_fitted_once_for_all_commands_and_mixtures(bench
     )
     entries(tmp_path)["gru4rec"].answer(bench, 1, Work(tmp_path / "rows" / "gru4rec"))
     assert fits == [1]
+
+
+def test_rows_of_one_sentence_model_are_not_taken_for_those_of_another(bench, tmp_path, monkeypatch):
+    """A network whose row is kept, and a likeness of texts, when LLMREC_EMBEDDINGS names another model."""
+    small = GRU4RecSettings(hidden=4, epochs=1, n_threads=1)
+    asked = {"variable": "LLMREC_EMBEDDINGS", "grid": ()}
+    network = dataclasses.replace(BASELINES["gru4rec"], settings=small, **asked)
+
+    def likeness(settings, seed):
+        place = {"first": 0, "second": -1}[os.environ["LLMREC_EMBEDDINGS"]]
+        return EmbeddingProfile(settings, encode=lambda texts: np.array([[ord(text[place]), 1.0] for text in texts]))
+
+    monkeypatch.setitem(BASELINES, "embeddings", dataclasses.replace(BASELINES["embeddings"], make=likeness, grid=()))
+    fits, fit = [], Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self, *given: (fits.append(1), fit(self, *given))[1])
+    keys = []
+    for model, fitted in (("first", 1), ("first", 1), ("second", 2)):
+        monkeypatch.setenv("LLMREC_EMBEDDINGS", model)
+        BaselineEntry(network).answer(bench, 0, Work(tmp_path / "rows" / "network"))
+        assert len(fits) == fitted, model
+        answer = BaselineEntry(BASELINES["embeddings"]).answer(bench, 0, Work(tmp_path / "rows" / "embeddings"))
+        own = likeness(BASELINES["embeddings"].settings, 0).fit(bench.dataset, bench.after.split.train)
+        states = [example.state for example in bench.test]
+        listed = slates_to_items(own.recommend(states, 20, seen=bench.test.seen), 20)
+        assert answer.items_BK.tolist() == listed.tolist(), model
+        keys.append(ScorePart("embeddings", tmp_path).key(bench))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_an_ensemble_of_baselines_is_the_mean_of_their_distributions(bench, tmp_path):

@@ -43,9 +43,10 @@ def entries(out: Path, *, budget=1.0, seeds=(0, 1)):
     policy = Trainings("policy", out, given(*TINY))
     near, teacher = ScorePart("covisitation-fixed", out, budget), ScorePart("interpolation", out, budget)
     sharp = dataclasses.replace(near, powers=(1.0, 2.0, 3.0))
+    warm = PolicyEntry("LM", "", policy)
     return {name: BaselineEntry(BASELINES[name], budget) for name in CLASSIC} | {
-        "LM": PolicyEntry("LM", "", policy),
-        "RL": ImprovedEntry("RL", "", policy),
+        "LM": warm,
+        "RL": ImprovedEntry("RL", "", warm),
         "fused": MixtureEntry("fused", "", out, (policy,), (sharp,)),
         "ensemble": MixtureEntry("ensemble", "", out, (policy,), seeds=seeds),
         "both": MixtureEntry("both", "", out, (policy,), (sharp,), seeds),

@@ -19,7 +19,7 @@ import numpy as np
 
 from llmrec.baselines.base import FittableRanker, KeptRanker
 from llmrec.baselines.interpolation import Interpolation
-from llmrec.baselines.registry import BASELINES, BaselineSpec
+from llmrec.baselines.registry import BASELINES, MODEL, BaselineSpec
 from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError
 from llmrec.evaluation.ranking import slates_to_items
@@ -33,8 +33,8 @@ TOP = 20
 """Places that are kept of each list."""
 VERSION = 1
 """Of what is kept; a higher one makes all rows anew."""
-DECIDES_FIT = ("data", "version", "split", "span")
-"""What of `bench_key` decides what a baseline is fitted to."""
+DECIDES_FIT = ("data", "version", "split", "span", MODEL)
+"""What of a baseline's key decides what a baseline is fitted to."""
 READ_TEXT = frozenset(
     {
         "covisitation",
@@ -136,21 +136,31 @@ def answered(
     fitted in an earlier command (`cpu_seconds`) where it says some.
     """
 
-    def build(folder: Path, _: Path) -> None:
+    def make() -> Answer:
         start = time.process_time()
         system, facts = fit()
         fitted = time.process_time()
         slates = system.recommend([e.state for e in bench.test], width(bench), seen=bench.test.seen)
         earlier = facts.get("cpu_seconds", {}).get("fit", 0.0)
         seconds = {"fit": earlier + fitted - start, "recommend": time.process_time() - fitted}
-        np.save(folder / "items.npy", slates_to_items(slates, width(bench)).astype(np.int32))
-        write_json(folder / "facts.json", {**facts, "cpu_seconds": seconds})
+        return Answer(slates_to_items(slates, width(bench)), {**facts, "cpu_seconds": seconds})
+
+    return found_or_made(work, stage, key, make)
+
+
+def found_or_made(work: Work, stage: str, key: dict[str, Any], make: Callable[[], Answer]) -> Answer:
+    """The answer that is kept in `stage` under `key`; else the one that `make` gives, which is kept there."""
+
+    def build(folder: Path, _: Path) -> None:
+        made = make()
+        np.save(folder / "items.npy", made.items_BK.astype(np.int32))
+        write_json(folder / "facts.json", made.facts)
 
     return kept(work.stage(stage, key, build))
 
 
 def kept(folder: Path) -> Answer:
-    """What `answered` keeps in a stage's folder."""
+    """What `found_or_made` keeps in a stage's folder."""
     return Answer(np.load(folder / "items.npy").astype(np.int64), read_json(folder / "facts.json"))
 
 
@@ -189,7 +199,7 @@ class BaselineEntry(BySeed):
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
         """Fits the chosen settings on everything before the test period and ranks its rows."""
         chosen = self.chosen(bench, work)
-        key = {**bench_key(bench), "chosen": chosen["settings"], "seed": seed}
+        key = {**self._key(bench), "chosen": chosen["settings"], "seed": seed}
 
         def fit() -> tuple[Ranker, dict[str, Any]]:
             model, earlier = self._found(bench, "after", seed, self.settings_of(chosen), work)
@@ -230,7 +240,7 @@ class BaselineEntry(BySeed):
             write_json(folder / "spent.json", {"cpu_seconds": time.process_time() - start})
 
         if isinstance(model, KeptRanker):
-            decides = {name: value for name, value in bench_key(bench).items() if name in DECIDES_FIT}
+            decides = {name: value for name, value in self._key(bench).items() if name in DECIDES_FIT}
             moment, settings = bench.fitting(moment), plain(settings)
             name = f"fitted-{moment}-{seed}-{sha256_of(json.dumps(settings))[:8]}"
             key = {**decides, "baseline": self.name, "settings": settings, "moment": moment, "seed": seed}
@@ -263,7 +273,7 @@ class BaselineEntry(BySeed):
         if not self.spec.grid or not len(bench.valid):
             return {"settings": plain(self.spec.settings), "valid_ndcg": None}
         grid = [plain(option) for option in self.spec.grid]
-        key = {**bench_key(bench), "grid": grid, "budget": self.budget_seconds}
+        key = {**self._key(bench), "grid": grid, "budget": self.budget_seconds}
 
         def build(folder: Path, _: Path) -> None:
             start = time.process_time()
@@ -282,6 +292,10 @@ class BaselineEntry(BySeed):
         record = dict(read_json(work.stage("selection", key, build) / "selection.json"))
         record.pop("trials")
         return record
+
+    def _key(self, bench: TableData) -> dict[str, Any]:
+        """What decides its lists beside settings and seed: the bench, and the model that it reads texts with."""
+        return {**bench_key(bench), **self.spec.named}
 
     @property
     def budget_seconds(self) -> float:

@@ -28,7 +28,7 @@ from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker
 from llmrec.rewards.custom import custom_digest
-from llmrec.studies.table.entries import Answer, BySeed, answered, bench_key, width
+from llmrec.studies.table.entries import Answer, BySeed, answered, bench_key, found_or_made, width
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import Ranker
 
@@ -172,22 +172,42 @@ class UntrainedEntry(BySeed):
 
 @dataclass(frozen=True)
 class ImprovedEntry(BySeed):
-    """RL on top of the warm start, as long as the gate found best on the validation rows."""
+    """RL on top of the warm start, as long as the gate found best on the validation rows.
+
+    Attributes:
+        start: the row of the warm start.
+    """
 
     name: str
     description: str
-    trainings: Trainings
-    random: bool = True
+    start: PolicyEntry
+
+    @property
+    def random(self) -> bool:
+        """Whether its warm start is measured under several seeds."""
+        return self.start.random
+
+    @property
+    def trainings(self) -> Trainings:
+        """Those of the warm start."""
+        return self.start.trainings
 
     def answer(self, bench: TableData, seed: int, work: Work) -> Answer:
-        """The improved policy's lists; the warm-started policy's where the gate promoted nothing."""
+        """The improved policy's lists; those of the warm start's row where the gate promoted nothing."""
         chosen = self._chosen(bench, work)
         key = {**self.trainings.key(bench, seed), "kind": "improved", "steps": chosen["steps"]}
+        if not chosen["steps"]:
+            return found_or_made(work, self.stage(seed), key, lambda: self._as_started(bench, seed, chosen))
 
         def fit() -> tuple[Ranker, dict[str, Any]]:
             return self._trained(bench, seed, chosen), {"settings": chosen}
 
         return answered(bench, work, self.stage(seed), key, fit)
+
+    def _as_started(self, bench: TableData, seed: int, chosen: dict[str, Any]) -> Answer:
+        own = bench.work(self.trainings.out / "rows" / self.start.name)
+        warm = self.start.answer(bench, seed, own)
+        return Answer(warm.items_BK, {"settings": chosen, "cpu_seconds": warm.facts["cpu_seconds"]})
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Policy:
         """The policy after as many steps as were chosen."""

@@ -130,11 +130,12 @@ def roster(
     ) -> MixtureEntry:
         return MixtureEntry(name, description, out, policies, scores, seeds, banded)
 
+    warm = PolicyEntry(LM, "the policy of the recipe, warm-started", policy)
     forms: tuple[Entry, ...] = (
         PolicyEntry(TIGER, "the policy from scratch on semantic identifiers of content, no text, no teacher", tiger),
         PolicyEntry(UNTAUGHT, "the policy of the recipe, warm-started on logged choices alone", untaught),
-        PolicyEntry(LM, "the policy of the recipe, warm-started", policy),
-        ImprovedEntry(RL, _rl_description(protocol), policy),
+        warm,
+        ImprovedEntry(RL, _rl_description(protocol), warm),
         row(FUSED, "mixture of the warm-started policy and co-visitation", (policy,), (sharp,)),
         row(ENSEMBLE, "mean probability of the policies of all seeds", (policy,), seeds=members),
         row(BOTH, "mixture of the ensemble and co-visitation", (policy,), (sharp,), members),
@@ -160,10 +161,11 @@ def roster(
                 f"--model: the table of {protocol.name!r} has no recipe for a pretrained model; give --recipe."
             )
         read = Trainings("pretrained", out, pretrained, file)
+        begun = PolicyEntry(PRETRAINED, "a pretrained model, warm-started on titles", read, random=False)
         forms += (
             UntrainedEntry(UNTRAINED, "a pretrained model as it is, by the likelihood of titles", read),
-            PolicyEntry(PRETRAINED, "a pretrained model, warm-started on titles", read, random=False),
-            ImprovedEntry(PRETRAINED_RL, "the same, improved by the recipe's RL", read, random=False),
+            begun,
+            ImprovedEntry(PRETRAINED_RL, "the same, improved by the recipe's RL", begun),
             row(PRETRAINED_FUSED, "mixture of that model and co-visitation", (read,), (sharp,), (FIRST,)),
             row(PRETRAINED_NETWORKS, "mixture of that model and all of the control's", (read,), networks, (FIRST,)),
         )

@@ -64,7 +64,8 @@ class ScorePart:
     def key(self, bench: TableData) -> dict[str, Any]:
         """What decides its scores beside data, seed and form."""
         chosen = self.settings(bench)
-        return {"baseline": self.name, "chosen": chosen, "powers": self.powers, "options": self.options}
+        forms = {"powers": self.powers, "options": self.options}
+        return {"baseline": self.name, "chosen": chosen, **forms, **baseline(self.name).named}
 
     def made(self, bench: TableData, moment: Moment, form: int, seeds: Sequence[int]) -> Scorer:
         """Its distribution in one form; the mean of those of several seeds."""
