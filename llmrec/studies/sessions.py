@@ -1,9 +1,9 @@
 """Does a policy that was trained in sessions beat one-step reranking in sessions? Asked on several generated worlds.
 
 Users satiate and win or lose trust. Systems: SFT, SFT's top 20 reranked by the reward simulator (which sees one
-step), and PPO in sessions with learned users under the same settings of dynamics; all meet the same users of the
-world's truth, and the judge's, with the same luck. A second training with another gamma tells what looking beyond the
-slate at hand is worth.
+step), the list that it values most of all, with and without what was seen before, and PPO in sessions with learned
+users under the same settings of dynamics; all meet the same users of the world's truth, and the judge's, with the
+same luck. A second training with another gamma tells what looking beyond the slate at hand is worth.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.algorithms.reward import reward_key
 from llmrec.pipeline.algorithms.sessions import improve_sessions, session_arenas
 from llmrec.pipeline.recipes import recipes_root
+from llmrec.pipeline.result import GREEDY
 from llmrec.pipeline.sft import save_improved
 from llmrec.pipeline.work import stage_key
 from llmrec.studies.answer import Answer, Sheet, forest, signed
 from llmrec.studies.study import Pooled, Prepared, SeedRows, Study, over_seeds
 from llmrec.training.improvement import Checkpointing
 
-SESSIONS = "PPO in sessions"
+SESSIONS, NEW = "PPO in sessions", f"{GREEDY}, nothing twice"
 WHO = ("truth", "judge")
 
 
@@ -61,7 +62,11 @@ def run_world(ready: Prepared, *, gamma: float | None = None) -> dict[str, Any]:
     """One world: training, and the sessions of all systems with truth and judge."""
     config = ready.config
     trained = session_stage(ready)
-    systems = ready.starting() | {SESSIONS: ready.ranker(trained)}
+    systems = ready.starting() | {
+        GREEDY: ready.argmax(),
+        NEW: ready.argmax("exclude"),
+        SESSIONS: ready.ranker(trained),
+    }
     if gamma is not None:
         other = replace(ready, config=replace(config, session=replace(config.session, gamma=gamma)))
         name = f"{SESSIONS}, gamma {gamma:g}"

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.config import RunConfig
+from llmrec.dataset.manifest import Repeat
 from llmrec.errors import RequestError
 from llmrec.evaluation.significance import (
     Interval,
@@ -36,10 +37,11 @@ from llmrec.pipeline.result import RERANKED, SFT
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
-from llmrec.pipeline.systems import Policy, Reranked
+from llmrec.pipeline.systems import Greedy, Policy, Reranked
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import console
+from llmrec.rewards import RewardFunction
 from llmrec.studies.answer import Answer
 from llmrec.types import FloatArray, Ranker
 
@@ -204,6 +206,14 @@ class Prepared:
 
     def starting(self) -> dict[str, Ranker]:
         """What an improvement is held against: the warm start, and its top 20 reranked by the reward."""
-        config, start = self.config, self.ranker()
-        reward = run_reward(config, self.data, self.simulators, start.policy, slate_size=config.session.slate)
-        return {SFT: start, RERANKED: Reranked(start, reward.for_ranking(), self.data.dataset.n_items)}
+        start = self.ranker()
+        return {SFT: start, RERANKED: Reranked(start, self._ranking(start.policy), self.data.dataset.n_items)}
+
+    def argmax(self, repeat: Repeat | None = None) -> Ranker:
+        """The list that the reward's simulator values most of all, without any policy; the data set's `repeat`."""
+        dataset = self.data.dataset
+        return Greedy(self._ranking(self.policy()), dataset.n_items, repeat or dataset.manifest.repeat)
+
+    def _ranking(self, policy: LanguagePolicy) -> RewardFunction:
+        given = (self.config, self.data, self.simulators, policy)
+        return run_reward(*given, slate_size=self.config.session.slate).for_ranking()

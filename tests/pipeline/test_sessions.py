@@ -19,10 +19,10 @@ from llmrec.pipeline.algorithms import check_algorithm
 from llmrec.pipeline.algorithms.sessions import last_states, session_choice, session_sizes, session_starts
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.recipes import demo_config
-from llmrec.pipeline.result import RERANKED, SFT
+from llmrec.pipeline.result import GREEDY, RERANKED, SFT
 from llmrec.pipeline.sft import targets
 from llmrec.rewards import LoggedNext
-from llmrec.studies.sessions import SESSIONS, run_sessions, session_config
+from llmrec.studies.sessions import NEW, SESSIONS, run_sessions, session_config
 from tests.overrides import given
 
 TINY = [
@@ -119,7 +119,7 @@ def test_a_study_from_end_to_end_and_again_from_its_stages(tmp_path):
     assert json.loads((tmp_path / "found.json").read_text())["worlds"] == json.loads(json.dumps(found["worlds"]))
     for world in found["worlds"]:
         for arena in ("truth", "judge"):
-            assert set(world[arena]["means"]) == {SFT, RERANKED, SESSIONS}
+            assert set(world[arena]["means"]) == {SFT, RERANKED, GREEDY, NEW, SESSIONS}
             assert all(np.isfinite(row["value"]) for row in world[arena]["means"].values())
             means, less = world[arena]["means"], world[arena]["differences"][RERANKED]["value"]
             assert less["mean"] == pytest.approx(means[SESSIONS]["value"] - means[RERANKED]["value"])

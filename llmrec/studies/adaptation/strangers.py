@@ -44,6 +44,11 @@ from llmrec.types import EventKind, Example, FloatArray, IntArray, Interaction, 
 LEARNT, HIDDEN, DRAWN = "in context", "choices hidden", "choices drawn from what was shown"
 BY_CHOICES, BY_ALL = "posterior by choices", "posterior by all feedback"
 CHEAP = ("popularity", "covisitation-fixed")
+PANELS = {
+    "What it reads": (LEARNT, DRAWN, HIDDEN),
+    "What could be known": (LEARNT, BY_CHOICES, BY_ALL),
+    "Counts": (LEARNT, *CHEAP),
+}
 TURNS, SLATE = 10, 5
 SHARPNESS = 12.0
 """Power of the posterior mean value that a lesson's answer is drawn from."""
@@ -307,5 +312,5 @@ def answer_of(found: Pooled) -> Answer:
         figures,
         [turns_sheet(title, turns, rise, SLATE)],
         sentences,
-        {"turns": turns_plot({"strangers": turns})},
+        {"turns": turns_plot({title: {side: turns[side] for side in of} for title, of in PANELS.items()})},
     )
