@@ -149,6 +149,11 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
         if first["type"] == "json_invalid":
             return failed(request.scope, 400, "invalid_json", "The body is no JSON; send a JSON object.")
         place = ".".join(str(part) for part in first["loc"] if part != "body")
+        sent = request.headers.get("content-type", "")
+        if not place and not sent.startswith("application/json"):
+            # what `curl -d` sends: such a body is never parsed
+            said = "The body was not read as JSON; send it with the header 'Content-Type: application/json'."
+            return failed(request.scope, 422, "invalid_request", said)
         said = str(first["msg"]).removeprefix("Value error, ")
         where = f"{one_line(place, 80)}: " if place else ""
         return failed(request.scope, 422, "invalid_request", f"{where}{one_line(said, 300)}.")

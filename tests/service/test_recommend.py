@@ -195,6 +195,12 @@ def test_bodies_that_are_no_json_or_too_long(running):
         got = post("/v1/recommend", content=body, headers={"Content-Type": "application/json"})
         assert 400 <= got.status_code < 500, (body[:20], got.text)
         assert got.json()["error"]["message"].endswith(".")
+    # what `curl -d` says of a body where nothing else is asked for
+    curl = post(
+        "/v1/recommend", content=b'{"user_id": "u"}', headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+    assert (curl.status_code, curl.json()["error"]["code"]) == (422, "invalid_request")
+    assert "'Content-Type: application/json'" in curl.json()["error"]["message"]
     long = post("/v1/recommend", content=b" " * ((1 << 20) + 1))
     assert long.status_code == 413
     assert long.json()["error"]["code"] == "too_long"
