@@ -6,7 +6,7 @@ no gradient is needed where it is used. What it learns from is logged sessions, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llmrec.adaptation.sessions import Sessions
@@ -41,24 +41,31 @@ def _kind(click: float, conversion: float) -> EventKind:
 
 
 @dataclass(frozen=True)
-class Blind:
-    """A ranker that does not see the feedback of the running session, though it may see what was shown.
+class Told:
+    """A ranker that is told less than there is to tell.
 
     Attributes:
         ranker: who is asked.
-        shown: whether it sees what was shown, all of it as passed over; else it sees no session at all.
+        telling: makes of a state what it is told of it.
     """
 
     ranker: Ranker
-    shown: bool = True
+    telling: Callable[[State], State]
 
     def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """What the ranker answers where the feedback is left out."""
-        return self.ranker.recommend([self._without(state) for state in states], k, seen=seen)
+        """What the ranker answers to what it is told."""
+        return self.ranker.recommend([self.telling(state) for state in states], k, seen=seen)
 
-    def _without(self, state: State) -> State:
-        passed = tuple(replace(event, feedback="impression", value=None) for event in state.session)
-        return replace(state, session=passed if self.shown else ())
+
+def without_feedback(state: State) -> State:
+    """What was shown in the running session, all of it as passed over."""
+    passed = tuple(replace(event, feedback="impression", value=None) for event in state.session)
+    return replace(state, session=passed)
+
+
+def without_session(state: State) -> State:
+    """Nothing of the running session."""
+    return replace(state, session=())
 
 
 def halves(turn_BT: FloatArray) -> tuple[FloatArray, FloatArray]:

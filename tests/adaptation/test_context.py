@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llmrec.adaptation.context import Blind, as_sessions, halves
+from llmrec.adaptation.context import Told, as_sessions, halves, without_feedback, without_session
 from llmrec.config import EnvironmentSettings
 from llmrec.evaluation.sessions import simulate_sessions
 from llmrec.simulator.environments import domain_users
@@ -43,14 +43,14 @@ class Asked:
         return [Slate(tuple(range(k)), (0.0,) * k)] * len(states)
 
 
-@pytest.mark.parametrize("shown", [True, False])
-def test_the_blind_do_not_see_feedback(shown):
-    ranker = Asked()
+def test_the_blind_do_not_see_feedback():
     history = (Interaction(1, "click", 1),)
     session = (Interaction(2, "conversion", 5, 3.0), Interaction(3, "impression", 5))
-    Blind(ranker, shown).recommend([State("u", "p", history, session, time=9)], 2)
     passed = (Interaction(2, "impression", 5), Interaction(3, "impression", 5))
-    assert ranker.states == [State("u", "p", history, passed if shown else (), time=9)]
+    for telling, told in ((without_feedback, passed), (without_session, ())):
+        ranker = Asked()
+        Told(ranker, telling).recommend([State("u", "p", history, session, time=9)], 2)
+        assert ranker.states == [State("u", "p", history, told, time=9)]
 
 
 def test_halves_leave_a_middle_turn_out():

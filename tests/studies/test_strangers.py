@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from llmrec.adaptation.context import Told
 from llmrec.config import WorldConfig
 from llmrec.dataset.world.world import generate_world
 from llmrec.errors import RequestError
@@ -16,7 +17,6 @@ from llmrec.studies.adaptation.strangers import (
     LEARNT,
     SLATE,
     TURNS,
-    Faceless,
     Posterior,
     chosen,
     drawn,
@@ -82,9 +82,9 @@ def test_nothing_but_the_session_is_told():
             return [Slate((0,), (0.0,))] * len(states)
 
     asked = State("u", "likes tents", (Interaction(0, "click", 1),), SESSION, "gift", 9)
-    for reading, told in ((chosen, (SESSION[1], SESSION[3])), (everything, SESSION)):
+    for telling, told in ((chosen, (SESSION[1], SESSION[3])), (everything, SESSION)):
         ranker = Tells()
-        Faceless(ranker, reading).recommend([asked], 1)
+        Told(ranker, telling).recommend([asked], 1)
         assert ranker.states == [State(session=told)]
 
 
@@ -92,12 +92,12 @@ def test_drawn_choices_are_as_many_of_what_was_shown_whatever_was_chosen():
     items = []
     for user in range(400):
         state = State(str(user), session=SESSION)
-        told = drawn(state)
+        told = drawn(state).session
         assert [event.feedback for event in told] == ["click", "conversion"]
-        assert told == drawn(state)
+        assert told == drawn(state).session
         items += [event.item for event in told]
     np.testing.assert_allclose(np.bincount(items, minlength=4) / 800, 0.25, atol=0.04)
-    assert drawn(State("u")) == ()
+    assert drawn(State("u")) == State()
 
 
 def test_what_cannot_be_asked_is_refused(tmp_path):

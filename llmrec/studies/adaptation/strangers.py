@@ -12,7 +12,7 @@ feedback, is what could be known; popularity, co-visitation and the best list fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from llmrec.adaptation.context import Told
 from llmrec.baselines.registry import baseline
 from llmrec.config import EnvironmentSettings, ModelConfig, SFTSettings
 from llmrec.config_tree import from_tree
@@ -39,7 +40,7 @@ from llmrec.studies.answer import Answer, signed
 from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
 from llmrec.training.row_fitting import FitPlan, fit_rows
 from llmrec.training.sft_data import build_rows
-from llmrec.types import EventKind, Example, FloatArray, IntArray, Interaction, Ranker, Slate, State
+from llmrec.types import EventKind, Example, FloatArray, IntArray, Interaction, Slate, State
 
 LEARNT, HIDDEN, DRAWN = "in context", "choices hidden", "choices drawn from what was shown"
 BY_CHOICES, BY_ALL = "posterior by choices", "posterior by all feedback"
@@ -112,48 +113,28 @@ class Posterior:
         return slates
 
 
-Reading = Callable[[State], tuple[Interaction, ...]]
-"""What of a state's session is told."""
+def chosen(state: State) -> State:
+    """What was clicked or bought in the session, and nothing of the user, not even a profile."""
+    return State(session=tuple(event for event in state.session if event.feedback != "impression"))
 
 
-def chosen(state: State) -> tuple[Interaction, ...]:
-    """What was clicked or bought."""
-    return tuple(event for event in state.session if event.feedback != "impression")
-
-
-def nothing(state: State) -> tuple[Interaction, ...]:
+def nothing(state: State) -> State:
     """Nothing at all."""
-    return ()
+    return State()
 
 
-def everything(state: State) -> tuple[Interaction, ...]:
-    """What was passed over, too."""
-    return state.session
+def everything(state: State) -> State:
+    """The session alone, what was passed over, too."""
+    return State(session=state.session)
 
 
-def drawn(state: State) -> tuple[Interaction, ...]:
+def drawn(state: State) -> State:
     """As many choices as there were, of things that were shown but for their choosing: the same ones each time."""
-    real = chosen(state)
-    stream = numpy_stream(len(state.session), "adaptation", "drawn", str(state.user_id))
-    places = sorted(stream.permutation(len(state.session))[: len(real)].tolist())
-    return tuple(replace(state.session[at], feedback=one.feedback) for at, one in zip(places, real, strict=True))
-
-
-@dataclass(frozen=True)
-class Faceless:
-    """A ranker that is told nothing of a user but a reading of the running session, not even a profile.
-
-    Attributes:
-        ranker: who is asked.
-        reading: what it is told.
-    """
-
-    ranker: Ranker
-    reading: Reading = chosen
-
-    def recommend(self, states: Sequence[State], k: int, *, seen: Sequence[IntArray] | None = None) -> list[Slate]:
-        """What the ranker answers to that alone."""
-        return self.ranker.recommend([State(session=self.reading(state)) for state in states], k, seen=seen)
+    shown, real = state.session, chosen(state).session
+    stream = numpy_stream(len(shown), "adaptation", "drawn", str(state.user_id))
+    places = sorted(stream.permutation(len(shown))[: len(real)].tolist())
+    told = (replace(shown[at], feedback=one.feedback) for at, one in zip(places, real, strict=True))
+    return State(session=tuple(told))
 
 
 def lessons(teacher: Posterior, sessions: int, seed: int) -> list[Example]:
@@ -166,7 +147,7 @@ def lessons(teacher: Posterior, sessions: int, seed: int) -> list[Example]:
     found = []
     for _ in range(TURNS):
         for s, mean_N in enumerate(teacher.mean_BN(log_SP)):
-            state = State(session=chosen(State(session=told[s])))
+            state = chosen(State(session=told[s]))
             found.append(Example(state, int(_some(stream, mean_N, SHARPNESS, 1)[0])))
             items_K = _some(stream, mean_N, SHOWING[s % len(SHOWING)], SLATE)
             kinds = [int(stream.choice(3, p=teacher.chance_PN3[person_S[s], item])) for item in items_K]
@@ -250,18 +231,18 @@ def strangers(
     fitted = fit_rows(model, tokenizer, [rows[n] for n in order], plan, **given)
     save_causal_lm(model, tokenizer, out)
     policy = place.policy(model, tokenizer)
-    sides = {LEARNT: Faceless(policy), HIDDEN: Faceless(policy, nothing), DRAWN: Faceless(policy, drawn)}
+    sides = {LEARNT: Told(policy, chosen), HIDDEN: Told(policy, nothing), DRAWN: Told(policy, drawn)}
     events = dataset.events.filter(pl.col("user_id").is_in(met))
     for name in CHEAP:
         spec = baseline(name)
-        sides[name] = Faceless(spec.make(spec.settings, setting.seed).fit(dataset, events))
-    sides |= {BY_CHOICES: Faceless(teacher), BY_ALL: Faceless(teacher, everything)}
+        sides[name] = Told(spec.make(spec.settings, setting.seed).fit(dataset, events), chosen)
+    sides |= {BY_CHOICES: Told(teacher, chosen), BY_ALL: Told(teacher, everything)}
     new = domain.new[:played]
     facts = {"best for all": _best_for_all(domain, met, new), "optimum": _optimum(domain, new)}
     return _meet(domain, sides, new, setting.seed), {**facts, "cpu_seconds": fitted.cpu_seconds, "lessons": len(rows)}
 
 
-def _meet(domain: Domain, sides: dict[str, Faceless], users: Sequence[str], seed: int) -> dict[str, FloatArray]:
+def _meet(domain: Domain, sides: dict[str, Told], users: Sequence[str], seed: int) -> dict[str, FloatArray]:
     """Sessions of these users with each side, of whom not even a profile is told; the same luck for all."""
     row_of = domain.world.dataset.user_index
     user_N = np.array([row_of[user] for user in users], dtype=np.int64)

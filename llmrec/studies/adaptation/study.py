@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from llmrec.adaptation.context import Blind
+from llmrec.adaptation.context import Told, without_feedback, without_session
 from llmrec.adaptation.inner import InnerSettings
 from llmrec.adaptation.meta import MetaSettings, meta_train
 from llmrec.adaptation.tasks import Tasks
@@ -218,7 +218,10 @@ def in_context(setting: Setting, played: int) -> dict[str, FloatArray]:
     found: dict[str, FloatArray] = {}
     for kind, domain in (("known domain", setting.trained[0]), ("unseen domain", setting.unseen)):
         policy = domain.place.policy(model, tokenizer)
-        sides: dict[str, Ranker] = {KNOWING: policy, HIDDEN: Blind(policy, shown=False), SHOWN: Blind(policy)}
+        sides: dict[str, Ranker] = {
+            **{KNOWING: policy, HIDDEN: Told(policy, without_session)},
+            **{SHOWN: Told(policy, without_feedback)},
+        }
         if kind == "known domain":
             events = domain.world.dataset.events.filter(~pl.col("user_id").is_in(list(domain.new)))
             for name in ("popularity", "group-popularity", "covisitation-fixed"):
