@@ -1,33 +1,27 @@
-"""The web side: routes, limits, keys, errors in one shape, and a line of the journal for each request."""
+"""The web side: routes, and errors in one shape; what stands before them is in `gate.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import uuid
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llmrec.errors import LLMRecError, RunError
 from llmrec.printing import one_line
 from llmrec.service import wire
-from llmrec.service.batches import Closed, TooBusy
 from llmrec.service.deployed import Deployed
-from llmrec.service.keys import Keys, given_key
-from llmrec.service.logs import place_of
+from llmrec.service.gate import Direct, Gate
+from llmrec.service.keys import Keys
 from llmrec.service.metrics import CONTENT_TYPE
-from llmrec.service.service import Service, UnknownSlate
+from llmrec.service.refusals import REFUSALS, failed, fault, refusal
+from llmrec.service.service import Service
 from llmrec.version import __version__
 
-ADMIN = ("/v1/items",)
-OPEN = ("/health", "/ready", "/openapi.json", "/docs")
 _ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"model": wire.ErrorBody, "description": "No JSON."},
     401: {"model": wire.ErrorBody, "description": "No key, or a wrong one."},
@@ -38,8 +32,8 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
-    """The application; whoever calls this closes the service in the end."""
+def create_app(service: Service, keys: Keys | None = None) -> Gate:
+    """The application, by ASGI; whoever calls this closes the service in the end."""
     app = FastAPI(
         title="llmrec",
         version=__version__,
@@ -105,8 +99,11 @@ def create_app(service: Service, keys: Keys | None = None) -> FastAPI:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
     _handle_errors(app, service)
-    app.add_middleware(Gate, service=service, keys=keys or Keys())
-    return app
+    direct = {
+        "/v1/recommend": Direct(wire.RecommendBody, recommend),
+        "/v1/feedback": Direct(wire.FeedbackBody, feedback),
+    }
+    return Gate(app, service, keys or Keys(), direct)
 
 
 def _raised(found: object) -> bool:
@@ -167,122 +164,12 @@ def _handle_errors(app: FastAPI, service: Service) -> None:
         said = what.get(error.status_code, one_line(str(error.detail), 300))
         return failed(request.scope, error.status_code, code, said, dict(error.headers or {}))
 
-    @app.exception_handler(UnknownSlate)
-    async def _unknown(request: Request, error: UnknownSlate) -> Response:
-        return failed(request.scope, 404, "unknown_slate", str(error))
+    async def _refused(request: Request, error: Exception) -> Response:
+        return refusal(request.scope, error, service.journal)
 
-    @app.exception_handler(LLMRecError)
-    async def _refused(request: Request, error: LLMRecError) -> Response:
-        return failed(request.scope, 422, "refused", str(error))
+    for kind in REFUSALS:
+        app.add_exception_handler(kind, _refused)
 
-    @app.exception_handler(RunError)
-    async def _unavailable(request: Request, error: RunError) -> Response:
-        # the disk or the log, which the client cannot mend; its place is nobody's business
-        said = "The service cannot write its log just now; try again later."
-        service.journal.say("fault", request_id=request.scope.get("request_id"), where=place_of(error))
-        return failed(request.scope, 503, "unavailable", said, {"Retry-After": "5"})
-
-    @app.exception_handler(TooBusy)
-    async def _busy(request: Request, error: TooBusy) -> Response:
-        after = str(math.ceil(error.after_s))
-        said = f"Too many requests wait; try again in {after} seconds."
-        return failed(request.scope, 429, "too_busy", said, {"Retry-After": after})
-
-    @app.exception_handler(Closed)
-    async def _closed(request: Request, error: Closed) -> Response:
-        return failed(
-            request.scope, 503, "closing", "The service is shutting down; ask another.", {"Retry-After": "1"}
-        )
-
-
-def failed(scope: Scope, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    """An error as every route says it."""
-    detail = wire.ErrorDetail(code=code, message=one_line(message), request_id=scope.get("request_id", ""))
-    return JSONResponse(wire.ErrorBody(error=detail).model_dump(), status, headers)
-
-
-class Gate:
-    """What stands before the routes: a name for each request, its key, the bound of its body, its line in the log."""
-
-    def __init__(self, app: ASGIApp, service: Service, keys: Keys) -> None:
-        self.app, self.service, self.keys = app, service, keys
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        began, status = time.perf_counter(), 500
-        scope["request_id"] = uuid.uuid4().hex[:16]
-
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                own = (b"x-request-id", scope["request_id"].encode())
-                message["headers"] = [*message.get("headers", []), own]
-            await send(message)
-
-        try:
-            refused = self._refused(scope) or await self._body(scope, receive)
-            if isinstance(refused, Response):
-                await refused(scope, receive, counted)
-            elif refused is not None:
-                await self.app(scope, refused, counted)
-        except Exception as error:
-            self.service.journal.say("fault", request_id=scope["request_id"], where=place_of(error))
-            if status == 500:  # nothing was sent yet
-                said = f"This is a fault of llmrec; its line in the log has the request id {scope['request_id']}."
-                await failed(scope, 500, "fault", said)(scope, receive, counted)
-        took, route = time.perf_counter() - began, self._route(scope)
-        self.service.metrics.requests.labels(route, str(status)).inc()
-        self.service.metrics.seconds.labels(route).observe(took)
-        self.service.journal.say(
-            "request", request_id=scope["request_id"], route=route, status=status, ms=1000 * took
-        )
-
-    def _refused(self, scope: Scope) -> Response | None:
-        path = scope["path"]
-        if path in OPEN or not self.keys.any:
-            return None
-        headers = dict(scope["headers"])
-        named = [headers.get(name) for name in (b"authorization", b"x-api-key")]
-        key = given_key(*(None if value is None else value.decode("latin-1") for value in named))
-        if not self.keys.allows(key):
-            said = "Give an API key as Authorization: Bearer KEY."
-            return failed(scope, 401, "unauthorized", said, {"WWW-Authenticate": "Bearer"})
-        if path.startswith(ADMIN) and not self.keys.allows(key, admin=True):
-            return failed(scope, 403, "forbidden", "This needs a key that may change the catalogue.")
-        return None
-
-    async def _body(self, scope: Scope, receive: Receive) -> Response | Receive | None:
-        """The whole body, read within its bounds before anything looks at it; None where the client has gone."""
-        most, parts, size = self.service.settings.body, [], 0
-        said = dict(scope["headers"]).get(b"content-length", b"")
-        if said.isdigit() and int(said[:20]) > most:
-            return failed(scope, 413, "too_long", f"The body is longer than {most:,} bytes; send less.")
-        try:
-            async with asyncio.timeout(self.service.settings.body_s):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None
-                    part = message.get("body", b"")
-                    size, more = size + len(part), message.get("more_body", False)
-                    if size > most:
-                        return failed(scope, 413, "too_long", f"The body is longer than {most:,} bytes; send less.")
-                    parts.append(part)
-        except TimeoutError:
-            return failed(scope, 408, "too_slow", "The body did not arrive in time; send it at once.")
-        whole: list[Message] = [{"type": "http.request", "body": b"".join(parts), "more_body": False}]
-
-        async def replayed() -> Message:
-            return whole.pop() if whole else await receive()
-
-        return replayed
-
-    def _route(self, scope: Scope) -> str:
-        route = scope.get("route")
-        path = getattr(route, "path", None)
-        return path if isinstance(path, str) else "other"
+    @app.exception_handler(Exception)
+    async def _fault(request: Request, error: Exception) -> Response:
+        return fault(request.scope)  # the gate writes it down

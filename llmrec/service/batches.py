@@ -138,6 +138,8 @@ class Batcher:
     ) -> None:
         self._answer, self._batch, self._most, self._seen = answer, batch, waiting, seen
         self._gather, self._wanted, self._until = gather, 0, 0.0
+        self._enough = 1
+        """Jobs for which the worker is woken: it is not to look at each that comes while it waits for several."""
         self._jobs: deque[Job] = deque()
         self._there = threading.Condition()
         self._open = True
@@ -164,7 +166,8 @@ class Batcher:
             if len(self._jobs) >= self._most:
                 raise TooBusy(max(1.0, math.ceil(self._pace_s * len(self._jobs))))
             self._jobs.append(job)
-            self._there.notify()
+            if len(self._jobs) >= self._enough:
+                self._there.notify()
 
     def close(self, grace_s: float) -> bool:
         """Takes nothing more and works off what waits, for `grace_s` seconds at most; whether all of it was done."""
@@ -209,10 +212,12 @@ class Batcher:
 
     def _wait_for_more(self) -> None:
         """Waits, for a bounded moment, until as many have come as were answered last, beside those who waited."""
+        self._enough = max(self._wanted, 1)
         while self._open and len(self._jobs) < self._wanted:
             left = self._until - time.perf_counter()
             if left <= 0 or not self._there.wait(left):
-                return
+                break
+        self._enough = 1
 
     def _take(self) -> list[Job]:
         """The oldest job with the others of its group, in order; those that were given up are dropped."""

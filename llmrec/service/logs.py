@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self, TextIO
 
 from llmrec.printing import one_line
 
+TOGETHER_S = 0.02
+"""Lines of so many seconds are written at once."""
+MOST = 10_000
+"""Lines that wait for a reader of standard error that is slow."""
+# ASCII: whatever gets here, a line is one line and no terminal acts on it
+_as_json = json.JSONEncoder(ensure_ascii=True, default=str).encode
 _lock = threading.Lock()
 
 
@@ -20,6 +28,64 @@ def write_line(line: str) -> None:
     with _lock:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
+
+
+class Lines:
+    """Lines for a stream, written on a thread of its own, those of a moment together.
+
+    A write lets go of the interpreter and then waits for it behind the model: for each request anew that took a third
+    of what its answer cost beside the model. Use it as a context, which writes the rest in the end.
+
+    Args:
+        stream: by default standard error.
+        most: lines that wait, at most. More are left out and counted in a line, so that a reader who does not read
+            neither stops the service nor fills its memory.
+    """
+
+    def __init__(self, stream: TextIO | None = None, most: int = MOST) -> None:
+        self._stream, self._most, self._lost = stream or sys.stderr, most, 0
+        self._lines: deque[str] = deque()
+        self._there, self._ended = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+        self._writer = threading.Thread(target=self._work, name="llmrec-journal", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._writer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._there.set()
+        self._writer.join(5.0)  # nobody may read
+
+    def write(self, line: str) -> None:
+        """Takes a line; it is written within a moment, in its turn."""
+        if len(self._lines) >= self._most:
+            with self._lock:
+                self._lost += 1
+            return
+        self._lines.append(line)
+        if not self._there.is_set():
+            self._there.set()
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            self._there.wait()
+            self._ended.wait(TOGETHER_S)
+            self._there.clear()  # before the look: what comes behind it wakes this thread again
+            self._write_all()
+        self._write_all()
+
+    def _write_all(self) -> None:
+        taken = [self._lines.popleft() for _ in range(len(self._lines))]
+        with self._lock:
+            lost, self._lost = self._lost, 0
+        if lost:
+            Journal(taken.append).say("lost", lines=lost)
+        if taken:
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more: the service goes on
+                self._stream.write("\n".join(taken) + "\n")
+                self._stream.flush()
 
 
 class Journal:
@@ -38,8 +104,7 @@ class Journal:
         """One line; facts that are None are left out."""
         told: dict[str, Any] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
         told |= {key: round(v, 3) if isinstance(v, float) else v for key, v in facts.items() if v is not None}
-        # ASCII: whatever gets here, a line is one line and no terminal acts on it
-        self._write(json.dumps(told, ensure_ascii=True, default=str))
+        self._write(_as_json(told))
 
 
 class ServerLines(logging.Handler):

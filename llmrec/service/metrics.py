@@ -32,6 +32,7 @@ class Metrics:
         )
         self.feedback = Counter("llmrec_feedback", "Feedback received.", ["kind"], registry=own)
         self.tokens = Counter("llmrec_prompt_tokens", "Tokens of prompts.", ["how"], registry=own)
+        self.read, self.cached = self.tokens.labels("read"), self.tokens.labels("cached")
         self.kept = Gauge("llmrec_prefix_cache_bytes", "Bytes of prompts that are kept.", registry=own)
         self.most = Gauge("llmrec_prefix_cache_limit_bytes", "Bytes of prompts kept at most.", registry=own)
         self.version = Gauge("llmrec_policy_version", "The version that is served.", registry=own)

@@ -15,7 +15,7 @@ from llmrec.printing import one_line
 from llmrec.recommender import Recommender
 from llmrec.service.app import create_app
 from llmrec.service.keys import VARIABLE, Keys
-from llmrec.service.logs import ServerLines
+from llmrec.service.logs import Journal, Lines, ServerLines
 from llmrec.service.service import Service
 from llmrec.service.settings import ServiceSettings
 from llmrec.storage import resolve
@@ -72,11 +72,11 @@ def serve(
             "--keys FILE."
         )
     listening = listen(host, port)
-    with listening:
+    with listening, Lines() as lines:
         folder = run_folder(model, revision=revision)
         recommender = Recommender.load(str(folder), data=data, rules=rules)
         place = state_folder(folder) if state is None else state
-        service = Service(recommender, place, settings, versions=versions, events=events)
+        service = Service(recommender, place, settings, Journal(lines.write), versions=versions, events=events)
         try:
             app = create_app(service, known)
             config = uvicorn.Config(
@@ -90,8 +90,8 @@ def serve(
                 date_header=False,
             )
             server = uvicorn.Server(config)
-            lines, own = logging.getLogger("uvicorn.error"), ServerLines(service.journal)
-            lines.addHandler(own)
+            said, own = logging.getLogger("uvicorn.error"), ServerLines(service.journal)
+            said.addHandler(own)
             address = listening.getsockname()
             facts = {"items": len(service.deployed.item_ids), "rules": len(recommender.rules)}
             service.journal.say("serving", host=address[0], port=address[1], **facts)
@@ -100,7 +100,7 @@ def serve(
             except Stopped:  # uvicorn raises the signal again when it has ended: it ended as it was asked to
                 pass
             finally:
-                lines.removeHandler(own)
+                said.removeHandler(own)
         finally:
             service.journal.say("stopped", answered_all=service.close())
 

@@ -277,8 +277,8 @@ class Service:
             patience = min(patience, body.deadline_ms / 1000)
         done = asyncio.wrap_future(job.done)
         try:
-            answer: wire.RecommendAnswer = await asyncio.wait_for(asyncio.shield(done), patience)
-            return answer
+            async with asyncio.timeout(patience):
+                return await asyncio.shield(done)
         except TimeoutError:
             if not job.claim():  # it is just being written down
                 return await done  # type: ignore[no-any-return]
@@ -370,14 +370,17 @@ class Service:
             ours, left = counted(made)
             shown = [(job, drawn) for job, drawn, _ in ours if drawn.certified.slate.items_K]
             self.log.serve([served(job, d.certified.slate, d.propensity_K, d.exploration) for job, d in shown])
+        ready = []
         for job, drawn, told in ours:
             certified = drawn.certified
             answer = body_of(job, job.filters, certified.slate, told, drawn.propensity_K)
             answer.certificate = certificate_of(certified)
             answer.tokens = tokens_of(certified)
-            self.metrics.tokens.labels("read").inc(certified.tokens - certified.cached)
-            self.metrics.tokens.labels("cached").inc(certified.cached)
+            self.metrics.read.inc(certified.tokens - certified.cached)
+            self.metrics.cached.inc(certified.cached)
             self._count(answer)
+            ready.append((job, answer))
+        for job, answer in ready:  # at last: who is answered wakes the web side, which would run between the others
             job.done.set_result(answer)
         return left
 

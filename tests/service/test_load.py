@@ -9,6 +9,7 @@ from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from llmrec.service.batches import Batcher, Closed
+from tests.service.conftest import until
 
 BATCH, WAITING = 4, 8
 
@@ -127,3 +128,32 @@ def test_waiting_for_a_cohort_ends():
     finally:
         assert batcher.close(10)
     assert sizes == [3, 1]
+
+
+def test_the_worker_sleeps_until_as_many_have_come_as_it_waits_for(monkeypatch):
+    """Behind a batch of four the first one wakes it, the next two do not, the fourth does: it takes all of them."""
+    sizes, answered = [], threading.Semaphore(0)
+
+    def answer(jobs):
+        sizes.append(len(jobs))
+        time.sleep(0.001)
+        answered.release()
+
+    batcher = Batcher(answer, batch=32, waiting=64, gather=1e6)
+    woken, notify = [], batcher._there.notify
+    monkeypatch.setattr(batcher._there, "notify", lambda: (woken.append(len(batcher)), notify()))
+    try:
+        with batcher._there:
+            for _ in range(4):
+                batcher.submit(Asked())
+        assert answered.acquire(timeout=30)
+        woken.clear()
+        batcher.submit(Asked())
+        until(lambda: batcher._enough == 4)
+        for _ in range(3):
+            batcher.submit(Asked())
+        assert answered.acquire(timeout=30)
+        assert woken == [1, 4]
+    finally:
+        assert batcher.close(10)
+    assert sizes == [4, 4]

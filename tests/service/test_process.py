@@ -159,8 +159,12 @@ class Writers:
             while not stop.is_set():
                 number += 1
                 with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
-                    slate = post(port, "/v1/recommend", {"user_id": f"user-{number % 12}", "k": 3})
-                    item = slate["items"][number % 3]["item_id"]
+                    # strangers as well: who clicked everything is shown nothing
+                    user = f"user-{number % 12}" if number % 2 else f"stranger-{turn}-{number}"
+                    slate = post(port, "/v1/recommend", {"user_id": user, "k": 3})
+                    if not slate["items"]:
+                        continue
+                    item = slate["items"][number % len(slate["items"])]["item_id"]
                     report = {"slate_id": slate["slate_id"], "item_id": item, "kind": "click"}
                     got = post(port, "/v1/feedback", report)
                     self.said.append((got["seq"], slate["slate_id"], item))
