@@ -6,7 +6,9 @@
 Settings are chosen on the validation rows (each baseline within its time budget), fitted anew on everything before
 the test period (with --fit-once left as they are: half the hours of a large model), and asked the test rows once;
 rows that depend on chance under three seeds. Finished rows, and the networks that were fitted for them, are kept in
-OUT: the same command goes on where it was stopped, and another mixture of the same networks fits none again.
+OUT: the same command goes on where it was stopped, and another mixture of the same networks fits none again. So is
+what a policy was asked for a mixture, batch by batch: all forms of a mixture are chosen among by one reading of it,
+and another mixture reads what is new to it.
 OUT/table.md and OUT/table.json hold the table. FOLDER is LLMREC_DATA/NAME where --source is left out.
 `--dataset folder` takes any folder written by `llmrec data import`.
 """

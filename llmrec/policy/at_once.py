@@ -17,6 +17,9 @@ ROOM = 2 * 2**30
 SHARE = 8
 """The same of a GPU, as a part of its memory."""
 BEAMS = 32
+SCORED = 8
+"""Rows of a prompt with its items that a CPU scores at once: all are as wide as the widest, and few of like length
+hold little padding. Many as they come take nearly twice as long (SmolLM2-135M, 140 items a state)."""
 _WIDTHS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 
 
@@ -34,6 +37,11 @@ def states_at_once(model: Any, prompt: int, item: int) -> int:
     if device_of(model).type == "cuda":
         least, most = ON_CPU, ON_GPU
     return fitting(kept_bytes(config, dtype_of(model)) * (prompt + BEAMS * item), room_of(model), least, most)
+
+
+def scored_at_once(model: Any) -> int:
+    """States whose items are scored in one batch on the model's device."""
+    return ON_CPU if device_of(model).type == "cuda" else SCORED
 
 
 def rows_at_once(model: Any, tokens: int) -> int:

@@ -340,10 +340,11 @@ class LanguagePolicy:
         seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         temperature: float = 1.0,
+        batch_size: int | None = None,
     ) -> Tensor:
         """log pi(item | state), (B, G), differentiable; with `exclude_seen` or `filters` log pi_F, as `sample` draws.
 
-        An item that F leaves out scores -inf.
+        An item that F leaves out scores -inf. `batch_size` states of like length are read at once, by default all.
 
         Raises:
             RequestError: as `sample` does.
@@ -352,7 +353,7 @@ class LanguagePolicy:
         asked.require_single_items()
         order: list[int] = []
         parts: list[Tensor] = []
-        for part, ids, mask in self.batches(states, len(states), asked.groups_B):
+        for part, ids, mask in self.batches(states, batch_size or len(states), asked.groups_B):
             order += part
             allowed = asked.allowed(part)
             scores = score_items(

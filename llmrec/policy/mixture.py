@@ -35,6 +35,7 @@ import torch
 
 from llmrec.catalogue.filters import Attributes, Filters
 from llmrec.errors import RequestError
+from llmrec.policy.at_once import scored_at_once
 from llmrec.policy.decoding import check_k
 from llmrec.policy.filtered import hidden_items, nothing_left, one_each, padded, passing
 from llmrec.policy.language_policy import LanguagePolicy
@@ -321,11 +322,11 @@ def _probabilities(part: Part, states: Sequence[State], items_BX: IntArray) -> F
     if isinstance(part, Mixture):
         return part.probabilities(states, items_BX)
     assert isinstance(part, LanguagePolicy)
-    values = [np.empty((len(states), 0))]
+    values, at_once = [np.empty((len(states), 0))], scored_at_once(part.model)
     with evaluating(part.model):
         for start in range(0, items_BX.shape[1], ROW_ITEMS):
             items = torch.from_numpy(items_BX[:, start : start + ROW_ITEMS].clip(min=0))
-            values.append(part.log_prob(states, items).double().exp().cpu().numpy())
+            values.append(part.log_prob(states, items, batch_size=at_once).double().exp().cpu().numpy())
     return np.where(items_BX >= 0, np.concatenate(values, 1), 0.0)
 
 

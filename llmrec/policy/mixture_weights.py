@@ -11,7 +11,8 @@ import numpy as np
 
 from llmrec.errors import RequestError
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.policy.mixture import Candidates, Mixture, candidate_depth
+from llmrec.policy.mixture import Candidates, Mixture, Part, candidate_depth
+from llmrec.policy.remembering import RememberedPolicy, remembered
 from llmrec.types import FloatArray, IntArray, State
 
 ONE_OF_EACH = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
@@ -22,6 +23,9 @@ UNITS = 2
 """Either share is divided among its parts in so many equal pieces, where a group may have few rows."""
 EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
 """Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
+
+_ASKED = ("beams", "exclude_seen", "seen", "batch_size")
+"""Options of `fit` that decide what parts are asked."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,59 @@ def fit(
         chosen.append(int(best_W[pooled_W[best_W].argmax()]))
     own = [ndcg_WB[w, group_B == g].mean() if rows_G[g] else pooled_W[w] for g, w in enumerate(chosen)]
     return FittedMixture(mixture.changed(weights=grid_WP[chosen]), np.array(own), rows_G, grid_WP, pooled_W)
+
+
+def fit_forms(
+    mixture: Mixture,
+    forms: Sequence[Sequence[Part]],
+    states: Sequence[State],
+    targets: Sequence[int],
+    *,
+    k: int = 10,
+    **options: Any,
+) -> list[FittedMixture]:
+    """`fit` for each form of a mixture, with one reading of each policy for all of them.
+
+    A form's candidates are what its own parts propose, so another power or half-life of a score asks a policy for
+    other items. The mixture of all parts of all forms has every form's candidates among its own: it is read once, and
+    each form is then fitted to its own candidates from what was said there.
+
+    Args:
+        mixture: depth, group and items; its own parts are not asked.
+        forms: the parts of each form; a part that several share is the same object in each.
+        states: see `fit`.
+        targets: see `fit`.
+        k: see `fit`.
+        options: those of `fit`.
+
+    Returns:
+        The fit of each form; its mixture's parts answer from memory what they were asked here.
+
+    Raises:
+        RequestError: as `fit` does.
+    """
+    kept: dict[int, Part] = {}
+    own = [[_remembering(part, kept) for part in parts] for parts in forms]
+    every = list({id(part): part for parts in own for part in parts}.values())
+    wide = mixture.changed(parts=every, weights=None)
+    if len(forms) > 1 and wide.policies:
+        depth = candidate_depth(mixture.items.n_items, k, mixture.depth)
+        for _ in wide.candidates(states, depth, **{name: options[name] for name in _ASKED if name in options}):
+            pass
+    return [fit(mixture.changed(parts=parts), states, targets, k=k, **options) for parts in own]
+
+
+def _remembering(part: Part, kept: dict[int, Part]) -> Part:
+    """The part, the policies of an inner mixture too, with a memory; the same for the same part."""
+    if id(part) not in kept:
+        if isinstance(part, Mixture):
+            made: Part = part.changed(parts=[_remembering(inner, kept) for inner in part.parts])
+        elif isinstance(part, LanguagePolicy):
+            made = part if isinstance(part, RememberedPolicy) else RememberedPolicy(part)
+        else:
+            made = remembered(part)
+        kept[id(part)] = made
+    return kept[id(part)]
 
 
 def weight_grid(policies: int, scores: int, *, fine: bool = False) -> FloatArray:

@@ -21,6 +21,7 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.evaluation.ranking import slates_to_items
 from llmrec.files import read_json
 from llmrec.pipeline.work import Work
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.policy.mixture import Items, Mixture
 from llmrec.policy.nano import make_nano, train_tokenizer
@@ -231,6 +232,21 @@ def test_the_policy_in_all_its_forms(bench, tmp_path, monkeypatch):
     assert both["parts"] == ["policy", "blind", "covisitation-fixed", "interpolation"]
     assert both["members"] == 2
     assert "verdict" in found[RL][0].facts["settings"]
+    # another mixture of a policy that was read for these states before searches none of them again
+    read = []
+    decode = LanguagePolicy.certified
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            LanguagePolicy,
+            "certified",
+            lambda self, states, *a, **o: read.append(states) or decode(self, states, *a, **o),
+        )
+        again, failed = answers(
+            bench, {"more": MixtureEntry("more", "", tmp_path, (policy,), (near, teacher), (0, 1))}, tmp_path, (0,)
+        )
+    assert not failed
+    assert not read
+    assert again["more"][0].facts["settings"]["tried forms"] == 1
     board = measure(bench, found, policy.simulators(bench).judge, pairs=[("rl", RL, LM)])
     assert 0.0 <= board.main.cells[LM]["judge"].mean <= 1.0
     assert "judge" in board.claims["rl"]["sentence"]

@@ -126,7 +126,7 @@ def test_settings_stay_when_texts_change(made, monkeypatch):
         raise AssertionError("chosen again")
 
     monkeypatch.setattr(BaselineSpec, "chosen", never)
-    monkeypatch.setattr("llmrec.studies.table.mixtures.fit", never)
+    monkeypatch.setattr("llmrec.studies.table.mixtures.fit_forms", never)
     states = [e.state for e in bench.test][:8]
     view = MISTYPED.view(states, bench.dataset.item_list)
     train, dataset = bench.after.split.train, with_texts(bench.dataset, view.items)

@@ -17,11 +17,10 @@ from llmrec.files import read_json, write_json
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Items, Mixture, Part
-from llmrec.policy.mixture_weights import EVEN, ONE_OF_EACH, SHARES, UNITS, FittedMixture, fit, weight_grid
+from llmrec.policy.mixture_weights import EVEN, ONE_OF_EACH, SHARES, UNITS, FittedMixture, fit_forms, weight_grid
 from llmrec.studies.table.entries import Answer, answered, bench_key, width
 from llmrec.studies.table.policies import DEPTH, FIRST, Trainings
 from llmrec.studies.table.protocol import Moment, TableData
-from llmrec.studies.table.remembering import RememberedPolicy, remembered
 from llmrec.studies.table.scores import ScorePart
 from llmrec.text.templates import ELAPSED_DAYS
 from llmrec.text.wording import elapsed_band
@@ -62,15 +61,19 @@ class MixtureEntry:
 
         def fit_all() -> tuple[Mixture, dict[str, Any]]:
             settings = {"members": max(1, len(self.seeds)), **self._weights(bench)}
-            return self.recommender(bench, seed, work), {"settings": settings}
+            return self._made(bench, seed, kept=True), {"settings": settings}
 
         return answered(bench, work, self.stage(seed), key, fit_all)
 
     def recommender(self, bench: TableData, seed: int, work: Work) -> Mixture:
         """The mixture of a seed's parts, or of all of them."""
         del work
+        return self._made(bench, seed)
+
+    def _made(self, bench: TableData, seed: int, *, kept: bool = False) -> Mixture:
         weights = self._weights(bench)
-        return self._mixture(bench, "after", weights["form numbers"], self.seeds or (seed,), weights["weights"])
+        forms, seeds = weights["form numbers"], self.seeds or (seed,)
+        return self._mixture(bench, "after", forms, seeds, weights["weights"], kept=kept)
 
     def settled(self, facts: Mapping[str, Any]) -> MixtureEntry:
         """The entry with the members and the baselines' settings of a kept answer."""
@@ -97,9 +100,17 @@ class MixtureEntry:
         return {**bench_key(bench), "parts": parts, "grid": grid, "banded": self.banded, **fine}
 
     def _mixture(
-        self, bench: TableData, moment: Moment, forms: Sequence[int], seeds: Sequence[int], weights: Any = None
+        self,
+        bench: TableData,
+        moment: Moment,
+        forms: Sequence[int],
+        seeds: Sequence[int],
+        weights: Any = None,
+        *,
+        kept: bool = False,
     ) -> Mixture:
-        policies: list[Part] = [_ensemble(trainings, bench, moment, seeds) for trainings in self.policies]
+        """With `kept` policies answer from what their folder holds of them, and what they are asked is kept there."""
+        policies: list[Part] = [_ensemble(trainings, bench, moment, seeds, kept) for trainings in self.policies]
         scores = [part.made(bench, moment, form, seeds) for part, form in zip(self.scores, forms, strict=True)]
         group = elapsed_band if self.banded else None
         items = Items(bench.dataset.n_items, bench.dataset.manifest.repeat)
@@ -138,27 +149,21 @@ class MixtureEntry:
         """The fit of every form."""
         # Weights are chosen with parts that were fitted before the validation rows; parts that know them would be
         # trusted too much. They then weigh parts that were fitted on more.
-        first = self._mixture(bench, "before", every[0], (FIRST,))
-        policies = [
-            RememberedPolicy(part) if isinstance(part, LanguagePolicy) else part
-            for part in first.parts[: len(self.policies)]
-        ]
+        first = self._mixture(bench, "before", every[0], (FIRST,), kept=True)
+        policies = first.parts[: len(self.policies)]
         scores = [
-            [remembered(part.made(bench, "before", form, (FIRST,))) for form in range(len(part.forms))]
-            for part in self.scores
+            [part.made(bench, "before", form, (FIRST,)) for form in range(len(part.forms))] for part in self.scores
         ]
+        forms = [[*policies, *(own[form] for own, form in zip(scores, one, strict=True))] for one in every]
         states, targets = [e.state for e in bench.valid], [e.target for e in bench.valid]
         options: dict[str, Any] = {"groups": self._bands, "k": min(10, width(bench)), "seen": bench.valid.seen}
-        found = {}
-        for forms in every:
-            parts = [*policies, *(own[form] for own, form in zip(scores, forms, strict=True))]
-            found[forms] = fit(first.changed(parts=parts), states, targets, **options)
-        return found
+        return dict(zip(every, fit_forms(first, forms, states, targets, **options), strict=True))
 
 
 def _ensemble(
-    trainings: Trainings, bench: TableData, moment: Moment, seeds: Sequence[int]
+    trainings: Trainings, bench: TableData, moment: Moment, seeds: Sequence[int], kept: bool
 ) -> LanguagePolicy | Mixture:
     """The policy of a seed, or the mean of those of several."""
-    members = [trainings.policy(bench, moment, seed) for seed in seeds]
+    made = trainings.remembered if kept else trainings.policy
+    members = [made(bench, moment, seed) for seed in seeds]
     return members[0] if len(members) == 1 else Mixture.ensemble(members)

@@ -24,15 +24,18 @@ from llmrec.pipeline.sft import SFTStage, improved_policy, sft_policy, sft_stage
 from llmrec.pipeline.simulation import Simulators, simulator_stage
 from llmrec.pipeline.systems import Policy
 from llmrec.pipeline.wording import text_key
-from llmrec.pipeline.work import Work
+from llmrec.pipeline.work import Work, stage_key
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker
+from llmrec.policy.remembering import Readings, RememberedPolicy
 from llmrec.rewards.custom import custom_digest
 from llmrec.studies.table.entries import Answer, BySeed, answered, bench_key, found_or_made, width
 from llmrec.studies.table.protocol import Moment, TableData
 from llmrec.types import Ranker
 
 BEAMS, DEPTH = 40, 40
+READINGS = 1
+"""Of how a policy is read; a higher one reads all states anew."""
 FIRST = 0
 """The seed that settings are chosen with."""
 
@@ -69,6 +72,13 @@ class Trainings:
     def policy(self, bench: TableData, moment: Moment, seed: int) -> LanguagePolicy:
         """The warm-started policy."""
         return sft_policy(*self.stage(bench, moment, seed))
+
+    def remembered(self, bench: TableData, moment: Moment, seed: int) -> RememberedPolicy:
+        """The same with what it says kept in OUT/NAME: the model is read for what no row has asked of it yet."""
+        config, data, stage = self.stage(bench, moment, seed)
+        place = self.out / self.name / f"readings-{bench.fitting(moment)}-{seed}"
+        key = {"trained": stage_key(stage.folder), "text": text_key(config, data.dataset), "version": READINGS}
+        return RememberedPolicy(sft_policy(config, data, stage), Readings(place, key))
 
     def simulators(self, bench: TableData) -> Simulators:
         """Reward and judge, fitted on the training part and calibrated on the validation part in every case."""
