@@ -133,6 +133,9 @@ class SFTSettings:
     """What answers the requests of item_from_prompt that name items ("I liked A"), always an item like those.
     choices: what users choose, as often as they do. catalogue: every item alike, those too that nobody has chosen
     yet, so that a new item is known from its text (docs/cold-start.md)."""
+    request_facts: Literal["categories", "some"] = "categories"
+    """What the requests of item_from_prompt that name no item say of their answer. categories: all its categories.
+    some: one or several facts, drawn anew for each row: categories, who made it, the decade of its title."""
     dropout: bool = False
     """Whether the dropout that the model was made with (OPT's 0.1, `attention_dropout`) is on in the warm start. That
     of `lora.dropout` is on in any case; where a policy learns from rewards there is none at all."""

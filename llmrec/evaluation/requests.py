@@ -25,6 +25,7 @@ import numpy as np
 
 from llmrec.errors import RequestError
 from llmrec.seeding import numpy_stream
+from llmrec.text.titles import decade, without_year
 from llmrec.types import FloatArray, Item, Slate
 
 Kind = Literal["category", "attribute", "both", "like", "cheaper"]
@@ -33,15 +34,14 @@ LEAST = 3
 """Items that answer a request, at least."""
 MOST = 1 / 3
 """Share of the catalogue that answers a request, at most: else a list without a thought would."""
-_YEAR = re.compile(r"\s*\(((?:19|20)\d)\d\)\s*$")
 _WORD = re.compile(r"[A-Za-z]{5,}")
 
 _ASKS: dict[str, tuple[str, ...]] = {
     "category": ("What have you got in {category}?", "Something in {category} would be nice", "{category}, please"),
     "brand": ("Anything made by {brand}?", "I only trust {brand}", "Show me what {brand} makes"),
-    "decade": ("Anything from the {decade}?", "A film of the {decade}, please", "Show me the {decade}"),
+    "decade": ("Anything from the {decade}s?", "A film of the {decade}s, please", "Show me the {decade}s"),
     "category brand": ("Something in {category} made by {brand}", "{brand} and {category}, have you got that?"),
-    "category decade": ("Something in {category} from the {decade}", "{category} of the {decade}, please"),
+    "category decade": ("Something in {category} from the {decade}s", "{category} of the {decade}s, please"),
     "like": ("More things like {title}", "Something similar to {title}", "I loved {title}, what is like it?"),
     "cheaper": ("Like {title} but cheaper", "Something similar to {title}, only less expensive"),
 }
@@ -118,7 +118,7 @@ def _pools(items: Sequence[Item]) -> dict[Kind, list[_Topic]]:
     told = categories or _groups((n, word) for n, item in enumerate(items) for word in _words(item.title))
     attributes = {
         "brand": _groups((n, item.brand) for n, item in enumerate(items)),
-        "decade": _groups((n, _decade(item.title)) for n, item in enumerate(items)),
+        "decade": _groups((n, decade(item.title)) for n, item in enumerate(items)),
     }
     pools: dict[Kind, list[_Topic]] = {kind: [] for kind in KINDS}
     pools["category"] = [_Topic("category", {"category": name}, tuple(sorted(told[name]))) for name in sorted(told)]
@@ -135,7 +135,7 @@ def _pools(items: Sequence[Item]) -> dict[Kind, list[_Topic]]:
         own = [categories[name] - {n} for name in item.categories if name]
         # the rarest says the most: "yoga" rather than "handmade"
         company = min(own, key=len, default=set())
-        values = {"title": _YEAR.sub("", item.title)}
+        values = {"title": without_year(item.title)}
         pools["like"].append(_Topic("like", values, tuple(sorted(company))))
         if item.price is not None:
             less = [m for m in sorted(company) if (price := items[m].price) is not None and price < item.price]
@@ -154,8 +154,3 @@ def _groups(named: Iterable[tuple[int, str]]) -> dict[str, set[int]]:
 
 def _words(title: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(title)}
-
-
-def _decade(title: str) -> str:
-    found = _YEAR.search(title)
-    return f"{found[1]}0s" if found else ""

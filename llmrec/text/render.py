@@ -24,7 +24,7 @@ from llmrec.files import new_folder, read_json, write_json, write_text
 from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fit, longest_that_fits
 from llmrec.text.cards import Cut, check_cards
 from llmrec.text.escape import Cleaner
-from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, TaskText, task_values
+from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, Facts, TaskText, task_values
 from llmrec.text.templates import FRAMES, TemplateSet, own_sources, shipped_sources
 from llmrec.text.wording import Frame, HistoryStyle, RatingWords, StateText, Wording
 from llmrec.types import Item, State
@@ -246,14 +246,21 @@ class StateRenderer:
         return min(bisect.bisect_right(list(itertools.accumulate(costs)), room), len(entries) - 1)
 
     def task_text(
-        self, name: str, item: Item | int, *, liked: Sequence[Item | int] = (), variant: int = 0
+        self,
+        name: str,
+        item: Item | int,
+        *,
+        liked: Sequence[Item | int] = (),
+        facts: Facts | None = None,
+        variant: int = 0,
     ) -> TaskText | None:
         """A training task about an item; None where the item lacks the text or identifier that it needs.
 
         Args:
             name: one of `tasks.TASKS` or `tasks.ID_TASKS`.
             item: an item of the catalogue or its index.
-            liked: for item_from_prompt, the items that the ask names; without them it names categories.
+            liked: for item_from_prompt, the items that the ask names; without them it names what the item is.
+            facts: which facts of the item it then names; all categories where None.
             variant: which paraphrase of the ask.
 
         Raises:
@@ -265,7 +272,7 @@ class StateRenderer:
         index = item if isinstance(item, int) else self._index[item.item_id]
         pool = self.wording.items
         named = [pool[other] if isinstance(other, int) else other for other in liked]
-        values = task_values(self.wording, name, index, liked=named, variant=variant)
+        values = task_values(self.wording, name, index, liked=named, facts=facts, variant=variant)
         if values is None:
             return None
         prompt_ids = self._fit_task(name, values)

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmrec.text.cards import DESCRIPTION_CHARACTERS, attributes
+import numpy as np
+
+from llmrec.text.cards import CATEGORIES, DESCRIPTION_CHARACTERS, attributes
 from llmrec.text.identified import mark
 from llmrec.text.templates import ID_TASKS, TASKS
+from llmrec.text.titles import decade
 from llmrec.text.wording import Wording
 from llmrec.types import Item
 
-__all__ = ["ID_TASKS", "TASKS", "TEXT_ANSWERS", "TaskText", "task_values"]
+__all__ = ["ID_TASKS", "TASKS", "TEXT_ANSWERS", "Facts", "TaskText", "task_values"]
 
 TEXT_ANSWERS = {"description_from_title": "description", "title_from_id": "title", "attributes_from_id": "told"}
 """Tasks whose answer is text, and which value of `task_values` it is; the others are answered by an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Which of an item's facts an ask names, such as "War from the 1970s".
+
+    Attributes:
+        categories: places of those among the item's categories.
+        brand: whether it says who made it.
+        decade: whether it says the decade of the year that ends the title.
+    """
+
+    categories: tuple[int, ...] = ()
+    brand: bool = False
+    decade: bool = False
+
+    def of(self, item: Item, known: Mapping[str, str | Sequence[str]]) -> dict[str, object]:
+        """The values that the ask shows; `known` as `cards.attributes` has them."""
+        return {
+            "categories": [known["categories"][place] for place in self.categories],
+            "brand": known["brand"] if self.brand else "",
+            "decade": decade(item.title) if self.decade else "",
+        }
+
+    @classmethod
+    def drawn(cls, item: Item, rng: np.random.Generator) -> Facts:
+        """Some of what is known of an item: each kind of fact alone, or several at once, categories one or more."""
+        count = sum(bool(name.strip()) for name in item.categories[:CATEGORIES])
+        kinds = [kind for kind, held in (("c", count), ("b", item.brand.strip()), ("d", decade(item.title))) if held]
+        if not kinds:
+            return cls()
+        chosen = rng.permutation(kinds)[: int(rng.integers(1, len(kinds) + 1))]
+        # one category is what people ask for most
+        some = min(count, int(rng.geometric(0.6))) if "c" in chosen else 0
+        places = sorted(rng.permutation(count)[:some].tolist())
+        return cls(tuple(places), "b" in chosen, "d" in chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +70,13 @@ class TaskText:
 
 
 def task_values(
-    wording: Wording, name: str, item: Item | int, *, liked: Sequence[Item] = (), variant: int = 0
+    wording: Wording,
+    name: str,
+    item: Item | int,
+    *,
+    liked: Sequence[Item] = (),
+    facts: Facts | None = None,
+    variant: int = 0,
 ) -> dict[str, object] | None:
     """The clean values of a task's template; None where the item lacks what the task needs.
 
@@ -39,7 +84,8 @@ def task_values(
         wording: cleans the item's text.
         name: one of `TASKS` or `ID_TASKS`.
         item: the item asked for or described, or its index (an item outside of the catalogue has no identifier).
-        liked: items that the ask names ("I liked A and B"); without them it names the item's categories.
+        liked: items that the ask names ("I liked A and B"); without them it names what the item is.
+        facts: which facts of the item the ask then names; all categories where None.
         variant: which paraphrase of the ask, or which of the item's attributes; any whole number.
     """
     if name in ID_TASKS:
@@ -52,7 +98,9 @@ def task_values(
     categories = known["categories"]
     if name == "item_from_prompt":
         titles = [wording.clean(wording.item_title(other), 64) for other in liked]
-        return {"liked": titles, "categories": categories, "variant": variant} if titles or categories else None
+        named = {"categories": categories, "brand": "", "decade": ""} if facts is None else facts.of(item, known)
+        told = titles or any(named.values())
+        return {"liked": titles, **named, "variant": variant} if told else None
     return {**known} if categories or known["brand"] else None
 
 

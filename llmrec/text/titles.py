@@ -22,7 +22,7 @@ MIN_SCORE = 86.0
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _WORD = re.compile(f"[{_CJK}]|[^\\W_{_CJK}]+(?:['’][^\\W_{_CJK}]+)*")
 _IS_CJK = re.compile(f"[{_CJK}]")
-_YEAR = re.compile(r"\s*[(（]\s*(?:19|20)\d\d\s*[)）]\s*$")
+_YEAR = re.compile(r"\s*[(（]\s*((?:19|20)\d)\d\s*[)）]\s*$")
 _BRACKETED = re.compile(r"\s*[(（]([^()（）]*)[)）]")
 _ALSO = re.compile(r"^\s*a\.?\s?k\.?\s?a\.?[\s:]+", re.IGNORECASE)
 _OPEN, _CLOSE = "\"“”„'‘’«‹《「『〈", "\"“”'’»›》」』〉"
@@ -69,6 +69,17 @@ def _plain(word: str) -> str:
     return unicodedata.normalize("NFC", kept)
 
 
+def without_year(title: str) -> str:
+    """A title without the year in brackets that ends it."""
+    return _YEAR.sub("", title)
+
+
+def decade(title: str) -> str:
+    """The decade of the year that ends a title, "1990" of "Fargo (1996)"; empty where none does."""
+    found = _YEAR.search(title)
+    return f"{found[1]}0" if found else ""
+
+
 def title_variants(title: str) -> list[str]:
     """How a title may be written, the full one first.
 
@@ -76,7 +87,7 @@ def title_variants(title: str) -> list[str]:
     Suspects"; "Star Wars: Episode IV" is also "Star Wars", as that leaves two words or more. Other bracketed text
     counts as a name of its own only in titles with a year, the manner of film catalogues.
     """
-    bare = _YEAR.sub("", title)
+    bare = without_year(title)
     names = [title, bare, _BRACKETED.sub("", bare)]
     for inside in _BRACKETED.findall(bare):
         if _ALSO.match(inside) or bare != title:

@@ -296,7 +296,12 @@ class Wording:
 
     def render(self, name: str, **values: Any) -> str:
         """Renders template `name`.jinja with values that are clean already."""
-        shared = {"chat": self.chat, "separator": self.separator, "answer": self.answer}
+        shared = {
+            "chat": self.chat,
+            "separator": self.separator,
+            "answer": self.answer,
+            "listed": self.frame == "list",
+        }
         return self.templates.render(f"{name}.jinja", **{**values, **shared})
 
 

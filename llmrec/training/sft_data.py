@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from llmrec.dataset.timelines import Timelines
 from llmrec.errors import ConfigError, DataError
 from llmrec.progress import Bar
 from llmrec.seeding import numpy_stream
-from llmrec.text.tasks import TEXT_ANSWERS
+from llmrec.text.tasks import TEXT_ANSWERS, Facts
 from llmrec.training.likeness import Likeness
 from llmrec.training.timelines import windows
 from llmrec.types import EventKind, Example, Interaction, Item, State
@@ -37,8 +37,8 @@ ITEM_TASKS = (
 )
 PREFIX_SHARE = 0.1
 """Share of next-item rows whose history is cut at a random earlier choice, which becomes the target."""
-LIKED_SHARE = 0.75
-"""Share of the prompts of item_from_prompt that name items; the others name categories."""
+LIKED_SHARE = {"categories": 0.75, "some": 0.5}
+"""Share of the prompts of item_from_prompt that name items, by `sft.request_facts`; the others name facts."""
 SERVED_SHARE = 0.5
 """Share of these that stand as the history of an unknown user, as titles in a request are read when serving."""
 BEST_RATING = 5.0
@@ -112,7 +112,7 @@ def build_rows(
     if not examples:
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     liked_by = weakest(e.state.history for e in examples)
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer, liked_by, settings.request_answers)
+    encoder = RowEncoder.of(settings, items, catalogue, renderer, tokenizer, liked_by)
     chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[SFTRow] = []
@@ -157,7 +157,7 @@ def timeline_steps(
     if not len(timelines):
         raise DataError("There is no training example: the training part of the split has no event of the target.")
     liked_by = weakest(user.history for user in timelines.users)
-    encoder = RowEncoder(items, catalogue, renderer, tokenizer, liked_by, settings.request_answers)
+    encoder = RowEncoder.of(settings, items, catalogue, renderer, tokenizer, liked_by)
     number, identified = min(settings.examples, len(timelines)), renderer.wording.identified
     counts = task_counts(settings.mixture, number, identified=identified)
     wanted = {task: round(settings.epochs * count) for task, count in counts.items()}
@@ -305,9 +305,25 @@ class RowEncoder:
         tokenizer: Any,
         liked_by: EventKind = "click",
         answers: Literal["choices", "catalogue"] = "choices",
+        facts: Literal["categories", "some"] = "categories",
     ) -> None:
         self.items, self.catalogue, self.renderer, self.tokenizer = items, catalogue, renderer, tokenizer
-        self.liked_by, self.answers = liked_by, answers
+        self.liked_by, self.answers, self.facts = liked_by, answers, facts
+
+    @classmethod
+    def of(
+        cls,
+        settings: SFTSettings,
+        items: Sequence[Item],
+        catalogue: Catalogue,
+        renderer: Any,
+        tokenizer: Any,
+        liked_by: EventKind,
+    ) -> Self:
+        """The encoder whose requests are those that `settings` asks for."""
+        return cls(
+            items, catalogue, renderer, tokenizer, liked_by, settings.request_answers, facts=settings.request_facts
+        )
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -325,12 +341,13 @@ class RowEncoder:
     def item_task(self, task: str, example: Example, rng: np.random.Generator) -> SFTRow | None:
         """One of `ITEM_TASKS` about a random item; None where that item lacks the text for it.
 
-        For item_from_prompt three of four prompts name one or two items that are like an answer (`Likeness`) and ask
-        for it: the example's target, which is what users choose among what a request names, or any item of the
-        catalogue (`sft.request_answers`). What follows on a history, like it or not, is the next-item task's.
+        For item_from_prompt half of the prompts or more (`LIKED_SHARE`) name one or two items that are like an answer
+        (`Likeness`) and ask for it: the example's target, which is what users choose among what a request names, or
+        any item of the catalogue (`sft.request_answers`). What follows on a history, like it or not, is the
+        next-item task's.
         """
         item, liked = int(rng.integers(len(self.items))), []
-        if task == "item_from_prompt" and rng.random() < LIKED_SHARE:
+        if task == "item_from_prompt" and rng.random() < LIKED_SHARE[self.facts]:
             asked = example.target if self.answers == "choices" else item
             near = self.likeness.of(asked)
             if len(near):
@@ -338,7 +355,11 @@ class RowEncoder:
                 liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
         if liked and rng.random() < SERVED_SHARE:
             return _row(self.renderer.token_ids(_asked(liked, self.liked_by)), self.catalogue.token_ids(item), item)
-        text = self.renderer.task_text(task, item, liked=liked, variant=int(rng.integers(8)))
+        variant = int(rng.integers(8))
+        facts = None
+        if task == "item_from_prompt" and self.facts == "some" and not liked:
+            facts = Facts.drawn(self.items[item], rng)
+        text = self.renderer.task_text(task, item, liked=liked, facts=facts, variant=variant)
         if text is None:
             return None
         answer = self._text(text.answer) if text.answer is not None else self.catalogue.token_ids(text.target_item)
