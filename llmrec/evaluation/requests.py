@@ -39,9 +39,9 @@ _WORD = re.compile(r"[A-Za-z]{5,}")
 _ASKS: dict[str, tuple[str, ...]] = {
     "category": ("What have you got in {category}?", "Something in {category} would be nice", "{category}, please"),
     "brand": ("Anything made by {brand}?", "I only trust {brand}", "Show me what {brand} makes"),
-    "decade": ("Anything from the {decade}s?", "A film of the {decade}s, please", "Show me the {decade}s"),
+    "decade": ("Anything from the {decade}?", "A film of the {decade}, please", "Show me the {decade}"),
     "category brand": ("Something in {category} made by {brand}", "{brand} and {category}, have you got that?"),
-    "category decade": ("Something in {category} from the {decade}s", "{category} of the {decade}s, please"),
+    "category decade": ("Something in {category} from the {decade}", "{category} of the {decade}, please"),
     "like": ("More things like {title}", "Something similar to {title}", "I loved {title}, what is like it?"),
     "cheaper": ("Like {title} but cheaper", "Something similar to {title}, only less expensive"),
 }
@@ -118,7 +118,7 @@ def _pools(items: Sequence[Item]) -> dict[Kind, list[_Topic]]:
     told = categories or _groups((n, word) for n, item in enumerate(items) for word in _words(item.title))
     attributes = {
         "brand": _groups((n, item.brand) for n, item in enumerate(items)),
-        "decade": _groups((n, decade(item.title)) for n, item in enumerate(items)),
+        "decade": _groups((n, _decade(item.title)) for n, item in enumerate(items)),
     }
     pools: dict[Kind, list[_Topic]] = {kind: [] for kind in KINDS}
     pools["category"] = [_Topic("category", {"category": name}, tuple(sorted(told[name]))) for name in sorted(told)]
@@ -154,3 +154,8 @@ def _groups(named: Iterable[tuple[int, str]]) -> dict[str, set[int]]:
 
 def _words(title: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(title)}
+
+
+def _decade(title: str) -> str:
+    found = decade(title)
+    return f"{found}s" if found else ""
