@@ -28,11 +28,13 @@ class Facts:
         categories: places of those among the item's categories.
         brand: whether it says who made it.
         decade: whether it says the decade of the year that ends the title.
+        cheaper: whether it says that the item costs less than those that the ask names.
     """
 
     categories: tuple[int, ...] = ()
     brand: bool = False
     decade: bool = False
+    cheaper: bool = False
 
     def of(self, item: Item, known: Mapping[str, str | Sequence[str]]) -> dict[str, object]:
         """The values that the ask shows; `known` as `cards.attributes` has them."""
@@ -99,8 +101,10 @@ def task_values(
     if name == "item_from_prompt":
         titles = [wording.clean(wording.item_title(other), 64) for other in liked]
         named = {"categories": categories, "brand": "", "decade": ""} if facts is None else facts.of(item, known)
-        told = titles or any(named.values())
-        return {"liked": titles, **named, "variant": variant} if told else None
+        if not titles and not any(named.values()):
+            return None
+        less = wording.cheaper[variant // 2 % len(wording.cheaper)] if facts is not None and facts.cheaper else ""
+        return {"liked": titles, **named, "cheaper": less, "variant": variant}
     return {**known} if categories or known["brand"] else None
 
 

@@ -31,6 +31,11 @@ ELAPSED = {
 }
 """How long ago the latest choice was, behind its entry: less than `ELAPSED_DAYS`, or more than all of them."""
 ELAPSED_DAYS = (1.0, 14.0, 60.0)
+CHEAPER = {
+    "en": ("It should cost less.", "But cheaper, please.", "I want to pay less than for that.", "Less expensive."),
+    "zh": ("要便宜一些的。", "价格要低一点。", "不要那么贵的。", "想少花点钱。"),
+}
+"""What a request that names items says where the answer must cost less than they do."""
 IDENTIFIER = {"en": "identifier", "zh": "编号"}
 """What a chat template asks for in place of the title where items are answered by identifier."""
 

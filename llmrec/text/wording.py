@@ -15,7 +15,7 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.text.cards import TEMPLATE, TITLE, Cards, Cut
 from llmrec.text.escape import Cleaner
 from llmrec.text.identified import mark
-from llmrec.text.templates import COMMAS, ELAPSED, ELAPSED_DAYS, FRAMES, IDENTIFIER, SEPARATORS, TemplateSet
+from llmrec.text.templates import CHEAPER, COMMAS, ELAPSED, ELAPSED_DAYS, FRAMES, IDENTIFIER, SEPARATORS, TemplateSet
 from llmrec.types import Interaction, Item, State
 
 TITLE_CHARACTERS = 160
@@ -155,6 +155,7 @@ class Wording:
         self.profile, self.feedback, self.chat, self.max_events = profile, feedback, chat, max_events
         self.identified, self.history = identified, history
         self.elapsed = ELAPSED.get(language, ELAPSED["en"]) if elapsed else ()
+        self.cheaper = CHEAPER.get(language, CHEAPER["en"])
         self.answer = IDENTIFIER.get(language, "identifier") if identified else ""
         self.separator, self.comma = SEPARATORS.get(language, "; "), COMMAS.get(language, ", ")
         # Behind "Next film:" a base model expects a space; behind a chat turn or a Chinese colon nothing.

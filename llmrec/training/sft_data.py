@@ -344,22 +344,37 @@ class RowEncoder:
         For item_from_prompt half of the prompts or more (`LIKED_SHARE`) name one or two items that are like an answer
         (`Likeness`) and ask for it: the example's target, which is what users choose among what a request names, or
         any item of the catalogue (`sft.request_answers`). What follows on a history, like it or not, is the
-        next-item task's.
+        next-item task's. The others say what the answer is (`sft.request_facts`).
         """
-        item, liked = int(rng.integers(len(self.items))), []
-        if task == "item_from_prompt" and rng.random() < LIKED_SHARE[self.facts]:
+        item = int(rng.integers(len(self.items)))
+        if task == "item_from_prompt":
+            return self._request(item, example, rng)
+        return self._task_row(task, item, variant=int(rng.integers(8)))
+
+    def _request(self, item: int, example: Example, rng: np.random.Generator) -> SFTRow | None:
+        liked: list[int] = []
+        if rng.random() < LIKED_SHARE[self.facts]:
             asked = example.target if self.answers == "choices" else item
             near = self.likeness.of(asked)
             if len(near):
                 item = asked
                 liked = rng.choice(near, min(len(near), int(rng.integers(1, 3))), replace=False).tolist()
-        if liked and rng.random() < SERVED_SHARE:
-            return _row(self.renderer.token_ids(_asked(liked, self.liked_by)), self.catalogue.token_ids(item), item)
-        variant = int(rng.integers(8))
         facts = None
-        if task == "item_from_prompt" and self.facts == "some" and not liked:
-            facts = Facts.drawn(self.items[item], rng)
-        text = self.renderer.task_text(task, item, liked=liked, facts=facts, variant=variant)
+        if self.facts == "some":
+            facts = Facts.drawn(self.items[item], rng) if not liked else Facts(cheaper=self._less(item, liked, rng))
+        if liked and rng.random() < SERVED_SHARE:
+            less = str(rng.choice(self.renderer.wording.cheaper)) if facts is not None and facts.cheaper else ""
+            prompt = self.renderer.token_ids(_asked(liked, self.liked_by, less))
+            return _row(prompt, self.catalogue.token_ids(item), item)
+        return self._task_row("item_from_prompt", item, liked=liked, facts=facts, variant=int(rng.integers(8)))
+
+    def _less(self, item: int, liked: Sequence[int], rng: np.random.Generator) -> bool:
+        """Whether a request that names `liked` says that the answer costs less: half of those that may."""
+        price, others = self.items[item].price, [self.items[other].price for other in liked]
+        return price is not None and all(o is not None and price < o for o in others) and bool(rng.random() < 0.5)
+
+    def _task_row(self, task: str, item: int, **options: Any) -> SFTRow | None:
+        text = self.renderer.task_text(task, item, **options)
         if text is None:
             return None
         answer = self._text(text.answer) if text.answer is not None else self.catalogue.token_ids(text.target_item)
@@ -382,10 +397,10 @@ def weakest(histories: Iterable[Sequence[Interaction]]) -> EventKind:
     return min(kinds, key=RANK.__getitem__, default="click")
 
 
-def _asked(liked: Sequence[int], kind: EventKind) -> State:
-    """The state of a request such as "I liked A and B", as `text.free_prompt.resolve_prompt` makes it."""
+def _asked(liked: Sequence[int], kind: EventKind, rest: str = "") -> State:
+    """The state of "I liked A and B" and the `rest` of a request, as `text.free_prompt.resolve_prompt` makes it."""
     value = BEST_RATING if kind == "rating" else None
-    return State(history=tuple(Interaction(item, kind, 0, value) for item in liked))
+    return State(history=tuple(Interaction(item, kind, 0, value) for item in liked), context=rest)
 
 
 def _row(prompt: Sequence[int], answer: Sequence[int], item: int | None) -> SFTRow:

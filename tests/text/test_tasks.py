@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from llmrec.errors import ConfigError
 from llmrec.text.documents import documents
 from llmrec.text.render import StateRenderer, make_wording
-from llmrec.text.tasks import TASKS
+from llmrec.text.tasks import TASKS, Facts
 from llmrec.types import Item, State
 from tests.text.conftest import clicks
 
@@ -93,3 +94,67 @@ def test_documents_keep_room_for_the_title_and_an_end_token(items: list[Item], b
     told = list(documents(items, states, renderer))
     assert all(len(base(text)["input_ids"]) <= 39 for text in told)
     assert [text.endswith(f"Next product: {items[n].title}") for n, text in enumerate(told[-6:])] == [True] * 6
+
+
+DOMAINS = ("course", "film", "music", "news", "shop", "social")
+
+
+@pytest.mark.parametrize("frame", ["ask", "list"])
+@pytest.mark.parametrize(("language", "label"), [("en", "Request: "), ("zh", "需求：")])
+def test_a_request_is_taught_in_the_words_in_which_it_is_served(
+    items: list[Item], base: Any, frame: Any, language: str, label: str
+) -> None:
+    """A request's state, in either frame, is what item_from_prompt shows: the same tokens, in all domains."""
+    for domain in DOMAINS:
+        renderer = StateRenderer(items, base, domain=domain, language=language, max_tokens=300, frame=frame)
+        for variant in range(8):
+            for liked, facts in (((), None), ((0, 2), None), ((0,), Facts(cheaper=True))):
+                taught = prompt_of(renderer, base, "item_from_prompt", 1, liked=liked, facts=facts, variant=variant)
+                (ask,) = (line.removeprefix(label) for line in taught.splitlines() if line.startswith(label))
+                assert taught == base.decode(renderer.token_ids(State(context=ask))), (domain, variant)
+
+
+def test_requests_name_the_facts_that_they_are_told(base: Any) -> None:
+    film = Item("a", "Fargo (1996)", "", ("Crime", "Drama"), "Gramercy")
+    facts = [Facts((1,)), Facts(brand=True), Facts(decade=True), Facts((0, 1), True, True)]
+    english = StateRenderer([film], base, domain="film", language="en", max_tokens=120)
+    asks = [prompt_of(english, base, "item_from_prompt", 0, facts=own).splitlines()[0] for own in facts]
+    assert asks == [
+        "Request: I am in the mood for Drama.",
+        "Request: I am in the mood for something by Gramercy.",
+        "Request: I am in the mood for something from the 1990s.",
+        "Request: I am in the mood for Crime, Drama by Gramercy from the 1990s.",
+    ]
+    chinese = StateRenderer([film], base, domain="film", language="zh", max_tokens=120)
+    assert prompt_of(chinese, base, "item_from_prompt", 0, facts=facts[3]).splitlines()[0] == (
+        "需求：我想看1990年代的Gramercy的Crime、Drama。"
+    )
+    shop = StateRenderer([film], base, domain="shop", language="en", max_tokens=120)
+    assert "for something by Gramercy." in prompt_of(shop, base, "item_from_prompt", 0, facts=facts[1])
+    assert "for something in Crime by Gramercy." in prompt_of(
+        shop, base, "item_from_prompt", 0, facts=Facts((0,), True)
+    )
+    less = [
+        prompt_of(shop, base, "item_from_prompt", 0, liked=[0], facts=Facts(cheaper=True), variant=v) for v in (0, 2)
+    ]
+    assert [text.splitlines()[0] for text in less] == [
+        "Request: I liked Fargo (1996). It should cost less.",
+        "Request: Something that goes with Fargo (1996), please. But cheaper, please.",
+    ]
+    # nothing is said of what is not known
+    assert english.task_text("item_from_prompt", 0, facts=Facts()) is None
+
+
+def test_facts_are_drawn_among_those_that_there_are() -> None:
+    rng = np.random.default_rng(0)
+    film = Item("a", "Fargo (1996)", "", ("Crime", " ", "Drama"), "Gramercy")
+    drawn = {Facts.drawn(film, rng) for _ in range(600)}
+    every = {
+        Facts(places, brand, decade)
+        for places in ((), (0,), (1,), (0, 1))
+        for brand in (False, True)
+        for decade in (False, True)
+    }
+    assert drawn == every - {Facts()}
+    assert {Facts.drawn(Item("b", "Fargo", "", ("Crime",)), rng) for _ in range(20)} == {Facts((0,))}
+    assert Facts.drawn(Item("c", "Fargo"), rng) == Facts()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from llmrec.config import SFTSettings
 from llmrec.text.free_prompt import resolve_prompt
+from llmrec.text.templates import CHEAPER
 from llmrec.training.likeness import Likeness
 from llmrec.training.sft_data import RowEncoder, build_rows, weakest
 from llmrec.types import Example, Interaction, Item, State
@@ -83,6 +86,39 @@ def test_requests_may_be_answered_by_every_item_alike(shop):
         assert shop.items[answer].title not in named
     assert 250 < len(answers) < 350
     assert np.bincount(answers, minlength=12).min() > 8
+
+
+def test_requests_may_name_some_of_the_facts(shop):
+    """Half of them name facts of the answer, each kind of them alone, too; the others name what is like it."""
+    encoder = RowEncoder(shop.items, shop.catalogue, shop.renderer, shop.tokenizer, answers="catalogue", facts="some")
+    example, rng = Example(State("u", "", (), time=9), target=4), np.random.default_rng(0)
+    own = {tuple(shop.catalogue.token_ids(i)): i for i in range(12)}
+    rows = [encoder.item_task("item_from_prompt", example, rng) for _ in range(400)]
+    told = [(shop.tokenizer.decode(row.input_ids[: -row.answer]), own[row.input_ids[-row.answer :]]) for row in rows]
+    facts = [(text, answer) for text, answer in told if not any(item.title in text for item in shop.items)]
+    assert 150 < len(facts) < 250
+    for text, answer in facts:
+        known = shop.items[answer]
+        assert any(word in text for word in (*known.categories, *([known.brand] if known.brand else ())))
+
+
+def test_requests_ask_for_what_costs_less_where_the_answer_does(shop):
+    priced = [dataclasses.replace(item, price=float(n)) for n, item in enumerate(shop.items)]
+    prices = {item.title: item.price for item in priced}
+    encoder = RowEncoder(priced, shop.catalogue, shop.renderer, shop.tokenizer, answers="catalogue", facts="some")
+    example, rng = Example(State("u", "", (), time=9), target=4), np.random.default_rng(0)
+    own = {tuple(shop.catalogue.token_ids(i)): i for i in range(12)}
+    words, served, may = 0, 0, 0
+    for row in (encoder.item_task("item_from_prompt", example, rng) for _ in range(600)):
+        text, answer = shop.tokenizer.decode(row.input_ids[: -row.answer]), own[row.input_ids[-row.answer :]]
+        named = [prices[title] for title in prices if title in text]
+        less = any(phrase in text for phrase in CHEAPER["en"])
+        cheap = bool(named) and all(answer < price for price in named)
+        assert cheap or not less
+        may += cheap
+        words, served = words + (less and "History" not in text), served + (less and "History" in text)
+    assert 0.35 < (words + served) / may < 0.65
+    assert min(words, served) > 20
 
 
 def test_half_of_them_stand_as_they_are_served(shop, asked):
