@@ -178,6 +178,9 @@ def recommend(
     read_filters: Annotated[
         bool, typer.Option("--read-filters", help="Categories, brands and prices of the prompt become filters.")
     ] = False,
+    words: Annotated[
+        bool, typer.Option("--words/--no-words", help="Items that the prompt's words name come first.")
+    ] = True,
     explain: Annotated[
         str | None,
         typer.Option(metavar="[N]", help="Say why the first N items are recommended, all of them by default."),
@@ -196,7 +199,7 @@ def recommend(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
     asked: dict[str, Any] = {"filters": filters, "stock": stock, "exact": exact, "fuse": fuse}
-    asked |= {"explain": asked_reasons(explain), "rules": rules}
+    asked |= {"explain": asked_reasons(explain), "rules": rules, "by_words": words}
     show_recommendations(model, user, prompt, k, data, revision, as_json, read_filters=read_filters, **asked)
 
 

@@ -92,6 +92,7 @@ def show_recommendations(
     exact: bool = False,
     fuse: float | None = None,
     read_filters: bool = False,
+    by_words: bool = True,
     explain: bool | int = False,
     rules: Path | None = None,
 ) -> None:
@@ -111,9 +112,8 @@ def show_recommendations(
         "rules": rules,
     }
     recommender, filters = loaded(model, **given)
-    answer = recommender.recommend(
-        user=user, prompt=prompt, k=k, filters=filters, exact=exact, read_filters=read_filters, explain=explain
-    )
+    how: dict[str, Any] = {"exact": exact, "read_filters": read_filters, "by_words": by_words, "explain": explain}
+    answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, **how)
     echo(json_line(answer.to_json())) if as_json else _print(answer)
 
 
@@ -174,6 +174,8 @@ def known_ids(
 
 
 def _print(answer: Recommendation) -> None:
+    from llmrec.recommender.answers import named_first
+
     screen = Screen()
     for match in answer.matches:
         read = f'"{short_line(match.text)}" is read as {short_line(match.title)} (similarity {match.score:.0f}%)'
@@ -183,6 +185,8 @@ def _print(answer: Recommendation) -> None:
         screen.print(f'"{short_line(wish.text)}" asks for {wish.kind} {value}', style="dim")
     if answer.rest:
         screen.print(f"the rest is context: {short_line(answer.rest)}", style="dim")
+    if answer.words:
+        screen.print(named_first(answer.words), style="dim")
     if answer.note:
         screen.print(one_line(answer.note), style="dim" if answer.related else "bold")
     screen.print(_listed(answer))

@@ -13,6 +13,7 @@ from llmrec.page.systems import Loaded, chosen
 from llmrec.page.visit import Act, Did, Visit, moved
 from llmrec.printing import one_line, short_line
 from llmrec.recommender import Request
+from llmrec.recommender.answers import named_first
 from llmrec.text.render import StateRenderer
 from llmrec.types import EventKind, Item, State
 
@@ -213,6 +214,8 @@ def _notes(request: Request) -> list[str]:
     said = [f"“{short_line(m.text)}” is read as {short_line(m.title)}." for m in request.matches]
     if request.rest:
         said.append(f"The rest is context: {short_line(request.rest)}.")
+    if request.words:
+        said.append(named_first(request.words))
     return [*said, *([one_line(request.note)] if request.note else [])]
 
 

@@ -51,9 +51,7 @@ class System:
         if self.fallback is not None:
             items = self.fallback.items(request, k, None)
             return Slate(items, (0.0,) * len(items))
-        seen = None if request.seen is None else [request.seen]
-        (slate,) = self.recommender.bundle.policy.recommend([request.state], k, seen=seen, filters=request.filters)
-        return slate
+        return self.recommender.slate(request, k, ranker=self.recommender.bundle.policy)
 
     def reasons(self, request: Request, items: Sequence[int], k: int) -> dict[int, str]:
         """Why each of these items stands in the slate, in a sentence; without what would have to be unknown."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,6 +38,8 @@ class Recommendation:
     wishes: tuple[Wish, ...] = ()
     related: bool = True
     """Whether any word of the prompt has to do with an item; where none has, `note` says so, too."""
+    words: tuple[str, ...] = ()
+    """Words of the prompt that items have in title, brand or categories; these come first."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists; items have the key `explanation` where that was asked for."""
@@ -54,7 +57,8 @@ class Recommendation:
 class Request:
     """A request as it was read: the state, what the user has seen beside it, and what was asked of items.
 
-    `matches`, `rest`, `wishes`, `note` and `related` are those of the answer.
+    `matches`, `rest`, `wishes`, `note`, `related` and `words` are those of the answer; `tiers` are the ids of the
+    items that come first (`words.tiers_of`).
     """
 
     state: State
@@ -65,6 +69,17 @@ class Request:
     wishes: tuple[Wish, ...] = ()
     note: str = ""
     related: bool = True
+    words: tuple[str, ...] = ()
+    tiers: tuple[tuple[str, ...], ...] = ()
+
+    def tiered(self, filters: Filters | None) -> bool:
+        """Whether some items come first under `filters`; bounds on the slate look at all of it at once."""
+        return bool(self.tiers) and not (filters is not None and filters.bounds_slate)
+
+
+def named_first(words: Sequence[str]) -> str:
+    """How a person is told that words of a prompt decided what comes first."""
+    return f"Items named by {', '.join(map(short_line, words))} come first."
 
 
 def recommended(item: Item, log_prob: float, why: Explanation | None) -> RecommendedItem:

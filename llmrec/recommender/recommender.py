@@ -17,16 +17,19 @@ from llmrec.errors import RequestError
 from llmrec.explain import Explainer, Explanation, Unsaid
 from llmrec.export import Bundle, read_bundle
 from llmrec.finding import default_data, rules_of, run_folder
-from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.filtered import passing
+from llmrec.policy.language_policy import Certified, LanguagePolicy
 from llmrec.policy.mixture import Mixture, Scorer
 from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
 from llmrec.recommender.answers import Recommendation, Request, recommended
 from llmrec.recommender.users import KnownUsers
+from llmrec.recommender.words import Tiers, in_tiers, tiers_of
 from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
-from llmrec.text.free_prompt import Wish, resolve_prompt
+from llmrec.text.free_prompt import Resolved, Wish, resolve_prompt
+from llmrec.text.named import NameWords
 from llmrec.text.relatedness import KnownWords
 from llmrec.types import IntArray, Item, Ranker, Slate, State
 
@@ -44,6 +47,7 @@ class Recommender:
         self._users = KnownUsers(bundle, data)
         self._fused: Mixture | None = None
         self._known_words: KnownWords | None = None
+        self._name_words: NameWords | None = None
         self._rules: tuple[Rule, ...] = ()
         self._book: RuleBook | None = None
         self._exposure = Exposure()
@@ -157,8 +161,9 @@ class Recommender:
                 to a run whose items are written by atomic identifiers.
         """
         self.bundle = change_items(self.bundle, add=add, remove=remove)
-        # all three count items by their old indices
-        self._users, self._fused, self._known_words = KnownUsers(self.bundle, self.data), None, None
+        # all of them count items by their old indices
+        self._users, self._fused = KnownUsers(self.bundle, self.data), None
+        self._known_words = self._name_words = None
         if self._rules:
             self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
             self._tell()
@@ -212,6 +217,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         exact: bool = False,
         read_filters: bool = False,
+        by_words: bool = True,
         explain: bool | int = False,
     ) -> Recommendation:
         """The top k items by log pi (log p after `fuse`) for exactly one of a known user, a free prompt or a `State`.
@@ -228,6 +234,8 @@ class Recommender:
             read_filters: whether categories, brands and prices that the prompt asks for become filters, beside
                 `filters`; `wishes` of the answer say which. Where they leave nothing they are let go, which `note`
                 says.
+            by_words: whether items that have words of the prompt (but for titles named in it) in title, brand or
+                categories come before the others; those that have most of them first. Without caps and floors only.
             explain: whether each item says why it is recommended (`llmrec.explain`), or how many of the first do.
 
         Raises:
@@ -236,16 +244,40 @@ class Recommender:
         """
         explained = _to_explain(explain, k)
         who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
-        request = self.read(**who, filters=filters, read_filters=read_filters, k=k)
+        request = self.read(**who, filters=filters, read_filters=read_filters, by_words=by_words, k=k)
         if self._book is not None:
             (asked,) = self._book.today([request.filters or Filters()], [k], self._exposure)
             request = replace(request, filters=asked)
-        known = None if request.seen is None else [request.seen]
         options: dict[str, Any] = {"exclude_seen": exclude_seen, "exact": exact}
-        (slate,) = self.ranker.recommend([request.state], k, seen=known, filters=request.filters, **options)
+        slate = self.slate(request, k, **options)
         reasons = self.reasons(request, slate.items_K[:explained], k, **options)
         self.shown(slate)
         return self.answer(request, slate, k, reasons)
+
+    def slate(
+        self, request: Request, k: int, *, ranker: LanguagePolicy | Mixture | None = None, **options: Any
+    ) -> Slate:
+        """The list of a request, by `ranker` in place of the recommender's own where one is given.
+
+        Args:
+            request: as it was read.
+            k: items, at most.
+            ranker: who ranks.
+            options: `exclude_seen` and `exact` of the recommendation.
+
+        Raises:
+            RequestError: a filter that leaves nothing.
+        """
+        by, known = ranker or self.ranker, None if request.seen is None else [request.seen]
+
+        def decode(rows: Sequence[int], count: int, filters: Sequence[Filters]) -> list[Certified]:
+            (slate,) = by.recommend([request.state], count, seen=known, filters=filters, **options)
+            return [Certified(slate, False, None)]
+
+        if request.tiered(request.filters):
+            return in_tiers(decode, k, [request.filters], [request.tiers])[0].slate
+        (slate,) = by.recommend([request.state], k, seen=known, filters=request.filters, **options)
+        return slate
 
     def shown(self, slate: Slate) -> None:
         """Counts a slate for floors of a day."""
@@ -261,6 +293,7 @@ class Recommender:
         before: int | None = None,
         filters: Filters | None = None,
         read_filters: bool = False,
+        by_words: bool = True,
         k: int = 10,
     ) -> Request:
         """What `recommend` reads of the same arguments, without recommending: for callers that decode many at once.
@@ -282,14 +315,29 @@ class Recommender:
         assert prompt is not None
         liked = self.bundle.facts["liked"]  # named items enter the state as what the policy saw in training
         value = 5.0 if liked == "rating" else None
-        resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=read_filters)
-        filters, wishes, note = self._asked(resolved.wishes, filters, resolved.state, k)
+        # a category's name is then no title: "something in War" names no film
+        named = read_filters or by_words
+        resolved = resolve_prompt(prompt, self.bundle.items, feedback=liked, value=value, wishes=named)
+        read = resolved.wishes if read_filters else ()
+        filters, wishes, note = self._asked(read, filters, resolved.state, k)
         filters = self.under_rules(resolved.state, filters, k)
         related = bool(resolved.matches or resolved.wishes) or self._words().related(prompt)
         if not related:
             note = f"{UNRELATED.format(prompt=short_line(prompt))} {note}".strip()
+        words, tiers = self._named(resolved, filters) if by_words else ((), ())
         matches = tuple(resolved.matches)
-        return Request(resolved.state, None, filters, matches, resolved.rest, wishes, note, related)
+        return Request(resolved.state, None, filters, matches, resolved.rest, wishes, note, related, words, tiers)
+
+    def _named(self, resolved: Resolved, filters: Filters | None) -> tuple[tuple[str, ...], Tiers]:
+        """The catalogue's words in a prompt, and the items that come first for them."""
+        if self._name_words is None:
+            self._name_words = NameWords(self.bundle.items)
+        named, book = self._name_words.find(resolved.rest), self.bundle.policy.filters
+        assert book is not None
+        may_N = passing(book.attributes, [filters or Filters()])[0]
+        may_N[list(resolved.state.seen())] = False
+        tiers = tiers_of(named, may_N, self.bundle.policy.catalogue.item_ids)
+        return (named.words, tiers) if tiers else ((), ())
 
     def _words(self) -> KnownWords:
         if self._known_words is None:
@@ -332,7 +380,8 @@ class Recommender:
         words = [word for rule in self._rules if isinstance(rule, ForbiddenWords) for word in rule.words]
         unsaid = Unsaid(Forbidden(tuple(words)).filter(), self._refused, self._accepted)
         named: dict[str, Any] = {"domain": facts["domain"], "language": facts["language"], "unsaid": unsaid}
-        named |= {} if without else {"most_sets": 0}
+        # what would undo a place is looked for among all items, and words put this one before them
+        named |= {} if without and not request.tiers else {"most_sets": 0}
         explainer = Explainer(policy, self.bundle.items, **named)
         options["filters"] = request.filters
         found = explainer.explain(request.state, items, k=k, seen=request.seen, **options)
@@ -354,7 +403,9 @@ class Recommender:
             recommended(self.bundle.items[i], float(p), told.get(i))
             for i, p in zip(slate.items_K, slate.log_probs_K, strict=True)
         )
-        return Recommendation(items, request.matches, request.rest, note, request.wishes, request.related)
+        return Recommendation(
+            items, request.matches, request.rest, note, request.wishes, request.related, request.words
+        )
 
     def _asked(
         self, wishes: tuple[Wish, ...], filters: Filters | None, state: State, k: int

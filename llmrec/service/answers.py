@@ -75,6 +75,7 @@ def body_of(
         related=told.related,
         matches=[match.title for match in told.matches],
         wishes=[wish.text for wish in told.wishes],
+        words=list(told.words),
     )
 
 

@@ -91,8 +91,8 @@ class Job:
     def size(self) -> int:
         """Items that are searched for."""
         filters, book = self.request.filters, self.deployed.recommender.book
-        # a slate under bounds is no beginning of a longer one
-        if (filters is not None and filters.bounds_slate) or (book is not None and book.daily):
+        # neither a slate under bounds nor one whose first items words have named is the beginning of a longer one
+        if self.tiered or (filters is not None and filters.bounds_slate) or (book is not None and book.daily):
             return self.k
         return min(next((size for size in SIZES if self.k <= size), self.k), len(self.deployed.policy.catalogue))
 
@@ -102,7 +102,12 @@ class Job:
         filters, book = self.request.filters, self.deployed.policy.filters
         kind = None if filters is None or book is None else book.group(filters)
         temperature = None if self.explore is None else self.explore[1]
-        return (id(self.deployed), self.size, self.exact, self.exclude_seen, temperature, kind)
+        return (id(self.deployed), self.size, self.exact, self.exclude_seen, temperature, kind, self.tiered)
+
+    @property
+    def tiered(self) -> bool:
+        """Whether items that the prompt's words name come first; a slate that is drawn explores among all."""
+        return self.explore is None and self.request.tiered(self.request.filters)
 
     def claim(self) -> bool:
         """Whether the caller is the one who answers: the worker with the policy's slate, or a deadline without it."""

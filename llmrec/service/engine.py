@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from llmrec.catalogue.filters import Filters
 from llmrec.errors import RequestError
 from llmrec.online.explore import WithoutReplacement
 from llmrec.policy.language_policy import Certified
+from llmrec.recommender.words import in_tiers
 from llmrec.service.batches import Drawn, Job
 from llmrec.types import IntArray, Slate
 
@@ -36,14 +38,30 @@ def decoded(jobs: Sequence[Job], seed: int) -> list[Drawn | RequestError]:
 
 
 def _ranked(jobs: Sequence[Job]) -> list[Drawn]:
-    first, policy = jobs[0], jobs[0].deployed.policy
+    first = jobs[0]
     options: dict[str, Any] = {"exclude_seen": first.exclude_seen, "exact": first.exact}
     if any(job.filters is not None for job in jobs):
         options["filters"] = [job.filters or Filters() for job in jobs]
-    options |= {"kept": first.deployed.kept, "names": [job.user_id for job in jobs]}
-    found = policy.certified([job.request.state for job in jobs], first.size, seen=_seen(jobs), **options)
+    if first.tiered:
+        found = in_tiers(
+            partial(_tier, jobs, options), first.size, [j.filters for j in jobs], [j.request.tiers for j in jobs]
+        )
+    else:
+        found = _certified(jobs, first.size, options)
     cut = [shortened(one, job.k) for one, job in zip(found, jobs, strict=True)]
     return [Drawn(one, (1.0,) * len(one.slate.items_K), "") for one in cut]
+
+
+def _certified(jobs: Sequence[Job], k: int, options: Mapping[str, Any]) -> list[Certified]:
+    policy, kept = jobs[0].deployed.policy, jobs[0].deployed.kept
+    states, names = [job.request.state for job in jobs], [job.user_id for job in jobs]
+    return policy.certified(states, k, seen=_seen(jobs), kept=kept, names=names, **options)
+
+
+def _tier(
+    jobs: Sequence[Job], options: Mapping[str, Any], rows: Sequence[int], k: int, filters: Sequence[Filters]
+) -> list[Certified]:
+    return _certified([jobs[row] for row in rows], k, {**options, "filters": list(filters)})
 
 
 def _explored(jobs: Sequence[Job], seed: int) -> list[Drawn]:

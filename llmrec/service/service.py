@@ -232,7 +232,8 @@ class Service:
         """The request with all that its list must obey: the caller's filter, and items that a person refused."""
         recommender = deployed.recommender
         if body.prompt is not None:
-            return recommender.read(prompt=body.prompt, filters=filters, read_filters=body.read_filters, k=body.k)
+            how: dict[str, Any] = {"read_filters": body.read_filters, "by_words": body.by_words}
+            return recommender.read(prompt=body.prompt, filters=filters, k=body.k, **how)
         if body.user_id is not None:
             request = self.users.request(body.user_id, recommender, deployed.row_of)
         else:

@@ -112,6 +112,9 @@ class RecommendBody(BaseModel):
     read_filters: bool = Field(
         default=False, description="Categories, brands and prices that the prompt asks for become filters."
     )
+    by_words: bool = Field(
+        default=True, description="Items with words of the prompt in title, brand or categories come first."
+    )
     explain: int = Field(default=0, ge=0, le=10_000, description="How many of the first items say why.")
     explore: ExploreBody | None = None
     deadline_ms: int | None = Field(
@@ -186,6 +189,7 @@ class RecommendAnswer(BaseModel):
     )
     matches: list[str] = Field(default=[], description="Titles that the prompt named.")
     wishes: list[str] = Field(default=[], description="Words of the prompt that became filters.")
+    words: list[str] = Field(default=[], description="Words of the prompt whose items come first.")
 
 
 class FeedbackBody(BaseModel):

@@ -31,7 +31,7 @@ from llmrec.pipeline.result import BEFORE_SFT
 from llmrec.pipeline.run import check_config
 from llmrec.pipeline.sft import sft_policy, sft_stage
 from llmrec.pipeline.work import Work
-from llmrec.policy.language_policy import LanguagePolicy
+from llmrec.policy.language_policy import Certified, LanguagePolicy
 from llmrec.policy.likelihood_ranker import LikelihoodRanker, Shares
 from llmrec.policy.mean_hidden import TextEncoder
 from llmrec.policy.mixture import Items, Mixture, Scores
@@ -39,15 +39,18 @@ from llmrec.policy.retrieved import Retrieved
 from llmrec.policy.wishes import wished
 from llmrec.progress import console
 from llmrec.recommender import Recommender
+from llmrec.recommender.words import Tiers, in_tiers, tiers_of
 from llmrec.studies.answer import Answer
 from llmrec.studies.study import Pooled, SeedRows, Study
 from llmrec.text.free_prompt import Resolved, resolve_prompt
+from llmrec.text.named import NameWords
 from llmrec.types import Slate, State
 
 K = 10
 OVERALL = "all"
 BASE = "TF-IDF"
 FILTERED = ", filters read"
+WORDED = ", words first"
 CHOOSING = 60
 """Requests, of another draw, that settings are chosen on."""
 WEIGHTS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -144,9 +147,8 @@ def _systems(
         policy.set_attributes(known)
     # a score understands filters as a mixture of itself alone
     items = Items(dataset.n_items, dataset.manifest.repeat, known)
-    filtering: dict[str, Any] = {
-        name: Mixture([Scores((retriever,))], items=items) for name, retriever in retrievers.items()
-    }
+    scored = {"popularity": fixed["popularity"], **retrievers}
+    filtering: dict[str, Any] = {name: Mixture([Scores((one,))], items=items) for name, one in scored.items()}
     mixtures: dict[str, Mixture] = {}
     narrowed: dict[str, dict[str, Retrieved]] = {}
     sizes = [size for size in CANDIDATES if size < dataset.n_items]
@@ -181,7 +183,7 @@ def _policies(
 def _measured(dataset: Dataset, systems: _Systems, requests: int, seed: int) -> SeedRows:
     items = dataset.item_list
     tested = draw_requests(items, requests, seed)
-    readings, filters = _read(tested, dataset)
+    readings, filters, served = _read(tested, dataset)
     states = [reading.state for reading in readings]
     kinds = np.array([request.kind for request in tested])
     clusters = [f"{seed}/{request.about}" for request in tested]
@@ -197,6 +199,7 @@ def _measured(dataset: Dataset, systems: _Systems, requests: int, seed: int) -> 
         note(name, system.recommend(states, K, exclude_seen=True))
     for name, system in systems.filtering.items():
         note(name + FILTERED, system.recommend(states, K, exclude_seen=True, filters=filters))
+        note(name + WORDED, _words_first(system, served))
     # what is chosen is chosen on requests that are not those of the table
     valid = draw_requests(items, CHOOSING, seed, name="valid")
     others = [reading.state for reading in _read(valid, dataset)[0]]
@@ -234,14 +237,35 @@ def _by_weight(mixture: Mixture, states: Sequence[State]) -> dict[float, list[Sl
     return found
 
 
-def _read(requests: Sequence[Request], dataset: Dataset) -> tuple[list[Resolved], list[Filters]]:
-    """The requests as every system meets them, and the filters that a reader of wishes makes of them."""
+def _words_first(system: Any, served: Sequence[tuple[State, Tiers]]) -> list[Slate]:
+    """The lists in which items that the words of a request name come first, as `Recommender` makes them."""
+
+    states, tiers = zip(*served, strict=True)
+
+    def decode(rows: Sequence[int], k: int, wishes: Sequence[Filters]) -> list[Certified]:
+        slates = system.recommend([states[row] for row in rows], k, exclude_seen=True, filters=wishes)
+        return [Certified(slate, False, None) for slate in slates]
+
+    return [one.slate for one in in_tiers(decode, K, [None] * len(states), tiers)]
+
+
+def _read(
+    requests: Sequence[Request], dataset: Dataset
+) -> tuple[list[Resolved], list[Filters], list[tuple[State, Tiers]]]:
+    """The requests as every system meets them, the filters that a reader of wishes makes of them, and what is served
+    for them: the state, and the items that their words name."""
     items, attributes = dataset.item_list, Attributes.of(dataset.item_list)
     kind = Signal.parse(dataset.manifest.click).kind
     liked: dict[str, Any] = {"feedback": kind, "value": 5.0 if kind == "rating" else None}
     read = [resolve_prompt(request.text, items, **liked) for request in requests]
-    wishes = [resolve_prompt(request.text, items, wishes=True, **liked).wishes for request in requests]
-    return read, [wished(own, attributes) or Filters() for own in wishes]
+    wishing = [resolve_prompt(request.text, items, wishes=True, **liked) for request in requests]
+    names, ids = NameWords(items), [item.item_id for item in items]
+    served = []
+    for own in wishing:
+        may_N = np.ones(len(items), dtype=np.bool_)
+        may_N[list(own.state.seen())] = False
+        served.append((own.state, tiers_of(names.find(own.rest), may_N, ids)))
+    return read, [wished(own.wishes, attributes) or Filters() for own in wishing], served
 
 
 def _reading_facts(

@@ -97,7 +97,7 @@ class WishIndex:
                 start, end = part[0].start, part[-1].end
                 known = self._names.get(_key(part))
                 inside = any(start < hit.end and hit.start < end for hit in titles)
-                if known and not inside and not _refused(text, words, first):
+                if known and not inside and not refused(text, words, first):
                     yield start, Wish(known[0], known[1], text[start:end])
                     first += size - 1
                     break
@@ -127,7 +127,8 @@ def singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
 
 
-def _refused(text: str, words: Sequence[Word], first: int) -> bool:
+def refused(text: str, words: Sequence[Word], first: int) -> bool:
+    """Whether a "no" or "without" stands shortly before the word at place `first` of the words of `text`."""
     before = words[max(0, first - _REACH) : first]
     # a refusal does not reach over the end of a clause
     clause = max((text.rfind(mark, 0, words[first].start) for mark in ".;!?,，。；！？"), default=-1)

@@ -43,6 +43,9 @@ def ids(answer):
             {"prompt": "I liked kettle red, something to read by"},
             {"prompt": "I liked kettle red, something to read by"},
         ),
+        ({"prompt": "a new rug"}, {"prompt": "a new rug"}),
+        ({"prompt": "old or red lamps", "exact": True}, {"prompt": "old or red lamps", "exact": True}),
+        ({"prompt": "a new rug", "by_words": False}, {"prompt": "a new rug", "by_words": False}),
         ({"state": STATE}, {"state": State(None, "Likes rugs.", (Interaction(5, "click", 3),))}),
         ({"user_id": "user-3", "exact": True}, {"user": "user-3", "exact": True}),
         (
@@ -67,6 +70,7 @@ def test_an_answer_is_the_recommender_s(running, asked, own):
         assert item["propensity"] == 1.0
     assert answer["source"] == "model"
     assert answer["note"] == expected.note
+    assert answer["words"] == list(expected.words)
 
 
 def test_the_certificate_holds_against_enumeration(running):

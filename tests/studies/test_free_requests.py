@@ -23,7 +23,15 @@ def test_retrievers_beat_the_controls(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("LLMREC_EMBEDDINGS", raising=False)
     found = free_requests([0, 1], tmp_path, requests=20, shares=(), overrides=SMALL)
     rows = found["table"]["systems"]
-    assert list(rows) == ["random", "popularity", "TF-IDF", "TF-IDF, filters read"]
+    assert list(rows) == [
+        "random",
+        "popularity",
+        "TF-IDF",
+        "popularity, filters read",
+        "popularity, words first",
+        "TF-IDF, filters read",
+        "TF-IDF, words first",
+    ]
     assert set(rows["TF-IDF"]) <= {"all", *KINDS}
     assert rows["TF-IDF"]["category"]["mean"] > 0.9 > rows["random"]["all"]["mean"]
     assert rows["random"]["all"]["difference"]["high"] < 0
@@ -41,6 +49,8 @@ def test_policies_are_mixed_and_narrowed_on_other_requests(tmp_path: Path, monke
     mixed, near = f"{name} + TF-IDF", f"{name} among TF-IDF"
     assert {name, mixed, near, f"{name}, filters read", f"{mixed}, filters read"} <= set(rows)
     assert rows[f"{name}, filters read"]["category"]["mean"] == 1.0
+    for who in (name, "TF-IDF"):  # whoever ranks, the items of a named category or brand come first
+        assert [rows[f"{who}, words first"][kind]["mean"] for kind in ("category", "attribute")] == [1.0, 1.0]
     # the nano model is an ordinary folder, so that it can stand for a pretrained one
     (nano,) = (tmp_path / "cache" / "nano").iterdir()
     found_too = free_requests([0], tmp_path / "out", requests=10, shares=(), model=str(nano), overrides=SMALL)

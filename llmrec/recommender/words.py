@@ -1,0 +1,95 @@
+"""Items that a prompt's words name come before the others; within both the policy decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from llmrec.catalogue.filters import Filters
+from llmrec.policy.language_policy import Certified
+from llmrec.text.named import Named
+from llmrec.types import BoolArray, FloatArray, Slate
+
+Tiers = tuple[tuple[str, ...], ...]
+Decode = Callable[[Sequence[int], int, Sequence[Filters]], Sequence[Certified]]
+
+
+def tiers_of(named: Named, may_N: BoolArray, item_ids: Sequence[str]) -> Tiers:
+    """Ids of the items that a prompt names, those that it names best first.
+
+    The first tier has most of the facts that are named and, among its items, most of the words of titles; the second
+    the others with as many facts; the third those with fewer, or with words of the title alone.
+
+    Args:
+        named: what a prompt names.
+        may_N: which items may be shown; the others are in no tier.
+        item_ids: of the catalogue, in item-index order.
+
+    Returns:
+        Up to three tiers; none where nothing is named, or everything that may be shown.
+    """
+    named_N = may_N & ((named.facts_N > 0) | (named.titles_N > 0))
+    if not named_N.any() or (named_N == may_N).all():
+        return ()
+    most_N = named_N & _highest(named.facts_N, named_N)
+    best_N = most_N & _highest(named.titles_N, most_N)
+    parts = (best_N, most_N & ~best_N, named_N & ~most_N)
+    return tuple(tuple(item_ids[int(row)] for row in np.flatnonzero(part_N)) for part_N in parts if part_N.any())
+
+
+def _highest(score_N: FloatArray, among_N: BoolArray) -> BoolArray:
+    # sums of the same words in another order differ in their last digit
+    high_N: BoolArray = score_N >= score_N[among_N].max() * (1 - 1e-9)
+    return high_N
+
+
+def in_tiers(
+    decode: Decode, k: int, filters_B: Sequence[Filters | None], tiers_B: Sequence[Tiers]
+) -> list[Certified]:
+    """Lists of k items: those of the first tier, best first, then those of the next, at last all others.
+
+    Args:
+        decode: the lists of some of the requests (their rows, items wanted, what must hold).
+        k: items wanted.
+        filters_B: what each request asks for; bounds on the slate cannot be met tier by tier.
+        tiers_B: of each request; their items pass its filter.
+
+    Returns:
+        A list for each request. It is proven where each of its parts is; nothing is said of what stands outside.
+    """
+    found_B: list[Certified | None] = [None] * len(tiers_B)
+
+    def fill(rows: Sequence[int], wishes: Sequence[Filters]) -> None:
+        short = [row for row in rows if len(_items(found_B[row])) < k]
+        if not short:
+            return
+        asked = dict(zip(rows, wishes, strict=True))
+        most = k - min(len(_items(found_B[row])) for row in short)
+        for row, more in zip(short, decode(short, most, [asked[row] for row in short]), strict=True):
+            found_B[row] = _joined(found_B[row], more, k)
+
+    plain = [filters or Filters() for filters in filters_B]
+    for turn in range(max(map(len, tiers_B), default=0)):
+        rows = [row for row, tiers in enumerate(tiers_B) if len(tiers) > turn]
+        fill(rows, [replace(plain[row], candidates=tiers_B[row][turn]) for row in rows])
+    named_B = [[item_id for tier in tiers for item_id in tier] for tiers in tiers_B]
+    others = [
+        replace(wish, exclude=tuple(dict.fromkeys((*wish.exclude, *named))))
+        for wish, named in zip(plain, named_B, strict=True)
+    ]
+    fill(range(len(tiers_B)), others)
+    return [one for one in found_B if one is not None]
+
+
+def _items(one: Certified | None) -> tuple[int, ...]:
+    return () if one is None else tuple(one.slate.items_K)
+
+
+def _joined(first: Certified | None, more: Certified, k: int) -> Certified:
+    if first is None:
+        first = replace(more, slate=Slate((), ()), proven=True)
+    items = (*first.slate.items_K, *more.slate.items_K)[:k]
+    log_probs = (*first.slate.log_probs_K, *more.slate.log_probs_K)[:k]
+    return replace(first, slate=Slate(items, log_probs), proven=first.proven and more.proven, bound=None)

@@ -1,0 +1,109 @@
+"""Which items a request's words name: by facts (category, brand, decade) first, by words of the title second."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rapidfuzz import fuzz, process
+
+from llmrec.text.relatedness import CJK, LEAST, MOST, item_words, telling
+from llmrec.text.titles import MAX_CHARACTERS, decade, words_of
+from llmrec.text.wishes import refused
+from llmrec.types import FloatArray, Item
+
+ALIKE = 85.0
+"""Similarity (rapidfuzz ratio, 0 to 100) from which a word is taken for one of the catalogue's, misspelt. It is more
+than relatedness asks for: what is taken here moves items."""
+MANY = 1 / 3
+"""A word that more than this share of the items have chooses none of them, unless it is a fact."""
+_DECADE = re.compile(r"(?<!\d)(?:(1[89]|20)(\d)0(?:s\b|年代)|(?:['’]|\b)(\d)0(?:s\b|年代))")
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a request names.
+
+    Attributes:
+        words: the decades of the catalogue that it says, then the words, both in its order.
+        facts_N: for each item the rarity (log N / items that have it) of each of them that its categories, its brand
+            or its decade say, summed.
+        titles_N: the same of words of its title.
+    """
+
+    words: tuple[str, ...]
+    facts_N: FloatArray
+    titles_N: FloatArray
+
+
+class NameWords:
+    """The words in titles, brands and categories, and the decades of titles that end in a year.
+
+    Args:
+        items: the catalogue in item-index order.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.n_items = len(items)
+        self._facts = _rows((n, word) for n, item in enumerate(items) for word in _facts(item))
+        titles = _rows((n, word) for n, item in enumerate(items) for word in item_words(item.title))
+        most = max(MANY * len(items), 1.0)
+        self._titles = {word: rows for word, rows in titles.items() if len(rows) <= most}
+        self._long = sorted(word for word in {*self._facts, *self._titles} if len(word) >= LEAST)
+
+    def find(self, text: str) -> Named:
+        """What `text` names; words that stand in any request name nothing, nor what "no" or "without" stands before."""
+        text = _asked(text[:MAX_CHARACTERS])
+        said = dict.fromkeys([*_decades(text), *telling(text)])
+        known = [known for word in list(said)[:MOST] if (known := self._known(word)) is not None]
+        words = tuple(dict.fromkeys(known))
+        return Named(words, self._rarity(words, self._facts), self._rarity(words, self._titles))
+
+    def _known(self, word: str) -> str | None:
+        if word in self._facts or word in self._titles:
+            return word
+        if len(word) < LEAST or CJK.search(word):
+            return None
+        found = process.extractOne(word, self._long, scorer=fuzz.ratio, score_cutoff=ALIKE)
+        return None if found is None else str(found[0])
+
+    def _rarity(self, words: Iterable[str], held: dict[str, list[int]]) -> FloatArray:
+        sum_N = np.zeros(self.n_items)
+        for word in words:
+            rows = held.get(word, [])
+            if rows:
+                sum_N[rows] += math.log((self.n_items + 1) / len(rows))
+        return sum_N
+
+
+def _asked(text: str) -> str:
+    """The text without the words that it refuses."""
+    words, kept = words_of(text), list(text)
+    for place, word in enumerate(words):
+        if refused(text, words, place):
+            kept[word.start : word.end] = " " * (word.end - word.start)
+    return "".join(kept)
+
+
+def _facts(item: Item) -> Iterator[str]:
+    yield from item_words(" . ".join((item.brand, *item.categories)))
+    if found := decade(item.title):
+        yield f"{found}s"
+
+
+def _rows(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
+    held: defaultdict[str, set[int]] = defaultdict(set)
+    for row, word in pairs:
+        held[word].add(row)
+    return {word: sorted(rows) for word, rows in held.items()}
+
+
+def _decades(text: str) -> Iterator[str]:
+    """ "1970s" of "films of the 1970s" and "the '70s"; from the 30s on those of the last century."""
+    for found in _DECADE.finditer(text):
+        century = found[1] or ("19" if found[3] >= "3" else "20")
+        yield f"{century}{found[2] or found[3]}0s"

@@ -1,0 +1,136 @@
+"""Items that a prompt's words name come first; the policy decides among them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmrec.catalogue.filters import Filters
+from llmrec.policy.language_policy import Certified
+from llmrec.recommender import Recommender
+from llmrec.recommender.words import in_tiers, tiers_of
+from llmrec.rules.types import AtMost, ItemSet, Never
+from llmrec.text.named import Named
+from llmrec.types import Slate
+from tests.service.conftest import TITLES
+
+IDS = tuple("abcdef")
+
+
+def named(facts: list[float], titles: list[float]) -> Named:
+    return Named(("w",), np.array(facts), np.array(titles))
+
+
+def test_tiers_by_hand() -> None:
+    everything = np.ones(6, dtype=np.bool_)
+    found = named([2.0, 2.0, 1.0, 0.0, 0.0, 2.0], [0.0, 3.0, 9.0, 1.0, 0.0, 0.0])
+    # most facts and of these most words; as many facts; fewer facts, or words alone
+    assert tiers_of(found, everything, IDS) == (("b",), ("a", "f"), ("c", "d"))
+    assert tiers_of(found, np.array([1, 0, 1, 1, 1, 0], dtype=np.bool_), IDS) == (("a",), ("c", "d"))
+    words = named([0.0] * 6, [0.0, 3.0, 1.0, 0.0, 0.0, 3.0])
+    assert tiers_of(words, everything, IDS) == (("b", "f"), ("c",))
+    # what names nothing, or all that may be shown, chooses nothing
+    assert tiers_of(named([0.0] * 6, [0.0] * 6), everything, IDS) == ()
+    assert tiers_of(found, np.array([1, 1, 0, 0, 0, 1], dtype=np.bool_), IDS) == ()
+    assert tiers_of(found, np.zeros(6, dtype=np.bool_), IDS) == ()
+
+
+@pytest.fixture(scope="module")
+def recommender(run: Any) -> Recommender:
+    return Recommender.load(run / "run")
+
+
+def plain_twin(recommender: Recommender, prompt: str, k: int, **options: Any) -> list[str]:
+    """All items by log pi, then sorted by tier: what the tiers are to equal."""
+    request = recommender.read(prompt=prompt, k=k, filters=options.get("filters"))
+    whole = recommender.recommend(prompt=prompt, k=len(TITLES), exact=True, by_words=False, **options)
+    tier = {item_id: n for n, tier in enumerate(request.tiers) for item_id in tier}
+    ranked = sorted((item.item_id for item in whole.items), key=lambda item_id: tier.get(item_id, len(request.tiers)))
+    return ranked[:k]
+
+
+@pytest.mark.parametrize("prompt", ["something red", "a lamp that is old", "any rug", "blue or new rugs, no lamp"])
+@pytest.mark.parametrize("k", [1, 3, 7, 16])
+def test_a_list_is_the_policy_s_within_each_tier(recommender: Recommender, prompt: str, k: int) -> None:
+    answer = recommender.recommend(prompt=prompt, k=k, exact=True)
+    assert answer.words
+    assert [item.item_id for item in answer.items] == plain_twin(recommender, prompt, k)
+    alone = {i.item_id: i.log_prob for i in recommender.recommend(prompt=prompt, k=16, by_words=False).items}
+    for item in answer.items:  # scores are those of the whole catalogue
+        assert item.log_prob == pytest.approx(alone[item.item_id], abs=1e-5)
+
+
+def test_the_named_come_first_and_filters_hold(recommender: Recommender) -> None:
+    prompt = "show me rugs"
+    assert all("rug" in item.title for item in recommender.recommend(prompt=prompt, k=5).items)
+    only = Filters(price=(None, 12.0))  # two rugs are left
+    found = recommender.recommend(prompt=prompt, k=5, filters=only)
+    assert [item.item_id for item in found.items] == plain_twin(recommender, prompt, 5, filters=only)
+    assert ["rug" in item.title for item in found.items] == [True, True, False, False, False]
+    assert all(item.price is not None and item.price <= 12.0 for item in found.items)
+    named_out = recommender.recommend(prompt=prompt, k=5, filters=Filters(exclude=("i10", "i11")))
+    assert not {"i10", "i11"} & {item.item_id for item in named_out.items}
+
+
+def test_what_leaves_lists_as_they_were(recommender: Recommender) -> None:
+    """No name in the words, words switched off, or a bound on the slate, which looks at all of it at once."""
+    for prompt in ("quantum physics", "I liked kettle red"):
+        plain = recommender.recommend(prompt=prompt, k=4, by_words=False)
+        assert recommender.recommend(prompt=prompt, k=4) == plain
+        assert plain.words == ()
+    capped = Filters(max_per_category=1)
+    bounded = recommender.recommend(prompt="show me rugs", k=3, filters=capped)
+    off = recommender.recommend(prompt="show me rugs", k=3, filters=capped, by_words=False)
+    assert [item.item_id for item in bounded.items] == [item.item_id for item in off.items]
+
+
+def test_a_category_s_name_is_no_title(run: Any) -> None:
+    """ "Something in Rug" asks for the category, also where an item is called "The Rug"."""
+    recommender = Recommender.load(run / "run")
+    called = [dataclasses.replace(i, title="The Rug") if i.item_id == "i3" else i for i in recommender.bundle.items]
+    recommender.bundle.items[:] = called
+    answer = recommender.recommend(prompt="Something in Rug, please", k=3)
+    assert answer.matches == ()
+    assert all(item.categories == ("rug",) for item in answer.items)
+
+
+def test_rules_hold_within_tiers(run: Any) -> None:
+    recommender = Recommender.load(run / "run", rules=[Never(name="never", items=ItemSet(ids=("i10", "i12")))])
+    found = [item.item_id for item in recommender.recommend(prompt="show me rugs", k=4).items]
+    assert set(found[:3]) == {"i11", "i13", "i14"}
+    assert not {"i10", "i12"} & set(found)
+    recommender = Recommender.load(run / "run", rules=[AtMost(name="one", most=1, items=None)])
+    assert sum("rug" in i.title for i in recommender.recommend(prompt="show me rugs", k=3).items) <= 1
+
+
+def test_reasons_are_given_for_named_items(recommender: Recommender) -> None:
+    told = recommender.recommend(prompt="I liked kettle red. Show me rugs", k=3, explain=2)
+    assert [item.explanation is not None for item in told.items] == [True, True, False]
+    assert "rug" in told.items[0].title
+
+
+def test_lists_of_a_batch_are_those_of_each_alone() -> None:
+    """Requests with as many tiers, fewer or none; each is asked for what it lacks and no more."""
+    order = "fedcba"
+    asked: list[tuple[list[int], int]] = []
+
+    def decode(rows: Any, k: int, filters: Any) -> Any:
+        asked.append((list(rows), k))
+        lists = []
+        for wish in filters:
+            may = [x for x in order if (wish.candidates is None or x in wish.candidates) and x not in wish.exclude]
+            lists.append(certified(may[:k]))
+        return lists
+
+    tiers = [(("a",), ("c", "b")), (), (("a", "b", "c", "d"),)]
+    found = in_tiers(decode, 4, [None, None, Filters(exclude=("f",))], tiers)
+    names = ["".join(IDS[i] for i in one.slate.items_K) for one in found]
+    assert names == ["acbf", "fedc", "dcba"]
+    assert asked == [([0, 2], 4), ([0], 3), ([0, 1], 4)]
+
+
+def certified(ids: list[str]) -> Certified:
+    return Certified(Slate(tuple(map(IDS.index, ids)), (0.0,) * len(ids)), True, None)
