@@ -56,7 +56,7 @@ class NameWords:
         self._long = sorted(word for word in {*self._facts, *self._titles} if len(word) >= LEAST)
 
     def find(self, text: str) -> Named:
-        """What `text` names; words that stand in any request name nothing, nor what "no" or "without" stands before."""
+        """What `text` names; words that stand in any request name nothing, nor those behind "no" or "without"."""
         text = _asked(text[:MAX_CHARACTERS])
         said = dict.fromkeys([*_decades(text), *telling(text)])
         known = [known for word in list(said)[:MOST] if (known := self._known(word)) is not None]
