@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from llmrec.policy.modes import device_of, evaluating
 from llmrec.policy.packing import padded_prompts
 from llmrec.policy.prefill import Prefill, SharedPrefill
 from llmrec.policy.scoring import score_items
+from llmrec.policy.searching import Search, require_options
 from llmrec.policy.slates import Found, bounded_slates
 from llmrec.progress import track
 from llmrec.seeding import torch_stream
@@ -177,31 +178,23 @@ class LanguagePolicy:
         states: Sequence[State],
         k: int,
         *,
-        beams: int | None = None,
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         exact: bool = False,
-        batch_size: int | None = None,
+        **search: Unpack[Search],
     ) -> list[Slate]:
         """The k best items of each state by log pi over the whole catalogue; filters take items away before.
 
         Args:
             states: what to recommend for.
             k: items wanted; a slate is shorter where fewer items are allowed.
-            beams: width of the search; wider is slower and never worse on the whole.
-            exclude_seen: leave out seen items; by default as `repeat` says.
-            seen: all items each user has seen, beside those in the state.
             filters: one for all states, or one for each. Under bounds on the slate it is always exact.
             exact: best-first search, which proves its list, in place of beam search.
-            batch_size: states decoded at once; by default what suits the device.
+            search: `beams`, `exclude_seen`, `seen` and `batch_size`, see `Search`.
 
         Raises:
             RequestError: k below 1 or above the catalogue's size, or a filter that leaves nothing or is unknown.
         """
-        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "filters": filters}
-        found = self.certified(states, k, **options, exact=exact, batch_size=batch_size)
-        return [one.slate for one in found]
+        return [one.slate for one in self.certified(states, k, filters=filters, exact=exact, **search)]
 
     @torch.no_grad()  # not inference_mode: tensors that layers cache meanwhile must stay fit for training
     def certified(
@@ -209,24 +202,22 @@ class LanguagePolicy:
         states: Sequence[State],
         k: int,
         *,
-        beams: int | None = None,
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         exact: bool = False,
-        batch_size: int | None = None,
         kept: KeptPrompts | None = None,
         names: Sequence[Hashable] = (),
+        **search: Unpack[Search],
     ) -> list[Certified]:
         """`recommend` with a certificate for each slate; arguments and errors are the same.
 
         With `kept` (of this model) prompts are read from where they part from the last one of the same name, one name
         a state; the answers are the same.
         """
+        require_options(search)
         check_k(k, len(self.catalogue))
-        asked = self.asked(states, seen, exclude_seen, filters)
+        asked = self.asked(states, search.get("seen"), search.get("exclude_seen"), filters)
         slates = [Certified(Slate((), ()), True, None)] * len(states)
-        batches = self.batches(states, batch_size, asked.groups_B)
+        batches = self.batches(states, search.get("batch_size"), asked.groups_B)
         for part, ids, mask in track(batches, "recommend") if len(batches) > 1 else batches:
             # A bound on the slate is no filter: which item it takes away depends on the items above.
             bounds = bool(asked.wishes_B) and asked.wishes_B[part[0]].bounds_slate
@@ -237,7 +228,7 @@ class LanguagePolicy:
             if bounds:
                 found = self._bounded(ids, mask, k, asked, part, walker, read)
             else:
-                found = self._decoded(ids, mask, k, beams, allowed, exact, walker)
+                found = self._decoded(ids, mask, k, search.get("beams"), allowed, exact, walker)
             cached = walker.cached_B.tolist() if isinstance(walker, SharedPrefill) else [0] * len(part)
             for b, slate, saved, tokens in zip(part, found, cached, mask.sum(1).tolist(), strict=True):
                 slates[b] = replace(slate, tokens=tokens, cached=saved)

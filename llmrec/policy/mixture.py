@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ from llmrec.policy.mixture_parts import (
     taken,
 )
 from llmrec.policy.modes import evaluating
+from llmrec.policy.searching import Search, require_options
 from llmrec.policy.slates import Again, bounded_slates
 from llmrec.progress import track
 from llmrec.types import BoolArray, FloatArray, IntArray, Slate, State
@@ -63,6 +64,8 @@ Group = Callable[[State], int]
 Part: TypeAlias = "LanguagePolicy | Mixture | Scorer"
 
 _UNKNOWN = "This mixture knows no attributes of its items; give some before filtering."
+BATCH = 64
+"""States whose candidates are found at once, where nothing else is said."""
 ROW_ITEMS = 256
 """Items of one state that are scored together: bounds the packed row."""
 
@@ -126,12 +129,9 @@ class Mixture:
         states: Sequence[State],
         k: int,
         *,
-        beams: int | None = None,
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
         filters: Filters | Sequence[Filters] | None = None,
         exact: bool = False,
-        batch_size: int = 64,
+        **search: Unpack[Search],
     ) -> list[Slate]:
         """The k candidates of each state with the greatest p; `log_probs_K` holds log p. Arguments as a policy's.
 
@@ -142,15 +142,13 @@ class Mixture:
                 weights, or a filter that leaves nothing or is unknown.
         """
         wishes = one_each(filters, len(states))
-        options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "batch_size": batch_size}
         if any(wish.bounds_slate for wish in wishes):
-            return self._bounded(states, k, wishes, seen, options)
+            return self._bounded(states, k, wishes, search)
         depth = candidate_depth(self.items.n_items, k, self.depth)
         weights_BP = self.weights_GP[self.groups_of(states)]
         while True:
             found: list[tuple[Slate, bool]] = []
-            asked = self.candidates(states, depth, seen=seen, filters=wishes, exact=exact, **options)
-            for rows, candidates in asked:
+            for rows, candidates in self.candidates(states, depth, filters=wishes, exact=exact, **search):
                 found += candidates.top(weights_BP[rows], k)
             if not exact or depth == self.items.n_items or all(proven for _, proven in found):
                 return [slate for slate, _ in found]
@@ -161,8 +159,7 @@ class Mixture:
         states: Sequence[State],
         k: int,
         wishes: Sequence[Filters],
-        seen: Sequence[IntArray] | None,
-        options: dict[str, Any],
+        search: Search,
     ) -> list[Slate]:
         """Slates under bounds, of lists that are exact."""
         check_k(k, self.items.n_items)
@@ -171,7 +168,7 @@ class Mixture:
             raise RequestError(_UNKNOWN)
         for wish in wishes:
             known.check(wish)
-        hide = self.items.repeat == "exclude" if options["exclude_seen"] is None else options["exclude_seen"]
+        hide, seen = self._hides(search.get("exclude_seen")), search.get("seen")
         hidden = hidden_items(states, seen) if hide else []
 
         def lists(within: tuple[str, ...]) -> Again:
@@ -186,9 +183,10 @@ class Mixture:
                 left = [b for b in part if open_BN[b].any()]
                 if left:
                     given = None if seen is None else [seen[b] for b in left]
-                    own: dict[str, Any] = {"seen": given, "filters": [asked[b] for b in left], **options}
+                    own: Search = {**search, "seen": given}
                     deep = self if self.depth is None else self.changed(depth=max(self.depth, depth))
-                    slates = deep.recommend([states[b] for b in left], depth, exact=True, **own)
+                    wanted = [asked[b] for b in left]
+                    slates = deep.recommend([states[b] for b in left], depth, filters=wanted, exact=True, **own)
                     found |= dict(zip(left, slates, strict=True))
                 return [found[b] for b in part]
 
@@ -201,12 +199,9 @@ class Mixture:
         states: Sequence[State],
         depth: int,
         *,
-        beams: int | None = None,
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
         filters: Sequence[Filters] = (),
         exact: bool = False,
-        batch_size: int = 64,
+        **search: Unpack[Search],
     ) -> Iterator[tuple[slice, Candidates]]:
         """The union of every part's `depth` best items, with the probability that each part gives them.
 
@@ -216,7 +211,9 @@ class Mixture:
         Yields:
             Which states, and their candidates; `batch_size` states at a time.
         """
-        hide = self.items.repeat == "exclude" if exclude_seen is None else exclude_seen
+        require_options(search)
+        seen, beams, batch_size = search.get("seen"), search.get("beams"), search.get("batch_size") or BATCH
+        hide = self._hides(search.get("exclude_seen"))
         hidden_BE = padded(hidden_items(states, seen)) if hide else np.empty((len(states), 0), dtype=np.int64)
         wishes = [wish.unbounded for wish in filters]
         options: dict[str, Any] = {"exclude_seen": hide, "seen": seen, "filters": wishes or None, "exact": exact}
@@ -258,6 +255,9 @@ class Mixture:
         ]
         filled_PBC = filled(values, scores)
         return Candidates(items_BC, filled_PBC[:, :, :-1] * (items_BC >= 0), filled_PBC[:, :, -1])
+
+    def _hides(self, exclude_seen: bool | None) -> bool:
+        return self.items.repeat == "exclude" if exclude_seen is None else exclude_seen
 
     def probabilities(
         self, states: Sequence[State], items_BX: IntArray, given_BE: IntArray | None = None

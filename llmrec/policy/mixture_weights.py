@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from llmrec.errors import RequestError
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture import Candidates, Mixture, Part, candidate_depth
 from llmrec.policy.remembering import RememberedPolicy, remembered
+from llmrec.policy.searching import Search
 from llmrec.types import FloatArray, IntArray, State
 
 ONE_OF_EACH = (1.0, 0.99, 0.98, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
@@ -23,9 +24,6 @@ UNITS = 2
 """Either share is divided among its parts in so many equal pieces, where a group may have few rows."""
 EVEN = {1: 1, 2: 20, 3: 20, 4: 10}
 """Pieces that the whole is divided in by the number of parts, where all are policies or all are scores; else 5."""
-
-_ASKED = ("beams", "exclude_seen", "seen", "batch_size")
-"""Options of `fit` that decide what parts are asked."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +58,7 @@ def fit(
     groups: int = 1,
     k: int = 10,
     grid: FloatArray | None = None,
-    beams: int | None = None,
-    exclude_seen: bool | None = None,
-    seen: Sequence[IntArray] | None = None,
-    batch_size: int = 64,
+    **search: Unpack[Search],
 ) -> FittedMixture:
     """Chooses each group's weights by NDCG@k on validation examples; candidates are found once for all weights.
 
@@ -78,10 +73,7 @@ def fit(
         groups: how many groups there are.
         k: cut-off of the metric.
         grid: weights to choose from, (W, P); by default `weight_grid`, fine where there is one group.
-        beams: see `Mixture.candidates`.
-        exclude_seen: see `Mixture.candidates`.
-        seen: see `Mixture.candidates`.
-        batch_size: see `Mixture.candidates`.
+        search: see `Search`.
 
     Raises:
         RequestError: no example, targets that do not fit, weights that are none, or a group outside 0 .. groups - 1.
@@ -97,10 +89,9 @@ def fit(
     grid_WP = mixture.changed(weights=grid).weights_GP
     group_B = mixture.changed(weights=grid_WP[np.zeros(groups, dtype=np.int64)]).groups_of(states)
     depth = candidate_depth(mixture.items.n_items, k, mixture.depth)
-    options: dict[str, Any] = {"beams": beams, "exclude_seen": exclude_seen, "seen": seen, "batch_size": batch_size}
     target_B = np.asarray(targets, dtype=np.int64)
     ndcg_WB = np.empty((len(grid_WP), len(states)))
-    for rows, found in mixture.candidates(states, depth, **options):
+    for rows, found in mixture.candidates(states, depth, **search):
         ndcg_WB[:, rows] = [_ndcg(found, weights_P, target_B[rows], k) for weights_P in grid_WP]
     rows_G, pooled_W = np.bincount(group_B, minlength=groups), ndcg_WB.mean(1)
     chosen = []
@@ -118,8 +109,9 @@ def fit_forms(
     states: Sequence[State],
     targets: Sequence[int],
     *,
+    groups: int = 1,
     k: int = 10,
-    **options: Any,
+    **search: Unpack[Search],
 ) -> list[FittedMixture]:
     """`fit` for each form of a mixture, with one reading of each policy for all of them.
 
@@ -132,8 +124,9 @@ def fit_forms(
         forms: the parts of each form; a part that several share is the same object in each.
         states: see `fit`.
         targets: see `fit`.
+        groups: see `fit`.
         k: see `fit`.
-        options: those of `fit`.
+        search: see `Search`.
 
     Returns:
         The fit of each form; its mixture's parts answer from memory what they were asked here.
@@ -147,9 +140,9 @@ def fit_forms(
     wide = mixture.changed(parts=every, weights=None)
     if len(forms) > 1 and wide.policies:
         depth = candidate_depth(mixture.items.n_items, k, mixture.depth)
-        for _ in wide.candidates(states, depth, **{name: options[name] for name in _ASKED if name in options}):
+        for _ in wide.candidates(states, depth, **search):
             pass
-    return [fit(mixture.changed(parts=parts), states, targets, k=k, **options) for parts in own]
+    return [fit(mixture.changed(parts=parts), states, targets, groups=groups, k=k, **search) for parts in own]
 
 
 def _remembering(part: Part, kept: dict[int, Part]) -> Part:

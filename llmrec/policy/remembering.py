@@ -10,18 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from llmrec.catalogue.filters import Filters
 from llmrec.files import new_file, read_json, sha256_of, write_json
 from llmrec.policy.filtered import hidden_items, padded
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.mixture_parts import Scorer
+from llmrec.policy.searching import Search
 from llmrec.progress import track
-from llmrec.types import FloatArray, IntArray, Slate, State
+from llmrec.types import FloatArray, Slate, State
 from llmrec.written import intact
 
 KEY = "key.json"
@@ -136,28 +138,30 @@ class RememberedPolicy(LanguagePolicy):
         states: Sequence[State],
         k: int,
         *,
-        exclude_seen: bool | None = None,
-        seen: Sequence[IntArray] | None = None,
-        batch_size: int | None = None,
-        **options: Any,
+        filters: Filters | Sequence[Filters] | None = None,
+        exact: bool = False,
+        **search: Unpack[Search],
     ) -> list[Slate]:
         """As the policy's; with filters it is asked each time."""
-        asked: dict[str, Any] = {"exclude_seen": exclude_seen, **options}
-        if options.get("filters"):
-            return super().recommend(states, k, seen=seen, batch_size=batch_size, **asked)
+        if filters:
+            return super().recommend(states, k, filters=filters, exact=exact, **search)
+        seen, exclude_seen = search.get("seen"), search.get("exclude_seen")
         hide = self.repeat == "exclude" if exclude_seen is None else exclude_seen
         hidden = [own.tolist() for own in hidden_items(states, seen)] if hide else [None] * len(states)
-        question = json.dumps({"k": k, "beams": options.get("beams"), "exact": options.get("exact", False)})
+        question = json.dumps({"k": k, "beams": search.get("beams"), "exact": exact})
         names = [
             sha256_of(question, _name(state), json.dumps(own)) for state, own in zip(states, hidden, strict=True)
         ]
         known = self.readings.lists
         new = [b for b, name in enumerate(names) if name not in known]
-        batches = [part for part, _, _ in self.batches([states[b] for b in new], batch_size)] if new else []
+        batches = (
+            [part for part, _, _ in self.batches([states[b] for b in new], search.get("batch_size"))] if new else []
+        )
         for part in track(batches, "recommend") if len(batches) > 1 else batches:
             rows = [new[at] for at in part]
-            own = None if seen is None else [seen[b] for b in rows]
-            found = super().recommend([states[b] for b in rows], k, seen=own, batch_size=len(rows), **asked)
+            given = None if seen is None else [seen[b] for b in rows]
+            own: Search = {**search, "seen": given, "batch_size": len(rows)}
+            found = super().recommend([states[b] for b in rows], k, exact=exact, **own)
             self.readings.add_lists([names[b] for b in rows], found)
         return [known[name] for name in names]
 

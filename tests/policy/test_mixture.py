@@ -322,3 +322,9 @@ def test_requests_that_cannot_be_met(kinds):
     ):
         with pytest.raises(RequestError, match=words):
             Mixture([one, lambda states, scores=scores: scores]).recommend(STATES, 2)
+
+
+@pytest.mark.parametrize("name", ["one", "both"])
+def test_an_option_that_there_is_not_is_refused(kinds, name):
+    with pytest.raises(TypeError, match="no option 'beam' of a search; give some of beams,"):
+        kinds[name].recommend(STATES, 2, beam=3)
