@@ -29,7 +29,7 @@ FORMATS = (MERGED, *CONVERTED)
 WEIGHTS = ("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", "adapter_*")
 """Files of a run's weights, which another form replaces."""
 ROWS = 128
-"""Made-up prompts with answers that weights of 4 bits are rounded by; Frantar et al. (2023) take as many texts."""
+"""Made-up prompts with answers that weights are rounded by; Frantar et al. (2023) take as many texts."""
 
 
 def convert(bundle: Bundle, to: str, out: Path) -> None:
@@ -81,7 +81,7 @@ def _writer(bundle: Bundle, model: Any, to: str) -> Callable[[Path], None]:
     tokenizer = bundle.policy.tokenizer
     writers: dict[str, Callable[[Path], None]] = {
         MERGED: lambda folder: save_causal_lm(model, tokenizer, folder),
-        "int8": lambda folder: save_quantised(model, folder, 8),
+        "int8": lambda folder: save_quantised(model, folder, 8, made_up_rows(bundle)),
         "int4": lambda folder: save_quantised(model, folder, 4, made_up_rows(bundle)),
         "onnx": lambda folder: save_onnx(model, folder),
         "gguf": lambda folder: write_gguf(model, tokenizer, folder / GGUF_FILE, bundle.facts["dataset"]["name"]),

@@ -25,6 +25,8 @@ from llmrec.policy.rounded import codes_of, scales_of
 
 DAMPING = 0.01
 """Added to H's diagonal, as a share of its mean (Frantar et al. 2023, section 3.3)."""
+BLOCK = 64
+"""Columns after which those behind a block are told what it lost; it says how fast, not what is found."""
 HELD = 2 << 30
 """Bytes of moments that are held at once; the rows are read once for as many layers as that takes."""
 
@@ -76,18 +78,19 @@ def compensated(weight: Tensor, moment: Tensor, bits: int, group: int) -> tuple[
     upper = _upper(moment)
     codes, scales = torch.empty(weight.shape, dtype=torch.int8, device=weight.device), []
     for start in range(0, left.shape[1], group):
-        end = start + group
-        block = left[:, start:end].clone()
-        scale = scales_of(block.float().unsqueeze(1), bits).squeeze(1)
-        lost = torch.empty_like(block)
-        for at in range(group):
-            column, row = block[:, at], upper[start + at, start:end]
-            code = codes_of(column.float().view(-1, 1, 1), scale.view(-1, 1), bits).view(-1)
-            codes[:, start + at] = code.to(torch.int8)
-            lost[:, at] = (column - code.double() * scale.double()) / row[at]
-            block[:, at:] -= lost[:, at : at + 1] * row[at:]
-        left[:, end:] -= lost @ upper[start:end, end:]
+        scale = scales_of(left[:, start : start + group].float().unsqueeze(1), bits).squeeze(1)
         scales.append(scale)
+        for begin in range(start, start + group, BLOCK):
+            end = min(begin + BLOCK, start + group)
+            block = left[:, begin:end].clone()
+            lost = torch.empty_like(block)
+            for at in range(end - begin):
+                column, row = block[:, at], upper[begin + at, begin:end]
+                code = codes_of(column.float().view(-1, 1, 1), scale.view(-1, 1), bits).view(-1)
+                codes[:, begin + at] = code.to(torch.int8)
+                lost[:, at] = (column - code.double() * scale.double()) / row[at]
+                block[:, at:] -= lost[:, at : at + 1] * row[at:]
+            left[:, end:] -= lost @ upper[begin:end, end:]
     return codes, torch.stack(scales, 1)
 
 

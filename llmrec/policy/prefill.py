@@ -27,7 +27,7 @@ and set high enough elsewhere."""
 _ELSEWHERE = 4096
 
 
-def read_apart(new_B: Sequence[int], device: str) -> list[int]:
+def read_apart(new_B: Sequence[int], device: str) -> list[list[int]]:
     """Which prompts of a batch are read before the others, given how many tokens of each are new.
 
     Rows of a batch are padded to the longest, so a few long ones make all of them long.
@@ -37,17 +37,22 @@ def read_apart(new_B: Sequence[int], device: str) -> list[int]:
         device: kind of the model's device.
 
     Returns:
-        Places of the longest ones, or none where a second call of the model costs more than the padding.
+        Places of prompts that are read together, groups of like length, the longest first; none where another call of
+        the model costs more than the padding.
     """
     order = sorted(range(len(new_B)), key=lambda b: -new_B[b])
-    long = [new_B[b] for b in order]
-
-    def cost(apart: int) -> int:
-        if not apart:
-            return len(long) * long[0]
-        return apart * (long[0] - 1) + len(long) * long[apart] + FORWARD.get(device, _ELSEWHERE)
-
-    return order[: min(range(len(long)), key=cost)]
+    long, call = [new_B[b] for b in order], FORWARD.get(device, _ELSEWHERE)
+    # cost of reading the n longest apart, and where the last group of these begins
+    apart: list[tuple[int, int]] = [(0, 0)]
+    for n in range(1, len(long)):
+        apart.append(min((apart[at][0] + (n - at) * (long[at] - 1) + call, at) for at in range(n)))
+    end = min(range(len(long)), key=lambda n: apart[n][0] + len(long) * long[n])
+    groups: list[list[int]] = []
+    while end:
+        begin = apart[end][1]
+        groups.insert(0, order[begin:end])
+        end = begin
+    return groups
 
 
 def _common(known: Sequence[Known], length_B: Tensor) -> Tensor:
@@ -120,8 +125,9 @@ class SharedPrefill:
         if kept is not None:
             known = [kept.find(name, row) for name, row in zip(names, rows, strict=True)]
         self.cached_B = start_B = _common(known, length_B)
-        if kept is not None and (apart := read_apart((length_B - start_B).tolist(), ids_BP.device.type)):
-            known = self._known_then(known, rows, apart)
+        if kept is not None:
+            for apart in read_apart((length_B - start_B).tolist(), ids_BP.device.type):
+                known = self._known_then(known, rows, apart)
             start_B = _common(known, length_B)
         before = int(start_B.max())
         # Keys of a row: what was kept, padded to `before`, then what is read now, from where its own prompt parts.

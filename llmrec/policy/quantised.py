@@ -3,9 +3,10 @@
     w[o, i] ~ scale[o, g(i)] * code[o, i],   code a whole number
 
 At 8 bits a row of a layer has one scale; at 4 bits each 32 weights of a row have one, which is the one with the least
-squared error among some that cut off the largest weights, and weights make up for one another where there are texts
-to read (`compensated`). Rows of the embedding and of the output head are kept at 8 bits on the disk and are floats in
-memory, as single rows of the head are read. Norms and biases stay as they are.
+squared error among some that cut off the largest weights. Weights make up for one another where there are texts to
+read (`compensated`). Rows of the embedding and of the output head are kept at 8 bits on the disk, with a scale for 32
+weights, as some of their inputs are far larger than others; they are floats in memory, as single rows of the head are
+read. Norms and biases stay as they are.
 Codes and scales are plain safetensors, and nothing but torch is needed to compute: with the whole numbers themselves
 where a processor is faster so (`integers`), else in floats that are made as a layer is called.
 """
@@ -30,7 +31,7 @@ from llmrec.policy.rounded import floats, pack, quantise, unpack
 FILE = "quantised.safetensors"
 CODES, SCALE = ".codes", ".scale"
 GROUP = 32
-"""Weights that share a scale at 4 bits."""
+"""Weights that share a scale at 4 bits, and in rows of the embedding and of the head."""
 
 
 class WeightOnly(nn.Module):
@@ -97,8 +98,8 @@ def save_quantised(model: Any, folder: Path, bits: int, rows: Sequence[Sequence[
         model: what is rounded; it stays as it is.
         folder: where it is written.
         bits: 8 or 4.
-        rows: token ids such as the model will read; at 4 bits weights are rounded so that what layers make of these
-            changes least. Without any each weight is rounded by itself.
+        rows: token ids such as the model will read; weights are rounded so that what layers make of these changes
+            least. Without any each weight is rounded by itself.
 
     Raises:
         RunError: the model has no linear layer whose weights could be rounded.
@@ -111,8 +112,17 @@ def save_quantised(model: Any, folder: Path, bits: int, rows: Sequence[Sequence[
             "bits; choose another format (--to merged or onnx)."
         )
     fine = {name: layer for name, layer in linear.items() if bits == 4 and layer.in_features % GROUP == 0}
-    read = second_moments(model, fine, rows) if rows else ()
-    made = {name: compensated(fine[name].weight, moment, bits, GROUP) for name, moment in read}
+    made = {}
+    for name, moment in second_moments(model, fine if bits == 4 else linear, rows) if rows else ():
+        weight = linear[name].weight
+        made[name] = compensated(weight, moment, bits, GROUP if bits == 4 else weight.shape[1])
+
+    def grain(name: str, inputs: int) -> tuple[int, int | None]:
+        """Bits of a weight, and how many share a scale."""
+        if name in fine:
+            return 4, GROUP
+        return 8, None if name in linear or inputs % GROUP else GROUP
+
     kept: dict[str, Tensor] = {}
     written: set[int] = set()
     for name, value in model.state_dict().items():
@@ -122,7 +132,7 @@ def save_quantised(model: Any, folder: Path, bits: int, rows: Sequence[Sequence[
         if value.dim() != 2:
             kept[name] = value.contiguous()
             continue
-        codes, scale = made.get(name) or quantise(value, *((4, GROUP) if name in fine else (8, None)))
+        codes, scale = made.get(name) or quantise(value, *grain(name, value.shape[1]))
         kept[name + CODES] = (pack(codes) if name in fine else codes).contiguous()
         kept[name + SCALE] = scale.to(torch.float16) if name in fine else scale
     save_file(kept, folder / FILE, metadata={"bits": str(bits), "format": "pt"})

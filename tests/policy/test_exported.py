@@ -92,6 +92,25 @@ def test_a_model_is_read_back_with_the_weights_that_its_codes_stand_for(tmp_path
     assert torch.allclose(logits(found), logits(model), atol=1e-4)
 
 
+def test_an_input_that_towers_above_the_others_does_not_make_its_whole_row_of_the_embedding_coarse(tmp_path):
+    model = tiny_model("qwen2", torch.float32)
+    words = model.get_input_embeddings().weight
+    wide = torch.nn.Embedding(len(words), 64)
+    wide.weight.data = 0.01 * torch.randn(len(words), 64, generator=torch.Generator().manual_seed(3))
+    wide.weight.data[:, 5] = 5.0
+    model.set_input_embeddings(wide)
+    model.model.layers[0].mlp.gate_proj = torch.nn.Linear(64, 64, bias=False)
+    save_quantised(model, tmp_path, 8)
+    held = load_file(tmp_path / "quantised.safetensors")
+    codes, scale = (held[f"model.embed_tokens.weight.{part}"] for part in ("codes", "scale"))
+    assert scale.shape == (len(words), 2)
+    off = (floats(codes, scale) - wide.weight).abs().detach()
+    assert off[:, :32].max() <= 5.0 / 254 * 1.001
+    assert off[:, 32:].max() <= wide.weight[:, 32:].abs().max() / 254 * 1.001
+    # linear layers have one scale a row, which products of whole numbers need
+    assert held["model.layers.0.mlp.gate_proj.weight.scale"].shape == (64, 1)
+
+
 @NEEDS_WHOLE
 def test_activations_in_two_numbers_give_the_sums_that_a_hand_makes():
     # 127 and -63.5 with a step of 1: the half is written as 127 of 254 parts below -64 or above -63
