@@ -1,8 +1,9 @@
 """What the forms of a run's weights cost and save: ranking of held-out events, bytes, milliseconds a request.
 
 Each form is written by `conversion.convert` from one run and loaded as anybody loads it. Ranking is that of `llmrec
-evaluate`, with paired intervals to whole weights in 32-bit floats. Requests are timed one at a time, and each goes
-through all forms before the next one, so that what else the machine does falls on all alike.
+evaluate`, with paired intervals to whole weights. Requests are timed one at a time, and each goes
+through all forms before the next one, so that what else the machine does falls on all alike. Their lists are held
+against those of whole weights in 32-bit floats, whatever the forms are computed in.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llmrec.errors import LLMRecError, RequestError
 from llmrec.export import read_bundle
 from llmrec.files import entries
 from llmrec.finding import run_folder
+from llmrec.policy.loading import load_causal_lm
 from llmrec.printing import one_line
 from llmrec.progress import Bar, console
 from llmrec.recommender import Recommender
@@ -75,8 +77,13 @@ def exports(
     asked: dict[str, Any] = {"split": split, "since": since, "test_events": test_events or None, "seed": seed}
     found = held_out(dataset, data=data, runs=list(names.values()), systems=(), reference=names[MERGED], **asked)
     users = dataset.users["user_id"].gather_every(max(dataset.users.height // (requests + WARM), 1)).to_list()
-    spans = _timed({form: Recommender.load(name, data=data) for form, name in names.items()}, users, k)
+    exact = Recommender.load(
+        names[MERGED], data=data, engine=lambda folder: load_causal_lm(str(folder), dtype="float32", whole=True)
+    )
+    spans, differ = _timed({form: Recommender.load(name, data=data) for form, name in names.items()}, exact, users, k)
     figures = {form: _figures(found, names, form, made[form], spans[form]) for form in made}
+    for form, told in differ.items():
+        figures[form] |= told
     whole = {
         "forms": figures,
         "left out": left_out,
@@ -85,7 +92,10 @@ def exports(
         "rows": found.facts["rows"],
     }
     answer = Answer(
-        f"Forms of {one_line(run)}", whole, [_sheet(figures, found)], [*_said(figures), *left_out.values()]
+        f"Forms of {one_line(run)}",
+        whole,
+        [_sheet(figures, found, len(users) - WARM)],
+        [*_said(figures), *left_out.values()],
     )
     return answer.finish(out, json_file, seed=seed, data=dataset.manifest.content_hash)
 
@@ -108,18 +118,29 @@ def _written(run: str, out: Path, forms: Sequence[str]) -> tuple[dict[str, Path]
     return made, left_out
 
 
-def _timed(recommenders: dict[str, Recommender], users: Sequence[str], k: int) -> dict[str, list[float]]:
-    """Milliseconds of each request by form."""
+def _timed(
+    recommenders: dict[str, Recommender], exact: Recommender, users: Sequence[str], k: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, Any]]]:
+    """Milliseconds of each request by form, and how its lists differ from those of `exact`."""
     spans: dict[str, list[float]] = {form: [] for form in recommenders}
+    equal = dict.fromkeys(recommenders, 0)
+    off: dict[str, list[float]] = {form: [] for form in recommenders}
     with Bar("requests", len(users)) as bar:
         for number, user in enumerate(users):
+            wanted = {item.item_id: item.log_prob for item in exact.recommend(user=user, k=k).items}
             for form, recommender in recommenders.items():
                 start = time.perf_counter()
-                recommender.recommend(user=user, k=k)
+                found = recommender.recommend(user=user, k=k).items
                 if number >= WARM:
                     spans[form].append(1000 * (time.perf_counter() - start))
+                    equal[form] += [item.item_id for item in found] == list(wanted)
+                    off[form] += [i.log_prob - wanted[i.item_id] for i in found if i.item_id in wanted]
             bar.advance()
-    return spans
+    differ = {
+        form: {"equal_lists": equal[form], "log_pi_off": statistics.fmean(x * x for x in off[form] or [0.0]) ** 0.5}
+        for form in recommenders
+    }
+    return spans, differ
 
 
 def _figures(found: HeldOut, names: dict[str, str], form: str, place: Path, spans: list[float]) -> dict[str, Any]:
@@ -142,15 +163,29 @@ def _figures(found: HeldOut, names: dict[str, str], form: str, place: Path, span
     }
 
 
-def _sheet(figures: dict[str, dict[str, Any]], found: HeldOut) -> Sheet:
+def _sheet(figures: dict[str, dict[str, Any]], found: HeldOut, requests: int) -> Sheet:
     rows = []
     for form, row in figures.items():
         change = row["change"]
         told = "" if change is None else f"{change['mean']:+.2%} ({change['low']:+.2%} to {change['high']:+.2%})"
-        size = f"{row['bytes'] / 1e6:,.2f}"
-        rows.append([form, f"{row[METRIC]:.4f}", told, size, f"{row['median_ms']:.1f}", f"{row['p90_ms']:.1f}"])
-    columns = ["form", METRIC, "change of it (paired 95%)", "MB", "median ms", "p90 ms"]
-    note = "MB: all that the form needs. ms: one request, top 10, one after another through all forms."
+        size, lists = f"{row['bytes'] / 1e6:,.2f}", f"{row['equal_lists']} of {requests}"
+        spans = [f"{row[name]:.1f}" for name in ("median_ms", "p90_ms")]
+        rows.append([form, f"{row[METRIC]:.4f}", told, lists, f"{row['log_pi_off']:.4f}", size, *spans])
+    columns = [
+        "form",
+        METRIC,
+        "change of it (paired 95%)",
+        "equal lists",
+        "log pi off",
+        "MB",
+        "median ms",
+        "p90 ms",
+    ]
+    note = (
+        "MB: all that the form needs. ms: one request, top 10, one after another through all forms. Beside whole "
+        "weights in 32-bit floats: lists of these requests with the same items in the same order, and the root mean "
+        "square by which log pi of items in both lists differs."
+    )
     return Sheet(found.table.title, columns, rows, note)
 
 

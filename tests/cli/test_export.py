@@ -143,6 +143,10 @@ def test_the_study_says_what_a_form_costs(run, tmp_path):
     assert change["low"] <= change["mean"] <= change["high"]
     assert int8["bytes"] < whole["bytes"]
     assert 0 < int8["median_ms"] <= int8["p90_ms"]
+    # whole weights of so small a model are computed in 32-bit floats
+    assert (whole["equal_lists"], whole["log_pi_off"]) == (found["requests"], 0)
+    assert int8["equal_lists"] <= found["requests"]
+    assert 0 < int8["log_pi_off"] < 0.1
     page = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
     assert "int8 loses" in page
     assert "int2 is left out" in page
