@@ -238,6 +238,7 @@ class Phase:
     def __init__(self, options: argparse.Namespace, users: list[str], name: str, *more: str) -> None:
         self.options, self.name = options, name
         self.server = Server(options.run, *more, *options.serve)
+        self.started_mb = self.server.memory_mb()
         self.load = Load(options, users, self.server.port, name)
         asyncio.run(self.load.closed(options.clients, options.warm))  # what a first request finds out is known
 
@@ -280,7 +281,8 @@ class Phase:
         told.seconds, used = time.perf_counter() - began, self.server.cpu_s() - used
         memory.append((told.seconds, self.server.memory_mb()))
         found = told.figures() | {"server_cpu_ms": 1000 * used / max(told.statuses[200], 1)}
-        found |= {"memory": memory_figures(memory, filled[0] if filled else None)}
+        figures = memory_figures(memory, filled[0] if filled else None)
+        found |= {"memory": {"started_mb": self.started_mb} | per_answers(figures, found["answered_per_s"])}
         echo(f"{name}: {json.dumps(found)}")
         return found
 
@@ -309,6 +311,13 @@ def memory_figures(
     if full is not None:
         found |= {"full_mb_per_minute": full[0], "full_mb_per_minute_interval": full[1:]}
     return found
+
+
+def per_answers(memory: dict[str, Any], answered_per_s: float) -> dict[str, Any]:
+    """`memory_figures` with its slopes for a thousand answers as well (`…mb_per_1000`), at so many a second."""
+    minutes = 1000 / (60 * answered_per_s) if answered_per_s else float("nan")
+    slopes = {key: value for key, value in memory.items() if key.endswith("mb_per_minute")}
+    return memory | {key.replace("_minute", "_1000"): minutes * value for key, value in slopes.items()}
 
 
 def slope_of(seconds: Any, megabytes: Any, since: float, parts: int) -> list[float] | None:
@@ -405,7 +414,9 @@ def flatness(memory: dict[str, Any]) -> str:
     slope, low, high = (
         round(x, 2) + 0.0 for x in (memory["full_mb_per_minute"], *memory["full_mb_per_minute_interval"])
     )
-    return f"{when}, from then on {slope:.2f} MB a minute ({low:.2f} to {high:.2f})"
+    answers = memory.get("full_mb_per_1000")
+    each = "" if answers is None else f", {round(answers, 3) + 0.0:.3f} MB for 1,000 answers"
+    return f"{when}, from then on {slope:.2f} MB a minute ({low:.2f} to {high:.2f}){each}"
 
 
 def _users(run: str) -> list[str]:

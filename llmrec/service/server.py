@@ -16,6 +16,7 @@ from llmrec.recommender import Recommender
 from llmrec.service.app import create_app
 from llmrec.service.keys import VARIABLE, Keys
 from llmrec.service.logs import Journal, Lines, ServerLines
+from llmrec.service.memory import settle
 from llmrec.service.service import Service
 from llmrec.service.settings import ServiceSettings
 from llmrec.storage import resolve
@@ -92,6 +93,7 @@ def serve(
             server = uvicorn.Server(config)
             said, own = logging.getLogger("uvicorn.error"), ServerLines(service.journal)
             said.addHandler(own)
+            settle()
             address = listening.getsockname()
             facts = {"items": len(service.deployed.item_ids), "rules": len(recommender.rules)}
             service.journal.say("serving", host=address[0], port=address[1], **facts)

@@ -30,7 +30,7 @@ from llmrec.service.deployed import Deployed
 from llmrec.service.engine import decoded
 from llmrec.service.fallback import Fallback
 from llmrec.service.logs import Journal, place_of
-from llmrec.service.memory import give_back
+from llmrec.service.memory import give_back, settle_again
 from llmrec.service.metrics import Metrics
 from llmrec.service.settings import ServiceSettings
 from llmrec.service.shelf import Changes, Shelf
@@ -130,6 +130,7 @@ class Service:
             except BaseException:
                 self._own = before
                 raise
+            settle_again()
         self.journal.say("version", version=number)
 
     def _follow(self) -> None:
@@ -198,6 +199,7 @@ class Service:
         made = self._deploy(self._with(changes), self.deployed.version, self.deployed.catalogue)
         made = replace(made, catalogue=write())
         self.deployed, self.changes = made, changes
+        settle_again()
         return made
 
     def close(self) -> bool:
@@ -226,7 +228,7 @@ class Service:
     def _at_hand(self, body: wire.RecommendBody, deployed: Deployed) -> bool:
         """Whether a request is read in less time than it takes to give it to another thread."""
         ruled = body.filters is not None or deployed.recommender.book is not None
-        return body.user_id is not None and not ruled and self.users.at_hand(body.user_id)
+        return body.user_id is not None and not ruled and self.users.at_hand(body.user_id, deployed.row_of)
 
     def _asked(self, body: wire.RecommendBody, filters: Filters | None, deployed: Deployed) -> Request:
         """The request with all that its list must obey: the caller's filter, and items that a person refused."""

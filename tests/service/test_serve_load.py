@@ -45,6 +45,9 @@ def test_the_slope_at_the_bound_begins_when_the_cache_is_full():
     assert found["mb_per_minute"] > 2
     assert found["full_mb_per_minute"] == pytest.approx(0.0, abs=1e-2)
     assert load.flatness(found) == "the cache was full after 240 s, from then on 0.00 MB a minute (0.00 to 0.00)"
+    each = load.per_answers(found, 50.0)  # a thousand answers in a third of a minute
+    assert each["mb_per_1000"] == pytest.approx(found["mb_per_minute"] / 3)
+    assert load.flatness(each).endswith(", 0.000 MB for 1,000 answers")
     assert "too late" in load.flatness(load.memory_figures(samples, 280.0))
     assert "not full" in load.flatness(load.memory_figures(samples))
 

@@ -65,10 +65,11 @@ def test_what_is_kept_is_what_the_log_tells(log, reports):
 
 def test_only_what_is_new_is_read(log, monkeypatch):
     users = Users(log)
-    assert not users.at_hand("ann")
+    assert not users.at_hand("ann", ROWS)
     users.receive(Outcome("ann1", "a", "click"))
-    assert users.at_hand("ann")
     before = told(users, "ann", ROWS)
+    assert users.at_hand("ann", ROWS)
+    assert not users.at_hand("ann", OTHER)
     asked = []
     read = log.outcomes_of
     monkeypatch.setattr(log, "outcomes_of", lambda *given: asked.append(given) or read(*given))
@@ -84,3 +85,15 @@ def test_only_what_is_new_is_read(log, monkeypatch):
     assert read("ann", receipt.seq) == read("bo", 0) == []
     monkeypatch.setattr("llmrec.online.log._PART", 0)  # much has come since: the user's slates are gone through
     assert [r.seq for r in read("ann", receipt.seq - 1)] == [receipt.seq]
+
+
+def test_what_is_kept_of_a_user_does_not_grow_with_reports(log):
+    users, kept = Users(log), []
+    told(users, "ann", ROWS)
+    for number in range(30):  # three at each moment, as the clock of this log goes
+        users.receive(Outcome("ann1", "abc"[number % 3], "click", feedback_id=f"report {number}"))
+        kept.append(users._kept["ann"])
+    assert max(len(past.since) for past in kept) <= Reader.bundle.facts["history_events"] + 3
+    assert kept[-1].items == (0, 1, 2)
+    assert told(users, "ann", ROWS) == told(Users(log), "ann", ROWS)
+    assert len(told(users, "ann", ROWS)[0]) == 3
