@@ -32,7 +32,11 @@ def settle() -> None:
 
 
 def settle_again() -> None:
-    """Where this process has settled: frees the cycles of what was replaced since, and settles what replaced it."""
+    """Where this process has settled: frees the cycles of what was replaced since, and settles what replaced it.
+
+    It stops every request for a third of a second, which a model that is replaced is worth, and a catalogue is not:
+    of all catalogues that come and go only the first can leave cycles behind.
+    """
     if gc.get_freeze_count():
         gc.unfreeze()
         settle()

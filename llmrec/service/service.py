@@ -199,7 +199,6 @@ class Service:
         made = self._deploy(self._with(changes), self.deployed.version, self.deployed.catalogue)
         made = replace(made, catalogue=write())
         self.deployed, self.changes = made, changes
-        settle_again()
         return made
 
     def close(self) -> bool:
