@@ -50,8 +50,10 @@ class TrafficSettings:
                 f"Traffic of {self.days} days with {self.visits} slates of {self.places} items cannot be; take 1 or "
                 f"more of each, and at most the catalogue's {items} items."
             )
-        if min(self.click_delay, self.conversion_delay) < 0 or not self.window >= 1:
-            raise ConfigError("Delays of feedback are 0 or more days, and its window is at least a day.")
+        if min(self.click_delay, self.conversion_delay) < 0 or not self.window > 1:
+            raise ConfigError(
+                "Delays of feedback are 0 or more days; its window is longer than a day, as feedback comes in daily."
+            )
 
 
 class WorldTraffic:

@@ -3,8 +3,9 @@
     python -m tests.online.kills_of_online RUN FOLDER --kills 50 --seed 0
 
 Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL a random time
-after it has written something. What the log and the versions held before must be there unchanged, every version whole, and every slate of a
-version that was promoted. In the end log, versions and decisions must be those of a simulation that nobody disturbed.
+after it has written something; one that had come to its end by then does not count, and the next simulation begins. What
+the log and the versions held before must be there unchanged, every version whole, and every slate of a version that was
+promoted. In the end log, versions and decisions of each must be those of a simulation that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def serve(run: Path, out: Path) -> int:
         os._exit(code)
 
 
-def written(out: Path) -> tuple[int, list[str]]:
+def written(out: Path) -> tuple[int, set[str]]:
     """The last entry of the log, and what stands in the folder of the versions, by name.
 
     Not the files of the log: whoever opens it writes to these, and has not begun yet.
@@ -67,17 +68,27 @@ def written(out: Path) -> tuple[int, list[str]]:
     if (out / EVENTS).is_file():
         with contextlib.suppress(RunError), EventReader(out / EVENTS) as log:
             last = log.last_seq
-    return last, sorted(str(place) for place in (out / VERSIONS).rglob("*"))
+    # os.walk passes over what is renamed meanwhile
+    walk = os.walk(out / VERSIONS)
+    return last, {str(Path(where, name)) for where, folders, files in walk for name in (*folders, *files)}
+
+
+def wrote(out: Path, before: tuple[int, set[str]]) -> bool:
+    """Whether something is there that was not; to clear away what a kill has left is no work."""
+    last, places = written(out)
+    return last > before[0] or not places <= before[1]
 
 
 def killed_at_work(source: Path, out: Path, wait: float, longest: float) -> bool:
-    """Kills a process `wait` seconds after it has written something new; whether it had ended by itself."""
+    """Kills a process `wait` seconds after it has written something new; False where it had ended by itself."""
     before, child, began = written(out), serve(source, out), time.monotonic()
-    while written(out) == before and time.monotonic() - began < longest:
+    while not wrote(out, before) and time.monotonic() - began < longest:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
         time.sleep(0.02)
     time.sleep(wait)
     os.kill(child, signal.SIGKILL)
-    return os.WIFEXITED(os.waitpid(child, 0)[1])
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def found(out: Path) -> dict[str, Any]:
@@ -117,32 +128,36 @@ def kept(before: dict[str, Any], now: dict[str, Any]) -> None:
     assert now["progress"].decisions[: len(decisions)] == decisions, "a decision is lost"
 
 
+def ended(source: Path, out: Path) -> dict[str, Any]:
+    """What a simulation comes to that nobody disturbs from now on."""
+    assert os.waitstatus_to_exitcode(os.waitpid(serve(source, out), 0)[1]) == 0, out.with_suffix(".log").read_text()
+    return found(out)
+
+
 def run(source: Path, folder: Path, kills: int, seed: int, wait: float, longest: float) -> dict[str, Any]:
-    """Kills a simulation `kills` times, lets it end, and holds it against one that was not disturbed."""
-    draw, out = random.Random(seed), folder / "killed"
-    told, ended, moved = found(out), 0, 0
-    for _ in range(kills):
-        ended += killed_at_work(source, out, draw.uniform(0, wait), longest)
-        now = found(out)
-        kept(told, now)
-        moved += now != told
-        told = now
-    for place in (out, folder / "whole"):
-        assert os.waitstatus_to_exitcode(os.waitpid(serve(source, place), 0)[1]) == 0, place.with_suffix(
-            ".log"
-        ).read_text()
-    killed, whole = found(out), found(folder / "whole")
-    kept(told, killed)
-    assert killed == whole, "the killed simulation came to something else"
-    kinds = [one.kind for one in killed["progress"].decisions]
+    """Kills simulations `kills` times at work, and holds each against one that was not disturbed."""
+    draw, whole = random.Random(seed), ended(source, folder / "whole")
+    done, moved, simulations = 0, 0, 0
+    while done < kills:
+        simulations += 1
+        out, at_work = folder / f"killed-{simulations}", True
+        told = found(out)
+        while at_work and done < kills:
+            at_work = killed_at_work(source, out, draw.uniform(0, wait), longest)
+            now = found(out)
+            kept(told, now)
+            done, moved, told = done + at_work, moved + (at_work and now != told), now
+        killed = ended(source, out)
+        kept(told, killed)
+        assert killed == whole, "the killed simulation came to something else"
     return {
-        "kills": kills,
-        "ended by themselves": ended,
-        "got on before they were killed": moved,
-        "slates": len(killed["slates"]),
-        "reports": sum(len(one.received) for one in killed["slates"].values()),
-        "versions": len(killed["versions"]),
-        "decisions": kinds,
+        "kills at work": done,
+        "of which behind a new entry or version": moved,
+        "simulations": simulations,
+        "slates": len(whole["slates"]),
+        "reports": sum(len(one.received) for one in whole["slates"].values()),
+        "versions": len(whole["versions"]),
+        "decisions": [one.kind for one in whole["progress"].decisions],
     }
 
 
@@ -152,7 +167,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--wait", type=float, default=0.3, help="seconds at most from what was written to the kill")
+    parser.add_argument("--wait", type=float, default=1.0, help="seconds at most from what was written to the kill")
     parser.add_argument("--longest", type=float, default=30.0, help="seconds to wait for something that is written")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)

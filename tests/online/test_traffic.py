@@ -144,7 +144,7 @@ def test_values_are_the_worlds_and_days_are_counted(world, tmp_path):
 
 
 def test_traffic_that_cannot_be(world):
-    for change in ({"days": 0}, {"places": 13}, {"window": 0.5}):
+    for change in ({"days": 0}, {"places": 13}, {"window": 1.0}):
         with pytest.raises(ConfigError):
             people(world, replace(SETTINGS, **change))
     with pytest.raises(DataError, match="begin later"):

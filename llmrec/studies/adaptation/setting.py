@@ -18,8 +18,9 @@ from llmrec.adaptation.context import as_sessions
 from llmrec.adaptation.sessions import Sessions, logged
 from llmrec.adaptation.tasks import Place
 from llmrec.catalogue.catalogue import Catalogue
-from llmrec.config import ModelConfig, SFTSettings, WorldConfig
+from llmrec.config import ModelConfig, ScenarioSettings, SFTSettings, WorldConfig
 from llmrec.dataset.history import History
+from llmrec.dataset.world.scenario import DAY, START
 from llmrec.dataset.world.world import World, generate_world
 from llmrec.files import write_json
 from llmrec.pipeline.work import Work
@@ -63,6 +64,10 @@ class StudySettings:
     )
     learning_rate: float = 2e-3
     batch_size: int = 16
+    scenario: ScenarioSettings = field(default_factory=ScenarioSettings)
+    """Of the worlds."""
+    days: float = 90.0
+    """Of the worlds' logs, the first ones, that anything learns from."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,12 @@ class Domain:
     world: World
     place: Place
     new: Sequence[str]
+
+    @property
+    def met(self) -> list[str]:
+        """All others."""
+        new = set(self.new)
+        return [user for user in self.world.dataset.users["user_id"].to_list() if user not in new]
 
     def sessions(self, users: Sequence[str]) -> Sessions:
         """The logged sessions of these users."""
@@ -118,7 +129,7 @@ class Setting:
         """Makes worlds, small model and warm start, each from its stage if it is finished."""
         work = Work(out / f"seed-{seed}")
         names = [DOMAINS[(seed + n) % len(DOMAINS)] for n in range(settings.trained + 1)]
-        worlds = [generate_world(_world(settings, name), 1000 * seed + n) for n, name in enumerate(names)]
+        worlds = [_world(settings, name, 1000 * seed + n) for n, name in enumerate(names)]
         key = {
             "settings": asdict(settings),
             "seed": seed,
@@ -177,9 +188,14 @@ def domain_rows(domain: Domain, tokenizer: Any, settings: StudySettings, seed: i
     return rows
 
 
-def _world(settings: StudySettings, domain: str) -> WorldConfig:
+def _world(settings: StudySettings, domain: str, seed: int) -> World:
+    """A world with what is known of its log."""
     sizes = {"users": settings.users, "items": settings.items, "slates_per_user": settings.slates}
-    return WorldConfig(domain=domain, **sizes)  # type: ignore[arg-type]  # a literal that a test checks
+    config = WorldConfig(domain=domain, scenario=settings.scenario, **sizes)  # type: ignore[arg-type]  # a test checks
+    world = generate_world(config, seed)
+    events = world.dataset.events
+    known = events.filter(pl.col("time") < START + settings.days * DAY)
+    return world if known.height == events.height else world.with_dataset(world.dataset.with_events(known))
 
 
 def _domain(world: World, tokenizer: Any, settings: StudySettings, seed: int) -> Domain:

@@ -25,11 +25,13 @@ from llmrec.adaptation.context import Told
 from llmrec.baselines.registry import baseline
 from llmrec.config import EnvironmentSettings, ModelConfig, SFTSettings
 from llmrec.config_tree import from_tree
+from llmrec.dataset.world.scenario import END
 from llmrec.dataset.world.world import World
 from llmrec.errors import RequestError
 from llmrec.evaluation.sessions import simulate_sessions
 from llmrec.evaluation.significance import bootstrap_interval
 from llmrec.files import read_json, write_json
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import save_causal_lm
 from llmrec.progress import console
 from llmrec.seeding import numpy_stream
@@ -79,21 +81,24 @@ class Posterior:
     Attributes:
         world: truth.
         people: whose interests are known.
+        time: moment whose demand is known, too.
     """
 
     world: World
     people: Sequence[str]
+    time: int = END
 
     @cached_property
     def chance_PN3(self) -> FloatArray:
         """P of each of `OUTCOMES` for each person and item."""
-        click_PN, buy_PN = self.world.expected_click_BN(self.people), self.world.expected_conversion_BN(self.people)
+        click_PN = self.world.expected_click_BN(self.people, self.time)
+        buy_PN = self.world.expected_conversion_BN(self.people)
         return np.stack([1 - click_PN, click_PN * (1 - buy_PN), click_PN * buy_PN], axis=-1)
 
     @cached_property
     def value_PN(self) -> FloatArray:
         """True value of each item for each person."""
-        return self.world.value_BN(self.people)
+        return self.world.value_BN(self.people, time=self.time)
 
     def mean_BN(self, log_BP: FloatArray) -> FloatArray:
         """Posterior mean value of each item from the log-likelihoods of the feedback under each person."""
@@ -148,15 +153,16 @@ def lessons(teacher: Posterior, sessions: int, seed: int) -> list[Example]:
     for _ in range(TURNS):
         for s, mean_N in enumerate(teacher.mean_BN(log_SP)):
             state = chosen(State(session=told[s]))
-            found.append(Example(state, int(_some(stream, mean_N, SHARPNESS, 1)[0])))
-            items_K = _some(stream, mean_N, SHOWING[s % len(SHOWING)], SLATE)
+            found.append(Example(state, int(some(stream, mean_N, SHARPNESS, 1)[0])))
+            items_K = some(stream, mean_N, SHOWING[s % len(SHOWING)], SLATE)
             kinds = [int(stream.choice(3, p=teacher.chance_PN3[person_S[s], item])) for item in items_K]
             told[s] += tuple(Interaction(int(i), OUTCOMES[kind], 0) for i, kind in zip(items_K, kinds, strict=True))
             log_SP[s] += log_PN3[:, items_K, kinds].sum(axis=1)
     return found
 
 
-def _some(stream: np.random.Generator, mean_N: FloatArray, power: float, count: int) -> IntArray:
+def some(stream: np.random.Generator, mean_N: FloatArray, power: float, count: int) -> IntArray:
+    """So many items drawn without replacement by a power of their means."""
     weight_N = mean_N**power
     return stream.choice(len(mean_N), size=count, replace=False, p=weight_N / weight_N.sum())
 
@@ -216,11 +222,26 @@ def strangers(
     setting: Setting, sessions: int, played: int, out: Path, scratch: Path
 ) -> tuple[dict[str, FloatArray], dict[str, Any]]:
     """True value of each turn of sessions with new users, (users, turns) by system, and what it took."""
-    domain, tokenizer, settings = setting.trained[0], setting.tokenizer, setting.settings
-    dataset = domain.world.dataset
-    met = [user for user in dataset.users["user_id"].to_list() if user not in set(domain.new)]
-    teacher, place = Posterior(domain.world, met), domain.place
-    examples = lessons(teacher, sessions, setting.seed)
+    domain, dataset = setting.trained[0], setting.trained[0].world.dataset
+    met = domain.met
+    teacher = Posterior(domain.world, met)
+    policy, facts = taught(setting, lessons(teacher, sessions, setting.seed), out, scratch)
+    sides = {LEARNT: Told(policy, chosen), HIDDEN: Told(policy, nothing), DRAWN: Told(policy, drawn)}
+    events = dataset.events.filter(pl.col("user_id").is_in(met))
+    for name in CHEAP:
+        spec = baseline(name)
+        sides[name] = Told(spec.make(spec.settings, setting.seed).fit(dataset, events), chosen)
+    sides |= {BY_CHOICES: Told(teacher, chosen), BY_ALL: Told(teacher, everything)}
+    new = domain.new[:played]
+    known = {"best for all": _best_for_all(domain, met, new), "optimum": _optimum(domain, new)}
+    return _meet(domain, sides, new, setting.seed), {**known, **facts}
+
+
+def taught(
+    setting: Setting, examples: Sequence[Example], out: Path, scratch: Path
+) -> tuple[LanguagePolicy, dict[str, Any]]:
+    """The warm start taught once over all the lessons, in an order of their own; written into `out`. What it took."""
+    place, tokenizer, settings = setting.trained[0].place, setting.tokenizer, setting.settings
     sft = SFTSettings(examples=len(examples), epochs=1.0, batch_size=settings.batch_size, mixture={"next_item": 1.0})
     rows = build_rows(examples, place.items, place.catalogue, place.renderer, tokenizer, sft, seed=setting.seed)
     order = numpy_stream(setting.seed, "adaptation", "lessons").permutation(len(rows))
@@ -230,16 +251,7 @@ def strangers(
     given: dict[str, Any] = {"seed": setting.seed, "out": scratch / "trainer", "resume": True, "report_to": ()}
     fitted = fit_rows(model, tokenizer, [rows[n] for n in order], plan, **given)
     save_causal_lm(model, tokenizer, out)
-    policy = place.policy(model, tokenizer)
-    sides = {LEARNT: Told(policy, chosen), HIDDEN: Told(policy, nothing), DRAWN: Told(policy, drawn)}
-    events = dataset.events.filter(pl.col("user_id").is_in(met))
-    for name in CHEAP:
-        spec = baseline(name)
-        sides[name] = Told(spec.make(spec.settings, setting.seed).fit(dataset, events), chosen)
-    sides |= {BY_CHOICES: Told(teacher, chosen), BY_ALL: Told(teacher, everything)}
-    new = domain.new[:played]
-    facts = {"best for all": _best_for_all(domain, met, new), "optimum": _optimum(domain, new)}
-    return _meet(domain, sides, new, setting.seed), {**facts, "cpu_seconds": fitted.cpu_seconds, "lessons": len(rows)}
+    return place.policy(model, tokenizer), {"cpu_seconds": fitted.cpu_seconds, "lessons": len(rows)}
 
 
 def _meet(domain: Domain, sides: dict[str, Told], users: Sequence[str], seed: int) -> dict[str, FloatArray]:

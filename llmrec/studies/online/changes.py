@@ -1,110 +1,157 @@
 """Which change needs an update, and which needs the session in the state?
 
-Two changes are put to a frozen policy and to the one that goes on, each with the running session in the state and
-without it. *One person's interest moves within a session*: they go on as somebody else would, and five choices of
-the new interest stand in the session; demand is what it was. *Everybody's demand has shifted*: people keep their
-interest, their five choices of the session are made under the new demand, and the policy that goes on has had half a
-month of it. Figures are true values a place; the optimum knows person and demand.
+Two changes are put to a frozen policy and to the one that goes on. *One person's interest moves within a session*:
+five choices of theirs stand in it, then five that somebody else would make, and what is shown is worth what it is to
+that other one; demand is what it was. *Everybody's demand has shifted*: people keep their interest, their five
+choices are made under the new demand, and the policy that goes on has had the rest of the month of it. Each is told
+the whole session, the session up to the change, or nothing. Figures are true values a place; the optimum knows person
+and demand.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from llmrec.adaptation.context import Told, without_session
 from llmrec.dataset.world.world import World
-from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.studies.answer import Sheet, signed
-from llmrec.studies.study import Pooled
-from llmrec.types import FloatArray, IntArray, Interaction, State
+from llmrec.seeding import numpy_stream
+from llmrec.studies.adaptation.choosing import choices, told
+from llmrec.studies.answer import Answer, Sheet, signed
+from llmrec.studies.online.month import FROZEN, UPDATED
+from llmrec.studies.study import Pooled, over_seeds
+from llmrec.types import FloatArray, Ranker, State
 
 MOVED, SHIFTED = "interest moved within the session", "demand shifted for everybody"
 CHANGES = (MOVED, SHIFTED)
-READ, UNREAD = "session read", "session not read"
-OPTIMUM = "optimum"
+READ, STALE, UNREAD = "session read", "session read up to the change", "session not read"
+OPTIMUM, BEST = "optimum", "best for all, demand known"
+MEANS, COUNTS, KNOWN = "item means", "co-visitation", "posterior by the same choices"
 CHOICES = 5
-"""Of the session."""
+"""Of the session since the change, and before it where the interest has moved."""
 
 
-def side(policy: str, how: str) -> str:
+def side(system: str, how: str) -> str:
     """The name of a row."""
-    return f"{policy}, {how}"
+    return f"{system}, {how}"
 
 
-def changed(
-    world: World,
-    states: Sequence[State],
-    others: Sequence[str],
-    policies: Mapping[str, Mapping[str, LanguagePolicy]],
-    times: Mapping[str, int],
-    places: int,
-    stream: np.random.Generator,
-) -> dict[str, dict[str, FloatArray]]:
-    """True values a place of what is shown under each change, by row and change: (B,) each.
+@dataclass(frozen=True)
+class Asked:
+    """Sessions that are asked about under one change.
 
-    Args:
-        world: whose people they are.
-        states: of B people, without a session.
-        others: whose interest each of them turns to.
-        policies: by change and by policy's name, what is served then.
-        times: of each change, at which demand is asked.
-        places: of a slate.
-        stream: of the sessions' choices.
+    Attributes:
+        states: with the whole session, (B,).
+        users: whose interest it is now.
+        time: moment whose demand it is.
     """
-    found: dict[str, dict[str, FloatArray]] = {}
-    for change in CHANGES:
-        users = others if change == MOVED else [str(state.user_id) for state in states]
-        time = times[change]
-        click_BN, value_BN = world.expected_click_BN(users, time), world.value_BN(users, time=time)
-        chosen_BK = _choices(click_BN, stream)
-        read = [_with(state, chosen_K, time) for state, chosen_K in zip(states, chosen_BK, strict=True)]
-        unread = [dataclasses.replace(state, time=time) for state in states]
-        for name, policy in policies[change].items():
-            for how, asked in ((READ, read), (UNREAD, unread)):
-                slates = policy.recommend(asked, places, exclude_seen=False)
-                values = [value_BN[row, list(one.items_K)].mean() for row, one in enumerate(slates)]
-                found.setdefault(side(name, how), {})[change] = np.array(values)
-        best_BK = -np.partition(-value_BN, places - 1, axis=1)[:, :places]
-        found.setdefault(OPTIMUM, {})[change] = best_BK.mean(axis=1)
-    return found
+
+    states: Sequence[State]
+    users: Sequence[str]
+    time: int
+
+    @classmethod
+    def of(cls, world: World, change: str, users: Sequence[str], time: int, seed: int) -> Asked:
+        """Sessions with `users` under a change; where the interest moves it becomes that of the next one.
+
+        Args:
+            world: whose people they are.
+            change: one of `CHANGES`.
+            users: of B people.
+            time: at which demand is asked.
+            seed: of the choices.
+        """
+        stream = numpy_stream(seed, "online", "changes", change)
+        others = [*users[1:], users[0]] if change == MOVED else list(users)
+        old_BN, new_BN = (world.expected_click_BN(who, time) for who in (users, others))
+        before = CHOICES if change == MOVED else 0
+        states = [
+            State(user, session=told(choices(np.stack([old_N] * before + [new_N] * CHOICES), stream)))
+            for user, old_N, new_N in zip(users, old_BN, new_BN, strict=True)
+        ]
+        return cls(states, others, time)
+
+    def values(self, world: World, ranker: Ranker, places: int) -> FloatArray:
+        """True value a place of what a ranker shows, (B,)."""
+        slates = ranker.recommend(self.states, places)
+        items_BK = np.array([slate.items_K for slate in slates])
+        value_B: FloatArray = world.value_of_BK(self.users, items_BK, time=self.time).mean(axis=1)
+        return value_B
+
+    def known(self, world: World, met: Sequence[str], places: int) -> dict[str, FloatArray]:
+        """What the best list for all is worth, on the average over everybody met before, and what the optimum is."""
+        best_K = np.argsort(-world.value_BN(met, time=self.time).mean(axis=0), kind="stable")[:places]
+        best_BK = np.tile(best_K, (len(self.users), 1))
+        return {
+            BEST: np.asarray(world.value_of_BK(self.users, best_BK, time=self.time).mean(axis=1)),
+            OPTIMUM: np.asarray(world.optimum(self.users, places, time=self.time).value_BK.mean(axis=1)),
+        }
 
 
-def _choices(click_BN: FloatArray, stream: np.random.Generator) -> IntArray:
-    """What somebody clicks on first: draws by P(click), sharpened as by looking around; (B, CHOICES)."""
-    gumbel_BN = 3 * np.log(click_BN) + stream.gumbel(size=click_BN.shape)
-    return np.argsort(-gumbel_BN, axis=1)[:, :CHOICES].astype(np.int64)
+def up_to_the_change(state: State) -> State:
+    """The session without what was chosen since."""
+    return dataclasses.replace(state, session=state.session[:-CHOICES])
 
 
-def _with(state: State, chosen_K: IntArray, time: int) -> State:
-    """The state with a session of clicks a minute ago."""
-    session = tuple(Interaction(item, "click", time - 60) for item in chosen_K.tolist())
-    return dataclasses.replace(state, session=session, time=time)
+HOW = {UNREAD: without_session, STALE: up_to_the_change}
 
 
-def sheet(pooled: Pooled, frozen: str, updated: str) -> tuple[Sheet, dict[str, Any], list[str]]:
-    """The table, its figures, and what each of the two is worth under each change, with intervals over people."""
-    sides = [side(policy, how) for policy in (frozen, updated) for how in (UNREAD, READ)]
-    rows = []
-    for name in (*sides, OPTIMUM):
-        cells = []
-        for change in CHANGES:
-            value = float(pooled.rows(name, change).mean())
-            cells.append(f"{value:.4f} ({value / float(pooled.rows(OPTIMUM, change).mean()):.2f})")
-        rows.append([name, *cells])
-    pairs = {
-        "reading the session, frozen": (side(frozen, READ), side(frozen, UNREAD)),
-        "reading the session, updated": (side(updated, READ), side(updated, UNREAD)),
-        "updating, session read": (side(updated, READ), side(frozen, READ)),
-        "updating, session not read": (side(updated, UNREAD), side(frozen, UNREAD)),
+def sides_of(system: str, ranker: Ranker, how: Sequence[str] = (UNREAD, STALE, READ)) -> dict[str, Ranker]:
+    """A system by what it is told of the session."""
+    return {side(system, told): Told(ranker, HOW[told]) if told in HOW else ranker for told in how}
+
+
+PAIRS = {
+    "reading the session, frozen": (side(FROZEN, READ), side(FROZEN, UNREAD)),
+    "reading the session, updated": (side(UPDATED, READ), side(UPDATED, UNREAD)),
+    "reading what came since the change, frozen": (side(FROZEN, READ), side(FROZEN, STALE)),
+    "updating, session read": (side(UPDATED, READ), side(FROZEN, READ)),
+    "updating, session not read": (side(UPDATED, UNREAD), side(FROZEN, UNREAD)),
+    "reading, less updating": (side(FROZEN, READ), side(UPDATED, UNREAD)),
+}
+"""What each of the two is worth."""
+
+
+def changes_answer(pooled: Pooled) -> Answer:
+    """The table, and what each of the two is worth under each change: over people, and over worlds."""
+    values = {name: {c: float(pooled.rows(name, c).mean()) for c in CHANGES} for name in pooled.sides}
+    rows = [
+        [name, *(f"{of[c]:.4f} ({of[c] / values[OPTIMUM][c]:.2f})" for c in CHANGES)] for name, of in values.items()
+    ]
+    gains, worlds = {}, {}
+    for what, (a, b) in PAIRS.items():
+        gains[what] = {c: pooled.difference(a, b, c, samples=2000, seed=0) for c in CHANGES}
+        worlds[what] = {c: over_seeds(_less(pooled, a, b, c)) for c in CHANGES}
+    said = [
+        f"{change}: {what} is worth {signed(of[change])} a place{_in_worlds(worlds[what][change])}."
+        for change in CHANGES
+        for what, of in gains.items()
+    ]
+    facts = [dict(one.facts) for one in pooled.seeds]
+    said += [
+        f"World {one.seed}: {one.facts['promoted'][MOVED]} updates were promoted before demand shifted and "
+        f"{one.facts['promoted'][SHIFTED]} behind it; alarms on days {one.facts['alarms']}."
+        for one in pooled.seeds
+    ]
+    figures: dict[str, Any] = {
+        "values": values,
+        "gains": {what: {c: dataclasses.asdict(one) for c, one in of.items()} for what, of in gains.items()},
+        "worlds": worlds,
+        "facts": facts,
     }
-    gains = {
-        what: {c: pooled.difference(*pair, c, samples=2000, seed=0) for c in CHANGES} for what, pair in pairs.items()
-    }
-    said = [f"{c}: {what} is worth {signed(of[c])} a place." for c in CHANGES for what, of in gains.items()]
-    figures = {what: {c: dataclasses.asdict(one) for c, one in of.items()} for what, of in gains.items()}
-    title = "Two changes: true value a place, and its share of the optimum that knows person and demand"
-    values = {name: {c: float(pooled.rows(name, c).mean()) for c in CHANGES} for name in (*sides, OPTIMUM)}
-    return Sheet(title, ["", *CHANGES], rows), {"values": values, "gains": figures}, said
+    title = "True value a place, and its share of the optimum that knows person and demand"
+    return Answer("Two changes, and which remedy helps", figures, [Sheet(title, ["", *CHANGES], rows)], said)
+
+
+def _less(pooled: Pooled, a: str, b: str, change: str) -> list[float]:
+    return [x - y for x, y in zip(pooled.means(a, change), pooled.means(b, change), strict=True)]
+
+
+def _in_worlds(of: Mapping[str, Any]) -> str:
+    if "low" not in of:
+        return ""
+    return f", over worlds {of['mean']:+.4f} ({of['low']:+.4f} to {of['high']:+.4f})"

@@ -25,7 +25,6 @@ class Month:
         temperature: at which a policy's slates are drawn.
         epsilon: share of places at which counts explore.
         after: days behind the month in which a bad version is tried.
-        sessions: people whose interest moves within a session.
     """
 
     days: int = 30
@@ -35,7 +34,6 @@ class Month:
     temperature: float = 0.5
     epsilon: float = 0.1
     after: int = 8
-    sessions: int = 200
 
     @property
     def settings(self) -> OnlineSettings:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.online.changes import sheet
 from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, INFORMED, UPDATED, Month
 from llmrec.studies.study import Pooled, over_seeds
 
@@ -69,25 +68,7 @@ def answer_of(pooled: Pooled, month: Month) -> Answer:
     found["seeds"] = {
         one.seed: {"by_day": one.facts["by_day"], UPDATED: _plain(one.facts[UPDATED])} for one in pooled.seeds
     }
-    read = np.array([one["session"]["read"] for one in facts])
-    found["session"] = {
-        "choices": facts[0]["session"]["choices"],
-        "read": read.tolist(),
-        "own": [one["session"]["own"] for one in facts],
-    }
-    moved = [["with the session in the state", *(f"{v:.4f}" for v in read.mean(0))]]
-    other = np.mean([one["session"]["own"] for one in facts])
-    tables.append(
-        Sheet(
-            "An interest that moves within a session: what the frozen policy shows is worth, by choices since",
-            ["", *map(str, facts[0]["session"]["choices"])],
-            moved,
-            f"For people of that interest with a history of their own: {other:.4f}.",
-        )
-    )
-    table, found["changes"], worth = sheet(pooled, FROZEN, UPDATED)
-    tables.append(table)
-    sentences = [*(_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds), *worth]
+    sentences = [_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds]
     plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
     return Answer("A month with a shift of demand", found, tables, sentences, plots)
 

@@ -43,9 +43,7 @@ from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, warm_start
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
-from llmrec.seeding import numpy_stream
 from llmrec.studies.online.arms import Means, cut, events_of, item_means, serve_by
-from llmrec.studies.online.changes import CHANGES, MOVED, SHIFTED, changed
 from llmrec.studies.online.month import (
     AFTER,
     ARMS,
@@ -61,7 +59,7 @@ from llmrec.studies.online.month import (
 from llmrec.studies.online.telling import answer_of
 from llmrec.studies.study import SeedRows, Study
 from llmrec.training.lora import Adapter, load_adapter
-from llmrec.types import FloatArray, Interaction, Ranker, State
+from llmrec.types import FloatArray, Ranker
 
 WORLD: Mapping[str, Any] = {
     "world.users": 500,
@@ -102,7 +100,7 @@ def _measured(seed: int, folder: Path, overrides: Overrides, month: Month) -> Se
     """One world: all arms, or what they gave before."""
     config = _config(seed, overrides, month)
     work = Work(folder)
-    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings), CHANGES]
+    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings)]
 
     def build(place: Path, scratch: Path) -> None:
         del scratch
@@ -150,25 +148,20 @@ class Played:
         values: dict[str, FloatArray] = {}
         facts: dict[str, Any] = {}
         slates: list[Logged] = []
-        updated: list[Logged] = []
         for arm in ARMS:
             began, cpu = time.monotonic(), time.process_time()
             folder = self.work.folder / "arms" / arm.replace(" ", "-").replace(",", "")
             if arm == UPDATED:
                 slates, facts[arm] = self._updated(folder)
-                updated = slates
             else:
                 slates, facts[arm] = self._played(arm, folder), {}
             values[arm] = self.people().values(slates)
             facts[arm] |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         values[INFORMED] = self._informed(slates)
         facts["by_day"] = {arm: value.reshape(self.month.days, -1).mean(1).tolist() for arm, value in values.items()}
-        facts["session"] = self._sessions()
         rows = {
             arm: {part: value.tolist() for part, value in self._parts(value).items()} for arm, value in values.items()
         }
-        for name, own in self._changes(updated).items():
-            rows[name] = {change: value.tolist() for change, value in own.items()}
         return rows, facts, self.data.dataset.manifest.content_hash
 
     def _parts(self, value_M: FloatArray) -> dict[str, FloatArray]:
@@ -308,29 +301,6 @@ class Played:
             found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
         return found
 
-    def _changes(self, slates: Sequence[Logged]) -> dict[str, dict[str, FloatArray]]:
-        """What the frozen policy and the one that goes on show where one person's interest moves, and where demand
-        has shifted; of the latter's versions those that were served right before the shift and at the end."""
-        people, world = self.people(), self.data.world
-        assert world is not None
-        stream = numpy_stream(self.config.seed, "online", "changes")
-        order = stream.permutation(len(people.users))[: 2 * self.month.sessions]
-        pairs = list(zip(order[::2].tolist(), order[1::2].tolist(), strict=False))
-        half = people.time_of(self.month.days // 2)
-        last = {
-            MOVED: max((one for one in slates if one.time < half), key=lambda one: one.seq),
-            SHIFTED: max(slates, key=lambda one: one.seq),
-        }
-        updater = self._updater(self.work.folder / "arms" / UPDATED)
-        policies = {
-            change: {FROZEN: self.policy, UPDATED: updater.policy(updater.versions.version(one.served.version))}
-            for change, one in last.items()
-        }
-        states = [people.state(people.users[a]) for a, _ in pairs]
-        others = [people.users[b] for _, b in pairs]
-        times = {MOVED: self.start, SHIFTED: people.time_of(self.month.days)}
-        return changed(world, states, others, policies, times, self.month.places, stream)
-
     def _updater(self, folder: Path) -> Updater:
         """Of the policy that goes on, in the arm's folder."""
 
@@ -341,38 +311,6 @@ class Played:
 
         versions = Versions(folder / "versions")
         return Updater(versions, start, self.config.reward, self.month.settings, self.config.seed)
-
-    def _sessions(self) -> dict[str, list[float]]:
-        """What the frozen policy's lists are worth for people whose interest becomes that of somebody else.
-
-        By the number of choices in the session since; `own`: for the other person with his own history.
-        """
-        people, world = self.people(), self.data.world
-        assert world is not None
-        stream = numpy_stream(self.config.seed, "online", "sessions")
-        order = stream.permutation(len(people.users))[: 2 * self.month.sessions]
-        pairs = list(zip(order[::2].tolist(), order[1::2].tolist(), strict=False))
-        olds, others = [people.users[a] for a, _ in pairs], [people.users[b] for _, b in pairs]
-        click_BN = world.expected_click_BN(others, self.start)
-        value_BN = world.value_BN(others, time=self.start)
-        # what somebody of the new interest would click on first: draws by P(click), sharpened as by looking around
-        gumbel_BN = 3 * np.log(click_BN) + stream.gumbel(size=click_BN.shape)
-        chosen_BK = np.argsort(-gumbel_BN, axis=1)[:, :5]
-
-        def worth(states: list[State]) -> float:
-            lists = self.policy.recommend(states, self.month.places)
-            return float(np.mean([value_BN[row, list(one.items_K)].mean() for row, one in enumerate(lists)]))
-
-        found: dict[str, list[float]] = {"choices": [], "read": [], "own": []}
-        for count in (0, 1, 3, 5):
-            states = []
-            for row, user in enumerate(olds):
-                session = tuple(Interaction(int(i), "click", self.start - 60) for i in chosen_BK[row, :count])
-                states.append(dataclasses.replace(people.state(user), session=session))
-            found["choices"].append(count)
-            found["read"].append(worth(states))
-        found["own"].append(worth([people.state(user) for user in others]))
-        return found
 
 
 def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) -> dict[str, Any]:
