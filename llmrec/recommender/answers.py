@@ -39,7 +39,8 @@ class Recommendation:
     related: bool = True
     """Whether any word of the prompt has to do with an item; where none has, `note` says so, too."""
     words: tuple[str, ...] = ()
-    """Words of the prompt that items have in title, brand or categories; these come first."""
+    """Words of the prompt that items have in title, brand or categories, and titles that it asks for the like of
+    ("like Fargo"); such items come first."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists; items have the key `explanation` where that was asked for."""
@@ -79,7 +80,7 @@ class Request:
 
 def named_first(words: Sequence[str]) -> str:
     """How a person is told that words of a prompt decided what comes first."""
-    return f"Items named by {', '.join(map(short_line, words))} come first."
+    return f"Looked up, and shown first: {', '.join(map(short_line, words))}."
 
 
 def recommended(item: Item, log_prob: float, why: Explanation | None) -> RecommendedItem:

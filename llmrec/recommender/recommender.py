@@ -24,12 +24,11 @@ from llmrec.policy.wishes import wished
 from llmrec.printing import short_line
 from llmrec.recommender.answers import Recommendation, Request, recommended
 from llmrec.recommender.users import KnownUsers
-from llmrec.recommender.words import Tiers, in_tiers, tiers_of
+from llmrec.recommender.words import Lookup, Tiers, in_tiers
 from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
 from llmrec.text.free_prompt import Resolved, Wish, resolve_prompt
-from llmrec.text.named import NameWords
 from llmrec.text.relatedness import KnownWords
 from llmrec.types import IntArray, Item, Ranker, Slate, State
 
@@ -47,7 +46,7 @@ class Recommender:
         self._users = KnownUsers(bundle, data)
         self._fused: Mixture | None = None
         self._known_words: KnownWords | None = None
-        self._name_words: NameWords | None = None
+        self._lookup: Lookup | None = None
         self._rules: tuple[Rule, ...] = ()
         self._book: RuleBook | None = None
         self._exposure = Exposure()
@@ -163,7 +162,7 @@ class Recommender:
         self.bundle = change_items(self.bundle, add=add, remove=remove)
         # all of them count items by their old indices
         self._users, self._fused = KnownUsers(self.bundle, self.data), None
-        self._known_words = self._name_words = None
+        self._known_words = self._lookup = None
         if self._rules:
             self._book = RuleBook.of(self._rules, self.bundle.items, known=False)
             self._tell()
@@ -324,20 +323,19 @@ class Recommender:
         related = bool(resolved.matches or resolved.wishes) or self._words().related(prompt)
         if not related:
             note = f"{UNRELATED.format(prompt=short_line(prompt))} {note}".strip()
-        words, tiers = self._named(resolved, filters) if by_words else ((), ())
+        words, tiers = self._named(prompt, resolved, filters) if by_words else ((), ())
         matches = tuple(resolved.matches)
         return Request(resolved.state, None, filters, matches, resolved.rest, wishes, note, related, words, tiers)
 
-    def _named(self, resolved: Resolved, filters: Filters | None) -> tuple[tuple[str, ...], Tiers]:
+    def _named(self, prompt: str, resolved: Resolved, filters: Filters | None) -> tuple[tuple[str, ...], Tiers]:
         """The catalogue's words in a prompt, and the items that come first for them."""
-        if self._name_words is None:
-            self._name_words = NameWords(self.bundle.items)
-        named, book = self._name_words.find(resolved.rest), self.bundle.policy.filters
+        if self._lookup is None:
+            self._lookup = Lookup(self.bundle.items)
+        book = self.bundle.policy.filters
         assert book is not None
         may_N = passing(book.attributes, [filters or Filters()])[0]
         may_N[list(resolved.state.seen())] = False
-        tiers = tiers_of(named, may_N, self.bundle.policy.catalogue.item_ids)
-        return (named.words, tiers) if tiers else ((), ())
+        return self._lookup.find(prompt, resolved, may_N)
 
     def _words(self) -> KnownWords:
         if self._known_words is None:

@@ -4,16 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from llmrec.catalogue.filters import Filters
 from llmrec.policy.language_policy import Certified
-from llmrec.text.named import Named
-from llmrec.types import BoolArray, FloatArray, Slate
+from llmrec.text.free_prompt import Resolved
+from llmrec.text.named import Named, NameWords, asks_alike
+from llmrec.training.likeness import Likeness
+from llmrec.types import BoolArray, FloatArray, Item, Slate
 
 Tiers = tuple[tuple[str, ...], ...]
 Decode = Callable[[Sequence[int], int, Sequence[Filters]], Sequence[Certified]]
+
+
+class Lookup:
+    """Looks up in a catalogue what a prompt names.
+
+    Args:
+        items: the catalogue in item-index order.
+    """
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self.items, self.names = items, NameWords(items)
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """Which items are like an item, by what is written of them; most prompts do not ask."""
+        return Likeness(self.items)
+
+    def find(self, prompt: str, read: Resolved, may_N: BoolArray) -> tuple[tuple[str, ...], Tiers]:
+        """The words of a prompt that counted, and the items that come first for them; neither where they choose none.
+
+        Args:
+            prompt: whose words without titles are looked up, and titles, where it asks for what is like them.
+            read: the same prompt as it was read.
+            may_N: which items may be shown.
+        """
+        named = self.names.find(read.rest)
+        if read.matches and asks_alike(prompt):
+            near = {int(row) for match in read.matches for row in self.likeness.of(match.item)}
+            named = named.with_like([match.title for match in read.matches], sorted(near))
+        tiers = tiers_of(named, may_N, [item.item_id for item in self.items])
+        return (named.words, tiers) if tiers else ((), ())
 
 
 def tiers_of(named: Named, may_N: BoolArray, item_ids: Sequence[str]) -> Tiers:

@@ -39,11 +39,10 @@ from llmrec.policy.retrieved import Retrieved
 from llmrec.policy.wishes import wished
 from llmrec.progress import console
 from llmrec.recommender import Recommender
-from llmrec.recommender.words import Tiers, in_tiers, tiers_of
+from llmrec.recommender.words import Lookup, Tiers, in_tiers
 from llmrec.studies.answer import Answer
 from llmrec.studies.study import Pooled, SeedRows, Study
 from llmrec.text.free_prompt import Resolved, resolve_prompt
-from llmrec.text.named import NameWords
 from llmrec.types import Slate, State
 
 K = 10
@@ -259,12 +258,12 @@ def _read(
     liked: dict[str, Any] = {"feedback": kind, "value": 5.0 if kind == "rating" else None}
     read = [resolve_prompt(request.text, items, **liked) for request in requests]
     wishing = [resolve_prompt(request.text, items, wishes=True, **liked) for request in requests]
-    names, ids = NameWords(items), [item.item_id for item in items]
+    lookup = Lookup(items)
     served = []
-    for own in wishing:
+    for request, own in zip(requests, wishing, strict=True):
         may_N = np.ones(len(items), dtype=np.bool_)
         may_N[list(own.state.seen())] = False
-        served.append((own.state, tiers_of(names.find(own.rest), may_N, ids)))
+        served.append((own.state, lookup.find(request.text, own, may_N)[1]))
     return read, [wished(own.wishes, attributes) or Filters() for own in wishing], served
 
 

@@ -22,6 +22,18 @@ than relatedness asks for: what is taken here moves items."""
 MANY = 1 / 3
 """A word that more than this share of the items have chooses none of them, unless it is a fact."""
 _DECADE = re.compile(r"(?<!\d)(?:(1[89]|20)(\d)0(?:s\b|年代)|(?:['’]|\b)(\d)0(?:s\b|年代))")
+_ALIKE = re.compile(
+    r"^\s*(?:some\w*\s+)?like\b|\b(?:similar to|resembl\w+|in the style of|in the vein of)"
+    r"|\b(?:more|things?|something|anything|others?|ones?|what(?:['’]s| is)|who(?:['’]s| is)|"
+    r"films?|movies?|products?|items?|music|songs?|tracks?|books?|courses?|stories|articles?|people)\s+(?:\w+\s+)?like\b"
+    r"|类似|相似|像[^，。！？]{1,80}(?:一样|这样|那样|的)",
+    re.IGNORECASE,
+)
+
+
+def asks_alike(text: str) -> bool:
+    """Whether a request asks outright for what is like something: "films like Fargo", but not "I like Fargo"."""
+    return _ALIKE.search(text[:MAX_CHARACTERS]) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +44,19 @@ class Named:
         words: the decades of the catalogue that it says, then the words, both in its order.
         facts_N: for each item the rarity (log N / items that have it) of each of them that its categories, its brand
             or its decade say, summed.
-        titles_N: the same of words of its title.
+        titles_N: the same of words of its title, and of being like an item that is named where that is asked for.
     """
 
     words: tuple[str, ...]
     facts_N: FloatArray
     titles_N: FloatArray
+
+    def with_like(self, titles: Sequence[str], items: Sequence[int]) -> Named:
+        """The same where it also asks for what is like `titles`, which `items` are; one of them tells as much as
+        another."""
+        near_N = np.zeros_like(self.titles_N)
+        near_N[list(items)] = math.log(len(near_N) + 1)
+        return Named((*self.words, *(f"like {title}" for title in titles)), self.facts_N, self.titles_N + near_N)
 
 
 class NameWords:

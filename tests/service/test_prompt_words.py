@@ -75,6 +75,20 @@ def test_the_named_come_first_and_filters_hold(recommender: Recommender) -> None
     assert not {"i10", "i11"} & {item.item_id for item in named_out.items}
 
 
+def test_the_like_of_an_item_comes_first_where_it_is_asked_for(recommender: Recommender) -> None:
+    """Of a kettle other kettles are the like, in the policy's order; liking one moves nothing by words."""
+    prompt = "Something similar to kettle red, please"
+    asked = recommender.recommend(prompt=prompt, k=6)
+    assert asked.words == ("like kettle red",)
+    assert ["kettle" in item.title for item in asked.items] == [True] * 5 + [False]
+    assert "i0" not in {item.item_id for item in asked.items}  # the named one is no answer
+    assert [item.item_id for item in asked.items] == plain_twin(recommender, prompt, 6)
+    # a fact that is named beside it counts more
+    both = recommender.recommend(prompt="Like kettle red, but a lamp", k=6)
+    assert ["lamp" in item.title for item in both.items] == [True] * 5 + [False]
+    assert recommender.recommend(prompt="I like kettle red", k=6).words == ()
+
+
 def test_what_leaves_lists_as_they_were(recommender: Recommender) -> None:
     """No name in the words, words switched off, or a bound on the slate, which looks at all of it at once."""
     for prompt in ("quantum physics", "I liked kettle red"):

@@ -6,7 +6,7 @@ from math import log
 
 import pytest
 
-from llmrec.text.named import Named, NameWords
+from llmrec.text.named import Named, NameWords, asks_alike
 from llmrec.types import Item
 
 FILMS = [
@@ -87,3 +87,32 @@ def test_a_word_of_many_titles_names_nothing_but_a_fact_may_be_common() -> None:
     found = NameWords(items).find("acme tools")
     assert found.words == ("tool",)
     assert found.facts_N[0] == pytest.approx(log(11 / 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "alike"),
+    [
+        ("More things like Alien", True),
+        ("Something similar to Alien", True),
+        ("I loved Alien, what is like it?", True),
+        ("Like Alien but cheaper", True),
+        ("Films like Alien, please", True),
+        ("something scary like Alien", True),
+        ("像《异形》一样的电影", True),
+        ("类似《异形》", True),
+        ("I like Alien", False),
+        ("I liked Alien", False),
+        ("I would like a comedy", False),
+        ("我喜欢《异形》", False),
+    ],
+)
+def test_asking_for_the_like_is_told_from_liking(text: str, alike: bool) -> None:
+    assert asks_alike(text) is alike
+
+
+def test_being_like_what_is_named_counts_as_words_do(names: NameWords) -> None:
+    found = names.find("sci-fi").with_like(["Alien (1979)"], [3, 5])
+    assert found.words == ("sci", "fi", "like Alien (1979)")
+    facts, titles = rows(found)
+    assert set(facts) == {"c", "f"}
+    assert titles == {"d": pytest.approx(log(7)), "f": pytest.approx(log(7))}
