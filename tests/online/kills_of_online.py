@@ -3,7 +3,7 @@
     python -m tests.online.kills_of_online RUN FOLDER --kills 50 --seed 0
 
 Each round forks a process that goes on with one simulation of the run folder RUN, and kills it by SIGKILL a random time
-after it has written something; one that had come to its end by then does not count, and the next simulation begins. What
+after it has written something, by turns a part of a version and an entry of the log or a whole version; one that had come to its end by then does not count, and the next simulation begins. What
 the log and the versions held before must be there unchanged, every version whole, and every slate of a version that was
 promoted. In the end log, versions and decisions of each must be those of a simulation that nobody disturbed.
 """
@@ -70,19 +70,25 @@ def written(out: Path) -> tuple[int, set[str]]:
             last = log.last_seq
     # os.walk passes over what is renamed meanwhile
     walk = os.walk(out / VERSIONS)
-    return last, {str(Path(where, name)) for where, folders, files in walk for name in (*folders, *files)}
+    return last, {
+        str(Path(where, name).relative_to(out)) for where, folders, files in walk for name in (*folders, *files)
+    }
 
 
-def wrote(out: Path, before: tuple[int, set[str]]) -> bool:
-    """Whether something is there that was not; to clear away what a kill has left is no work."""
+def wrote(out: Path, before: tuple[int, set[str]], whole: bool) -> bool:
+    """Whether something is there that was not, `whole`: an entry of the log or a finished version of it.
+
+    To clear away what a kill has left is no work.
+    """
     last, places = written(out)
-    return last > before[0] or not places <= before[1]
+    new = {place for place in places - before[1] if not whole or "/." not in place}
+    return last > before[0] or bool(new)
 
 
-def killed_at_work(source: Path, out: Path, wait: float, longest: float) -> bool:
+def killed_at_work(source: Path, out: Path, wait: float, longest: float, whole: bool) -> bool:
     """Kills a process `wait` seconds after it has written something new; False where it had ended by itself."""
     before, child, began = written(out), serve(source, out), time.monotonic()
-    while not wrote(out, before) and time.monotonic() - began < longest:
+    while not wrote(out, before, whole) and time.monotonic() - began < longest:
         if os.waitpid(child, os.WNOHANG)[0]:
             return False
         time.sleep(0.02)
@@ -143,7 +149,7 @@ def run(source: Path, folder: Path, kills: int, seed: int, wait: float, longest:
         out, at_work = folder / f"killed-{simulations}", True
         told = found(out)
         while at_work and done < kills:
-            at_work = killed_at_work(source, out, draw.uniform(0, wait), longest)
+            at_work = killed_at_work(source, out, draw.uniform(0, wait), longest, whole=bool(done % 2))
             now = found(out)
             kept(told, now)
             done, moved, told = done + at_work, moved + (at_work and now != told), now
@@ -167,7 +173,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--wait", type=float, default=1.0, help="seconds at most from what was written to the kill")
+    parser.add_argument("--wait", type=float, default=0.3, help="seconds at most from what was written to the kill")
     parser.add_argument("--longest", type=float, default=30.0, help="seconds to wait for something that is written")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
