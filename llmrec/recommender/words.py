@@ -28,6 +28,7 @@ class Lookup:
 
     def __init__(self, items: Sequence[Item]) -> None:
         self.items, self.names = items, NameWords(items)
+        self.item_ids = [item.item_id for item in items]
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -46,7 +47,7 @@ class Lookup:
         if read.matches and asks_alike(prompt):
             near = {int(row) for match in read.matches for row in self.likeness.of(match.item)}
             named = named.with_like([match.title for match in read.matches], sorted(near))
-        tiers = tiers_of(named, may_N, [item.item_id for item in self.items])
+        tiers = tiers_of(named, may_N, self.item_ids)
         return (named.words, tiers) if tiers else ((), ())
 
 
@@ -62,15 +63,17 @@ def tiers_of(named: Named, may_N: BoolArray, item_ids: Sequence[str]) -> Tiers:
         item_ids: of the catalogue, in item-index order.
 
     Returns:
-        Up to three tiers; none where nothing is named, or everything that may be shown.
+        Up to three tiers, never with all that may be shown; none where nothing is named, or everything alike.
     """
     named_N = may_N & ((named.facts_N > 0) | (named.titles_N > 0))
-    if not named_N.any() or (named_N == may_N).all():
+    if not named_N.any():
         return ()
     most_N = named_N & _highest(named.facts_N, named_N)
     best_N = most_N & _highest(named.titles_N, most_N)
-    parts = (best_N, most_N & ~best_N, named_N & ~most_N)
-    return tuple(tuple(item_ids[int(row)] for row in np.flatnonzero(part_N)) for part_N in parts if part_N.any())
+    parts = [part_N for part_N in (best_N, most_N & ~best_N, named_N & ~most_N) if part_N.any()]
+    if (named_N == may_N).all():  # where every item is named, those that are named least are the others
+        parts.pop()
+    return tuple(tuple(item_ids[int(row)] for row in np.flatnonzero(part_N)) for part_N in parts)
 
 
 def _highest(score_N: FloatArray, among_N: BoolArray) -> BoolArray:

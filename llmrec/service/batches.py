@@ -107,7 +107,7 @@ class Job:
     @property
     def tiered(self) -> bool:
         """Whether items that the prompt's words name come first; a slate that is drawn explores among all."""
-        return self.explore is None and self.request.tiered(self.request.filters)
+        return self.explore is None and self.request.tiered(self.filters)
 
     def claim(self) -> bool:
         """Whether the caller is the one who answers: the worker with the policy's slate, or a deadline without it."""

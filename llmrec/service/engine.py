@@ -42,7 +42,7 @@ def _ranked(jobs: Sequence[Job]) -> list[Drawn]:
     options: dict[str, Any] = {"exclude_seen": first.exclude_seen, "exact": first.exact}
     if any(job.filters is not None for job in jobs):
         options["filters"] = [job.filters or Filters() for job in jobs]
-    if first.tiered:
+    if all(job.tiered for job in jobs):
         found = in_tiers(
             partial(_tier, jobs, options), first.size, [j.filters for j in jobs], [j.request.tiers for j in jobs]
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,12 +91,12 @@ class NameWords:
         found = process.extractOne(word, self._long, scorer=fuzz.ratio, score_cutoff=ALIKE)
         return None if found is None else str(found[0])
 
-    def _rarity(self, words: Iterable[str], held: dict[str, list[int]]) -> FloatArray:
+    def _rarity(self, words: Iterable[str], held: Mapping[str, array[int]]) -> FloatArray:
         sum_N = np.zeros(self.n_items)
         for word in words:
-            rows = held.get(word, [])
+            rows = held.get(word)
             if rows:
-                sum_N[rows] += math.log((self.n_items + 1) / len(rows))
+                sum_N[np.asarray(rows)] += math.log((self.n_items + 1) / len(rows))
         return sum_N
 
 
@@ -114,11 +115,14 @@ def _facts(item: Item) -> Iterator[str]:
         yield f"{found}s"
 
 
-def _rows(pairs: Iterable[tuple[int, str]]) -> dict[str, list[int]]:
-    held: defaultdict[str, set[int]] = defaultdict(set)
+def _rows(pairs: Iterable[tuple[int, str]]) -> dict[str, array[int]]:
+    """The rows of each word, rising; a catalogue of millions has no room for sets of them."""
+    held: defaultdict[str, array[int]] = defaultdict(lambda: array("i"))
     for row, word in pairs:
-        held[word].add(row)
-    return {word: sorted(rows) for word, rows in held.items()}
+        rows = held[word]
+        if not rows or rows[-1] != row:
+            rows.append(row)
+    return dict(held)
 
 
 def _decades(text: str) -> Iterator[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from llmrec.catalogue.filters import Filters
 from llmrec.policy.language_policy import Certified
-from llmrec.recommender import Recommender
+from llmrec.recommender import Recommender, Request
 from llmrec.recommender.words import in_tiers, tiers_of
 from llmrec.rules.types import AtMost, ItemSet, Never
+from llmrec.service.batches import Job
 from llmrec.text.named import Named
-from llmrec.types import Slate
+from llmrec.types import Slate, State
 from tests.service.conftest import TITLES
 
 IDS = tuple("abcdef")
@@ -32,9 +33,11 @@ def test_tiers_by_hand() -> None:
     assert tiers_of(found, np.array([1, 0, 1, 1, 1, 0], dtype=np.bool_), IDS) == (("a",), ("c", "d"))
     words = named([0.0] * 6, [0.0, 3.0, 1.0, 0.0, 0.0, 3.0])
     assert tiers_of(words, everything, IDS) == (("b", "f"), ("c",))
-    # what names nothing, or all that may be shown, chooses nothing
+    # where all is named, what is named least is the rest
+    assert tiers_of(found, np.array([1, 1, 0, 0, 0, 1], dtype=np.bool_), IDS) == (("b",),)
+    assert tiers_of(found, np.array([1, 0, 0, 0, 0, 1], dtype=np.bool_), IDS) == ()
+    # what names nothing chooses nothing
     assert tiers_of(named([0.0] * 6, [0.0] * 6), everything, IDS) == ()
-    assert tiers_of(found, np.array([1, 1, 0, 0, 0, 1], dtype=np.bool_), IDS) == ()
     assert tiers_of(found, np.zeros(6, dtype=np.bool_), IDS) == ()
 
 
@@ -148,3 +151,12 @@ def test_lists_of_a_batch_are_those_of_each_alone() -> None:
 
 def certified(ids: list[str]) -> Certified:
     return Certified(Slate(tuple(map(IDS.index, ids)), (0.0,) * len(ids)), True, None)
+
+
+def test_a_job_that_comes_to_obey_a_floor_of_the_day_has_no_tiers() -> None:
+    """Such a floor is added when the batch is made: it looks at all of the slate."""
+    job = Job(Request(State(), tiers=(("i1",),)), cast(Any, None), 3, "slate")
+    assert job.tiered
+    job.filters = Filters(max_per_category=1)
+    assert not job.tiered
+    assert not Job(job.request, cast(Any, None), 3, "slate", explore=(None, 1.0)).tiered

@@ -219,7 +219,9 @@ def test_a_share_of_the_day_holds_after_every_slate_of_the_log(shop, tmp_path):
     trees, narrow = [{"at_least": "30%", "of": "day", "items": wanted}], set()
 
     def ask(one, number):
-        body = {"state": {"profile": f"{number}"}, "k": 1 + number % 7}
+        # words of a prompt bring items first, and give way to the rule
+        who = {"prompt": "something in wine"} if number % 7 == 0 else {"state": {"profile": f"{number}"}}
+        body = {**who, "k": 1 + number % 7}
         body |= {"filters": without} if number % 5 == 0 else {}
         body |= {"deadline_ms": 1} if number % 3 == 0 else {}
         body |= {"explain": 1} if number % 11 == 0 else {}
