@@ -274,7 +274,11 @@ class Recommender:
             return [Certified(slate, False, None)]
 
         if request.tiered(request.filters):
-            return in_tiers(decode, k, [request.filters], [request.tiers])[0].slate
+            # what was chosen since the prompt was read
+            ids = self.bundle.policy.catalogue.item_ids
+            gone = {ids[row] for row in request.state.seen()}
+            tiers = tuple(left for tier in request.tiers if (left := tuple(i for i in tier if i not in gone)))
+            return in_tiers(decode, k, [request.filters], [tiers])[0].slate
         (slate,) = by.recommend([request.state], k, seen=known, filters=request.filters, **options)
         return slate
 

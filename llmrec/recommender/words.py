@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from llmrec.catalogue.filters import Filters
+from llmrec.errors import RequestError
 from llmrec.policy.language_policy import Certified
 from llmrec.text.free_prompt import Resolved
 from llmrec.text.named import Named, NameWords, asks_alike
@@ -95,6 +96,9 @@ def in_tiers(
 
     Returns:
         A list for each request. It is proven where each of its parts is; nothing is said of what stands outside.
+
+    Raises:
+        RequestError: a request is left nothing at all, in its first tier as `decode` sees it or without tiers.
     """
     found_B: list[Certified | None] = [None] * len(tiers_B)
 
@@ -104,7 +108,17 @@ def in_tiers(
             return
         asked = dict(zip(rows, wishes, strict=True))
         most = k - min(len(_items(found_B[row])) for row in short)
-        for row, more in zip(short, decode(short, most, [asked[row] for row in short]), strict=True):
+        try:
+            found = decode(short, most, [asked[row] for row in short])
+        except RequestError:
+            # one of them is left nothing; what it has already is its list
+            if len(short) > 1:
+                for row in short:
+                    fill([row], [asked[row]])
+            elif found_B[short[0]] is None:
+                raise
+            return
+        for row, more in zip(short, found, strict=True):
             found_B[row] = _joined(found_B[row], more, k)
 
     plain = [filters or Filters() for filters in filters_B]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from llmrec.catalogue.filters import Filters
+from llmrec.errors import RequestError
 from llmrec.policy.language_policy import Certified
 from llmrec.recommender import Recommender, Request
 from llmrec.recommender.words import in_tiers, tiers_of
 from llmrec.rules.types import AtMost, ItemSet, Never
 from llmrec.service.batches import Job
 from llmrec.text.named import Named
-from llmrec.types import Slate, State
+from llmrec.types import Interaction, Slate, State
 from tests.service.conftest import TITLES
 
 IDS = tuple("abcdef")
@@ -149,6 +150,19 @@ def test_lists_of_a_batch_are_those_of_each_alone() -> None:
     assert asked == [([0, 2], 4), ([0], 3), ([0, 1], 4)]
 
 
+def test_a_request_whose_others_are_all_gone_keeps_what_was_named() -> None:
+    def decode(rows: Any, k: int, filters: Any) -> Any:
+        lists = [[x for x in wish.candidates or "ab" if x not in wish.exclude] for wish in filters]
+        if not all(lists):
+            raise RequestError("nothing is left")
+        return [certified(own[:k]) for own in lists]
+
+    found = in_tiers(decode, 3, [None, None], [(("a", "b"),), ()])
+    assert ["".join(IDS[i] for i in one.slate.items_K) for one in found] == ["ab", "ab"]
+    with pytest.raises(RequestError, match="nothing is left"):
+        in_tiers(decode, 3, [Filters(exclude=("a", "b"))], [()])
+
+
 def certified(ids: list[str]) -> Certified:
     return Certified(Slate(tuple(map(IDS.index, ids)), (0.0,) * len(ids)), True, None)
 
@@ -160,3 +174,14 @@ def test_a_job_that_comes_to_obey_a_floor_of_the_day_has_no_tiers() -> None:
     job.filters = Filters(max_per_category=1)
     assert not job.tiered
     assert not Job(job.request, cast(Any, None), 3, "slate", explore=(None, 1.0)).tiered
+
+
+def test_what_is_chosen_meanwhile_leaves_its_tier(recommender: Recommender) -> None:
+    """The page asks with the same prompt and a session that grows: a tier that was clicked away is passed over."""
+    request = recommender.read(prompt="a green rug", k=3)
+    (first,), *_ = request.tiers
+    row = [item.item_id for item in recommender.bundle.items].index(first)
+    clicked = dataclasses.replace(request.state, session=(Interaction(row, "click", 1),))
+    again = recommender.slate(dataclasses.replace(request, state=clicked), 3)
+    assert row not in again.items_K
+    assert all("rug" in recommender.bundle.items[i].title for i in again.items_K)
