@@ -234,7 +234,8 @@ class Recommender:
                 `filters`; `wishes` of the answer say which. Where they leave nothing they are let go, which `note`
                 says.
             by_words: whether items that have words of the prompt (but for titles named in it) in title, brand or
-                categories come before the others; those that have most of them first. Without caps and floors only.
+                categories come before the others, those that have most of them first; and what is like a named title,
+                where the prompt asks for that. Without caps and floors only.
             explain: whether each item says why it is recommended (`llmrec.explain`), or how many of the first do.
 
         Raises:

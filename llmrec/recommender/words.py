@@ -98,7 +98,7 @@ def in_tiers(
         A list for each request. It is proven where each of its parts is; nothing is said of what stands outside.
 
     Raises:
-        RequestError: a request is left nothing at all, in its first tier as `decode` sees it or without tiers.
+        RequestError: what is asked first of a request, its first tier or, without tiers, all of it, holds no item.
     """
     found_B: list[Certified | None] = [None] * len(tiers_B)
 
