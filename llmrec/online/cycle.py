@@ -158,6 +158,16 @@ class Cycle:
         return self.progress.trial
 
     @property
+    def heat(self) -> float:
+        """What the temperature of slates is to be multiplied by: above 1 behind an alarm that is not yet answered."""
+        turns = [one for one in self.progress.decisions if one.kind in ("alarm", "promoted", "changed")]
+        if not turns or turns[-1].kind != "alarm":
+            return 1.0
+        # what has been looked at since, and not what stands in the log: the same for a simulation that was killed
+        searched = self.reader.count(turns[-1].seq, self.progress.seq)
+        return self.settings.search_heat if searched < self.settings.search_slates else 1.0
+
+    @property
     def pairs(self) -> int:
         """Pairs of slates that the trial has compared."""
         return self._worse.pairs

@@ -12,6 +12,8 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import stream_seed
 from llmrec.types import State
 
+Drawn = Callable[[LanguagePolicy, float], Explorer]
+"""How slates of a policy are drawn, with its temperature times the second argument."""
 _PARTS = 10_000
 
 
@@ -21,14 +23,14 @@ class Server:
 
     Attributes:
         cycle: says what is served, and whether a version is on trial.
-        explorer: turns a version's policy into slates.
+        explorer: turns a version's policy into slates, its temperature times `Cycle.heat`.
     """
 
     cycle: Cycle
-    explorer: Callable[[LanguagePolicy], Explorer]
+    explorer: Drawn
 
     def __post_init__(self) -> None:
-        self._held: dict[int, Explorer] = {}
+        self._held: dict[int, LanguagePolicy] = {}
 
     def version_of(self, name: str) -> int:
         """The version that makes the slate of that name; by slates and not by users, so that pairs are alike."""
@@ -44,10 +46,10 @@ class Server:
         """A slate of `k` items for each state, ready for `EventLog.serve`; give them out when that has returned."""
         versions = [self.version_of(name) for name in names]
         made: dict[int, Served] = {}
-        ids = list(self.cycle.updater.row_of)
+        ids, heat = list(self.cycle.updater.row_of), self.cycle.heat
         for version in sorted(set(versions)):
             rows = [row for row, own in enumerate(versions) if own == version]
-            explorer = self._explorer(version)
+            explorer = self.explorer(self._policy(version), heat)
             proposed = explorer.propose([states[row] for row in rows], k, [names[row] for row in rows])
             for row, slate in zip(rows, proposed, strict=True):
                 items, told = tuple(ids[item] for item in slate.items_K), LoggedState.of(states[row], ids)
@@ -57,8 +59,8 @@ class Server:
         self._held = {version: self._held[version] for version in set(versions)}
         return [made[row] for row in range(len(states))]
 
-    def _explorer(self, version: int) -> Explorer:
+    def _policy(self, version: int) -> LanguagePolicy:
         if version not in self._held:
             updater = self.cycle.updater
-            self._held[version] = self.explorer(updater.policy(updater.versions.version(version)))
+            self._held[version] = updater.policy(updater.versions.version(version))
         return self._held[version]

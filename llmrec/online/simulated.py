@@ -19,7 +19,7 @@ from llmrec.online.events import Logged
 from llmrec.online.explore import Explorer, UnderRules, WithoutReplacement
 from llmrec.online.log import EventLog
 from llmrec.online.report import Days, by_day, write
-from llmrec.online.serving import Server
+from llmrec.online.serving import Drawn, Server
 from llmrec.online.traffic import TrafficSettings, WorldTraffic
 from llmrec.online.update import OnlineSettings
 from llmrec.pipeline.data import open_data
@@ -105,23 +105,31 @@ def simulate(
     return found
 
 
-def _explorer(
-    people: WorldTraffic, rules: Sequence[Rule], seed: int, temperature: float
-) -> Callable[[LanguagePolicy], Explorer]:
+def from_policy(seed: int, temperature: float) -> Drawn:
+    """Slates drawn from a policy itself."""
+
+    def explorer(policy: LanguagePolicy, heat: float) -> Explorer:
+        return WithoutReplacement(policy, seed, temperature * heat)
+
+    return explorer
+
+
+def _explorer(people: WorldTraffic, rules: Sequence[Rule], seed: int, temperature: float) -> Drawn:
     """How the slates of a version are drawn; all versions count what was shown today together."""
+    plain = from_policy(seed, temperature)
     if not rules:
-        return lambda policy: WithoutReplacement(policy, seed, temperature)
+        return plain
     items = people.world.dataset.item_list
     # a day's slates stand in the log together, so a simulation that goes on has none of today's to count
     book, exposure = RuleBook.of(rules, items), Exposure(clock=people.clock)
-    return lambda policy: UnderRules(WithoutReplacement(policy, seed, temperature), book, items, exposure)
+    return lambda policy, heat: UnderRules(plain(policy, heat), book, items, exposure)
 
 
 def serve_days(
     people: WorldTraffic,
     log: EventLog,
     cycle: Cycle,
-    explorer: Callable[[LanguagePolicy], Explorer],
+    explorer: Drawn,
     *,
     until: int | None = None,
     each: Callable[[int], object] = lambda day: None,

@@ -1,8 +1,9 @@
 """One update: learn from the log, be judged by held-out users of it, and be served, or not.
 
-The served adapter goes on (`training.anchor`) by off-policy learning on slates with their propensities; KL and pull
-hold it to what is served. The candidate becomes a version whatever comes of it. It is promoted where logged feedback
-of users that no update has learnt from values it significantly above the served version; else it is never served.
+The served adapter goes on (`training.anchor`), by the policy gradient on slates with their propensities or towards
+the optimum of what each item is expected to earn (`OnlineSettings.learner`). The candidate becomes a version whatever
+comes of it. It is promoted where logged feedback of users that no update has learnt from values it significantly
+above the served version; else it is never served.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from llmrec.config import GateSettings, OffPolicySettings, RewardSettings
+from llmrec.config import GateSettings, OffPolicySettings, RewardSettings, TiltedSettings
 from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.significance import Interval
@@ -24,16 +25,18 @@ from llmrec.online.events import Logged
 from llmrec.online.log import EventReader
 from llmrec.online.replay import Replay, parted, replay
 from llmrec.online.versions import Version, Versions
+from llmrec.online.worth import ItemWorth
 from llmrec.pipeline.logged import LoggedImpressions
 from llmrec.pipeline.promotion import signed
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.storage import shown
 from llmrec.training.anchor import Anchor
-from llmrec.training.improvement import Checkpointing, WarmStart
+from llmrec.training.improvement import Checkpointing, Improved, WarmStart
 from llmrec.training.logged import logged_slates
 from llmrec.training.lora import adapter_of, load_adapter, make_lora
 from llmrec.training.off_policy import check_off_policy, train_off_policy
+from llmrec.training.tilted import check_tilted, train_tilted
 from llmrec.types import FloatArray
 
 ADAPTER = "adapter"
@@ -51,6 +54,11 @@ class CycleSettings:
     """Mature slates without which an update is not tried: behind an alarm, those since the change."""
     drift_level: float = 0.01
     """Probability at most of ever calling a change that is none, of each served version; 0 watches for none."""
+    search_slates: int = 2000
+    """Behind an alarm slates are drawn hotter until an update is promoted, or so many have ripened; 0 for never."""
+    search_heat: float = 3.0
+    """How much hotter: times the temperature. A policy that is sure hardly shows anything else, and the log of its
+    slates cannot tell what has become better."""
     trial_share: float = 0.3
     """Share of the slates that the version before goes on to make after a promotion, to be compared with."""
     trial_pairs: int = 200
@@ -60,10 +68,12 @@ class CycleSettings:
 
     def check(self) -> None:
         """Raises `ConfigError` for what cannot work."""
-        if min(self.every, self.every_days, self.trial_pairs) < 0 or self.every == self.every_days == 0:
-            raise ConfigError(
-                "Set cycle.every or cycle.every_days above 0; neither they nor trial_pairs are below 0."
-            )
+        if min(self.every, self.every_days, self.trial_pairs, self.search_slates) < 0:
+            raise ConfigError("Keys cycle.every, every_days, trial_pairs and search_slates must be 0 or more.")
+        if self.every == self.every_days == 0:
+            raise ConfigError("Set cycle.every or cycle.every_days above 0.")
+        if not 1 <= self.search_heat <= 100:
+            raise ConfigError(f"Key 'cycle.search_heat' is {self.search_heat}; it must lie in 1..100.")
         if self.least < 1:
             raise ConfigError(f"Key 'cycle.least' is {self.least}; an update needs at least one slate.")
         for key in ("trial_share", "worse_level"):
@@ -77,8 +87,16 @@ class CycleSettings:
 class OnlineSettings:
     """What an update is made of."""
 
+    learner: Literal["off-policy", "tilted"] = "off-policy"
+    """off-policy: the policy gradient on what was shown. tilted: what every item earns beside what the served policy
+    says of it is fitted to the slates (b log pi + a, see `online.worth`), and the policy learns
+    (pi^(b + beta) exp(a))^(1 / (beta + c)), with beta and c as in the section `tilted`."""
     off_policy: OffPolicySettings = field(default_factory=OffPolicySettings)
-    """How it learns; `kl_coefficient` is the tether to the served version, `lora` the rank of the first adapter."""
+    """`kl_coefficient` is the tether to the served version; `lora` the rank of the first adapter of both learners."""
+    tilted: TiltedSettings = field(
+        default_factory=lambda: TiltedSettings(kl_coefficient=0.001, entropy_coefficient=0.2)
+    )
+    """For `learner: tilted`; the higher beta + c, in rewards, the more its slates go on exploring."""
     pull: float = 0.0
     """Of the proximal term."""
     newest: int = 4000
@@ -98,6 +116,7 @@ class OnlineSettings:
     def check(self) -> None:
         """Raises `ConfigError` for what cannot work."""
         check_off_policy(self.off_policy)
+        check_tilted(self.tilted)
         if self.off_policy.estimator != "top-k":
             raise ConfigError("An update learns by off_policy.estimator: top-k; set it.")
         if not 0 < self.held_out < 1:
@@ -196,6 +215,7 @@ class Updater:
             DataError: nothing that was logged earned anything.
         """
         self.settings.check()
+        self._served()
         before = None if until is None else until + 1
         newest: deque[Logged] = deque(reader.slates(after, before=before), maxlen=self.settings.newest)
         learnt, held = parted(newest, self.settings.held_out, self.seed)
@@ -218,14 +238,49 @@ class Updater:
     def _learn(self, taught: Replay, last: int, scratch: Path) -> Version:
         """A new version: the served adapter, gone on with."""
         served = self._served()
-        start = replace(self.start(), seed=self.seed + last)
         anchor = Anchor(load_adapter(served.folder / ADAPTER), self.settings.pull)
+        start = replace(self.start(), seed=self.seed + last, anchor=anchor)
+        learn = self._by_gradient if self.settings.learner == "off-policy" else self._by_worth
+        made = learn(start, served, taught, Checkpointing(scratch))
+        facts = {"made": "update", "from": served.number, "slates": len(taught.log.states), "last_seq": last}
+        return self.versions.add(lambda folder: adapter_of(made.model).save(folder / ADAPTER), facts)
+
+    def _by_gradient(
+        self, start: WarmStart, served: Version, taught: Replay, checkpointing: Checkpointing
+    ) -> Improved:
+        del served
         groups = np.zeros(len(start.catalogue), dtype=np.int64)  # propensities are logged: none is fitted by group
         settings = self.settings.off_policy
         slates = logged_slates(taught.log, self._looked_at(taught), settings, groups, seed=start.seed)
-        made = train_off_policy(replace(start, anchor=anchor), slates, settings, Checkpointing(scratch))
-        facts = {"made": "update", "from": served.number, "slates": len(slates), "last_seq": last}
-        return self.versions.add(lambda folder: adapter_of(made.model).save(folder / ADAPTER), facts)
+        return train_off_policy(start, slates, settings, checkpointing)
+
+    def _by_worth(self, start: WarmStart, served: Version, taught: Replay, checkpointing: Checkpointing) -> Improved:
+        worth = self.worth(self.policy(served), taught)
+        if worth is None:
+            raise RequestError("The log has no propensities; log them with the slates.")
+        settings, slope = self.settings.tilted, max(worth.slope, 0.0)
+        # b log pi + a at the temperature beta + c, as a tether of b and what is left of the temperature beside it
+        settings = replace(
+            settings,
+            kl_coefficient=settings.kl_coefficient + slope,
+            entropy_coefficient=settings.entropy_coefficient - slope,
+        )
+        log, newest = taught.log, slice(-settings.states, None)
+        return train_tilted(start, log.states[newest], log.seen[newest], worth, settings, checkpointing)
+
+    def worth(self, policy: LanguagePolicy, told: Replay) -> ItemWorth | None:
+        """What each item earned beside what `policy` says of it; None where no impression tells."""
+        logged = self._logged(told)
+        if logged is None:
+            return None
+        log_prob_M = logged.log_prob(policy)
+        shown = np.isfinite(log_prob_M)  # the rest the policy would not show, and has no log pi of
+        return ItemWorth.fit(logged.item_M[shown], log_prob_M[shown], logged.reward_M[shown], len(self.row_of))
+
+    def _logged(self, found: Replay) -> LoggedImpressions | None:
+        """The impressions that count, their rewards over P(their place is looked at)."""
+        looks = self.settings.looks(_places(found))
+        return LoggedImpressions.of(found.log, len(found.log.states), self.seed, self.reward, examination_K=looks)
 
     def judge(self, number: int, held: Replay, *, against: int | None = None) -> Verdict:
         """Promotes version `number` where held-out feedback values it significantly above what is served.
@@ -247,8 +302,7 @@ class Updater:
 
     def _verdict(self, number: int, held: Replay, served: Version) -> Verdict:
         gate = self.settings.gate
-        looks = self.settings.looks(_places(held))
-        logged = LoggedImpressions.of(held.log, len(held.log.states), self.seed, self.reward, examination_K=looks)
+        logged = self._logged(held)
         if logged is None:
             return Verdict(number, False, "the held-out log has no propensities")
         ours, theirs = (logged.weights(self.policy(self.versions.version(n))) for n in (number, served.number))

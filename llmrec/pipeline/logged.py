@@ -89,7 +89,6 @@ class LoggedImpressions:
         """The user of each impression."""
         return [str(self.states[row].user_id) for row in self.row_M]
 
-    @torch.no_grad()
     def weights(self, policy: LanguagePolicy, batch: int = 64) -> FloatArray:
         """Importance weight of each impression; F leaves out what the policy would not show.
 
@@ -97,6 +96,12 @@ class LoggedImpressions:
         replacement this is unbiased for the expected reward of a single draw at a place that is looked at for certain
         (Des Raj 1956), if an item's `reward_M` depends on no place: clicks of the position-based model over P(look).
         """
+        log_prob_M = self.log_prob(policy, batch)
+        return importance_weights(log_prob_M, self.propensity_M) + self.below_M * np.exp(log_prob_M)
+
+    @torch.no_grad()
+    def log_prob(self, policy: LanguagePolicy, batch: int = 64) -> FloatArray:
+        """log pi_F of each impression, (M,); F leaves out what the policy would not show (-inf)."""
         # Impressions of one state are scored in one packed row, so that its prompt is read once.
         order = np.argsort(self.row_M, kind="stable")
         start = np.searchsorted(self.row_M[order], np.arange(len(self.states) + 1))
@@ -116,7 +121,7 @@ class LoggedImpressions:
             ).cpu()
             for b, place in enumerate(places):
                 log_prob_M[place] = found_BG[b, : len(place)].double().numpy()
-        return importance_weights(log_prob_M, self.propensity_M) + self.below_M * np.exp(log_prob_M)
+        return log_prob_M
 
 
 def _looks(log: Impressions, examination_K: FloatArray | None) -> tuple[FloatArray, str]:

@@ -100,9 +100,11 @@ def make_trainer(
 def check_tilted(settings: TiltedSettings, processes: int = 1) -> None:
     """Raises `ConfigError` for what cannot work."""
     check_batches(settings, "tilted", ("states", "depth", "kl_coefficient", "max_grad_norm"), processes)
-    if settings.entropy_coefficient < 0:
+    # below 0 the optimum is sharper than the warm start, and still one: J is concave while beta + c is above 0
+    if settings.kl_coefficient + settings.entropy_coefficient <= 0:
         raise ConfigError(
-            f"Key 'tilted.entropy_coefficient' is {settings.entropy_coefficient}; it must be 0 or more."
+            f"Key 'tilted.entropy_coefficient' is {settings.entropy_coefficient}; with tilted.kl_coefficient "
+            f"({settings.kl_coefficient}) together it must be above 0."
         )
     if settings.depth < 2:
         raise ConfigError("Key 'tilted.depth' is 1; a list of one item has one order, so give 2 or more.")

@@ -59,7 +59,7 @@ class Learner:
 class Explorer:
     name = "fixed"
 
-    def __init__(self, version):
+    def __init__(self, version, heat=1.0):
         self.version = version
 
     def propose(self, states, k, names, *, seen=None):
@@ -149,6 +149,33 @@ def test_rewards_that_fall_raise_an_alarm_and_what_was_before_is_left_out(shop, 
     # one update at the alarm, as soon as enough slates have come since the change
     assert [after for after, _ in learner.asked] == [alarm.after]
     assert learner.asked[0][1] - alarm.after >= learner.settings.cycle.least
+
+
+def test_behind_an_alarm_slates_are_drawn_hotter_until_an_update_is_promoted_or_enough_have_ripened(tmp_path):
+    for name, passes, end in (("promoted", [True], None), ("refused", [False], 200)):
+        learner = Learner(tmp_path / name, passes=passes, every=100_000, search_slates=200, search_heat=4.0)
+        (tmp_path / f"{name}.log").mkdir()
+        here = Shop(tmp_path / f"{name}.log", learner, chance(lambda version, number: 0.8 if number < 300 else 0.1))
+        cycle, heats = Cycle(learner, here.log), []
+        with cycle.alone():
+            for _ in range(40):
+                here.serve(cycle, 20)
+                cycle.step()
+                heats.append((cycle.progress.seq, cycle.heat))
+            assert heats[-1][1] == Cycle(learner, here.log).heat  # follows from what is written down
+        seqs = [one.seq for one in here.log.slates(mature=False)]
+        here.log.close()
+        (alarm,) = [one for one in cycle.progress.decisions if one.kind == "alarm"]
+        answer = next(one for one in cycle.progress.decisions if one.kind == name)
+        hot = [seq for seq, heat in heats if heat == 4.0]
+        assert {heat for _, heat in heats} == ({1.0, 4.0} if hot else {1.0})
+        assert all(seq >= alarm.seq for seq in hot)
+        if end is None:  # from the alarm to the promotion
+            assert all(seq < answer.seq for seq in hot)
+        else:
+            assert hot[-1] > answer.seq
+            ripened = sum(alarm.seq < seq <= hot[-1] for seq in seqs)
+            assert end - 20 <= ripened < end
 
 
 def test_a_version_that_is_worse_is_taken_back_and_never_served_again(shop, tmp_path):
@@ -284,6 +311,8 @@ def test_settings_of_the_cycle_that_cannot_be():
         ({"every": 0}, "cycle.every"),
         ({"least": 0}, "cycle.least"),
         ({"trial_share": 1.0}, "cycle.trial_share"),
+        ({"search_slates": -1}, "search_slates"),
+        ({"search_heat": 0.5}, "cycle.search_heat"),
         ({"drift_level": 1.0}, "cycle.drift_level"),
     ):
         with pytest.raises(ConfigError, match=said):

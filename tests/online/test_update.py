@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, RewardSettings
+from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, RewardSettings, TiltedSettings
 from llmrec.errors import ConfigError, RequestError
 from llmrec.online.events import Logged, LoggedState, Outcome, Received, Served
 from llmrec.online.explore import WithoutReplacement
@@ -82,7 +82,7 @@ def earned(state, item):
     return ("conversion",) if item == 3 * colour else ("click",) if item // 3 == colour else ()
 
 
-def serve(log, shop, explorer, version, number, first=0):
+def serve(log, shop, explorer, version, number, first=0, earn=earned):
     states = [State(f"u{n}", f"likes {COLOURS[n % 4]}") for n in range(first, first + number)]
     names = [f"{version}-{first + n}" for n in range(number)]
     ids = shop.catalogue.item_ids
@@ -93,12 +93,12 @@ def serve(log, shop, explorer, version, number, first=0):
     ]
     log.serve(slates)
     pairs = zip(names, states, made, strict=True)
-    log.receive([Outcome(n, ids[i], kind) for n, s, m in pairs for i in m.items_K for kind in earned(s, i)])
+    log.receive([Outcome(n, ids[i], kind) for n, s, m in pairs for i in m.items_K for kind in earn(s, i)])
     return (
         float(
             np.mean(
                 [
-                    sum(4 * (k == "conversion") + (k == "click") for i in m.items_K for k in earned(s, i))
+                    sum(4 * (k == "conversion") + (k == "click") for i in m.items_K for k in earn(s, i))
                     for s, m in zip(states, made, strict=True)
                 ]
             )
@@ -143,6 +143,42 @@ def test_an_update_learns_is_promoted_and_a_bad_one_is_never_served(shop, update
         assert {one.served.version for one in log.slates(mature=False)} == {1, 2}
 
 
+def test_item_worths_teach_what_everybody_wants_now(shop, updater, tmp_path):
+    """A policy that knows colours, and things that are bought by everybody, whatever their colour."""
+    tilted = TiltedSettings(
+        kl_coefficient=0.001,
+        entropy_coefficient=0.3,
+        depth=12,
+        epochs=6.0,
+        learning_rate=1e-2,
+        lora=LoraSettings(rank=8),
+    )
+    learning = replace(updater, settings=replace(SETTINGS, learner="tilted", tilted=tilted))
+    wanted = (5, 10)
+    now = [1000]
+    with EventLog(tmp_path / "log.sqlite", window_s=10, clock=lambda: now[0]) as log:
+        first = learning.begin()
+        policy = learning.policy(first)
+        served = serve(
+            log, shop, WithoutReplacement(policy, seed=1), 1, 300, earn=lambda _, item: _bought(item, wanted)
+        )
+        now[0] += 11
+        log.tick()
+        verdict = learning.update(log, tmp_path / "t1")
+        assert verdict.promoted, verdict.reason
+        states = [State(f"v{n}", f"likes {COLOURS[n % 4]}") for n in range(8)]
+        assert all(
+            set(one.items_K) == set(wanted)
+            for one in learning.policy(learning.versions.version(2)).recommend(states, 2)
+        )
+        assert not all(set(one.items_K) == set(wanted) for one in policy.recommend(states, 2))
+        assert served > 0
+
+
+def _bought(item, wanted):
+    return ("conversion",) if item in wanted else ()
+
+
 def test_weights_of_noise_are_refused_and_never_served(shop, updater, tmp_path):
     with EventLog(tmp_path / "log.sqlite", window_s=0, clock=lambda: 5) as log:
         first = updater.begin()
@@ -166,6 +202,7 @@ def test_settings_that_cannot_be(updater):
         ({"held_out": 0.0}, "held-out users"),
         ({"newest": 0}, "at least one slate"),
         ({"off_policy": OffPolicySettings(estimator="doubly-robust")}, "top-k"),
+        ({"tilted": TiltedSettings(depth=1)}, "tilted.depth"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(updater, settings=replace(SETTINGS, **change)).begin()

@@ -80,6 +80,16 @@ def test_a_bonus_for_entropy_flattens():
     assert tilted(np.log(pi), reward, beta, bonus) == pytest.approx(grid[objective.argmax()], abs=3e-3)
 
 
+def test_below_zero_the_bonus_sharpens():
+    """Against the maximum of the same J, which is concave while beta + c is above 0."""
+    pi, reward, beta, bonus = np.array([0.5, 0.3, 0.2]), np.array([0.0, 0.3, 0.5]), 0.6, -0.3
+    grid = np.array([(a, b, 1 - a - b) for a in np.arange(0.002, 1, 0.002) for b in np.arange(0.002, 1 - a, 0.002)])
+    grid = grid[grid[:, 2] > 1e-9]
+    objective = grid @ reward - beta * (grid * np.log(grid / pi)).sum(1) - bonus * (grid * np.log(grid)).sum(1)
+    assert tilted(np.log(pi), reward, beta, bonus) == pytest.approx(grid[objective.argmax()], abs=3e-3)
+    check_tilted(TiltedSettings(kl_coefficient=0.6, entropy_coefficient=-0.3))
+
+
 def test_no_reward_and_a_huge_coefficient_leave_pi():
     pi = np.array([0.4, 0.1, 0.2])
     assert tilted(np.log(pi), np.full(3, 5.0), 0.1) == pytest.approx(pi)

@@ -15,10 +15,16 @@ from llmrec.dataset.split import Split
 from llmrec.dataset.store import Dataset
 from llmrec.online.events import Logged, LoggedState, Served
 from llmrec.online.explore import Explorer
+from llmrec.online.replay import replay
 from llmrec.online.traffic import Serve, WorldTraffic
+from llmrec.online.update import Updater
+from llmrec.online.worth import ItemWorth
 from llmrec.pipeline.data import RunData
+from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.types import FloatArray, Slate, State
 
+DEPTH = 60
+"""Of the lists that item worths reorder."""
 PRIOR = 20.0
 """Impressions of the average reward that stand beside an item's own, in the means."""
 
@@ -34,6 +40,33 @@ class Means:
         del seen
         best = np.argsort(-self.mean_N, kind="stable")[:k].tolist()
         return [Slate(tuple(best), tuple(self.mean_N[best].tolist()))] * len(states)
+
+
+@dataclass(frozen=True)
+class Reranked:
+    """A policy's list ordered by b log pi + a: what an update would teach it, without teaching it."""
+
+    policy: LanguagePolicy
+    worth: ItemWorth
+
+    def recommend(self, states: Sequence[State], k: int, *, seen: Any = None) -> list[Any]:
+        """The k best of the list."""
+        del seen
+        lists = self.policy.recommend(states, min(DEPTH, self.policy.index.n_items), exclude_seen=False)
+        made = []
+        for one in lists:
+            items_K = np.array(one.items_K)
+            score_K = max(self.worth.slope, 0.0) * np.array(one.log_probs_K) + self.worth.item_N[items_K]
+            best = np.argsort(-score_K, kind="stable")[:k]
+            made.append(Slate(tuple(items_K[best].tolist()), tuple(score_K[best].tolist())))
+        return made
+
+
+def reranked(policy: LanguagePolicy, slates: Sequence[Logged], updater: Updater) -> Reranked | None:
+    """The policy with what the newest slates say items are worth beside it; None without any that tell."""
+    newest = slates[-updater.settings.newest :]
+    worth = updater.worth(policy, replay(newest, updater.row_of, updater.reward))
+    return None if worth is None else Reranked(policy, worth)
 
 
 def item_means(dataset: Dataset, newest: int, reward: RewardSettings) -> FloatArray:

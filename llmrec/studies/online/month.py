@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from llmrec.config import GateSettings, LoraSettings, OffPolicySettings
+from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, TiltedSettings
 from llmrec.online.update import CycleSettings, OnlineSettings
 
 FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
+GRADIENT, RERANKED = "updated, policy gradient", "frozen, with item worths fitted anew"
 COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
-ARMS = (FROZEN, UPDATED, RETRAINED, COUNTS, MEANS)
+ARMS = (FROZEN, UPDATED, GRADIENT, RERANKED, RETRAINED, COUNTS, MEANS)
 BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
 
 
@@ -38,7 +40,22 @@ class Month:
     @property
     def settings(self) -> OnlineSettings:
         """Of the policy that goes on; chosen on worlds that are not asked here."""
+        return self.settings_of("tilted")
+
+    def settings_of(self, learner: Literal["off-policy", "tilted"]) -> OnlineSettings:
+        """The same with a learner."""
         return OnlineSettings(
+            learner=learner,
+            tilted=TiltedSettings(
+                kl_coefficient=0.001,
+                entropy_coefficient=0.2,
+                depth=60,
+                states=1500,
+                epochs=3.0,
+                batch_size=32,
+                learning_rate=3e-3,
+                save_every=1000,
+            ),
             off_policy=OffPolicySettings(
                 slate=self.places,
                 draws=1,

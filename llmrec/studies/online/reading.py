@@ -27,13 +27,11 @@ from llmrec.errors import ConfigError
 from llmrec.files import read_json, write_json
 from llmrec.online.cycle import Cycle, Decision
 from llmrec.online.events import Logged
-from llmrec.online.explore import Explorer, WithoutReplacement
 from llmrec.online.log import EventLog
-from llmrec.online.simulated import serve_days
+from llmrec.online.simulated import from_policy, serve_days
 from llmrec.online.traffic import TrafficSettings, WorldTraffic
 from llmrec.online.update import OnlineSettings, Updater
 from llmrec.online.versions import Versions
-from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm
 from llmrec.seeding import numpy_stream
 from llmrec.studies.adaptation.choosing import (
@@ -257,9 +255,7 @@ class Reading:
         sizes = TrafficSettings(days=month.days, visits=month.visits, places=month.places)
         people = SessionTraffic(domain.world, domain.met, sizes, _start(month), seed)
 
-        def explorer(policy: LanguagePolicy) -> Explorer:
-            return WithoutReplacement(policy, seed, month.temperature)
-
+        explorer = from_policy(seed, month.temperature)
         with EventLog(self.folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
             cycle = Cycle(updater, log)
             with cycle.alone():

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, INFORMED, UPDATED, Month
+from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, GRADIENT, INFORMED, UPDATED, Month
 from llmrec.studies.study import Pooled, over_seeds
 
+LEARN = (UPDATED, GRADIENT)
 RECOVERED = 0.9
 """Share of the informed optimum at which an arm is back."""
 
@@ -66,9 +67,10 @@ def answer_of(pooled: Pooled, month: Month) -> Answer:
     ]
     tables = [Sheet(title, heads, rows, "Items until 90%: shown since the shift, one figure a seed.")]
     found["seeds"] = {
-        one.seed: {"by_day": one.facts["by_day"], UPDATED: _plain(one.facts[UPDATED])} for one in pooled.seeds
+        one.seed: {"by_day": one.facts["by_day"], **{arm: _plain(one.facts[arm]) for arm in LEARN}}
+        for one in pooled.seeds
     }
-    sentences = [_said(one.seed, one.facts[UPDATED]) for one in pooled.seeds]
+    sentences = [_said(one.seed, arm, one.facts[arm]) for one in pooled.seeds for arm in LEARN]
     plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
     return Answer("A month with a shift of demand", found, tables, sentences, plots)
 
@@ -84,7 +86,7 @@ def _interval(values: Sequence[float], digits: int) -> str:
     return f"{told['mean']:.{digits}f} ({told['low']:.{digits}f} to {told['high']:.{digits}f})"
 
 
-def _said(seed: int, told: Mapping[str, Any]) -> str:
+def _said(seed: int, arm: str, told: Mapping[str, Any]) -> str:
     bad = told["bad"]
     passed = [name for name in ("noise", "turned") if bad[name]["promoted"]]
     gate = "neither bad version passed the gate" if not passed else f"{' and '.join(passed)} passed the gate"
@@ -95,6 +97,6 @@ def _said(seed: int, told: Mapping[str, Any]) -> str:
         else f"the one promoted without it was not taken back ({bad['slates']} slates)"
     )
     return (
-        f"World {seed}: {told['promoted']} updates promoted, {told['refused']} refused, {told['taken back']} taken "
-        f"back; alarms on days {told['alarms']}; {gate}; {back}."
+        f"World {seed}, {arm}: {told['promoted']} updates promoted, {told['refused']} refused, "
+        f"{told['taken back']} taken back; alarms on days {told['alarms']}; {gate}; {back}."
     )

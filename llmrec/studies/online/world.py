@@ -1,10 +1,11 @@
 """A month of traffic in a world whose demand shifts in the middle: who notices, and how soon?
 
-People of a generated world meet, on the same days and with the same luck, a policy that stays as it is, one that
-goes on learning (`llmrec.online`), one that is trained anew every block of days on all that is known by then, and
-two counts that are made anew as often. Each learns from its own traffic alone. The informed optimum, which knows the
-world and its shift but not the people (docs/world.md), is asked at the states in which they were when the month
-began, as it cannot read what other policies have shown; it is the ceiling, but for what the month tells of people.
+People of a generated world meet, on the same days and with the same luck, a policy that stays as it is, two that go
+on learning (`llmrec.online`), one that is trained anew every block of days on all that is known by then, and what is
+counted anew as often: item worths beside the policy that stays, which are what an update would teach it,
+co-visitation and means of items. Each learns from its own traffic alone. The informed optimum, which knows the world
+and its shift but not the people (docs/world.md), is asked at the states in which they were when the month began, as
+it cannot read what other policies have shown; it is the ceiling, but for what the month tells of people.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -32,7 +33,7 @@ from llmrec.online.explore import EpsilonGreedy, Explorer, WithoutReplacement
 from llmrec.online.log import EventLog
 from llmrec.online.replay import parted, replay
 from llmrec.online.report import by_day, draw
-from llmrec.online.simulated import serve_days
+from llmrec.online.simulated import from_policy, serve_days
 from llmrec.online.traffic import TrafficSettings, WorldTraffic
 from llmrec.online.update import ADAPTER, Updater
 from llmrec.online.versions import Versions
@@ -43,7 +44,7 @@ from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, warm_start
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
-from llmrec.studies.online.arms import Means, cut, events_of, item_means, serve_by
+from llmrec.studies.online.arms import Means, cut, events_of, item_means, reranked, serve_by
 from llmrec.studies.online.month import (
     AFTER,
     ARMS,
@@ -51,7 +52,9 @@ from llmrec.studies.online.month import (
     COUNTS,
     END,
     FROZEN,
+    GRADIENT,
     INFORMED,
+    RERANKED,
     RETRAINED,
     UPDATED,
     Month,
@@ -72,10 +75,16 @@ WORLD: Mapping[str, Any] = {
     "model.nano_vocabulary": 1024,
     "model.nano_pretrain_sequences": 600,
     "sft.examples": 2500,
-    "sft.epochs": 1.5,
+    "sft.epochs": 6,
+    # so long that the output head, which adapters leave as it is, is large enough to be sure of anything
+    "sft.learning_rate": 3e-3,
     "sft.mixture": {"next_item": 1.0},
 }
 """A small world and a small model: a month with five arms in minutes of a core."""
+
+
+LEARNERS: Mapping[str, Literal["off-policy", "tilted"]] = {UPDATED: "tilted", GRADIENT: "off-policy"}
+"""How the arms learn that go on learning."""
 
 
 def month_study(
@@ -151,8 +160,8 @@ class Played:
         for arm in ARMS:
             began, cpu = time.monotonic(), time.process_time()
             folder = self.work.folder / "arms" / arm.replace(" ", "-").replace(",", "")
-            if arm == UPDATED:
-                slates, facts[arm] = self._updated(folder)
+            if arm in LEARNERS:
+                slates, facts[arm] = self._updated(arm, folder)
             else:
                 slates, facts[arm] = self._played(arm, folder), {}
             values[arm] = self.people().values(slates)
@@ -186,6 +195,15 @@ class Played:
                 work = Work(folder / f"block-{block}")
                 policy = sft_policy(self.config, data, sft_stage(self.config, data, self.base, work))
                 return WithoutReplacement(policy, self.config.seed, month.temperature)
+            if arm == RERANKED:
+                made = reranked(self.policy, told, self._updater(folder))
+                return EpsilonGreedy(
+                    self.policy if made is None else made,
+                    self.data.dataset.n_items,
+                    month.epsilon,
+                    self.config.seed,
+                    repeat="allow",
+                )
             data = self._with(told)
             newest = month.settings.newest * month.places
             ranker: Ranker = Means(item_means(data.dataset, newest, self.config.reward))
@@ -209,16 +227,13 @@ class Played:
         events = pl.concat([self.data.dataset.events, events_of(slates)], how="diagonal_relaxed")
         return cut(self.data, events)
 
-    def _updated(self, folder: Path) -> tuple[list[Logged], dict[str, Any]]:
+    def _updated(self, arm: str, folder: Path) -> tuple[list[Logged], dict[str, Any]]:
         """The month of the policy that goes on, and what becomes of bad versions behind it."""
         month, seed = self.month, self.config.seed
         people = self.people(month.days + month.after)
 
-        updater = self._updater(folder)
-
-        def explorer(policy: LanguagePolicy) -> Explorer:
-            return WithoutReplacement(policy, seed, month.temperature)
-
+        updater = self._updater(folder, LEARNERS[arm])
+        explorer = from_policy(seed, month.temperature)
         with EventLog(folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
             cycle = Cycle(updater, log)
             with cycle.alone():
@@ -226,7 +241,7 @@ class Played:
                 bad = self._bad(updater, log, folder)
                 # what comes of the bad versions alone is looked at behind the month
                 quiet = dataclasses.replace(month.settings.cycle, every=10**9, trial_pairs=10**6, drift_level=0.0)
-                last = dataclasses.replace(updater, settings=dataclasses.replace(month.settings, cycle=quiet))
+                last = dataclasses.replace(updater, settings=dataclasses.replace(updater.settings, cycle=quiet))
             forced = Cycle(last, log)
             with forced.alone():
                 serve_days(people, log, forced, explorer)
@@ -235,7 +250,7 @@ class Played:
         decided = forced.progress.decisions
         days = by_day(whole, self.config.reward, self.start, people.values(whole))
         svg = draw(
-            days, [d for d in decided if d.time < people.time_of(month.days)], self.start, "The updated policy"
+            days, [d for d in decided if d.time < people.time_of(month.days)], self.start, f"The policy: {arm}"
         )
         kinds = [d.kind for d in decided if d.time < people.time_of(month.days)]
         return whole, {
@@ -301,7 +316,7 @@ class Played:
             found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
         return found
 
-    def _updater(self, folder: Path) -> Updater:
+    def _updater(self, folder: Path, learner: Literal["off-policy", "tilted"] = "tilted") -> Updater:
         """Of the policy that goes on, in the arm's folder."""
 
         def start() -> Any:
@@ -310,7 +325,8 @@ class Played:
             return warm_start(self.config, self.data, policy)
 
         versions = Versions(folder / "versions")
-        return Updater(versions, start, self.config.reward, self.month.settings, self.config.seed)
+        settings = self.month.settings_of(learner)
+        return Updater(versions, start, self.config.reward, settings, self.config.seed)
 
 
 def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) -> dict[str, Any]:
