@@ -127,12 +127,11 @@ class _Blocks:
             raise DataError("Too many events share one moment to be cut into so many blocks; take fewer blocks.")
         return cuts
 
-    def _data(self, cuts: Sequence[int], block: int, since: int | None = None) -> RunData:
-        """What is known when a block begins; with `since` only later events teach, and the others are remembered."""
+    def _data(self, cuts: Sequence[int], block: int) -> RunData:
+        """What is known when a block begins."""
         events, time = self.whole.dataset.events, pl.col("time")
         known = self.whole.dataset.with_events(events.filter(time < cuts[block]))
         none = known.events.clear()
-        del since
         return dataclasses.replace(self.whole, dataset=known, split=Split(known.events, none, none, "time"))
 
     def _asked(self, cuts: Sequence[int], block: int) -> Examples:
