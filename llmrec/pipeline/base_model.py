@@ -38,7 +38,8 @@ from llmrec.progress import console
 from llmrec.seeding import numpy_stream
 from llmrec.storage import cache_folder, resolve
 from llmrec.text.documents import documents
-from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.render import StateRenderer
+from llmrec.text.shipped import make_wording
 from llmrec.training.sft import train_lm
 from llmrec.training.sft_data import longest_answer
 from llmrec.types import Item, State

@@ -18,7 +18,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import say
 from llmrec.text.cards import deciding
 from llmrec.text.documents import documents
-from llmrec.text.render import make_wording
+from llmrec.text.shipped import make_wording
 from llmrec.text.tasks import ID_TASKS, task_values
 from llmrec.text.templates import check_own
 from llmrec.text.wording import RatingWords, written_in

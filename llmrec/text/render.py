@@ -1,19 +1,16 @@
 """State -> prompt: what the policy reads.
 
 A prompt is the domain's template filled with a state, inside the model's chat template where it has one, of at most
-`max_tokens` tokens in all. What does not fit goes in this order: descriptions on item cards from the oldest to the
-newest, the cards' attributes from the oldest to the newest, the oldest of the history, the oldest of the session, the
-end of the profile, the end of the context. It ends exactly where the answer's first token begins.
+`max_tokens` tokens in all; `fitting` says what goes where not all of it fits. It ends exactly where the answer's
+first token begins.
 """
 
 from __future__ import annotations
 
-import bisect
 import copy
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,81 +18,15 @@ from llmrec.config import CardSettings
 from llmrec.config_tree import from_tree, plain
 from llmrec.errors import ConfigError, RunError
 from llmrec.files import new_folder, read_json, write_json, write_text
-from llmrec.text.budget import Fit, PromptEncoder, chunks, longest_that_fit, longest_that_fits
-from llmrec.text.cards import Cut, check_cards
+from llmrec.text.budget import PromptEncoder
+from llmrec.text.cards import check_cards
 from llmrec.text.escape import Cleaner
+from llmrec.text.fitting import PromptFitter, cut_texts
+from llmrec.text.shipped import make_wording
 from llmrec.text.tasks import ID_TASKS, TASKS, TEXT_ANSWERS, Facts, TaskText, task_values
-from llmrec.text.templates import FRAMES, TemplateSet, own_sources, shipped_sources
-from llmrec.text.wording import Frame, HistoryStyle, RatingWords, StateText, Wording
+from llmrec.text.templates import FRAMES
+from llmrec.text.wording import Frame, HistoryStyle, RatingWords
 from llmrec.types import Item, State
-
-_BATCH = 512
-
-
-def make_wording(
-    items: Sequence[Item],
-    *,
-    domain: str,
-    language: str,
-    templates: Path | None = None,
-    cleaner: Cleaner | None = None,
-    profile: bool = True,
-    feedback: bool = True,
-    chat: bool = False,
-    max_events: int = 20,
-    identifiers: Sequence[str] | None = None,
-    history: HistoryStyle = "title",
-    elapsed: bool = False,
-    frame: Frame = "ask",
-    card: CardSettings | None = None,
-    currency: str = "",
-    cut: Cut | None = None,
-    ratings: RatingWords | None = None,
-) -> Wording:
-    """The shipped wording of a domain and language, with the files in `templates` in place of those of equal name.
-
-    What `templates` may hold is said by `templates.own_sources`.
-
-    With `identifiers` (one an item) items are answered by identifier; `history` says how entries name them.
-
-    Raises:
-        ConfigError: `history` asks for identifiers that there are not, or not one for each item; or templates that
-            leave out what `card` asks for.
-    """
-    if identifiers is None and history != "title":
-        raise ConfigError(
-            f"Key 'text.history' is {history!r}, but items have no identifiers under identifiers.scheme: title; set "
-            "text.history: title, or identifiers.scheme: semantic or atomic."
-        )
-    if identifiers is not None and len(identifiers) != len(items):
-        raise ConfigError(f"There are {len(items)} items but {len(identifiers)} identifiers; give one for each item.")
-    sources = {**shipped_sources(language, domain), **(own_sources(templates, language, domain) if templates else {})}
-    wording = Wording(
-        items,
-        _compiled(tuple(sorted(sources.items()))),
-        cleaner=cleaner,
-        language=language,
-        profile=profile,
-        feedback=feedback,
-        chat=chat,
-        max_events=max_events,
-        identified=identifiers is not None,
-        history=history,
-        elapsed=elapsed,
-        frame=frame,
-        card=card,
-        currency=currency,
-        cut=cut,
-        ratings=ratings,
-    )
-    if wording.cards.on:
-        wording.check_cards()
-    return wording
-
-
-@lru_cache(maxsize=32)
-def _compiled(sources: tuple[tuple[str, str], ...]) -> TemplateSet:
-    return TemplateSet(dict(sources))
 
 
 class StateRenderer:
@@ -167,21 +98,14 @@ class StateRenderer:
             frame=frame,
             card=card,
             currency=currency,
-            cut=self._cut,
+            cut=partial(cut_texts, self.encoder),
             ratings=ratings,
         )
         self.answer_prefix = self.wording.answer_prefix
         self._index = {item.item_id: row for row, item in enumerate(items)}
         self._titles: tuple[str, ...] | None = None
-        # Profiles and contexts repeat over the states of a user.
-        self._count = lru_cache(maxsize=65536)(self.encoder.count)
-        self._costs: dict[str, int] = {}
-        self._bare, self._labels = self._measure_template()
-        if self._bare > max_tokens:
-            raise ConfigError(
-                f"text.max_tokens is {max_tokens}, but the empty prompt alone takes {self._bare} tokens; raise it."
-            )
-        self._check_card_fits()
+        self._fitter = PromptFitter(self.wording, self.encoder)
+        self._fitter.check(max_tokens)
 
     @property
     def card_fields(self) -> tuple[str, ...]:
@@ -192,6 +116,7 @@ class StateRenderer:
         """What a renderer would be whose cards leave out `fields`; it shares what is known of the tokenizer."""
         other = copy.copy(self)
         other.wording = self.wording.without(fields)
+        other._fitter = self._fitter.over(other.wording)
         return other
 
     @property
@@ -212,8 +137,8 @@ class StateRenderer:
 
     def prompts(self, states: Sequence[State], reserve: Sequence[int] | None = None) -> list[str]:
         """The prompts of many states; `reserve` tokens of the budget of each are left free."""
-        fitted = self._fit(states, reserve or [0] * len(states))
-        return [self.encoder.wrap(text) for text, _ in fitted]
+        rooms = [self.max_tokens - free for free in reserve or [0] * len(states)]
+        return [self.encoder.wrap(text) for text, _ in self._fitter.fit(states, rooms)]
 
     def token_ids(self, state: State) -> list[int]:
         """The prompt's token ids, at most `max_tokens`."""
@@ -221,29 +146,11 @@ class StateRenderer:
 
     def token_ids_many(self, states: Sequence[State]) -> list[list[int]]:
         """`token_ids` of many states, several times faster than one by one."""
-        return [ids for _, ids in self._fit(states, [0] * len(states))]
+        return [ids for _, ids in self._fitter.fit(states, [self.max_tokens] * len(states))]
 
     def shown(self, states: Sequence[State]) -> list[int]:
         """How many of the newest interactions of each state's history fit `max_tokens` with their whole cards."""
-        found: list[int] = []
-        for chunk in chunks(list(states), _BATCH):
-            self.wording.prepare(chunk)
-            values = [self.wording.values(state) for state in chunk]
-            self._learn_costs(values)
-            fits = self._measured(values, [self.max_tokens] * len(values))[0]
-            whole = map(self._whole, values, fits)
-            found += [max(0, count - len(value.session)) for count, value in zip(whole, values, strict=True)]
-        return found
-
-    def _whole(self, values: StateText, fit: Fit) -> int:
-        """How many of the newest entries fit whole."""
-        count, entries = len(values.parts()), values.entries
-        if fit.best >= count or count == len(entries):  # nothing is given up, or entries alone
-            return max(0, min(fit.best, len(entries)))
-        # A prompt gives up all descriptions before an entry, so the one that was measured does not tell.
-        costs = [self._costs[forms[-1]] for forms in reversed(entries)]
-        room = fit.room - self._base(values)
-        return min(bisect.bisect_right(list(itertools.accumulate(costs)), room), len(entries) - 1)
+        return self._fitter.whole(states, self.max_tokens)
 
     def task_text(
         self,
@@ -275,7 +182,7 @@ class StateRenderer:
         values = task_values(self.wording, name, index, liked=named, facts=facts, variant=variant)
         if values is None:
             return None
-        prompt_ids = self._fit_task(name, values)
+        prompt_ids = self._fitter.task(name, values, self.max_tokens)
         if name in TEXT_ANSWERS:
             return TaskText(prompt_ids, answer=f"{self.answer_prefix}{values[TEXT_ANSWERS[name]]}")
         return TaskText(prompt_ids, target_item=index)
@@ -333,129 +240,6 @@ class StateRenderer:
             ratings=ratings,
             **known,
         )
-
-    def _cut(self, texts: list[str], tokens: int) -> list[str]:
-        """The beginnings of `texts`, at a word, of at most so many tokens each."""
-        return [
-            part for some in chunks(texts, _BATCH) for part in longest_that_fit(some, self.encoder.counts, tokens)
-        ]
-
-    def _check_card_fits(self) -> None:
-        """Refuses a card that even alone would never be shown."""
-        cards = self.wording.cards
-        if not cards.on:
-            return
-        # The template with as little in it as can be, and the description's own budget beside it
-        text = self.wording.state_text(StateText("", "", ((self.wording.bare_entry(),),), ()))
-        tokens = len(self.encoder.encode([text])[0]) + max(cards.settings.description - 1, 0)
-        if tokens > self.max_tokens:
-            raise ConfigError(
-                f"text.max_tokens is {self.max_tokens}, but a prompt with one item card takes {tokens} tokens, "
-                f"text.card.description: {cards.settings.description} of them; raise the one or lower the other."
-            )
-
-    def _fit_task(self, name: str, values: dict[str, Any]) -> list[int]:
-        """Prompt ids of a task; a long description is cut at a word, then lists lose their last entries."""
-        ids = self._encode_task(name, values)
-        if len(ids) > self.max_tokens and "description" in values and name == "title_from_description":
-            best = longest_that_fits(
-                values["description"],
-                lambda part: len(self._encode_task(name, {**values, "description": part})) <= self.max_tokens,
-            )
-            ids = self._encode_task(name, {**values, "description": best or ""})
-        lists = [key for key in ("liked", "categories") if len(values.get(key, ())) > 1]
-        while len(ids) > self.max_tokens and lists:
-            values = {**values, lists[0]: values[lists[0]][:-1]}
-            lists = [key for key in lists if len(values[key]) > 1]
-            ids = self._encode_task(name, values)
-        if len(ids) > self.max_tokens:
-            raise ConfigError(f"text.max_tokens is {self.max_tokens}, too little for task {name!r}; raise it.")
-        return ids
-
-    def _encode_task(self, name: str, values: dict[str, Any]) -> list[int]:
-        return self.encoder.encode([self.wording.render(name, **values)])[0]
-
-    def _fit(self, states: Sequence[State], reserve: Sequence[int]) -> list[tuple[str, list[int]]]:
-        """The text within the frame and the prompt's token ids of each state."""
-        fitted: list[tuple[str, list[int]]] = []
-        for chunk in chunks(list(zip(states, reserve, strict=True)), _BATCH):
-            self.wording.prepare(state for state, _ in chunk)
-            values = [self.wording.values(state) for state, _ in chunk]
-            self._learn_costs(values)
-            # Even with much held free the bare template goes in: a prompt without it would be no prompt.
-            rooms = [max(self.max_tokens - free, self._bare) for _, free in chunk]
-            fitted += self._fit_batch(values, rooms)
-        return fitted
-
-    def _fit_batch(self, values: list[StateText], rooms: list[int]) -> list[tuple[str, list[int]]]:
-        """The text and the token ids of the longest prompts that fit."""
-        fits, best = self._measured(values, rooms)
-        rows = range(len(fits))
-        return [best[row] if row in best else self._shorten(values[row], rooms[row]) for row in rows]
-
-    def _measured(
-        self, values: list[StateText], rooms: list[int]
-    ) -> tuple[list[Fit], dict[int, tuple[str, list[int]]]]:
-        """Encodes guesses for all states together until each search is done; mostly once or twice."""
-        fits = [self._search(value, room) for value, room in zip(values, rooms, strict=True)]
-        best: dict[int, tuple[str, list[int]]] = {}
-        open_rows = list(range(len(values)))
-        while open_rows:
-            # All open searches are encoded together: a tokenizer's batch is many times faster than its single calls.
-            texts = [self.wording.state_text(values[row].keep(fits[row].guess)) for row in open_rows]
-            for row, text, ids in zip(open_rows, texts, self.encoder.encode(texts), strict=True):
-                if len(ids) <= rooms[row]:
-                    best[row] = (text, ids)
-                fits[row].measured(len(ids))
-            open_rows = [row for row in open_rows if not fits[row].done]
-        return fits, best
-
-    def _search(self, values: StateText, room: int) -> Fit:
-        entries, costs = values.entries, self._costs
-        more = [
-            max(0, costs[entries[row][level]] - (costs[entries[row][level - 1]] if level else 0))
-            for row, level in values.parts()
-        ]
-        return Fit(more, self._base(values), room)
-
-    def _base(self, values: StateText) -> int:
-        """About how many tokens a prompt has beside its entries."""
-        base = self._bare + sum(self._count(text) for text in (values.profile, values.context) if text)
-        return base + sum(label for label, value in zip(self._labels, values.fields(), strict=True) if value)
-
-    def _measure_template(self) -> tuple[int, list[int]]:
-        """Tokens of the empty prompt, and what the label of each field of `StateText` adds."""
-        fields = [("a", "", (), ()), ("", "a", (), ()), ("", "", (("a",),), ()), ("", "", (), (("a",),))]
-        texts = [self.wording.state_text(StateText(*values)) for values in (("", "", (), ()), *fields)]
-        bare, *filled = map(len, self.encoder.encode(texts))
-        probe = self.encoder.count("a")
-        # A list's cost per entry counts one separator too many
-        return bare, [length - bare - probe - (row >= 2) for row, length in enumerate(filled)]
-
-    def _learn_costs(self, values: list[StateText]) -> None:
-        """Counts, for each new entry, the tokens that one more of it adds to a list."""
-        new = list({form for value in values for forms in value.entries for form in forms} - self._costs.keys())
-        pairs = [(entry + self.wording.separator + entry) for entry in new]
-        # Tokens of a text depend on what stands before it; an entry behind itself and a separator costs what one more
-        # entry of a list does.
-        twice, once = self.encoder.encode_unchecked(pairs), self.encoder.encode_unchecked(new)
-        self._costs.update((e, len(t) - len(o)) for e, t, o in zip(new, twice, once, strict=True))
-
-    def _shorten(self, values: StateText, room: int) -> tuple[str, list[int]]:
-        """Without any entry: cuts the profile, then the context, at a word."""
-
-        def text(profile: str, context: str) -> str:
-            return self.wording.state_text(StateText(profile, context, (), ()))
-
-        def fits(profile: str, context: str) -> bool:
-            return len(self.encoder.encode([text(profile, context)])[0]) <= room
-
-        context = values.context
-        profile = longest_that_fits(values.profile, lambda part: fits(part, context))
-        if profile is None:
-            profile, context = "", longest_that_fits(context, lambda part: fits("", part)) or ""
-        short = text(profile, context)
-        return short, self.encoder.encode([short])[0]
 
 
 def _cards_of(settings: dict[str, Any], file: Path) -> tuple[CardSettings, RatingWords | None]:

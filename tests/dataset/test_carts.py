@@ -10,7 +10,7 @@ from llmrec.dataset.history import History
 from llmrec.dataset.importers import import_dataset
 from llmrec.dataset.manifest import Signal
 from llmrec.dataset.split import make_split
-from llmrec.text.render import make_wording
+from llmrec.text.shipped import make_wording
 from llmrec.types import Item
 
 EVENTS = """user_id,item_id,time,kind

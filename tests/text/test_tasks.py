@@ -7,7 +7,8 @@ import pytest
 
 from llmrec.errors import ConfigError
 from llmrec.text.documents import documents
-from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.render import StateRenderer
+from llmrec.text.shipped import make_wording
 from llmrec.text.tasks import TASKS, Facts
 from llmrec.types import Item, State
 from tests.text.conftest import clicks

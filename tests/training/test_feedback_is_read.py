@@ -25,7 +25,8 @@ from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.policy.loading import load_causal_lm, load_tokenizer
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.text.documents import documents
-from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.render import StateRenderer
+from llmrec.text.shipped import make_wording
 from llmrec.training.sft import train_sft
 from llmrec.types import State
 from tests.training.planted_shop import last_event, planted_shop, right

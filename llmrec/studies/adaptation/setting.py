@@ -28,7 +28,8 @@ from llmrec.policy.loading import load_causal_lm, load_tokenizer, save_causal_lm
 from llmrec.policy.nano import make_nano, train_tokenizer
 from llmrec.seeding import numpy_stream
 from llmrec.text.documents import documents
-from llmrec.text.render import StateRenderer, make_wording
+from llmrec.text.render import StateRenderer
+from llmrec.text.shipped import make_wording
 from llmrec.training.propensities import item_groups
 from llmrec.training.row_fitting import FitPlan, fit_rows
 from llmrec.training.sft import train_lm
