@@ -35,6 +35,7 @@ from llmrec.simulator.environments.population import check_features
 from llmrec.types import FloatArray, IntArray
 
 from stable_baselines3 import A2C, DQN  # isort: skip  (networks says what to install)
+from stable_baselines3.common.logger import Logger  # isort: skip
 from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file  # isort: skip
 
 KINDS: dict[str, type[DeepSettings]] = {"dqn": DQNSettings, "a2c": PolicyGradientSettings}
@@ -204,7 +205,7 @@ def _model(env: MeetingEnv, item_NE: Float32Array, settings: DeepSettings, seed:
         "device": "cpu",
     }
     if isinstance(settings, DQNSettings):
-        return ItemDQN(
+        model: Any = ItemDQN(
             ItemDQNPolicy,
             env,
             settings=settings,
@@ -218,18 +219,22 @@ def _model(env: MeetingEnv, item_NE: Float32Array, settings: DeepSettings, seed:
             target_update_interval=max(settings.target_every, env.num_envs),
             **common,
         )
-    assert isinstance(settings, PolicyGradientSettings)
-    return A2C(
-        ItemActorCritic,
-        env,
-        n_steps=settings.steps,
-        gae_lambda=settings.gae_lambda,
-        ent_coef=settings.entropy,
-        vf_coef=settings.value,
-        normalize_advantage=settings.normalised,
-        use_rms_prop=False,
-        **common,
-    )
+    else:
+        assert isinstance(settings, PolicyGradientSettings)
+        model = A2C(
+            ItemActorCritic,
+            env,
+            n_steps=settings.steps,
+            gae_lambda=settings.gae_lambda,
+            ent_coef=settings.entropy,
+            vf_coef=settings.value,
+            normalize_advantage=settings.normalised,
+            use_rms_prop=False,
+            **common,
+        )
+    # its own logger would leave an empty folder behind in the system's temporary one
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return model
 
 
 def _arguments(settings: DeepSettings, item_NE: Float32Array) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 import torch
@@ -111,11 +113,13 @@ def test_seen_items_are_worth_nothing_to_any_maximum():
 
 
 @pytest.mark.parametrize("settings", [DQN, A2C], ids=["dqn", "a2c"])
-def test_seen_items_are_neither_tried_nor_recommended(shop, settings):
-    """The meeting refuses a seen item, so a training that ends never showed one."""
+def test_seen_items_are_neither_tried_nor_recommended(shop, settings, tmp_path, monkeypatch):
+    """The meeting refuses a seen item, so a training that ends never showed one; and it leaves no folder behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     seen = [np.array([3 * (n % 4), (5 * n) % 12]) for n in range(24)]
     meeting, features, item_NE = trivial(shop, seen=seen)
     agent = train_deep(meeting, features, item_NE, settings, repeat="exclude")
+    assert not list(tmp_path.glob("SB3-*"))
     for slate, items in zip(agent.recommend(USERS, 12, seen=seen), seen, strict=True):
         assert set(slate.items_K) == set(range(12)) - set(items.tolist())
     whole, _, _ = trivial(shop, seen=[np.arange(12)] * 24)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,12 @@ from llmrec.simulator.environments import (
     RecEnv,
     WorldUsers,
 )
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where agents of stable-baselines3 make the folders of their loggers."""
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path))
 
 
 def _agent_env(people: WorldUsers) -> gymnasium.Env:
@@ -59,6 +66,7 @@ def test_wrappers_refuse_what_they_are_not_for(people: WorldUsers) -> None:
         ItemFeatureActions(RecEnv(people), np.zeros((3, 2)))
 
 
+@pytest.mark.usefixtures("logs")
 @pytest.mark.parametrize("name", ["PPO", "A2C", "DQN"])
 def test_agents_of_stable_baselines3_learn_on_it(people: WorldUsers, name: str) -> None:
     agents = pytest.importorskip("stable_baselines3")
@@ -73,6 +81,7 @@ def test_agents_of_stable_baselines3_learn_on_it(people: WorldUsers, name: str) 
     assert 0 <= int(action) < 80
 
 
+@pytest.mark.usefixtures("logs")
 def test_agents_take_slates_and_dictionaries_too(people: WorldUsers) -> None:
     agents = pytest.importorskip("stable_baselines3")
     env = RecEnv(people, EnvironmentSettings(slate_size=3, turns=10))
