@@ -54,7 +54,7 @@ def run_simulator_fit(
         json_file: the figures are also written here.
         exam: examine simulators (`simulator_exam`) in place of the above: `data` are sources and the demo's world,
             `models` rows of its table.
-        seeds: of the examination, of which data sets other than the world take the first.
+        seeds: of the examination: its choices, and fits of the simulators.
         part: whose choices the examination asks about.
         events: how many of them.
         overrides: of the examination's configurations.
