@@ -197,11 +197,7 @@ def run_exam(
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Asks what is not in `out` yet, prints the tables and returns their figures."""
-    asked = [
-        Examination(name, seed, out, part, events, overrides or {})
-        for name in names
-        for seed in seeds
-    ]
+    asked = [Examination(name, seed, out, part, events, overrides or {}) for name in names for seed in seeds]
     cells: dict[str, list[dict[str, Any]]] = {}
     wanted = list(ROWS if rows is None else rows)
     with Bar("Cells (data set, row)", sum(len(one.rows(wanted)) for one in asked), every_s=5.0) as bar:
