@@ -116,9 +116,8 @@ def build_rows(
     chosen = sample_examples(examples, settings.examples, seed)
     counts = task_counts(settings.mixture, len(chosen), identified=renderer.wording.identified)
     rows: list[SFTRow] = []
-    left: list[
-        SFTRow
-    ] = []  # an epoch's last, partial batch joins the next one, or all later batches would be shifted
+    # an epoch's last, partial batch joins the next one, or all later batches would be shifted
+    left: list[SFTRow] = []
     with Bar("SFT rows", round(sum(counts.values()) * settings.epochs)) as bar:
         for epoch in range(math.ceil(settings.epochs)):
             # the last epoch may be a part of one
