@@ -257,7 +257,10 @@ class Updater:
     def _by_worth(self, start: WarmStart, served: Version, taught: Replay, checkpointing: Checkpointing) -> Improved:
         worth = self.worth(self.policy(served), taught)
         if worth is None:
-            raise RequestError("The log has no propensities; log them with the slates.")
+            raise RequestError(
+                "No impression of the log tells what items are worth; log propensities with slates of items that the "
+                "policy may show."
+            )
         settings, slope = self.settings.tilted, max(worth.slope, 0.0)
         # b log pi + a at the temperature beta + c, as a tether of b and what is left of the temperature beside it
         settings = replace(
@@ -275,6 +278,8 @@ class Updater:
             return None
         log_prob_M = logged.log_prob(policy)
         shown = np.isfinite(log_prob_M)  # the rest the policy would not show, and has no log pi of
+        if not shown.any():
+            return None
         return ItemWorth.fit(logged.item_M[shown], log_prob_M[shown], logged.reward_M[shown], len(self.row_of))
 
     def _logged(self, found: Replay) -> LoggedImpressions | None:

@@ -175,6 +175,17 @@ def test_item_worths_teach_what_everybody_wants_now(shop, updater, tmp_path):
         assert served > 0
 
 
+def test_a_log_without_propensities_tells_no_item_worths(shop, updater, tmp_path):
+    first = updater.begin()
+    told = replay([logged(1, "s", "ann", (shop.catalogue.item_ids[0],), (0.5,))], updater.row_of, REWARD)
+    assert updater.worth(updater.policy(first), told) is not None
+    without = replace(told, log=replace(told.log, propensity_M=np.full(1, np.nan, dtype=np.float32)))
+    assert updater.worth(updater.policy(first), without) is None
+    learning = replace(updater, settings=replace(SETTINGS, learner="tilted"))
+    with pytest.raises(RequestError, match="log propensities"):
+        learning._by_worth(updater.start(), first, without, None)
+
+
 def _bought(item, wanted):
     return ("conversion",) if item in wanted else ()
 
