@@ -30,7 +30,7 @@ class Server:
     explorer: Drawn
 
     def __post_init__(self) -> None:
-        self._held: dict[int, LanguagePolicy] = {}
+        self._held: dict[tuple[int, float], Explorer] = {}
 
     def version_of(self, name: str) -> int:
         """The version that makes the slate of that name; by slates and not by users, so that pairs are alike."""
@@ -49,18 +49,18 @@ class Server:
         ids, heat = list(self.cycle.updater.row_of), self.cycle.heat
         for version in sorted(set(versions)):
             rows = [row for row, own in enumerate(versions) if own == version]
-            explorer = self.explorer(self._policy(version), heat)
+            explorer = self._explorer(version, heat)
             proposed = explorer.propose([states[row] for row in rows], k, [names[row] for row in rows])
             for row, slate in zip(rows, proposed, strict=True):
                 items, told = tuple(ids[item] for item in slate.items_K), LoggedState.of(states[row], ids)
                 user, how = states[row].user_id, explorer.name
                 made[row] = Served(names[row], user, items, slate.propensity_K, version, how, told)
         # what is neither served nor on trial is not served again soon
-        self._held = {version: self._held[version] for version in set(versions)}
+        self._held = {(version, heat): self._held[version, heat] for version in set(versions)}
         return [made[row] for row in range(len(states))]
 
-    def _policy(self, version: int) -> LanguagePolicy:
-        if version not in self._held:
+    def _explorer(self, version: int, heat: float) -> Explorer:
+        if (version, heat) not in self._held:
             updater = self.cycle.updater
-            self._held[version] = updater.policy(updater.versions.version(version))
-        return self._held[version]
+            self._held[version, heat] = self.explorer(updater.policy(updater.versions.version(version)), heat)
+        return self._held[version, heat]

@@ -40,6 +40,8 @@ from llmrec.training.tilted import check_tilted, train_tilted
 from llmrec.types import FloatArray
 
 ADAPTER = "adapter"
+Learner = Literal["off-policy", "tilted"]
+"""How an update learns, see `OnlineSettings.learner`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +89,7 @@ class CycleSettings:
 class OnlineSettings:
     """What an update is made of."""
 
-    learner: Literal["off-policy", "tilted"] = "off-policy"
+    learner: Learner = "off-policy"
     """off-policy: the policy gradient on what was shown. tilted: what every item earns beside what the served policy
     says of it is fitted to the slates (b log pi + a, see `online.worth`), and the policy learns
     (pi^(b + beta) exp(a))^(1 / (beta + c)), with beta and c as in the section `tilted`."""

@@ -178,6 +178,23 @@ def test_behind_an_alarm_slates_are_drawn_hotter_until_an_update_is_promoted_or_
             assert end - 20 <= ripened < end
 
 
+def test_an_explorer_is_made_once_for_a_version_and_not_for_each_request(shop, tmp_path):
+    learner = Learner(tmp_path / "v")
+    here = shop(learner, chance(0.3))
+    made = []
+
+    def explorer(version, heat):
+        made.append((version, heat))
+        return Explorer(version, heat)
+
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        server = Server(cycle, explorer)
+        for n in range(3):
+            server.slates([State("ann")], 1, [f"s{n}"])
+    assert made == [(1, 1.0)]
+
+
 def test_a_version_that_is_worse_is_taken_back_and_never_served_again(shop, tmp_path):
     learner = Learner(tmp_path / "v", passes=[True], trial_pairs=400, drift_level=0.0)
     here = shop(learner, chance(lambda version, number: 0.9 if version == 1 else 0.1))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, TiltedSettings
-from llmrec.online.update import CycleSettings, OnlineSettings
+from llmrec.online.update import CycleSettings, Learner, OnlineSettings
 
 FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
 GRADIENT, RERANKED = "updated, policy gradient", "frozen, with item worths fitted anew"
 COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
 ARMS = (FROZEN, UPDATED, GRADIENT, RERANKED, RETRAINED, COUNTS, MEANS)
+LEARNERS: Mapping[str, Learner] = {UPDATED: "tilted", GRADIENT: "off-policy"}
+"""How the arms learn that go on learning."""
 BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
 
 
@@ -40,9 +42,9 @@ class Month:
     @property
     def settings(self) -> OnlineSettings:
         """Of the policy that goes on; chosen on worlds that are not asked here."""
-        return self.settings_of("tilted")
+        return self.settings_of(LEARNERS[UPDATED])
 
-    def settings_of(self, learner: Literal["off-policy", "tilted"]) -> OnlineSettings:
+    def settings_of(self, learner: Learner) -> OnlineSettings:
         """The same with a learner."""
         return OnlineSettings(
             learner=learner,

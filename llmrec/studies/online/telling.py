@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, GRADIENT, INFORMED, UPDATED, Month
+from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, INFORMED, LEARNERS, UPDATED, Month
 from llmrec.studies.study import Pooled, over_seeds
 
-LEARN = (UPDATED, GRADIENT)
 RECOVERED = 0.9
 """Share of the informed optimum at which an arm is back."""
 
@@ -67,10 +66,10 @@ def answer_of(pooled: Pooled, month: Month) -> Answer:
     ]
     tables = [Sheet(title, heads, rows, "Items until 90%: shown since the shift, one figure a seed.")]
     found["seeds"] = {
-        one.seed: {"by_day": one.facts["by_day"], **{arm: _plain(one.facts[arm]) for arm in LEARN}}
+        one.seed: {"by_day": one.facts["by_day"], **{arm: _plain(one.facts[arm]) for arm in LEARNERS}}
         for one in pooled.seeds
     }
-    sentences = [_said(one.seed, arm, one.facts[arm]) for one in pooled.seeds for arm in LEARN]
+    sentences = [_said(one.seed, arm, one.facts[arm]) for one in pooled.seeds for arm in LEARNERS]
     plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
     return Answer("A month with a shift of demand", found, tables, sentences, plots)
 

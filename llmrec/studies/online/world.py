@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -35,7 +35,7 @@ from llmrec.online.replay import parted, replay
 from llmrec.online.report import by_day, draw
 from llmrec.online.simulated import from_policy, serve_days
 from llmrec.online.traffic import TrafficSettings, WorldTraffic
-from llmrec.online.update import ADAPTER, Updater
+from llmrec.online.update import ADAPTER, Learner, Updater
 from llmrec.online.versions import Versions
 from llmrec.pipeline.base_model import Base, base_model
 from llmrec.pipeline.data import RunData, open_data
@@ -52,8 +52,8 @@ from llmrec.studies.online.month import (
     COUNTS,
     END,
     FROZEN,
-    GRADIENT,
     INFORMED,
+    LEARNERS,
     RERANKED,
     RETRAINED,
     UPDATED,
@@ -80,11 +80,7 @@ WORLD: Mapping[str, Any] = {
     "sft.learning_rate": 3e-3,
     "sft.mixture": {"next_item": 1.0},
 }
-"""A small world and a small model: a month with five arms in minutes of a core."""
-
-
-LEARNERS: Mapping[str, Literal["off-policy", "tilted"]] = {UPDATED: "tilted", GRADIENT: "off-policy"}
-"""How the arms learn that go on learning."""
+"""A small world and a small model: a month with seven arms in ten minutes of a core."""
 
 
 def month_study(
@@ -195,20 +191,7 @@ class Played:
                 work = Work(folder / f"block-{block}")
                 policy = sft_policy(self.config, data, sft_stage(self.config, data, self.base, work))
                 return WithoutReplacement(policy, self.config.seed, month.temperature)
-            if arm == RERANKED:
-                made = reranked(self.policy, told, self._updater(folder))
-                return EpsilonGreedy(
-                    self.policy if made is None else made,
-                    self.data.dataset.n_items,
-                    month.epsilon,
-                    self.config.seed,
-                    repeat="allow",
-                )
-            data = self._with(told)
-            newest = month.settings.newest * month.places
-            ranker: Ranker = Means(item_means(data.dataset, newest, self.config.reward))
-            if arm == COUNTS:
-                ranker = baseline("covisitation-fixed").fitted(data.dataset, data.dataset.events)
+            data, ranker = self.data, self._counted(arm, told, folder)
             return EpsilonGreedy(ranker, data.dataset.n_items, month.epsilon, self.config.seed, repeat="allow")
 
         with EventLog(folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
@@ -221,6 +204,17 @@ class Played:
                     people.day(day, log, serve_by(explorer, people))
                     bar.advance(1)
             return list(log.slates(mature=False))
+
+    def _counted(self, arm: str, told: Sequence[Logged], folder: Path) -> Ranker:
+        """The lists of an arm that counts, by what is told."""
+        if arm == RERANKED:
+            return reranked(self.policy, told, self._updater(folder)) or self.policy
+        data = self._with(told)
+        if arm == COUNTS:
+            found: Ranker = baseline("covisitation-fixed").fitted(data.dataset, data.dataset.events)
+            return found
+        newest = self.month.settings.newest * self.month.places
+        return Means(item_means(data.dataset, newest, self.config.reward))
 
     def _with(self, slates: Sequence[Logged]) -> RunData:
         """All that is known by then: the log before the month, and the slates with what has come of them."""
@@ -316,7 +310,7 @@ class Played:
             found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
         return found
 
-    def _updater(self, folder: Path, learner: Literal["off-policy", "tilted"] = "tilted") -> Updater:
+    def _updater(self, folder: Path, learner: Learner = LEARNERS[UPDATED]) -> Updater:
         """Of the policy that goes on, in the arm's folder."""
 
         def start() -> Any:
