@@ -119,11 +119,13 @@ def test_propensities_are_exact_by_enumeration() -> None:
     world = generate_world(WorldConfig(users=1, items=4, slates_per_user=6000, slate_size=3), 3)
     (mu,) = world.logging_policy_BN(["u00000"])
     assert mu.sum() == pytest.approx(1, abs=1e-12)
-    chance = {}
+    chance, logged = {}, {}
     for slate in itertools.permutations(range(4), 3):
-        left, chance[slate] = set(range(4)), 1.0
+        left, chance[slate], logged[slate] = set(range(4)), 1.0, 1.0
         for item in slate:
-            chance[slate] *= mu[item] / sum(mu[other] for other in left)
+            place = mu[item] / sum(mu[other] for other in left)
+            chance[slate] *= place
+            logged[slate] *= float(np.float32(place))  # what an event holds of it
             left.remove(item)
     assert sum(chance.values()) == pytest.approx(1, abs=1e-12)
 
@@ -131,7 +133,7 @@ def test_propensities_are_exact_by_enumeration() -> None:
     items = np.array([world.dataset.item_index[i] for i in shown["item_id"]]).reshape(-1, 3)
     recorded = shown["propensity"].to_numpy().reshape(-1, 3).prod(axis=1)
     drawn = [tuple(row) for row in items.tolist()]
-    np.testing.assert_allclose(recorded, [chance[slate] for slate in drawn], rtol=1e-12)
+    np.testing.assert_allclose(recorded, [logged[slate] for slate in drawn], rtol=1e-12)
     observed = [drawn.count(slate) for slate in chance]
     assert stats.chisquare(observed, np.array(list(chance.values())) * len(drawn)).pvalue > ALMOST_NEVER
 

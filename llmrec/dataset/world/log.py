@@ -127,7 +127,8 @@ def events_table(
 ) -> pl.DataFrame:
     """The events: an impression, and where it happened a click and a conversion, share time, session and position.
 
-    Every event carries the propensity of its impression; the value of a conversion is the item's price.
+    Every event carries the propensity of its impression, in as many digits as 32 bits hold: what stands behind them
+    depends on the processor. The value of a conversion is the item's price.
     """
     m, k = slates.items_MK.shape
     user, item = pl.Series(np.repeat(slates.user_M, k)), pl.Series(slates.items_MK.ravel())
@@ -138,7 +139,7 @@ def events_table(
             "item_id": item_ids.gather(item),
             "time": np.repeat(slates.time_M, k),
             "position": np.tile(np.arange(k, dtype=np.int32), m),
-            "propensity": slates.propensity_MK.ravel(),
+            "propensity": slates.propensity_MK.ravel().astype(np.float32).astype(np.float64),
             "number": np.repeat(slates.session_M, k),
             "price": prices.gather(item),
         }

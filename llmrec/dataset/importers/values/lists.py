@@ -20,6 +20,7 @@ _ENTITY = re.compile(r"&#?\w{1,31};")
 _NAMES = ("name", "title", "label", "category", "genre", "value", "text", "tag", "description")
 _RECORDS = ('{"', "{'", '["', "['", "[{")  # how a list or record in a list begins, unlike a title such as [Deluxe]
 _LONGEST = 100_000  # characters of one printed list: longer ones are no lists of categories
+_DEEPEST = 50  # lists within lists: no list of categories nests like that
 _WANTED = "categories: a text, texts divided by a mark, a list of texts, or records with a name"
 
 
@@ -89,16 +90,13 @@ def _printed(text: str) -> bool:
     )
 
 
-def _parse(text: str) -> list[str] | None:
+def _parse(text: str, depth: int = 0) -> list[str] | None:
     """The texts of a printed list or record; None if it is none that can be read."""
     if len(text) > _LONGEST:
         return None
     tree = _tree(text)
     if tree is not None:
-        try:
-            return _texts(tree)
-        except RecursionError:  # no list of categories nests like that
-            return None
+        return _texts(tree, depth)
     quoted = [first or second for first, second in _QUOTED.findall(text)]
     inside = text[1:-1].strip()
     if quoted and not re.sub(r"[\s,]|dtype=object", "", _QUOTED.sub("", inside)):
@@ -122,11 +120,13 @@ def _tree(text: str) -> Any:
         return None
 
 
-def _texts(tree: Any) -> list[str] | None:
-    """The texts in a list, record or counts by name; None where a record has no name."""
+def _texts(tree: Any, depth: int = 0) -> list[str] | None:
+    """The texts in a list, record or counts by name; None where a record has no name, or too much lies within."""
+    if depth > _DEEPEST:  # how deep Python itself goes differs between its versions
+        return None
     if isinstance(tree, str):
         tree = tree.strip()
-        return _parse(tree) if tree[:2] in _RECORDS and _printed(tree) else [tree]
+        return _parse(tree, depth + 1) if tree[:2] in _RECORDS and _printed(tree) else [tree]
     if tree is None:
         return []
     if isinstance(tree, bool | int | float):
@@ -140,7 +140,7 @@ def _texts(tree: Any) -> list[str] | None:
             return [str(key) for key, value in tree.items() if value]
         return [] if not tree else None
     if isinstance(tree, list | tuple | set):
-        parts = [_texts(part) for part in tree]
+        parts = [_texts(part, depth + 1) for part in tree]
         return None if any(p is None for p in parts) else [text for p in parts for text in p or ()]
     return None
 
