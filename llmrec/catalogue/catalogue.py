@@ -30,6 +30,7 @@ from llmrec.catalogue.store import (
 from llmrec.catalogue.texts import Texts
 from llmrec.catalogue.update import find, with_rows, without_items
 from llmrec.errors import CatalogueError, RunError
+from llmrec.types import FloatArray
 
 TITLE, INDEX = "title", "index."
 VERIFIED_ITEMS = 50_000
@@ -132,6 +133,15 @@ class Catalogue:
             return PrefixIndex.from_tokens(self.tokens_NL, self.lengths_N)
         except SameTokens as clash:
             raise clash.naming(self.item_ids) from None
+
+    def tilted(self, power: float, worth_N: FloatArray, mean_N: FloatArray) -> Catalogue:
+        """The same items, chosen by pi^power exp(worth) in the place of pi (see `PrefixIndex.tilted`).
+
+        What is written of it is written without.
+        """
+        made = replace(self)
+        vars(made)["index"] = self.index.tilted(power, worth_N, mean_N)
+        return made
 
     @cached_property
     def content_hash(self) -> str:

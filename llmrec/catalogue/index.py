@@ -17,7 +17,9 @@ from torch import Tensor
 
 from llmrec.catalogue.allowed import Allowed, ItemFilter, take
 from llmrec.catalogue.build import tree_arrays
+from llmrec.catalogue.tilt import Tilt
 from llmrec.errors import RequestError
+from llmrec.types import FloatArray
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class PrefixIndex:
         path_NL: by sorted row, the node reached after each token; -1 after the end.
         length_N: by sorted row, tokens with the end token.
         item_of_row_N, row_of_item_N: between sorted rows and item indices.
+        tilt: what the choices among children are weighted by; None for nothing. It is no part of a catalogue's files.
     """
 
     token_M: Tensor
@@ -46,6 +49,7 @@ class PrefixIndex:
     length_N: Tensor
     item_of_row_N: Tensor
     row_of_item_N: Tensor
+    tilt: Tilt | None = None
 
     @classmethod
     def from_tokens(cls, tokens_NL: npt.NDArray[np.integer], lengths_N: npt.NDArray[np.integer]) -> PrefixIndex:
@@ -59,7 +63,7 @@ class PrefixIndex:
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, npt.NDArray[np.integer]]) -> PrefixIndex:
         """The index over arrays that `llmrec.catalogue.build` made, by the names of the fields; nothing is copied."""
-        return cls(**{name: torch.from_numpy(value) for name, value in arrays.items()})
+        return cls(**{name: torch.from_numpy(value) for name, value in arrays.items()}, tilt=None)
 
     def among(self, items: npt.NDArray[np.integer]) -> PrefixIndex:
         """The tree of some items alone, under their own indices: `row_of_item_N` is -1 for all others.
@@ -103,7 +107,20 @@ class PrefixIndex:
         """The same index on `device` (itself where it is there already)."""
         if self.device == torch.device(device):
             return self
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if value is not None})
+
+    def tilted(self, power: float, worth_N: FloatArray, mean_N: FloatArray) -> PrefixIndex:
+        """The tree of pi^power exp(worth) in the place of pi (see `catalogue.tilt`).
+
+        Args:
+            power: 0 or more.
+            worth_N: by item index, in nats.
+            mean_N: by item index, the mean of pi over states.
+        """
+        row_N = self.item_of_row_N.cpu().numpy()
+        ranges = (self.low_M.cpu().numpy().astype(np.int64), self.high_M.cpu().numpy().astype(np.int64))
+        return replace(self, tilt=Tilt.of(power, worth_N[row_N], mean_N[row_N], ranges).to(self.device))
 
     def range_of(self, node: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted rows [low, high) below each node, int64."""

@@ -106,7 +106,8 @@ def tensors_of(index: PrefixIndex, prefix: str = "") -> dict[str, Tensor]:
 
 def index_from(tensors: Mapping[str, Tensor], prefix: str) -> PrefixIndex:
     """The index that `tensors_of` took apart; raises `TypeError` where tensors are missing."""
-    return PrefixIndex(**{name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return PrefixIndex(**own, tilt=None)
 
 
 def arrays_of(index: PrefixIndex) -> dict[str, npt.NDArray[Any]]:

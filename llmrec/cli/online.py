@@ -101,9 +101,13 @@ def status(
     if serving.number is None:
         raise RunError(f"{shown(versions)} serves nothing; give the folder of versions that `llmrec online` made.")
     told: dict[str, Any] = {"serving": asdict(serving), "versions": held.numbers(), "progress": asdict(progress)}
+    alarm = progress.alarm
+    told["unanswered_alarm"] = None if alarm is None else {"seq": alarm.seq}
     if events is not None:
         with EventReader(events) as reader:
             told["log"] = reader.counts()
+            if alarm is not None:
+                told["unanswered_alarm"]["slates_since"] = reader.count(alarm.seq, progress.seq)
     if as_json:
         echo(json_line(told))
         return
@@ -112,6 +116,13 @@ def status(
         echo(f"It is on trial against version {progress.trial.old}.")
     for one in progress.decisions:
         echo(f"slate {one.seq}: {sentence(one)}")
+    if alarm is not None:
+        seen = told["unanswered_alarm"].get("slates_since")
+        echo(
+            f"No update has answered the alarm at slate {alarm.seq} yet"
+            + (f" ({seen:,} slates have ripened since)" if seen is not None else "")
+            + ": until one does, or cycle.search_slates have ripened, draw slates hotter (cycle.search_heat)."
+        )
     if "log" in told:
         counts = told["log"]
         echo(

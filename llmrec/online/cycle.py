@@ -91,6 +91,12 @@ class Progress:
     trial: Trial | None = None
     decisions: tuple[Decision, ...] = ()
 
+    @property
+    def alarm(self) -> Decision | None:
+        """The last alarm, if nothing was promoted since; slates are to be drawn hotter for a while behind it."""
+        turns = [one for one in self.decisions if one.kind in ("alarm", "promoted", "changed")]
+        return turns[-1] if turns and turns[-1].kind == "alarm" else None
+
     @classmethod
     def read(cls, folder: Path) -> Progress:
         """What the cycle on the versions in `folder` has come to.
@@ -160,12 +166,14 @@ class Cycle:
     @property
     def heat(self) -> float:
         """What the temperature of slates is to be multiplied by: above 1 behind an alarm that is not yet answered."""
-        turns = [one for one in self.progress.decisions if one.kind in ("alarm", "promoted", "changed")]
-        if not turns or turns[-1].kind != "alarm":
+        alarm = self.progress.alarm
+        if alarm is None:
             return 1.0
         # what has been looked at since, and not what stands in the log: the same for a simulation that was killed
-        searched = self.reader.count(turns[-1].seq, self.progress.seq)
-        return self.settings.search_heat if searched < self.settings.search_slates else 1.0
+        if self.reader.count(alarm.seq, self.progress.seq) >= self.settings.search_slates:
+            return 1.0
+        refused = any(one.kind == "refused" and one.seq >= alarm.seq for one in self.progress.decisions)
+        return float(self.settings.search_heat ** (2 if refused else 1))
 
     @property
     def pairs(self) -> int:

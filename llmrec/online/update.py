@@ -22,6 +22,7 @@ from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.evaluation.off_policy import off_policy_gain, off_policy_value
 from llmrec.evaluation.significance import Interval
 from llmrec.online.events import Logged
+from llmrec.online.layer import ItemLayer
 from llmrec.online.log import EventReader
 from llmrec.online.replay import Replay, parted, replay
 from llmrec.online.versions import Version, Versions
@@ -40,7 +41,7 @@ from llmrec.training.tilted import check_tilted, train_tilted
 from llmrec.types import FloatArray
 
 ADAPTER = "adapter"
-Learner = Literal["off-policy", "tilted"]
+Learner = Literal["off-policy", "tilted", "none"]
 """How an update learns, see `OnlineSettings.learner`."""
 
 
@@ -59,8 +60,8 @@ class CycleSettings:
     search_slates: int = 2000
     """Behind an alarm slates are drawn hotter until an update is promoted, or so many have ripened; 0 for never."""
     search_heat: float = 3.0
-    """How much hotter: times the temperature. A policy that is sure hardly shows anything else, and the log of its
-    slates cannot tell what has become better."""
+    """How much hotter: times the temperature, and as much again once an update behind the alarm was refused. A
+    policy that is sure hardly shows anything else, and the log of its slates cannot tell what has become better."""
     trial_share: float = 0.3
     """Share of the slates that the version before goes on to make after a promotion, to be compared with."""
     trial_pairs: int = 200
@@ -92,13 +93,16 @@ class OnlineSettings:
     learner: Learner = "off-policy"
     """off-policy: the policy gradient on what was shown. tilted: what every item earns beside what the served policy
     says of it is fitted to the slates (b log pi + a, see `online.worth`), and the policy learns
-    (pi^(b + beta) exp(a))^(1 / (beta + c)), with beta and c as in the section `tilted`."""
+    (pi^(b + beta) exp(a))^(1 / (beta + c)), with beta and c as in the section `tilted`. none: the adapter stays."""
+    item_worths: bool = False
+    """Puts the optimum that `tilted` would learn on top of what was learnt, as numbers beside the adapter and without
+    any training (`online.layer`)."""
     off_policy: OffPolicySettings = field(default_factory=OffPolicySettings)
     """`kl_coefficient` is the tether to the served version; `lora` the rank of the first adapter of both learners."""
     tilted: TiltedSettings = field(
         default_factory=lambda: TiltedSettings(kl_coefficient=0.001, entropy_coefficient=0.2)
     )
-    """For `learner: tilted`; the higher beta + c, in rewards, the more its slates go on exploring."""
+    """For `learner: tilted` and `item_worths`; the higher beta + c, in rewards, the more their slates explore."""
     pull: float = 0.0
     """Of the proximal term."""
     newest: int = 4000
@@ -121,6 +125,8 @@ class OnlineSettings:
         check_tilted(self.tilted)
         if self.off_policy.estimator != "top-k":
             raise ConfigError("An update learns by off_policy.estimator: top-k; set it.")
+        if self.learner == "none" and not self.item_worths:
+            raise ConfigError("With learner: none and item_worths: false no update learns anything; set one of them.")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"The share of held-out users is {self.held_out}; it must lie between 0 and 1.")
         if self.newest < 1 or self.samples < 1:
@@ -197,8 +203,7 @@ class Updater:
     def policy(self, version: Version) -> LanguagePolicy:
         """What a version serves, freshly loaded; the function for `HotSwap`."""
         start = self.start()
-        model = load_adapter_onto(start.model, version.folder / ADAPTER, start.tokenizer)
-        return LanguagePolicy(model, start.tokenizer, start.catalogue, start.renderer, start.repeat)
+        return _policy(_under(ItemLayer.load(version.folder, start.catalogue.item_ids), start), version)
 
     def update(self, reader: EventReader, scratch: Path, *, after: int = 0, until: int | None = None) -> Verdict:
         """Learns from the newest mature slates behind `after`, and puts what came of it to the gate.
@@ -238,14 +243,29 @@ class Updater:
         return newest if newest is not None and newest.facts.get("last_seq") == seq else None
 
     def _learn(self, taught: Replay, last: int, scratch: Path) -> Version:
-        """A new version: the served adapter, gone on with."""
-        served = self._served()
-        anchor = Anchor(load_adapter(served.folder / ADAPTER), self.settings.pull)
-        start = replace(self.start(), seed=self.seed + last, anchor=anchor)
-        learn = self._by_gradient if self.settings.learner == "off-policy" else self._by_worth
-        made = learn(start, served, taught, Checkpointing(scratch))
+        """A new version: the served adapter gone on with, and what is put on top of it."""
+        served, settings, start = self._served(), self.settings, self.start()
+        adapter, item_ids = load_adapter(served.folder / ADAPTER), start.catalogue.item_ids
+        layer = ItemLayer.load(served.folder, item_ids)
+        if settings.learner == "none":
+            policy = _policy(start, served)
+        else:
+            anchor = Anchor(adapter, settings.pull)
+            below = replace(_under(layer, start), seed=self.seed + last, anchor=anchor)
+            learn = self._by_gradient if settings.learner == "off-policy" else self._by_worth
+            model = learn(below, served, taught, Checkpointing(scratch)).model
+            adapter = adapter_of(model)
+            policy = LanguagePolicy(model, start.tokenizer, start.catalogue, start.renderer, start.repeat)
+        if settings.item_worths:
+            layer = ItemLayer.of(self._told(policy, taught), policy, taught.log.states, settings.tilted)
+
+        def write(folder: Path) -> None:
+            adapter.save(folder / ADAPTER)
+            if layer is not None:
+                layer.save(folder, item_ids)
+
         facts = {"made": "update", "from": served.number, "slates": len(taught.log.states), "last_seq": last}
-        return self.versions.add(lambda folder: adapter_of(made.model).save(folder / ADAPTER), facts)
+        return self.versions.add(write, facts)
 
     def _by_gradient(
         self, start: WarmStart, served: Version, taught: Replay, checkpointing: Checkpointing
@@ -257,12 +277,7 @@ class Updater:
         return train_off_policy(start, slates, settings, checkpointing)
 
     def _by_worth(self, start: WarmStart, served: Version, taught: Replay, checkpointing: Checkpointing) -> Improved:
-        worth = self.worth(self.policy(served), taught)
-        if worth is None:
-            raise RequestError(
-                "No impression of the log tells what items are worth; log propensities with slates of items that the "
-                "policy may show."
-            )
+        worth = self._told(self.policy(served), taught)
         settings, slope = self.settings.tilted, max(worth.slope, 0.0)
         # b log pi + a at the temperature beta + c, as a tether of b and what is left of the temperature beside it
         settings = replace(
@@ -272,6 +287,15 @@ class Updater:
         )
         log, newest = taught.log, slice(-settings.states, None)
         return train_tilted(start, log.states[newest], log.seen[newest], worth, settings, checkpointing)
+
+    def _told(self, policy: LanguagePolicy, taught: Replay) -> ItemWorth:
+        worth = self.worth(policy, taught)
+        if worth is None:
+            raise RequestError(
+                "No impression of the log tells what items are worth; log propensities with slates of items that the "
+                "policy may show."
+            )
+        return worth
 
     def worth(self, policy: LanguagePolicy, told: Replay) -> ItemWorth | None:
         """What each item earned beside what `policy` says of it; None where no impression tells."""
@@ -340,6 +364,17 @@ class Updater:
         if looks is None:
             return taught.reward_M
         return np.asarray(taught.reward_M / looks[taught.log.position_M.astype(np.int64)])
+
+
+def _under(layer: ItemLayer | None, start: WarmStart) -> WarmStart:
+    """The start with a layer on top of every policy over its items."""
+    return start if layer is None else replace(start, catalogue=layer.on(start.catalogue))
+
+
+def _policy(start: WarmStart, version: Version) -> LanguagePolicy:
+    """The policy of a version's adapter; consumes the start's model."""
+    model = load_adapter_onto(start.model, version.folder / ADAPTER, start.tokenizer)
+    return LanguagePolicy(model, start.tokenizer, start.catalogue, start.renderer, start.repeat)
 
 
 def _places(found: Replay) -> int:

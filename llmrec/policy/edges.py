@@ -15,6 +15,7 @@ from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RequestError, RunError
 from llmrec.policy.heads import Head
 
+NOT_FINITE = "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
 _DOT_COST = 16
 """How many entries of a matrix product take the time of one dot product on its own."""
 
@@ -77,12 +78,18 @@ class Edges:
         Raises:
             RunError: a logit is NaN or infinite.
         """
-        logits = self._logits(hidden_UH, head, index)
-        if not bool(torch.isfinite(logits).all()):
-            raise RunError(
-                "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
-            )
-        return self.log_softmax(logits / temperature)
+        return self.distribution(self._logits(hidden_UH, head, index), index, temperature)
+
+    def distribution(self, logits_E: Tensor, index: PrefixIndex, temperature: float) -> Tensor:
+        """`log_probs` of edges whose logits are known, tilted as the tree says.
+
+        Raises:
+            RunError: a logit is NaN or infinite.
+        """
+        if not bool(torch.isfinite(logits_E).all()):
+            raise RunError(NOT_FINITE)
+        told_E = logits_E if index.tilt is None else index.tilt(logits_E, self.child_E)
+        return self.log_softmax(told_E / temperature)
 
     def _logits(self, hidden_UH: Tensor, head: Head, index: PrefixIndex) -> Tensor:
         """One product with all tokens of a depth, or one dot product an edge, whichever computes less."""

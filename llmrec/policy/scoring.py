@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llmrec.catalogue.allowed import Allowed
 from llmrec.catalogue.index import PrefixIndex
-from llmrec.errors import RequestError, RunError
+from llmrec.errors import RequestError
 from llmrec.policy.edges import Edges, require_allowed
 from llmrec.policy.heads import Head, checked_head
 from llmrec.policy.modes import device_of
@@ -25,7 +25,6 @@ from llmrec.policy.sharing import supports_sharing
 Path = Literal["auto", "packed", "plain"]
 Hidden = Callable[[Any, Prompts, PrefixIndex, Tensor, Tensor], Tensor]
 """Hidden states of (user, prefix) pairs, as `packed_hidden` gives them."""
-NOT_FINITE = "The model's logits are not finite; lower the learning rate, or load it in float32 or bfloat16."
 _GATHER_COST = 32
 
 
@@ -191,9 +190,7 @@ def edge_log_probs(edges: Edges, hidden_UH: Tensor, head: Head, index: PrefixInd
     if len(hidden_UH) * len(token_R) > _GATHER_COST * head.model.config.get_text_config().vocab_size:
         return edges.log_probs(hidden_UH, head, index, temperature)
     logits = head.logits(hidden_UH, token_R)[edges.state_E, place_E]
-    if not bool(torch.isfinite(logits).all()):
-        raise RunError(NOT_FINITE)
-    return edges.log_softmax(logits / temperature)
+    return edges.distribution(logits, index, temperature)
 
 
 def exact_kl_BGL(scores: TokenScores, reference: TokenScores) -> Tensor:

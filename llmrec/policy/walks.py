@@ -20,9 +20,8 @@ from torch import Tensor
 from llmrec.catalogue.allowed import take
 from llmrec.catalogue.index import PrefixIndex
 from llmrec.errors import RunError
-from llmrec.policy.edges import Edges
+from llmrec.policy.edges import NOT_FINITE, Edges
 from llmrec.policy.heads import Head
-from llmrec.policy.scoring import NOT_FINITE
 
 _ROWS = 128
 """Hidden states whose logits of all tokens are made together: a vocabulary may have 256 thousand."""

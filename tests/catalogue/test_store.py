@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from llmrec.catalogue import Catalogue
 from llmrec.catalogue import catalogue as module
+from llmrec.catalogue.store import tensors_of
 from llmrec.errors import RunError
 from tests.policy.tiny import byte_tokenizer
 
@@ -21,10 +21,11 @@ def build(titles=("The Thing", "Alien", "Alien", "三体")):
 
 
 def assert_equal_index(one, other):
-    for field in fields(one):
-        a, b = getattr(one, field.name), getattr(other, field.name)
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b), field.name
+    ours, theirs = tensors_of(one), tensors_of(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype
+        assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.fixture

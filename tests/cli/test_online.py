@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import polars as pl
 import pytest
 
 from llmrec.cli.main import main
+from llmrec.files import write_json
+from llmrec.online.cycle import CYCLE, FORMAT, Decision, Progress
 from llmrec.online.log import EventLog, EventReader
 from llmrec.online.versions import Versions
 from tests.cli import tiny
@@ -126,6 +129,20 @@ def test_a_clock_that_jumps_back_is_counted_and_told(call, tmp_path):
     assert (told["serving"]["number"], told["serving"]["withdrawn"]) == (1, [2])
 
 
+def test_an_alarm_that_waits_for_its_update_is_told(call, tmp_path):
+    held = Versions(tmp_path / "v")
+    held.add(lambda folder: (folder / "w").write_text("1"))
+    held.promote(1, "the first")
+    alarm, refused = Decision("alarm", 7, 60, 1, "less", 3), Decision("refused", 9, 70, 2, "no gain")
+    for decisions, waits in (((alarm, refused), True), ((alarm, Decision("promoted", 9, 70, 2, "gain")), False)):
+        progress = asdict(Progress(seq=9, time=70, served=1, decisions=decisions))
+        write_json(tmp_path / "v" / CYCLE, {"format": FORMAT, **progress})
+        code, said, error = call("status", tmp_path / "v")
+        assert (code, "No update has answered the alarm at slate 7 yet:" in said) == (0, waits), error
+        told = json.loads(call("status", tmp_path / "v", "--json")[1])["unanswered_alarm"]
+        assert told == ({"seq": 7} if waits else None)
+
+
 SMALL = (
     *("--days", 6, "--visits", 30, "-k", 3, "--temperature", 1.0),
     *("--set", "cycle.every=60", "--set", "cycle.least=40", "--set", "off_policy.slate=3", "--set", "samples=100"),
@@ -134,38 +151,42 @@ SMALL = (
 
 
 @pytest.mark.slow
-def test_a_run_serves_its_world_and_learns_and_goes_on_after_a_kill(finished, cache, tmp_path):
-    run, out = finished[0], tmp_path / "online"
-    command = tiny.command("online", "simulate", run, "--out", out, *SMALL)
+@pytest.mark.parametrize("learning", [(), ("--set", "learner=none", "--set", "item_worths=true")])
+def test_a_run_serves_its_world_and_learns_and_goes_on_after_a_kill(finished, cache, tmp_path, learning):
+    run, out, settings = finished[0], tmp_path / "online", (*SMALL, *learning)
+    command = tiny.command("online", "simulate", run, "--out", out, *settings)
     child = subprocess.Popen(command, env=tiny.environment(cache), stderr=subprocess.PIPE, text=True)
     while child.poll() is None and not (out / "versions" / "0002").is_dir():
         time.sleep(0.05)
     # two writers: the second is told who is there
     if child.poll() is None:
         os.kill(child.pid, signal.SIGSTOP)
-        other = tiny.llmrec("online", "simulate", run, "--out", out, *SMALL, cache=cache, code=2)
+        other = tiny.llmrec("online", "simulate", run, "--out", out, *settings, cache=cache, code=2)
         assert "is in use by process" in other.stderr
     child.kill()
     child.communicate()
-    done = tiny.llmrec("online", "simulate", run, "--out", out, *SMALL, cache=cache)
+    done = tiny.llmrec("online", "simulate", run, "--out", out, *settings, cache=cache)
     assert "version 1 begun" in done.stdout
     whole = tmp_path / "whole"
-    tiny.llmrec("online", "simulate", run, "--out", whole, *SMALL, cache=cache)
+    tiny.llmrec("online", "simulate", run, "--out", whole, *settings, cache=cache)
     for name in ("report.md", "report.svg", "versions/cycle.json"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
+    assert (out / "versions" / "0002" / "layer.json").is_file() == bool(learning)
     told = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert told["by_day"]["slates"] == [30] * 6
     assert len(told["by_day"]["value"]) == 6
     assert {one["kind"] for one in told["decisions"]} & {"promoted", "refused"}
     # another simulation in the same folder, and versions of another model
-    other = tiny.llmrec("online", "simulate", run, "--out", out, *SMALL, "--seed", 5, cache=cache, code=2)
+    other = tiny.llmrec("online", "simulate", run, "--out", out, *settings, "--seed", 5, cache=cache, code=2)
     assert "holds a simulation with another seed" in other.stderr
     strange = tmp_path / "strange"
     shutil.copytree(out / "versions", strange)
     first = strange / "0001" / "version.json"
     first.write_text(first.read_text(encoding="utf-8").replace(told["origin"], "0" * 64), encoding="utf-8")
     events = out / "events.sqlite"
-    said = tiny.llmrec("online", "update", run, strange, "--events", events, *SMALL[8:], cache=cache, code=2)
+    said = tiny.llmrec(
+        "online", "update", run, strange, "--events", events, *SMALL[8:], *learning, cache=cache, code=2
+    )
     assert "versions of another model" in said.stderr
 
 

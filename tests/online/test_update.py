@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, RewardSettings, TiltedSettings
-from llmrec.errors import ConfigError, RequestError
+from llmrec.errors import ConfigError, RequestError, RunError
 from llmrec.online.events import Logged, LoggedState, Outcome, Received, Served
 from llmrec.online.explore import WithoutReplacement
+from llmrec.online.layer import ItemLayer
 from llmrec.online.log import EventLog
 from llmrec.online.replay import parted, replay
 from llmrec.online.update import ADAPTER, OnlineSettings, Updater
@@ -143,24 +144,27 @@ def test_an_update_learns_is_promoted_and_a_bad_one_is_never_served(shop, update
         assert {one.served.version for one in log.slates(mature=False)} == {1, 2}
 
 
-def test_item_worths_teach_what_everybody_wants_now(shop, updater, tmp_path):
+TILTED = TiltedSettings(
+    kl_coefficient=0.001,
+    entropy_coefficient=0.3,
+    depth=12,
+    epochs=6.0,
+    learning_rate=1e-2,
+    lora=LoraSettings(rank=8),
+)
+
+
+@pytest.mark.parametrize(("learner", "on_top"), [("tilted", False), ("none", True), ("off-policy", True)])
+def test_item_worths_teach_what_everybody_wants_now(shop, updater, tmp_path, learner, on_top):
     """A policy that knows colours, and things that are bought by everybody, whatever their colour."""
-    tilted = TiltedSettings(
-        kl_coefficient=0.001,
-        entropy_coefficient=0.3,
-        depth=12,
-        epochs=6.0,
-        learning_rate=1e-2,
-        lora=LoraSettings(rank=8),
-    )
-    learning = replace(updater, settings=replace(SETTINGS, learner="tilted", tilted=tilted))
+    learning = replace(updater, settings=replace(SETTINGS, learner=learner, item_worths=on_top, tilted=TILTED))
     wanted = (5, 10)
     now = [1000]
     with EventLog(tmp_path / "log.sqlite", window_s=10, clock=lambda: now[0]) as log:
         first = learning.begin()
         policy = learning.policy(first)
         served = serve(
-            log, shop, WithoutReplacement(policy, seed=1), 1, 300, earn=lambda _, item: _bought(item, wanted)
+            log, shop, WithoutReplacement(policy, seed=1), 1, 450, earn=lambda _, item: _bought(item, wanted)
         )
         now[0] += 11
         log.tick()
@@ -173,6 +177,39 @@ def test_item_worths_teach_what_everybody_wants_now(shop, updater, tmp_path):
         )
         assert not all(set(one.items_K) == set(wanted) for one in policy.recommend(states, 2))
         assert served > 0
+
+
+def test_item_worths_on_top_are_the_optimum_that_an_adapter_learns(shop, updater, tmp_path):
+    """Written down they are (pi^(b + beta) exp(a))^(1 / (beta + c)) of the plain policy, and go on from the log alone."""
+    learning = replace(updater, settings=replace(SETTINGS, learner="none", item_worths=True, tilted=TILTED))
+    now = [1000]
+    with EventLog(tmp_path / "log.sqlite", window_s=10, clock=lambda: now[0]) as log:
+        plain = learning.policy(learning.begin())
+        earn = lambda _, item: _bought(item, (5, 10))  # noqa: E731
+        serve(log, shop, WithoutReplacement(plain, seed=1), 1, 450, earn=earn)
+        now[0] += 11
+        log.tick()
+        number = learning.update(log, tmp_path / "t1").number
+        made = learning.versions.version(number)
+        again = learning.update(log, tmp_path / "t2")  # nothing new: the version that was made is found again
+        assert again.number == number
+        told = learning._replay(parted(log.slates(), SETTINGS.held_out, learning.seed)[0])
+    worth, states = learning.worth(plain, told), [State(f"v{n}", f"likes {COLOURS[n % 4]}") for n in range(8)]
+    every = torch.arange(len(shop.catalogue)).expand(8, -1)
+    with torch.no_grad():
+        base_BN, found_BN = (p.log_prob(states, every).double() for p in (plain, learning.policy(made)))
+    temperature = TILTED.kl_coefficient + TILTED.entropy_coefficient
+    value_BN = (max(worth.slope, 0.0) + TILTED.kl_coefficient) * base_BN + torch.from_numpy(worth.item_N)
+    wanted_BN = torch.log_softmax(value_BN / temperature, 1)
+    assert float((wanted_BN.exp() * (wanted_BN - found_BN)).sum(1).max()) < 0.01
+    assert float((wanted_BN.exp() * (wanted_BN - base_BN)).sum(1).min()) > 0.3
+    first = learning.versions.version(1)
+    assert all(
+        torch.equal(own, load_adapter(first.folder / ADAPTER).tensors[name])
+        for name, own in load_adapter(made.folder / ADAPTER).tensors.items()
+    )
+    with pytest.raises(RunError, match="other items"):
+        ItemLayer.load(made.folder, list(reversed(shop.catalogue.item_ids)))
 
 
 def test_a_log_without_propensities_tells_no_item_worths(shop, updater, tmp_path):
@@ -214,6 +251,7 @@ def test_settings_that_cannot_be(updater):
         ({"newest": 0}, "at least one slate"),
         ({"off_policy": OffPolicySettings(estimator="doubly-robust")}, "top-k"),
         ({"tilted": TiltedSettings(depth=1)}, "tilted.depth"),
+        ({"learner": "none"}, "item_worths"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(updater, settings=replace(SETTINGS, **change)).begin()

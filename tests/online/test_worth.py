@@ -77,3 +77,13 @@ def test_rewards_that_are_all_equal_and_a_single_row_give_numbers():
         assert np.isfinite(found.item_N).all()
         assert np.isfinite([found.slope, found.level, found.ratio]).all()
         assert np.abs(found.item_N).max() < 1e-6
+
+
+def test_without_log_probabilities_it_is_the_means_drawn_together():
+    item_M, _, reward_M, _ = planted(5, rows=3000, slope=0.0)
+    found = ItemWorth.fit(item_M, np.zeros(3000), reward_M, 12)
+    assert found.slope == pytest.approx(0.0, abs=1e-9)
+    count_N = np.bincount(item_M, minlength=12)[:-1]
+    mean_N = np.bincount(item_M, reward_M, 12)[:-1] / count_N
+    drawn_N = (mean_N - found.level) * found.ratio * count_N / (1 + found.ratio * count_N)
+    assert found.item_N[:-1] == pytest.approx(drawn_N, abs=1e-9)

@@ -15,7 +15,7 @@ from llmrec.dataset.split import Split
 from llmrec.dataset.store import Dataset
 from llmrec.online.events import Logged, LoggedState, Served
 from llmrec.online.explore import Explorer
-from llmrec.online.replay import replay
+from llmrec.online.replay import Replay, replay
 from llmrec.online.traffic import Serve, WorldTraffic
 from llmrec.online.update import Updater
 from llmrec.online.worth import ItemWorth
@@ -60,6 +60,18 @@ class Reranked:
             best = np.argsort(-score_K, kind="stable")[:k]
             made.append(Slate(tuple(items_K[best].tolist()), tuple(score_K[best].tolist())))
         return made
+
+
+class Alone(Updater):
+    """Updates that know what items earn and nothing of persons: the control of what the policy brings to them."""
+
+    def worth(self, policy: LanguagePolicy, told: Replay) -> ItemWorth | None:
+        """What each item earned, whatever the policy says of it."""
+        del policy
+        logged = self._logged(told)
+        if logged is None:
+            return None
+        return ItemWorth.fit(logged.item_M, np.zeros(len(logged.item_M)), logged.reward_M, len(self.row_of))
 
 
 def reranked(policy: LanguagePolicy, slates: Sequence[Logged], updater: Updater) -> Reranked | None:

@@ -9,11 +9,18 @@ from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, TiltedS
 from llmrec.online.update import CycleSettings, Learner, OnlineSettings
 
 FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
-GRADIENT, RERANKED = "updated, policy gradient", "frozen, with item worths fitted anew"
+TILTED, GRADIENT = "updated, item worths learnt", "updated, policy gradient"
+ALONE = "item worths alone, drawn and gated alike"
+RERANKED = "frozen, ordered by item worths fitted anew"
 COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
-ARMS = (FROZEN, UPDATED, GRADIENT, RERANKED, RETRAINED, COUNTS, MEANS)
-LEARNERS: Mapping[str, Learner] = {UPDATED: "tilted", GRADIENT: "off-policy"}
-"""How the arms learn that go on learning."""
+ARMS = (FROZEN, UPDATED, TILTED, GRADIENT, ALONE, RERANKED, RETRAINED, COUNTS, MEANS)
+LEARNERS: Mapping[str, tuple[Learner, bool]] = {
+    UPDATED: ("none", True),
+    TILTED: ("tilted", False),
+    GRADIENT: ("off-policy", False),
+    ALONE: ("none", True),
+}
+"""How the arms learn that go on learning, and whether item worths are put on top."""
 BEFORE, AFTER, END = "before the shift", "after the shift", "last days"
 
 
@@ -39,18 +46,16 @@ class Month:
     epsilon: float = 0.1
     after: int = 8
 
-    @property
-    def settings(self) -> OnlineSettings:
-        """Of the policy that goes on; chosen on worlds that are not asked here."""
-        return self.settings_of(LEARNERS[UPDATED])
-
-    def settings_of(self, learner: Learner) -> OnlineSettings:
-        """The same with a learner."""
+    def settings_of(self, arm: str = UPDATED) -> OnlineSettings:
+        """Of an arm that goes on; chosen on worlds that are not asked here."""
+        learner, item_worths = LEARNERS[arm]
         return OnlineSettings(
             learner=learner,
+            item_worths=item_worths,
             tilted=TiltedSettings(
                 kl_coefficient=0.001,
-                entropy_coefficient=0.2,
+                # what is written down is sure of more than what an adapter learns in so few steps
+                entropy_coefficient=0.1 if item_worths else 0.2,
                 depth=60,
                 states=1500,
                 epochs=3.0,

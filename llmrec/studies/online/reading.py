@@ -167,7 +167,7 @@ def changes_study(
 
 
 def _updates(month: Month, world: World) -> OnlineSettings:
-    return replace(month.settings, position_bias=world.config.position_bias)
+    return replace(month.settings_of(), position_bias=world.config.position_bias)
 
 
 def _start(month: Month) -> int:
@@ -268,6 +268,6 @@ class Reading:
         events = pl.concat([dataset.events, events_of(slates)], how="diagonal_relaxed")
         whole = dataset.with_events(events)
         if what == MEANS:
-            newest = self.month.settings.newest * self.month.places
+            newest = self.month.settings_of().newest * self.month.places
             return Means(item_means(whole, newest, RewardSettings()))
         return baseline("covisitation-fixed").fitted(whole, whole.events)

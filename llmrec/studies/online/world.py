@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ from llmrec.online.replay import parted, replay
 from llmrec.online.report import by_day, draw
 from llmrec.online.simulated import from_policy, serve_days
 from llmrec.online.traffic import TrafficSettings, WorldTraffic
-from llmrec.online.update import ADAPTER, Learner, Updater
-from llmrec.online.versions import Versions
+from llmrec.online.update import ADAPTER, Updater
+from llmrec.online.versions import VERSION, Version, Versions
 from llmrec.pipeline.base_model import Base, base_model
 from llmrec.pipeline.data import RunData, open_data
 from llmrec.pipeline.recipes import demo_config
@@ -44,9 +45,10 @@ from llmrec.pipeline.sft import SFTStage, sft_policy, sft_stage, warm_start
 from llmrec.pipeline.work import Work
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.progress import Bar
-from llmrec.studies.online.arms import Means, cut, events_of, item_means, reranked, serve_by
+from llmrec.studies.online.arms import Alone, Means, cut, events_of, item_means, reranked, serve_by
 from llmrec.studies.online.month import (
     AFTER,
+    ALONE,
     ARMS,
     BEFORE,
     COUNTS,
@@ -105,7 +107,8 @@ def _measured(seed: int, folder: Path, overrides: Overrides, month: Month) -> Se
     """One world: all arms, or what they gave before."""
     config = _config(seed, overrides, month)
     work = Work(folder)
-    key = [config.tree(), dataclasses.asdict(month), dataclasses.asdict(month.settings)]
+    learning = [dataclasses.asdict(month.settings_of(arm)) for arm in LEARNERS]
+    key = [config.tree(), dataclasses.asdict(month), learning]
 
     def build(place: Path, scratch: Path) -> None:
         del scratch
@@ -213,7 +216,7 @@ class Played:
         if arm == COUNTS:
             found: Ranker = baseline("covisitation-fixed").fitted(data.dataset, data.dataset.events)
             return found
-        newest = self.month.settings.newest * self.month.places
+        newest = self.month.settings_of().newest * self.month.places
         return Means(item_means(data.dataset, newest, self.config.reward))
 
     def _with(self, slates: Sequence[Logged]) -> RunData:
@@ -226,7 +229,7 @@ class Played:
         month, seed = self.month, self.config.seed
         people = self.people(month.days + month.after)
 
-        updater = self._updater(folder, LEARNERS[arm])
+        updater = self._updater(folder, arm)
         explorer = from_policy(seed, month.temperature)
         with EventLog(folder / "events.sqlite", window_s=people.window_s, clock=people.clock) as log:
             cycle = Cycle(updater, log)
@@ -234,7 +237,7 @@ class Played:
                 serve_days(people, log, cycle, explorer, until=month.days)
                 bad = self._bad(updater, log, folder)
                 # what comes of the bad versions alone is looked at behind the month
-                quiet = dataclasses.replace(month.settings.cycle, every=10**9, trial_pairs=10**6, drift_level=0.0)
+                quiet = dataclasses.replace(updater.settings.cycle, every=10**9, trial_pairs=10**6, drift_level=0.0)
                 last = dataclasses.replace(updater, settings=dataclasses.replace(updater.settings, cycle=quiet))
             forced = Cycle(last, log)
             with forced.alone():
@@ -275,13 +278,16 @@ class Played:
         shutil.rmtree(copied, ignore_errors=True)
         shutil.copytree(versions.folder, copied)
         other = dataclasses.replace(updater, versions=Versions(copied), reward=turned)
-        newest = list(log.slates())[-self.month.settings.newest :]
+        newest = list(log.slates())[-updater.settings.newest :]
         made = other.update(log, folder / "turned.work", after=newest[0].seq)
-        reverse = load_adapter(other.versions.version(made.number).folder / ADAPTER)
+        reverse = other.versions.version(made.number)
         held = replay(parted(newest, updater.settings.held_out, updater.seed)[1], updater.row_of, reward)
         found = {}
-        for name, adapter in (("noise", noise), ("turned", reverse)):
-            added = versions.add(lambda place, a=adapter: a.save(place / ADAPTER), {"made": name})  # type: ignore[misc]
+        for name, write in (
+            ("noise", lambda place: noise.save(place / ADAPTER)),
+            ("turned", partial(_copy, reverse)),
+        ):
+            added = versions.add(write, {"made": name})
             verdict = updater.judge(added.number, held)
             gain = None if verdict.gain is None else dataclasses.asdict(verdict.gain)
             found[name] = {"version": added.number, "promoted": verdict.promoted, "gain": gain}
@@ -310,7 +316,7 @@ class Played:
             found[rows] = [of[str(slates[row].served.user_id)] for row in rows]
         return found
 
-    def _updater(self, folder: Path, learner: Learner = LEARNERS[UPDATED]) -> Updater:
+    def _updater(self, folder: Path, arm: str = UPDATED) -> Updater:
         """Of the policy that goes on, in the arm's folder."""
 
         def start() -> Any:
@@ -318,9 +324,14 @@ class Played:
             policy = sft_policy(self.config, self.data, self.stage)
             return warm_start(self.config, self.data, policy)
 
-        versions = Versions(folder / "versions")
-        settings = self.month.settings_of(learner)
-        return Updater(versions, start, self.config.reward, settings, self.config.seed)
+        versions, made = Versions(folder / "versions"), Alone if arm == ALONE else Updater
+        settings = self.month.settings_of(arm)
+        return made(versions, start, self.config.reward, settings, self.config.seed)
+
+
+def _copy(version: Version, place: Path) -> None:
+    """The files of a version but for what is said of it."""
+    shutil.copytree(version.folder, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(VERSION))
 
 
 def _came_of(slates: Sequence[Logged], decided: Any, forced: int, start: int) -> dict[str, Any]:
