@@ -232,9 +232,8 @@ class Cycle:
         first = progress.updated_at or logged.time
         self.progress = replace(progress, seq=logged.seq, time=logged.time, updated_at=first)
         self._counted += 1
-        if self._feed(logged) and self._drift is not None:
-            since = self._drift.since
-            after = self._seqs[since - 1] if since else progress.after
+        after = self._feed(logged)
+        if after is not None:
             self._decide("alarm", version, f"its slates earn less than they did, about since {after}", after=after)
         trial, settings = self.progress.trial, self.settings
         if trial is None:
@@ -247,8 +246,8 @@ class Cycle:
         elif self.pairs >= settings.trial_pairs:
             self._decide("kept", trial.new, f"not found worse than version {trial.old} in {self.pairs} pairs")
 
-    def _feed(self, logged: Logged) -> bool:
-        """Gives a slate to both tests; whether rewards have just been found to have fallen."""
+    def _feed(self, logged: Logged) -> int | None:
+        """Gives a slate to both tests; the last slate before rewards fell, if that has just been found."""
         version, trial = logged.served.version, self.progress.trial
         reward = slate_reward(logged, self.updater.reward)
         if trial is not None and logged.seq > trial.seq and version in (trial.new, trial.old):
@@ -258,10 +257,19 @@ class Cycle:
             # count, and pairs stay close in time.
             if not self._worse.waits(new=new) and (new or self._worse.waits(new=True)) and not self._worse.alarm:
                 self._worse.add(min(max(reward, 0.0), self._worse.most), new=new)
-        if self._drift is None or version != self.progress.served or logged.seq <= self.progress.life:
-            return False
-        self._seqs.append(logged.seq)
-        return self._drift.add(reward)
+        level, progress = self.settings.drift_level, self.progress
+        if not level or version != progress.served or logged.seq <= progress.life:
+            return None
+        # slates that are drawn hotter earn less by themselves: each way of drawing is watched by itself
+        drawn = logged.served.exploration
+        if drawn not in self._watches:
+            name = ("online", "drift", progress.life, *((drawn,) if self._watches else ()))
+            self._watches[drawn] = Drift(level, seed=stream_seed(self.updater.seed, *name)), []
+        drift, seqs = self._watches[drawn]
+        seqs.append(logged.seq)
+        if not drift.add(reward):
+            return None
+        return seqs[drift.since - 1] if drift.since else progress.after
 
     def _is_due(self) -> bool:
         self._end_untested(self._untested - self.settings.trial_pairs)
@@ -348,9 +356,8 @@ class Cycle:
             self._feed(logged)
 
     def _begin_drift(self) -> None:
-        level, seed = self.settings.drift_level, stream_seed(self.updater.seed, "online", "drift", self.progress.life)
-        self._drift = Drift(level, seed=seed) if level else None
-        self._seqs: list[int] = []
+        self._watches: dict[str, tuple[Drift, list[int]]] = {}
+        """Of each way of drawing slates: the test, and the slates that it has seen."""
 
     def _begin_trial(self) -> None:
         reward = self.updater.reward

@@ -14,7 +14,7 @@ from llmrec.locks import Busy
 from llmrec.online.cycle import CYCLE, Cycle, Progress
 from llmrec.online.drift import Drift
 from llmrec.online.events import Outcome, Served
-from llmrec.online.log import EventLog
+from llmrec.online.log import EventLog, EventReader
 from llmrec.online.serving import Server
 from llmrec.online.simulated import _check_same
 from llmrec.online.update import CycleSettings, OnlineSettings, Verdict
@@ -57,10 +57,8 @@ class Learner:
 
 
 class Explorer:
-    name = "fixed"
-
     def __init__(self, version, heat=1.0):
-        self.version = version
+        self.version, self.name = version, f"fixed {heat:g}"
 
     def propose(self, states, k, names, *, seen=None):
         from llmrec.online.explore import Proposal
@@ -71,9 +69,9 @@ class Explorer:
 class Shop:
     """A log whose slates earn what `earn(version, number)` says, in clicks, and are mature at once."""
 
-    def __init__(self, tmp_path, learner, earn):
+    def __init__(self, tmp_path, learner, earn, window_s=0):
         self.learner, self.earn, self.now, self.number = learner, earn, 1000, 0
-        self.log = EventLog(tmp_path / "events.sqlite", window_s=0, clock=lambda: self.now)
+        self.log = EventLog(tmp_path / "events.sqlite", window_s=window_s, clock=lambda: self.now)
 
     def serve(self, cycle, count):
         server = Server(cycle, Explorer)
@@ -176,6 +174,41 @@ def test_behind_an_alarm_slates_are_drawn_hotter_until_an_update_is_promoted_or_
             assert hot[-1] > answer.seq
             ripened = sum(alarm.seq < seq <= hot[-1] for seq in seqs)
             assert end - 20 <= ripened < end
+
+
+def test_slates_that_are_drawn_hotter_and_earn_less_for_it_ring_no_second_alarm(shop, tmp_path):
+    """Demand falls once. What hot slates lose is no change, and a true one among them or behind them is one."""
+    for falls_again, alarms in ((None, 1), (800, 2), (1500, 2)):
+        (tmp_path / str(falls_again)).mkdir()
+        learner = Learner(tmp_path / str(falls_again) / "v", every=100_000, search_slates=600, search_heat=4.0)
+        luck, heat = np.random.default_rng(0).random(5000), [1.0]
+
+        def earn(version, number, again=falls_again, luck=luck, heat=heat):
+            likely = 0.9 if number < 300 else 0.6 if again is None or number < again else 0.25
+            return luck[number] < likely * (0.4 if heat[0] > 1 else 1.0)
+
+        here = Shop(tmp_path / str(falls_again), learner, earn, window_s=9)  # ten times twenty slates ripen meanwhile
+        cycle = Cycle(learner, here.log)
+        with cycle.alone():
+            for _ in range(120):
+                heat[0] = cycle.heat
+                here.serve(cycle, 20)
+                cycle.step()
+            again = Cycle(learner, here.log)
+            # what is watched follows from what is written down
+            assert {drawn: seqs for drawn, (_, seqs) in again._watches.items()} == {
+                drawn: seqs for drawn, (_, seqs) in cycle._watches.items()
+            }
+        here.log.close()
+        found = [one for one in cycle.progress.decisions if one.kind == "alarm"]
+        assert len(found) == alarms, (falls_again, found)
+        if falls_again is not None:
+            assert found[1].seq > [one.seq for one in here_slates(tmp_path / str(falls_again))][falls_again]
+
+
+def here_slates(folder):
+    with EventReader(folder / "events.sqlite") as log:
+        return list(log.slates(mature=False))
 
 
 def test_an_explorer_is_made_once_for_a_version_and_not_for_each_request(shop, tmp_path):
