@@ -74,7 +74,7 @@ class Served:
         items_K: item ids, the highest place first, each once.
         propensity_K: P(item at its place | the state, the items above), above 0 and at most 1.
         version: of the policy (`versions.Versions`).
-        exploration: how it was drawn, in a word.
+        exploration: how it was drawn, in a word; drift is watched among slates that were drawn alike.
         state: what the policy read; None keeps it out of the log, and the slate out of what is learnt from.
     """
 
