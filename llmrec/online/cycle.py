@@ -19,11 +19,11 @@ from llmrec.config_tree import from_tree
 from llmrec.errors import ConfigError, DataError, RequestError, RunError
 from llmrec.files import read_json, write_json
 from llmrec.locks import locked
-from llmrec.online.drift import Drift, Worse
+from llmrec.online.drift import Worse
 from llmrec.online.events import Logged
 from llmrec.online.log import EventReader
 from llmrec.online.update import Updater
-from llmrec.seeding import stream_seed
+from llmrec.online.watch import Watch
 from llmrec.storage import shown, storage_errors
 
 CYCLE = "cycle.json"
@@ -64,6 +64,22 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """The version before the served one. It is still watched: what took its place is to earn no less.
+
+    Attributes:
+        version: its number.
+        seq: the slate behind which its own rewards are watched.
+        joined: the slate behind which those of the served version are watched with them: the promotion, or the end of
+            the trial, during which the two versions stand side by side and each speaks for itself.
+    """
+
+    version: int
+    seq: int
+    joined: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """What `cycle.json` holds.
 
@@ -72,6 +88,7 @@ class Progress:
         time: when it was served, by the log.
         served: the version that was served then; 0 before there was one.
         life: the slate behind which the rewards of that version are watched.
+        former: the version before it, where it was put to the test against that one and nothing has gone wrong since.
         after: slates up to this one are left out of updates.
         updated: the last slate of the last update.
         updated_at: its time; that of the first slate before there was an update.
@@ -84,6 +101,7 @@ class Progress:
     time: int = 0
     served: int = 0
     life: int = 0
+    former: Former | None = None
     after: int = 0
     updated: int = 0
     updated_at: int = 0
@@ -139,6 +157,8 @@ class Cycle:
         self.updater, self.reader = updater, reader
         self.settings, self.folder = updater.settings.cycle, updater.versions.folder
         self.progress = Progress.read(self.folder)
+        self._watch: Watch
+        self._former: Watch | None
         self._begin_watch()
 
     @contextlib.contextmanager
@@ -257,19 +277,20 @@ class Cycle:
             # count, and pairs stay close in time.
             if not self._worse.waits(new=new) and (new or self._worse.waits(new=True)) and not self._worse.alarm:
                 self._worse.add(min(max(reward, 0.0), self._worse.most), new=new)
-        level, progress = self.settings.drift_level, self.progress
-        if not level or version != progress.served or logged.seq <= progress.life:
-            return None
-        # slates that are drawn hotter earn less by themselves: each way of drawing is watched by itself
-        drawn = logged.served.exploration
-        if drawn not in self._watches:
-            name = ("online", "drift", progress.life, *((drawn,) if self._watches else ()))
-            self._watches[drawn] = Drift(level, seed=stream_seed(self.updater.seed, *name)), []
-        drift, seqs = self._watches[drawn]
-        seqs.append(logged.seq)
-        if not drift.add(reward):
-            return None
-        return seqs[drift.since - 1] if drift.since else progress.after
+        found = [watch.add(logged, reward) for watch in self._watching(logged)]
+        return next((seq or self.progress.after for seq in found if seq is not None), None)
+
+    def _watching(self, logged: Logged) -> Iterator[Watch]:
+        """The watches that a slate concerns."""
+        version, progress, former = logged.served.version, self.progress, self.progress.former
+        if not self.settings.drift_level:
+            return
+        if version == progress.served and logged.seq > progress.life:
+            yield self._watch
+        if former is not None and self._former is not None and logged.seq > former.seq:
+            joined = former.joined is not None and logged.seq > former.joined
+            if version == former.version or (joined and version == progress.served):
+                yield self._former
 
     def _is_due(self) -> bool:
         self._end_untested(self._untested - self.settings.trial_pairs)
@@ -322,10 +343,22 @@ class Cycle:
             trial = Trial(version, old, seq) if self.settings.trial_pairs else None
         elif kind in ("kept", "taken back", "changed", "begun"):
             trial = None
+        life, former = was.life, was.former
+        if kind == "taken back" and former is not None and served == former.version:
+            # the older version has been served, and watched, all the time
+            life, former = former.seq, None
+            self._watch, self._former = self._former or self._watch, None
+        elif served != was.served or kind == "alarm":
+            life, former = seq, None if old is None else Former(old, was.life, None if trial else seq)
+            self._former = None if old is None else self._watch
+            self._watch = self._new_watch(life)
+        elif kind == "kept" and former is not None:
+            former = replace(former, joined=seq)
         self.progress = replace(
             was,
             served=served,
-            life=seq if served != was.served or kind == "alarm" else was.life,
+            life=life,
+            former=former,
             after=after if kind == "alarm" else was.after,
             pending=kind == "alarm" or (was.pending and not tried),
             updated=seq if tried else was.updated,
@@ -334,8 +367,6 @@ class Cycle:
             decisions=(*was.decisions, Decision(kind, seq, time, version, reason, after)),
         )
         self._save()
-        if (served, kind == "alarm") != (was.served, False):
-            self._begin_drift()
         if trial != was.trial:
             self._begin_trial()
         if tried:
@@ -348,16 +379,17 @@ class Cycle:
     def _begin_watch(self) -> None:
         """Both tests as they stood at the last slate that was looked at, from the log."""
         progress = self.progress
-        self._begin_drift()
+        former = progress.former
+        self._watch = self._new_watch(progress.life)
+        self._former = None if former is None else self._new_watch(former.seq)
         self._begin_trial()
         self._counted = self.reader.count(progress.updated, progress.seq)
-        first = progress.life if progress.trial is None else min(progress.life, progress.trial.seq)
+        first = min([progress.life, *(one.seq for one in (progress.trial, former) if one is not None)])
         for logged in self.reader.slates(first, before=progress.seq + 1):
             self._feed(logged)
 
-    def _begin_drift(self) -> None:
-        self._watches: dict[str, tuple[Drift, list[int]]] = {}
-        """Of each way of drawing slates: the test, and the slates that it has seen."""
+    def _new_watch(self, seq: int) -> Watch:
+        return Watch(seq, self.settings.drift_level, seed=self.updater.seed)
 
     def _begin_trial(self) -> None:
         reward = self.updater.reward

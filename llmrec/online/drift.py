@@ -27,8 +27,11 @@ class Drift:
     rewards come in exchangeable order, whatever their distribution. Bets on low ranks win where rewards fall. A bet
     begins at every slate j with the stake 1 / (j (j + 1)), so that a late fall is found as an early one is.
 
+    The level also holds for independent rewards whose distribution only rises (stochastically): draw them as
+    increasing functions of exchangeable ones, and each rank is at least what it would be without the rise.
+
     Args:
-        level: probability at most of ever raising an alarm while rewards are exchangeable.
+        level: probability at most of ever raising an alarm while rewards are exchangeable, or only rise.
         seed: of the broken ties.
         both: bet on high ranks as well: rewards that rise are a change, too.
     """

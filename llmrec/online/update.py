@@ -56,8 +56,8 @@ class CycleSettings:
     least: int = 400
     """Mature slates without which an update is not tried: behind an alarm, those since the change."""
     drift_level: float = 0.01
-    """Probability at most of ever calling a change that is none, of each served version and each way in which its
-    slates are drawn; 0 watches for none."""
+    """Probability at most of ever calling a change that is none, of each served version, watched on into the next
+    one's time, and each way in which slates are drawn; 0 watches for none."""
     search_slates: int = 2000
     """Behind an alarm slates are drawn hotter until an update is promoted, or so many have ripened; 0 for never."""
     search_heat: float = 3.0

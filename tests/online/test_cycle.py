@@ -196,14 +196,79 @@ def test_slates_that_are_drawn_hotter_and_earn_less_for_it_ring_no_second_alarm(
                 cycle.step()
             again = Cycle(learner, here.log)
             # what is watched follows from what is written down
-            assert {drawn: seqs for drawn, (_, seqs) in again._watches.items()} == {
-                drawn: seqs for drawn, (_, seqs) in cycle._watches.items()
-            }
+            assert watched(again) == watched(cycle)
         here.log.close()
         found = [one for one in cycle.progress.decisions if one.kind == "alarm"]
         assert len(found) == alarms, (falls_again, found)
         if falls_again is not None:
             assert found[1].seq > [one.seq for one in here_slates(tmp_path / str(falls_again))][falls_again]
+
+
+def watched(cycle):
+    """Of both watches and each way of drawing: the slates that it has seen, and its evidence."""
+    return [
+        watch and {drawn: (seqs, drift.evidence) for drawn, (drift, seqs) in watch.drawn.items()}
+        for watch in (cycle._watch, cycle._former)
+    ]
+
+
+@pytest.mark.parametrize("trial_pairs", [0, 30])
+def test_a_fall_that_comes_with_a_promotion_rings_too(shop, tmp_path, trial_pairs):
+    """The new version has nothing to have fallen from; the one before it has, and what follows it is to earn no less."""
+    learner = Learner(tmp_path / "v", passes=[True], every=300, trial_pairs=trial_pairs)
+    here = shop(learner, chance(lambda version, number: 0.8 if number < 300 else 0.1))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for _ in range(24):
+            here.serve(cycle, 20)
+            cycle.step()
+            # a cycle that was killed watches on
+            assert watched(Cycle(learner, here.log)) == watched(cycle)
+    decisions = cycle.progress.decisions
+    (alarm,) = [one for one in decisions if one.kind == "alarm"]
+    promoted = next(one for one in decisions if one.kind == "promoted")
+    # a third of the slates are the older version's during a trial
+    assert promoted.seq == _seq(here, 300) < alarm.seq < _seq(here, 450 if trial_pairs else 400)
+    assert abs(alarm.after - promoted.seq) < 25
+
+
+@pytest.mark.parametrize("trial_pairs", [0, 30])
+def test_a_version_that_earns_more_rings_nothing(shop, tmp_path, trial_pairs):
+    learner = Learner(tmp_path / "v", passes=[True] * 3, every=300, trial_pairs=trial_pairs)
+    here = shop(learner, chance(lambda version, number: 0.2 + 0.1 * version))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for _ in range(100):
+            here.serve(cycle, 20)
+            cycle.step()
+            assert watched(Cycle(learner, here.log)) == watched(cycle)
+    told = [one for one in kinds(cycle) if one[0] in ("alarm", "promoted")]
+    assert told == [("promoted", 2), ("promoted", 3), ("promoted", 4)]
+
+
+def test_a_version_that_is_worse_is_no_change_of_demand(shop, tmp_path):
+    """While it is on trial each version speaks for itself; the older one is watched on when it is served again."""
+    learner = Learner(tmp_path / "v", passes=[True], every=300, trial_pairs=400)
+
+    def likely(version, number):
+        return (0.8 if version == 1 else 0.1) if number < 1000 else 0.05
+
+    here = shop(learner, chance(likely))
+    cycle = Cycle(learner, here.log)
+    with cycle.alone():
+        for turn in range(56):
+            here.serve(cycle, 20)
+            cycle.step()
+            assert watched(Cycle(learner, here.log)) == watched(cycle)
+            if turn == 49:
+                assert kinds(cycle)[:3] == [("begun", 1), ("promoted", 2), ("taken back", 2)]
+                assert "alarm" not in [kind for kind, _ in kinds(cycle)]
+                # among them slates of the time before the promotion
+                ((seqs, _),) = watched(cycle)[0].values()
+                assert seqs[0] == _seq(here, 1)
+                assert len(seqs) > 800
+    (alarm,) = [one for one in cycle.progress.decisions if one.kind == "alarm"]
+    assert abs(alarm.after - _seq(here, 1000)) < 25
 
 
 def here_slates(folder):

@@ -6,6 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmrec.errors import ConfigError
 from llmrec.online.drift import Drift, Worse
@@ -50,6 +52,31 @@ def test_drift_keeps_its_level_and_finds_a_fall():
             delays.append(after.index(True) if any(after) else np.inf)
     assert false <= 5  # 95% of Binomial(40, 0.05) and more
     assert np.median(delays) < 300
+
+
+@given(
+    st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=40, unique=True),
+    st.lists(st.floats(0, 1), max_size=40),
+)
+def test_rewards_that_only_rise_are_less_evidence_than_rewards_that_stay(rewards, rises):
+    """So the level holds for a version that earns more than the one before it. (Each is raised by all rises so far.)"""
+    level = np.cumsum([*rises, *(0.0 for _ in rewards[len(rises) :])][: len(rewards)])
+    stays, rise = Drift(0.01, seed=4), Drift(0.01, seed=4)
+    # equal ones are ranked by chance: kept apart here
+    for n, reward in enumerate(rewards):
+        stays.add(round(reward * 1e9) + n * 1e-4)
+        rise.add(round(reward * 1e9) + n * 1e-4 + 10 * round(level[n] * 1e9))
+        assert rise.evidence <= stays.evidence * (1 + 1e-12)
+
+
+def test_a_version_that_earns_more_keeps_the_level():
+    rng, level = np.random.default_rng(4), 0.05
+    false = 0
+    for run in range(200):
+        drift = Drift(level, seed=run)
+        earned = itertools.chain(rewards(rng, 300, 0.15), rewards(rng, 300, 0.2), rewards(rng, 300, 0.2))
+        false += any(drift.add(float(r)) for r in earned)
+    assert false <= 18  # 99% of Binomial(200, 0.05)
 
 
 def test_drift_of_both_directions_sees_a_rise():
