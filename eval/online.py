@@ -19,6 +19,7 @@ if __name__ == "__main__":
     script.add_argument("ask", choices=("shift", "changes", "blocks"), help="which of the questions")
     script.add_argument("--visits", type=int, help="slates a day of the month (shift 100, changes 300)")
     script.add_argument("--days", type=int, help="of the month (shift 30, changes 18)")
+    script.add_argument("--arms", nargs="+", help="shift: that play, by short names (all)")
     script.add_argument("--sessions", type=int, default=1500, help="changes: that lessons are made of")
     script.add_argument("--dataset", default="movielens", help="an importer's name, for blocks")
     script.add_argument("--source", help="folder or file of the data set")

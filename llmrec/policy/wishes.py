@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,4 +46,4 @@ def _single(wish: Wish) -> Filters:
         return Filters(categories=(str(wish.value),))
     if wish.kind == "brand":
         return Filters(brands=(str(wish.value),))
-    return Filters(price=(None, math.nextafter(float(wish.value), -math.inf)))
+    return Filters(price=(None, wish.most))

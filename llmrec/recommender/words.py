@@ -30,6 +30,7 @@ class Lookup:
     def __init__(self, items: Sequence[Item]) -> None:
         self.items, self.names = items, NameWords(items)
         self.item_ids = [item.item_id for item in items]
+        self.price_N = np.array([np.nan if item.price is None else item.price for item in items], dtype=np.float64)
 
     @cached_property
     def likeness(self) -> Likeness:
@@ -41,12 +42,17 @@ class Lookup:
 
         Args:
             prompt: whose words without titles are looked up, and titles, where it asks for what is like them.
-            read: the same prompt as it was read.
+            read: the same prompt as it was read, bounds of price among its wishes.
             may_N: which items may be shown.
         """
         named = self.names.find(read.rest)
+        bounds = [(wish.text, self.price_N <= wish.most) for wish in read.wishes if wish.most is not None]
+        for text, within_N in bounds:  # NaN, no price, is within no bound
+            named = named.with_price(text, within_N)
         if read.matches and asks_alike(prompt):
-            near = {int(row) for match in read.matches for row in self.likeness.of(match.item)}
+            # "like X but cheaper" means the like of X among what is cheaper
+            among_N = np.logical_and.reduce([within_N for _, within_N in bounds]) if bounds else None
+            near = {int(row) for match in read.matches for row in self.likeness.of(match.item, among_N)}
             named = named.with_like([match.title for match in read.matches], sorted(near))
         tiers = tiers_of(named, may_N, self.item_ids)
         return (named.words, tiers) if tiers else ((), ())

@@ -1,4 +1,4 @@
-"""Which items a request's words name: by facts (category, brand, decade) first, by words of the title second."""
+"""Which items a request's words name: by facts (category, brand, decade, price) first, by words of titles second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rapidfuzz import fuzz, process
 from llmrec.text.relatedness import CJK, LEAST, MOST, item_words, telling
 from llmrec.text.titles import MAX_CHARACTERS, decade, words_of
 from llmrec.text.wishes import refused
-from llmrec.types import FloatArray, Item
+from llmrec.types import BoolArray, FloatArray, Item
 
 ALIKE = 85.0
 """Similarity (rapidfuzz ratio, 0 to 100) from which a word is taken for one of the catalogue's, misspelt. It is more
@@ -44,7 +44,7 @@ class Named:
     Attributes:
         words: the decades of the catalogue that it says, then the words, both in its order.
         facts_N: for each item the rarity (log N / items that have it) of each of them that its categories, its brand
-            or its decade say, summed.
+            or its decade say, summed, and of a price within the bound that is asked for.
         titles_N: the same of words of its title, and of being like an item that is named where that is asked for.
     """
 
@@ -58,6 +58,14 @@ class Named:
         near_N = np.zeros_like(self.titles_N)
         near_N[list(items)] = math.log(len(near_N) + 1)
         return Named((*self.words, *(f"like {title}" for title in titles)), self.facts_N, self.titles_N + near_N)
+
+    def with_price(self, text: str, within_N: BoolArray) -> Named:
+        """The same where `text` also bounds the price, which some items, but not all, are within: one more fact."""
+        count = int(within_N.sum())
+        if not 0 < count < len(within_N):
+            return self
+        rarity = math.log((len(within_N) + 1) / count)
+        return Named((*self.words, text), self.facts_N + rarity * within_N, self.titles_N)
 
 
 class NameWords:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Literal
 from llmrec.text.titles import MAX_CHARACTERS, Hit, Word, words_of
 from llmrec.types import Item
 
-WishKind = Literal["category", "brand", "price below"]
+WishKind = Literal["category", "brand", "price below", "price at most"]
 
 _CHEAPER = re.compile(
     r"\bcheaper\b|\bless expensive\b|\bless pricey\b|\bmore affordable\b|\bcosts? less\b|\blower price\b"
@@ -23,6 +24,7 @@ _BOUND = re.compile(
     rf"|不超过\s?{_NUMBER}\s?[元块]|{_NUMBER}\s?[元块](?:以下|以内)",
     re.IGNORECASE,
 )
+_INCLUDED = re.compile(r"at most|up to|no more than|不超过|.*[元块](?:以下|以内)$", re.IGNORECASE)
 _NOT_WORDS = "no not without except never avoid dont isnt nor neither hate hated dislike"
 _NOT = frozenset(_NOT_WORDS.split())
 _NOT_ZH = re.compile("(?:不要|不想|不是|别|除了|没有|讨厌)[^，。！？；,.!?;]{0,4}$")
@@ -37,7 +39,7 @@ class Wish:
 
     Attributes:
         kind: of what.
-        value: the category's or brand's own name, or the price that all must be below.
+        value: the category's or brand's own name, or the price that all must be below, or at most.
         text: the words that said so.
         like: for "price below" the item whose price it is, by index; None where a number was given.
     """
@@ -46,6 +48,13 @@ class Wish:
     value: str | float
     text: str
     like: int | None = None
+
+    @property
+    def most(self) -> float | None:
+        """The greatest price that it lets through; None where it is not about prices."""
+        if self.kind == "price at most":
+            return float(self.value)
+        return math.nextafter(float(self.value), -math.inf) if self.kind == "price below" else None
 
 
 class WishIndex:
@@ -107,7 +116,8 @@ class WishIndex:
         bounds = list(_BOUND.finditer(text))
         for match in bounds:
             number = next(group for group in match.groups() if group)
-            yield match.start(), Wish("price below", float(number.replace(",", ".")), match[0].strip())
+            kind: WishKind = "price at most" if _INCLUDED.match(match[0]) else "price below"
+            yield match.start(), Wish(kind, float(number.replace(",", ".")), match[0].strip())
         priced = [(price, hit.item) for hit in titles if (price := self.items[hit.item].price) is not None]
         said = _CHEAPER.search(text)
         if said and not bounds and priced:

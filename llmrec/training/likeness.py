@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from sklearn.preprocessing import normalize
 
-from llmrec.types import IntArray, Item
+from llmrec.types import BoolArray, IntArray, Item
 from llmrec.vectors import WordSpace, item_text, unspaced
 
 NEAREST = 10
@@ -44,17 +44,30 @@ class Likeness:
         self._columns_VN = self._rows_NV.T.tocsr()
         self._known: dict[int, IntArray] = {}
 
-    def of(self, item: int) -> IntArray:
-        """The items most like `item`, best first, without itself; fewer where others share nothing with it."""
+    def of(self, item: int, among_N: BoolArray | None = None) -> IntArray:
+        """The items most like `item`, best first, without itself; fewer where others share nothing with it.
+
+        Args:
+            item: by index.
+            among_N: the items that are looked among, (N,) bool; by default all.
+        """
+        if among_N is not None:
+            return self._nearest(item, among_N)
         if item not in self._known:
             # only for items that are asked about: all pairs of a large catalogue would take hours
-            found = (self._rows_NV[item] @ self._columns_VN).tocoo()
-            other = (found.col != item) & (found.data > 0)
-            items, likeness = found.col[other].astype(np.int64), found.data[other]
-            # ties by index, so that no order of summation decides
-            order = np.lexsort((items, -likeness.round(9)))[: self.nearest]
-            self._known[item] = items[order[likeness[order] >= ENOUGH * likeness.max(initial=0.0)]]
+            self._known[item] = self._nearest(item, None)
         return self._known[item]
+
+    def _nearest(self, item: int, among_N: BoolArray | None) -> IntArray:
+        found = (self._rows_NV[item] @ self._columns_VN).tocoo()
+        other = (found.col != item) & (found.data > 0)
+        if among_N is not None:
+            other &= among_N[found.col]
+        items, likeness = found.col[other].astype(np.int64), found.data[other]
+        # ties by index, so that no order of summation decides
+        order = np.lexsort((items, -likeness.round(9)))[: self.nearest]
+        nearest: IntArray = items[order[likeness[order] >= ENOUGH * likeness.max(initial=0.0)]]
+        return nearest
 
 
 def _categories(items: Sequence[Item]) -> sp.csr_matrix:

@@ -32,6 +32,9 @@ def test_one_wish_is_the_filter_of_its_attribute() -> None:
     below = wished([BELOW_3], KNOWN)
     assert below is not None
     assert left(below) == [0, 1]  # 3 itself is not below 3
+    most = wished([Wish("price at most", 3.0, "at most 3")], KNOWN)
+    assert most is not None
+    assert left(most) == [0, 1, 2]
 
 
 def test_several_wishes_hold_together_and_with_the_callers_filter() -> None:

@@ -93,6 +93,24 @@ def test_the_like_of_an_item_comes_first_where_it_is_asked_for(recommender: Reco
     assert recommender.recommend(prompt="I like kettle red", k=6).words == ()
 
 
+def test_a_bound_of_price_comes_first_as_a_fact_does(recommender: Recommender) -> None:
+    """Item n costs n + 1; kettles cost 1 to 5, lamps 6 to 10, rugs 11 to 15."""
+    prompt = "a lamp under $9"
+    found = recommender.recommend(prompt=prompt, k=5)
+    assert found.words == ("lamp", "under $9")
+    assert {item.item_id for item in found.items[:3]} == {"i5", "i6", "i7"}
+    assert [item.item_id for item in found.items] == plain_twin(recommender, prompt, 5)
+    # "at most" lets the bound itself through
+    assert "i8" in {i.item_id for i in recommender.recommend(prompt="a lamp, at most 9.00", k=4).items[:4]}
+    # the like of an item among what costs less than it, in the policy's order
+    cheaper = recommender.recommend(prompt="Like lamp old but cheaper", k=5)
+    assert cheaper.words == ("cheaper", "like lamp old")
+    assert {item.item_id for item in cheaper.items[:3]} == {"i5", "i6", "i7"}
+    assert all(item.price is not None and item.price < 9.0 for item in cheaper.items)
+    # cheaper than anything: nothing is chosen by it
+    assert recommender.recommend(prompt="Something cheaper than 0.50", k=5).words == ()
+
+
 def test_what_leaves_lists_as_they_were(recommender: Recommender) -> None:
     """No name in the words, words switched off, or a bound on the slate, which looks at all of it at once."""
     for prompt in ("quantum physics", "I liked kettle red"):

@@ -9,10 +9,11 @@ import pytest
 
 from llmrec.config import RewardSettings, WorldConfig
 from llmrec.dataset.world import generate_world
+from llmrec.errors import ConfigError
 from llmrec.online.events import Logged, Outcome, Received, Served
 from llmrec.studies.online import run_online
 from llmrec.studies.online.arms import PRIOR, events_of, item_means
-from llmrec.studies.online.month import INFORMED, Month
+from llmrec.studies.online.month import ALONE, FROZEN, INFORMED, MEANS, UPDATED, Month
 from llmrec.studies.online.telling import recovery
 
 
@@ -22,6 +23,14 @@ def test_recovery_is_three_days_at_ninety_percent():
     assert recovery(days, "a", month)["interactions"] == 6 * 10 * 5
     never = recovery(days, "b", month)
     assert (never["interactions"], never["share"], never["first"]) == (None, 0.5, 0.5)
+
+
+def test_arms_of_a_month_are_chosen_by_name():
+    month = Month(arms=("means", "alone"))
+    assert month.played == [FROZEN, UPDATED, ALONE, MEANS]
+    assert month.learning == [UPDATED, ALONE]
+    with pytest.raises(ConfigError, match="called 'mean'; there are frozen, updated, "):
+        Month(arms=("means", "mean"))
 
 
 def test_slates_become_events_and_means_are_drawn_to_the_mean():

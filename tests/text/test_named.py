@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
 import pytest
 
 from llmrec.text.named import Named, NameWords, asks_alike
@@ -116,3 +117,16 @@ def test_being_like_what_is_named_counts_as_words_do(names: NameWords) -> None:
     facts, titles = rows(found)
     assert set(facts) == {"c", "f"}
     assert titles == {"d": pytest.approx(log(7)), "f": pytest.approx(log(7))}
+
+
+def test_a_price_within_the_bound_is_one_more_fact(names: NameWords) -> None:
+    drama = names.find("a drama")
+    found = drama.with_price("under $9", np.array([0, 1, 1, 0, 0, 0], dtype=np.bool_))
+    assert found.words == ("drama", "under $9")
+    facts, titles = rows(found)
+    bound, named = log(7 / 2), log(7 / 3)
+    assert facts == pytest.approx({"b": named + bound, "c": bound, "d": named, "e": named})
+    assert titles == {}
+    # a bound that all or none are within chooses nothing
+    for within in (True, False):
+        assert drama.with_price("under $9", np.full(6, within)) is drama

@@ -36,7 +36,7 @@ def wishes(text: str) -> list[tuple[str, object, str]]:
         ("cheaper, please", []),
         ("The War, only cheaper", []),  # it has no price
         ("yoga under $25", [("category", "yoga", "yoga"), ("price below", 25.0, "under $25")]),
-        ("at most 9.50 please", [("price below", 9.5, "at most 9.50")]),
+        ("at most 9.50 please", [("price at most", 9.5, "at most 9.50")]),
         ("Steel Yoga Wheel but cheaper than 12", [("price below", 12.0, "cheaper than 12")]),
         ("no yoga, please", []),
         ("anything but not for yoga", []),
@@ -44,7 +44,7 @@ def wishes(text: str) -> list[tuple[str, object, str]]:
         ("No, thanks. Yoga!", [("category", "yoga", "Yoga")]),
         ("yogas and yogascience", [("category", "yoga", "yogas")]),
         ("我想要瑜伽，便宜一点", [("category", "瑜伽", "瑜伽")]),
-        ("瑜伽 50元以下", [("category", "瑜伽", "瑜伽"), ("price below", 50.0, "50元以下")]),
+        ("瑜伽 50元以下", [("category", "瑜伽", "瑜伽"), ("price at most", 50.0, "50元以下")]),
         ("不要瑜伽", []),
         ("像瑜伽垫但是更便宜", [("price below", 99.0, "更便宜")]),
         ("", []),

@@ -40,6 +40,16 @@ def test_without_categories_words_alone_decide():
     assert Likeness(items).of(3).tolist() == []
 
 
+def test_the_nearest_among_some():
+    items = [item(0, "red lamp"), item(1, "red lamp shade"), item(2, "red lamp stand"), item(3, "desk")]
+    likeness = Likeness(items, nearest=1)
+    (nearest,) = likeness.of(0).tolist()
+    assert likeness.of(0, np.array([True] * 4)).tolist() == [nearest]
+    others = np.arange(4) != nearest
+    assert likeness.of(0, others).tolist() == [3 - nearest]
+    assert likeness.of(0, np.array([True, False, False, True])).tolist() == []
+
+
 def test_so_many_and_never_the_item_itself(shop):
     likeness = Likeness(shop.items, nearest=2)
     for n in range(len(shop.items)):

@@ -23,6 +23,7 @@ def run_online(
     json_file: Path | None = None,
     visits: int | None = None,
     days: int | None = None,
+    arms: Sequence[str] | None = None,
     sessions: int = SESSIONS,
     dataset: str = "movielens",
     source: str | None = None,
@@ -40,6 +41,7 @@ def run_online(
         json_file: the figures are also written here.
         visits: slates a day of the month; by default as `Month` and `reading.MONTH` say.
         days: of the month, in whose middle (changes: when a third of it is over) demand shifts; as `visits`.
+        arms: of the month, for shift; all by default (`month.ARMS`).
         sessions: for changes: that lessons are made of.
         dataset: an importer's name, for blocks.
         source: its folder or file.
@@ -49,7 +51,7 @@ def run_online(
     if ask == "blocks":
         return block_study(seeds, out, overrides or {}, dataset, source, blocks, rows, json_file)
     month = MONTH if ask == "changes" else Month()
-    month = replace(month, visits=visits or month.visits, days=days or month.days)
+    month = replace(month, visits=visits or month.visits, days=days or month.days, arms=tuple(arms or month.arms))
     if ask == "changes":
         return changes_study(seeds, out, overrides or {}, month, sessions=sessions, json_file=json_file)
     return month_study(seeds, out, overrides or {}, month, json_file)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llmrec.config import GateSettings, LoraSettings, OffPolicySettings, TiltedSettings
+from llmrec.errors import ConfigError
 from llmrec.online.update import CycleSettings, Learner, OnlineSettings
 
 FROZEN, UPDATED, RETRAINED = "frozen", "updated", "trained anew"
@@ -13,7 +14,18 @@ TILTED, GRADIENT = "updated, item worths learnt", "updated, policy gradient"
 ALONE = "item worths alone, drawn and gated alike"
 RERANKED = "frozen, ordered by item worths fitted anew"
 COUNTS, MEANS, INFORMED = "co-visitation, counted anew", "item means, counted anew", "informed optimum"
-ARMS = (FROZEN, UPDATED, TILTED, GRADIENT, ALONE, RERANKED, RETRAINED, COUNTS, MEANS)
+ARMS: Mapping[str, str] = {
+    "frozen": FROZEN,
+    "updated": UPDATED,
+    "learnt": TILTED,
+    "gradient": GRADIENT,
+    "alone": ALONE,
+    "reordered": RERANKED,
+    "anew": RETRAINED,
+    "covisitation": COUNTS,
+    "means": MEANS,
+}
+"""All arms, by short names."""
 LEARNERS: Mapping[str, tuple[Learner, bool]] = {
     UPDATED: ("none", True),
     TILTED: ("tilted", False),
@@ -36,15 +48,33 @@ class Month:
         temperature: at which a policy's slates are drawn.
         epsilon: share of places at which counts explore.
         after: days behind the month in which a bad version is tried.
+        arms: that play, by their short names; frozen and updated, which the others are held against, always do.
     """
 
     days: int = 30
     visits: int = 100
     places: int = 5
     block: int = 5
-    temperature: float = 0.5
+    temperature: float = 0.3
     epsilon: float = 0.1
     after: int = 8
+    arms: tuple[str, ...] = tuple(ARMS)
+
+    def __post_init__(self) -> None:
+        unknown = sorted({*self.arms} - {*ARMS})
+        if unknown:
+            raise ConfigError(f"No arm of the month is called {unknown[0]!r}; there are {', '.join(ARMS)}.")
+        object.__setattr__(self, "arms", tuple(arm for arm in ARMS if arm in {"frozen", "updated", *self.arms}))
+
+    @property
+    def played(self) -> list[str]:
+        """The arms, by what tables call them."""
+        return [ARMS[arm] for arm in self.arms]
+
+    @property
+    def learning(self) -> list[str]:
+        """Those that go on learning."""
+        return [arm for arm in self.played if arm in LEARNERS]
 
     def settings_of(self, arm: str = UPDATED) -> OnlineSettings:
         """Of an arm that goes on; chosen on worlds that are not asked here."""
@@ -73,7 +103,6 @@ class Month:
                 lora=LoraSettings(rank=16),
                 save_every=1000,
             ),
-            newest=1500,
             gate=GateSettings(effective_samples=40.0),
             position_bias=0.0,
             cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.online.month import AFTER, ARMS, BEFORE, END, FROZEN, INFORMED, LEARNERS, UPDATED, Month
+from llmrec.studies.online.month import AFTER, BEFORE, END, FROZEN, INFORMED, UPDATED, Month
 from llmrec.studies.study import Pooled, over_seeds
 
 RECOVERED = 0.9
@@ -31,7 +31,7 @@ def recovery(by_day: Mapping[str, Sequence[float]], arm: str, month: Month) -> d
 
 def answer_of(pooled: Pooled, month: Month) -> Answer:
     """Rewards, recoveries, what became of bad versions, costs."""
-    arms = (*ARMS, INFORMED)
+    arms = (*month.played, INFORMED)
     facts = [one.facts for one in pooled.seeds]
     found: dict[str, Any] = {"arms": {}, "seeds": {}}
     rows = []
@@ -66,10 +66,10 @@ def answer_of(pooled: Pooled, month: Month) -> Answer:
     ]
     tables = [Sheet(title, heads, rows, "Items until 90%: shown since the shift, one figure a seed.")]
     found["seeds"] = {
-        one.seed: {"by_day": one.facts["by_day"], **{arm: _plain(one.facts[arm]) for arm in LEARNERS}}
+        one.seed: {"by_day": one.facts["by_day"], **{arm: _plain(one.facts[arm]) for arm in month.learning}}
         for one in pooled.seeds
     }
-    sentences = [_said(one.seed, arm, one.facts[arm]) for one in pooled.seeds for arm in LEARNERS]
+    sentences = [_said(one.seed, arm, one.facts[arm]) for one in pooled.seeds for arm in month.learning]
     plots = {f"world-{one.seed}": one.facts[UPDATED]["svg"] for one in pooled.seeds}
     return Answer("A month with a shift of demand", found, tables, sentences, plots)
 

@@ -49,7 +49,6 @@ from llmrec.studies.online.arms import Alone, Means, cut, events_of, item_means,
 from llmrec.studies.online.month import (
     AFTER,
     ALONE,
-    ARMS,
     BEFORE,
     COUNTS,
     END,
@@ -107,7 +106,7 @@ def _measured(seed: int, folder: Path, overrides: Overrides, month: Month) -> Se
     """One world: all arms, or what they gave before."""
     config = _config(seed, overrides, month)
     work = Work(folder)
-    learning = [dataclasses.asdict(month.settings_of(arm)) for arm in LEARNERS]
+    learning = [dataclasses.asdict(month.settings_of(arm)) for arm in month.learning]
     key = [config.tree(), dataclasses.asdict(month), learning]
 
     def build(place: Path, scratch: Path) -> None:
@@ -155,8 +154,9 @@ class Played:
         """Rows of every side, facts, and the hash of the data."""
         values: dict[str, FloatArray] = {}
         facts: dict[str, Any] = {}
+        month = self.month
         slates: list[Logged] = []
-        for arm in ARMS:
+        for arm in month.played:
             began, cpu = time.monotonic(), time.process_time()
             folder = self.work.folder / "arms" / arm.replace(" ", "-").replace(",", "")
             if arm in LEARNERS:
@@ -166,7 +166,7 @@ class Played:
             values[arm] = self.people().values(slates)
             facts[arm] |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu}
         values[INFORMED] = self._informed(slates)
-        facts["by_day"] = {arm: value.reshape(self.month.days, -1).mean(1).tolist() for arm, value in values.items()}
+        facts["by_day"] = {arm: value.reshape(month.days, -1).mean(1).tolist() for arm, value in values.items()}
         rows = {
             arm: {part: value.tolist() for part, value in self._parts(value).items()} for arm, value in values.items()
         }
