@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -11,7 +12,23 @@ from pathlib import Path
 
 from llmrec.printing import echo, one_line
 
-OPTIONAL = ("bitsandbytes", "deepspeed", "sentence_transformers", "tensorboard", "trackio", "wandb")
+OPTIONAL = (
+    "bitsandbytes",
+    "deepspeed",
+    "fastapi",
+    "gguf",
+    "gradio",
+    "implicit",
+    "onnxruntime",
+    "psycopg",
+    "sentence_transformers",
+    "stable_baselines3",
+    "tensorboard",
+    "trackio",
+    "vllm",
+    "wandb",
+)
+"""Modules that a part of llmrec or a run's log needs."""
 SETTINGS = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "RANK", "WORLD_SIZE")
 """Environment variables that decide how a run behaves and hold no secret."""
 
@@ -32,13 +49,20 @@ def collect_info() -> dict[str, dict[str, str]]:
     """Versions, platform, devices, folders and settings under plain names; a home folder is written as ~."""
     from llmrec.evaluation.facts import package_versions
 
-    more = [name for name in OPTIONAL if importlib.util.find_spec(name) is not None]
+    more = [_with_version(name) for name in OPTIONAL if importlib.util.find_spec(name) is not None]
     return {
         "versions": {**package_versions(), "optional": ", ".join(more) or "none"},
         "platform": {"system": platform.platform(), **_machine()},
         "folders": _folders(),
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
     }
+
+
+def _with_version(module: str) -> str:
+    try:
+        return f"{module} {importlib.metadata.version(module)}"
+    except importlib.metadata.PackageNotFoundError:  # a build under another name
+        return module
 
 
 def _machine() -> dict[str, str]:

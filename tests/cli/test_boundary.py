@@ -1,6 +1,7 @@
 """The boundary of the command line: one bounded sentence for what can be mended, a report for a fault."""
 
 import errno
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -112,6 +113,8 @@ def test_info_names_versions_and_no_user(cache):
     )
     assert found["folders"]["cache"] == shortened(str(cache))
     assert str(Path.home()) + "/" not in json.dumps(found)
+    # what tests need is there, with its version
+    assert f"fastapi {importlib.metadata.version('fastapi')}" in found["versions"]["optional"].split(", ")
     assert "accelerator" in tiny.llmrec("info", cache=cache).stdout
 
 
