@@ -105,5 +105,5 @@ class Month:
             ),
             gate=GateSettings(effective_samples=40.0),
             position_bias=0.0,
-            cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30),
+            cycle=CycleSettings(every=2 * self.visits, least=2 * self.visits, trial_pairs=30, search_heat=10.0),
         )
