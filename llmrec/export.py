@@ -107,6 +107,7 @@ def _facts(
     weights: Weights, manifest: Manifest, config: RunConfig, policy: LanguagePolicy, identifiers: Identifiers | None
 ) -> dict[str, Any]:
     assert isinstance(policy.renderer, StateRenderer)
+    stated = {"stated": list(config.reward.stated)} if config.reward.stated else {}
     named = {} if identifiers is None else {"scheme": identifiers.scheme, "identifiers": identifiers.content_hash}
     return {
         "format": FORMATS[0] if identifiers is None else FORMATS[1],
@@ -121,6 +122,7 @@ def _facts(
         "base_revision": weights.revision,
         "catalogue": policy.catalogue.content_hash,
         **named,
+        **stated,
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
     }
 
@@ -313,11 +315,12 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "base": _may_be_text,
     "base_revision": _may_be_text,
     "history_events": _is_count,
+    "stated": lambda value: value is None or (isinstance(value, list) and all(map(_is_text, value))),
     "identifiers": _may_be_text,
     **dict.fromkeys(("assortment", "lineage"), lambda value: value is None or isinstance(value, dict)),
     "dataset": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),
 }
-"""What each key of llmrec.json must be; `identifiers` and `assortment` may be absent."""
+"""What each key of llmrec.json must be; `identifiers`, `stated` and `assortment` may be absent."""
 
 
 def items_from_frame(frame: pl.DataFrame) -> list[Item]:

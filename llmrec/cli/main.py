@@ -181,6 +181,14 @@ def recommend(
     words: Annotated[
         bool, typer.Option("--words/--no-words", help="Items that the prompt's words name come first.")
     ] = True,
+    prefer: Annotated[
+        list[str],
+        typer.Option(
+            "--prefer",
+            metavar="NAME=WEIGHT",
+            help="What to weigh, 0 to 3, by a run that was trained to read it (reward.stated); may be repeated.",
+        ),
+    ] = [],  # noqa: B006
     explain: Annotated[
         str | None,
         typer.Option(metavar="[N]", help="Say why the first N items are recommended, all of them by default."),
@@ -193,13 +201,13 @@ def recommend(
 
     Filters take items away and change no score.
     """
-    from llmrec.cli.show import asked_filters, asked_reasons, show_recommendations
+    from llmrec.cli.show import asked_filters, asked_reasons, asked_weights, show_recommendations
 
     stock, filters = asked_filters(
         category, brand, (min_price, max_price), in_stock, candidates, exclude, max_per_category
     )
     asked: dict[str, Any] = {"filters": filters, "stock": stock, "exact": exact, "fuse": fuse}
-    asked |= {"explain": asked_reasons(explain), "rules": rules, "by_words": words}
+    asked |= {"explain": asked_reasons(explain), "rules": rules, "by_words": words, "prefer": asked_weights(prefer)}
     show_recommendations(model, user, prompt, k, data, revision, as_json, read_filters=read_filters, **asked)
 
 

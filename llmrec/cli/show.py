@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,23 @@ def asked_filters(
     return stock, None if filters == Filters() else filters
 
 
+def asked_weights(prefer: Sequence[str]) -> dict[str, int]:
+    """What `Recommender.recommend` takes for --prefer NAME=WEIGHT, given any number of times.
+
+    Raises:
+        RequestError: no such pair, or a name that is given twice.
+    """
+    weights: dict[str, int] = {}
+    for given in prefer:
+        name, _, weight = given.partition("=")
+        if not name or not (weight.isascii() and weight.isdecimal()):
+            raise RequestError(f"--prefer is {short_line(given)!r}; give NAME=WEIGHT, such as --prefer revenue=3.")
+        if name in weights:
+            raise RequestError(f"--prefer names {short_line(name)!r} twice; give it once.")
+        weights[name] = int(weight)
+    return weights
+
+
 def asked_reasons(explain: str | None) -> bool | int:
     """What `Recommender.recommend` takes for --explain: a number of items, all ("all") or none (None).
 
@@ -93,6 +110,7 @@ def show_recommendations(
     fuse: float | None = None,
     read_filters: bool = False,
     by_words: bool = True,
+    prefer: Mapping[str, int] | None = None,
     explain: bool | int = False,
     rules: Path | None = None,
 ) -> None:
@@ -113,6 +131,7 @@ def show_recommendations(
     }
     recommender, filters = loaded(model, **given)
     how: dict[str, Any] = {"exact": exact, "read_filters": read_filters, "by_words": by_words, "explain": explain}
+    how["prefer"] = prefer
     answer = recommender.recommend(user=user, prompt=prompt, k=k, filters=filters, **how)
     echo(json_line(answer.to_json())) if as_json else _print(answer)
 

@@ -53,6 +53,9 @@ class RewardSettings:
     """Standard deviations over the ensemble's members that are taken off the expected feedback."""
     terms: dict[str, float] = field(default_factory=dict)
     """Weights of further terms by name; more is better in each of them, so weights are positive as a rule."""
+    stated: tuple[str, ...] = ()
+    """Terms (click and conversion among them) whose weights a state's text may ask for, 0 to 3 of 3 of what is set
+    here: half of the training's states say drawn ones ("prefer clicks 1, revenue 3"), the others none."""
     shuffle: Literal["none", "rewards", "people"] = "none"
     """Controls of what was learnt by draws: the draws of a state earn what those of another state earned (rewards:
     there is nothing to learn), or what they would earn with another state's user (people: nothing personal is)."""
@@ -105,6 +108,28 @@ def check_reward(settings: RewardSettings, slate_size: int) -> None:
                 f"Key 'reward.terms.{name}' compares independent draws of a state, but an action is a slate here; "
                 "set session.slate to 1 or remove the term."
             )
+    _check_stated(settings)
+
+
+def _check_stated(settings: RewardSettings) -> None:
+    weights = {"click": settings.click, "conversion": settings.conversion, **settings.terms}
+    weights |= {name: 1.0 for name in settings.custom_names() if name not in weights}
+    for name in settings.stated:
+        if not weights.get(name):
+            weighed = [known for known, weight in weights.items() if weight]
+            raise ConfigError(
+                f"Key 'reward.stated' names {name!r}, which has no weight in the reward; choose among "
+                f"{', '.join(weighed)}, or give it one (the most that can be asked for)."
+            )
+        if settings.stated.count(name) > 1:
+            raise ConfigError(f"Key 'reward.stated' names {name!r} twice; name it once.")
+        if name in COMPARING_TERMS:
+            raise ConfigError(f"Key 'reward.stated' names {name!r}, which compares all the others; leave it out.")
+    if len(settings.stated) == 1:
+        raise ConfigError(
+            f"Key 'reward.stated' names {settings.stated[0]!r} alone, against which nothing can be weighed; name two "
+            "terms or more."
+        )
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from llmrec.dataset.examples import History
 from llmrec.errors import RunError
 from llmrec.files import check_writable, new_folder, read_json, sha256_of
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.wording import text_key, wording_of
+from llmrec.pipeline.wording import text_key, told_preferences, wording_of
 from llmrec.pipeline.work import Work, is_first, wait_for_all
 from llmrec.policy.gguf import GGUFOrigin, is_gguf, origin_of
 from llmrec.policy.loading import (
@@ -217,7 +217,8 @@ def training_states(config: RunConfig, data: RunData) -> list[State]:
         states.append(last)
         if len(last.history) > 2:
             states.append(history.state(user, last.history[int(random.integers(2, len(last.history)))].time))
-    return states
+    # a line that asks for weights is in words, and so a thing to read before what it asks for is learnt
+    return told_preferences(config, data.dataset, states, "nano")
 
 
 def _nano_texts(config: RunConfig, data: RunData, states: list[State]) -> Iterable[str]:

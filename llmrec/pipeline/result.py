@@ -22,6 +22,7 @@ from llmrec.pipeline.pilot import PilotStage
 from llmrec.pipeline.ruled import ruled_facts
 from llmrec.pipeline.sft import SFTStage
 from llmrec.pipeline.simulation import Simulators
+from llmrec.pipeline.stated import Followed
 
 SFT = "SFT"
 RERANKED, GREEDY = "SFT top 20, reranked", "simulator's argmax"
@@ -65,6 +66,8 @@ class RunResult(Stages):
     verdict: Verdict
     seconds: dict[str, float]
     out: Path
+    followed: Followed | None = None
+    """How the policy follows weights that states ask for; None where the reward takes none from them."""
 
     @property
     def improved(self) -> bool:
@@ -92,7 +95,8 @@ class RunResult(Stages):
     def changed(self) -> str:
         """What the improvement changed for people, in a sentence."""
         found = change(self.config, self.data, self.arena, self.measured, before=SFT, after=self.after)
-        return found.sentence(SFT, self.after)
+        said = found.sentence(SFT, self.after)
+        return said if self.followed is None else f"{said} {self.followed.sentence}"
 
     def against_controls(self) -> list[Against]:
         """That system less each control, by the judge and on held-out events."""
@@ -182,6 +186,7 @@ def metrics_of(run: RunResult) -> dict[str, Any]:
         "pilot": pilot_facts(run.pilot),
         "changed": run.changed,
         "controls": controls_facts(run),
+        **({} if run.followed is None else {"stated": run.followed.facts()}),
         "verdict": {
             "outcome": run.verdict.outcome,
             "sentence": run.verdict.sentence,

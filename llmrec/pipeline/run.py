@@ -7,7 +7,7 @@ would fail an hour later is refused before: settings by `check_config`, before a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,10 +59,12 @@ from llmrec.pipeline.result import (
 from llmrec.pipeline.ruled import RULES, run_rules
 from llmrec.pipeline.sft import check_targets, check_warm_start, improved_policy, sft_policy, sft_stage, targets
 from llmrec.pipeline.simulation import check_simulation, simulator_stage
+from llmrec.pipeline.stated import Followed, followed
 from llmrec.pipeline.systems import Greedy, Policy, Reranked, best_known
 from llmrec.pipeline.wording import check_wording
 from llmrec.pipeline.work import LastStage, Work, is_first, say
 from llmrec.policy.loading import check_quantization
+from llmrec.rewards import RewardFunction
 from llmrec.rules import parse_rules
 from llmrec.simulator.ensemble import check_simulator
 from llmrec.training.arguments import check_launch
@@ -222,7 +224,20 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
         found,
         dict(work.seconds),
         out,
+        _followed(stages, arena, systems, after),
     )
+
+
+def _followed(stages: Stages, arena: Arena, systems: Mapping[str, Ranker], after: str) -> Followed | None:
+    """How the improved policy follows what states ask for, by the judge."""
+    config, data, start = stages.config, stages.data, systems[SFT]
+    assert isinstance(start, Policy)
+
+    def judged() -> RewardFunction:
+        plain = replace(config, reward=replace(config.reward, pessimism=0.0))
+        return run_reward(plain, data, stages.simulators, start.policy, behaviour=stages.simulators.judge)
+
+    return followed(config, data.dataset, judged, systems[after], arena.states, arena.seen)
 
 
 def _after(config: RunConfig, *, promoted: bool) -> str:

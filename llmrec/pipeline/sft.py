@@ -29,7 +29,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.item_tokens import Naming, load_identifiers, name_items, naming_key
 from llmrec.pipeline.ruled import training_rules
 from llmrec.pipeline.simulation import log_of, widening
-from llmrec.pipeline.wording import text_key
+from llmrec.pipeline.wording import text_key, told_preferences
 from llmrec.pipeline.work import Work, say, stage_seconds
 from llmrec.policy.adapters import load_adapter_onto
 from llmrec.policy.language_policy import LanguagePolicy
@@ -140,14 +140,24 @@ def lessons_of(config: RunConfig, data: RunData) -> Lessons:
         shown = config.data.history_events
         return timelines(data.dataset, data.split, signal=config.sft.target, history_events=shown)
 
-    whole = config.sft.weighting.kind == "none"
+    # a window is one row of one text, and lines differ from choice to choice
+    whole = config.sft.weighting.kind == "none" and not config.reward.stated
     return Lessons(
-        imitated(config, data),
+        _asking(config, data, imitated(config, data)),
         data.dataset.item_list,
         make_teacher(config, data),
         read_timelines if whole else None,
         None if data.withheld is None else data.withheld.all_items,
     )
+
+
+def _asking(config: RunConfig, data: RunData, rows: list[Example]) -> list[Example]:
+    """The choices in states that ask for weights (`reward.stated`), which say nothing here of what was chosen.
+
+    So a line is no news to the policy that learning from rewards starts from.
+    """
+    told = told_preferences(config, data.dataset, [row.state for row in rows], "sft")
+    return [dataclasses.replace(row, state=state) for row, state in zip(rows, told, strict=True)]
 
 
 def check_warm_start(config: RunConfig) -> None:
@@ -167,6 +177,11 @@ def check_warm_start(config: RunConfig) -> None:
         raise ConfigError(
             "Keys 'sft.skip' and 'evaluation.controls': where there was no warm start nothing says how much of it "
             "costs as much; leave continued_sft out of the controls."
+        )
+    if config.reward.stated and config.sft.layout == "timelines":
+        raise ConfigError(
+            "Keys 'sft.layout' and 'reward.stated': a timeline is one row of many choices, which cannot ask for "
+            "weights one by one; set sft.layout to auto or rows."
         )
     check_sft(config.sft, taught=config.sft.teacher.kind != "none", identified=config.identifiers.scheme != "title")
 
@@ -208,6 +223,8 @@ def sft_stage(config: RunConfig, data: RunData, base: Base, work: Work) -> SFTSt
         key["lineage"] = base.lineage
     if config.sft.weighting.kind in BY_VALUE:
         key["reward"] = [config.reward.click, config.reward.conversion]
+    if config.reward.stated:
+        key["stated"] = list(config.reward.stated)
 
     def build(out: Path, scratch: Path) -> None:
         tokenizer = load_tokenizer(base.name, base.revision)

@@ -16,8 +16,10 @@ from llmrec.dataset.scales import rating_scale
 from llmrec.dataset.store import Dataset
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.work import say
+from llmrec.seeding import numpy_stream
 from llmrec.text.cards import deciding
 from llmrec.text.documents import documents
+from llmrec.text.objectives import drawn_preferences
 from llmrec.text.shipped import make_wording
 from llmrec.text.tasks import ID_TASKS, task_values
 from llmrec.text.templates import check_own
@@ -38,6 +40,14 @@ def run_language(config: RunConfig, dataset: Dataset) -> str:
         return config.text.language
     language = dataset.manifest.language
     return "zh" if language == "en" and _titles_are(dataset) == "zh" else language
+
+
+def told_preferences(config: RunConfig, dataset: Dataset, states: list[State], stage: str) -> list[State]:
+    """The states of a training, half of which ask for drawn weights where the reward takes them from the text."""
+    if not config.reward.stated:
+        return states
+    random = numpy_stream(config.seed, "stated", stage)
+    return drawn_preferences(states, config.reward.stated, run_language(config, dataset), random)
 
 
 def templates_of(config: RunConfig) -> Path | None:

@@ -29,6 +29,7 @@ from llmrec.rules import Exposure, ForbiddenWords, Rule, RuleBook, read_rules
 from llmrec.storage import work_folder
 from llmrec.text.forbidden import Forbidden
 from llmrec.text.free_prompt import Resolved, Wish, resolve_prompt
+from llmrec.text.objectives import preferring
 from llmrec.text.relatedness import KnownWords
 from llmrec.types import IntArray, Item, Ranker, Slate, State
 
@@ -217,6 +218,7 @@ class Recommender:
         exact: bool = False,
         read_filters: bool = False,
         by_words: bool = True,
+        prefer: Mapping[str, int] | None = None,
         explain: bool | int = False,
     ) -> Recommendation:
         """The top k items by log pi (log p after `fuse`) for exactly one of a known user, a free prompt or a `State`.
@@ -236,14 +238,16 @@ class Recommender:
             by_words: whether items that have words of the prompt (but for titles named in it) in title, brand or
                 categories come before the others, those that have most of them first; and what is like a named title,
                 where the prompt asks for that. Without caps and floors only.
+            prefer: what to weigh how much, 0 to 3 by the terms of the reward that the run states (`reward.stated`);
+                those that are not named count 0. Without it all count as the run was set.
             explain: whether each item says why it is recommended (`llmrec.explain`), or how many of the first do.
 
         Raises:
             RequestError: not exactly one of the three, an unknown user, a k that cannot be met, a filter that is
-                unknown or leaves nothing, or `explain` below 1.
+                unknown or leaves nothing, weights that the run does not state, or `explain` below 1.
         """
         explained = _to_explain(explain, k)
-        who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
+        who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before, "prefer": prefer}
         request = self.read(**who, filters=filters, read_filters=read_filters, by_words=by_words, k=k)
         if self._book is not None:
             (asked,) = self._book.today([request.filters or Filters()], [k], self._exposure)
@@ -298,6 +302,7 @@ class Recommender:
         filters: Filters | None = None,
         read_filters: bool = False,
         by_words: bool = True,
+        prefer: Mapping[str, int] | None = None,
         k: int = 10,
     ) -> Request:
         """What `recommend` reads of the same arguments, without recommending: for callers that decode many at once.
@@ -306,10 +311,43 @@ class Recommender:
         floors of a day, which `book.today` or, where nobody counts what is shown, `book.alone` adds.
 
         Raises:
-            RequestError: not exactly one of user, prompt and state, or an unknown user.
+            RequestError: not exactly one of user, prompt and state, an unknown user, or weights that the run does not
+                state.
         """
         if sum(x is not None for x in (user, prompt, state)) != 1:
             raise RequestError("Give exactly one of user, prompt and state.")
+        who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
+        request = self._read(**who, filters=filters, read_filters=read_filters, by_words=by_words, k=k)
+        return replace(request, state=self.preferring(request.state, prefer))
+
+    def preferring(self, state: State, prefer: Mapping[str, int] | None) -> State:
+        """The state as it asks for weights; the same where none are given.
+
+        Raises:
+            RequestError: a run that states none, a term that it does not state, or a weight that is none.
+        """
+        if not prefer:
+            return state
+        names = self.bundle.facts.get("stated")
+        if not names:
+            raise RequestError(
+                "This run does not read what to prefer; train one with reward.stated, for example "
+                "--set reward.stated=[click,conversion]."
+            )
+        return preferring(state, prefer, self.bundle.facts["language"], names)
+
+    def _read(
+        self,
+        *,
+        user: str | None,
+        prompt: str | None,
+        state: State | None,
+        before: int | None,
+        filters: Filters | None,
+        read_filters: bool,
+        by_words: bool,
+        k: int,
+    ) -> Request:
         if user is not None:
             state, seen = self.user_state(user, before)
             note = "" if state.history else f"User {user} has no history: a cold start from the profile alone."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from llmrec.rewards.feedback import ClickReward, ConversionReward
 from llmrec.rewards.term import Behaviour, Term, combine, compares, is_list_level, needs_target
 from llmrec.simulator.ensemble import slate_doubt
 from llmrec.simulator.feedback import common_uniforms, expected_feedback, lucks, simulate_feedback
+from llmrec.text.objectives import LEVELS, heard
 from llmrec.types import Feedback, FloatArray, IntArray, Reward, State
 
 
@@ -29,6 +30,9 @@ class RewardFunction:
         slate: What a row of `items_BK` is: one slate of K places, or (the default) K independent draws or candidates,
             each a slate of one item. List-level terms are refused for the latter, and terms that compare draws for
             slates.
+
+    Where `settings.stated` names terms, a state whose text asks for weights (`text.objectives`) is rewarded by these,
+    and is otherwise taken as if it said nothing of them.
     """
 
     def __init__(
@@ -73,7 +77,20 @@ class RewardFunction:
     def __call__(self, states: Sequence[State], items_BK: IntArray, step: int = 0) -> Reward:
         """Rewards of the items `items_BK` (-1: none, worth 0); `step` names the draw where `sampled` is set."""
         items_BK = np.asarray(items_BK)
-        return combine(self.terms, states, items_BK, self._feedback(states, items_BK, step))
+        plain, asked_B1 = self._heard(states)
+        feedback = self._feedback(plain, items_BK, step, asked_B1)
+        return combine(self.terms, plain, items_BK, feedback, asked_B1)
+
+    def _heard(self, states: Sequence[State]) -> tuple[Sequence[State], dict[str, FloatArray]]:
+        """The states without their lines, and by term the share of its weight that each state asks for, (B, 1)."""
+        names = self.settings.stated
+        if not names:
+            return states, {}
+        pairs = [heard(state, names) for state in states]
+        full = dict.fromkeys(names, LEVELS - 1)
+        levels_BO = np.array([[(levels or full)[name] for name in names] for _, levels in pairs])
+        share_OB1 = (levels_BO.reshape(-1, len(names)).T / (LEVELS - 1))[:, :, None]
+        return [plain for plain, _ in pairs], dict(zip(names, share_OB1, strict=True))
 
     def for_ranking(self) -> RewardFunction:
         """The part of the reward by which candidates can be ranked one by one, at any state.
@@ -93,7 +110,9 @@ class RewardFunction:
         settings = replace(self.settings, terms={}, custom=(), sampled=False)
         return RewardFunction(self.behaviour, settings, self.seed, kept)(states, items_BM).total_BK
 
-    def _feedback(self, states: Sequence[State], items_BK: IntArray, step: int) -> Feedback:
+    def _feedback(
+        self, states: Sequence[State], items_BK: IntArray, step: int, asked_B1: Mapping[str, FloatArray]
+    ) -> Feedback:
         prediction = self.behaviour.predict(states, items_BK)
         if prediction.click_BK.shape != items_BK.shape:
             raise DataError(
@@ -111,7 +130,11 @@ class RewardFunction:
         # reinforcement learning against a simulator finds its faults.
         click_EBK, joint_EBK = self.behaviour.by_member(states, items_BK)  # type: ignore[attr-defined]
         own = self.settings
-        doubt = slate_doubt(click_EBK, joint_EBK, click=own.click, conversion=own.conversion, slate=self.slate)
+        click, conversion = (
+            weight * asked_B1.get(name, 1.0)
+            for name, weight in (("click", own.click), ("conversion", own.conversion))
+        )
+        doubt = slate_doubt(click_EBK, joint_EBK, click=click, conversion=conversion, slate=self.slate)
         return Feedback(
             feedback.click_BK - own.pessimism * doubt.click_BK,
             feedback.conversion_BK - own.pessimism * doubt.conversion_BK,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -150,11 +150,19 @@ class CustomReward:
         return values
 
 
-def combine(terms: Sequence[Term], states: Sequence[State], items_BK: IntArray, feedback: Feedback) -> Reward:
+def combine(
+    terms: Sequence[Term],
+    states: Sequence[State],
+    items_BK: IntArray,
+    feedback: Feedback,
+    asked_B1: Mapping[str, FloatArray] | None = None,
+) -> Reward:
     """The weighted sum of `terms` and each of them unweighted; a missing item (-1) is worth 0 in all.
 
-    Terms that compare values get the sum of the others.
+    Terms that compare values get the sum of the others. `asked_B1` (B, 1) is the share of a term's weight, by its
+    name, that each state asks for; 1 where it is not there.
     """
+    share = asked_B1 or {}
     real_BK = items_BK >= 0
     total_BK = np.zeros(items_BK.shape)
     named: dict[str, FloatArray] = {}
@@ -166,7 +174,7 @@ def combine(terms: Sequence[Term], states: Sequence[State], items_BK: IntArray, 
         if not np.isfinite(value_BK).all():
             raise DataError(f"Reward {term.name!r} is not finite; check the function that computes it.")
         named[term.name] = value_BK
-        total_BK = total_BK + term.weight * value_BK
+        total_BK = total_BK + term.weight * share.get(term.name, 1.0) * value_BK
 
     comparing: list[ComparingTerm] = []
     for term in terms:

@@ -234,6 +234,7 @@ class Service:
         recommender = deployed.recommender
         if body.prompt is not None:
             how: dict[str, Any] = {"read_filters": body.read_filters, "by_words": body.by_words}
+            how["prefer"] = body.prefer
             return recommender.read(prompt=body.prompt, filters=filters, k=body.k, **how)
         if body.user_id is not None:
             request = self.users.request(body.user_id, recommender, deployed.row_of)
@@ -242,7 +243,8 @@ class Service:
             state, lost = wire_state(body.state, deployed)
             what = "of the state's interactions are with items that the catalogue does not have."
             request = Request(state, note=f"{lost} {what}" if lost else "")
-        return replace(request, filters=recommender.under_rules(request.state, filters, body.k))
+        asked = recommender.under_rules(request.state, filters, body.k)
+        return replace(request, state=recommender.preferring(request.state, body.prefer), filters=asked)
 
     async def recommend(self, body: wire.RecommendBody) -> wire.RecommendAnswer:
         """The answer to a request, by the policy or, where that takes too long, by the fallback.

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from llmrec.catalogue.filters import Filters
 from llmrec.online.events import LONGEST_ID
+from llmrec.text.objectives import LEVELS
 from llmrec.types import EventKind, Item
 
 LONGEST_TEXT = 8_000
@@ -114,6 +115,11 @@ class RecommendBody(BaseModel):
     )
     by_words: bool = Field(
         default=True, description="Items with words of the prompt in title, brand or categories come first."
+    )
+    prefer: dict[Annotated[str, Field(max_length=LONGEST_ID)], Annotated[int, Field(ge=0, lt=LEVELS)]] | None = Field(
+        default=None,
+        max_length=100,
+        description="What to weigh, 0 to 3, by names of the reward's terms that the run reads.",
     )
     explain: int = Field(default=0, ge=0, le=10_000, description="How many of the first items say why.")
     explore: ExploreBody | None = None

@@ -145,7 +145,12 @@ def member_deviation(value_EX: FloatArray) -> FloatArray:
 
 
 def slate_doubt(
-    click_EBK: FloatArray, joint_EBK: FloatArray, *, click: float, conversion: float, slate: bool
+    click_EBK: FloatArray,
+    joint_EBK: FloatArray,
+    *,
+    click: float | FloatArray,
+    conversion: float | FloatArray,
+    slate: bool,
 ) -> Feedback:
     """What a standard deviation over members takes off each place's clicks and conversions, (B, K) each.
 
@@ -162,8 +167,8 @@ def slate_doubt(
     Args:
         click_EBK: P(click) of each place by each of E members.
         joint_EBK: P(click and conversion).
-        click: worth of a click.
-        conversion: worth of a conversion.
+        click: worth of a click, the same for all states or (B, 1).
+        conversion: worth of a conversion, likewise.
         slate: whether a row is one slate.
     """
     value_EBK = click * click_EBK + conversion * joint_EBK

@@ -6,8 +6,9 @@
 E is over an item drawn from pi, D = 1 - sum over categories of pi(category)^2 is the chance that two draws are of
 different categories (Simpson 1949), and each reward is divided by its spread over users and items, so that weights
 mean the same. In training w is drawn anew for each state and told in words (`text.objectives`), and the reward's
-weights follow the text. The catalogue is small, so J and its gradient are exact: nothing is drawn but states and
-weights. Rewards are the world's true values for the users of training; the figures are true values for other users.
+weights follow the text. The catalogue is small, so J's optimum is had in closed form, and what is learnt is to be it:
+the loss is KL(optimum || pi), and nothing is drawn but states and weights. Rewards are the world's true values for
+the users of training; the figures are true values for other users.
 
 Asked are: does each objective rise with its own weight, whatever the other weights are; and which front do all
 weights draw, beside the optimum of J itself (the warm start tilted by the truth, which no policy of text knows).
@@ -46,7 +47,7 @@ from llmrec.progress import track
 from llmrec.seeding import numpy_stream
 from llmrec.studies.answer import Answer, Sheet, signed
 from llmrec.studies.study import Pooled, SeedRows, Study, over_seeds
-from llmrec.text.objectives import LEVELS, OBJECTIVES, Objective, preference
+from llmrec.text.objectives import LEVELS, OBJECTIVES, Objective, drawn_levels, preferring
 from llmrec.types import Example, FloatArray, IntArray, State
 
 SMALL: Overrides = {
@@ -55,6 +56,8 @@ SMALL: Overrides = {
     "data.history_events": 5,
     "text.max_tokens": 128,
     "text.profile": False,
+    # the small model has read lines of this kind before it is asked to follow them
+    "reward.stated": ["click", "conversion", "revenue", "diversity"],
     "model.nano_hidden": 64,
     "model.nano_layers": 2,
     "model.nano_vocabulary": 1000,
@@ -70,7 +73,7 @@ REWARDS: tuple[Objective, ...] = OBJECTIVES[:3]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is trained and measured: steps of SFT and RL, states a step and of the test, weights of the front."""
+    """Steps of SFT and of what follows it, states a step and of the test, weights of the front."""
 
     steps: int = 60
     rl_steps: int = 600
@@ -208,6 +211,10 @@ class _Lab:
         found: FloatArray = np.einsum("rbn,br->bn", unit_RBN, weight_BO[:, :3])
         return found
 
+    def best(self, start_BN: FloatArray, states: Sequence[State], weight_BO: FloatArray) -> FloatArray:
+        """The optimum of J beside a warm start: log-probabilities (B, N)."""
+        return tilted(start_BN, self.reward(states, weight_BO), DIVERSITY * weight_BO[:, 3], self.category_N)
+
     def gain(self, log_BN: Tensor, start_BN: Tensor, states: Sequence[State], weight_BO: FloatArray) -> Tensor:
         """J of each state, (B,), differentiable."""
         p_BN = log_BN.exp()
@@ -221,8 +228,8 @@ class _Lab:
 def asking(states: Sequence[State], level_BO: IntArray) -> list[State]:
     """The states with the line that asks for these levels."""
     return [
-        dataclasses.replace(state, context=preference(dict(zip(OBJECTIVES, map(int, levels), strict=True))))
-        for state, levels in zip(states, level_BO, strict=True)
+        preferring(state, dict(zip(OBJECTIVES, levels, strict=True)), "en", OBJECTIVES)
+        for state, levels in zip(states, level_BO.tolist(), strict=True)
     ]
 
 
@@ -263,7 +270,7 @@ def _measured(
 
     def batch(pool: Sequence[Example]) -> tuple[list[Example], IntArray]:
         rows = random.integers(0, len(pool), sizes.batch)
-        return [pool[int(r)] for r in rows], random.integers(0, LEVELS, (sizes.batch, len(OBJECTIVES)))
+        return [pool[int(r)] for r in rows], drawn_levels(sizes.batch, len(OBJECTIVES), random)
 
     def imitate(_: int) -> Tensor:
         # the line is met here already, and says nothing about what is chosen
@@ -279,11 +286,10 @@ def _measured(
     def improve(_: int) -> Tensor:
         examples, level_BO = batch(train)
         states = asking([e.state for e in examples], level_BO)
-        with torch.no_grad():
-            start_BN = lab.log_probs(start, states)
-        return -lab.gain(lab.log_probs(model, states), start_BN, states, _weights(level_BO)).mean()
+        best_BN = torch.from_numpy(lab.best(lab.all(start, states), states, _weights(level_BO)))
+        return -(best_BN.exp() * lab.log_probs(model, states)).sum(1).mean()
 
-    _fit(model, sizes.rl_steps, RL_RATE, improve, "RL under drawn weights")
+    _fit(model, sizes.rl_steps, RL_RATE, improve, "learning under drawn weights")
 
     states = [e.state for e in test]
     # the other weights stay as they were drawn for each state while one weight moves
@@ -311,7 +317,7 @@ def _front(
         level_BO = np.tile(np.array(levels), (len(states), 1))
         asked, weight_BO = asking(states, level_BO), _weights(level_BO)
         start_BN, own_BN = lab.all(start, asked), lab.all(model, asked)
-        best_BN = tilted(start_BN, lab.reward(states, weight_BO), DIVERSITY * weight_BO[:, 3], lab.category_N)
+        best_BN = lab.best(start_BN, states, weight_BO)
         point: dict[str, Any] = {"levels": levels}
         for side, log_BN in (("policy", own_BN), ("optimum", best_BN), ("warm start", start_BN)):
             found = lab.figures(log_BN, states)

@@ -59,7 +59,7 @@ def dataset():
 def write_run(place, dataset, *, frame="ask", max_tokens=160, seed=0):
     """A run folder with an untrained nano model whose distribution is far from flat."""
     torch.set_num_threads(1)
-    config = RunConfig.read(None, {"text.frame": frame})
+    config = RunConfig.read(None, {"text.frame": frame, "reward.stated": ["click", "conversion"]})
     tokenizer = train_tokenizer([*TITLES * 3, "Profile: History: (clicked) Next product: Likes"], 360)
     model = make_nano(tokenizer, ModelConfig(nano_hidden=32, nano_layers=2), seed=seed).eval()
     with torch.no_grad():

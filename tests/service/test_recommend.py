@@ -57,6 +57,16 @@ def ids(answer):
             {"user": "user-4", "filters": Filters(max_per_category=1)},
         ),
         ({"user_id": "user-5", "exclude_seen": False}, {"user": "user-5", "exclude_seen": False}),
+        ({"user_id": "user-5", "prefer": {"conversion": 3}}, {"user": "user-5", "prefer": {"conversion": 3}}),
+        ({"prompt": "a new rug", "prefer": {"click": 2}}, {"prompt": "a new rug", "prefer": {"click": 2}}),
+        (
+            {"state": STATE | {"context": "a gift"}, "prefer": {"conversion": 1, "click": 3}},
+            {
+                "state": State(
+                    None, "Likes rugs.", (Interaction(5, "click", 3),), (), "prefer clicks 3, purchases 1. a gift"
+                )
+            },
+        ),
     ],
 )
 def test_an_answer_is_the_recommender_s(running, asked, own):
@@ -71,6 +81,12 @@ def test_an_answer_is_the_recommender_s(running, asked, own):
     assert answer["source"] == "model"
     assert answer["note"] == expected.note
     assert answer["words"] == list(expected.words)
+
+
+def test_what_is_preferred_is_read(running):
+    """The lists above are of a policy that was not trained, but which reads all that it is told."""
+    scores = [running.ask(user_id="user-5", k=3, prefer={"click": n})["items"][0]["log_probability"] for n in (1, 3)]
+    assert scores[0] != scores[1]
 
 
 def test_the_certificate_holds_against_enumeration(running):
@@ -172,6 +188,9 @@ def test_feedback_grows_the_history_and_outlives_the_service(starting, run):
         (422, "invalid_request", {"user_id": "u", "other": 1}),
         (422, "invalid_request", {"user_id": "u", "explore": {}, "exact": True}),
         (422, "invalid_request", {"state": {"history": [{"item_id": "i1", "kind": "looked"}]}}),
+        (422, "invalid_request", {"user_id": "u", "prefer": {"click": 4}}),
+        (422, "invalid_request", {"user_id": "u", "prefer": {"click": 1.5}}),
+        (422, "refused", {"user_id": "u", "prefer": {"revenue": 1}}),
         (422, "refused", {"user_id": "u", "k": 17}),
         (422, "refused", {"user_id": "u", "k": 11, "explain": 11}),
         (422, "refused", {"user_id": "u", "filters": {"categories": ["lampp"]}}),

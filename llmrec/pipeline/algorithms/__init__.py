@@ -176,6 +176,9 @@ CONTINUED = Learning(
 )
 LOG = Learning("logged slates", improve_from_log, check_log_settings, check_logged, simulator_of_log, obeys="items")
 
+HEARD = (*SHUFFLED, CONTINUED)
+"""What learns in states that ask for weights, or (more of the warm start's lessons) is a control of what does."""
+
 for _spec in (
     AlgorithmSpec("ppo", PPOSettings, "PPO", ROLLOUTS, SESSIONS),
     AlgorithmSpec("reinforce", ReinforceSettings, "REINFORCE", ROLLOUTS, SESSIONS),
@@ -247,6 +250,12 @@ def check_algorithm(config: RunConfig) -> None:
         raise ConfigError(
             f"Key 'reward.shuffle' deals out the rewards of single draws, which {config.algorithm} does not learn "
             f"from here; set it to none, or take {', '.join(able)} without sessions."
+        )
+    if config.reward.stated and learning not in HEARD:
+        able = [name for name, spec in ALGORITHMS.items() if spec.learning in HEARD]
+        raise ConfigError(
+            f"Key 'reward.stated' lets states ask for weights, which {config.algorithm} does not hear here; leave it "
+            f"out, or take {', '.join(able)} without sessions."
         )
     if learning.obeys == "items":
         require_no_floor(asked_of_training(config), config.algorithm)

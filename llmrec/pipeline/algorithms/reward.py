@@ -10,7 +10,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.sft import targets
 from llmrec.pipeline.simulation import Simulators, log_of
 from llmrec.policy.language_policy import LanguagePolicy
-from llmrec.rewards import RewardFunction
+from llmrec.rewards import Behaviour, RewardFunction
 from llmrec.rewards.custom import custom_digest
 from llmrec.rewards.registry import RewardContext, make_terms, reading_next, reward_function
 from llmrec.rewards.shuffled import Shuffled
@@ -21,9 +21,15 @@ VALUED = {"rating", "satisfaction", "watch_time"}
 
 
 def run_reward(
-    config: RunConfig, data: RunData, simulators: Simulators, policy: LanguagePolicy, *, slate_size: int = 1
+    config: RunConfig,
+    data: RunData,
+    simulators: Simulators,
+    policy: LanguagePolicy,
+    *,
+    slate_size: int = 1,
+    behaviour: Behaviour | None = None,
 ) -> RewardFunction:
-    """What rewards draws, and slates where `slate_size` is above 1.
+    """What rewards draws, and slates where `slate_size` is above 1, by the reward's simulator or another `behaviour`.
 
     Raises:
         ConfigError: a term that this run cannot have.
@@ -38,7 +44,7 @@ def run_reward(
     if VALUED & set(config.reward.terms):
         more |= _values(config, data)
     context = RewardContext.of(data.dataset, data.split.train, **more)
-    return reward_function(config.reward, simulators.reward, context, seed=config.seed)
+    return reward_function(config.reward, behaviour or simulators.reward, context, seed=config.seed)
 
 
 def learned_from(
@@ -105,4 +111,6 @@ def reward_key(config: RunConfig) -> list[object]:
     tree = dict(config.tree()["reward"])
     if config.reward.shuffle == "none":
         del tree["shuffle"]  # keys are as they were before there was a choice
+    if not config.reward.stated:
+        del tree["stated"]
     return [tree, custom_digest(config.reward)]

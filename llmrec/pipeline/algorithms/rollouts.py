@@ -13,6 +13,7 @@ from llmrec.pipeline.data import RunData
 from llmrec.pipeline.ruled import training_rules
 from llmrec.pipeline.sft import targets, warm_start
 from llmrec.pipeline.simulation import Simulators, log_of
+from llmrec.pipeline.wording import told_preferences
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.rewards import reading_next
 from llmrec.seeding import numpy_stream
@@ -116,7 +117,8 @@ def rollout_states(
         rows = _by_user(known.states, wanted, random)
     else:
         rows = random.permutation(len(known.states))[: min(wanted, len(known.states))].tolist()
-    return RolloutStates([known.states[r] for r in rows], [known.seen[r] for r in rows])
+    states = told_preferences(config, data.dataset, [known.states[r] for r in rows], "rollouts")
+    return RolloutStates(states, [known.seen[r] for r in rows])
 
 
 def _known(config: RunConfig, data: RunData, limit: int | None = None) -> RolloutStates:

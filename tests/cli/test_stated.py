@@ -1,0 +1,64 @@
+"""A run that learns to read what to weigh, and lists that ask for it, as processes."""
+
+import json
+
+import pytest
+
+from tests.cli import tiny
+
+
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory, cache):
+    out = tmp_path_factory.mktemp("stated") / "run"
+    own = {"algorithm": "tilted", "tilted.states": 64, "tilted.batch_size": 16, "tilted.save_every": 4}
+    own |= {"reward.stated": "[click,conversion]", "tilted.lora.rank": 4}
+    kept = {key: value for key, value in tiny.SETTINGS.items() if not key.startswith("ppo")} | own
+    tiny.llmrec("run", "--out", out, *(f"--set={key}={value}" for key, value in kept.items()), cache=cache)
+    return out
+
+
+def test_the_run_says_how_it_follows(stated):
+    found = tiny.metrics(stated)
+    assert set(found["stated"]) == {"click", "conversion"}
+    assert len(found["stated"]["click"]["means"]) == 4
+    assert "are shown to follow" in found["changed"]
+    assert "are shown to follow" in (stated / "report.html").read_text(encoding="utf-8")
+
+
+def test_lists_ask_for_weights(stated, cache):
+    def scores(*words):
+        done = tiny.llmrec("recommend", "--model", stated, "--prompt", "a gift", "--json", *words, cache=cache)
+        return [item["log_prob"] for item in json.loads(done.stdout)["items"]]
+
+    assert scores() != scores("--prefer", "conversion=3")
+    assert scores("--prefer", "conversion=3", "--prefer", "click=1") != scores("--prefer", "conversion=3")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("revenue=3",), "'revenue' is no objective; choose among click, conversion."),
+        (("click=4",), "The weight of click is 4; give 0 to 3."),
+        (("click",), "give NAME=WEIGHT"),
+        (("click=-1",), "give NAME=WEIGHT"),
+        (("click=1", "click=2"), "'click' twice"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(stated, cache, words, said):
+    asked = [part for word in words for part in ("--prefer", word)]
+    done = tiny.llmrec("recommend", "--model", stated, "--prompt", "a gift", *asked, cache=cache, code=2)
+    assert said in " ".join(done.stderr.split())
+
+
+def test_a_run_that_reads_none_says_so(finished, cache):
+    out, _ = finished
+    asked = ("recommend", "--model", out, "--prompt", "a gift", "--prefer", "click=1")
+    done = tiny.llmrec(*asked, cache=cache, code=2)
+    assert "does not read what to prefer" in " ".join(done.stderr.split())
+
+
+def test_timelines_cannot_ask(tmp_path, cache):
+    asked = ("--set=reward.stated=[click,conversion]", "--set=algorithm=tilted", "--set=sft.layout=timelines")
+    done = tiny.llmrec("run", "--out", tmp_path / "run", *asked, cache=cache, code=2)
+    assert "sft.layout" in done.stderr
+    assert not (tmp_path / "run").exists()
