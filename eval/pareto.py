@@ -10,7 +10,7 @@ from llmrec.cli.script import StudyScript
 if __name__ == "__main__":
     script = StudyScript(__doc__, out="runs/pareto", seeds=(0, 1, 2, 3, 4))
     script.add_argument("--steps", type=int, default=60, help="of SFT")
-    script.add_argument("--rl-steps", type=int, default=600, help="of RL under drawn weights")
+    script.add_argument("--rl-steps", type=int, default=600, help="of learning under drawn weights")
     script.add_argument("--states", type=int, default=120, help="of other users that are asked")
-    script.add_argument("--batch", type=int, default=32, help="states of a step")
+    script.add_argument("--batch", type=int, default=16, help="states of a step")
     script.run("llmrec.studies.pareto:pareto")

@@ -55,7 +55,7 @@ class RewardSettings:
     """Weights of further terms by name; more is better in each of them, so weights are positive as a rule."""
     stated: tuple[str, ...] = ()
     """Terms (click and conversion among them) whose weights a state's text may ask for, 0 to 3 of 3 of what is set
-    here: half of the training's states say drawn ones ("prefer clicks 1, revenue 3"), the others none."""
+    here: half of the training's states say drawn ones ("prefer clicks, revenue revenue"), the others none."""
     shuffle: Literal["none", "rewards", "people"] = "none"
     """Controls of what was learnt by draws: the draws of a state earn what those of another state earned (rewards:
     there is nothing to learn), or what they would earn with another state's user (people: nothing personal is)."""

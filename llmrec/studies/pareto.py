@@ -77,7 +77,7 @@ class Sizes:
 
     steps: int = 60
     rl_steps: int = 600
-    batch: int = 32
+    batch: int = 16
     states: int = 120
     front: int = 30
 

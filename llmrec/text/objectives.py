@@ -1,4 +1,7 @@
-"""What a policy is asked to weigh, as a line of the state: "prefer clicks 1, purchases 3, variety 2".
+"""What a policy is asked to weigh, as a line of the state: "prefer clicks, purchases purchases purchases".
+
+A word stands as often as it counts. Where a number stood behind it a small model read which words there were and not
+which number belonged to which of them; how often a word stands is read without putting two things together.
 
 The line stands where a request stands (`State.context`), before it, so nothing else of a policy changes. A policy
 follows it only if it was trained with rewards whose weights the line said (`reward.stated`, docs/objectives.md).
@@ -50,7 +53,6 @@ _WORDS: dict[str, dict[str, str]] = {
 }
 _FRAME = {"en": ("prefer ", ", ", ". ", "nothing"), "zh": ("偏好：", "，", "。", "无")}
 """How a line begins, what stands between its parts and behind it, and what it says where nothing is asked for."""
-_ASKED = tuple(map(str, range(1, LEVELS)))
 
 
 def word_of(name: str, language: str = "en") -> str:
@@ -60,8 +62,6 @@ def word_of(name: str, language: str = "en") -> str:
 
 def preference(levels: Mapping[str, int], language: str = "en", names: Sequence[str] = OBJECTIVES) -> str:
     """The line that asks for these weights; objectives that are not named, or have 0, do not stand in it.
-
-    So whether something is asked for at all is told by its word alone, and needs no number to be read with it.
 
     Args:
         levels: 0 to LEVELS - 1 by the name of an objective.
@@ -79,7 +79,7 @@ def preference(levels: Mapping[str, int], language: str = "en", names: Sequence[
         if not 0 <= level < LEVELS:
             raise RequestError(f"The weight of {name} is {level}; give 0 to {LEVELS - 1}.")
     begin, comma, _, nothing = _FRAME[language]
-    asked = [f"{word_of(name, language)} {levels[name]}" for name in names if levels.get(name)]
+    asked = [_asked(name, levels[name], language) for name in names if levels.get(name)]
     return begin + (comma.join(asked) or nothing)
 
 
@@ -103,15 +103,16 @@ def heard(state: State, names: Sequence[str]) -> tuple[State, dict[str, int] | N
     return state, None
 
 
+def _asked(name: str, level: int, language: str) -> str:
+    return " ".join([word_of(name, language)] * level)
+
+
 def _levels(line: str, language: str, names: Sequence[str]) -> dict[str, int] | None:
     """The weights of a line that `preference` wrote; None of any other."""
     begin, comma, _, _ = _FRAME[language]
-    word = {word_of(name, language): name for name in names}
+    known = {_asked(name, level, language): (name, level) for name in names for level in range(1, LEVELS)}
     levels = dict.fromkeys(names, 0)
-    for part in line.removeprefix(begin).split(comma):
-        said, _, level = part.rpartition(" ")
-        if said in word and level in _ASKED:
-            levels[word[said]] = int(level)
+    levels |= dict(known[part] for part in line.removeprefix(begin).split(comma) if part in known)
     return levels if preference(levels, language, names) == line else None
 
 

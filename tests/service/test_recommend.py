@@ -63,7 +63,11 @@ def ids(answer):
             {"state": STATE | {"context": "a gift"}, "prefer": {"conversion": 1, "click": 3}},
             {
                 "state": State(
-                    None, "Likes rugs.", (Interaction(5, "click", 3),), (), "prefer clicks 3, purchases 1. a gift"
+                    None,
+                    "Likes rugs.",
+                    (Interaction(5, "click", 3),),
+                    (),
+                    "prefer clicks clicks clicks, purchases. a gift",
                 )
             },
         ),
