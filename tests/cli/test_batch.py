@@ -25,16 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
-
-
-@pytest.fixture(scope="module")
-def recommender(run):
-    return Recommender.load(run)
-
-
-@pytest.fixture(scope="module")
 def whole(recommender, tmp_path_factory):
     """The file of an undisturbed job, in parts of 16 users."""
     out = tmp_path_factory.mktemp("whole") / "slates.parquet"

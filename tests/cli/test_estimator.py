@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import polars as pl
 import pytest
 from sklearn.base import clone
@@ -16,11 +14,6 @@ from llmrec.errors import DataError, RequestError
 from llmrec.estimator import frame_of
 from llmrec.recommender import Recommender
 from tests.cli import tiny
-
-
-@pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
 
 
 @pytest.fixture(scope="module")

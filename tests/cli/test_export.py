@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +17,6 @@ from llmrec.export import read_bundle
 from llmrec.recommender import Recommender
 from llmrec.studies.exports import exports
 from tests.policy.test_exported import NEEDS_GGUF, NEEDS_ONNX
-
-
-@pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
 
 
 @pytest.fixture(autouse=True)

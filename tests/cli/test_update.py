@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -36,11 +35,6 @@ def saved(own, place, **changes):
     }
     Dataset.build(**tables, **{**kept, **changes}).save(place)
     return place
-
-
-@pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
 
 
 @pytest.fixture(scope="module")

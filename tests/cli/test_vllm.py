@@ -50,16 +50,6 @@ def vllm(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
-
-
-@pytest.fixture(scope="module")
-def recommender(run):
-    return Recommender.load(run)
-
-
-@pytest.fixture(scope="module")
 def prompts(recommender):
     users = recommender.data.users["user_id"].to_list()[:4]
     return [recommender.bundle.policy.renderer.token_ids(recommender.user_state(user)[0]) for user in users]

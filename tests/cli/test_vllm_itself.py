@@ -16,7 +16,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -37,16 +36,6 @@ pytestmark = [
 ]
 ENGINE = {"dtype": "float32", "max_model_len": 512, "enforce_eager": True, "seed": 3, "gpu_memory_utilization": 0.1}
 """In 32 bits, as torch beside it, with a tenth of the memory."""
-
-
-@pytest.fixture(scope="module")
-def run(finished):
-    return Path(finished[0])
-
-
-@pytest.fixture(scope="module")
-def recommender(run):
-    return Recommender.load(run)
 
 
 @pytest.fixture(scope="module")
