@@ -75,11 +75,13 @@ def write_bundle(
     card: str,
     identifiers: Identifiers | None = None,
     lineage: Mapping[str, Any] | None = None,
+    rewarded: bool = True,
 ) -> None:
     """Writes the run folder's files into `folder`, which exists; the caller renames it into place.
 
     `identifiers` are those that the policy's catalogue was built from; None where items are written by their titles.
-    `lineage` says which run was gone on with, where one was.
+    `lineage` says which run was gone on with, where one was. `rewarded` says whether the policy learnt from the
+    reward, or is the warm start.
     """
     if weights.adapter is None:
         save_causal_lm(weights.model, policy.tokenizer, folder)
@@ -96,7 +98,7 @@ def write_bundle(
     assert isinstance(policy.renderer, StateRenderer)
     policy.renderer.save(folder / "prompts")
     dataset.items.write_parquet(folder / "items.parquet")
-    facts = _facts(weights, dataset.manifest, config, policy, identifiers)
+    facts = _facts(weights, dataset.manifest, config, policy, identifiers) | _stated(config, rewarded)
     write_json(folder / CARD, facts if lineage is None else {**facts, "lineage": dict(lineage)})
     write_json(folder / "metrics.json", dict(metrics))
     write_text(folder / "config.yaml", yaml.safe_dump(config.tree(), sort_keys=False, allow_unicode=True))
@@ -107,7 +109,6 @@ def _facts(
     weights: Weights, manifest: Manifest, config: RunConfig, policy: LanguagePolicy, identifiers: Identifiers | None
 ) -> dict[str, Any]:
     assert isinstance(policy.renderer, StateRenderer)
-    stated = {"stated": list(config.reward.stated)} if config.reward.stated else {}
     named = {} if identifiers is None else {"scheme": identifiers.scheme, "identifiers": identifiers.content_hash}
     return {
         "format": FORMATS[0] if identifiers is None else FORMATS[1],
@@ -122,9 +123,14 @@ def _facts(
         "base_revision": weights.revision,
         "catalogue": policy.catalogue.content_hash,
         **named,
-        **stated,
         "dataset": {"name": manifest.name, "content_hash": manifest.content_hash, "proxy": manifest.proxy},
     }
+
+
+def _stated(config: RunConfig, rewarded: bool) -> dict[str, Any]:
+    """The terms whose weights a state may ask for, and whether the policy was rewarded for following them."""
+    names = list(config.reward.stated)
+    return {"stated": {"terms": names, "rewarded": rewarded}} if names else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +314,13 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
 
 
+def _is_stated(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("rewarded"), bool):
+        return False
+    terms = value.get("terms")
+    return isinstance(terms, list) and bool(terms) and all(map(_is_text, terms))
+
+
 _FACTS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("domain", "language", "liked", "catalogue"), _is_text),
     "repeat": ("allow", "exclude").__contains__,
@@ -315,7 +328,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
     "base": _may_be_text,
     "base_revision": _may_be_text,
     "history_events": _is_count,
-    "stated": lambda value: value is None or (isinstance(value, list) and all(map(_is_text, value))),
+    "stated": lambda value: value is None or _is_stated(value),
     "identifiers": _may_be_text,
     **dict.fromkeys(("assortment", "lineage"), lambda value: value is None or isinstance(value, dict)),
     "dataset": lambda value: isinstance(value, dict) and isinstance(value.get("name"), str),

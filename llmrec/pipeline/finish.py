@@ -50,6 +50,7 @@ def finish(run: RunResult, command: str, work: Path) -> None:
             card=model_card(run, command),
             identifiers=run.sft.identifiers,
             lineage=run.base.lineage,
+            rewarded=run.deployed is not None,
         )
         write_report(folder, dataclasses.replace(report, slates=()), absent=(NO_SLATES,))
         write_list(folder)

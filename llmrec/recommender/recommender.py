@@ -38,6 +38,10 @@ UNRELATED = (
     "would be shown."
 )
 
+UNREWARDED = (
+    "This run handed on its warm start, which knows the words of what to prefer and never learnt to follow them."
+)
+
 
 class Recommender:
     """A trained policy with its catalogue; `data` (optional) knows the users."""
@@ -318,23 +322,25 @@ class Recommender:
             raise RequestError("Give exactly one of user, prompt and state.")
         who: dict[str, Any] = {"user": user, "prompt": prompt, "state": state, "before": before}
         request = self._read(**who, filters=filters, read_filters=read_filters, by_words=by_words, k=k)
-        return replace(request, state=self.preferring(request.state, prefer))
+        return self.preferring(request, prefer)
 
-    def preferring(self, state: State, prefer: Mapping[str, int] | None) -> State:
-        """The state as it asks for weights; the same where none are given.
+    def preferring(self, request: Request, prefer: Mapping[str, int] | None) -> Request:
+        """The request as its state asks for weights; the same where none are given.
 
         Raises:
             RequestError: a run that states none, a term that it does not state, or a weight that is none.
         """
         if not prefer:
-            return state
-        names = self.bundle.facts.get("stated")
-        if not names:
+            return request
+        stated = self.bundle.facts.get("stated")
+        if not stated:
             raise RequestError(
                 "This run does not read what to prefer; train one with reward.stated, for example "
                 "--set reward.stated=[click,conversion]."
             )
-        return preferring(state, prefer, self.bundle.facts["language"], names)
+        state = preferring(request.state, prefer, self.bundle.facts["language"], stated["terms"])
+        note = request.note if stated["rewarded"] else f"{request.note} {UNREWARDED}".strip()
+        return replace(request, state=state, note=note)
 
     def _read(
         self,

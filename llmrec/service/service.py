@@ -244,7 +244,7 @@ class Service:
             what = "of the state's interactions are with items that the catalogue does not have."
             request = Request(state, note=f"{lost} {what}" if lost else "")
         asked = recommender.under_rules(request.state, filters, body.k)
-        return replace(request, state=recommender.preferring(request.state, body.prefer), filters=asked)
+        return recommender.preferring(replace(request, filters=asked), body.prefer)
 
     async def recommend(self, body: wire.RecommendBody) -> wire.RecommendAnswer:
         """The answer to a request, by the policy or, where that takes too long, by the fallback.

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from llmrec.recommender.recommender import UNREWARDED
 from tests.cli import tiny
 
 
@@ -26,12 +27,21 @@ def test_the_run_says_how_it_follows(stated):
 
 
 def test_lists_ask_for_weights(stated, cache):
-    def scores(*words):
+    def asked(*words):
         done = tiny.llmrec("recommend", "--model", stated, "--prompt", "a gift", "--json", *words, cache=cache)
-        return [item["log_prob"] for item in json.loads(done.stdout)["items"]]
+        answer = json.loads(done.stdout)
+        return [item["log_prob"] for item in answer["items"]], answer["note"]
 
-    assert scores() != scores("--prefer", "conversion=3")
-    assert scores("--prefer", "conversion=3", "--prefer", "click=1") != scores("--prefer", "conversion=3")
+    plain, one, two = (
+        asked(),
+        asked("--prefer", "conversion=3"),
+        asked("--prefer", "conversion=3", "--prefer", "click=1"),
+    )
+    assert plain[0] != one[0]
+    assert one[0] != two[0]
+    # who asks is told where nothing was learnt of it
+    told = [UNREWARDED in note for _, note in (plain, one, two)]
+    assert told == [False, *[tiny.metrics(stated)["deployed"] == "SFT"] * 2]
 
 
 @pytest.mark.parametrize(
