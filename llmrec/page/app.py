@@ -19,6 +19,7 @@ from llmrec.page.training import read_training
 from llmrec.page.visit import WHO, Visit
 from llmrec.page.words import words
 from llmrec.printing import one_line, short_line
+from llmrec.text.objectives import LEVELS, word_of
 
 EVERY_S = 5
 """Seconds between two looks at a training that runs."""
@@ -94,7 +95,7 @@ class _Trying:
         """Lays the parts out and wires them."""
         w, users = self.w, self.studio.users()
         kinds = [who for who in WHO if who != "user" or users]
-        shown = gr.State(None)
+        shown, levels = gr.State(None), gr.State({})
         with gr.Row(elem_id="trying"):
             with gr.Column(scale=1, min_width=300, elem_id="asking"):
                 who = gr.Radio([(w[kind], kind) for kind in kinds], value=kinds[0], label=w["who"], elem_id="who")
@@ -130,9 +131,10 @@ class _Trying:
                     most = min(MOST_PLACES, len(self.studio.items))
                     places = gr.Slider(1, most, value=min(6, most), step=1, label=w["places"], elem_id="places")
                     why = gr.Slider(0, most, value=min(3, most), step=1, label=w["reasons"], elem_id="reasons")
+                sliders = self._sliders()
                 status = _html(LIVE, elem_id="status")
                 slates = _html(ACTS, elem_id="slates")
-        asked, told = [shown, who, user, text, names, places, why], [shown, slates, visit, status]
+        asked, told = [shown, who, user, text, names, places, why, levels], [shown, slates, visit, status]
         one = {"concurrency_limit": 1, "concurrency_id": "policy", "show_progress": "hidden"}
         who.change(_fields, who, [user, text], show_progress="hidden", api_visibility="private")
         begin = {"fn": self._begin, "inputs": asked, "outputs": told, **one}
@@ -140,8 +142,13 @@ class _Trying:
         text.submit(**begin, api_visibility="private")
         user.select(**begin, api_visibility="private")
         page.load(**begin, api_visibility="private")
-        for control, event in ((names, "change"), (places, "release"), (why, "release")):
-            getattr(control, event)(self._again, asked, told, api_visibility="private", **one)
+        # changes, not releases, which the keyboard has none of
+        often = {"api_visibility": "private", "trigger_mode": "always_last"}
+        for control in (names, places, why):
+            control.change(self._again, asked, told, **often, **one)
+        for slider in sliders:
+            weighed = slider.change(self._levels, sliders, levels, show_progress="hidden", **often)
+            weighed.then(self._weighed, asked, told, api_visibility="private", **one)
         undo.click(self._undo, asked, told, api_name="undo", **one)
         anew.click(self._anew, asked, told, api_name="anew", **one)
         for buttons in (slates, found):
@@ -156,15 +163,43 @@ class _Trying:
 
         gr.api(act, api_name="act", concurrency_limit=1, concurrency_id="policy")
 
-    def _begin(self, _: Board | None, who: str, user: str, text: str, names: list[str], k: int, why: int) -> Any:
-        return self._told(
-            lambda: self._board(Visit.of(who, (user if who == "user" else text) or ""), None, names, k, why)
-        )
+    def _sliders(self) -> list[gr.Slider]:
+        """One for each term whose weight the run reads."""
+        weighed = self.studio.weighed
+        if not weighed:
+            return []
+        most = LEVELS - 1
+        with gr.Accordion(self.w["weigh"], open=True, elem_id="weigh"), gr.Row():
+            return [gr.Slider(0, most, value=most, step=1, label=word_of(n, self.language)) for n in weighed]
 
-    def _again(self, shown: Board | None, who: str, user: str, text: str, names: list[str], k: int, why: int) -> Any:
+    def _levels(self, *levels: float) -> dict[str, int]:
+        return dict(zip(self.studio.weighed, map(int, levels), strict=True))
+
+    def _begin(
+        self,
+        _: Board | None,
+        who: str,
+        user: str,
+        text: str,
+        names: list[str],
+        k: int,
+        why: int,
+        levels: dict[str, int],
+    ) -> Any:
+        def board() -> Board:
+            visit = Visit.of(who, (user if who == "user" else text) or "").weighing(levels)
+            return self._board(visit, None, names, k, why)
+
+        return self._told(board)
+
+    def _again(self, shown: Board | None, *asked: Any) -> Any:
         if shown is None:
-            return self._begin(shown, who, user, text, names, k, why)
+            return self._begin(shown, *asked)
+        _, _, _, names, k, why, _ = asked
         return self._told(lambda: self._board(shown.visit, None, names, k, why))
+
+    def _weighed(self, shown: Board | None, *asked: Any) -> Any:
+        return self._changed(shown, asked, lambda visit: visit.weighing(asked[-1]))
 
     def _undo(self, shown: Board | None, *asked: Any) -> Any:
         return self._changed(shown, asked, lambda visit: visit.undone())
@@ -181,16 +216,17 @@ class _Trying:
         names: list[str],
         k: int,
         why: int,
+        levels: dict[str, int],
         event: gr.EventData,
     ) -> Any:
         sent = event._data if isinstance(event._data, dict) else {}
-        asked = (who, user, text, names, k, why)
+        asked = (who, user, text, names, k, why, levels)
         return self._changed(shown, asked, lambda visit: self.studio.act(visit, sent.get("item"), sent.get("kind")))
 
     def _changed(self, shown: Board | None, asked: Any, change: Callable[[Visit], Visit]) -> Any:
         if shown is None:
             return self._begin(shown, *asked)
-        _, _, _, names, k, why = asked
+        _, _, _, names, k, why, _ = asked
         return self._told(lambda: self._board(change(shown.visit), shown, names, k, why))
 
     def _board(self, visit: Visit, before: Board | None, names: list[str], k: int, why: int) -> Board:

@@ -101,6 +101,12 @@ class Studio:
         """Of the systems."""
         return list(self.loaded.systems)
 
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """The terms of the reward whose weights the run reads."""
+        stated = self.reader.bundle.facts.get("stated") or {}
+        return tuple(stated.get("terms", ()))
+
     def users(self) -> list[str]:
         """The first users of the data set; others can be asked for by their id."""
         data = self.reader.data
@@ -142,7 +148,8 @@ class Studio:
         else:
             known = self.reader.read(state=State(profile=visit.text if visit.who == "profile" else ""), k=k)
         state = visit.state(known.state)
-        return replace(known, state=state, filters=self.reader.under_rules(state, None, k))
+        request = replace(known, state=state, filters=self.reader.under_rules(state, None, k))
+        return self.reader.preferring(request, dict(visit.prefer))
 
     def board(
         self, visit: Visit, names: Sequence[str], *, k: int = 6, reasons: int = 3, before: Board | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from llmrec.errors import RequestError
+from llmrec.text.objectives import LEVELS
 from llmrec.types import Interaction, State
 
 Who = Literal["user", "profile", "prompt"]
@@ -34,11 +35,13 @@ class Visit:
         who: what `text` is: a user's id, a profile or a free prompt.
         text: that; "" is a visitor of whom nothing is known.
         did: oldest first, each item once with the strongest that was done with it.
+        prefer: what to weigh how much, by names of the terms that the run reads; () as the run was set.
     """
 
     who: Who = "profile"
     text: str = ""
     did: tuple[Did, ...] = ()
+    prefer: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, who: str, text: str) -> Visit:
@@ -59,6 +62,11 @@ class Visit:
         bought = Did(item, "conversion") in self.did
         rest = tuple(one for one in self.did if one.item != item)
         return replace(self, did=(*rest, Did(item, "conversion" if bought else kind))[-MOST_ACTS:])
+
+    def weighing(self, levels: Mapping[str, int]) -> Visit:
+        """The same that asks for these weights; all of all is what the run weighs by itself."""
+        whole = all(level == LEVELS - 1 for level in levels.values())
+        return replace(self, prefer=() if whole else tuple(levels.items()))
 
     def undone(self) -> Visit:
         """Without what was done last."""

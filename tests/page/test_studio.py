@@ -109,6 +109,21 @@ def test_a_purchase_moves_the_slates_at_once_and_is_taken_back(studio):
     assert told(studio.board(visit.undone(), ALL, k=5, reasons=0, before=after)) == told(before)
 
 
+def test_weights_are_read_by_the_policies_and_all_of_all_is_as_the_run_was_set(studio):
+    assert studio.weighed == ("click", "conversion")
+    visit = Visit.of("profile", "likes rugs").then(7, "click")
+    asking = visit.weighing({"click": 1, "conversion": 3})
+    assert asking.did == visit.did
+    assert asking.weighing({"click": 3, "conversion": 3}) == visit
+    plain = studio.board(visit, ALL, k=5, reasons=0)
+    board = studio.board(asking, ALL, k=5, reasons=0, before=plain)
+    assert "prefer clicks, purchases purchases purchases" in board.state
+    assert "prefer" not in plain.state
+    assert told(board)[:2] != told(plain)[:2]
+    assert told(board)[2] == told(plain)[2]  # counts read no text
+    assert any(card.moved != 0 for column in board.columns for card in column.cards)
+
+
 def test_only_here_is_what_no_other_slate_has(studio):
     board = studio.board(Visit(), ALL, k=5, reasons=0)
     lists = [{card.told.item for card in column.cards} for column in board.columns]
