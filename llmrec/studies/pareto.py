@@ -68,6 +68,8 @@ RATE, RL_RATE, BETA, DIVERSITY = 2e-3, 2e-3, 0.5, 4.0
 K = 5
 AT_ONCE = 32
 DRAWN, LISTED = "drawn", "listed"
+MEANS = "items' means"
+"""The control: the optimum as if everybody were the average of the users of training; it reads weights, and nobody."""
 REWARDS: tuple[Objective, ...] = OBJECTIVES[:3]
 
 
@@ -205,6 +207,11 @@ class _Lab:
         listed["diversity"] = list_diversity(top_BK, self.category_N)
         return {DRAWN: drawn, LISTED: listed}
 
+    def means(self, users: Sequence[str]) -> FloatArray:
+        """What each item is worth to these users on average, in units of the rewards' spread: (3, N)."""
+        found: FloatArray = self.value_RUN[:, [self.row[user] for user in users]].mean(1) / self.spread_R[:, None]
+        return found
+
     def reward(self, states: Sequence[State], weight_BO: FloatArray) -> FloatArray:
         """The weighted sum of the rewards of each item, (B, N)."""
         unit_RBN = self.values(states) / self.spread_R[:, None, None]
@@ -303,13 +310,20 @@ def _measured(
             for way in (DRAWN, LISTED):
                 kept[f"{name}|{level}|{way}"] = found[way][name]
     np.savez(folder / "rows.npz", users=np.array([str(s.user_id) for s in states]), **kept)  # type: ignore[arg-type]
-    write_json(folder / "front.json", _front(lab, model, start, states, sizes, random))
+    users = sorted({str(e.state.user_id) for e in train})
+    write_json(folder / "front.json", _front(lab, model, start, states, lab.means(users), sizes, random))
 
 
 def _front(
-    lab: _Lab, model: Any, start: Any, states: Sequence[State], sizes: Sizes, random: np.random.Generator
+    lab: _Lab,
+    model: Any,
+    start: Any,
+    states: Sequence[State],
+    mean_RN: FloatArray,
+    sizes: Sizes,
+    random: np.random.Generator,
 ) -> dict[str, Any]:
-    """Means over the states of all objectives under many weights: of policy, optimum and warm start."""
+    """Means over the states of all objectives under many weights: of policy, optimum, warm start and control."""
     corners = [[3 * (o == n) for o in range(len(OBJECTIVES))] for n in range(len(OBJECTIVES))]
     drawn = random.integers(0, LEVELS, (max(sizes.front - len(corners), 0), len(OBJECTIVES))).tolist()
     points = []
@@ -318,8 +332,10 @@ def _front(
         asked, weight_BO = asking(states, level_BO), _weights(level_BO)
         start_BN, own_BN = lab.all(start, asked), lab.all(model, asked)
         best_BN = lab.best(start_BN, states, weight_BO)
+        control_BN = tilted(start_BN, weight_BO[:, :3] @ mean_RN, DIVERSITY * weight_BO[:, 3], lab.category_N)
         point: dict[str, Any] = {"levels": levels}
-        for side, log_BN in (("policy", own_BN), ("optimum", best_BN), ("warm start", start_BN)):
+        sides = {"policy": own_BN, "optimum": best_BN, "warm start": start_BN, MEANS: control_BN}
+        for side, log_BN in sides.items():
             found = lab.figures(log_BN, states)
             with torch.no_grad():
                 gain = lab.gain(torch.from_numpy(log_BN), torch.from_numpy(start_BN), states, weight_BO)
@@ -363,20 +379,29 @@ def _answer(found: Pooled) -> Answer:
                 "whole": {"mean": whole.mean, "low": whole.low, "high": whole.high},
             }
     points = [point for one in found.seeds for point in one.facts["points"]]
-    gain, most = (sum(p[side]["J"] - p["warm start"]["J"] for p in points) for side in ("policy", "optimum"))
+    gain, most, control = (
+        sum(p[side]["J"] - p["warm start"]["J"] for p in points) for side in ("policy", "optimum", MEANS)
+    )
     # sums, not the mean of ratios: where weights are near 0 there is next to nothing to gain
-    closed = gain / most if most > 1e-6 else float("nan")
+    closed, by_means = (one / most if most > 1e-6 else float("nan") for one in (gain, control))
     efficient = {str(one.seed): len(nondominated(_points(one.facts["points"], "policy"))) for one in found.seeds}
     sentences = [
         f"Of {len(OBJECTIVES)} objectives {monotone[DRAWN]} rise at every step of their weight as what a draw earns "
         f"and {monotone[LISTED]} as what a list of {K} earns, by paired intervals over users (95%, the others' "
         "weights as drawn).",
         f"Over {len(points)} weights the policy gains {gain / len(points):+.3f} of J, which is {closed:.0%} of the "
-        f"{most / len(points):.3f} that there is to gain at all.",
+        f"{most / len(points):.3f} that there is to gain at all. Whoever knows what items are worth to everybody on "
+        f"average, and the weights, gains {by_means:.0%}.",
     ]
     note = "Differences with 95% intervals."
     sheet = Sheet("True values by the weight that the text asks for", columns, rows, note)
-    more = {"monotone": monotone, "closed": closed, "efficient": efficient, "points": points}
+    more = {
+        "monotone": monotone,
+        "closed": closed,
+        "closed by means": by_means,
+        "efficient": efficient,
+        "points": points,
+    }
     plots = {"front": front_figure(found.seeds[0].facts["points"])}
     title = "Several objectives: one policy that follows the weights in its text"
     return Answer(title, figures | more, (sheet,), sentences, plots)
