@@ -69,7 +69,7 @@ K = 5
 AT_ONCE = 32
 DRAWN, LISTED = "drawn", "listed"
 MEANS = "items' means"
-"""The control: the optimum as if everybody were the average of the users of training; it reads weights, and nobody."""
+"""The control: the optimum as if everybody were the average user of training; it reads weights, and nobody."""
 REWARDS: tuple[Objective, ...] = OBJECTIVES[:3]
 
 
