@@ -20,5 +20,8 @@ if __name__ == "__main__":
     script.add_argument("--since", type=int, help="seconds; the test is all from then on")
     script.add_argument("--test-events", type=int, default=2000, help="0 takes all")
     script.add_argument("--requests", type=int, default=100, help="users whose requests are timed")
+    script.add_argument(
+        "--later", type=int, default=0, help="also rank at every so many choices of a user, against all later ones"
+    )
     script.add_argument("--seed", type=int, default=0)
     script.run("llmrec.studies.exports:exports")

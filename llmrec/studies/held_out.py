@@ -153,7 +153,7 @@ def held_out(
     if since is None:
         for name in runs:
             _check_run(Path(name), split)
-    cut = make_split(dataset, split) if since is None else _since(dataset, since)  # type: ignore[arg-type]
+    cut = cut_of(dataset, split, since)
     kept: dict[str, Any] = {"history_events": history_events, "limit": test_events, "seed": seed}
     valid, test = examples(dataset, cut, "valid", **kept), examples(dataset, cut, "test", **kept)
     for part in (valid, test):
@@ -174,6 +174,15 @@ def held_out(
         "versions": package_versions(),
     }
     return HeldOut(table, facts)
+
+
+def cut_of(dataset: Dataset, split: str, since: int | None) -> Split:
+    """The data set's parts by the name of a split, or with all from `since` on (seconds) as the test.
+
+    Raises:
+        DataError: nothing before or from then on.
+    """
+    return make_split(dataset, split) if since is None else _since(dataset, since)  # type: ignore[arg-type]
 
 
 def _since(dataset: Dataset, since: int) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -12,10 +13,12 @@ from typer.testing import CliRunner
 
 from llmrec.cli.main import app
 from llmrec.conversion import convert, made_up_rows
+from llmrec.dataset.split import split_at
+from llmrec.dataset.store import Dataset
 from llmrec.errors import RequestError, RunError
 from llmrec.export import read_bundle
 from llmrec.recommender import Recommender
-from llmrec.studies.exports import exports
+from llmrec.studies.exports import exports, later_states
 from tests.policy.test_exported import NEEDS_GGUF, NEEDS_ONNX
 
 
@@ -126,7 +129,13 @@ def test_what_cannot_be_exported_is_one_sentence(run, tmp_path):
 
 def test_the_study_says_what_a_form_costs(run, tmp_path):
     data = next(run.with_name("tiny.work").glob("**/dataset"))
-    asked = {"forms": ("int8", "int2"), "test_events": 60, "requests": 5, "json_file": tmp_path / "a.json"}
+    asked = {
+        "forms": ("int8", "int2"),
+        "test_events": 60,
+        "requests": 5,
+        "json_file": tmp_path / "a.json",
+        "later": 2,
+    }
     found = exports(str(run), data, tmp_path / "out", **asked)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["forms"] == found["forms"]
     whole, int8 = found["forms"]["merged"], found["forms"]["int8"]
@@ -141,6 +150,28 @@ def test_the_study_says_what_a_form_costs(run, tmp_path):
     assert (whole["equal_lists"], whole["log_pi_off"]) == (found["requests"], 0)
     assert int8["equal_lists"] <= found["requests"]
     assert 0 < int8["log_pi_off"] < 0.1
+    whole, int8 = whole["later"], int8["later"]
+    assert whole["change"] is None
+    assert int8["change"]["mean"] == pytest.approx(int8["NDCG@10"] / whole["NDCG@10"] - 1)
+    assert int8["change"]["low"] <= int8["change"]["mean"] <= int8["change"]["high"]
     page = (tmp_path / "out" / "study.md").read_text(encoding="utf-8")
     assert "int8 loses" in page
+    assert "against all later choices" in page
     assert "int2 is left out" in page
+
+
+def test_later_states_are_every_so_manieth_choice_with_all_that_follows():
+    events = [("a", item, time) for time, item in enumerate("xyzwvx")] + [("b", "z", 9)]
+    frame = pl.DataFrame(events, schema=["user_id", "item_id", "time"], orient="row").with_columns(
+        kind=pl.lit("click")
+    )
+    items = pl.DataFrame({"item_id": list("vwxyz"), "title": list("VWXYZ")})
+    users = pl.DataFrame({"user_id": ["a", "b"]})
+    about = {"name": "d", "domain": "shop", "click": "click", "conversion": "conversion", "repeat": "allow"}
+    data = Dataset.build(items, users, frame, **about)
+    found = later_states(data, split_at(data.events, 1, 2), 2)
+    # of a the choices z, w, v, x (again) are of the test, of b z
+    told = {(one.state.user_id, one.state.time): one.chosen for one in found}
+    assert told == {("a", 2): (0, 1, 2, 4), ("a", 4): (0, 2), ("b", 9): (4,)}
+    with pytest.raises(RequestError, match="later is -1"):
+        later_states(data, split_at(data.events, 1, 2), -1)
