@@ -32,7 +32,7 @@ from llmrec.config import RunConfig
 from llmrec.config_tree import Overrides
 from llmrec.dataset.split import make_split
 from llmrec.dataset.world.world import World, generate_world
-from llmrec.evaluation.drawing import BLUE, MUTED, ORANGE, panels, style, to_svg
+from llmrec.evaluation.drawing import BLUE, GREEN, MUTED, ORANGE, panels, style, to_svg
 from llmrec.evaluation.significance import Interval
 from llmrec.files import read_json, write_json
 from llmrec.pipeline.base_model import base_model
@@ -427,7 +427,7 @@ def front_figure(points: Sequence[Mapping[str, Any]]) -> str:
     with style():
         figure, axes = panels(len(pairs), 2, width=8.0, height=2.8)
         for axis, (x, y) in zip(axes, pairs, strict=True):
-            for side, colour in (("optimum", MUTED), ("policy", BLUE), ("warm start", ORANGE)):
+            for side, colour in (("optimum", MUTED), (MEANS, GREEN), ("policy", BLUE), ("warm start", ORANGE)):
                 at = [OBJECTIVES.index(x), OBJECTIVES.index(y)]
                 value_P2 = _points(points, side)[:, at]
                 if side == "warm start":
