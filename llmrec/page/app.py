@@ -175,17 +175,9 @@ class _Trying:
     def _levels(self, *levels: float) -> dict[str, int]:
         return dict(zip(self.studio.weighed, map(int, levels), strict=True))
 
-    def _begin(
-        self,
-        _: Board | None,
-        who: str,
-        user: str,
-        text: str,
-        names: list[str],
-        k: int,
-        why: int,
-        levels: dict[str, int],
-    ) -> Any:
+    def _begin(self, _: Board | None, *asked: Any) -> Any:
+        who, user, text, names, k, why, levels = asked
+
         def board() -> Board:
             visit = Visit.of(who, (user if who == "user" else text) or "").weighing(levels)
             return self._board(visit, None, names, k, why)
