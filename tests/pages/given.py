@@ -306,7 +306,8 @@ def _write_run(place: Path, given: Given) -> None:
     catalogue = Catalogue.from_titles(ids, renderer.titles, tokenizer, answer_prefix=renderer.answer_prefix)
     policy = LanguagePolicy(model, tokenizer, catalogue, renderer, "allow")
     place.parent.mkdir(parents=True, exist_ok=True)
-    parts = {"policy": policy, "dataset": dataset, "config": RunConfig(), "card": "# shop\n", "metrics": {}}
+    config = RunConfig.read(None, {"reward.stated": ["click", "conversion", "revenue"]})
+    parts = {"policy": policy, "dataset": dataset, "config": config, "card": "# shop\n", "metrics": {}}
     with new_folder(place) as folder:
         write_bundle(folder, weights=Weights(model), **parts)
     assert json.loads((place / "llmrec.json").read_text())["weights"] == "full"
