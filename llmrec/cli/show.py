@@ -62,7 +62,7 @@ def asked_weights(prefer: Sequence[str]) -> dict[str, int]:
     weights: dict[str, int] = {}
     for given in prefer:
         name, _, weight = given.partition("=")
-        if not name or not (weight.isascii() and weight.isdecimal()):
+        if not name or not (weight.isascii() and weight.isdecimal() and len(weight) < 10):
             raise RequestError(f"--prefer is {short_line(given)!r}; give NAME=WEIGHT, such as --prefer revenue=3.")
         if name in weights:
             raise RequestError(f"--prefer names {short_line(name)!r} twice; give it once.")

@@ -27,7 +27,7 @@ from llmrec.dataset.split import Split
 from llmrec.dataset.store import Dataset
 from llmrec.errors import LLMRecError, RequestError
 from llmrec.evaluation.relevance import set_metrics
-from llmrec.evaluation.resampling import Resampler
+from llmrec.evaluation.significance import relative_draws
 from llmrec.export import read_bundle
 from llmrec.files import entries
 from llmrec.finding import run_folder
@@ -86,6 +86,7 @@ def exports(
     dataset = Dataset.load(data)
     if not dataset.users.height or dataset.n_items < k:
         raise RequestError("The data set has no users or fewer items than a list; give another.")
+    states = later_states(dataset, cut_of(dataset, split, since), later) if later else []
     made, left_out = _written(run, out, forms)
     names = {form: str(place) for form, place in made.items()}
     asked: dict[str, Any] = {"split": split, "since": since, "test_events": test_events or None, "seed": seed}
@@ -97,7 +98,6 @@ def exports(
     loaded = {form: Recommender.load(name, data=data) for form, name in names.items()}
     spans, differ = _timed(loaded, exact, users, k)
     figures = {form: _figures(found, names, form, made[form], spans[form]) for form in made}
-    states = later_states(dataset, cut_of(dataset, split, since), later) if later else []
     if states:
         for form, told in later_figures(loaded, states, seed=seed).items():
             figures[form]["later"] = told
@@ -207,22 +207,25 @@ def later_figures(
                 slates += recommender.bundle.policy.recommend(asked, 10, seen=seen)
                 bar.advance()
             value[form] = set_metrics(slates, [one.chosen for one in states], k=(10,)).per_row[METRIC]
-    whole_B, resampler = value[MERGED], Resampler(len(states), users, samples=2000, seed=seed)
-    figures = {}
+    whole_B, figures = value[MERGED], dict[str, dict[str, Any]]()
     for form, own_B in value.items():
-        gain_S, whole_S = resampler.sums(np.stack([own_B - whole_B, whole_B], axis=1), "later").T
-        low, high = np.quantile(gain_S / whole_S, [0.025, 0.975])
-        change = {"mean": float((own_B - whole_B).sum() / whole_B.sum()), "low": float(low), "high": float(high)}
-        figures[form] = {METRIC: float(own_B.mean()), "change": None if form == MERGED else change}
+        change = None
+        if form != MERGED and whole_B.mean() > 0:
+            drawn_S = relative_draws(own_B, whole_B, users=users, samples=2000, seed=seed, name=("later",))
+            low, high = np.nanquantile(drawn_S, [0.025, 0.975])
+            change = {"mean": float(own_B.mean() / whole_B.mean() - 1), "low": float(low), "high": float(high)}
+        figures[form] = {METRIC: float(own_B.mean()), "change": change}
     return figures
+
+
+def _told(change: Mapping[str, float] | None) -> str:
+    return "" if change is None else f"{change['mean']:+.2%} ({change['low']:+.2%} to {change['high']:+.2%})"
 
 
 def _later_sheet(figures: dict[str, dict[str, Any]], states: Sequence[LaterState]) -> Sheet:
     rows = []
     for form, row in figures.items():
-        change = row["later"]["change"]
-        told = "" if change is None else f"{change['mean']:+.2%} ({change['low']:+.2%} to {change['high']:+.2%})"
-        rows.append([form, f"{row['later'][METRIC]:.4f}", told])
+        rows.append([form, f"{row['later'][METRIC]:.4f}", _told(row["later"]["change"])])
     users = len({one.state.user_id for one in states})
     note = f"{len(states)} states of {users} users; relevant is all that the user chose from there on."
     return Sheet("Lists against all later choices", ["form", METRIC, "change of it (paired 95%)"], rows, note)
@@ -251,11 +254,11 @@ def _figures(found: HeldOut, names: dict[str, str], form: str, place: Path, span
 def _sheet(figures: dict[str, dict[str, Any]], found: HeldOut, requests: int) -> Sheet:
     rows = []
     for form, row in figures.items():
-        change = row["change"]
-        told = "" if change is None else f"{change['mean']:+.2%} ({change['low']:+.2%} to {change['high']:+.2%})"
         size, lists = f"{row['bytes'] / 1e6:,.2f}", f"{row['equal_lists']} of {requests}"
         spans = [f"{row[name]:.1f}" for name in ("median_ms", "p90_ms")]
-        rows.append([form, f"{row[METRIC]:.4f}", told, lists, f"{row['log_pi_off']:.4f}", size, *spans])
+        rows.append(
+            [form, f"{row[METRIC]:.4f}", _told(row["change"]), lists, f"{row['log_pi_off']:.4f}", size, *spans]
+        )
     columns = [
         "form",
         METRIC,

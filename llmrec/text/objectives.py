@@ -76,8 +76,8 @@ def preference(levels: Mapping[str, int], language: str = "en", names: Sequence[
     for name, level in levels.items():
         if name not in names:
             raise RequestError(f"{name!r} is no objective; choose among {', '.join(names)}.")
-        if not 0 <= level < LEVELS:
-            raise RequestError(f"The weight of {name} is {level}; give 0 to {LEVELS - 1}.")
+        if not isinstance(level, int) or not 0 <= level < LEVELS:
+            raise RequestError(f"The weight of {name} is {level}; give 0 to {LEVELS - 1}, a whole number.")
     begin, comma, _, nothing = _FRAME[language]
     asked = [_asked(name, levels[name], language) for name in names if levels.get(name)]
     return begin + (comma.join(asked) or nothing)

@@ -48,9 +48,10 @@ def test_lists_ask_for_weights(stated, cache):
     ("words", "said"),
     [
         (("revenue=3",), "'revenue' is no objective; choose among click, conversion."),
-        (("click=4",), "The weight of click is 4; give 0 to 3."),
+        (("click=4",), "The weight of click is 4; give 0 to 3, a whole number."),
         (("click",), "give NAME=WEIGHT"),
         (("click=-1",), "give NAME=WEIGHT"),
+        (("click=" + "9" * 5000,), "give NAME=WEIGHT"),
         (("click=1", "click=2"), "'click' twice"),
     ],
 )

@@ -39,7 +39,7 @@ def test_what_is_not_asked_for_is_not_named():
     assert preference({"diversity": 1, "click": 3, "revenue": 0}) == "prefer clicks clicks clicks, variety"
     assert preference({}) == "prefer nothing"
     assert preference({}, "zh") == "偏好：无"
-    for levels, said in (({"click": 4}, "0 to 3"), ({"clicks": 1}, "no objective")):
+    for levels, said in (({"click": 4}, "0 to 3"), ({"click": 1.5}, "whole number"), ({"clicks": 1}, "no objective")):
         with pytest.raises(RequestError, match=said):
             preference(levels)
     with pytest.raises(RequestError, match="in 'fr'"):
