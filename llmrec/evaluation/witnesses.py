@@ -8,9 +8,11 @@ the mean over them, is taken for the judge's error on the policy's lists and add
 
     V(policy) = mean_b q(s_b, list_b) + mean_m (y_m - q(s_m, i_m))   over impressions m with i_m in list(s_m),
 
-a doubly robust estimate (Dudik et al. 2011) with matching in place of propensities: right where the judge is, and
-where within a policy's choices the log shows what it shows regardless of how they turn out. Its users are drawn anew
-with the judge's replicates, so the interval holds this chance, too. Few matches make wide intervals.
+a doubly robust estimate (Dudik et al. 2011). Where the log has propensities each impression counts as often as it
+stands for (self-normalised), and the estimate is right whatever the judge believes. Where it has none, matching
+stands in their place: right where the judge is, and where within a policy's choices the log shows what it shows
+regardless of how they turn out. Its users are drawn anew with the judge's replicates, so the interval holds this
+chance, too. Few matches make wide intervals.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from llmrec.simulator.heads import user_draws
 from llmrec.types import FloatArray, IntArray, Ranker, State
 
 LEAST = 20
-"""Impressions on a policy's own lists below which nothing is said of the judge."""
+"""Impressions on a policy's own lists (effective ones, Kish) below which nothing is said of the judge."""
+CLIP = 20.0
+"""The most that an impression counts, as a multiple of the median one: rare ones are cut, a small bias."""
 
 
 class Logged(Protocol):
@@ -59,7 +63,7 @@ class Witnesses:
         row_M: the state of each impression; `item_M` what was shown.
         rest_2M: click and conversion less what the judge expected.
         rest_2RM: the same by each replicate of the judge.
-        weight_M: of each impression, P(its place is looked at).
+        weight_M: how much each impression counts: P(its place is looked at), over its propensity where it is known.
         user_M: whose it is, numbered from 0; `times_RU` how often each stands in each of R samples of them.
     """
 
@@ -83,6 +87,7 @@ class Witnesses:
         limit: int,
         seed: int,
         look_M: FloatArray | None = None,
+        count_M: FloatArray | None = None,
     ) -> Witnesses:
         """Those of `log` who are not `left_out`.
 
@@ -93,6 +98,7 @@ class Witnesses:
             limit: at most so many states, a uniform sample.
             seed: of the sample and of the draws of users.
             look_M: P(the place of each impression is looked at), where the judge was corrected for it.
+            count_M: how many impressions each stands for, where propensities tell; 0 leaves one out.
         """
         look_M = np.ones(len(log.item_M)) if look_M is None else look_M
         random = numpy_stream(seed, "evaluation", "witnesses")
@@ -104,6 +110,7 @@ class Witnesses:
         states = [log.states[row] for row in rows]
         expected_2M, by_replicate_2RM = _expected(judge, states, row_M, item_M)
         outcome_2M = np.stack([log.click_M[at_M], log.conversion_M[at_M]]).astype(np.float64) / look_M[at_M]
+        weight_M = look_M[at_M] if count_M is None else _clipped(count_M[at_M])
         user_S = unit_codes([state.user_id or f"\0{row}" for row, state in enumerate(states)])
         users, replicas = int(user_S.max(initial=-1)) + 1, by_replicate_2RM.shape[1]
         return cls(
@@ -113,7 +120,7 @@ class Witnesses:
             item_M,
             outcome_2M - expected_2M,
             outcome_2M[:, None] - by_replicate_2RM,
-            look_M[at_M],
+            weight_M,
             user_S[row_M] if users else np.zeros(0, dtype=np.int64),
             user_draws(users, replicas, random) if users else np.zeros((replicas, 0)),
         )
@@ -126,11 +133,10 @@ class Witnesses:
 
     def error(self, items_SK: IntArray) -> JudgeError:
         """How far the judge is off on a policy's lists, an impression."""
-        own_M = np.flatnonzero((items_SK[self.row_M] == self.item_M[:, None]).any(axis=1))
-        nothing = JudgeError(np.zeros(2), np.zeros(self.rest_2RM.shape[:2]), len(own_M))
-        if len(own_M) < LEAST:
-            return nothing
+        own_M = np.flatnonzero((items_SK[self.row_M] == self.item_M[:, None]).any(axis=1) & (self.weight_M > 0))
         weight_m, user_m = self.weight_M[own_M], self.user_M[own_M]
+        if weight_m.sum() ** 2 < LEAST * (weight_m @ weight_m) or not len(own_M):
+            return JudgeError(np.zeros(2), np.zeros(self.rest_2RM.shape[:2]), len(own_M))
         # One number a user and replicate: how much each weighs, and what was not expected of that.
         of_user = sparse.csr_array(
             (weight_m, (user_m, np.arange(len(own_M)))), shape=(self.times_RU.shape[1], len(own_M))
@@ -142,6 +148,11 @@ class Witnesses:
         # A sample without any of those users says what all of them say.
         mean_2R = np.where(much_R > 0, sum_2R / np.where(much_R > 0, much_R, 1.0), mean_2[:, None])
         return JudgeError(mean_2, mean_2R, len(own_M))
+
+
+def _clipped(count_M: FloatArray) -> FloatArray:
+    known_M = count_M[count_M > 0]
+    return np.minimum(count_M, CLIP * np.median(known_M)) if len(known_M) else count_M
 
 
 def _expected(

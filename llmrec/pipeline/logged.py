@@ -33,7 +33,7 @@ class LoggedImpressions:
     row_M: IntArray
     item_M: IntArray
     propensity_M: FloatArray
-    below_M: IntArray
+    below_M: FloatArray
     reward_M: FloatArray
     note: str = ""
 
@@ -79,7 +79,7 @@ class LoggedImpressions:
             np.searchsorted(rows, log.state_row_M[at_M]),
             log.item_M[at_M],
             log.propensity_M[at_M].astype(np.float64),
-            _below(log, look_M > 0)[at_M] * without_replacement,
+            _below(log, (look_M > 0).astype(np.float64))[at_M] * without_replacement,
             (reward.click * clicks_M + reward.conversion * conversions_M) / look_M[at_M],
             note,
         )
@@ -141,17 +141,40 @@ def _looks(log: Impressions, examination_K: FloatArray | None) -> tuple[FloatArr
     return look_M, "Rewards are divided by how often their place is looked at."
 
 
-def _below(log: Impressions, kept_M: BoolArray) -> IntArray:
-    """How many kept places of its slate lie below each; 0 in slates with a place or propensity unknown."""
+def stands_for(log: Impressions, look_M: FloatArray, *, without_replacement: bool) -> FloatArray | None:
+    """How many impressions at places that are looked at each stands for, (M,); None where no propensity is known.
+
+    Its look over its propensity, plus, where slates are filled without replacement, the looks of the places below it
+    (Des Raj 1956): summed over the slates of a log, the expectation is the same for every item, however likely it is
+    shown. 0 where the propensity is unknown.
+
+    Args:
+        log: the impressions.
+        look_M: P(its place is looked at) of each.
+        without_replacement: as in `LoggedImpressions.of`.
+    """
+    known_M = np.isfinite(log.propensity_M) & (log.propensity_M > 0) & (look_M > 0)
+    if not known_M.any():
+        return None
+    count_M = np.zeros(len(log))
+    count_M[known_M] = look_M[known_M] / log.propensity_M[known_M]
+    return np.where(known_M, count_M + _below(log, look_M) * without_replacement, 0.0)
+
+
+def _below(log: Impressions, weight_M: FloatArray) -> FloatArray:
+    """The weight of the places of its slate below each, (M,); 0 in slates with a place or propensity unknown.
+
+    Places of weight 0 are none.
+    """
     # A place whose propensity is not known makes the conditioning of all others unknown, so such a slate counts place
     # by place, without the terms of the places below.
+    kept_M = weight_M > 0
     lacking_M = kept_M & ~(np.isfinite(log.position_M) & np.isfinite(log.propensity_M))
     order = np.lexsort((np.nan_to_num(log.position_M), ~kept_M, log.state_row_M))
-    size_S = np.bincount(log.state_row_M, minlength=len(log.states))
-    kept_S = np.bincount(log.state_row_M[kept_M], minlength=len(log.states))
-    lacking_S = np.bincount(log.state_row_M[lacking_M], minlength=len(log.states))
     slate_M = log.state_row_M[order]
-    place_M = np.arange(len(order)) - (np.cumsum(size_S) - size_S)[slate_M]
-    below_M = np.zeros(len(order), dtype=np.int64)
-    below_M[order] = np.where(lacking_S[slate_M] == 0, np.maximum(kept_S[slate_M] - 1 - place_M, 0), 0)
+    through_S = np.cumsum(np.bincount(log.state_row_M, weights=weight_M, minlength=len(log.states)))
+    lacking_S = np.bincount(log.state_row_M[lacking_M], minlength=len(log.states))
+    left_M = np.maximum(through_S[slate_M] - np.cumsum(weight_M[order]), 0.0)
+    below_M = np.zeros(len(order))
+    below_M[order] = np.where((lacking_S[slate_M] == 0) & kept_M[order], left_M, 0.0)
     return below_M

@@ -32,7 +32,7 @@ from llmrec.evaluation.simulated import BATCH, Judge, Replicated, Simulated, sim
 from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.algorithms.sessions import SessionArena, judged_sessions
 from llmrec.pipeline.data import RunData
-from llmrec.pipeline.logged import LoggedImpressions
+from llmrec.pipeline.logged import LoggedImpressions, stands_for
 from llmrec.pipeline.promotion import Score, ranking_change, refusals
 from llmrec.pipeline.ruled import judging_rules, rules_key, shown
 from llmrec.pipeline.sft import targets
@@ -271,10 +271,13 @@ def witnesses_of(config: RunConfig, log: Impressions, judge: Judge, met: Met, li
     """Those of a log, of `limit` states at most, who are not met; None where nobody asks for them."""
     if config.gate.judged == "model" or not isinstance(judge, Replicated):
         return None
-    look_M = None
+    look_M: FloatArray = np.ones(len(log))
     if isinstance(judge, BehaviourModel):
         _, look_M = log_weights(judge, read_log(log, judge.space.n_items), config.simulator)
-    return Witnesses.of(log, judge, left_out=met.all, limit=limit, seed=config.seed, look_M=look_M)
+    in_order = config.section(OffPolicySettings).without_replacement
+    count_M = stands_for(log, look_M, without_replacement=in_order)
+    asked: dict[str, Any] = {"left_out": met.all, "limit": limit, "seed": config.seed}
+    return Witnesses.of(log, judge, look_M=look_M, count_M=count_M, **asked)
 
 
 def _examination(config: RunConfig, data: RunData, simulators: Simulators) -> FloatArray | None:

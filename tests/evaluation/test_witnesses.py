@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmrec.evaluation.simulated import JudgeError, simulate
-from llmrec.evaluation.witnesses import LEAST, Witnesses
+from llmrec.evaluation.witnesses import CLIP, LEAST, Witnesses
 from llmrec.types import Prediction, Slate, State
 
 ITEMS, FACTORS = 6, (0.9, 1.0, 1.2)
@@ -98,6 +98,41 @@ def test_few_matches_say_nothing_and_places_weigh_as_they_are_looked_at():
     values = [one.error(one.lists(Same(0, 1), 2)).mean_2[0] for one in (whole, half)]
     assert values[1] == pytest.approx(values[0], abs=0.06)
     assert values[0] == pytest.approx(0.5, abs=0.06)
+
+
+def test_impressions_count_as_often_as_they_stand_for():
+    """Item 0 is shown four times as often as item 1 and clicked more: unweighed its clicks would be all that is heard."""
+    random = np.random.default_rng(5)
+    item_M = random.choice(ITEMS, size=6000, p=[0.4, 0.1, 0.2, 0.1, 0.1, 0.1])
+    click_M = (random.random(6000) < np.where(item_M == 0, 0.5, np.where(item_M == 1, 0.2, 0.1))).astype(np.float32)
+    log = SimpleNamespace(
+        states=[State(f"u{n}", time=n) for n in range(6000)],
+        seen=[np.zeros(0, dtype=np.int64)] * 6000,
+        state_row_M=np.arange(6000),
+        item_M=item_M,
+        click_M=click_M,
+        conversion_M=np.zeros(6000, dtype=np.float32),
+    )
+    count_M = 1 / np.array([0.4, 0.1, 0.2, 0.1, 0.1, 0.1])[item_M]
+    plain, weighed = (
+        Witnesses.of(log, Doubted(), left_out=(), limit=6000, seed=0, count_M=count) for count in (None, count_M)
+    )
+    errors = [one.error(one.lists(Same(0, 1), 2)).mean_2[0] for one in (plain, weighed)]
+    assert errors[0] == pytest.approx(0.8 * 0.5 + 0.2 * 0.2 - 0.1, abs=0.03)
+    assert errors[1] == pytest.approx(0.5 * 0.5 + 0.5 * 0.2 - 0.1, abs=0.03)
+    # what is not known is left out, one rare impression is not heard above all, and few that count are too few
+    some = Witnesses.of(
+        log, Doubted(), left_out=(), limit=6000, seed=0, count_M=np.where(np.arange(6000) < 5800, 0.0, count_M)
+    )
+    assert some.error(some.lists(Same(0, 1), 2)).impressions == np.isin(item_M[5800:], (0, 1)).sum()
+    heavy_M = np.ones(6000)
+    heavy_M[np.flatnonzero(item_M == 1)[0]] = 1e6
+    heavy = Witnesses.of(log, Doubted(), left_out=(), limit=6000, seed=0, count_M=heavy_M)
+    assert heavy.weight_M.max() == CLIP
+    few_M = np.where(item_M == 1, 1e-6, 1.0)
+    few_M[np.flatnonzero(item_M == 1)[: LEAST - 1]] = 1.0
+    few = Witnesses.of(log, Doubted(), left_out=(), limit=6000, seed=0, count_M=few_M)
+    assert not few.error(few.lists(Same(1), 1)).mean_2.any()
 
 
 def test_a_judge_that_underrates_a_policys_items_is_put_right_for_every_user_that_is_shown_something():

@@ -17,7 +17,7 @@ from llmrec.files import read_json
 from llmrec.pipeline.base_model import make_renderer
 from llmrec.pipeline.data import open_data
 from llmrec.pipeline.gate import Gate, read_scores
-from llmrec.pipeline.logged import LoggedImpressions
+from llmrec.pipeline.logged import LoggedImpressions, stands_for
 from llmrec.pipeline.panel import slate_values
 from llmrec.pipeline.simulation import Met, Simulators, log_of, met_users
 from llmrec.pipeline.systems import TruthJudge
@@ -290,3 +290,21 @@ def test_places_below_what_was_fitted_do_not_count():
     assert len(found.reward_M) == 12
     assert found.below_M.tolist() == [0] * 12
     assert "not logged" in found.note
+
+
+@pytest.mark.parametrize("looks", [[1.0, 1.0], [1.0, 0.5]])
+def test_every_item_stands_for_as_many_places_as_there_are(looks):
+    """Over all ordered pairs by their probability: an item that is shown seldom counts as much as one that is not."""
+    log, look_M = every_pair(np.ones((6, 2))), np.tile(looks, 6)
+    count_M = stands_for(log, look_M, without_replacement=True)
+    chance_M = np.repeat(CHANCE_B, 2)
+    np.testing.assert_allclose(np.bincount(log.item_M, chance_M * count_M), [sum(looks)] * 3, rtol=1e-6)
+    alone_M = stands_for(log, look_M, without_replacement=False)
+    np.testing.assert_allclose(alone_M, look_M / log.propensity_M)
+    unknown = dataclasses.replace(log, propensity_M=np.full(12, np.nan, dtype=np.float32))
+    assert stands_for(unknown, look_M, without_replacement=True) is None
+    part_M = np.where(np.arange(12) == 3, np.nan, log.propensity_M).astype(np.float32)
+    some_M = stands_for(dataclasses.replace(log, propensity_M=part_M), look_M, without_replacement=True)
+    assert some_M[3] == 0.0
+    assert some_M[2] == pytest.approx(looks[0] / log.propensity_M[2])  # what stood above the lost place is not known
+    np.testing.assert_allclose(np.delete(some_M, [2, 3]), np.delete(count_M, [2, 3]))

@@ -11,6 +11,7 @@ from llmrec.pipeline.recipes import recipes_root
 from llmrec.studies.gate_error import (
     CHECKPOINTS,
     RULES,
+    SIDES,
     Bench,
     Planted,
     Scored,
@@ -73,7 +74,7 @@ def test_a_planted_training_gains_what_it_shall_on_a_path_that_hangs_together(be
 
 
 def test_figures_of_some_users_and_of_a_judge_that_is_sure(bench):
-    whole = bench.measured(Scored(bench.shop.begin))[1]
+    whole = bench.measured(Scored(bench.shop.begin))["weighed"]
     rows = np.array([0, 3])
     part = some(whole, rows)
     assert part.judged.users_B == tuple(whole.judged.users_B[row] for row in rows)
@@ -89,7 +90,7 @@ def test_one_people_is_asked_everything(bench):
         assert len(null["gains"]) == CHECKPOINTS
     assert {row["part"] for row in found["power"]} == {0.25, 0.5, 1.0}
     for name, own in found["coverage"].items():
-        assert set(own["judged"]) == {"users alone", "with the judge's own error", "with witnesses"}, name
+        assert set(own["judged"]) == {"users alone", *SIDES}, name
         alone, doubted = (own["judged"][side] for side in ("users alone", "with the judge's own error"))
         assert alone[0] == doubted[0]
         assert alone[2] < doubted[2]  # more is uncertain
@@ -108,8 +109,7 @@ def test_shares_are_counted_as_they_are_by_hand():
         wide = [0.1, 0.1, 0.05, 0.0, 0.2]
         judged = {
             "users alone": [0.1, 0.1, 0.01, 0.09, 0.11],
-            "with the judge's own error": wide,
-            "with witnesses": wide,
+            **dict.fromkeys(SIDES, wide),
         }
         power = [{"path": "items", "gain": 0.2, "rule": RULES[0].name, "part": 1.0, "users": 40, "promoted": n < 2}]
         return {
@@ -126,10 +126,10 @@ def test_shares_are_counted_as_they_are_by_hand():
     assert answer.figures["nulls"]["called_improved"]["mean"] == 0.25
     own = answer.figures["coverage"]["x"]["sides"]
     assert own["users alone"]["covered"]["mean"] == 0.0
-    assert own["with witnesses"]["covered"]["mean"] == 0.75
-    assert own["with witnesses"]["below"] == 0.25
-    assert own["with witnesses"]["symmetric"]["mean"] == 0.75
-    assert own["with witnesses"]["error"] == pytest.approx(np.sqrt((3 * 0.05**2 + 0.15**2) / 4))
+    assert own["with witnesses and propensities"]["covered"]["mean"] == 0.75
+    assert own["with witnesses and propensities"]["below"] == 0.25
+    assert own["with witnesses and propensities"]["symmetric"]["mean"] == 0.75
+    assert own["with witnesses and propensities"]["error"] == pytest.approx(np.sqrt((3 * 0.05**2 + 0.15**2) / 4))
     table = next(sheet for sheet in answer.tables if sheet.title.startswith("Promoted: the gate"))
     assert table.rows[-1][1].startswith("50.0%")
     assert set(answer.plots) == {"power", "coverage"}

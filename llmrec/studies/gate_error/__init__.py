@@ -14,7 +14,7 @@ on average, and `harm_k` a random walk over checkpoints of tastes that nobody ha
 is what it shall be: 0 under the null, a share of the start's true value for the power.
 """
 
-from llmrec.studies.gate_error.bench import RULES, Bench, Rule, ask, some, sure
+from llmrec.studies.gate_error.bench import RULES, SIDES, Bench, Rule, ask, some, sure
 from llmrec.studies.gate_error.shop import Scored, Shop
 from llmrec.studies.gate_error.study import run_gate_error
 from llmrec.studies.gate_error.telling import answer_of
@@ -23,6 +23,7 @@ from llmrec.studies.gate_error.trainings import CHECKPOINTS, Planted, Tastes, ro
 __all__ = [
     "CHECKPOINTS",
     "RULES",
+    "SIDES",
     "Bench",
     "Planted",
     "Rule",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from llmrec.dataset.impressions import Impressions
 from llmrec.evaluation.simulated import Simulated
+from llmrec.evaluation.witnesses import Witnesses
 from llmrec.pipeline.data import RunData
 from llmrec.pipeline.measure import make_arena, make_tables, measure_run
 from llmrec.pipeline.panel import Panel, PolicyFigures, witnesses_of
@@ -29,14 +31,19 @@ PARTS_MET = (0.25, 0.5, 1.0)
 WITNESSES = 2000
 
 
+Heard = Literal["nobody", "matched", "weighed"]
+"""Which witnesses speak beside the judge: none, those of a log without propensities, those of one with them."""
+Figures = Mapping[Heard, PolicyFigures]
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A gate with parts of it left out, and whether witnesses are heard."""
+    """A gate with parts of it left out, and which witnesses are heard."""
 
     name: str
     looks: bool = True
     doubt: bool = True
-    witnessed: bool = False
+    heard: Heard = "nobody"
 
 
 RULES = (
@@ -44,18 +51,26 @@ RULES = (
     Rule("one look at a time", looks=False),
     Rule("without the judge's own error", doubt=False),
     Rule("without either", looks=False, doubt=False),
-    Rule("the gate, with witnesses", witnessed=True),
+    Rule("the gate, with witnesses, no propensities", heard="matched"),
+    Rule("the gate, with witnesses and propensities", heard="weighed"),
 )
+SIDES: dict[str, Heard] = {
+    "with the judge's own error": "nobody",
+    "with witnesses, no propensities": "matched",
+    "with witnesses and propensities": "weighed",
+}
+"""What an interval may hold beside the chance of the users who are met."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """One people's gate: the run's panel with a judge of this people, and the same with witnesses."""
+    """One people's gate: the run's panel with a judge of this people, and what witnesses say of it."""
 
     shop: Shop
     data: RunData
     simulators: Simulators
     panel: Panel
+    witnesses: Mapping[Heard, Witnesses]
 
     @classmethod
     def of(cls, shop: Shop, number: int) -> Bench:
@@ -67,18 +82,25 @@ class Bench:
         simulators = Simulators(shop.reward, judge, {})
         panel = Panel.of(config, data, simulators, shop.world.dataset.n_items)
         heard = replace(config, gate=replace(config.gate, judged="witnessed"))
-        witnesses = witnesses_of(heard, valid, judge, met_users(config, data), WITNESSES)
-        return cls(shop, data, simulators, replace(panel, witnesses=witnesses))
+        unknown = replace(valid, propensity_M=np.full_like(valid.propensity_M, np.nan))
+        witnesses: dict[Heard, Witnesses] = {}
+        logs: dict[Heard, Impressions] = {"matched": unknown, "weighed": valid}
+        for side, log in logs.items():
+            found = witnesses_of(heard, log, judge, met_users(config, data), WITNESSES)
+            assert found is not None
+            witnesses[side] = found
+        return cls(shop, data, simulators, panel, witnesses)
 
-    def measured(self, policy: Scored) -> tuple[PolicyFigures, PolicyFigures]:
+    def measured(self, policy: Scored) -> Figures:
         """A policy's figures by the judge alone, and with witnesses."""
-        alone = replace(self.panel, witnesses=None).measure(policy)
-        witnesses, weights = self.panel.witnesses, self.shop.config.reward
-        assert witnesses is not None
-        error = witnesses.error(witnesses.lists(policy, self.panel.slate))
+        alone = self.panel.measure(policy)
         assert isinstance(alone.judged, Simulated)
-        judged = alone.judged.corrected(error, click=weights.click, conversion=weights.conversion)
-        return alone, replace(alone, judged=judged)
+        made: dict[Heard, PolicyFigures] = {"nobody": alone}
+        weights = {"click": self.shop.config.reward.click, "conversion": self.shop.config.reward.conversion}
+        for side, witnesses in self.witnesses.items():
+            error = witnesses.error(witnesses.lists(policy, self.panel.slate))
+            made[side] = replace(alone, judged=alone.judged.corrected(error, **weights))
+        return made
 
 
 def some(found: PolicyFigures, rows: IntArray) -> PolicyFigures:
@@ -128,18 +150,23 @@ def _judged(score: Score, found: PolicyFigures, base: PolicyFigures) -> Score:
     return score | {"judge_value": value, "judge_gain": gain}
 
 
-def scored(bench: Bench, training: Planted) -> list[tuple[PolicyFigures, PolicyFigures]]:
+def scored(bench: Bench, training: Planted) -> list[Figures]:
     """The figures of all checkpoints of a training."""
     return [bench.measured(training.checkpoint(step)) for step in range(CHECKPOINTS)]
 
 
-def judge_training(bench: Bench, training: Planted, base: tuple[PolicyFigures, PolicyFigures]) -> dict[str, Any]:
+def scores_of(bench: Bench, found: Sequence[Figures], base: Figures) -> list[Score]:
+    """The panel's scores of checkpoints."""
+    return [bench.panel.score(step + 1, one["nobody"], base["nobody"]) for step, one in enumerate(found)]
+
+
+def judge_training(bench: Bench, training: Planted, base: Figures) -> dict[str, Any]:
     """What each rule promotes of a training, and whether the run would be called improved on the test period."""
     found = scored(bench, training)
-    scores = [bench.panel.score(step + 1, alone, base[0]) for step, (alone, _) in enumerate(found)]
+    scores = scores_of(bench, found, base)
     promoted: dict[str, int | None] = {}
     for rule in RULES:
-        sides = [pair[rule.witnessed] for pair in (*found, base)]
+        sides = [figures[rule.heard] for figures in (*found, base)]
         *after, before = sides if rule.doubt else [sure(side) for side in sides]
         best = decided(bench.panel, scores, after, before, looks=rule.looks)
         promoted[rule.name] = None if best is None else int(best["step"])
@@ -157,39 +184,34 @@ def improved(bench: Bench, policy: Scored) -> bool:
     return said_of(config, arena, measured, tables, promoted=True, promotion="").outcome == "gain"
 
 
-def power(bench: Bench, training: Planted, base: tuple[PolicyFigures, PolicyFigures]) -> list[dict[str, Any]]:
+def power(bench: Bench, training: Planted, base: Figures) -> list[dict[str, Any]]:
     """What the gate promotes where only some users are met."""
     found = scored(bench, training)
-    scores = [bench.panel.score(step + 1, alone, base[0]) for step, (alone, _) in enumerate(found)]
+    scores = scores_of(bench, found, base)
     rows = []
     for part in PARTS_MET:
         met = len(bench.panel.states)
         some_U = np.sort(numpy_stream(0, "gate error", "users").permutation(met)[: max(1, round(part * met))])
-        for rule in (RULES[0], RULES[-1]):
-            *after, before = (some(pair[rule.witnessed], some_U) for pair in (*found, base))
+        for rule in (RULES[0], *RULES[-2:]):
+            *after, before = (some(figures[rule.heard], some_U) for figures in (*found, base))
             best = decided(bench.panel, scores, after, before)
             row = {"rule": rule.name, "part": part, "users": len(some_U), "promoted": best is not None}
             rows.append(row)
     return rows
 
 
-def covered(
-    bench: Bench, base: tuple[PolicyFigures, PolicyFigures], policies: Mapping[str, Scored]
-) -> dict[str, Any]:
+def covered(bench: Bench, base: Figures, policies: Mapping[str, Scored]) -> dict[str, Any]:
     """By policy the true gain, and of its judged ones mean, then mean, deviation and 95% limits of their draws."""
     shop, made = bench.shop, {}
     start = shop.true_value(shop.begin(shop.pool))
     for name, policy in policies.items():
-        true, pair = shop.true_value(policy.score(shop.pool)) - start, bench.measured(policy)
-        sides = {
-            "users alone": (sure(pair[0]), sure(base[0])),
-            "with the judge's own error": (pair[0], base[0]),
-            "with witnesses": (pair[1], base[1]),
-        }
+        true, after = shop.true_value(policy.score(shop.pool)) - start, bench.measured(policy)
+        sides = {"users alone": (sure(after["nobody"]), sure(base["nobody"]))}
+        sides |= {side: (after[heard], base[heard]) for side, heard in SIDES.items()}
         found = {}
-        for side, (after, before) in sides.items():
-            mean = after.judged.means["value"] - before.judged.means["value"]
-            draws_S = bench.panel.draws(after, before)
+        for side, (new, old) in sides.items():
+            mean = new.judged.means["value"] - old.judged.means["value"]
+            draws_S = bench.panel.draws(new, old)
             low, high = np.quantile(draws_S, (0.025, 0.975))
             all_of = (mean, draws_S.mean(), draws_S.std(ddof=1), low, high)
             found[side] = [float(one / start) for one in all_of]

@@ -10,7 +10,7 @@ import numpy as np
 from llmrec.errors import RequestError
 from llmrec.evaluation.significance import wilson_bounds
 from llmrec.studies.answer import Answer, Sheet
-from llmrec.studies.gate_error.bench import RULES
+from llmrec.studies.gate_error.bench import RULES, SIDES
 from llmrec.studies.gate_error.trainings import CHECKPOINTS, PATHS
 from llmrec.studies.study import Pooled
 
@@ -155,7 +155,7 @@ def _coverage_plot(asked: Sequence[Mapping[str, Any]]) -> str:
     shown = {}
     for name in dict.fromkeys(policy for one in asked for policy in one["coverage"]):
         own = [one["coverage"][name] for one in asked if name in one["coverage"]]
-        for side in ("with the judge's own error", "with witnesses"):
+        for side in SIDES:
             limits = np.array([[row["judged"][side][3], row["judged"][side][4], row["true"]] for row in own])
             shown[f"{name}, {side}"] = 100 * (limits[:, :2] - limits[:, 2:])
     return coverage_figure(shown, xlabel="judged less true gain, %")
