@@ -12,7 +12,7 @@ from llmrec.dataset.impressions import Impressions
 from llmrec.evaluation.off_policy import importance_weights
 from llmrec.policy.language_policy import LanguagePolicy
 from llmrec.seeding import numpy_stream
-from llmrec.types import BoolArray, FloatArray, IntArray, State
+from llmrec.types import FloatArray, IntArray, State
 
 
 @dataclass(frozen=True)
