@@ -14,7 +14,18 @@ from llmrec.studies.cold import cold_starts
 from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
 from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, policy_part, said_by
 from llmrec.studies.cold.setting import NANO, Setting
-from llmrec.studies.cold.users import EACH, GAP, INFORMED, REWARD, cold_rows, in_first_session, informed_scores, known
+from llmrec.studies.cold.users import (
+    EACH,
+    FOR_ALL,
+    GAP,
+    INFORMED,
+    REWARD,
+    cold_rows,
+    in_first_session,
+    informed_scores,
+    known,
+    mean_worth,
+)
 from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
 from tests.baselines.test_baselines import LOG
@@ -188,10 +199,18 @@ def test_users_from_end_to_end(out, monkeypatch):
     assert 0 < value < 4
     with pytest.raises(RequestError, match="must rise"):
         cold_starts("users", overrides=given(*TINY), events=(3, 1), **options)
-    assert {f"{NANO}, no profile", "group-popularity", NO_LM} <= set(found["values"])
+    assert {f"{NANO}, no profile", "group-popularity", NO_LM, FOR_ALL} <= set(found["values"])
     for k in (0, 1, 3):  # nobody who sees only the log can expect more; a little is left to chance
         worth = {side: own[f"{REWARD} k={k}"] for side, own in found["values"].items()}
         assert worth.pop(INFORMED) > max(worth.values()) - 0.02
+
+
+def test_what_an_item_is_worth_to_all_is_the_mean_over_the_worlds_users(out):
+    setting = Setting.of(0, out, overrides=given(*TINY))
+    world, reward = setting.data.world, setting.config.reward
+    users = world.dataset.users["user_id"].to_list()
+    wanted = np.mean([world.value_BN([user], reward.click, reward.conversion)[0] for user in users], axis=0)
+    np.testing.assert_allclose(mean_worth(world, reward), wanted)
 
 
 def test_what_can_be_known_is_told_of_the_log_up_to_the_kth_event(out):

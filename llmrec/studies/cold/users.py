@@ -11,6 +11,7 @@ Beside NDCG and HR of the targets stands the judged reward of the ten items show
 user's whole past, expects of them. A generated world's truth is asked in its place where there is one; there the
 informed optimum stands beside the systems: what is best by all that its log shows of the user up to the k-th event,
 choices of withheld items and what was shown and not chosen among it (docs/world.md). It is a ceiling of the reward.
+The best list for all, by true means over the world's users, is the ceiling of whoever knows nobody.
 
 Every system and mixture is weighed by the same conditional logit (`parts`), fitted for each k on the validation rows
 of users who are cold there; what a system says without it stands beside it as "as it is".
@@ -55,7 +56,7 @@ EACH = 8
 """Rows of one user, at most: people count alike."""
 NDCG, HR, REWARD = f"NDCG@{K}", f"HR@{K}", f"judged reward@{K}"
 POPULARITY = "popularity"
-INFORMED = "informed optimum"
+INFORMED, FOR_ALL = "informed optimum", "best list for all"
 
 
 def cold_users(
@@ -118,6 +119,7 @@ def rows_of(
         raise DataError(f"No user of {data.dataset.manifest.name!r} has a profile, so there is nothing to ask for.")
     parts = _parts(setting, known(valid, 0))
     judge = _judge(setting) if judged else None
+    worth_N = np.zeros(0) if data.world is None else mean_worth(data.world, setting.config.reward)
     rows: dict[str, dict[str, FloatArray]] = {}
     for k in events:
         fit, asked = (
@@ -134,14 +136,23 @@ def rows_of(
             gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
             rows.setdefault(part.name + AS_IS, {}).update(_named(gains, k))
         if judge is not None and data.world is not None:
-            score_BN = informed_scores(data.world, test, k, setting.config.reward)
-            gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
-            rows.setdefault(INFORMED, {}).update(_named(gains, k))
+            informed_BN = informed_scores(data.world, test, k, setting.config.reward)
+            for name, score_BN in {INFORMED: informed_BN, FOR_ALL: np.tile(worth_N, (len(test), 1))}.items():
+                gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
+                rows.setdefault(name, {}).update(_named(gains, k))
     users = [str(example.state.user_id) for example in test]
     users = [f"{setting.seed}/{user}" for user in users] if data.world is not None else users
     counts = {"valid": len(valid), "test": len(test), "users": len(set(users))}
     facts = {**setting.facts, "rows": counts, "settings": {part.name: part.facts for part in parts}}
     return SeedRows(setting.seed, data.withheld.data_hash, rows, dict.fromkeys(rows[NO_LM], users), facts)
+
+
+def mean_worth(world: World, reward: RewardSettings) -> FloatArray:
+    """The true value of every item in the mean over the world's users: (N,)."""
+    users = [str(user) for user in world.dataset.users["user_id"]]
+    parts = [users[low : low + BATCH] for low in range(0, len(users), BATCH)]
+    summed_N = sum(world.value_BN(part, reward.click, reward.conversion).sum(axis=0) for part in parts)
+    return np.asarray(summed_N / len(users))
 
 
 def informed_scores(world: World, found: Examples, k: int, reward: RewardSettings) -> FloatArray:
@@ -274,6 +285,7 @@ def answer_of(found: Pooled, events: Sequence[int] = KNOWN) -> Answer:
     title = f"{counts['test']} events of {counts['users']} users without training events, differences to {reference}"
     pairs = [(model, base) for model in models for base in (POPULARITY, GROUPS, model + SILENT)]
     pairs += [(f"all with {model}", NO_LM) for model in models]
+    pairs += [(model, FOR_ALL) for model in models if FOR_ALL in found.sides]
     claims = {f"{a} against {b}": {m: found.difference(a, b, m) for m in measures} for a, b in pairs}
     plain = {name: {m: asdict(d) for m, d in of.items()} for name, of in claims.items()}
     values = {side: {m: float(np.mean(found.rows(side, m))) for m in measures} for side in found.sides}
@@ -306,7 +318,7 @@ def curves_of(values: Mapping[str, Mapping[str, float]], events: Sequence[int], 
     from llmrec.evaluation.plots import curve_figure  # matplotlib, for those who want a plot
 
     # few enough for their names to stand beside the lines; the tables have all
-    single = (POPULARITY, GROUPS, WORDS, SENTENCES, INFORMED)
+    single = (POPULARITY, GROUPS, WORDS, SENTENCES, INFORMED, FOR_ALL)
     sides = [s for s in values if s in single or (s.startswith("LM") and AS_IS not in s and SILENT not in s)]
     rows = [
         {"step": float(k)} | {f"{kind}/{s}": values[s][f"{kind} k={k}"] for s in sides for kind in kinds}
