@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmrec.errors import RequestError
 from llmrec.evaluation.table import Comparison
@@ -36,6 +36,11 @@ class Verdict:
         """The outcome, or "caution" where a gain has a caveat: how a page colours it."""
         return "caution" if self.outcome == "gain" and self.caveats else self.outcome
 
+    def beside(self, witnessed: Comparison, *, after: str, metric: str = "value") -> Verdict:
+        """The same, with what logged feedback makes of the judged figures; it decides nothing."""
+        said = f"Put right by logged feedback on such lists, it {_goes(witnessed, after, metric)}."
+        return replace(self, sentence=_said(self.sentence, said), figures=_said(self.figures, said))
+
 
 def verdict(
     simulated: Comparison,
@@ -57,25 +62,15 @@ def verdict(
     Raises:
         RequestError: there is no paired difference of `after` and a reference on `metric`.
     """
-    cell = simulated.cells.get(after, {}).get(metric)
-    if simulated.reference is None or cell is None or cell.difference is None:
-        raise RequestError(f"A verdict on {after!r} needs its paired difference in {metric!r} to a reference.")
-    before = simulated.cells[simulated.reference][metric].mean
-    outcome = {"▲": "gain", "▼": "loss", "": "none"}[cell.mark]
+    figures = f"he judged {simulated.label(metric)} {_goes(simulated, after, metric)}."
+    outcome = {"▲": "gain", "▼": "loss", "": "none"}[simulated.cells[after][metric].mark]
     head = {"gain": "Significant gain", "loss": "Significant loss", "none": "No significant gain"}[outcome]
-    share = cell.mean / before - 1 if before > 0 else None
-    relative = "" if share is None else f", {_percent(share)}"
-    figures = (
-        f"he judged {simulated.label(metric)} goes from {simulated.number(metric, before)} "
-        f"({simulated.reference}) to {simulated.number(metric, cell.mean)} ({after}{relative}; paired 95% interval "
-        f"of the difference {simulated.interval(metric, cell.difference, sign=True)})."
-    )
     ranked = _ranking_sentence(ranking, after, ranking_metric)
     return Verdict(
         outcome,
         " ".join(filter(None, [f"{head}: t{figures}", ranked])),
         figures=" ".join(filter(None, [f"T{figures}", ranked])),
-        relative=share,
+        relative=_share(simulated, after, metric),
         trade=_fall(ranking, after, ranking_metric),
     )
 
@@ -172,6 +167,29 @@ def _fall(ranking: Comparison | None, after: str, metric: str) -> str:
         return ""
     before = ranking.cells[ranking.reference or ""][metric].mean
     return f"{metric} on held-out events falls significantly, by {100 * (1 - cell.mean / before):.1f}%"
+
+
+def _share(table: Comparison, after: str, metric: str) -> float | None:
+    before = table.cells[str(table.reference)][metric].mean
+    return table.cells[after][metric].mean / before - 1 if before > 0 else None
+
+
+def _goes(table: Comparison, after: str, metric: str) -> str:
+    """From where to where a figure goes, as a clause.
+
+    Raises:
+        RequestError: there is no paired difference of `after` and a reference on `metric`.
+    """
+    cell = table.cells.get(after, {}).get(metric)
+    if table.reference is None or cell is None or cell.difference is None:
+        raise RequestError(f"A verdict on {after!r} needs its paired difference in {metric!r} to a reference.")
+    before, share = table.cells[table.reference][metric].mean, _share(table, after, metric)
+    relative = "" if share is None else f", {_percent(share)}"
+    return (
+        f"goes from {table.number(metric, before)} ({table.reference}) to {table.number(metric, cell.mean)} "
+        f"({after}{relative}; paired 95% interval of the difference "
+        f"{table.interval(metric, cell.difference, sign=True)})"
+    )
 
 
 def _said(*sentences: str) -> str:

@@ -32,6 +32,8 @@ from llmrec.simulator.behaviour import BehaviourModel
 from llmrec.training.obeyed import Obeyed
 from llmrec.types import FloatArray, IntArray, Ranker, Slate, State
 
+DEPLOYED = {"click_rate": "clicks", "conversion_rate": "conversions", "value@1": "value, top item"}
+HEARD = "Where the log shows what a system shows, too: outcomes less what the judge expects, over their propensities."
 DOUBT = "Intervals hold the judge's own error: it was corrected on a sample of users, drawn anew with those met."
 
 
@@ -48,7 +50,8 @@ class Arena:
     note: str = ""
     """What the check for leaks says of the split."""
     witnesses: Witnesses | None = None
-    """What the log of the period says of the judge, where `gate.judged` asks for it."""
+    """What the log of the period says of the judge: part of what it expects where `gate.judged` asks for it, else
+    shown beside that where the log has propensities."""
     rates: str = ""
     """What rates of clicks and conversions are worth, where negatives were sampled or nothing was converted."""
     rules: Obeyed | None = None
@@ -99,7 +102,9 @@ def make_arena(config: RunConfig, data: RunData, judge: Judge) -> Arena:
         data.dataset.manifest.repeat,
         note,
         # Of the test period, which decided nothing before, as those who are met.
-        None if in_sessions(config) else witnesses_of(config, log, judge, met, config.evaluation.test_events),
+        None
+        if in_sessions(config)
+        else witnesses_of(config, log, judge, met, config.evaluation.test_events, shown=True),
         rates_note(config, data),
         run_rules(config, data),
     )
@@ -132,18 +137,21 @@ class Tables:
     """The comparison as tables: `deployed` by judge, and `summary`, their main columns side by side.
 
     `sessions` is what the judge expects of sessions with the systems that the run decides between, where it trained
-    in sessions; the verdict is on it then.
+    in sessions; the verdict is on it then. `witnessed` is what the log makes of the judge's figures of the same two,
+    where it has propensities and the judge alone decides.
     """
 
     ranking: Comparison
     deployed: dict[str, Comparison]
     summary: Comparison
     sessions: Comparison | None = None
+    witnessed: Comparison | None = None
 
     @property
     def judged(self) -> dict[str, Comparison]:
-        """`deployed`, and the sessions if there are any."""
-        return self.deployed if self.sessions is None else {**self.deployed, "sessions": self.sessions}
+        """`deployed`, and sessions and witnesses if there are any."""
+        more = {"sessions": self.sessions, "witnessed": self.witnessed}
+        return {**self.deployed, **{name: table for name, table in more.items() if table is not None}}
 
 
 def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) -> SystemFigures:
@@ -165,7 +173,8 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
         items_BK = slates_to_items(found, top)
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
-        heard = None if arena.witnesses is None else arena.witnesses.lists(system, top)
+        witnesses = arena.witnesses if config.gate.judged == "witnessed" else None
+        heard = None if witnesses is None else witnesses.lists(system, top)
         for judge in arena.judges:
             own = heard if judge == "judge" else None
             deployed[judge][name], doubt[judge][name] = _deploy(config, arena, slates[name], judge, top, own)
@@ -201,7 +210,7 @@ def make_tables(config: RunConfig, arena: Arena, measured: SystemFigures, refere
         "judge": f"Deployed slates of {len(arena.states)} users, as the judge expects them (it was not the reward)",
         "truth": f"Deployed slates of {len(arena.states)} users, true expectation of the generated world",
     }
-    common["labels"] = {"click_rate": "clicks", "conversion_rate": "conversions", "value@1": "value, top item"}
+    common["labels"] = DEPLOYED
     deployed = {
         judge: Comparison.of(
             titles[judge],
@@ -246,6 +255,31 @@ def session_table(
         labels={"value": f"value of {judged_measure(config)}", "first_turn": "value of the first turn"},
         replicas=doubted,
         note=_said(arena.ruled, DOUBT if any(doubted.values()) else ""),
+    )
+
+
+def witnessed_table(
+    config: RunConfig, arena: Arena, measured: SystemFigures, systems: Mapping[str, Ranker], reference: str
+) -> Comparison | None:
+    """The judge's figures as the log's own feedback puts them right; None where that is not asked, or is in them."""
+    if arena.witnesses is None or config.gate.judged == "witnessed":
+        return None
+    top = min(max(config.evaluation.k), arena.n_items)
+    found: dict[str, tuple[Figures, Figures]] = {}
+    for name, system in systems.items():
+        console.print(f"  what the log says of {name}", style="dim")
+        heard_SK = arena.witnesses.lists(shown(system, arena.rules), top)
+        found[name] = _deploy(config, arena, measured.slates[name], "judge", top, heard_SK)
+    return Comparison.of(
+        f"The same slates, the judge put right by logged feedback in {len(arena.witnesses.states)} other states",
+        {name: figures for name, (figures, _) in found.items()},
+        reference=reference,
+        samples=config.evaluation.bootstrap,
+        seed=config.seed,
+        percent=("click_rate", "conversion_rate"),
+        labels=DEPLOYED,
+        replicas=_arrays({name: doubt for name, (_, doubt) in found.items()}),
+        note=_said(arena.rates, arena.ruled, HEARD),
     )
 
 

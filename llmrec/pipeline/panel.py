@@ -267,15 +267,28 @@ def judged_measure(config: RunConfig) -> str:
     return f"a session of up to {config.session.turns} turns" if in_sessions(config) else "an impression"
 
 
-def witnesses_of(config: RunConfig, log: Impressions, judge: Judge, met: Met, limit: int) -> Witnesses | None:
-    """Those of a log, of `limit` states at most, who are not met; None where nobody asks for them."""
-    if config.gate.judged == "model" or not isinstance(judge, Replicated):
+def witnesses_of(
+    config: RunConfig, log: Impressions, judge: Judge, met: Met, limit: int, *, shown: bool = False
+) -> Witnesses | None:
+    """Those of a log, of `limit` states at most, who are not met; None where nobody asks for them.
+
+    Args:
+        config: of the run.
+        log: impressions of the period.
+        judge: who is put right.
+        met: users who are met.
+        limit: of states.
+        shown: whether they are wanted unasked where the log has propensities, without which they may mislead.
+    """
+    if not isinstance(judge, Replicated):
         return None
     look_M: FloatArray = np.ones(len(log))
     if isinstance(judge, BehaviourModel):
         _, look_M = log_weights(judge, read_log(log, judge.space.n_items), config.simulator)
     in_order = config.section(OffPolicySettings).without_replacement
     count_M = stands_for(log, look_M, without_replacement=in_order)
+    if config.gate.judged == "model" and not (shown and count_M is not None):
+        return None
     asked: dict[str, Any] = {"left_out": met.all, "limit": limit, "seed": config.seed}
     return Witnesses.of(log, judge, look_M=look_M, count_M=count_M, **asked)
 

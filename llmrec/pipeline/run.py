@@ -39,6 +39,7 @@ from llmrec.pipeline.measure import (
     measure_run,
     session_table,
     varieties,
+    witnessed_table,
 )
 from llmrec.pipeline.order import EVALUATION, REPORT, ahead_of
 from llmrec.pipeline.pilot import check_pilot, piloted
@@ -204,8 +205,10 @@ def evaluate(stages: Stages, work: Work, out: Path) -> RunResult:
     improved, systems = stages.improvement, make_systems(stages)
     measured = measure_run(config, arena, systems)
     after = _after(config, promoted=improved.promoted is not None)
-    sessions = session_table(config, stages.data, arena, {name: systems[name] for name in (SFT, after)}, SFT)
-    tables = replace(make_tables(config, arena, measured, SFT), sessions=sessions)
+    both = {name: systems[name] for name in (SFT, after)}
+    sessions = session_table(config, stages.data, arena, both, SFT)
+    witnessed = witnessed_table(config, arena, measured, both, SFT)
+    tables = replace(make_tables(config, arena, measured, SFT), sessions=sessions, witnessed=witnessed)
     found = said_of(
         config, arena, measured, tables, promoted=improved.promoted is not None, promotion=improved.verdict
     )
@@ -258,6 +261,8 @@ def said_of(
     lists = varieties(config, arena, measured)
     decides = tables.deployed["judge"] if tables.sessions is None else tables.sessions
     judged = verdict(decides, tables.ranking, after=after, ranking_metric=metric)
+    if tables.witnessed is not None:
+        judged = judged.beside(tables.witnessed, after=after)
     return run_verdict(
         judged,
         promoted=promoted,

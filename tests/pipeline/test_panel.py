@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import polars as pl
 import pytest
 
 from llmrec.baselines.popularity import Popularity, Random
 from llmrec.config import RunConfig
+from llmrec.dataset.split import PARTS
 from llmrec.evaluation.sessions import SessionFigures
 from llmrec.evaluation.simulated import Simulated
 from llmrec.evaluation.verdict import verdict
+from llmrec.evaluation.witnesses import LEAST
 from llmrec.pipeline.data import open_data
-from llmrec.pipeline.measure import make_arena, session_table
+from llmrec.pipeline.measure import make_arena, make_tables, measure_run, session_table, witnessed_table
 from llmrec.pipeline.panel import Panel, gate_key
 from llmrec.pipeline.promotion import RankingChange, promote, refusals, settled
 from llmrec.pipeline.ruled import RULED, run_rules, shown
@@ -166,6 +169,46 @@ def test_witnesses_are_heard_where_they_are_asked_for(made):
     # stages that were made before there was a choice are found again
     assert "judged" not in gate_key(plain)
     assert gate_key(heard)["judged"] == "witnessed"
+
+
+def test_what_the_log_says_stands_beside_the_judges_figures_where_it_has_propensities(made):
+    config, data, simulators, start, other = made
+    plain = dataclasses.replace(
+        config,
+        session=dataclasses.replace(config.session, turns=1),
+        evaluation=dataclasses.replace(config.evaluation, test_events=60),
+    )
+    heard = dataclasses.replace(plain, gate=dataclasses.replace(plain.gate, judged="witnessed"))
+    systems = {"SFT": start, "PPO": other}
+    arena = make_arena(plain, data, simulators.judge)
+    measured = measure_run(plain, arena, systems)
+    table = witnessed_table(plain, arena, measured, systems, "SFT")
+    for name, system in systems.items():
+        error = arena.witnesses.error(arena.witnesses.lists(system, 10))
+        assert error.impressions >= LEAST
+        judged = np.mean(measured.deployed["judge"][name]["value"])
+        more = error.mean_2 @ [plain.reward.click, plain.reward.conversion]
+        assert table.cells[name]["value"].mean == pytest.approx(judged + more)
+    # asked for, it is the judge's own figure, and the same one
+    whole = measure_run(heard, arena, systems)
+    for name in systems:
+        assert np.mean(whole.deployed["judge"][name]["value"]) == pytest.approx(table.cells[name]["value"].mean)
+    assert witnessed_table(heard, arena, whole, systems, "SFT") is None
+    # the verdict says it and is not changed by it
+    judged = verdict(make_tables(plain, arena, measured, "SFT").deployed["judge"], None, after="PPO")
+    both = judged.beside(table, after="PPO")
+    assert both.outcome == judged.outcome
+    assert both.sentence.startswith(judged.sentence)
+    assert f"on such lists, it goes from {table.cells['SFT']['value'].mean:.4f} (SFT)" in both.sentence
+    # a log without propensities: nothing is said that was not asked for, and asked for it is said by matching
+    split = data.split
+    parts = {part: split.part(part).with_columns(propensity=pl.lit(None, pl.Float64)) for part in PARTS}
+    unknown = dataclasses.replace(data, split=dataclasses.replace(split, **parts))
+    assert make_arena(plain, unknown, simulators.judge).witnesses is None
+    matched = make_arena(heard, unknown, simulators.judge).witnesses
+    assert set(matched.weight_M) == {1.0}
+    sessions = make_arena(config, data, simulators.judge)
+    assert sessions.witnesses is None
 
 
 def test_people_are_met_first_or_in_a_state_that_is_drawn(made):
