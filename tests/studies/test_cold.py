@@ -10,6 +10,7 @@ from llmrec.errors import ConfigError, RequestError
 from llmrec.files import read_json
 from llmrec.pipeline.run import make_stage
 from llmrec.pipeline.work import LastStage
+from llmrec.simulator.log import Subset
 from llmrec.studies.cold import cold_starts
 from llmrec.studies.cold.items import AS_IS, NO_LM, both, joined, systems
 from llmrec.studies.cold.parts import FLOOR, Asked, Part, Weighed, policy_part, said_by
@@ -20,11 +21,13 @@ from llmrec.studies.cold.users import (
     GAP,
     INFORMED,
     REWARD,
+    WORTH,
     cold_rows,
     in_first_session,
     informed_scores,
     known,
     mean_worth,
+    worth_part,
 )
 from llmrec.studies.study import Pooled, SeedRows
 from llmrec.types import Example, Interaction, State
@@ -199,7 +202,7 @@ def test_users_from_end_to_end(out, monkeypatch):
     assert 0 < value < 4
     with pytest.raises(RequestError, match="must rise"):
         cold_starts("users", overrides=given(*TINY), events=(3, 1), **options)
-    assert {f"{NANO}, no profile", "group-popularity", NO_LM, FOR_ALL} <= set(found["values"])
+    assert {f"{NANO}, no profile", "group-popularity", NO_LM, FOR_ALL, WORTH} <= set(found["values"])
     for k in (0, 1, 3):  # nobody who sees only the log can expect more; a little is left to chance
         worth = {side: own[f"{REWARD} k={k}"] for side, own in found["values"].items()}
         assert worth.pop(INFORMED) > max(worth.values()) - 0.02
@@ -211,6 +214,21 @@ def test_what_an_item_is_worth_to_all_is_the_mean_over_the_worlds_users(out):
     users = world.dataset.users["user_id"].to_list()
     wanted = np.mean([world.value_BN([user], reward.click, reward.conversion)[0] for user in users], axis=0)
     np.testing.assert_allclose(mean_worth(world, reward), wanted)
+
+
+def test_mean_rewards_are_those_of_what_was_shown(out, monkeypatch):
+    """Two items are shown 10,000 times each: 20% and 10% are clicked, a quarter and none of that is bought."""
+    setting = Setting.of(0, out, overrides=given(*TINY))
+    click_M, bought_M = np.zeros(20_000), np.zeros(20_000)
+    click_M[:2000] = click_M[10_000:11_000] = bought_M[:500] = 1
+    log = Subset([State("a")], np.zeros(20_000, dtype=np.int64), np.repeat([0, 1], 10_000), click_M, bought_M)
+    monkeypatch.setattr("llmrec.studies.cold.users.log_of", lambda *_: log)
+    (found_BN,) = worth_part(setting).features([State("a"), State("b")])
+    np.testing.assert_array_equal(found_BN[0], found_BN[1])
+    weights = setting.config.reward
+    bought = [0.2 * 0.25, 0.0]
+    wanted = [weights.click * 0.2 + weights.conversion * bought[0], weights.click * 0.1]
+    np.testing.assert_allclose(np.exp(found_BN[0, :2]), wanted, rtol=0.05)  # ten events of the mean of all are added
 
 
 def test_what_can_be_known_is_told_of_the_log_up_to_the_kth_event(out):

@@ -5,7 +5,8 @@ greatest k). Of those ten a state holds the first k = 0, 1, 3, 5 or 10 and nothi
 for every k and only what is known differs: figures over k are curves. With `first_session` targets are events of the
 user's first session alone, which is then the unit. Counts within groups of people (age, gender, occupation:
 `baselines.popularity.GroupPopularity`, attributes and smoothing chosen on validation rows) are what a language model
-that reads profiles has to beat; itself without profiles says what the profile adds.
+that reads profiles has to beat; itself without profiles says what the profile adds. Where a log tells what was
+shown, items' mean rewards an impression stand beside counts, which know what was shown often and not what is liked.
 
 Beside NDCG and HR of the targets stands the judged reward of the ten items shown: what the run's judge, who reads the
 user's whole past, expects of them. A generated world's truth is asked in its place where there is one; there the
@@ -36,9 +37,11 @@ from llmrec.dataset.world.world import World
 from llmrec.errors import DataError, RequestError
 from llmrec.evaluation.significance import Interval
 from llmrec.evaluation.simulated import BATCH, Judge
-from llmrec.pipeline.simulation import simulator_stage
+from llmrec.pipeline.simulation import log_of, simulator_stage
 from llmrec.pipeline.systems import TruthJudge
 from llmrec.seeding import numpy_stream
+from llmrec.simulator.log import read_log
+from llmrec.simulator.metrics import item_means
 from llmrec.studies.answer import Answer, forest, signed
 from llmrec.studies.cold.parts import Asked, K, Part, Weighed, baseline_part, popularity_part
 from llmrec.studies.cold.setting import COUNTS, SENTENCES, WORDS, Rows, Setting
@@ -56,6 +59,7 @@ EACH = 8
 """Rows of one user, at most: people count alike."""
 NDCG, HR, REWARD = f"NDCG@{K}", f"HR@{K}", f"judged reward@{K}"
 POPULARITY = "popularity"
+WORTH = "items' mean rewards"
 INFORMED, FOR_ALL = "informed optimum", "best list for all"
 
 
@@ -253,9 +257,21 @@ def _parts(setting: Setting, valid: Examples) -> list[Part]:
     for name in (GROUPS, COUNTS, WORDS, SENTENCES):
         if baseline(name).available:
             found.append(baseline_part(baseline(name), setting.data, valid, setting.seed))
+    if (setting.data.split.train["kind"] == "impression").any():
+        found.append(worth_part(setting))
     for part in setting.models:
         found += [part, Part(part.name + SILENT, _silent(part), part.facts, [part.key, "silent"])]
     return found
+
+
+def worth_part(setting: Setting) -> Part:
+    """The logarithm of items' mean rewards an impression in the training part; the same for all states."""
+    data, weights = setting.data, setting.config.reward
+    log = read_log(log_of(setting.config, data, "train"), data.dataset.n_items)
+    found = item_means(log, np.arange(data.dataset.n_items), data.dataset.n_items)
+    worth_N = found.click_BK * (weights.click + weights.conversion * found.conversion_BK)
+    log_N = np.log(np.maximum(worth_N, 1e-9)).astype(np.float32)
+    return Part(WORTH, lambda states: [np.tile(log_N, (len(states), 1))])
 
 
 def _silent(part: Part) -> Any:
@@ -285,7 +301,7 @@ def answer_of(found: Pooled, events: Sequence[int] = KNOWN) -> Answer:
     title = f"{counts['test']} events of {counts['users']} users without training events, differences to {reference}"
     pairs = [(model, base) for model in models for base in (POPULARITY, GROUPS, model + SILENT)]
     pairs += [(f"all with {model}", NO_LM) for model in models]
-    pairs += [(model, FOR_ALL) for model in models if FOR_ALL in found.sides]
+    pairs += [(model, base) for model in models for base in (WORTH, FOR_ALL) if base in found.sides]
     claims = {f"{a} against {b}": {m: found.difference(a, b, m) for m in measures} for a, b in pairs}
     plain = {name: {m: asdict(d) for m, d in of.items()} for name, of in claims.items()}
     values = {side: {m: float(np.mean(found.rows(side, m))) for m in measures} for side in found.sides}
@@ -318,7 +334,7 @@ def curves_of(values: Mapping[str, Mapping[str, float]], events: Sequence[int], 
     from llmrec.evaluation.plots import curve_figure  # matplotlib, for those who want a plot
 
     # few enough for their names to stand beside the lines; the tables have all
-    single = (POPULARITY, GROUPS, WORDS, SENTENCES, INFORMED, FOR_ALL)
+    single = (POPULARITY, WORTH, GROUPS, WORDS, SENTENCES, INFORMED, FOR_ALL)
     sides = [s for s in values if s in single or (s.startswith("LM") and AS_IS not in s and SILENT not in s)]
     rows = [
         {"step": float(k)} | {f"{kind}/{s}": values[s][f"{kind} k={k}"] for s in sides for kind in kinds}
