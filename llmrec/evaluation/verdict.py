@@ -38,7 +38,8 @@ class Verdict:
 
     def beside(self, witnessed: Comparison, *, after: str, metric: str = "value") -> Verdict:
         """The same, with what logged feedback makes of the judged figures; it decides nothing."""
-        said = f"Put right by logged feedback on such lists, it {_goes(witnessed, after, metric)}."
+        moved = _goes(witnessed, after, metric)
+        said = f"Put right by logged feedback on such lists, the judged {witnessed.label(metric)} {moved}."
         return replace(self, sentence=_said(self.sentence, said), figures=_said(self.figures, said))
 
 

@@ -199,7 +199,7 @@ def test_what_the_log_says_stands_beside_the_judges_figures_where_it_has_propens
     both = judged.beside(table, after="PPO")
     assert both.outcome == judged.outcome
     assert both.sentence.startswith(judged.sentence)
-    assert f"on such lists, it goes from {table.cells['SFT']['value'].mean:.4f} (SFT)" in both.sentence
+    assert f"on such lists, the judged value goes from {table.cells['SFT']['value'].mean:.4f} (SFT)" in both.sentence
     # a log without propensities: nothing is said that was not asked for, and asked for it is said by matching
     split = data.split
     parts = {part: split.part(part).with_columns(propensity=pl.lit(None, pl.Float64)) for part in PARTS}
