@@ -44,7 +44,7 @@ def test_a_gain_with_its_cost():
         "(convert) 2.0 as before of 100 items that they are shown, but lists of 10 hold 30 instead of 40 of 100 things "
         "that people really chose later."
     )
-    assert told.coverage == "All lists of 10 together show 60% of the catalogue, up from 50%."
+    assert told.coverage == "All of these lists of 10 together show 60% of the catalogue, up from 50%."
     assert told.next[0] == "Read what got worse below (2 figures), and for which groups."
     assert "small part of real users" in told.next[1]
 

@@ -84,7 +84,7 @@ def _coverage(ranking: Comparison | None, before: str, after: str) -> str:
         return ""
     one, two = (ranking.cells[system][metric].mean for system in (before, after))
     return (
-        f"All lists of {metric.removeprefix('coverage@')} together show {two:.0%} of the catalogue, "
+        f"All of these lists of {metric.removeprefix('coverage@')} together show {two:.0%} of the catalogue, "
         f"{_direction(one, two)}."
     )
 
