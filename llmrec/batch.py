@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ class BatchJob:
         exclude_seen: leave out what a user has seen; by default as the data set's manifest says.
         titles: whether there is a column of titles.
         part: users of a part.
+        prefer: what the lists weigh how much, for a run that reads it (`Recommender.recommend`).
     """
 
     k: int = 10
@@ -67,6 +68,7 @@ class BatchJob:
     exclude_seen: bool | None = None
     titles: bool = True
     part: int = PART
+    prefer: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,12 +119,15 @@ def write_slates(recommender: Recommender, out: Path, job: BatchJob, *, force: b
         What was written; None on the other processes.
 
     Raises:
-        RequestError: no data set, no users, a k that cannot be met, or a filter that cannot be read.
+        RequestError: no data set, no users, a k that cannot be met, a filter that cannot be read, or weights that the
+            run does not state.
         RunError: `out` is something else, cannot be written, or holds parts of another job.
         Busy: another process writes it.
     """
     start, place = time.monotonic(), resolve(out)
     users = _users(recommender, job)
+    if job.prefer:  # refused before anything is made
+        recommender.read(user=users[0], prefer=job.prefer, k=job.k)
     key = {"llmrec": __version__, "model": _model_key(recommender), "users": sha256_of(*users), **_settings(job)}
     key |= {"data": _data_of(recommender).manifest.content_hash, **recommender.told()}
     digest = sha256_of(json.dumps(key, sort_keys=True, default=str))
@@ -171,7 +176,9 @@ def _data_of(recommender: Recommender) -> Dataset:
 
 
 def _settings(job: BatchJob) -> dict[str, Any]:
-    return {**asdict(job), "users": None, "filters": repr(job.filters)}
+    found = {**asdict(job), "users": None, "filters": repr(job.filters)}
+    # files and parts from before there was this wish are those of jobs without it
+    return found if job.prefer else {key: value for key, value in found.items() if key != "prefer"}
 
 
 def _model_key(recommender: Recommender) -> list[str]:
@@ -271,7 +278,9 @@ class _Decoder:
     def _table(self, users: Sequence[str]) -> tuple[pa.Table, int]:
         """The rows of some users, and how many of them have fewer items than were asked for."""
         job, bundle = self.job, self.recommender.bundle
-        requests = [self.recommender.read(user=user, filters=job.filters, k=job.k) for user in users]
+        requests = [
+            self.recommender.read(user=user, filters=job.filters, k=job.k, prefer=job.prefer) for user in users
+        ]
         if (book := self.recommender.book) is not None:  # whichever lists are shown
             requests = [replace(one, filters=book.alone(one.filters or Filters(), job.k)) for one in requests]
         slates = self._slates(requests)

@@ -31,6 +31,7 @@ def batch_command(
     exclude: wishes.Exclude = [],  # noqa: B006
     max_per_category: wishes.MaxPerCategory = None,
     rules: wishes.Rules = None,
+    prefer: wishes.Prefer = [],  # noqa: B006
     fuse: wishes.Fuse = None,
     exact: wishes.Exact = False,
     titles: Annotated[bool, typer.Option("--titles/--no-titles", help="With a column of titles.")] = True,
@@ -49,12 +50,13 @@ def batch_command(
 
     On several processes: accelerate launch -m llmrec batch ..., or torchrun -m llmrec batch ...
     """
-    from llmrec.cli.show import asked_filters, loaded, read_ids
+    from llmrec.cli.show import asked_filters, asked_weights, loaded, read_ids
 
     if out.suffix != ".parquet":
         raise RequestError(f"--out is {out}; let the file's name end with .parquet.")
     bounds = (min_price, max_price)
     stock, filters = asked_filters(category, brand, bounds, in_stock, candidates, exclude, max_per_category)
+    weights = asked_weights(prefer)
     chosen = None if users is None else read_ids(users, "--users")
     given: dict[str, Any] = {"data": data, "revision": revision, "fuse": fuse, "rules": rules}
     given |= {"engine": _engine(backend, engine, fuse)}
@@ -64,9 +66,12 @@ def batch_command(
         world_size()  # joins the processes, so that each has a device of its own
     recommender, filters = loaded(model, **given, filters=filters, stock=stock)
     from llmrec.batch import BatchJob, write_slates
+    from llmrec.recommender.recommender import UNREWARDED
 
-    job = BatchJob(k, chosen, filters, exact, titles=titles, part=part)
+    job = BatchJob(k, chosen, filters, exact, titles=titles, part=part, prefer=weights or None)
     found = write_slates(recommender, out, job, force=force)
+    if weights and not recommender.bundle.facts["stated"]["rewarded"]:
+        echo(UNREWARDED, err=True)
     if found is not None:
         echo(json_line(found.to_json()) if as_json else found)
 

@@ -18,3 +18,11 @@ MaxPerCategory = Annotated[int | None, typer.Option(help="At most so many of one
 Rules = Annotated[Path | None, typer.Option(help="Rules that every list obeys, a YAML file (docs/rules.md).")]
 Fuse = Annotated[float | None, typer.Option(help="Mix with co-visitation; the policy's weight, 0 to 1.")]
 Exact = Annotated[bool, typer.Option("--exact", help="Search until each list is proven to be the best.")]
+Prefer = Annotated[
+    list[str],
+    typer.Option(
+        "--prefer",
+        metavar="NAME=WEIGHT",
+        help="What to weigh, 0 to 3, by a run that was trained to read it (reward.stated); may be repeated.",
+    ),
+]

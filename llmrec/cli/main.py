@@ -181,14 +181,7 @@ def recommend(
     words: Annotated[
         bool, typer.Option("--words/--no-words", help="Items that the prompt's words name come first.")
     ] = True,
-    prefer: Annotated[
-        list[str],
-        typer.Option(
-            "--prefer",
-            metavar="NAME=WEIGHT",
-            help="What to weigh, 0 to 3, by a run that was trained to read it (reward.stated); may be repeated.",
-        ),
-    ] = [],  # noqa: B006
+    prefer: wishes.Prefer = [],  # noqa: B006
     explain: Annotated[
         str | None,
         typer.Option(metavar="[N]", help="Say why the first N items are recommended, all of them by default."),

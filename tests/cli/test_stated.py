@@ -2,6 +2,7 @@
 
 import json
 
+import polars as pl
 import pytest
 
 from llmrec.recommender.recommender import UNREWARDED
@@ -42,6 +43,39 @@ def test_lists_ask_for_weights(stated, cache):
     # who asks is told where nothing was learnt of it
     told = [UNREWARDED in note for _, note in (plain, one, two)]
     assert told == [False, *[tiny.metrics(stated)["deployed"] == "SFT"] * 2]
+
+
+def test_a_file_of_lists_asks_for_weights(stated, tmp_path, cache):
+    data = stated.with_name("run.work") / "data" / "world" / "dataset"
+    made = {}
+    for name, words in {"plain": (), "heard": ("--prefer", "conversion=3")}.items():
+        done = tiny.llmrec(
+            "batch",
+            "--model",
+            stated,
+            "--data",
+            data,
+            "-k",
+            "3",
+            "--out",
+            tmp_path / f"{name}.parquet",
+            *words,
+            cache=cache,
+        )
+        made[name] = pl.read_parquet(tmp_path / f"{name}.parquet")
+        unheard = name == "heard" and tiny.metrics(stated)["deployed"] == "SFT"
+        assert (UNREWARDED in " ".join(done.stderr.split())) == unheard
+    assert made["plain"]["log_prob"].to_list() != made["heard"]["log_prob"].to_list()
+    user = made["heard"]["user_id"][0]
+    asked = ("--user", user, "--data", data, "--prefer", "conversion=3", "-k", "3", "--json")
+    alone = json.loads(tiny.llmrec("recommend", "--model", stated, *asked, cache=cache).stdout)
+    own = made["heard"].filter(pl.col("user_id") == user)
+    assert own["item_id"].to_list() == [item["item_id"] for item in alone["items"]]
+    out = tmp_path / "other.parquet"
+    asked = ("batch", "--model", stated, "--data", data, "--out", out, "--prefer", "revenue=1")
+    done = tiny.llmrec(*asked, cache=cache, code=2)
+    assert "'revenue' is no objective" in done.stderr
+    assert not list(tmp_path.glob("other*"))
 
 
 @pytest.mark.parametrize(
