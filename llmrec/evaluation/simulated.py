@@ -62,6 +62,11 @@ class JudgeError:
     mean_2R: FloatArray
     impressions: int
 
+    @property
+    def found(self) -> bool:
+        """Whether anything could be said."""
+        return bool(self.mean_2.any() or self.mean_2R.any())
+
 
 @dataclass(frozen=True, slots=True)
 class Simulated(UserFigures):

@@ -261,7 +261,10 @@ def session_table(
 def witnessed_table(
     config: RunConfig, arena: Arena, measured: SystemFigures, systems: Mapping[str, Ranker], reference: str
 ) -> Comparison | None:
-    """The judge's figures as the log's own feedback puts them right; None where that is not asked, or is in them."""
+    """The judge's figures as the log's own feedback puts them right.
+
+    None where it is not asked or is in them, and where the log shows too little of what a system shows.
+    """
     if arena.witnesses is None or config.gate.judged == "witnessed":
         return None
     top = min(max(config.evaluation.k), arena.n_items)
@@ -269,6 +272,8 @@ def witnessed_table(
     for name, system in systems.items():
         console.print(f"  what the log says of {name}", style="dim")
         heard_SK = arena.witnesses.lists(shown(system, arena.rules), top)
+        if not arena.witnesses.error(heard_SK).found:
+            return None
         found[name] = _deploy(config, arena, measured.slates[name], "judge", top, heard_SK)
     return Comparison.of(
         f"The same slates, the judge put right by logged feedback in {len(arena.witnesses.states)} other states",

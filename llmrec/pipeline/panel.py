@@ -254,6 +254,7 @@ def gate_key(config: RunConfig) -> dict[str, Any]:
     """The gate's settings as part of stages' keys, which are as before there was a choice of `judged` and `met`."""
     before = {"judged": "model", "met": "first"}
     own = {key: value for key, value in config.tree()["gate"].items() if key not in before or value != before[key]}
+    own |= {"witnesses": "over propensities"} if "judged" in own else {}  # they were matched before
     return own | rules_key(config)
 
 

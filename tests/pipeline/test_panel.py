@@ -209,6 +209,9 @@ def test_what_the_log_says_stands_beside_the_judges_figures_where_it_has_propens
     assert set(matched.weight_M) == {1.0}
     sessions = make_arena(config, data, simulators.judge)
     assert sessions.witnesses is None
+    few = dataclasses.replace(plain, evaluation=dataclasses.replace(plain.evaluation, test_events=1))
+    arena = make_arena(few, data, simulators.judge)
+    assert witnessed_table(few, arena, measure_run(few, arena, systems), systems, "SFT") is None
 
 
 def test_people_are_met_first_or_in_a_state_that_is_drawn(made):
