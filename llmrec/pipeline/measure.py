@@ -16,7 +16,7 @@ from llmrec.errors import ConfigError
 from llmrec.evaluation.leaks import check_leaks
 from llmrec.evaluation.offline import Figures, list_figures
 from llmrec.evaluation.ranking import slates_to_items
-from llmrec.evaluation.simulated import Judge, simulate
+from llmrec.evaluation.simulated import Judge, JudgeError, simulate
 from llmrec.evaluation.table import Cell, Comparison
 from llmrec.evaluation.variety import Change, Variety
 from llmrec.evaluation.witnesses import Witnesses
@@ -173,23 +173,34 @@ def measure_run(config: RunConfig, arena: Arena, systems: Mapping[str, Ranker]) 
         items_BK = slates_to_items(found, top)
         ranking[name] = list_figures(items_BK, chosen, arena.n_items, cutoffs, excluded)
         slates[name] = system.recommend(arena.states, top, seen=arena.seen)
-        witnesses = arena.witnesses if config.gate.judged == "witnessed" else None
-        heard = None if witnesses is None else witnesses.lists(system, top)
+        errors = None
+        if arena.witnesses is not None and config.gate.judged == "witnessed":
+            errors = _errors(arena.witnesses, system, top)
         for judge in arena.judges:
-            own = heard if judge == "judge" else None
+            own = errors if judge == "judge" else None
             deployed[judge][name], doubt[judge][name] = _deploy(config, arena, slates[name], judge, top, own)
     return SystemFigures(ranking, deployed, slates, doubt)
 
 
+def _errors(witnesses: Witnesses, system: Ranker, top: int) -> tuple[JudgeError, JudgeError]:
+    """What witnesses say of a system's lists, and of their top items."""
+    heard_SK = witnesses.lists(system, top)
+    return witnesses.error(heard_SK), witnesses.error(heard_SK[:, :1])
+
+
 def _deploy(
-    config: RunConfig, arena: Arena, slates: Sequence[Slate], judge: str, top: int, heard_SK: IntArray | None
+    config: RunConfig,
+    arena: Arena,
+    slates: Sequence[Slate],
+    judge: str,
+    top: int,
+    errors: tuple[JudgeError, JudgeError] | None,
 ) -> tuple[Figures, Figures]:
     weights = {"click": config.reward.click, "conversion": config.reward.conversion}
     whole = simulate(slates, arena.states, arena.judges[judge], k=top, **weights)
     first = simulate(slates, arena.states, arena.judges[judge], k=1, **weights)
-    if arena.witnesses is not None and heard_SK is not None:
-        whole = whole.corrected(arena.witnesses.error(heard_SK), **weights)
-        first = first.corrected(arena.witnesses.error(heard_SK[:, :1]), **weights)
+    if errors is not None:
+        whole, first = (one.corrected(error, **weights) for one, error in zip((whole, first), errors, strict=True))
     doubt: Figures = {**whole.replicas, **({"value@1": first.replicas["value"]} if first.replicas else {})}
     return {**whole.per_user, "value@1": first.value_B}, doubt
 
@@ -263,27 +274,31 @@ def witnessed_table(
 ) -> Comparison | None:
     """The judge's figures as the log's own feedback puts them right.
 
-    None where it is not asked or is in them, and where the log shows too little of what a system shows.
+    None where it is not asked or is in them, and where the log shows too little of what a system shows; without the
+    top item's value where it shows too little of that.
     """
     if arena.witnesses is None or config.gate.judged == "witnessed":
         return None
     top = min(max(config.evaluation.k), arena.n_items)
     found: dict[str, tuple[Figures, Figures]] = {}
+    first = True
     for name, system in systems.items():
         console.print(f"  what the log says of {name}", style="dim")
-        heard_SK = arena.witnesses.lists(shown(system, arena.rules), top)
-        if not arena.witnesses.error(heard_SK).found:
+        errors = _errors(arena.witnesses, shown(system, arena.rules), top)
+        if not errors[0].found:
             return None
-        found[name] = _deploy(config, arena, measured.slates[name], "judge", top, heard_SK)
+        found[name] = _deploy(config, arena, measured.slates[name], "judge", top, errors)
+        first &= errors[1].found
+    kept = [m for m in next(iter(found.values()))[0] if first or m != "value@1"]
     return Comparison.of(
         f"The same slates, the judge put right by logged feedback in {len(arena.witnesses.states)} other states",
-        {name: figures for name, (figures, _) in found.items()},
+        {name: {m: figures[m] for m in kept} for name, (figures, _) in found.items()},
         reference=reference,
         samples=config.evaluation.bootstrap,
         seed=config.seed,
         percent=("click_rate", "conversion_rate"),
         labels=DEPLOYED,
-        replicas=_arrays({name: doubt for name, (_, doubt) in found.items()}),
+        replicas=_arrays({name: {m: doubt[m] for m in kept if m in doubt} for name, (_, doubt) in found.items()}),
         note=_said(arena.rates, arena.ruled, HEARD),
     )
 

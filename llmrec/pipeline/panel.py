@@ -281,14 +281,15 @@ def witnesses_of(
         limit: of states.
         shown: whether they are wanted unasked where the log has propensities, without which they may mislead.
     """
-    if not isinstance(judge, Replicated):
+    unasked = config.gate.judged == "model"
+    if not isinstance(judge, Replicated) or (unasked and not shown):
         return None
     look_M: FloatArray = np.ones(len(log))
     if isinstance(judge, BehaviourModel):
         _, look_M = log_weights(judge, read_log(log, judge.space.n_items), config.simulator)
     in_order = config.section(OffPolicySettings).without_replacement
     count_M = stands_for(log, look_M, without_replacement=in_order)
-    if config.gate.judged == "model" and not (shown and count_M is not None):
+    if unasked and count_M is None:
         return None
     asked: dict[str, Any] = {"left_out": met.all, "limit": limit, "seed": config.seed}
     return Witnesses.of(log, judge, look_M=look_M, count_M=count_M, **asked)

@@ -171,6 +171,12 @@ def test_witnesses_are_heard_where_they_are_asked_for(made):
     assert gate_key(heard)["judged"] == "witnessed"
 
 
+def _but_for(arena, system):
+    """Weights of the witnesses' impressions: 0 for those of the system's top items."""
+    top_S = arena.witnesses.lists(system, 1)[:, 0]
+    return np.where(arena.witnesses.item_M == top_S[arena.witnesses.row_M], 0.0, arena.witnesses.weight_M)
+
+
 def test_what_the_log_says_stands_beside_the_judges_figures_where_it_has_propensities(made):
     config, data, simulators, start, other = made
     plain = dataclasses.replace(
@@ -209,6 +215,16 @@ def test_what_the_log_says_stands_beside_the_judges_figures_where_it_has_propens
     assert set(matched.weight_M) == {1.0}
     sessions = make_arena(config, data, simulators.judge)
     assert sessions.witnesses is None
+    # lists that the log shows, and top items that it shows too seldom: of these nothing is said
+    asked = dataclasses.replace(
+        arena, witnesses=dataclasses.replace(arena.witnesses, weight_M=_but_for(arena, start))
+    )
+    said = witnessed_table(plain, arena, measured, {"SFT": start}, "SFT")
+    assert "value@1" in said.cells["SFT"]
+    assert "value@1" not in table.cells["SFT"]  # a random list's top item is seldom shown
+    alone = witnessed_table(plain, asked, measured, {"SFT": start}, "SFT")
+    assert "value" in alone.cells["SFT"]
+    assert "value@1" not in alone.cells["SFT"]
     few = dataclasses.replace(plain, evaluation=dataclasses.replace(plain.evaluation, test_events=1))
     arena = make_arena(few, data, simulators.judge)
     assert witnessed_table(few, arena, measure_run(few, arena, systems), systems, "SFT") is None

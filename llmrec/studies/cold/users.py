@@ -123,7 +123,8 @@ def rows_of(
         raise DataError(f"No user of {data.dataset.manifest.name!r} has a profile, so there is nothing to ask for.")
     parts = _parts(setting, known(valid, 0))
     judge = _judge(setting) if judged else None
-    worth_N = np.zeros(0) if data.world is None else mean_worth(data.world, setting.config.reward)
+    world = data.world if judge is not None else None
+    worth_N = np.zeros(0) if world is None else mean_worth(world, setting.config.reward)
     rows: dict[str, dict[str, FloatArray]] = {}
     for k in events:
         fit, asked = (
@@ -139,8 +140,8 @@ def rows_of(
             score_BN = asked.features[part.name][0]
             gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
             rows.setdefault(part.name + AS_IS, {}).update(_named(gains, k))
-        if judge is not None and data.world is not None:
-            informed_BN = informed_scores(data.world, test, k, setting.config.reward)
+        if world is not None:
+            informed_BN = informed_scores(world, test, k, setting.config.reward)
             for name, score_BN in {INFORMED: informed_BN, FOR_ALL: np.tile(worth_N, (len(test), 1))}.items():
                 gains = asked.gains(score_BN) | _reward(setting, judge, test, asked, score_BN)
                 rows.setdefault(name, {}).update(_named(gains, k))
